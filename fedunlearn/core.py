@@ -1,0 +1,378 @@
+"""The vocabulary every other module speaks: sites, asks and replies, needs, cases, errors.
+
+Read this file first. It holds words only: no training, no files, no network.
+
+Errors (exit codes of the command line in brackets)::
+
+    FedunlearnError
+    ├── InputError [2]        what the user gave cannot be used; carries every problem found, nothing was run
+    ├── RunError [1]          the run could not go on
+    │   └── SiteError [1]     a hospital failed, hung or answered something that cannot be used
+    └── UndeclaredNeed [1]    a strategy touched what it had not declared
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from fedunlearn.models import Network
+    from torch import Tensor
+
+SiteId = str
+RequestId = str
+PatientId = str
+Weights = Mapping[str, "Tensor"]
+"""A model's state by name, parameters and buffers, on the CPU. Never changed in place."""
+
+T = TypeVar("T")
+
+
+# ---------------------------------------------------------------------------------------------- data
+
+
+@dataclass(frozen=True)
+class Select:
+    """Which images of a hospital a task is about.
+
+    Attributes:
+        only: just the images this request names; None for all of them.
+        without: leave out the images these requests name, at every hospital that holds them.
+        split: the part of the hospital's images, by patient.
+    """
+
+    only: RequestId | None = None
+    without: tuple[RequestId, ...] = ()
+    split: Literal["train", "val", "test", "all"] = "train"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Some images of one hospital.
+
+    Attributes:
+        pixels: (N, C, *spatial) uint8, or float32 already scaled.
+        targets: (N, ...) int64; one class per image, or a label map per volume.
+        rows: (N,) int64, the images' row numbers in ``sites.parquet``.
+    """
+
+    pixels: Tensor
+    targets: Tensor
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[0])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an objective sees at one step: ``inputs`` (B, C, *spatial) float32, targets (B, ...), rows (B,)."""
+
+    inputs: Tensor
+    targets: Tensor
+    rows: Tensor
+
+
+class Local(Protocol):
+    """A hospital's side of a task: its name, its images, a network to work on."""
+
+    @property
+    def site(self) -> SiteId:
+        """The hospital's name."""
+        ...
+
+    @property
+    def network(self) -> Network:
+        """The worker's network; its weights are whatever the last task left there."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the scenario's data."""
+        ...
+
+    def images(self, select: Select) -> Images:
+        """The images that ``select`` names, in the order of ``sites.parquet``, on the network's device."""
+        ...
+
+    def processed(self, images: int) -> None:
+        """Count ``images`` more passes of one image through the network (the ledger's cost)."""
+        ...
+
+
+# -------------------------------------------------------------------------------------- ask and reply
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A hospital's answer to a task.
+
+    Attributes:
+        weights: the model after local work, same names, shapes and dtypes as sent; None if the task returns none.
+        count: how many images the answer speaks for (n_k, the weight of its average).
+        arrays: anything else, by name.
+    """
+
+    weights: Weights | None
+    count: int
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """The client half: a frozen dataclass whose fields (values, arrays, other such values) cross a wire."""
+
+    def __call__(self, local: Local) -> Reply:
+        """Do the work at one hospital. Same task, same images: same bits."""
+        ...
+
+
+Asks = Mapping[SiteId, Task]
+Replies = Mapping[SiteId, Reply]
+Procedure = Generator[Asks, Replies, T]
+"""The server half: yields whom to ask what, receives the replies in the order asked, returns its result."""
+
+
+# ------------------------------------------------------------------------------------------ training
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """One hospital's work in one round.
+
+    Attributes:
+        epochs: passes over the images (E).
+        batch_size: images per step (B).
+        optimizer: made anew every round, so no hospital keeps optimizer state that remembers.
+        lr: learning rate (eta).
+        momentum: of SGD; ignored by Adam.
+        weight_decay: L2 coefficient (decoupled for adamw).
+        clip: largest L2 norm of a step's gradient; None for no limit.
+    """
+
+    epochs: int = 1
+    batch_size: int = 32
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    lr: float = 2e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """Federated training: ``rounds`` rounds of ``local`` work, every hospital in every round."""
+
+    rounds: int
+    local: LocalTraining
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is where in a model's weights.
+
+    Attributes:
+        parameters: trained tensors, in the order of the forward pass.
+        buffers: the rest (BatchNorm statistics, counters).
+        first: the weight (not bias) of the first convolution, or of the first linear layer.
+        head: the parameters of the last layer.
+    """
+
+    parameters: tuple[str, ...]
+    buffers: tuple[str, ...]
+    first: str
+    head: tuple[str, ...]
+
+
+# ------------------------------------------------------------------------------------------ strategy
+
+
+class Leaver(enum.Enum):
+    """Whether the data to forget may still be used while forgetting."""
+
+    GONE = "gone"
+    ONLINE = "online"
+
+
+class Granularity(enum.Enum):
+    """What a strategy can forget."""
+
+    PATIENTS = "patients"
+    SITE = "site"
+
+
+@dataclass(frozen=True)
+class Every:
+    """Every k-th round: 0, k, 2k, … (rounds count from 0)."""
+
+    k: int
+
+    def __contains__(self, round: int) -> bool:
+        return round % self.k == 0
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a strategy uses beyond the original weights, declared once.
+
+    Attributes:
+        updates: every hospital's update (local - global) of these rounds.
+        cumulative: every hospital's sum of updates over all rounds.
+        checkpoints: the global weights that these rounds started from.
+        proxy_examples: unlabelled images the server must own.
+        leaver: ONLINE if the images to forget are used once more.
+        stayers: whether the hospitals that remain do any work.
+        class_labels: whether targets must be one class per image.
+    """
+
+    updates: Every | None = None
+    cumulative: bool = False
+    checkpoints: Every | None = None
+    proxy_examples: int = 0
+    leaver: Leaver = Leaver.GONE
+    stayers: bool = True
+    class_labels: bool = False
+
+
+class History(Protocol):
+    """What the server kept of training, as far as the strategy declared it."""
+
+    def update(self, round: int, site: SiteId) -> Weights:
+        """``site``'s update of ``round``: its weights minus the weights it was sent."""
+        ...
+
+    def cumulative(self, site: SiteId) -> Weights:
+        """The sum of ``site``'s updates over all rounds."""
+        ...
+
+    def checkpoint(self, round: int) -> Weights:
+        """The global weights that ``round`` started from."""
+        ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request as a strategy meets it.
+
+    Attributes:
+        request: the request's id.
+        seed: the training seed; every random draw derives from it by `derive`.
+        rounds: how many rounds the original weights were trained for.
+        initial: the weights training started from.
+        original: the weights that must forget.
+        training: how they were trained.
+        layout: what is where in the weights.
+        sites: the hospitals that remain, in scenario order: the only ones a whole-site request lets one ask
+            (the leaver too, where the strategy declares ONLINE).
+        leaver: the hospital that leaves as a whole, or None.
+        holders: the hospitals that hold images to forget, in scenario order.
+        kept: training images each remaining hospital retains.
+        lost: training images to forget at each holder.
+        retain: selects what may still be trained on.
+        forget: selects what is to be forgotten.
+        history: what was kept of training, as declared.
+    """
+
+    request: RequestId
+    seed: int
+    rounds: int
+    initial: Weights
+    original: Weights
+    training: Training
+    layout: Layout
+    sites: tuple[SiteId, ...]
+    leaver: SiteId | None
+    holders: tuple[SiteId, ...]
+    kept: Mapping[SiteId, int]
+    lost: Mapping[SiteId, int]
+    retain: Select
+    forget: Select
+    history: History
+
+
+class Strategy(Protocol):
+    """An unlearning method: a frozen dataclass whose fields are its hyper-parameters and its YAML."""
+
+    exact: ClassVar[bool]
+    granularity: ClassVar[frozenset[Granularity]]
+
+    @property
+    def name(self) -> str:
+        """The name it has in a scenario."""
+        ...
+
+    @property
+    def needs(self) -> Needs:
+        """What it uses; it may depend on its hyper-parameters."""
+        ...
+
+    def unlearn(self, case: Case) -> Procedure[Weights]:
+        """Turn the original weights into unlearned ones."""
+        ...
+
+
+# --------------------------------------------------------------------------------------------- seeds
+
+
+def derive(seed: int, *purpose: str | int) -> int:
+    """A seed of 63 bits for one purpose, the same on every machine and in every process.
+
+    The purpose never names a procedure: training and retraining draw the same numbers for the same
+    hospital and round, so that retraining without a request is training, bit for bit.
+    """
+    text = "\x1f".join([str(seed), *(f"{type(part).__name__}:{part}" for part in purpose)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+# -------------------------------------------------------------------------------------------- errors
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing wrong with the input, with its place where it has one (lines and columns count from 1)."""
+
+    message: str
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        return f"{place}: {self.message}" if place else self.message
+
+
+class FedunlearnError(Exception):
+    """The root of every error this package raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(FedunlearnError):
+    """What was given cannot be used. Every problem that could be found is listed; nothing was run."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        self.problems = (Problem(problems),) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class RunError(FedunlearnError):
+    """The run could not go on."""
+
+
+class SiteError(RunError):
+    """A hospital failed: it raised, did not answer in time, or answered something that cannot be used."""
+
+    def __init__(self, site: SiteId, reason: str, procedure: str = "", round: int | None = None) -> None:
+        self.site, self.reason, self.procedure, self.round = site, reason, procedure, round
+        where = f" in {procedure}" if procedure else ""
+        when = f", round {round + 1}" if round is not None else ""
+        super().__init__(f"hospital {site!r} failed{where}{when}: {reason}")
+
+
+class UndeclaredNeed(FedunlearnError):
+    """A strategy used something its `needs` do not declare."""
