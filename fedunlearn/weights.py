@@ -1,0 +1,121 @@
+"""Arithmetic on model states: plain functions on mappings of names to tensors; inputs are never changed.
+
+Integer entries (BatchNorm's step counter) are not numbers one can average: sums and means take the first
+operand's value for them, differences and multiples leave them out of the arithmetic in the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from fedunlearn.core import RunError, Weights
+from torch import Tensor
+
+
+def add(a: Weights, b: Weights, scale: float = 1.0) -> dict[str, Tensor]:
+    """``a + scale * b``."""
+    _same_names(a, b)
+    return {
+        name: x.add(b[name], alpha=scale) if x.is_floating_point() else x.clone() for name, x in a.items()
+    }
+
+
+def subtract(a: Weights, b: Weights) -> dict[str, Tensor]:
+    """``a - b``, the update that leads from ``b`` to ``a``."""
+    return add(a, b, -1.0)
+
+
+def multiply(a: Weights, factor: float) -> dict[str, Tensor]:
+    """``factor * a``."""
+    return {name: x * factor if x.is_floating_point() else x.clone() for name, x in a.items()}
+
+
+def average(states: Sequence[Weights], counts: Sequence[float]) -> dict[str, Tensor]:
+    """The mean of ``states`` weighted by ``counts``, summed in the order given (McMahan et al. 2017, Algorithm 1).
+
+    Raises:
+        ValueError: no states, names that differ, or counts that do not add up to something positive.
+    """
+    total = math.fsum(counts)
+    if not states or not total > 0:
+        raise ValueError(f"cannot average {len(states)} models with counts {list(counts)}")
+    mean = multiply(states[0], counts[0] / total)
+    for state, count in zip(states[1:], counts[1:], strict=True):
+        _same_names(mean, state)
+        for name, x in mean.items():
+            if x.is_floating_point():
+                x.add_(state[name], alpha=count / total)
+    return mean
+
+
+def norm(a: Weights, names: Iterable[str] | None = None) -> float:
+    """The L2 norm of the floating-point entries (of ``names``), accumulated in float64."""
+    picked = a.values() if names is None else (a[name] for name in names)
+    return math.sqrt(math.fsum(float(x.double().square().sum()) for x in picked if x.is_floating_point()))
+
+
+def first_difference(a: Weights, b: Weights) -> str | None:
+    """Say in words where ``b``'s names, shapes or dtypes differ from ``a``'s; None if they do not."""
+    for name in a:
+        if name not in b:
+            return f"{name!r} is missing"
+        if a[name].shape != b[name].shape:
+            return f"{name!r} has shape {tuple(b[name].shape)}, expected {tuple(a[name].shape)}"
+        if a[name].dtype != b[name].dtype:
+            return f"{name!r} has dtype {b[name].dtype}, expected {a[name].dtype}"
+    extra = [name for name in b if name not in a]
+    return f"{extra[0]!r} was not asked for" if extra else None
+
+
+def first_nonfinite(a: Mapping[str, Tensor]) -> str | None:
+    """The first entry that holds NaN or infinity; None if all are finite."""
+    for name, x in a.items():
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            return name
+    return None
+
+
+def digest(a: Weights) -> str:
+    """sha256 over names, dtypes, shapes and bytes, in name order."""
+    h = hashlib.sha256()
+    for name in sorted(a):
+        x = a[name].contiguous()
+        h.update(f"{name}|{x.dtype}|{tuple(x.shape)}|".encode())
+        h.update(x.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return h.hexdigest()
+
+
+def nbytes(a: Mapping[str, Tensor]) -> int:
+    """Size in bytes."""
+    return sum(x.numel() * x.element_size() for x in a.values())
+
+
+def save(a: Weights, path: Path) -> None:
+    """Write as safetensors; the file appears whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    safetensors.torch.save_file({name: a[name].contiguous() for name in sorted(a)}, temporary)
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RunError(f"cannot read weights from {path}: {error}") from error
+
+
+def _same_names(a: Weights, b: Weights) -> None:
+    if a.keys() != b.keys():
+        odd = sorted(a.keys() ^ b.keys())
+        raise ValueError(f"the two models differ in {odd[:3]}")
