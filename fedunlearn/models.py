@@ -1,0 +1,190 @@
+"""Networks by name, and the resident network that a worker copies weights into.
+
+Memory is what this project measures, and pooling and augmentation hide it: `small_cnn` has neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
+
+import torch
+from annotated_types import Ge
+from fedunlearn.core import Layout, Weights
+from torch import Tensor, nn
+
+
+class Model(Protocol):
+    """A model's configuration: a frozen dataclass that builds the network for some images."""
+
+    @property
+    def name(self) -> str:
+        """The name it has in a scenario."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """The kind of task it is for (`fedunlearn.kinds`)."""
+        ...
+
+    @property
+    def smallest(self) -> int:
+        """The smallest image edge in pixels it accepts."""
+        ...
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """A network for images of ``shape`` (C, *spatial); its weights come from the global RNG."""
+        ...
+
+
+@dataclass(frozen=True)
+class SmallCNN:
+    """A strided CNN of about 100k parameters with a flattening head and GroupNorm, for images from 28 pixels.
+
+    Every stride halves the image until its edge is below 14 pixels, one more convolution follows, and the map is
+    flattened into a hidden layer: position is kept, so single images can be remembered.
+    """
+
+    name: Literal["small_cnn"] = "small_cnn"
+    hidden: Annotated[int, Ge(1)] = 64
+
+    kind = "classification"
+    smallest = 28
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """See `Model.build`."""
+        channels, edge, layers = shape[0], max(shape[1:]), nn.Sequential()
+        width, size = 16, torch.Size(shape[1:])
+        while True:
+            stride = 2 if edge >= 14 else 1
+            layers.append(nn.Conv2d(channels, width, 3, stride=stride, padding=1))
+            layers.append(nn.GroupNorm(width // 4, width))
+            layers.append(nn.ReLU(inplace=True))
+            channels, width = width, 32
+            if stride == 1:
+                break
+            edge, size = (edge + 1) // 2, torch.Size((n + 1) // 2 for n in size)
+        layers.append(nn.Flatten())
+        layers.append(nn.Linear(channels * size.numel(), self.hidden))
+        layers.append(nn.ReLU(inplace=True))
+        layers.append(nn.Linear(self.hidden, classes))
+        return layers
+
+
+@dataclass(frozen=True)
+class ResNet18:
+    """ResNet-18 (He et al. 2016) with a 3x3 stem and no first pooling, as usual for small images.
+
+    Attributes:
+        norm: GroupNorm by default; BatchNorm's statistics remember the images they were computed on.
+    """
+
+    name: Literal["resnet18"] = "resnet18"
+    norm: Literal["group", "batch"] = "group"
+
+    kind = "classification"
+    smallest = 28
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """See `Model.build`."""
+        stem = nn.Sequential(
+            nn.Conv2d(shape[0], 64, 3, padding=1, bias=False), self._norm(64), nn.ReLU(inplace=True)
+        )
+        stages, channels = nn.Sequential(), 64
+        for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            stages.append(_BasicBlock(channels, width, stride, self._norm))
+            stages.append(_BasicBlock(width, width, 1, self._norm))
+            channels = width
+        return nn.Sequential(stem, stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
+
+    def _norm(self, channels: int) -> nn.Module:
+        return nn.GroupNorm(32, channels) if self.norm == "group" else nn.BatchNorm2d(channels)
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, channels: int, width: int, stride: int, norm: _Norm) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
+            norm(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            norm(width),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != width:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, width, 1, stride=stride, bias=False), norm(width)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class _Norm(Protocol):
+    def __call__(self, channels: int) -> nn.Module: ...
+
+
+MODELS: Mapping[str, type[Model]] = {"small_cnn": SmallCNN, "resnet18": ResNet18}
+
+
+class Network:
+    """A network that stays with its worker; weights are copied in and out, it is never rebuilt.
+
+    Attributes:
+        module: the torch module.
+        layout: what is where in its weights.
+        kind: the kind of task it is for.
+        device: where it computes.
+    """
+
+    def __init__(self, model: Model, shape: tuple[int, ...], classes: int, device: str = "cpu") -> None:
+        self.module = model.build(shape, classes).to(device)
+        self.device = torch.device(device)
+        self.kind = model.kind
+        self.layout = _layout(self.module)
+        self._state: dict[str, Tensor] = dict(self.module.state_dict(keep_vars=True))
+
+    def load(self, weights: Weights) -> None:
+        """Copy ``weights`` in.
+
+        Raises:
+            ValueError: names differ from the network's.
+        """
+        if weights.keys() != self._state.keys():
+            raise ValueError(
+                f"weights do not fit the network: {sorted(weights.keys() ^ self._state.keys())[:3]}"
+            )
+        with torch.no_grad():
+            for name, own in self._state.items():
+                own.copy_(weights[name])
+
+    def read(self) -> dict[str, Tensor]:
+        """A copy of the weights, on the CPU."""
+        return {name: own.detach().to("cpu", copy=True).contiguous() for name, own in self._state.items()}
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The trained tensors themselves, by name."""
+        return {name: self._state[name] for name in self.layout.parameters}
+
+
+def initial_weights(model: Model, shape: tuple[int, ...], classes: int, seed: int) -> dict[str, Tensor]:
+    """The weights that training with ``seed`` starts from; the global RNG is left as it was found."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Network(model, shape, classes).read()
+
+
+def _layout(module: nn.Module) -> Layout:
+    """What is where; the order is that of registration, which our networks keep equal to the forward pass."""
+    shapes = {name: p.dim() for name, p in module.named_parameters()}
+    parameters = tuple(shapes)
+    first = next((n for n in parameters if shapes[n] > 2), next(n for n in parameters if shapes[n] == 2))
+    last = parameters[-1].rpartition(".")[0]
+    return Layout(
+        parameters=parameters,
+        buffers=tuple(name for name in module.state_dict() if name not in shapes),
+        first=first,
+        head=tuple(name for name in parameters if name.rpartition(".")[0] == last),
+    )
