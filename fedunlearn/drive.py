@@ -1,0 +1,204 @@
+"""Many procedures over one federation, at once.
+
+Whenever the replies complete a procedure's round it goes on; there is no barrier between procedures. All seeds,
+retrainings and strategies of a scenario share the workers this way, and a round that asks one hospital leaves no
+worker idle. Nothing here knows what a procedure computes or how an engine carries it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from fedunlearn import weights as w
+from fedunlearn.core import (
+    Asks,
+    FedunlearnError,
+    Procedure,
+    Reply,
+    RunError,
+    SiteError,
+    SiteId,
+    Task,
+    Weights,
+)
+from fedunlearn.engines import Answer, Ask, Link
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Label:
+    """Whose procedure it is: one row of the ledger and one bar on the screen.
+
+    Attributes:
+        phase: original, retrained, unlearn, continue (training that goes on after unlearning) or evaluate.
+        request: the request's id, empty for the original model.
+        strategy: the strategy's label in the scenario, or "original" / "retrained".
+        seed: the training seed.
+    """
+
+    phase: str
+    request: str
+    strategy: str
+    seed: int
+
+    def __str__(self) -> str:
+        return " ".join(
+            part for part in (self.phase, self.request, self.strategy, f"seed {self.seed}") if part
+        )
+
+
+@dataclass(frozen=True)
+class Job(Generic[T]):
+    """A procedure to run, and the jobs that its result makes possible."""
+
+    label: Label
+    procedure: Procedure[T]
+    then: Callable[[T], Iterable[Job[Any]]] = lambda result: ()
+
+
+@dataclass(frozen=True)
+class Round:
+    """One finished round, for those who watch: history, ledger, progress.
+
+    Attributes:
+        label: whose round.
+        number: which, from 0.
+        asks: what was asked.
+        answers: what came back, in the order asked; each has a reply.
+        server_seconds: time the procedure itself took to make these asks.
+    """
+
+    label: Label
+    number: int
+    asks: Asks
+    answers: Mapping[SiteId, Answer]
+    server_seconds: float
+
+
+class Watcher(Protocol):
+    """Hears of rounds and of procedures that end."""
+
+    def round(self, round: Round) -> None:
+        """A round is complete; its procedure has not gone on yet."""
+        ...
+
+    def end(self, label: Label, rounds: int, server_seconds: float) -> None:
+        """A procedure returned after ``rounds`` rounds; ``server_seconds`` is the time of its last step."""
+        ...
+
+
+@dataclass
+class _Running:
+    """A procedure in flight and the round it waits for."""
+
+    job: Job[Any]
+    number: int = -1
+    asks: Asks = field(default_factory=dict)
+    answers: dict[SiteId, Answer] = field(default_factory=dict)
+    server_seconds: float = 0.0
+
+
+def drive(jobs: Sequence[Job[Any]], link: Link, watchers: Sequence[Watcher] = (), retries: int = 0) -> None:
+    """Run all ``jobs`` and the jobs that follow from them until none is left.
+
+    Args:
+        jobs: where to start; the first ones are asked first.
+        link: the hospitals.
+        watchers: told of every round and every end, in this order.
+        retries: how often a failed task is sent again before the run stops. Tasks give the same bits each time.
+
+    Raises:
+        SiteError: a hospital failed, or answered something that cannot be used. Nothing was averaged over it.
+    """
+    tickets, waiting = itertools.count(), dict[int, tuple[_Running, SiteId, int]]()
+    alive: list[_Running] = []
+
+    def submit(running: _Running, sites: Iterable[SiteId], tries: int) -> None:
+        asks = [Ask(next(tickets), site, running.asks[site]) for site in sites]
+        waiting.update({ask.ticket: (running, ask.site, tries) for ask in asks})
+        link.submit(asks)
+
+    def go_on(running: _Running) -> None:
+        """Step until the procedure asks for something or ends; start what follows from its end."""
+        following = _step(running, watchers)
+        if following is None:
+            submit(running, running.asks, 0)
+            return
+        alive.remove(running)
+        for job in following:
+            start(job)
+
+    def start(job: Job[Any]) -> None:
+        alive.append(running := _Running(job))
+        go_on(running)
+
+    try:
+        for job in jobs:
+            start(job)
+        while waiting:
+            for answer in link.collect():
+                running, site, tries = waiting.pop(answer.ticket)
+                problem = _problem(running.asks[site], answer)
+                if problem and tries < retries:
+                    submit(running, [site], tries + 1)
+                elif problem:
+                    raise SiteError(site, problem, str(running.job.label), running.number)
+                else:
+                    running.answers[site] = answer
+                    if len(running.answers) == len(running.asks):
+                        go_on(running)
+    finally:
+        for running in alive:
+            running.job.procedure.close()
+
+
+def _step(running: _Running, watchers: Sequence[Watcher]) -> list[Job[Any]] | None:
+    """Hand a finished round over and take the next asks; the following jobs if the procedure returned."""
+    label, replies = running.job.label, None
+    if running.number >= 0:
+        answers = {site: running.answers[site] for site in running.asks}
+        for watcher in watchers:
+            watcher.round(Round(label, running.number, running.asks, answers, running.server_seconds))
+        replies = {site: answer.reply for site, answer in answers.items() if answer.reply is not None}
+    began = time.perf_counter()
+    try:
+        asks: Asks = running.job.procedure.send(replies)  # type: ignore[arg-type]  # the first send must be None
+    except StopIteration as stop:
+        for watcher in watchers:
+            watcher.end(label, running.number + 1, time.perf_counter() - began)
+        return list(running.job.then(stop.value))
+    except FedunlearnError:
+        raise
+    except Exception as error:
+        raise RunError(f"{label} failed on the server in round {running.number + 2}: {error!r}") from error
+    if not asks:
+        raise RunError(f"{label} asked no hospital in round {running.number + 2}")
+    running.asks, running.answers = dict(asks), {}
+    running.number, running.server_seconds = running.number + 1, time.perf_counter() - began
+    return None
+
+
+def _problem(task: Task, answer: Answer) -> str | None:
+    """Why an answer cannot be used, or None."""
+    if answer.reply is None:
+        return answer.error or "no reply"
+    return _unusable(task, answer.reply)
+
+
+def _unusable(task: Task, reply: Reply) -> str | None:
+    sent: Weights | None = getattr(task, "weights", None)
+    if reply.count < 0:
+        return f"its reply speaks for {reply.count} images"
+    if reply.weights is not None:
+        if sent is not None and (difference := w.first_difference(sent, reply.weights)):
+            return f"its reply does not fit the model: {difference}"
+        if name := w.first_nonfinite(reply.weights):
+            return f"its reply holds NaN or infinity in {name!r}"
+    if name := w.first_nonfinite(reply.arrays):
+        return f"its reply holds NaN or infinity in {name!r}"
+    return None

@@ -1,0 +1,60 @@
+"""Engines carry asks to hospitals and answers back. `inline` works in this process, `flower` on Ray actors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from fedunlearn.core import Reply, SiteId, Task
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One task for one hospital; ``ticket`` is unique within a link."""
+
+    ticket: int
+    site: SiteId
+    task: Task
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of an ask.
+
+    Attributes:
+        ticket: that of the ask.
+        reply: the hospital's reply, or None if it failed.
+        error: what went wrong, in one line, or None.
+        seconds: wall time the hospital worked.
+        images: passes of one image through the network.
+    """
+
+    ticket: int
+    reply: Reply | None
+    error: str | None
+    seconds: float
+    images: int
+
+
+class Link(Protocol):
+    """A working connection to all hospitals."""
+
+    def submit(self, asks: Sequence[Ask]) -> None:
+        """Send asks; returns at once. Asks are worked on in the order submitted, as workers become free."""
+        ...
+
+    def collect(self) -> Sequence[Answer]:
+        """Wait for at least one answer. A hospital that takes too long is answered for, with an error."""
+        ...
+
+
+class Engine(Protocol):
+    """Opens a link to a federation, runs ``body`` with it, and closes it whatever happens."""
+
+    def run(self, federation: Path, body: Callable[[Link], T]) -> T:
+        """Serve the hospitals stored in ``federation`` (`sites.hospital.Federation`) while ``body`` runs."""
+        ...

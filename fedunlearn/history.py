@@ -1,0 +1,136 @@
+"""What the server keeps of training: the union of what the scenario's strategies declare, and nothing else.
+
+One `Recorder` watches the training of one seed and writes to disk, so that a large model's history never sits in
+memory. A strategy sees it through `Recorder.view`, which shows what that strategy declared and refuses the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedunlearn import weights as w
+from fedunlearn.core import Every, Needs, SiteId, UndeclaredNeed, Weights
+from fedunlearn.drive import Label, Round
+
+
+def union(needs: Iterable[Needs]) -> tuple[Needs, ...]:
+    """The distinct needs for history among ``needs``; those without any drop out."""
+    return tuple(dict.fromkeys(n for n in needs if n.updates or n.cumulative or n.checkpoints))
+
+
+class Recorder:
+    """Keeps one training's history as it happens.
+
+    Args:
+        folder: where to keep it; made if absent.
+        label: the training procedure to watch; other rounds pass by unseen.
+        needs: what to keep (`union`).
+        cuts: round numbers whose starting weights are kept because a request arrives there.
+    """
+
+    def __init__(self, folder: Path, label: Label, needs: Sequence[Needs], cuts: Sequence[int] = ()) -> None:
+        self.folder, self.label, self.needs, self.cuts = folder, label, tuple(needs), frozenset(cuts)
+        self._cumulative: dict[SiteId, Weights] = {}
+        self._rounds, self._update_bytes = 0, 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def round(self, round: Round) -> None:
+        """See `Watcher`: write what is needed of this round."""
+        if round.label != self.label:
+            return
+        for site, answer in round.answers.items():
+            sent, got = round.asks[site].weights, answer.reply.weights  # type: ignore[attr-defined,union-attr]  # training asks `Fit`
+            self._keep_update(round.number, site, w.subtract(got, sent))
+        if round.number in self.cuts or any(
+            n.checkpoints and round.number in n.checkpoints for n in self.needs
+        ):
+            w.save(sent, self._checkpoint(round.number))
+        self._rounds = round.number + 1
+        self._snapshot(self._rounds)
+
+    def end(self, label: Label, rounds: int, server_seconds: float) -> None:
+        """See `Watcher`."""
+
+    def view(self, needs: Needs, rounds: int) -> View:
+        """The history of the first ``rounds`` rounds as a strategy with ``needs`` may see it."""
+        return View(self.folder, needs, rounds)
+
+    def cut(self, round: int) -> Weights:
+        """The weights that ``round`` started from, for a request that arrives there."""
+        return w.load(self._checkpoint(round))
+
+    def stored(self, needs: Needs, rounds: int, sites: int) -> int:
+        """Bytes the server holds for ``needs`` after ``rounds`` rounds with ``sites`` hospitals."""
+        copies = sites * _count(needs.updates, rounds) + (sites if needs.cumulative else 0)
+        return self._update_bytes * (copies + _count(needs.checkpoints, rounds))
+
+    def _keep_update(self, number: int, site: SiteId, update: Weights) -> None:
+        self._update_bytes = w.nbytes(update)
+        if any(n.updates and number in n.updates for n in self.needs):
+            w.save(update, _update(self.folder, number, site))
+        if any(n.cumulative for n in self.needs):
+            known = self._cumulative.get(site)
+            self._cumulative[site] = update if known is None else w.add(known, update)
+
+    def _snapshot(self, rounds: int) -> None:
+        """Sums of updates at every cut, and always the newest."""
+        for site, total in self._cumulative.items():
+            w.save(total, _sum(self.folder, rounds, site))
+            if rounds - 1 not in self.cuts:
+                _sum(self.folder, rounds - 1, site).unlink(missing_ok=True)
+
+    def _checkpoint(self, number: int) -> Path:
+        return _checkpoint(self.folder, number)
+
+
+@dataclass(frozen=True)
+class View:
+    """`fedunlearn.core.History` on disk, limited to what was declared and to the first ``rounds`` rounds."""
+
+    folder: Path
+    needs: Needs
+    rounds: int
+
+    def update(self, round: int, site: SiteId) -> Weights:
+        """See `History`."""
+        self._check(f"updates of round {round}", self.needs.updates, round)
+        return w.load(_update(self.folder, round, site))
+
+    def cumulative(self, site: SiteId) -> Weights:
+        """See `History`."""
+        if not self.needs.cumulative:
+            raise UndeclaredNeed(
+                "the strategy used cumulative updates but does not declare Needs(cumulative=True)"
+            )
+        return w.load(_sum(self.folder, self.rounds, site))
+
+    def checkpoint(self, round: int) -> Weights:
+        """See `History`."""
+        self._check(f"the checkpoint of round {round}", self.needs.checkpoints, round)
+        return w.load(_checkpoint(self.folder, round))
+
+    def _check(self, what: str, declared: Every | None, round: int) -> None:
+        if declared is None or round not in declared or not 0 <= round < self.rounds:
+            known = (
+                "nothing of the kind" if declared is None else f"every {declared.k} rounds of {self.rounds}"
+            )
+            raise UndeclaredNeed(f"the strategy used {what} but declares {known}")
+
+
+def _count(every: Every | None, rounds: int) -> int:
+    return 0 if every is None else math.ceil(rounds / every.k)
+
+
+def _update(folder: Path, number: int, site: SiteId) -> Path:
+    return folder / f"update-{number}-{site}.safetensors"
+
+
+def _checkpoint(folder: Path, number: int) -> Path:
+    return folder / f"checkpoint-{number}.safetensors"
+
+
+def _sum(folder: Path, rounds: int, site: SiteId) -> Path:
+    return folder / f"sum-{rounds}-{site}.safetensors"

@@ -1,0 +1,115 @@
+"""What everything cost: bytes, site-seconds, images and storage of every procedure and round, as observed.
+
+A strategy never reports its own cost. Bytes are those of the arrays in tasks and replies, the same for every engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+from fedunlearn import wire
+from fedunlearn.drive import Label, Round
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One round of one procedure.
+
+    Attributes:
+        phase, request, strategy, seed: whose round (`fedunlearn.drive.Label`).
+        round: its number, from 0.
+        sites: how many hospitals were asked.
+        down_bytes, up_bytes: arrays sent to and received from the hospitals.
+        site_seconds: wall time of the hospitals' work, added up.
+        server_seconds: wall time of the procedure's own work on the server.
+        images: passes of one image through a network, added up.
+        stored_bytes: history that the server holds for this procedure.
+    """
+
+    phase: str
+    request: str
+    strategy: str
+    seed: int
+    round: int
+    sites: int
+    down_bytes: int
+    up_bytes: int
+    site_seconds: float
+    server_seconds: float
+    images: int
+    stored_bytes: int
+
+
+class Ledger:
+    """Collects one entry per round (see `Watcher`)."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._stored: dict[Label, int] = {}
+
+    def stores(self, label: Label, stored_bytes: int) -> None:
+        """Note how much history the server holds for a procedure that is about to start."""
+        self._stored[label] = stored_bytes
+
+    def round(self, round: Round) -> None:
+        """See `Watcher`."""
+        answers = round.answers.values()
+        self._add(
+            round.label,
+            round.number,
+            len(answers),
+            sum(wire.size(task) for task in round.asks.values()),
+            sum(wire.size(answer.reply) for answer in answers),
+            sum(answer.seconds for answer in answers),
+            round.server_seconds,
+            sum(answer.images for answer in answers),
+        )
+
+    def end(self, label: Label, rounds: int, server_seconds: float) -> None:
+        """See `Watcher`: the last step, which asks nobody, is a row of its own."""
+        self._add(label, rounds, 0, 0, 0, 0.0, server_seconds, 0)
+
+    def table(self) -> pd.DataFrame:
+        """All entries, ordered by procedure and round, whatever order they finished in."""
+        frame = pd.DataFrame([asdict(entry) for entry in self._entries], columns=list(Entry.__annotations__))
+        return frame.sort_values(
+            ["seed", "request", "strategy", "phase", "round"], kind="stable", ignore_index=True
+        )
+
+    def totals(self) -> Mapping[str, float]:
+        """Sums over everything, for the manifest."""
+        frame = self.table()
+        return {
+            name: float(frame[name].sum()) for name in ("down_bytes", "up_bytes", "site_seconds", "images")
+        }
+
+    def _add(
+        self,
+        label: Label,
+        number: int,
+        sites: int,
+        down: int,
+        up: int,
+        seconds: float,
+        server: float,
+        images: int,
+    ) -> None:
+        stored = self._stored.get(label, 0)
+        self._entries.append(
+            Entry(
+                label.phase,
+                label.request,
+                label.strategy,
+                label.seed,
+                number,
+                sites,
+                down,
+                up,
+                seconds,
+                server,
+                images,
+                stored,
+            )
+        )
