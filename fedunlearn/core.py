@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from fedunlearn.models import Network
     from torch import Tensor
+
+    from fedunlearn.models import Network
 
 SiteId = str
 RequestId = str

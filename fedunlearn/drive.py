@@ -92,7 +92,7 @@ class Watcher(Protocol):
         ...
 
 
-@dataclass
+@dataclass(eq=False)
 class _Running:
     """A procedure in flight and the round it waits for."""
 

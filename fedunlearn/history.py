@@ -42,7 +42,8 @@ class Recorder:
         if round.label != self.label:
             return
         for site, answer in round.answers.items():
-            sent, got = round.asks[site].weights, answer.reply.weights  # type: ignore[attr-defined,union-attr]  # training asks `Fit`
+            sent: Weights = round.asks[site].weights  # type: ignore[attr-defined]  # training asks `Fit`
+            got: Weights = answer.reply.weights  # type: ignore[union-attr,assignment]  # and `drive` checked the reply
             self._keep_update(round.number, site, w.subtract(got, sent))
         if round.number in self.cuts or any(
             n.checkpoints and round.number in n.checkpoints for n in self.needs

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch.nn.functional as F
-from fedunlearn.core import Batch
 from torch import Tensor, nn
+
+from fedunlearn.core import Batch
 
 
 class Objective(Protocol):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import pandas as pd
+
 from fedunlearn import wire
 from fedunlearn.drive import Label, Round
 

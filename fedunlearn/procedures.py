@@ -1,4 +1,4 @@
-"""Reusable procedures and the tasks they ask for: federated averaging and what unlearning methods are made of."""
+"""Reusable procedures and the tasks they ask for: federated averaging, and what methods are made of."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
+
 from fedunlearn import weights as w
 from fedunlearn.core import (
     Case,
+    Images,
     Local,
     LocalTraining,
     Procedure,
@@ -21,8 +24,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.kinds import KINDS, Objective
-from fedunlearn.local import Constraint, fit, outputs
-from torch import Tensor
+from fedunlearn.local import Constraint, fit, gradient, outputs
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,65 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Gradient:
+    """Reply the gradient of the mean loss over the images of ``select``, as arrays by parameter name."""
+
+    weights: Weights
+    select: Select
+    objective: Objective | None = None
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = local.images(self.select)
+        return Reply(None, len(images), gradient(local, self.weights, images, self.objective))
+
+
+@dataclass(frozen=True)
+class Relabel:
+    """Train ``weights`` on ``forget``'s images under wrong labels and on ``retain``'s under their own.
+
+    Both are shuffled together. ``labels`` seeds the wrong labels, which are drawn once per image
+    (`wrong_labels`).
+    """
+
+    weights: Weights
+    forget: Select
+    retain: Select
+    training: LocalTraining
+    seed: int
+    labels: int
+    constraint: Constraint | None = None
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        forget, retain = local.images(self.forget), local.images(self.retain)
+        wrong = wrong_labels(forget.targets, local.classes, self.labels)
+        images = Images(
+            torch.cat([forget.pixels, retain.pixels]),
+            torch.cat([wrong, retain.targets]),
+            torch.cat([forget.rows, retain.rows]),
+        )
+        new = fit(local, self.weights, images, self.training, self.seed, constraint=self.constraint)
+        return Reply(new, len(images))
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A constraint: only where ``mask`` is true may a parameter differ from ``reference``, bit for bit."""
+
+    mask: Mapping[str, Tensor]
+    reference: Weights
+
+    def __call__(self, parameters: Mapping[str, Tensor]) -> None:
+        """See `Constraint`."""
+        for name, mask in self.mask.items():
+            p = parameters[name]
+            p.copy_(torch.where(mask.to(p.device), p, self.reference[name].to(p.device)))
+
+
+@dataclass(frozen=True)
 class Signals:
-    """Reply the per-image signal of ``weights`` for the images of ``select``; for scoring, not for unlearning."""
+    """Reply the per-image signal of ``weights`` for ``select``'s images; for scoring, not for unlearning."""
 
     weights: Weights
     select: Select
@@ -77,14 +136,14 @@ def fedavg(
         rounds: the numbers of the rounds, so that training can go on where it stopped with the same draws.
         seed: the training seed.
         purpose: names the random draws; training and retraining share "train".
-        constraint: applied after every local step.
+        constraint: applied after every local step, and after every average.
     """
     for number in rounds:
         replies = yield {
             site: Fit(weights, select, local, derive(seed, purpose, site, number), constraint=constraint)
             for site in sites
         }
-        weights = mean(replies)
+        weights = mean(replies, constraint)
     return weights
 
 
@@ -95,9 +154,11 @@ def recover(
     return fedavg(weights, case.sites, case.retain, local, range(rounds), case.seed, "recover", constraint)
 
 
-def at_holders(case: Case, task: Callable[[SiteId], Task]) -> Procedure[Weights]:
+def at_holders(
+    case: Case, task: Callable[[SiteId], Task], constraint: Constraint | None = None
+) -> Procedure[Weights]:
     """One round at the hospitals that hold images to forget; their average replaces the model."""
-    return mean((yield {site: task(site) for site in case.holders}))
+    return mean((yield {site: task(site) for site in case.holders}), constraint)
 
 
 def signals(weights: Weights, sites: Sequence[SiteId]) -> Procedure[Mapping[str, Tensor]]:
@@ -108,12 +169,29 @@ def signals(weights: Weights, sites: Sequence[SiteId]) -> Procedure[Mapping[str,
     return {name: torch.cat([reply.arrays[name] for reply in replies.values()])[order] for name in names}
 
 
-def mean(replies: Replies) -> dict[str, Tensor]:
-    """The replies' weights averaged by image count, in the order asked."""
+def mean(replies: Replies, constraint: Constraint | None = None) -> dict[str, Tensor]:
+    """The replies' weights averaged by image count, in the order asked.
+
+    The ``constraint`` holds for the average too: rounding moves even a number on which all hospitals agree.
+    """
     states = [reply.weights for reply in replies.values() if reply.weights is not None]
-    return w.average(states, [reply.count for reply in replies.values()])
+    average = w.average(states, [reply.count for reply in replies.values()])
+    if constraint is not None:
+        constraint(average)
+    return average
 
 
-def paced(training: LocalTraining, epochs: int, lr: float | None = None) -> LocalTraining:
-    """``training`` with other epochs and, unless None, another learning rate."""
-    return replace(training, epochs=epochs, lr=training.lr if lr is None else lr)
+def wrong_labels(labels: Tensor, classes: int, seed: int) -> Tensor:
+    """For every label another one, uniform over the ``classes - 1`` others."""
+    generator = torch.Generator().manual_seed(seed)
+    offsets = torch.randint(1, classes, labels.shape, generator=generator)
+    return (labels + offsets.to(labels.device)) % classes
+
+
+def paced(training: LocalTraining, epochs: int | None = None, lr: float | None = None) -> LocalTraining:
+    """``training`` with other epochs and another learning rate, where these are not None."""
+    return replace(
+        training,
+        epochs=training.epochs if epochs is None else epochs,
+        lr=training.lr if lr is None else lr,
+    )

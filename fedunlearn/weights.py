@@ -14,13 +14,14 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from fedunlearn.core import RunError, Weights
 from torch import Tensor
+
+from fedunlearn.core import RunError, Weights
 
 
 def add(a: Weights, b: Weights, scale: float = 1.0) -> dict[str, Tensor]:
     """``a + scale * b``."""
-    _same_names(a, b)
+    _alike(a, b)
     return {
         name: x.add(b[name], alpha=scale) if x.is_floating_point() else x.clone() for name, x in a.items()
     }
@@ -40,14 +41,14 @@ def average(states: Sequence[Weights], counts: Sequence[float]) -> dict[str, Ten
     """The mean of ``states`` weighted by ``counts``, summed in the order given (McMahan et al. 2017, Algorithm 1).
 
     Raises:
-        ValueError: no states, names that differ, or counts that do not add up to something positive.
+        ValueError: no states; names, shapes or dtypes that differ; counts that do not add up to more than zero.
     """
     total = math.fsum(counts)
     if not states or not total > 0:
         raise ValueError(f"cannot average {len(states)} models with counts {list(counts)}")
     mean = multiply(states[0], counts[0] / total)
     for state, count in zip(states[1:], counts[1:], strict=True):
-        _same_names(mean, state)
+        _alike(mean, state)
         for name, x in mean.items():
             if x.is_floating_point():
                 x.add_(state[name], alpha=count / total)
@@ -115,7 +116,7 @@ def load(path: Path) -> dict[str, Tensor]:
         raise RunError(f"cannot read weights from {path}: {error}") from error
 
 
-def _same_names(a: Weights, b: Weights) -> None:
-    if a.keys() != b.keys():
-        odd = sorted(a.keys() ^ b.keys())
-        raise ValueError(f"the two models differ in {odd[:3]}")
+def _alike(a: Weights, b: Weights) -> None:
+    """Refuse what torch would silently broadcast or cast."""
+    if difference := first_difference(a, b):
+        raise ValueError(f"the two models differ: {difference}")

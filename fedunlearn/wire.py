@@ -13,8 +13,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fedunlearn.weights import nbytes
 from torch import Tensor
+
+from fedunlearn.weights import nbytes
 
 PACKAGES = ("fedunlearn", "strategies")
 
@@ -47,11 +48,14 @@ def _encode(value: object, path: str, arrays: dict[str, Tensor]) -> object:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Tensor):
-        arrays[path] = value
-        return {"tensor": path}
+        key = f"{len(arrays)}{path}"  # the number, since a "/" in a name could make two paths equal
+        arrays[key] = value
+        return {"tensor": key}
     if isinstance(value, tuple):
         return {"tuple": [_encode(item, f"{path}/{i}", arrays) for i, item in enumerate(value)]}
     if isinstance(value, Mapping):
+        if odd := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"{path or 'the value'} has the key {odd[0]!r}, which is no string")
         return {"map": {key: _encode(item, f"{path}/{key}", arrays) for key, item in value.items()}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
