@@ -1,0 +1,42 @@
+"""Hospitals and their images: data sources, partitions, splits, requests, and what a worker is given.
+
+``SOURCES`` and ``PARTITIONS`` map the names of a scenario to classes. They are made when they are asked for, so
+that a worker that only needs `sites.hospital` does not load what reads data.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sites.collection import Source
+    from sites.partitions import Partition
+
+    SOURCES: Mapping[str, type[Source]]
+    PARTITIONS: Mapping[str, type[Partition]]
+
+__all__ = ["PARTITIONS", "SOURCES"]
+
+_WHERE = {
+    "SOURCES": {
+        "phantom_cells": ("sites.phantom_cells", "PhantomCells"),
+        "medmnist": ("sites.medmnist", "MedMNIST"),
+        "npz": ("sites.npz", "Npz"),
+        "folder": ("sites.folder", "Folder"),
+    },
+    "PARTITIONS": {
+        "iid": ("sites.partitions", "Iid"),
+        "label_skew": ("sites.partitions", "LabelSkew"),
+        "size_skew": ("sites.partitions", "SizeSkew"),
+        "by_column": ("sites.partitions", "ByColumn"),
+    },
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return {key: getattr(importlib.import_module(module), cls) for key, (module, cls) in _WHERE[name].items()}

@@ -1,0 +1,104 @@
+"""What a data source delivers: images with targets and owners, before anybody knows of hospitals.
+
+A source (`sites/<name>.py`) is a frozen dataclass whose fields are its YAML. It reads files, nothing else; who
+holds which image is the partition's business, what is trained on is the split's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fedunlearn.core import Problem
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images, what they show and whose they are.
+
+    Attributes:
+        pixels: (N, C, *spatial) uint8, or float32 scaled to [-1, 1].
+        targets: (N,) int64 classes 0…classes-1, or (N, *spatial) int64 label maps.
+        table: one row per image, in order: ``image`` (unique id) and ``patient``, both strings; ``site`` where the
+            data knows it; any attributes (sex, age, view, difficulty, …).
+        classes: number of classes.
+        synthetic_patients: the patients are made up; the report must say so.
+        kind: the kind of task (`fedunlearn.kinds`).
+        note: what the data is, in words, for the report.
+
+    Raises:
+        ValueError: the parts do not belong together (a defect of the source, not of its input).
+    """
+
+    pixels: npt.NDArray[Any]
+    targets: npt.NDArray[np.int64]
+    table: pd.DataFrame
+    classes: int
+    synthetic_patients: bool
+    kind: str = "classification"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        counts = {len(self.pixels), len(self.targets), len(self.table)}
+        if len(counts) > 1 or not {"image", "patient"} <= set(self.table.columns):
+            raise ValueError(
+                f"pixels, targets and table must agree: {counts} rows, {list(self.table.columns)}"
+            )
+        if not self.table["image"].is_unique:
+            raise ValueError("image ids must be unique")
+
+
+class Source(Protocol):
+    """Where images come from: a frozen dataclass, found by its name in a scenario's ``data``."""
+
+    @property
+    def name(self) -> str:
+        """The name it has in a scenario."""
+        ...
+
+    def problems(self, root: Path) -> list[Problem]:
+        """Everything wrong that can be known without reading all pixels; relative paths start at ``root``."""
+        ...
+
+    def load(self, root: Path) -> Collection:
+        """Read the images; the same files give the same collection.
+
+        Raises:
+            InputError: files are missing or cannot be used; all problems together.
+        """
+        ...
+
+
+def digest(collection: Collection) -> str:
+    """The sha256 of pixels, targets, image ids and patient ids: equal digests mean equal experiments."""
+    sha = hashlib.sha256()
+    for array in (collection.pixels, collection.targets):
+        sha.update(f"{array.dtype.str}{array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    for column in ("image", "patient"):
+        sha.update("\x1f".join(map(str, collection.table[column])).encode())
+        sha.update(b"\x1e")
+    return sha.hexdigest()
+
+
+def duplicates(collection: Collection) -> list[tuple[str, ...]]:
+    """Groups of image ids whose pixels are equal although they belong to different patients.
+
+    Such an image is forgotten and kept at once: no unlearning can satisfy both of its owners.
+    """
+    groups: defaultdict[bytes, list[int]] = defaultdict(list)
+    for row, pixels in enumerate(collection.pixels):
+        groups[hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()].append(row)
+    ids, owners = collection.table["image"].tolist(), collection.table["patient"].tolist()
+    return [
+        tuple(str(ids[row]) for row in rows)
+        for rows in groups.values()
+        if len({owners[row] for row in rows}) > 1
+    ]

@@ -1,0 +1,211 @@
+"""What a worker is given: the hospitals' images in a folder, memory-mapped, each hospital's on their own.
+
+The folder holds ``federation.json`` and one numbered folder per hospital, so that a hospital cannot read what is
+not its own, and workers on one machine share the pages. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedunlearn.core import Images, RequestId, Select, SiteId
+from fedunlearn.models import MODELS, Model, Network
+
+SPLITS = ("train", "val", "test")
+_CACHE_BYTES = 256 * 2**20  # of gathered images per worker process; whatever was used last always stays
+
+Key = tuple[SiteId, Select, torch.device]
+
+
+@dataclass(frozen=True)
+class Federation:
+    """The hospitals of a scenario, as a worker meets them. Threads may share one.
+
+    Attributes:
+        folder: where they are stored.
+        sites: the hospitals' names, sorted.
+        requests: the ids that a `Select` may name.
+        classes: number of classes.
+        shape: (C, *spatial) of one image.
+        model: the network's configuration.
+    """
+
+    folder: Path
+    sites: tuple[SiteId, ...]
+    requests: tuple[RequestId, ...]
+    classes: int
+    shape: tuple[int, ...]
+    model: Model
+    _gathered: _Gathered = field(default_factory=lambda: _Gathered(_CACHE_BYTES), repr=False, compare=False)
+
+    @staticmethod
+    def write(
+        folder: Path,
+        pixels: npt.NDArray[Any],
+        targets: npt.NDArray[np.int64],
+        site: npt.NDArray[Any],
+        split: npt.NDArray[Any],
+        forgotten: Mapping[RequestId, npt.NDArray[np.bool_]],
+        model: Model,
+        classes: int,
+    ) -> None:
+        """Store the hospitals in ``folder``.
+
+        Args:
+            folder: made if it is not there.
+            pixels: (N, C, *spatial).
+            targets: (N, …).
+            site: (N,) the hospital of each image.
+            split: (N,) "train", "val" or "test".
+            forgotten: for each request, (N,) whether it names the image.
+            model: the network's configuration.
+            classes: number of classes.
+        """
+        sites = sorted({str(name) for name in site})
+        part = np.array([SPLITS.index(str(name)) for name in split], dtype=np.int8)
+        masks = (
+            np.stack(list(forgotten.values()), axis=1) if forgotten else np.zeros((len(site), 0), dtype=bool)
+        )
+        for number, name in enumerate(sites):
+            place, rows = folder / str(number), np.flatnonzero(site == name)
+            place.mkdir(parents=True, exist_ok=True)
+            np.save(place / "pixels.npy", pixels[rows])
+            np.save(place / "targets.npy", targets[rows])
+            np.save(place / "rows.npy", rows.astype(np.int64))
+            np.save(place / "split.npy", part[rows])
+            np.save(place / "forgotten.npy", masks[rows])
+        about = {
+            "sites": sites,
+            "requests": list(forgotten),
+            "classes": classes,
+            "shape": [int(n) for n in pixels.shape[1:]],
+            "model": dataclasses.asdict(cast(Any, model)),
+        }
+        (folder / "federation.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+    @staticmethod
+    def open(folder: Path) -> Federation:
+        """The hospitals stored in ``folder``; images are read when they are asked for."""
+        about = json.loads((folder / "federation.json").read_text(encoding="utf-8"))
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
+        model = cast(Callable[..., Model], MODELS[about["model"]["name"]])(**settings)
+        return Federation(
+            folder=folder,
+            sites=tuple(about["sites"]),
+            requests=tuple(about["requests"]),
+            classes=about["classes"],
+            shape=tuple(about["shape"]),
+            model=model,
+        )
+
+    def network(self, device: str = "cpu") -> Network:
+        """A fresh network for these images; its weights mean nothing until a task loads some.
+
+        It draws from the global RNG (as torch's layers do) and puts it back: make networks in one thread only.
+        """
+        with torch.random.fork_rng(devices=[]):
+            return Network(self.model, self.shape, self.classes, device)
+
+    def hospital(self, site: SiteId, network: Network) -> Hospital:
+        """One hospital, working with ``network``.
+
+        Raises:
+            ValueError: there is no such hospital.
+        """
+        if site not in self.sites:
+            raise ValueError(f"found no hospital {site!r}, expected one of {', '.join(self.sites)}")
+        return Hospital(self, site, network)
+
+    def images(self, site: SiteId, select: Select, device: torch.device) -> Images:
+        """The images that ``select`` names at ``site``, on ``device``.
+
+        They are gathered once and then shared: do not change them.
+
+        Raises:
+            ValueError: ``select`` names an unknown request.
+        """
+        key = (site, select, device)
+        images = self._gathered.get(key)
+        if images is None:
+            images = _gather(self.folder / str(self.sites.index(site)), self.requests, select, device)
+            self._gathered.put(key, images)
+        return images
+
+
+class Hospital:
+    """A hospital's side of a task (`fedunlearn.core.Local`).
+
+    Attributes:
+        site: its name.
+        network: the worker's network.
+        classes: number of classes.
+        work: passes of one image through the network so far.
+    """
+
+    def __init__(self, federation: Federation, site: SiteId, network: Network) -> None:
+        self.site, self.network, self.classes, self.work = site, network, federation.classes, 0
+        self._federation = federation
+
+    def images(self, select: Select) -> Images:
+        """See `fedunlearn.core.Local.images`.
+
+        Raises:
+            ValueError: ``select`` names an unknown request.
+        """
+        return self._federation.images(self.site, select, self.network.device)
+
+    def processed(self, images: int) -> None:
+        """See `fedunlearn.core.Local.processed`."""
+        self.work += images
+
+
+class _Gathered:
+    """The images gathered last, up to a number of bytes; may be used by several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._lock = limit, threading.Lock()
+        self._entries: OrderedDict[Key, Images] = OrderedDict()
+
+    def get(self, key: Key) -> Images | None:
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
+
+    def put(self, key: Key, images: Images) -> None:
+        with self._lock:
+            self._entries[key] = images
+            while len(self._entries) > 1 and sum(map(_size, self._entries.values())) > self._limit:
+                self._entries.popitem(last=False)
+
+
+def _size(images: Images) -> int:
+    return sum(t.numel() * t.element_size() for t in (images.pixels, images.targets, images.rows))
+
+
+def _gather(place: Path, requests: tuple[RequestId, ...], select: Select, device: torch.device) -> Images:
+    """Copy the selected rows out of one hospital's files; all rows are mapped, not copied."""
+    if unknown := {*select.without, *([select.only] if select.only is not None else [])} - set(requests):
+        raise ValueError(f"found no request {sorted(unknown)}, expected one of {', '.join(requests)}")
+    split, forgotten = np.load(place / "split.npy"), np.load(place / "forgotten.npy")
+    keep = np.ones(len(split), dtype=bool) if select.split == "all" else split == SPLITS.index(select.split)
+    if select.only is not None:
+        keep &= forgotten[:, requests.index(select.only)]
+    for request in select.without:
+        keep &= ~forgotten[:, requests.index(request)]
+    # Copy-on-write, not read-only: torch warns of read-only memory, and nothing here writes.
+    files = (np.load(place / f"{name}.npy", mmap_mode="c") for name in ("pixels", "targets", "rows"))
+    chosen = (np.asarray(array) if keep.all() else np.asarray(array)[keep] for array in files)
+    pixels, targets, rows = (torch.from_numpy(array).to(device) for array in chosen)
+    return Images(pixels, targets, rows)

@@ -1,0 +1,180 @@
+"""Partitions: who holds which image. Each is a frozen dataclass, found by its name in ``sites: partition``.
+
+All but `by_column` deal whole patients and depend on ids only, never on the order of the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from annotated_types import Gt, Le
+
+from fedunlearn.core import InputError
+from sites.patients import Ints, Patients, Strings, deal, patients_of
+
+FEWEST = 5
+"""The fewest patients a hospital may get: enough for three parts, and to forget one without emptying a part."""
+
+Alpha = Annotated[float, Gt(0), Le(1e6)]
+
+
+class Partition(Protocol):
+    """Says which hospital holds which image."""
+
+    @property
+    def name(self) -> str:
+        """The name it has in a scenario."""
+        ...
+
+    def assign(
+        self, table: pd.DataFrame, targets: npt.NDArray[Any], names: Sequence[str], rng: np.random.Generator
+    ) -> Strings:
+        """The hospital of each image.
+
+        Args:
+            table: one row per image, with ``patient``.
+            targets: (N,) classes, or label maps (N, …).
+            names: the hospitals, in scenario order.
+            rng: decides everything random.
+
+        Returns:
+            (N,) names; every name occurs.
+
+        Raises:
+            InputError: the data cannot be dealt like this.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iid:
+    """Hospitals alike: each gets the same number of images, by patient, with the same mix of labels."""
+
+    name: Literal["iid"] = "iid"
+
+    def assign(
+        self, table: pd.DataFrame, targets: npt.NDArray[Any], names: Sequence[str], rng: np.random.Generator
+    ) -> Strings:
+        """See `Partition.assign`."""
+        patients = _enough(table, targets, names)
+        shares = np.full(len(names), 1 / len(names))
+        return _dealt(patients, patients.order(rng), [shares], names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSkew:
+    """Hospitals with different mixes of labels: Dirichlet(alpha) shares of each label's patients.
+
+    A patient counts for the label most of its images have.
+
+    Attributes:
+        alpha: concentration; small is uneven, 100 is nearly even.
+    """
+
+    name: Literal["label_skew"] = "label_skew"
+    alpha: Alpha = 0.5
+
+    def assign(
+        self, table: pd.DataFrame, targets: npt.NDArray[Any], names: Sequence[str], rng: np.random.Generator
+    ) -> Strings:
+        """See `Partition.assign`."""
+        if targets.ndim != 1:
+            raise InputError(
+                "label_skew needs one label per image, and these images have label maps: "
+                "choose iid, size_skew or by_column"
+            )
+        patients = _enough(table, targets, names)
+        shares = rng.dirichlet(np.full(len(names), self.alpha), size=int(patients.label.max()) + 1)
+        return _dealt(patients, patients.order(rng), list(shares), names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeSkew:
+    """Hospitals of different sizes: Dirichlet(alpha) shares of the patients, with the same mix of labels.
+
+    Attributes:
+        alpha: concentration; small is uneven, 100 is nearly even.
+    """
+
+    name: Literal["size_skew"] = "size_skew"
+    alpha: Alpha = 1.0
+
+    def assign(
+        self, table: pd.DataFrame, targets: npt.NDArray[Any], names: Sequence[str], rng: np.random.Generator
+    ) -> Strings:
+        """See `Partition.assign`."""
+        patients = _enough(table, targets, names)
+        shares = rng.dirichlet(np.full(len(names), self.alpha))
+        return _dealt(patients, patients.order(rng), [shares], names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByColumn:
+    """Hospitals as the data has them: the values of a column, image by image; a patient may be at several.
+
+    Attributes:
+        column: of the data's table; its values are the hospitals' names.
+    """
+
+    name: Literal["by_column"] = "by_column"
+    column: str = "site"
+
+    def assign(
+        self, table: pd.DataFrame, targets: npt.NDArray[Any], names: Sequence[str], rng: np.random.Generator
+    ) -> Strings:
+        """See `Partition.assign`."""
+        if self.column not in table.columns:
+            raise InputError(
+                f"by_column: the data has no column {self.column!r}; it has {', '.join(map(str, table.columns))}"
+            )
+        site: Strings = np.asarray(table[self.column].astype(str), dtype=str)
+        missing = int(table[self.column].isna().sum()) + int((site == "").sum())
+        if missing:
+            raise InputError(f"by_column: {missing} images have no value in {self.column!r}: fill it in")
+        found = sorted(set(site.tolist()))
+        if set(found) != set(names):
+            raise InputError(
+                f"by_column: column {self.column!r} has the values {_listed(found)}, but sites.names has "
+                f"{_listed(names)}: write names: [{', '.join(found[:20])}]"
+            )
+        return site
+
+
+def _enough(table: pd.DataFrame, targets: npt.NDArray[Any], names: Sequence[str]) -> Patients:
+    patients, needed = patients_of(table, targets), FEWEST * len(names)
+    if len(patients) < needed:
+        raise InputError(
+            f"found {len(patients)} patients for {len(names)} hospitals, expected at least {needed} "
+            f"({FEWEST} each): use more images or fewer hospitals"
+        )
+    return patients
+
+
+def _dealt(
+    patients: Patients, order: Ints, shares: Sequence[npt.NDArray[Any]], names: Sequence[str]
+) -> Strings:
+    """Deal patients by ``shares``: one for all of them, or one for each label."""
+    site = np.zeros(len(patients), dtype=np.int64)
+    for label, share in enumerate(shares):
+        some = order if len(shares) == 1 else order[patients.label[order] == label]
+        site[some] = deal(some, patients.images, share)
+    _fill(site, order, len(names))
+    return np.array(names)[site][patients.member]
+
+
+def _fill(site: Ints, order: Ints, sites: int) -> None:
+    """Move patients, the last ones in ``order``, from the largest hospital to one with too few."""
+    while (counts := np.bincount(site, minlength=sites)).min() < FEWEST:
+        donors = order[site[order] == counts.argmax()]
+        site[donors[-1]] = counts.argmin()
+
+
+def _listed(values: Sequence[str]) -> str:
+    """Up to ten values, and how many more there are."""
+    more = f" and {len(values) - 10} more" if len(values) > 10 else ""
+    return ", ".join(map(repr, values[:10])) + more

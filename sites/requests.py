@@ -1,0 +1,114 @@
+"""What a request names: which patients, and thereby which images at which hospitals."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fedunlearn.core import InputError, PatientId, Problem, SiteId
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a request names.
+
+    Attributes:
+        patients: sorted ids.
+        forgotten: (N,) bool, the images to forget.
+    """
+
+    patients: tuple[PatientId, ...]
+    forgotten: npt.NDArray[np.bool_]
+
+
+def resolve(
+    table: pd.DataFrame,
+    site: SiteId,
+    rng: np.random.Generator,
+    *,
+    ids: Sequence[PatientId] | None = None,
+    fraction: float | None = None,
+    count: int | None = None,
+) -> Named:
+    """Find the patients and images that a request of ``site`` names.
+
+    Named or drawn patients are forgotten at every hospital that holds images of them. With neither ids, fraction
+    nor count the whole hospital is meant: all its images, of all parts, and none elsewhere.
+
+    Args:
+        table: one row per image, with ``image``, ``patient``, ``site`` and ``split``.
+        site: the hospital that asks.
+        rng: draws patients; the order of the images does not matter.
+        ids: these patients.
+        fraction: this share of the hospital's training patients, in (0, 1], at least one.
+        count: this many of them.
+
+    Raises:
+        InputError: the hospital, or patients of its training images, are not there; all problems together.
+        ValueError: more than one of ids, fraction and count is given.
+    """
+    if sum(choice is not None for choice in (ids, fraction, count)) > 1:
+        raise ValueError("give one of ids, fraction and count")
+    here = np.asarray(table["site"] == site, dtype=bool)
+    if not here.any():
+        raise InputError(
+            f"found no hospital {site!r}, expected one of {', '.join(sorted(set(table['site'])))}"
+        )
+    if ids is None and fraction is None and count is None:
+        return Named(tuple(sorted(set(table.loc[here, "patient"]))), here)
+    trained = sorted(set(table.loc[here & np.asarray(table["split"] == "train", dtype=bool), "patient"]))
+    if ids is not None:
+        if problems := _unnamed(table, site, ids, trained):
+            raise InputError(problems)
+        chosen = sorted(set(ids))
+    else:
+        wanted = count if count is not None else max(1, round((fraction or 0.0) * len(trained)))
+        chosen = _drawn(site, trained, wanted, fraction, rng)
+    return Named(tuple(chosen), np.asarray(table["patient"].isin(chosen), dtype=bool))
+
+
+def _drawn(
+    site: SiteId, trained: list[PatientId], wanted: int, fraction: float | None, rng: np.random.Generator
+) -> list[PatientId]:
+    if fraction is not None and not 0 < fraction <= 1:
+        raise InputError(f"patients: found fraction {fraction}, expected more than 0 and at most 1")
+    if not 1 <= wanted <= len(trained):
+        raise InputError(
+            f"patients: found count {wanted}, expected 1 to {len(trained)}, the patients {site!r} trains on"
+        )
+    return sorted(trained[i] for i in rng.choice(len(trained), wanted, replace=False))
+
+
+def _unnamed(
+    table: pd.DataFrame, site: SiteId, ids: Sequence[PatientId], trained: Sequence[PatientId]
+) -> list[Problem]:
+    """What is wrong with each id that names no training patient of the hospital."""
+    if not ids:
+        return [Problem(f"patients: the list is empty; name patients of {site!r}, or write whole_site: true")]
+    return [Problem(_why(table, site, patient, trained)) for patient in ids if patient not in set(trained)]
+
+
+def _why(table: pd.DataFrame, site: SiteId, patient: PatientId, trained: Sequence[PatientId]) -> str:
+    own = table[table["patient"] == patient]
+    if own.empty:
+        close = difflib.get_close_matches(patient, trained, n=3, cutoff=0.5) or list(trained[:3])
+        return f"found no patient {patient!r}, expected one that {site!r} trains on, such as {_listed(close)}"
+    elsewhere = sorted(set(own["site"]))
+    if site not in elsewhere:
+        return (
+            f"patient {patient!r} has no images at {site!r}, only at {_listed(elsewhere)}: let it ask instead"
+        )
+    part = str(own["split"].iloc[0])
+    return (
+        f"patient {patient!r} is in the {part} part of {site!r}, so no model was trained on its images: "
+        f"name a training patient, such as {_listed(trained[:3])}"
+    )
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join(map(repr, values))

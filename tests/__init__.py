@@ -1,0 +1,1 @@
+"""Tests; they mirror the modules, and `test_contract` is their heart."""

@@ -1,0 +1,67 @@
+"""Real files under $FEDUNLEARN_DATA: what their README says of them is what we read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sites.collection import duplicates
+from sites.medmnist import MedMNIST
+from sites.npz import Npz
+from sites.partitions import Iid
+from sites.split import split
+
+pytestmark = pytest.mark.data
+
+
+def root_with(file: str) -> Path:
+    """The data root, if it holds ``file``; else the test is skipped."""
+    if "FEDUNLEARN_DATA" not in os.environ:
+        pytest.skip("FEDUNLEARN_DATA names no folder with real data")
+    root = Path(os.environ["FEDUNLEARN_DATA"])
+    if not (root / file).is_file():
+        pytest.skip(f"no {file} in FEDUNLEARN_DATA ({root})")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("breastmnist", [147 + 21 + 42, 399 + 57 + 114]),
+        ("pneumoniamnist", [1214 + 135 + 234, 3494 + 389 + 390]),
+    ],
+)
+def test_official_medmnist_files_are_read(name: str, counts: list[int]):
+    found = MedMNIST(set=name).load(root_with(f"{name}.npz"))
+    assert np.bincount(found.targets).tolist() == counts
+    assert found.pixels.shape == (sum(counts), 1, 28, 28)
+    assert found.table["patient"].value_counts().between(6, 10).all()
+
+
+def test_chest_x_rays_keep_their_real_patients():
+    found = Npz(path="nih_cxr1000_128.npz", size=32).load(root_with("nih_cxr1000_128.npz"))
+    assert found.pixels.shape == (1000, 1, 32, 32)
+    assert np.bincount(found.targets).tolist() == [500, 500]
+    assert found.table["patient"].nunique() == 682
+    assert found.table["sex"].value_counts().to_dict() == {"M": 523, "F": 477}
+    assert (found.table["age"].min(), found.table["age"].max()) == (4, 85)
+    assert not found.synthetic_patients
+    assert duplicates(found) == []  # the one exact duplicate is of one patient
+
+    names = ("north", "east", "west")
+    site = Iid().assign(found.table, found.targets, names, np.random.default_rng(1))
+    part = split(found.table, found.targets, site, (0.6, 0.1, 0.3), np.random.default_rng(1))
+    shares = pd.crosstab(site, part, normalize="index")
+    assert np.abs(shares[["train", "val", "test"]].to_numpy() - [0.6, 0.1, 0.3]).max() < 0.02
+
+
+def test_hippocampus_volumes_are_a_segmentation():
+    found = Npz(path="hippocampus260_48x64x48.npz").load(root_with("hippocampus260_48x64x48.npz"))
+    assert (found.kind, found.classes) == ("segmentation", 3)
+    assert found.pixels.shape == (260, 1, 48, 64, 48)
+    assert found.targets.shape == (260, 48, 64, 48)
+    assert found.table["image"].is_unique
