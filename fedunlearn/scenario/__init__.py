@@ -1,0 +1,175 @@
+"""YAML to a frozen, typed `Scenario` and back. Past this module no dict travels.
+
+Each part of a file is read by itself, so that one mistake does not hide the others: `read` raises one `InputError`
+with all of them, each at its line and column.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path, PurePath
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+from fedunlearn.core import InputError, Problem, RequestId
+from fedunlearn.scenario.parts import read_parts, with_ids
+from fedunlearn.scenario.rules import Draft, findings, misfit, served
+from fedunlearn.scenario.schema import (
+    Engine,
+    Pick,
+    Plan,
+    Request,
+    Scenario,
+    SitesConfig,
+    as_written,
+    nearest,
+)
+from fedunlearn.scenario.yaml_source import load, override
+from fedunlearn.scenario.yaml_tree import Place, places
+
+__all__ = ["Engine", "Pick", "Plan", "Request", "Scenario", "SitesConfig", "read", "skipped", "to_yaml"]
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Scenario:
+    """Read a scenario.
+
+    Args:
+        path: the YAML file.
+        overrides: ``KEY=VALUE`` with a dotted path and a YAML value, applied in order.
+
+    Raises:
+        InputError: the file, an override or what they say cannot be used; all problems together.
+    """
+    tree, found = load(path), list[Problem]()
+    for assignment in overrides:
+        try:
+            tree = override(tree, assignment)
+        except InputError as error:
+            found += error.problems
+    where = places(tree)
+    draft = read_parts(with_ids(tree, "", found), found)
+    if draft is not None:
+        found += [(nearest(where, key) or tree.place).problem(message) for key, message in findings(draft)]
+    scenario = _scenario(draft, where) if draft is not None and not found else None
+    if scenario is None:
+        raise InputError(sorted(dict.fromkeys(found), key=_order))
+    return scenario
+
+
+def skipped(scenario: Scenario) -> list[tuple[str, RequestId, str]]:
+    """(label, request, reason) for every request that a strategy of the scenario is not run for."""
+    rows = []
+    for plan in scenario.strategies:
+        for request in scenario.requests:
+            if request.id not in plan.requests:
+                reason = misfit(plan.strategy, plan.label, request)
+                rows.append((plan.label, request.id, reason or f"left out of the `requests` of {plan.label}"))
+    return rows
+
+
+def _order(problem: Problem) -> tuple[bool, int, int]:
+    return problem.line is None, problem.line or 0, problem.column or 0
+
+
+def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
+    """The scenario, if every part could be read."""
+    top, engine, data, model, training = draft.top, draft.engine, draft.data, draft.model, draft.training
+    if not (top and engine and data and draft.sites and model and training):
+        return None
+    requests = tuple(draft.requests.values())
+    return Scenario(
+        name=top.name,
+        seeds=top.seeds,
+        engine=engine,
+        data=data,
+        sites=draft.sites,
+        seed=top.seed,
+        model=model,
+        training=training,
+        requests=requests,
+        strategies=tuple(
+            Plan(entry.strategy, entry.label, served(entry, requests)) for entry in draft.entries.values()
+        ),
+        timeline=top.timeline,
+        places=where,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def to_yaml(scenario: Scenario) -> str:
+    """``scenario`` in full, every default written out; reading it gives an equal scenario."""
+    config = scenario.sites
+    split = dict(zip(("train", "val", "test"), config.split, strict=True))
+    tree = {
+        "name": _quoted(scenario.name),
+        "seeds": _row(scenario.seeds),
+        "engine": _plain(scenario.engine),
+        "data": _plain(scenario.data),
+        "sites": {
+            "names": _row(map(_quoted, config.names)),
+            "partition": _plain(config.partition),
+            "split": _flow(split),
+        },
+        "seed": scenario.seed,
+        "model": _plain(scenario.model),
+        "training": _plain(as_written(scenario.training)),
+        "requests": [_request(request) for request in scenario.requests],
+        "strategies": [_strategy(plan) for plan in scenario.strategies],
+        "timeline": scenario.timeline,
+    }
+    text, writer = io.StringIO(), YAML()
+    writer.width = 2**20
+    writer.dump(tree, text)
+    return text.getvalue()
+
+
+def _request(request: Request) -> CommentedMap:
+    patients = request.patients
+    ids = _row(map(_quoted, patients)) if isinstance(patients, tuple) else _plain(patients)
+    fields = {"id": _quoted(request.id), "site": _quoted(request.site), "patients": ids}
+    return _flow({**fields, "whole_site": request.whole_site, "after_round": request.after_round})
+
+
+def _strategy(plan: Plan) -> CommentedMap:
+    own = {"as": _quoted(plan.label), "requests": _row(map(_quoted, plan.requests))}
+    return _flow({**_plain(plan.strategy), **own})
+
+
+def _quoted(text: str) -> DoubleQuotedScalarString:
+    quoted: DoubleQuotedScalarString = DoubleQuotedScalarString(text)
+    return quoted
+
+
+def _row(values: Iterable[object]) -> CommentedSeq:
+    """A list on one line."""
+    row = CommentedSeq(values)
+    row.fa.set_flow_style()
+    return row
+
+
+def _flow(values: Mapping[str, object]) -> CommentedMap:
+    """A mapping on one line."""
+    table = CommentedMap(values)
+    table.fa.set_flow_style()
+    return table
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass's fields, and what is in them, as YAML knows them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _flow({field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)})
+    if isinstance(value, (tuple, list)):
+        return _row(_plain(item) for item in value)
+    if isinstance(value, Mapping):
+        return _flow({key: _plain(item) for key, item in value.items()})
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, PurePath) else value

@@ -1,0 +1,183 @@
+"""A YAML tree to the parts of a scenario, each read by itself, and the ids in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import sites
+import strategies
+from fedunlearn.core import PatientId, Problem, Training
+from fedunlearn.models import MODELS
+from fedunlearn.scenario.rules import Draft, Entry
+from fedunlearn.scenario.schema import Engine, Pick, Request, SitesConfig, SplitKeys, TopKeys, TrainingKeys
+from fedunlearn.scenario.typed import build, choose, keys
+from fedunlearn.scenario.yaml_tree import Items, Node, Scalar, Table, described, misread, shown
+
+T = TypeVar("T")
+
+_REQUIRED = ("name", "seeds", "data", "sites", "model", "training", "requests")
+_KEYS = (
+    *("name", "seeds", "engine", "data", "sites", "seed", "model", "training", "requests"),
+    *("strategies", "timeline"),
+)
+_IDS = re.compile(
+    r"name|sites\.names\.\d+|requests\.\d+\.(id|site|patients\.\d+)|strategies\.\d+\.(as|requests\.\d+)"
+)
+_FILE_NAMES = re.compile(r"name|sites\.names\.\d+|requests\.\d+\.id|strategies\.\d+\.as")
+
+
+def read_parts(tree: Node, found: list[Problem]) -> Draft | None:
+    """As much of the scenario as can be read; problems are appended to ``found``; None if it is no mapping."""
+    if not keys(tree, _KEYS, found, _REQUIRED) or not isinstance(tree, Table):
+        return None
+    wishes, plans = _list(tree, "requests", found), _list(tree, "strategies", found)
+    if isinstance(listed := tree.get("requests"), Items) and not wishes:
+        found.append(listed.place.problem("the list is empty; expected at least one request"))
+    requests = {i: request for i, node in enumerate(wishes) if (request := _request(node, found)) is not None}
+    entries = {i: entry for i, node in enumerate(plans) if (entry := _entry(node, found)) is not None}
+    return Draft(
+        top=_top(tree, found),
+        engine=build(tree.get("engine") or Table(tree.place, ()), Engine, found),
+        data=_part(tree, "data", sites.SOURCES, "data source", found),
+        sites=_hospitals(tree.get("sites"), found),
+        model=_part(tree, "model", MODELS, "model", found),
+        training=_training(tree.get("training"), found),
+        requests=requests,
+        complete=len(requests) == len(wishes),
+        entries=entries,
+    )
+
+
+def _top(tree: Table, found: list[Problem]) -> TopKeys | None:
+    """The plain keys; missing and unknown ones have been told already."""
+    own = {field.name for field in dataclasses.fields(TopKeys)}
+    if tree.get("name") is None or tree.get("seeds") is None:
+        return None
+    entries = tuple((key, value) for key, value in tree.entries if key.text in own)
+    return build(dataclasses.replace(tree, entries=entries), TopKeys, found)
+
+
+def _part(
+    tree: Table, key: str, catalogue: Mapping[str, type[T]], noun: str, found: list[Problem]
+) -> T | None:
+    node = tree.get(key)
+    return None if node is None else choose(node, catalogue, noun, found)
+
+
+def _hospitals(node: Node | None, found: list[Problem]) -> SitesConfig | None:
+    if node is None:
+        return None
+    before, parts = len(found), dict[str, Any]()
+    if isinstance(node, Table):
+        partition, split = node.get("partition"), node.get("split")
+        if partition is not None:
+            parts["partition"] = choose(partition, sites.PARTITIONS, "partition", found)
+        else:
+            found.append(node.place.problem("found no `partition`; add it, for example {name: iid}"))
+            parts["partition"] = None
+        if split is not None:
+            shares = build(split, SplitKeys, found)
+            parts["split"] = (shares.train, shares.val, shares.test) if shares else None
+    config = build(node, SitesConfig, found, parts)
+    return config if len(found) == before else None
+
+
+def _training(node: Node | None, found: list[Problem]) -> Training | None:
+    written = None if node is None else build(node, TrainingKeys, found)
+    return written.training() if written else None
+
+
+def _request(node: Node, found: list[Problem]) -> Request | None:
+    before = len(found)
+    patients = _patients(node.get("patients"), found) if isinstance(node, Table) else None
+    request = build(node, Request, found, {"patients": patients})
+    return request if len(found) == before else None
+
+
+def _patients(node: Node | None, found: list[Problem]) -> tuple[PatientId, ...] | Pick | None:
+    if node is None or _is_null(node):
+        return None
+    if isinstance(node, Table):
+        return build(node, Pick, found)
+    return _ids(node, 'a list of patient ids such as ["p-0007"], or {fraction: 0.2} or {count: 3}', found)
+
+
+def _entry(node: Node, found: list[Problem]) -> Entry | None:
+    before, label, wanted = len(found), None, None
+    strategy = choose(node, strategies.catalogue(), "strategy", found, ("as", "requests"))
+    if isinstance(node, Table):
+        label, requests = node.get("as"), node.get("requests")
+        if label is not None and not isinstance(label, Scalar):
+            found.append(label.place.problem(f"as: expected a name, found {described(label)}"))
+        if requests is not None and not _is_null(requests):
+            wanted = _ids(requests, "a list of request ids", found)
+    if strategy is None or len(found) > before:
+        return None
+    return Entry(strategy, label.text if isinstance(label, Scalar) else strategy.name, wanted)
+
+
+def _list(tree: Table, key: str, found: list[Problem]) -> tuple[Node, ...]:
+    node = tree.get(key)
+    if node is None or isinstance(node, Items):
+        return node.items if node else ()
+    found.append(node.place.problem(f"{key}: expected a list, found {described(node)}"))
+    return ()
+
+
+# --------------------------------------------------------------------------------------------------- ids
+
+
+def _ids(node: Node, expected: str, found: list[Problem]) -> tuple[str, ...]:
+    """The texts of a list; anything that is none is told."""
+    if not isinstance(node, Items):
+        found.append(node.place.problem(f"expected {expected}, found {described(node)}"))
+        return ()
+    for item in node.items:
+        if not isinstance(item, Scalar):
+            found.append(item.place.problem(f"expected an id, found {described(item)}"))
+    return tuple(item.text for item in node.items if isinstance(item, Scalar))
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, Scalar) and not node.quoted and node.text in ("", "~", "null")
+
+
+def with_ids(node: Node, key: str, found: list[Problem]) -> Node:
+    """``node`` with every id as text; what cannot be an id, or might be misread, is told."""
+    prefix = f"{key}." if key else ""
+    if isinstance(node, Items):
+        items = (with_ids(item, f"{prefix}{i}", found) for i, item in enumerate(node.items))
+        return dataclasses.replace(node, items=tuple(items))
+    if isinstance(node, Table):
+        entries = ((name, with_ids(value, f"{prefix}{name.text}", found)) for name, value in node.entries)
+        return dataclasses.replace(node, entries=tuple(entries))
+    if not _IDS.fullmatch(key):
+        return node
+    what = None if node.quoted else misread(node.text)
+    if what is not None and node.text:
+        message = (
+            f'{node.text} would be read as {what} by some YAML readers, but ids are text; write "{node.text}"'
+        )
+        found.append(node.place.problem(f"{key}: {message}"))
+    elif (wrong := _wrong_id(node.text, bool(_FILE_NAMES.fullmatch(key)))) is not None:
+        found.append(node.place.problem(f"{key}: found {wrong}"))
+    return dataclasses.replace(node, quoted=True)
+
+
+def _wrong_id(text: str, file_name: bool) -> str | None:
+    """What is wrong with an id, which may have to be part of a file name."""
+    if not text.strip():
+        return "an empty id; expected some text"
+    if not text.isprintable():
+        return f"{shown(text)}, which has control characters; expected printable text"
+    if not file_name:
+        return None
+    if any(mark in text for mark in "/\\@") or text.startswith("."):
+        return f"{shown(text)}; ids become file names: no / \\ or @ in it and no dot in front, please"
+    if text != text.strip():
+        return f"{shown(text)} with spaces around it; remove them"
+    size = len(text.encode())
+    return f"an id of {size} bytes; ids become file names: expected at most 100" if size > 100 else None

@@ -1,0 +1,207 @@
+"""What a scenario is made of: frozen dataclasses, also the schema of its YAML (`fedunlearn.scenario.typed`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from fedunlearn.core import LocalTraining, PatientId, Problem, RequestId, SiteId, Strategy, Training
+from fedunlearn.models import Model
+from fedunlearn.scenario.yaml_tree import Place
+from sites.collection import Source
+from sites.partitions import Partition
+
+Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What the run works on.
+
+    Attributes:
+        name: flower, or inline for this process alone.
+        workers: processes that play hospitals; None for one for every CPU core.
+        gpus_per_client: share of a GPU that a worker takes.
+        address: of a Ray cluster to join; None to start one here.
+        timeout: seconds a hospital may take for one task.
+        retries: how often a failed task is tried again.
+    """
+
+    name: Literal["flower", "inline"] = "flower"
+    workers: Annotated[int, Ge(1)] | None = None
+    gpus_per_client: Annotated[float, Ge(0)] = 0.0
+    address: str | None = None
+    timeout: Annotated[float, Gt(0)] = 600.0
+    retries: Annotated[int, Ge(0)] = 0
+
+
+@dataclass(frozen=True)
+class SitesConfig:
+    """The hospitals and who gets which images.
+
+    Attributes:
+        names: the hospitals, in the order their weights are summed in.
+        partition: how patients are dealt to hospitals.
+        split: shares of the train, val and test images; in YAML ``{train: …, val: …, test: …}``.
+    """
+
+    names: tuple[SiteId, ...]
+    partition: Partition
+    split: tuple[float, float, float] = (0.6, 0.1, 0.3)
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Patients to draw from the hospital's training patients: a ``fraction`` or a ``count`` of them."""
+
+    fraction: Annotated[float, Gt(0), Le(1)] | None = None
+    count: Annotated[int, Ge(1)] | None = None
+    pick: Literal["random"] = "random"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A hospital's wish to have patients or itself forgotten.
+
+    Attributes:
+        id: its name in reports and file names.
+        site: the hospital that asks.
+        patients: ids, or how to draw them; None if the whole hospital leaves.
+        whole_site: the whole hospital leaves.
+        after_round: arrives when so many rounds are trained; None for after training.
+    """
+
+    id: RequestId
+    site: SiteId
+    patients: tuple[PatientId, ...] | Pick | None = None
+    whole_site: bool = False
+    after_round: Annotated[int, Ge(1)] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A strategy and what it is run for.
+
+    Attributes:
+        strategy: the method with its hyper-parameters.
+        label: its name in reports and file names (key ``as``; the strategy's name by default).
+        requests: the requests it serves, in scenario order.
+    """
+
+    strategy: Strategy
+    label: str
+    requests: tuple[RequestId, ...]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Everything a run depends on.
+
+    Attributes:
+        name: its name, and that of the run folder.
+        seeds: the training seeds; every seed trains, retrains and unlearns.
+        engine: what the run works on.
+        data: where images come from.
+        sites: the hospitals.
+        seed: of partition, split and picked patients: the same images whatever the training seed.
+        model: the network.
+        training: how it is trained.
+        requests: what is to be forgotten.
+        strategies: how.
+        timeline: each request alone, or all of them one after the other.
+        places: where each value was written, by dotted path in the YAML (``requests.0.site``).
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    engine: Engine
+    data: Source
+    sites: SitesConfig
+    seed: int
+    model: Model
+    training: Training
+    requests: tuple[Request, ...]
+    strategies: tuple[Plan, ...]
+    timeline: Literal["independent", "sequential"] = "independent"
+    places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
+
+    def placed(self, problem: Problem, key: str) -> Problem:
+        """``problem`` at the place of ``key``, or of the nearest part around it; as it is if it has a place."""
+        place = nearest(self.places, key)
+        if problem.file is not None or place is None:
+            return problem
+        return replace(problem, file=place.file, line=place.line, column=place.column)
+
+
+def nearest(places: Mapping[str, Place], key: str) -> Place | None:
+    """The place of ``key``, or of the nearest part around it that was written."""
+    while key and key not in places:
+        key = key.rpartition(".")[0]
+    return places.get(key)
+
+
+# ------------------------------------------------------------------- as written, where that is different
+
+
+@dataclass(frozen=True)
+class TopKeys:
+    """The plain keys of a scenario's top level."""
+
+    name: str
+    seeds: tuple[Seed, ...]
+    seed: Seed = 0
+    timeline: Literal["independent", "sequential"] = "independent"
+
+
+@dataclass(frozen=True)
+class SplitKeys:
+    """``sites.split`` as written."""
+
+    train: Annotated[float, Gt(0), Le(1)]
+    val: Annotated[float, Gt(0), Le(1)]
+    test: Annotated[float, Gt(0), Le(1)]
+
+
+@dataclass(frozen=True)
+class TrainingKeys:
+    """``training`` as written: one flat mapping (see `Training` and `LocalTraining`)."""
+
+    rounds: Annotated[int, Ge(1)]
+    local_epochs: Annotated[int, Ge(1)] = 1
+    batch_size: Annotated[int, Ge(1)] = 32
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    lr: Annotated[float, Gt(0)] = 2e-3
+    momentum: Annotated[float, Ge(0), Le(1)] = 0.9
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    clip: Annotated[float, Gt(0)] | None = None
+
+    def training(self) -> Training:
+        """The same in the words of `fedunlearn.core`."""
+        local = LocalTraining(
+            epochs=self.local_epochs,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+        )
+        return Training(self.rounds, local)
+
+
+def as_written(training: Training) -> TrainingKeys:
+    """``training`` as the YAML writes it."""
+    local = training.local
+    return TrainingKeys(
+        rounds=training.rounds,
+        local_epochs=local.epochs,
+        batch_size=local.batch_size,
+        optimizer=local.optimizer,
+        lr=local.lr,
+        momentum=local.momentum,
+        weight_decay=local.weight_decay,
+        clip=local.clip,
+    )

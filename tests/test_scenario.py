@@ -1,0 +1,387 @@
+"""Scenario files: every mistake is told with its place; what is right survives being written out and read again."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from fedunlearn.core import InputError, LocalTraining, Problem, Training
+from fedunlearn.scenario import Engine, Pick, Request, read, skipped, to_yaml
+from fedunlearn.scenario.yaml_source import LARGEST, parse
+from fedunlearn.scenario.yaml_tree import Scalar, misread, plain
+
+BAD = sorted((Path(__file__).parent / "bad_scenarios").glob("*.yaml"))
+EXPECT = re.compile(r"# expect: (\d+|-):(\d+|-) (.*)")
+GOOD = """\
+name: good
+seeds: [1, 2]
+engine: {name: inline, workers: 2}
+data: {name: phantom_cells, images: 240}
+sites:
+  names: [north, east, west]
+  partition: {name: label_skew, alpha: 0.5}
+model: {name: small_cnn}
+training: {rounds: 4, local_epochs: 2, optimizer: sgd, lr: 1e-2, clip: 1}
+requests:
+  - {id: some, site: north, patients: {fraction: 0.2, pick: random}}
+  - {id: named, site: west, patients: ["012", p-7], after_round: 2}
+  - {id: leave, site: east, whole_site: true}
+strategies:
+  - {name: fine_tune, rounds: 1}
+  - {name: fine_tune, rounds: 2, as: longer, requests: [some]}
+  - {name: federaser, every: 2}
+"""
+
+
+def write(folder: Path, text: str = GOOD) -> Path:
+    path = folder / "scenario.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems(path: Path, *overrides: str) -> tuple[Problem, ...]:
+    with pytest.raises(InputError) as caught:
+        read(path, overrides)
+    return caught.value.problems
+
+
+# ---------------------------------------------------------------------------------------- what is right
+
+
+def test_values_arrive_typed(tmp_path: Path) -> None:
+    scenario = read(write(tmp_path))
+    assert scenario.seeds == (1, 2) and scenario.seed == 0 and scenario.timeline == "independent"
+    assert scenario.engine == Engine(name="inline", workers=2)
+    assert scenario.sites.names == ("north", "east", "west") and scenario.sites.split == (0.6, 0.1, 0.3)
+    local = LocalTraining(epochs=2, batch_size=32, optimizer="sgd", lr=0.01, momentum=0.9, clip=1.0)
+    assert scenario.training == Training(4, local)
+    assert isinstance(scenario.training.local.clip, float)
+    assert scenario.requests == (
+        Request("some", "north", Pick(fraction=0.2)),
+        Request("named", "west", ("012", "p-7"), after_round=2),
+        Request("leave", "east", whole_site=True),
+    )
+
+
+def test_a_scenario_is_frozen(tmp_path: Path) -> None:
+    with pytest.raises(FrozenInstanceError):
+        read(write(tmp_path)).name = "other"  # type: ignore[misc]  # the point of the test
+
+
+def test_a_strategy_serves_what_it_can_and_the_rest_is_told(tmp_path: Path) -> None:
+    scenario = read(write(tmp_path))
+    assert [(plan.label, plan.requests) for plan in scenario.strategies] == [
+        ("fine_tune", ("some", "named", "leave")),
+        ("longer", ("some",)),
+        ("federaser", ("leave",)),
+    ]
+    assert skipped(scenario) == [
+        ("longer", "named", "left out of the `requests` of longer"),
+        ("longer", "leave", "left out of the `requests` of longer"),
+        ("federaser", "some", "federaser forgets whole sites only; request 'some' names patients"),
+        ("federaser", "named", "federaser forgets whole sites only; request 'named' names patients"),
+    ]
+
+
+def test_no_strategies_leave_the_references(tmp_path: Path) -> None:
+    assert read(write(tmp_path), ["strategies=[]"]).strategies == ()
+
+
+def test_a_sequential_timeline_in_order(tmp_path: Path) -> None:
+    text = GOOD.partition("strategies:")[0].replace("pick: random}}", "pick: random}, after_round: 1}")
+    scenario = read(write(tmp_path, text + "timeline: sequential\nstrategies: [{name: retrain}]\n"))
+    assert [request.after_round for request in scenario.requests] == [1, 2, None]
+    assert skipped(scenario) == []
+
+
+@pytest.mark.parametrize("overrides", [[], ["strategies=[]"], ['requests.1.patients=["NO", "a: b", "ü, {"]']])
+def test_written_out_in_full_and_read_again_it_is_equal(tmp_path: Path, overrides: list[str]) -> None:
+    scenario = read(write(tmp_path), overrides)
+    text = to_yaml(scenario)
+    again = read(write(tmp_path, text))
+    assert again == scenario
+    assert to_yaml(again) == text
+    for default in (
+        "timeout: 600.0",
+        "momentum: 0.9",
+        "timeline: independent",
+        "split:",
+        "seed: 0",
+        "whole_site: false",
+    ):
+        assert default in text
+
+
+def test_values_know_their_places(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    scenario = read(path, ["requests.2.site=west"])
+    told = scenario.placed(Problem("unknown"), "requests.1.patients.1")
+    assert (told.file, told.line, told.column) == (str(path), 12, 47)
+    assert GOOD.splitlines()[11][46:49] == "p-7"
+    around = scenario.placed(Problem("unknown"), "requests.0.absent")
+    assert (around.line, around.column) == (11, 5)
+    overridden = scenario.placed(Problem("unknown"), "requests.2.site")
+    assert str(overridden) == "--set requests.2.site=west: unknown"
+    own = Problem("damaged", "data.csv", 3)
+    assert scenario.placed(own, "data") == own
+
+
+# ------------------------------------------------------------------------------------------- overrides
+
+
+def test_overrides_replace_and_add_values(tmp_path: Path) -> None:
+    changes = [
+        "training.rounds=3",
+        "strategies.0.rounds=7",
+        "seeds=[5]",
+        "engine.name=flower",
+        "training.momentum=0.5",
+    ]
+    scenario = read(
+        write(tmp_path), [*changes, "training.rounds=6", "sites.split={train: 0.5, val: 0.2, test: 0.3}"]
+    )
+    assert scenario.training.rounds == 6
+    assert scenario.training.local.momentum == 0.5
+    assert scenario.strategies[0].strategy.rounds == 7  # type: ignore[attr-defined]  # a FineTune
+    assert scenario.seeds == (5,)
+    assert scenario.engine == Engine(name="flower", workers=2)
+    assert scenario.sites.split == (0.5, 0.2, 0.3)
+
+
+def test_an_override_adds_a_part_that_is_not_there(tmp_path: Path) -> None:
+    text = GOOD.replace("engine: {name: inline, workers: 2}\n", "")
+    assert read(write(tmp_path, text), ["engine.name=inline"]).engine == Engine(name="inline")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.rounds=six", "rounds: expected a whole number (at least 1), found 'six'"),
+        ("training.rounds", "expected KEY=VALUE, for example training.rounds=2"),
+        ("training.rounds=", "found no value after `=`; write null for none"),
+        ("training..rounds=1", "expected KEY=VALUE, for example training.rounds=2"),
+        ("=1", "expected KEY=VALUE, for example training.rounds=2"),
+        ("training.round=6", "unknown key 'round', did you mean 'rounds'?"),
+        ("strategies.9.rounds=1", "strategies is a list: found '9'; expected a position from 0 to 2"),
+        ("strategies.-1.rounds=1", "strategies is a list: found '-1'; expected a position from 0 to 2"),
+        ("name.first=a", "name is 'good', it has no 'first' in it"),
+        ("seeds=[1, ", "not YAML"),
+        ("seeds=&a [1]", "found the anchor '&a'"),
+        ("requests.1.patients.0=012", "requests.1.patients.0: 012 would be read as the number 12"),
+        ("name=NO", "name: NO would be read as the truth value false"),
+        ("requests.0.site=nord", "unknown site 'nord', did you mean 'north'?"),
+        ("name=a\x1b[31m", "found the control character U+001B"),
+    ],
+)
+def test_a_problem_in_an_override_is_named_by_it(tmp_path: Path, override: str, message: str) -> None:
+    found = problems(write(tmp_path), override)
+    assert len(found) == 1
+    assert str(found[0]).startswith(f"--set {override}".partition("\x1b")[0])
+    assert found[0].message.startswith(message) and found[0].line is None
+
+
+def test_problems_of_file_and_overrides_come_together(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD.replace("rounds: 4", "rounds: 0"))
+    assert [p.line for p in problems(path, "nonsense", "seeds=[]")] == [9, None, None]
+
+
+# ------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_bad_scenario_is_told_at_its_place(path: Path) -> None:
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    expected = [match.groups() for line in lines if (match := EXPECT.fullmatch(line))]
+    assert expected, "the first lines must say what is expected: # expect: line:column start of the message"
+    found = problems(path)
+    assert [(str(p.line or "-"), str(p.column or "-")) for p in found] == [tuple(e[:2]) for e in expected]
+    for problem, (_, _, start) in zip(found, expected, strict=True):
+        assert problem.message.startswith(start)
+        assert problem.file == str(path)
+
+
+def test_the_corpus_is_there() -> None:
+    assert len(BAD) >= 30
+
+
+@pytest.mark.parametrize("text", ["", " \n\n", "---\n", "---\n...\n"])
+def test_an_empty_file(tmp_path: Path, text: str) -> None:
+    (found,) = problems(write(tmp_path, text))
+    assert "found nothing" in found.message
+
+
+def test_a_file_of_5_mb_is_refused_unread(tmp_path: Path) -> None:
+    path = write(tmp_path, "# many comments\n" * (5 * LARGEST // 16))
+    before = time.process_time()
+    (found,) = problems(path)
+    assert time.process_time() - before < 1
+    assert "found more than 1 MB" in found.message
+
+
+def test_an_alias_bomb_does_not_go_off(tmp_path: Path) -> None:
+    levels = [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 12)]
+    before = time.process_time()
+    (found,) = problems(write(tmp_path, "\n".join(["l0: &l0 [bomb]", *levels])))
+    assert time.process_time() - before < 1
+    assert (found.line, found.column) == (1, 5) and "anchor" in found.message
+
+
+def test_deep_nesting_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    (found,) = problems(write(tmp_path, "seeds: " + "[" * 100_000))
+    assert (found.line, found.column) == (1, 28) and "20 levels" in found.message
+
+
+def test_other_encodings_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_bytes(GOOD.encode("utf-16"))
+    (found,) = problems(path)
+    assert (found.line, found.column) == (1, 1) and "not UTF-8" in found.message
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert read(path).name == "good"
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent.yaml"):
+        (found,) = problems(path)
+        assert found.file == str(path) and "cannot read it" in found.message
+
+
+def test_needs_that_nothing_provides_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fedunlearn.core import Every, Needs
+    from strategies.fine_tune import FineTune
+
+    monkeypatch.setattr(FineTune, "needs", Needs(proxy_examples=8, class_labels=True, checkpoints=Every(9)))
+    monkeypatch.setattr("fedunlearn.models.SmallCNN.kind", "segmentation")
+    messages = [problem.message for problem in problems(write(tmp_path), "strategies=[{name: fine_tune}]")]
+    assert messages == [
+        "fine_tune needs 8 proxy examples; no data source gives the server images of its own yet: remove it",
+        "fine_tune needs one class per image; model 'small_cnn' is for segmentation: remove it or change the model",
+        "fine_tune keeps checkpoints every 9 rounds, but a request comes after round 2; lower it",
+    ]
+
+
+def test_a_strategy_for_patients_alone_is_refused_for_a_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fedunlearn.core import Granularity
+    from strategies.fine_tune import FineTune
+
+    monkeypatch.setattr(FineTune, "granularity", frozenset({Granularity.PATIENTS}))
+    (found,) = problems(write(tmp_path), "strategies=[{name: fine_tune, requests: [leave]}]")
+    assert found.message == "fine_tune forgets patients only; request 'leave' is for the whole of 'east'"
+
+
+# ------------------------------------------------------------------------------------------- properties
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "012",
+        "7",
+        "-3",
+        "+4",
+        "1e3",
+        "1.5",
+        ".5",
+        "1.",
+        "0x1F",
+        "0o17",
+        "0b11",
+        "1_000",
+        "12:30",
+        "12:30:45.5",
+        ".inf",
+        "-.INF",
+        ".NaN",
+        "2024-01-31",
+        "2024-1-3",
+        "yes",
+        "Yes",
+        "NO",
+        "no",
+        "on",
+        "OFF",
+        "y",
+        "N",
+        "true",
+        "FALSE",
+        "null",
+        "Null",
+        "~",
+    ],
+)
+def test_what_readers_disagree_about_is_no_id(text: str) -> None:
+    assert misread(text) is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["p-7", "north", "7a", "a7", "1-2", "1.2.3", "2024-01", "nope", "e3", "0x", "3hosp"]
+)
+def test_words_are_ids(text: str) -> None:
+    assert misread(text) is None
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**20), 10**20))
+def test_numbers_as_python_writes_them_are_read_back(number: float) -> None:
+    node = parse(repr(number), "x")
+    assert isinstance(node, Scalar)
+    assert plain(node) == number and type(plain(node)) is type(number)
+
+
+_SCRAPS = st.sampled_from(
+    [*"{}[]:,-|>%#?~'\"\t\n\aé0", "\n  ", "---", "\n- ", "\\ud800", '"\\x"']
+) | st.sampled_from(["&a ", "*a", "!!int ", "<<: ", "? ", "012", "NO", "null", "1e3", "-1", "true", ".inf"])
+_KEYS = (
+    st.sampled_from(["name", "seeds.0", "engine", "data.name", "sites.names", "sites.split", "training.lr"])
+    | st.sampled_from(["requests.0", "requests.0.patients", "requests.1.patients.0", "requests.2.site"])
+    | st.sampled_from(["strategies.0.as", "strategies.2.every", "strategies.1.requests", "timeline"])
+    | st.text(max_size=8)
+)
+_VALUES = (
+    st.sampled_from(["{}", "[]", "[[]]", "{a: 1}", "[1, a]", "1.5", "1e999", "9" * 40, '""', "retrained"])
+    | st.sampled_from(["sequential", "leave", "[leave]", "{count: 1}"])
+    | st.text(max_size=8)
+)
+
+
+def read_or_refuse(path: Path, *overrides: str) -> None:
+    """Nothing but `InputError` may come out, fit for one line each; what is read survives the way back."""
+    try:
+        scenario = read(path, overrides)
+    except InputError as error:
+        found = error.problems
+    else:
+        path.write_text(to_yaml(scenario), encoding="utf-8")
+        assert read(path) == scenario
+        return
+    assert found
+    assert all(str(problem).isprintable() for problem in found)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(GOOD)), st.integers(0, 12), _SCRAPS | st.text(max_size=5)), min_size=1
+    )
+)
+def test_a_damaged_scenario_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, damage: list[tuple[int, int, str]]
+) -> None:
+    text = GOOD
+    for start, length, scrap in damage:
+        text = text[:start] + scrap + text[start + length :]
+    path = tmp_path_factory.getbasetemp() / "damaged.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    read_or_refuse(path)
+
+
+@given(_KEYS, _SCRAPS | _VALUES)
+def test_any_override_is_taken_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, key: str, value: str
+) -> None:
+    read_or_refuse(write(tmp_path_factory.getbasetemp()), f"{key}={value}")
