@@ -1,0 +1,76 @@
+"""What a classifier answers: the signal of the kind "classification" and the numbers that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from fedunlearn.core import RunError
+from fedunlearn.scoring.evidence import Floats, Frame, Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """One model's class scores.
+
+    Attributes:
+        logits: (N, C) class scores.
+        labels: (N,) the true classes.
+    """
+
+    logits: Floats
+    labels: Ints
+
+    @property
+    def finite(self) -> bool:
+        """See `Answers`."""
+        return bool(np.isfinite(self.logits).all())
+
+    @cached_property
+    def margins(self) -> Floats:
+        """(N, C) logit-scaled confidence ``log p_c - log(1 - p_c)``, from logits, so that it never saturates."""
+        classes = range(self.logits.shape[1])
+        others = [np.logaddexp.reduce(np.delete(self.logits, c, axis=1), axis=1) for c in classes]
+        margins: Floats = self.logits - np.stack(others, axis=1)
+        return margins
+
+    @cached_property
+    def margin(self) -> Floats:
+        """(N,) the margin of the true class."""
+        true: Floats = self.margins[np.arange(len(self.labels)), self.labels]
+        return true
+
+    @cached_property
+    def losses(self) -> Floats:
+        """(N,) cross-entropy ``-log p_y = log(1 + exp(-margin))`` in nats; small losses keep their order."""
+        losses: Floats = np.logaddexp(0.0, -self.margin)
+        return losses
+
+    @cached_property
+    def correct(self) -> Floats:
+        """(N,) 1 where the highest score is the true class's, else 0 (the first of equal scores counts)."""
+        correct: Floats = (self.logits.argmax(axis=1) == self.labels).astype(np.float64)
+        return correct
+
+
+def outputs(signals: pd.DataFrame, frame: Frame, file: str) -> Outputs:
+    """A model's signal as a run folder keeps it: columns ``logits_0`` … ``logits_{C-1}``.
+
+    Args:
+        signals: the content of ``file``, one row per image of ``frame``.
+        frame: the images.
+        file: named in errors.
+
+    Raises:
+        RunError: the columns are others, or an image has no class.
+    """
+    columns = [f"logits_{c}" for c in range(frame.classes)]
+    if list(signals.columns) != columns:
+        raise RunError(f"{file} has columns {list(signals.columns)}; expected {columns}")
+    wrong = int(((frame.labels < 0) | (frame.labels >= frame.classes)).sum())
+    if wrong:
+        raise RunError(f"sites.parquet: {wrong} images have no label in 0 … {frame.classes - 1}")
+    return Outputs(signals.to_numpy(np.float64), frame.labels)

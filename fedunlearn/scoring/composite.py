@@ -1,0 +1,75 @@
+"""One number out of several, as papers report it. For comparison with them only: no verdict rests on one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence, Floats
+
+Values = Mapping[str, Floats]
+"""Measures by name: single numbers or replicates, in arrays of one shape."""
+
+ACCURACIES = ("forget_accuracy", "retain_accuracy", "test_accuracy")
+PARTS = (*ACCURACIES, "mia_svc_confidence")
+
+
+def gap(model: Values, retrained: Values) -> Floats:
+    """See `avg_gap`."""
+    gaps: Floats = 100 * np.mean([np.abs(model[name] - retrained[name]) for name in PARTS], axis=0)
+    return gaps
+
+
+def closeness(model: Values, retrained: Values) -> Floats:
+    """See `tow`."""
+    product: Floats = np.prod([1 - np.abs(model[name] - retrained[name]) for name in ACCURACIES], axis=0)
+    return product
+
+
+COMPOSITES: Mapping[str, Callable[[Values, Values], Floats]] = {"avg_gap": gap, "tow": closeness}
+"""(model, reference) -> number, by measure."""
+
+
+def avg_gap(evidence: Evidence[Answers]) -> Estimates:
+    """``(|UA - UA*| + |RA - RA*| + |TA - TA*| + |MIA - MIA*|) / 4`` in percentage points; * is the retrained model.
+
+    "Avg. Gap" of Fan et al., "SalUn", ICLR 2024 (arXiv 2310.12508). UA = 1 - forget accuracy, whose difference is
+    that of forget accuracy; RA, TA: retain and test accuracy; MIA: `mia_svc_confidence` (see its deviations). The
+    interval resamples patients, the same for both models; absolute values of noise are above 0, so it leans upwards
+    near 0.
+    """
+    return _combine(evidence, PARTS, gap)
+
+
+def tow(evidence: Evidence[Answers]) -> Estimates:
+    """Tug of war: ``(1 - |FA - FA*|) (1 - |RA - RA*|) (1 - |TA - TA*|)``, accuracies of forget, retain and test.
+
+    Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024 (arXiv 2406.01257). If the images
+    to forget are easy, doing nothing scores almost 1: look at the row of the original model first.
+    """
+    return _combine(evidence, ACCURACIES, closeness)
+
+
+def _combine(
+    evidence: Evidence[Answers], names: tuple[str, ...], combine: Callable[[Values, Values], Floats]
+) -> Estimates:
+    """By group, where all of ``names`` were measured of both models."""
+    both = (evidence.measured, evidence.reference)
+    if any(name not in of for of in both for name in names):
+        return {}
+    groups = [g for g in evidence.measured[names[0]] if all(g in of[name] for of in both for name in names)]
+    estimates = {}
+    for group in groups:
+        parts = [[of[name][group] for name in names] for of in both]
+        model, retrained = (
+            {n: np.array(e.value) for n, e in zip(names, found, strict=True)} for found in parts
+        )
+        every = [e.replicates for found in parts for e in found]
+        replicates = np.empty(0)
+        if all(r.size for r in every):
+            drawn = [{n: e.replicates for n, e in zip(names, found, strict=True)} for found in parts]
+            replicates = combine(*drawn)
+        n = sum(e.n for name, e in zip(names, parts[0], strict=True) if name in ACCURACIES)
+        estimates[group] = Estimate(float(combine(model, retrained)), n, replicates)
+    return estimates

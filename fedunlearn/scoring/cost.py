@@ -1,0 +1,46 @@
+"""What a model cost, as the ledger observed it; no strategy reports its own cost. ``n`` counts rounds."""
+
+from __future__ import annotations
+
+from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence
+
+
+def seconds(evidence: Evidence[Answers]) -> Estimates:
+    """Work in seconds: the hospitals' wall times added up, and the server's own."""
+    return _cost(evidence, evidence.spent.site_seconds + evidence.spent.server_seconds)
+
+
+def site_seconds(evidence: Evidence[Answers]) -> Estimates:
+    """The hospitals' work in seconds: their wall times added up."""
+    return _cost(evidence, evidence.spent.site_seconds)
+
+
+def share_of_retraining(evidence: Evidence[Answers]) -> Estimates:
+    """The hospitals' work divided by that of retraining with the same seed; undefined if retraining took none."""
+    if not evidence.retraining.site_seconds:
+        return {}
+    return _cost(evidence, evidence.spent.site_seconds / evidence.retraining.site_seconds)
+
+
+def bytes_moved(evidence: Evidence[Answers]) -> Estimates:
+    """Bytes of arrays sent to and received from the hospitals."""
+    return _cost(evidence, evidence.spent.bytes)
+
+
+def storage_bytes(evidence: Evidence[Answers]) -> Estimates:
+    """Bytes of training history that the server must hold, before any request arrives, to be able to do this."""
+    return _cost(evidence, evidence.spent.storage_bytes)
+
+
+def rounds(evidence: Evidence[Answers]) -> Estimates:
+    """How often any hospital was asked."""
+    return _cost(evidence, evidence.spent.rounds)
+
+
+def images(evidence: Evidence[Answers]) -> Estimates:
+    """Passes of one image through a network, over all hospitals: the work, whatever the machine."""
+    return _cost(evidence, evidence.spent.images)
+
+
+def _cost(evidence: Evidence[Answers], value: float) -> Estimates:
+    return {"all": Estimate(float(value), evidence.spent.rounds)}

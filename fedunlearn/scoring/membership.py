@@ -1,0 +1,101 @@
+"""Whether a model still knows whom it was trained on: attacks that tell members from non-members.
+
+Non-members come from the *same hospital* as the images to forget, are of other patients, and are matched by label.
+Against a pooled test set even a model that never saw a hospital is far from 0.5, because hospitals differ
+(evaluation.md A0). Nor is 0.5 the aim: what counts is how near a model is to the retrained one on the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+from scipy.special import expit
+
+from fedunlearn.scoring.bootstrap import ratios
+from fedunlearn.scoring.classification import Outputs
+from fedunlearn.scoring.evidence import Bools, Estimate, Estimates, Evidence, Floats, Frame, Ints
+from fedunlearn.scoring.pairs import Pairs, pair_up, share
+
+MOST_EXAMPLES = 1000
+"""Members, and as many non-members, that an SVC is fitted to at most: its cost grows with the square."""
+
+
+def mia_loss_auc(evidence: Evidence[Outputs]) -> Estimates:
+    """The share of pairs (image to forget, held-out image) in which the one to forget has the lower loss, ties ½.
+
+    Pairs are of the same hospital and label and of different patients; held-out patients have no training image at
+    all. Images without such a partner are left out; ``n`` counts those with one. 0.5: the attack learns nothing; above:
+    the model remembers; below: forgetting itself can be seen.
+
+    The loss-threshold attack of Yeom et al., CSF 2018 (arXiv 1709.01604). Deviations: the area under its ROC curve, not
+    the advantage at one threshold; only comparable pairs.
+    """
+    scores = -evidence.unlearned.losses
+    estimates = {}
+    for group, pairs in _forget_versus_held_out(evidence.frame).items():
+        value, replicates = share([pairs], [scores])
+        estimates[group] = Estimate(value, len(pairs.left), replicates)
+    return estimates
+
+
+def mia_svc_confidence(evidence: Evidence[Outputs]) -> Estimates:
+    """The share of images to forget that an SVC on p_y judges *non-member*: ``1 - mean(SVC(p_y))``, higher = forgotten.
+
+    The MIA-Efficacy ``TN / |D_f|`` of Fan et al., "SalUn", ICLR 2024 (arXiv 2310.12508), as in OPTML-Group/
+    Unlearn-Saliency @ a6e89fd, evaluation/SVC_MIA.py, feature "confidence": ``SVC(C=3, gamma="auto", kernel="rbf")``
+    fitted to retained images (members, 1) and test images (non-members, 0) of the model under attack itself.
+    Deviations: members and non-members are drawn at random and alike by hospital and label, not the first so many
+    rows; at most `MOST_EXAMPLES` of each; a hospital without retained images (a leaving one) is judged by the SVC of
+    the others; the interval resamples the patients to forget, not the attack.
+
+    A model that forgets nothing but damages what it retains scores high. Read it beside the retrained model's only.
+    """
+    frame = evidence.frame
+    members, others = _balanced(frame, np.random.default_rng(evidence.seed))
+    if not len(members):
+        return {}
+    confidence = expit(evidence.unlearned.margin)
+    judged = _judge(confidence, members, others, frame.rows("forget"))[:, None]
+    return ratios(frame, frame.rows("forget"), 1 - judged, np.ones_like(judged))
+
+
+@lru_cache(maxsize=2)  # the request at hand and the one before
+def _forget_versus_held_out(frame: Frame) -> Mapping[str, Pairs]:
+    strangers = ~np.isin(frame.patients, frame.patients[frame.train])
+    left, right = frame.rows("forget"), frame.rows("test") & strangers
+    found = {g: pair_up(frame, left & m, right & m, _strata(frame)) for g, m in frame.groups.items()}
+    return {group: pairs for group, pairs in found.items() if pairs is not None}
+
+
+def _strata(frame: Frame) -> Ints:
+    """(N,) one code per hospital and label."""
+    return frame.sites * (frame.classes + 1) + frame.labels + 1
+
+
+def _balanced(frame: Frame, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """Rows of as many retained as test images, equally many of each hospital and label, in random order."""
+    strata, members, others = _strata(frame), [], []
+    retained, held_out = np.flatnonzero(frame.rows("retain")), np.flatnonzero(frame.rows("test"))
+    for stratum in np.intersect1d(strata[retained], strata[held_out]):
+        one, other = retained[strata[retained] == stratum], held_out[strata[held_out] == stratum]
+        n = min(len(one), len(other))
+        members.append(rng.permutation(one)[:n])
+        others.append(rng.permutation(other)[:n])
+    if not members:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    order = rng.permutation(sum(len(rows) for rows in members))[:MOST_EXAMPLES]
+    return np.concatenate(members)[order], np.concatenate(others)[order]
+
+
+def _judge(confidence: Floats, members: Ints, others: Ints, target: Bools) -> Floats:
+    """(N,) 1 where the attack says "member", for the images of ``target``; 0 elsewhere."""
+    from sklearn.svm import SVC  # here, because importing it takes a second
+
+    examples = np.concatenate([members, others])
+    truth = np.repeat([1, 0], [len(members), len(others)])
+    attack = SVC(C=3, gamma="auto", kernel="rbf").fit(confidence[examples, None], truth)
+    judged = np.zeros(len(confidence))
+    judged[target] = attack.predict(confidence[target, None])
+    return judged

@@ -1,0 +1,67 @@
+"""What a model still can: accuracy, balanced accuracy, AUROC and loss on what is retained, forgotten and held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from fedunlearn.scoring.bootstrap import ratios
+from fedunlearn.scoring.classification import Outputs
+from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Frame, Part
+from fedunlearn.scoring.pairs import Pairs, pair_up, share
+
+
+def accuracy(evidence: Evidence[Outputs], part: Part) -> Estimates:
+    """The share of images whose highest score is their class's."""
+    correct = evidence.unlearned.correct[:, None]
+    return ratios(evidence.frame, evidence.frame.rows(part), correct, np.ones_like(correct))
+
+
+def balanced_accuracy(evidence: Evidence[Outputs], part: Part) -> Estimates:
+    """The mean over the classes that occur of the share of each recognised.
+
+    Brodersen et al., ICPR 2010; as scikit-learn's ``balanced_accuracy_score`` without adjustment. A replicate in which
+    a class does not occur is the mean over the others.
+    """
+    frame, outputs = evidence.frame, evidence.unlearned
+    of_class = (outputs.labels[:, None] == np.arange(frame.classes)).astype(np.float64)
+    return ratios(frame, frame.rows(part), of_class * outputs.correct[:, None], of_class)
+
+
+def auroc(evidence: Evidence[Outputs], part: Part) -> Estimates:
+    """The area under the ROC curve, one class against the rest, as the mean over the classes that occur.
+
+    As scikit-learn's ``roc_auc_score(multi_class="ovr", average="macro")``; with two classes, the ordinary area. Images
+    are ordered by the class's probability (by its logit-scaled form, which has the same order and does not saturate).
+    Undefined, and left out, where all images are of one class.
+    """
+    frame, margins = evidence.frame, evidence.unlearned.margins
+    estimates = {}
+    for group, by_class in _one_versus_rest(frame, part).items():
+        value, replicates = share(list(by_class.values()), [margins[:, c] for c in by_class])
+        n = int((frame.rows(part) & frame.groups[group]).sum())
+        estimates[group] = Estimate(value, n, replicates)
+    return estimates
+
+
+def loss(evidence: Evidence[Outputs], part: Part) -> Estimates:
+    """The mean cross-entropy ``-log p_y`` in nats, computed in float64."""
+    losses = evidence.unlearned.losses[:, None]
+    return ratios(evidence.frame, evidence.frame.rows(part), losses, np.ones_like(losses))
+
+
+@lru_cache(maxsize=6)  # three parts, of the request at hand and the one before
+def _one_versus_rest(frame: Frame, part: Part) -> Mapping[str, Mapping[int, Pairs]]:
+    """The pairs (image of the class, other image) by group and class, where there are any."""
+    strata = np.zeros(len(frame.labels), dtype=np.int64)
+    found: dict[str, dict[int, Pairs]] = {}
+    for group, members in frame.groups.items():
+        here = frame.rows(part) & members
+        for c in range(frame.classes):
+            of_class = frame.labels == c
+            pairs = pair_up(frame, here & of_class, here & ~of_class, strata)
+            if pairs is not None:
+                found.setdefault(group, {})[c] = pairs
+    return found
