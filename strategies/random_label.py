@@ -1,0 +1,62 @@
+"""Random labels: teach the model something wrong about the data to forget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt
+
+from fedunlearn.core import Case, Granularity, Leaver, Needs, Procedure, SiteId, Weights, derive
+from fedunlearn.procedures import Relabel, at_holders, paced, recover
+
+
+@dataclass(frozen=True)
+class RandomLabel:
+    """Train on the images to forget under random wrong labels, and on retained ones under their own.
+
+    Every image to forget gets one label y' != y, uniform over the other classes, once. The holders' average
+    replaces the model, then all remaining hospitals repair it by ordinary rounds on the retained data. It is
+    the unlearning half of amnesiac unlearning, and SalUn without a mask.
+
+    Reference:
+        Graves et al., "Amnesiac Machine Learning", AAAI 2021, arXiv 2010.10981, its "unlearning";
+        "RL" of Fan et al., "SalUn", ICLR 2024, arXiv 2310.12508, its objective with a mask of ones.
+
+    Deviations:
+        Federated: only the holders train on relabelled images. y' never equals y and is drawn once, as in the
+        paper; SalUn's code draws it anew for every batch and may hit y. Forget and retain images are shuffled
+        together, as in its CIFAR-100 branch.
+
+    Attributes:
+        epochs: passes of the holders over relabelled and retained images.
+        lr: the holders' learning rate, eta; as in training by default.
+        recovery_rounds: ordinary rounds afterwards, R.
+        local_epochs: passes over the retained images in each of them, E; as in training by default.
+    """
+
+    name: Literal["random_label"] = "random_label"
+    epochs: Annotated[int, Ge(1)] = 3
+    lr: Annotated[float, Gt(0)] | None = None
+    recovery_rounds: Annotated[int, Ge(0)] = 2
+    local_epochs: Annotated[int, Ge(1)] | None = None
+
+    exact: ClassVar[bool] = False
+    granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
+
+    @property
+    def needs(self) -> Needs:
+        """The images to forget once more, and labels that can be wrong."""
+        return Needs(leaver=Leaver.ONLINE, class_labels=True, stayers=self.recovery_rounds > 0)
+
+    def unlearn(self, case: Case) -> Procedure[Weights]:
+        """See `Strategy.unlearn`."""
+        local = paced(case.training.local, self.epochs, self.lr)
+
+        def relabel(site: SiteId) -> Relabel:
+            order, labels = derive(case.seed, "forget", site), derive(case.seed, "labels", site)
+            return Relabel(case.original, case.forget, case.retain, local, order, labels)
+
+        weights = yield from at_holders(case, relabel)
+        repair = paced(case.training.local, self.local_epochs)
+        return (yield from recover(case, weights, self.recovery_rounds, repair))

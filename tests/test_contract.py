@@ -1,0 +1,430 @@
+"""Every promise x every strategy. A new strategy costs one line, in `STRATEGIES`, and is checked for all of it.
+
+The toy of `tests/toy.py` is three hospitals and a network that has learnt a third of its labels by heart.
+Hyper-parameters in the list suit that toy (a shallow network, a third of the data leaving); a promise that a method
+cannot keep is excused in the list, with the reason, and never inside a test.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import annotated_types
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+import strategies
+from fedunlearn import weights as w, wire
+from fedunlearn.core import (
+    Every,
+    FedunlearnError,
+    Granularity,
+    Leaver,
+    Reply,
+    RequestId,
+    SiteError,
+    Strategy,
+    Task,
+    Weights,
+)
+from fedunlearn.drive import Round
+from fedunlearn.engines import Ask
+from strategies.federaser import FedEraser
+from strategies.fine_tune import FineTune
+from strategies.negation import Negation
+from strategies.puf import PUF
+from strategies.random_label import RandomLabel
+from strategies.retrain import Retrain
+from strategies.salun import SalUn
+from tests import toy
+
+
+@dataclass(frozen=True)
+class Excused:
+    """A strategy, and the promises (tests, by name) that its nature does not let it keep, each with the reason."""
+
+    strategy: Strategy
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+STRATEGIES: list[Strategy | Excused] = [
+    Retrain(),
+    FineTune(),
+    Negation(recovery_rounds=6),
+    PUF(),
+    PUF(round="regular", eta=5.0),
+    FedEraser(r=1.0),
+    FedEraser(every=1, r=1.0, norm="model"),
+    RandomLabel(),
+    SalUn(),
+]
+
+ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
+WISHES: list[RequestId] = ["patients", "site"]
+Test = Callable[..., None]
+
+
+def promise(test: Test) -> Test:
+    """Run ``test`` for every strategy and, if it takes a ``wish``, for each granularity the strategy claims."""
+    params: list[Any] = []
+    for number, entry in enumerate(ENTRIES):
+        strategy, name = entry.strategy, f"{entry.strategy.name}-{number}"
+        marks = [
+            pytest.mark.skip(reason=reason) for what, reason in entry.reasons.items() if what == test.__name__
+        ]
+        if "wish" not in inspect.signature(test).parameters:
+            params.append(pytest.param(strategy, id=name, marks=marks))
+            continue
+        for wish in WISHES:
+            if toy.REQUESTS[wish] in strategy.granularity:
+                params.append(pytest.param(strategy, wish, id=f"{name}-{wish}", marks=marks))
+    names = "strategy,wish" if "wish" in inspect.signature(test).parameters else "strategy"
+    return pytest.mark.parametrize(names, params)(test)
+
+
+# --------------------------------------------------------------------------------------------- its form
+
+
+def missing(catalogue: Mapping[str, type[Strategy]], listed: Iterable[Strategy]) -> list[str]:
+    """What to type for every strategy that has no line in `STRATEGIES`."""
+    names = {strategy.name for strategy in listed}
+    return [
+        f"strategies/{name}.py is not checked: in tests/test_contract.py type 'from strategies.{name} import "
+        f"{cls.__name__}' at the top and the line '    {cls.__name__}(),' in STRATEGIES"
+        for name, cls in catalogue.items()
+        if name not in names
+    ]
+
+
+def test_every_strategy_is_listed() -> None:
+    forgotten = missing(strategies.catalogue(), [entry.strategy for entry in ENTRIES])
+    assert not forgotten, "\n".join(forgotten)
+
+
+def test_a_forgotten_strategy_is_told_what_to_type() -> None:
+    (text,) = missing({"retrain": Retrain, "puf": PUF}, [Retrain()])
+    assert "from strategies.puf import PUF" in text
+    assert "'    PUF(),' in STRATEGIES" in text
+
+
+def test_excuses_name_promises_and_give_reasons() -> None:
+    for entry in ENTRIES:
+        for name, reason in entry.reasons.items():
+            assert name in globals(), f"{entry.strategy.name} is excused from {name}, which is no promise"
+            assert len(reason) > 20, f"{entry.strategy.name} is excused from {name} without a reason"
+
+
+@promise
+def test_frozen_hashable_and_constructible(strategy: Strategy) -> None:
+    cls: Any = type(strategy)
+    assert cls.__dataclass_params__.frozen
+    assert cls() == cls()
+    assert hash(strategy) == hash(replace(strategy))  # type: ignore[type-var]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        strategy.name = "other"  # type: ignore[misc]
+
+
+@promise
+def test_the_file_is_named_as_the_strategy(strategy: Strategy) -> None:
+    assert type(strategy).__module__ == f"strategies.{strategy.name}"
+    assert strategies.catalogue()[strategy.name] is type(strategy)
+
+
+@promise
+def test_the_constructor_only_stores(strategy: Strategy) -> None:
+    cls = type(strategy)
+    assert cls.__init__.__code__.co_filename == "<string>", "write no __init__: the dataclass makes it"
+    assert not hasattr(cls, "__post_init__"), "check ranges in the annotations, which the scenario reads"
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        assert getattr(strategy, f.name) is strategy.__dict__[f.name]
+
+
+@promise
+def test_yaml_round_trip(strategy: Strategy) -> None:
+    plain = json.loads(json.dumps(dataclasses.asdict(strategy)))  # type: ignore[call-overload]
+    cls: Any = type(strategy)
+    assert cls(**plain) == strategy
+    assert TypeAdapter(cls).validate_python(plain) == strategy
+
+
+@promise
+def test_every_number_has_a_range_that_is_kept(strategy: Strategy) -> None:
+    adapter = TypeAdapter[Any](type(strategy))
+    for name, hint in get_type_hints(type(strategy), include_extras=True).items():
+        for part in get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]:
+            if part in (int, float):
+                pytest.fail(f"{name} has no range: Annotated[{part.__name__}, Ge(…)]")
+            for rule in getattr(part, "__metadata__", ()):
+                bad = {annotated_types.Gt: "gt", annotated_types.Ge: "ge", annotated_types.Le: "le"}[
+                    type(rule)
+                ]
+                value = getattr(rule, bad) + {"gt": 0, "ge": -1, "le": 1}[bad]
+                with pytest.raises(ValidationError):
+                    adapter.validate_python({name: value})
+
+
+@promise
+def test_documented(strategy: Strategy) -> None:
+    doc = inspect.getdoc(type(strategy)) or ""
+    assert doc.partition("\n")[0].endswith("."), "the first line is a sentence"
+    for section in ("Reference:", "Deviations:"):
+        assert f"\n{section}\n" in doc, f"no section {section}"
+    assert "arXiv" in doc
+    for f in dataclasses.fields(type(strategy)):  # type: ignore[arg-type]
+        assert f.name == "name" or f"\n    {f.name}: " in doc, f"{f.name} is not described under Attributes"
+
+
+@promise
+def test_the_file_is_short_and_imports_only_what_it_may(strategy: Strategy) -> None:
+    text = Path(inspect.getfile(type(strategy))).read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    own = {f"fedunlearn.{m}" for m in ("core", "weights", "procedures", "local", "kinds", "models")}
+    for node in ast.walk(ast.parse(text)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names = [f"{module}.{a.name}" for a in node.names] if module == "fedunlearn" else [module]
+        for name in names:
+            top = name.partition(".")[0]
+            allowed = name in own or top in ("torch", "annotated_types") or top in sys.stdlib_module_names
+            assert allowed, f"a strategy may not import {name}"
+
+
+@promise
+def test_claims_a_granularity(strategy: Strategy) -> None:
+    assert strategy.granularity
+    assert strategy.granularity <= frozenset(Granularity)
+
+
+# ------------------------------------------------------------------------------------------ its result
+
+
+@promise
+def test_names_shapes_dtypes_and_finite(strategy: Strategy, wish: RequestId) -> None:
+    result, original = toy.outcome(strategy, wish).weights, toy.case(wish).original
+    assert w.first_difference(original, result) is None
+    assert w.first_nonfinite(result) is None
+
+
+@promise
+def test_batch_norm_stays_valid(strategy: Strategy) -> None:
+    wish = "site" if Granularity.SITE in strategy.granularity else "patients"
+    result = toy.outcome(strategy, wish, norm=True).weights
+    assert w.first_difference(toy.case(wish, norm=True).original, result) is None
+    assert w.first_nonfinite(result) is None
+    assert bool((result["1.running_var"] > 0).all()), "a variance became negative"
+
+
+@promise
+def test_a_hospital_may_be_left_with_nothing(strategy: Strategy) -> None:
+    if Granularity.PATIENTS in strategy.granularity:
+        result = toy.outcome(strategy, "everyone").weights
+        assert w.first_nonfinite(result) is None
+        assert w.first_difference(toy.case("everyone").original, result) is None
+
+
+@dataclass(frozen=True)
+class Again:
+    """A second run, whose values cross no wire and whose replies come in another order, under a global RNG of its own.
+
+    Attributes:
+        result: the unlearned weights.
+        tasks: everything that was asked.
+        disturbed: which of the things that must stay as they were did not.
+    """
+
+    result: Weights
+    tasks: tuple[Task, ...]
+    disturbed: tuple[str, ...]
+
+
+@toy.once
+def again(strategy: Strategy, wish: RequestId) -> Again:
+    case = toy.case(wish)
+    tasks: list[Task] = []
+
+    class Watch(toy.Asked):
+        def round(self, round: Round) -> None:
+            tasks.extend(round.asks.values())
+
+    def state() -> dict[str, object]:
+        _, _, memory = toy.trained()
+        return {
+            "torch's RNG": torch.get_rng_state().tolist(),
+            "numpy's RNG": np.random.get_state()[1].tolist(),  # type: ignore[index]  # noqa: NPY002
+            "python's RNG": random.getstate(),
+            "the initial weights": w.digest(case.initial),
+            "the original weights": w.digest(case.original),
+            "the history": [w.digest(x) for x in (*memory.got.values(), *memory.sent.values())],
+        }
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        before = state()
+        link = toy.ToyLink(across=False, scramble=3)
+        result = toy.run(strategy.unlearn(case), link, [Watch(toy.Log())])
+        after = state()
+    return Again(result, tuple(tasks), tuple(what for what in before if before[what] != after[what]))
+
+
+@promise
+def test_same_seed_same_bits(strategy: Strategy, wish: RequestId) -> None:
+    assert w.digest(again(strategy, wish).result) == w.digest(toy.outcome(strategy, wish).weights)
+
+
+@promise
+def test_inputs_and_global_rngs_stay_as_they_were(strategy: Strategy, wish: RequestId) -> None:
+    assert again(strategy, wish).disturbed == ()
+
+
+@promise
+def test_order_of_hospitals_does_not_matter(strategy: Strategy, wish: RequestId) -> None:
+    """To within what float sums in another order do to the chances given to the forgotten labels."""
+    case = toy.case(wish)
+    turned = replace(case, sites=case.sites[::-1], holders=case.holders[::-1])
+    result = toy.run(strategy.unlearn(turned))
+    difference = toy.chances(result, wish) - toy.chances(toy.outcome(strategy, wish).weights, wish)
+    assert difference.abs().mean() < 0.01
+
+
+@promise
+def test_exact_means_equal_to_retraining(strategy: Strategy, wish: RequestId) -> None:
+    if strategy.exact:
+        assert w.digest(toy.outcome(strategy, wish).weights) == w.digest(toy.retrained(wish))
+
+
+@promise
+def test_nearer_to_the_retrained_model_than_the_original(strategy: Strategy, wish: RequestId) -> None:
+    """By the chance given to the label of each image to forget: mean distance over images and two seeds."""
+    unlearned, original = 0.0, 0.0
+    for seed in (7, 8):
+        target = toy.chances(toy.retrained(wish, seed), wish)
+        unlearned += float(
+            (toy.chances(toy.outcome(strategy, wish, seed).weights, wish) - target).abs().mean()
+        )
+        original += float((toy.chances(toy.case(wish, seed).original, wish) - target).abs().mean())
+    assert unlearned < original
+
+
+@promise
+def test_works_in_the_middle_of_training(strategy: Strategy, wish: RequestId) -> None:
+    """After one round of four: what is still to come is not there to be used."""
+    case = toy.case(wish, rounds=1)
+    result = toy.run(strategy.unlearn(case))
+    assert w.first_difference(case.original, result) is None
+
+
+# ------------------------------------------------------------------------------------------- its needs
+
+
+@promise
+def test_declared_is_used(strategy: Strategy, wish: RequestId) -> None:
+    case, log, needs = toy.case(wish), toy.outcome(strategy, wish).log, strategy.needs
+    for declared, rounds in (
+        (needs.updates, {t for t, _ in log.updates}),
+        (needs.checkpoints, log.checkpoints),
+    ):
+        assert bool(declared) == bool(rounds)
+        assert all(t in (declared or Every(1)) for t in rounds)
+    assert needs.cumulative == bool(log.cumulative)
+    assert needs.class_labels == log.classes, "class_labels: whether Local.classes is read"
+    forgotten = {row for site in toy.SITES for row in toy.select(site, case.forget).rows.tolist()}
+    used = set().union(*log.rows.values())
+    assert (needs.leaver is Leaver.ONLINE) == bool(forgotten & used)
+    if wish == "site":
+        assert needs.stayers == any(site in case.sites for site, _ in log.asked)
+
+
+@promise
+def test_never_asks_a_leaving_site_unless_declared(strategy: Strategy, wish: RequestId) -> None:
+    case, log = toy.case(wish), toy.outcome(strategy, wish).log
+    allowed = {*case.sites, *(case.holders if strategy.needs.leaver is Leaver.ONLINE else ())}
+    assert {site for site, _ in log.asked} <= allowed
+
+
+# --------------------------------------------------------------------------------------- on the wire
+
+
+@promise
+def test_tasks_cross_the_wire(strategy: Strategy, wish: RequestId) -> None:
+    """Packed again after unpacking, every task of a run is the same text and the same arrays."""
+    tasks = again(strategy, wish).tasks
+    assert tasks
+    for task in tasks:
+        text, arrays = wire.pack(task)
+        copy = wire.unpack(text, arrays)
+        repeated, others = wire.pack(copy)
+        assert type(copy) is type(task)
+        assert repeated == text
+        assert w.digest(others) == w.digest(arrays)
+
+
+def _raise(reply: Reply) -> Reply:
+    raise OSError("disk full")
+
+
+def _nan(reply: Reply) -> Reply:
+    spoil = {name: x * float("nan") for name, x in (reply.weights or reply.arrays).items()}
+    return replace(reply, weights=spoil) if reply.weights else replace(reply, arrays=spoil)
+
+
+FAULTS: dict[str, Callable[[Reply], Reply]] = {
+    "raises": _raise,
+    "nan": _nan,
+    "nothing": lambda reply: Reply(None, reply.count),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@promise
+def test_a_silent_hospital_is_an_error(strategy: Strategy, wish: RequestId, fault: str) -> None:
+    """The last hospital of the first round fails."""
+    first = [site for site, number in toy.outcome(strategy, wish).log.asked if number == 0]
+
+    def spoil(ask: Ask, reply: Reply) -> Reply:
+        return FAULTS[fault](reply) if ask.site == first[-1] else reply
+
+    with pytest.raises(FedunlearnError) as caught:
+        toy.run(strategy.unlearn(toy.case(wish)), toy.ToyLink(fault=spoil))
+    if fault != "nothing":  # only the procedure knows that it needed what is missing
+        assert isinstance(caught.value, SiteError)
+        assert (caught.value.site, caught.value.round) == (first[-1], 0)
+
+
+@promise
+def test_closing_it_midway_leaves_nothing_behind(strategy: Strategy, wish: RequestId) -> None:
+    case = toy.case(wish)
+    state, before = torch.get_rng_state(), w.digest(case.original)
+    procedure = strategy.unlearn(case)
+    assert inspect.isgenerator(procedure), (
+        "unlearn must be a generator: nothing may happen before it is driven"
+    )
+    assert next(procedure)
+    procedure.close()
+    assert procedure.gi_frame is None
+    assert torch.equal(torch.get_rng_state(), state)
+    assert w.digest(case.original) == before
+
+
+def test_strategies_load_no_engine_and_no_medical_library() -> None:
+    code = (
+        "import sys, strategies; assert not [m for m in sys.modules if m.startswith('strategies.')];"
+        "strategies.catalogue(); print([m for m in ('flwr', 'ray', 'monai', 'pandas') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,381 @@
+"""A federation small enough for any test: three hospitals, 6x6 images, and a network of some 2500 weights.
+
+A third of the images carry labels drawn by chance: a network can only know them by heart, so that a trained model
+remembers its images, and forgetting shows. Everything a strategy touches is written down in a `Log`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fedunlearn import weights as w, wire
+from fedunlearn.core import (
+    Asks,
+    Case,
+    Granularity,
+    Images,
+    LocalTraining,
+    Procedure,
+    Replies,
+    Reply,
+    RequestId,
+    Select,
+    SiteId,
+    Strategy,
+    Task,
+    Training,
+    Weights,
+    derive,
+)
+from fedunlearn.drive import Job, Label, Round, Watcher, drive
+from fedunlearn.engines import Answer, Ask
+from fedunlearn.models import Network, initial_weights
+from fedunlearn.procedures import fedavg
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
+
+SITES = ("north", "east", "west")
+SHAPE, CLASSES = (1, 6, 6), 4
+PATIENTS, IMAGES = 6, 4  # per hospital, per patient
+TRAINING = Training(rounds=4, local=LocalTraining(epochs=4, batch_size=12, optimizer="adam", lr=1e-2))
+REQUESTS: Mapping[RequestId, Granularity] = {
+    "patients": Granularity.PATIENTS,  # one patient of north, and one whom both north and east hold
+    "everyone": Granularity.PATIENTS,  # all patients of north, which stays with nothing to train on
+    "site": Granularity.SITE,  # west leaves
+}
+
+
+@dataclass(frozen=True)
+class ToyNet:
+    """A convolution, BatchNorm if asked for, a hidden layer."""
+
+    name: Literal["toy"] = "toy"
+    norm: bool = False
+
+    kind = "classification"
+    dimensions = 2
+    smallest = 4
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """See `Model.build`."""
+        return nn.Sequential(
+            nn.Conv2d(shape[0], 4, 3, padding=1),
+            nn.BatchNorm2d(4) if self.norm else nn.Identity(),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(4 * shape[1] * shape[2], 16),
+            nn.ReLU(),
+            nn.Linear(16, classes),
+        )
+
+
+@cache
+def network(norm: bool = False) -> Network:
+    """The one resident network, built without touching the global RNG."""
+    with torch.random.fork_rng(devices=[]):
+        return Network(ToyNet(norm=norm), SHAPE, CLASSES)
+
+
+@cache
+def images(site: SiteId) -> Images:
+    """A hospital's images: a class pattern under noise, a third of them mislabelled."""
+    generator = torch.Generator().manual_seed(derive(0, "toy", site))
+    patterns = torch.randn(CLASSES, *SHAPE, generator=torch.Generator().manual_seed(5))
+    count = PATIENTS * IMAGES
+    labels = torch.arange(count) % CLASSES
+    pixels = patterns[labels] + torch.randn(count, *SHAPE, generator=generator)
+    labels[::3] = torch.randint(CLASSES, (len(labels[::3]),), generator=generator)
+    return Images(pixels, labels, torch.arange(count) + count * SITES.index(site))
+
+
+def patients(site: SiteId) -> list[str]:
+    """The patient of each image; ``shared`` goes to north and to east."""
+    names = [f"{site}-{i}" for i in range(PATIENTS)]
+    if site in ("north", "east"):
+        names[-1] = "shared"
+    return [name for name in names for _ in range(IMAGES)]
+
+
+def named(request: RequestId, site: SiteId) -> Tensor:
+    """Which of a hospital's images a request names, (N,) bool."""
+    wanted = {
+        "patients": lambda name: name in ("north-0", "shared"),
+        "everyone": lambda name: name in patients("north"),
+        "site": lambda name: name in patients("west"),
+    }[request]
+    return torch.tensor([wanted(name) for name in patients(site)])
+
+
+def select(site: SiteId, wanted: Select) -> Images:
+    """The images that ``wanted`` names; all of the toy's images are for training."""
+    keep = torch.ones(PATIENTS * IMAGES, dtype=torch.bool)
+    if wanted.only is not None:
+        keep &= named(wanted.only, site)
+    for request in wanted.without:
+        keep &= ~named(request, site)
+    every = images(site)
+    return Images(every.pixels[keep], every.targets[keep], every.rows[keep])
+
+
+@dataclass
+class Log:
+    """What was touched: (site, round) asked, image rows by site, label counts, history."""
+
+    asked: list[tuple[SiteId, int]] = field(default_factory=list)
+    rows: dict[SiteId, set[int]] = field(default_factory=dict)
+    classes: bool = False
+    updates: set[tuple[int, SiteId]] = field(default_factory=set)
+    cumulative: set[SiteId] = field(default_factory=set)
+    checkpoints: set[int] = field(default_factory=set)
+
+
+@dataclass
+class ToyLocal:
+    """`fedunlearn.core.Local`, under observation."""
+
+    site: SiteId
+    network: Network
+    log: Log
+    work: int = 0
+
+    @property
+    def classes(self) -> int:
+        """See `Local`."""
+        self.log.classes = True
+        return CLASSES
+
+    def images(self, wanted: Select) -> Images:
+        """See `Local`."""
+        found = select(self.site, wanted)
+        self.log.rows.setdefault(self.site, set()).update(found.rows.tolist())
+        return found
+
+    def processed(self, images: int) -> None:
+        """See `Local`."""
+        self.work += images
+
+
+Fault = Callable[[Ask, Reply], Reply]
+"""Spoils a reply, or raises."""
+
+
+@dataclass
+class ToyLink:
+    """`fedunlearn.engines.Link` without threads.
+
+    Attributes:
+        norm: whether the network has BatchNorm.
+        across: let tasks and replies cross the wire.
+        scramble: answer in a random order drawn from this seed; None for the order asked.
+        fault: spoils replies.
+        log: what the hospitals touched.
+    """
+
+    norm: bool = False
+    across: bool = True
+    scramble: int | None = None
+    fault: Fault | None = None
+    log: Log = field(default_factory=Log)
+    _waiting: list[Ask] = field(default_factory=list)
+    _random: random.Random | None = None
+
+    def submit(self, asks: Sequence[Ask]) -> None:
+        """See `Link`."""
+        self._waiting += asks
+
+    def collect(self) -> Sequence[Answer]:
+        """See `Link`."""
+        if self.scramble is not None and self._random is None:
+            self._random = random.Random(self.scramble)
+        ask = self._waiting.pop(self._random.randrange(len(self._waiting)) if self._random else 0)
+        local = ToyLocal(ask.site, network(self.norm), self.log)
+        try:
+            reply = self._cross(self._cross(ask.task)(local))
+            if self.fault is not None:
+                reply = self.fault(ask, reply)
+        except Exception as error:  # whatever a hospital raises becomes its answer
+            return [Answer(ask.ticket, None, f"{type(error).__name__}: {error}", 0.0, 0)]
+        return [Answer(ask.ticket, reply, None, 0.0, local.work)]
+
+    def _cross(self, value: Any) -> Any:
+        return wire.unpack(*wire.pack(value)) if self.across else value
+
+
+@dataclass
+class Memory:
+    """A watcher that keeps all of training, and shows it as `fedunlearn.core.History` under observation."""
+
+    log: Log = field(default_factory=Log)
+    rounds: int = TRAINING.rounds
+    sent: dict[int, Weights] = field(default_factory=dict)
+    got: dict[tuple[int, SiteId], Weights] = field(default_factory=dict)
+
+    def round(self, round: Round) -> None:
+        """See `Watcher`."""
+        for site, answer in round.answers.items():
+            task: Any = round.asks[site]
+            self.sent[round.number] = task.weights
+            assert answer.reply is not None
+            assert answer.reply.weights is not None
+            self.got[round.number, site] = w.subtract(answer.reply.weights, task.weights)
+
+    def end(self, label: Label, rounds: int, server_seconds: float) -> None:
+        """See `Watcher`."""
+
+    def update(self, round: int, site: SiteId) -> Weights:
+        """See `History`."""
+        assert round < self.rounds, "that round is still to come"
+        self.log.updates.add((round, site))
+        return self.got[round, site]
+
+    def cumulative(self, site: SiteId) -> Weights:
+        """See `History`."""
+        self.log.cumulative.add(site)
+        first, *others = (self.got[t, site] for t in range(self.rounds))
+        total: Weights = first
+        for update in others:
+            total = w.add(total, update)
+        return total
+
+    def checkpoint(self, round: int) -> Weights:
+        """See `History`."""
+        assert round < self.rounds, "that round is still to come"
+        self.log.checkpoints.add(round)
+        return self.sent[round]
+
+
+@dataclass
+class Asked:
+    """A watcher that writes down who was asked in which round."""
+
+    log: Log
+
+    def round(self, round: Round) -> None:
+        """See `Watcher`."""
+        self.log.asked += [(site, round.number) for site in round.asks]
+
+    def end(self, label: Label, rounds: int, server_seconds: float) -> None:
+        """See `Watcher`."""
+
+
+def answer(task: Task, site: SiteId, norm: bool = False) -> Reply:
+    """What one hospital replies to one task."""
+    return task(ToyLocal(site, network(norm), Log()))
+
+
+def by_hand(procedure: Procedure[T], reply: Callable[[Asks], Replies]) -> T:
+    """Drive a procedure with replies made up by ``reply``: no hospital, no driver."""
+    try:
+        asks = next(procedure)
+        while True:
+            asks = procedure.send(reply(asks))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+LABEL = Label("unlearn", "request", "toy", 7)
+
+
+def run(procedure: Procedure[T], link: ToyLink | None = None, watchers: Sequence[Watcher] = ()) -> T:
+    """Drive one procedure to its end."""
+    results: list[T] = []
+
+    def keep(result: T) -> list[Job[Any]]:
+        results.append(result)
+        return []
+
+    drive([Job(LABEL, procedure, keep)], link or ToyLink(), watchers)
+    return results[0]
+
+
+@cache
+def trained(seed: int = 7, norm: bool = False) -> tuple[Weights, Weights, Memory]:
+    """Initial and original weights, and all that happened in between."""
+    initial, memory = initial_weights(ToyNet(norm=norm), SHAPE, CLASSES, derive(seed, "initial")), Memory()
+    procedure = fedavg(initial, SITES, Select(), TRAINING.local, range(TRAINING.rounds), seed)
+    return initial, run(procedure, ToyLink(norm=norm), [memory]), memory
+
+
+def case(
+    request: RequestId,
+    seed: int = 7,
+    norm: bool = False,
+    rounds: int = TRAINING.rounds,
+    log: Log | None = None,
+) -> Case:
+    """One of `REQUESTS` as a strategy meets it, after so many rounds of training."""
+    initial, original, memory = trained(seed, norm)
+    retain, forget = Select(without=(request,)), Select(only=request)
+    sites = SITES[:2] if request == "site" else SITES
+    lost = {site: int(named(request, site).sum()) for site in SITES}
+    return Case(
+        request=request,
+        seed=seed,
+        rounds=rounds,
+        initial=initial,
+        original=original if rounds == TRAINING.rounds else memory.sent[rounds],
+        training=TRAINING,
+        layout=network(norm).layout,
+        sites=sites,
+        leaver="west" if request == "site" else None,
+        holders=tuple(site for site, count in lost.items() if count),
+        kept={site: PATIENTS * IMAGES - lost[site] for site in sites},
+        lost={site: count for site, count in lost.items() if count},
+        retain=retain,
+        forget=forget,
+        history=replace(memory, log=log or Log(), rounds=rounds),
+    )
+
+
+@cache
+def retrained(request: RequestId, seed: int = 7, norm: bool = False) -> Weights:
+    """The exact answer."""
+    c = case(request, seed, norm)
+    return run(
+        fedavg(c.initial, c.sites, c.retain, c.training.local, range(c.rounds), seed), ToyLink(norm=norm)
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a strategy gave, and what it touched."""
+
+    weights: Weights
+    log: Log
+
+
+def once(function: F) -> F:
+    """`functools.cache`, which does not know that a `Strategy` is a frozen dataclass and can be hashed."""
+    return cache(function)  # type: ignore[return-value]
+
+
+@once
+def outcome(strategy: Strategy, request: RequestId, seed: int = 7, norm: bool = False) -> Outcome:
+    """Run a strategy once; every test that only looks shares this run."""
+    log = Log()
+    procedure = strategy.unlearn(case(request, seed, norm, log=log))
+    return Outcome(run(procedure, ToyLink(norm=norm, log=log), [Asked(log)]), log)
+
+
+def chances(weights: Weights, request: RequestId, norm: bool = False) -> Tensor:
+    """The probability that a model gives to the label of each image a request names, (n,)."""
+    net = network(norm)
+    net.load(weights)
+    net.module.eval()
+    parts = []
+    with torch.inference_mode():
+        for site in SITES:
+            forget = select(site, Select(only=request))
+            if len(forget):
+                p = torch.softmax(net.module(forget.pixels), 1)
+                parts.append(p.gather(1, forget.targets[:, None])[:, 0])
+    return torch.cat(parts)
