@@ -1,0 +1,158 @@
+"""The command line: reads arguments, calls one function, turns errors into messages and exit codes. No logic."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from fedunlearn.core import FedunlearnError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML).")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the scenario.")
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Where data files are [default: $FEDUNLEARN_DATA, else a per-user cache]."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command()
+def simulate(
+    scenario: ScenarioFile,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder to make [default: runs/NAME, then runs/NAME-2, …].")
+    ] = None,
+    engine: Annotated[
+        Literal["inline", "flower"] | None, typer.Option(help="Instead of the scenario's.")
+    ] = None,
+    set: Overrides = None,
+    data_root: DataRoot = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train, retrain, unlearn and score a scenario; write a run folder; print the table."""
+    with _errors(debug):
+        from fedunlearn import report, scenario as scenarios
+        from fedunlearn.simulate import simulate as run_scenario
+
+        overrides = [*(set or ()), *([f"engine.name={engine}"] if engine else ())]
+        read = scenarios.read(scenario, overrides)
+        console = _console()
+        run = run_scenario(
+            read, out or _next_free(Path("runs") / read.name), _root(data_root), console, quiet
+        )
+        if not quiet:
+            report.show(run, console)
+            console.print(f"run folder: {run.path}", highlight=False, markup=False)
+
+
+@app.command()
+def check(
+    scenario: ScenarioFile, set: Overrides = None, data_root: DataRoot = None, debug: Debug = False
+) -> None:
+    """Report every problem of a scenario, with its place; run nothing."""
+    with _errors(debug):
+        from fedunlearn import scenario as scenarios
+        from fedunlearn.cohort import gather
+
+        read = scenarios.read(scenario, set or ())
+        cohort = gather(read, _root(data_root))
+        console = _console()
+        for request in read.requests:
+            console.print(f"{request.id}: {cohort.summary(request)}", highlight=False, markup=False)
+        for label, request_id, reason in scenarios.skipped(read):
+            console.print(f"{label}: will not run for {request_id}: {reason}", highlight=False, markup=False)
+        console.print(f"{scenario}: no problems", highlight=False, markup=False)
+
+
+@app.command()
+def score(run: RunPath, debug: Debug = False) -> None:
+    """Score a run again from its folder alone."""
+    with _errors(debug):
+        from fedunlearn.runfolder import RunFolder
+        from fedunlearn.scoring import score as score_run
+
+        folder = RunFolder.open(run)
+        score_run(folder.path)
+        folder.write_manifest(folder.read_manifest())
+
+
+@app.command()
+def report(run: RunPath, debug: Debug = False) -> None:
+    """Print the table of a run."""
+    with _errors(debug):
+        from fedunlearn import report as reports
+        from fedunlearn.runfolder import RunFolder
+
+        reports.show(RunFolder.open(run), _console())
+
+
+@app.command(name="list")
+def list_(
+    what: Annotated[Literal["strategies", "measures", "data", "models", "partitions"], typer.Argument()],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List what a scenario can name."""
+    with _errors(debug):
+        from fedunlearn.catalogue import entries
+
+        found = entries(what)
+        if as_json:
+            print(json.dumps(found, indent=1))
+            return
+        width = max(len(entry["name"]) for entry in found)
+        for entry in found:
+            print(f"{entry['name']:<{width}}  {entry['summary']}")
+
+
+@contextmanager
+def _errors(debug: bool) -> Iterator[None]:
+    """Turn errors into one message and an exit code; with ``debug`` let them through."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except FedunlearnError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for the tables where there is none."""
+    return Console() if sys.stdout.isatty() else Console(width=100)
+
+
+def _next_free(folder: Path) -> Path:
+    """``folder``, or the first of folder-2, folder-3, … that is not there yet."""
+    candidates = [folder, *(folder.with_name(f"{folder.name}-{i}") for i in range(2, 10_000))]
+    return next(path for path in candidates if not path.exists())
+
+
+def _root(given: Path | None) -> Path:
+    """``--data-root``, else ``$FEDUNLEARN_DATA``, else a per-user cache."""
+    if given is not None:
+        return given
+    if from_environment := os.environ.get("FEDUNLEARN_DATA"):
+        return Path(from_environment)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fedunlearn"
+
+
+if __name__ == "__main__":
+    app()

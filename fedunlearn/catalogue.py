@@ -1,0 +1,77 @@
+"""What a scenario can name, with what one needs to know to choose: the content of ``list``."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from fedunlearn.core import Leaver, Needs, Strategy
+from fedunlearn.models import MODELS
+from fedunlearn.scoring import MEASURES
+from sites import PARTITIONS, SOURCES
+from strategies import catalogue
+
+Entry = dict[str, Any]
+
+
+def entries(what: str) -> list[Entry]:
+    """The entries of one list, each with at least a name and a one-line summary."""
+    match what:
+        case "strategies":
+            return [_strategy(name, cls) for name, cls in catalogue().items()]
+        case "measures":
+            return [
+                {
+                    "name": name,
+                    "summary": m.summary,
+                    **{
+                        f.name: _plain(getattr(m, f.name))
+                        for f in dataclasses.fields(m)
+                        if f.name != "function"
+                    },
+                }
+                for name, m in MEASURES.items()
+            ]
+        case "data":
+            return _classes(SOURCES)
+        case "models":
+            return _classes(MODELS)
+        case _:
+            return _classes(PARTITIONS)
+
+
+def _strategy(name: str, cls: type[Strategy]) -> Entry:
+    needs: Needs = cls().needs
+    return {
+        **_class(name, cls),
+        "granularity": sorted(g.value for g in cls.granularity),
+        "exact": cls.exact,
+        "needs": {f.name: _plain(getattr(needs, f.name)) for f in dataclasses.fields(needs)},
+        "uses_forget_data": needs.leaver is Leaver.ONLINE,
+    }
+
+
+def _classes(classes: Mapping[str, type[Any]]) -> list[Entry]:
+    return [_class(name, cls) for name, cls in classes.items()]
+
+
+def _class(name: str, cls: type[Any]) -> Entry:
+    settings = {
+        f.name: None if f.default is dataclasses.MISSING else _plain(f.default)
+        for f in dataclasses.fields(cls)
+        if f.name != "name"
+    }
+    return {"name": name, "summary": (inspect.getdoc(cls) or "").partition("\n")[0], "settings": settings}
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value for a field's value."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return getattr(value, "value", getattr(value, "__name__", str(value)))

@@ -1,0 +1,187 @@
+"""The hospitals of a scenario: who holds which images, how they are split, and what each request names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedunlearn.core import InputError, Problem, RequestId, Select, SiteId, derive
+from fedunlearn.scenario import Pick, Request, Scenario
+from sites.collection import Collection, digest, duplicates
+from sites.requests import Named, resolve
+from sites.split import split
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """All images of a scenario, dealt to hospitals.
+
+    Attributes:
+        sites: the hospitals, in scenario order.
+        pixels: (N, C, *spatial).
+        targets: (N, …) int64.
+        classes: number of classes.
+        site: (N,) the hospital of each image.
+        split: (N,) train, val or test; a patient has one split at all hospitals.
+        forgotten: for each request, (N,) whether it names the image.
+        table: the content of ``sites.parquet``, one row per image.
+        note: what the data is, in words.
+        digest: sha256 of the data.
+        duplicates: groups of images with equal pixels that belong to different patients.
+    """
+
+    sites: tuple[SiteId, ...]
+    pixels: Array
+    targets: Array
+    classes: int
+    site: Array
+    split: Array
+    forgotten: Mapping[RequestId, Array]
+    table: pd.DataFrame
+    note: str
+    digest: str
+    duplicates: tuple[tuple[str, ...], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *spatial) of one image."""
+        return tuple(int(n) for n in self.pixels.shape[1:])
+
+    def count(self, site: SiteId, select: Select) -> int:
+        """How many images ``select`` names at ``site``."""
+        mask = self.site == site
+        if select.split != "all":
+            mask &= self.split == select.split
+        if select.only is not None:
+            mask &= self.forgotten[select.only]
+        for request in select.without:
+            mask &= ~self.forgotten[request]
+        return int(mask.sum())
+
+    def summary(self, request: Request) -> str:
+        """What a request asks for, in words."""
+        mask = self.forgotten[request.id] & (self.split == "train")
+        patients, images = self.table.loc[mask, "patient"].nunique(), int(mask.sum())
+        whose = (
+            f"all of hospital {request.site}"
+            if request.whole_site
+            else f"{patients} patients of {request.site}"
+        )
+        when = f", after round {request.after_round}" if request.after_round else ""
+        return f"forget {whose} ({images} training images){when}"
+
+
+def gather(scenario: Scenario, data_root: Path) -> Cohort:
+    """Load the scenario's data, deal it to the hospitals, split it by patient and resolve the requests.
+
+    Everything is drawn from the scenario's data seed, not from the training seeds: all of those compare on the same
+    images.
+
+    Raises:
+        InputError: files are missing or damaged, or a request names what is not there; all problems together.
+    """
+    if problems := scenario.data.problems(data_root):
+        raise InputError([scenario.placed(problem, "data") for problem in problems])
+    collection = scenario.data.load(data_root)
+    _fits_model(scenario, collection)
+    site = scenario.sites.partition.assign(
+        collection.table, collection.targets, scenario.sites.names, _rng(scenario, "partition")
+    )
+    parts = split(collection.table, collection.targets, site, scenario.sites.split, _rng(scenario, "split"))
+    forgotten = _forgotten(scenario, collection.table, site, parts)
+    return Cohort(
+        sites=scenario.sites.names,
+        pixels=collection.pixels,
+        targets=collection.targets,
+        classes=collection.classes,
+        site=site,
+        split=parts,
+        forgotten=forgotten,
+        table=_table(collection, site, parts, forgotten),
+        note=collection.note,
+        digest=digest(collection),
+        duplicates=tuple(duplicates(collection)),
+    )
+
+
+def _fits_model(scenario: Scenario, collection: Collection) -> None:
+    """Refuse a model for another kind of task, or for larger images."""
+    model, shape = scenario.model, collection.pixels.shape[1:]
+    problems = []
+    if model.kind != collection.kind:
+        problems.append(
+            Problem(
+                f"model {model.name!r} is for {model.kind}, but the data is for {collection.kind}: name another model"
+            )
+        )
+    if len(shape) - 1 != model.dimensions:
+        problems.append(
+            Problem(
+                f"model {model.name!r} takes {model.dimensions}D images, but the data has {len(shape) - 1}D ones"
+            )
+        )
+    elif min(shape[1:]) < model.smallest:
+        problems.append(
+            Problem(
+                f"model {model.name!r} needs images of at least {model.smallest} pixels, found {min(shape[1:])}"
+            )
+        )
+    if problems:
+        raise InputError([scenario.placed(problem, "model") for problem in problems])
+
+
+def _forgotten(scenario: Scenario, table: pd.DataFrame, site: Array, parts: Array) -> dict[RequestId, Array]:
+    """Resolve every request; all problems together, each with its place in the scenario."""
+    owned, found, problems = table.assign(site=site, split=parts), dict[RequestId, Array](), list[Problem]()
+    for number, request in enumerate(scenario.requests):
+        masks = []
+        for key, names in _names(scenario, request, owned, f"requests.{number}"):
+            try:
+                masks.append(names().forgotten)
+            except InputError as error:
+                problems += [scenario.placed(problem, key) for problem in error.problems]
+        found[request.id] = np.logical_or.reduce(masks) if masks else np.zeros(len(table), dtype=bool)
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _names(
+    scenario: Scenario, request: Request, owned: pd.DataFrame, key: str
+) -> Iterator[tuple[str, Callable[[], Named]]]:
+    """What a request names, one by one, so that each wrong id is reported at its own place."""
+    site, rng = request.site, _rng(scenario, f"request:{request.id}")
+    match request.patients:
+        case None:
+            yield key, lambda: resolve(owned, site, rng)
+        case Pick(fraction=fraction, count=count):
+            yield f"{key}.patients", lambda: resolve(owned, site, rng, fraction=fraction, count=count)
+        case ids:
+            for number, patient in enumerate(ids):
+                yield f"{key}.patients.{number}", partial(resolve, owned, site, rng, ids=(patient,))
+
+
+def _table(
+    collection: Collection, site: Array, parts: Array, forgotten: Mapping[RequestId, Array]
+) -> pd.DataFrame:
+    """``sites.parquet``: identity, owner, part, label, attributes, difficulty, requests."""
+    given = collection.table.drop(columns=["site", "split", "label", "difficulty"], errors="ignore")
+    columns = {"image": given["image"], "patient": given["patient"], "site": site, "split": parts}
+    if collection.targets.ndim == 1:
+        columns["label"] = collection.targets
+    attributes = {name: given[name] for name in given.columns if name not in columns}
+    last = {"difficulty": collection.table.get("difficulty")}
+    asked = [[name for name, mask in forgotten.items() if mask[row]] for row in range(len(given))]
+    return pd.DataFrame({**columns, **attributes, **last, "forgotten_by": asked})
+
+
+def _rng(scenario: Scenario, purpose: str) -> np.random.Generator:
+    return np.random.default_rng(derive(scenario.seed, purpose))

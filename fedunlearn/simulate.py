@@ -1,0 +1,167 @@
+"""The story of a run, top to bottom: hospitals, training, requests, strategies, scores."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fedunlearn import __version__, audit, scenario as scenarios, weights as w
+from fedunlearn.campaign import Campaign, moments
+from fedunlearn.cohort import Cohort, gather
+from fedunlearn.drive import Watcher, drive
+from fedunlearn.engines import Engine, Link
+from fedunlearn.engines.flower import Flower
+from fedunlearn.engines.inline import Inline
+from fedunlearn.ledger import Ledger
+from fedunlearn.progress import progress
+from fedunlearn.runfolder import RunFolder
+from fedunlearn.scenario import Scenario
+from fedunlearn.scoring import score
+from sites.hospital import Federation
+
+LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist")
+
+
+def simulate(
+    scenario: Scenario, out: Path, data_root: Path, console: Console, quiet: bool = False
+) -> RunFolder:
+    """Run a scenario into the folder ``out`` and score it.
+
+    Args:
+        scenario: what to run.
+        out: the run folder to make; it must not be in use.
+        data_root: where the data's files are.
+        console: where progress is shown.
+        quiet: show none.
+
+    Raises:
+        InputError: something about the scenario, the data or the folder is wrong; nothing was run.
+        SiteError: a hospital failed; the folder is left without ``DONE``.
+    """
+    began = time.perf_counter()
+    cohort = gather(scenario, data_root)
+    run = RunFolder.create(out)
+    run.write_text("scenario.yaml", scenarios.to_yaml(scenario))
+    run.write_table("sites.parquet", cohort.table)
+    _record_requests(run, scenario, cohort)
+
+    federation = run.scratch / "federation"
+    Federation.write(
+        federation,
+        cohort.pixels,
+        cohort.targets,
+        cohort.site,
+        cohort.split,
+        cohort.forgotten,
+        scenario.model,
+        cohort.classes,
+    )
+    ledger = Ledger()
+    campaign = Campaign(scenario, cohort, run, run.scratch, ledger)
+
+    with progress(campaign.procedures(), console, quiet) as shown:
+        watchers: list[Watcher] = [*campaign.recorders.values(), ledger, *shown]
+
+        def body(link: Link) -> None:
+            drive(campaign.jobs(), link, watchers, scenario.engine.retries)
+
+        engine(scenario).run(federation, body)
+
+    run.write_table("ledger.parquet", ledger.table())
+    run.write_manifest(_manifest(scenario, cohort, campaign, began))
+    _, verdicts = score(run.path)
+    _record_verdicts(run, campaign, verdicts.to_dict("records"))
+    run.write_manifest(_manifest(scenario, cohort, campaign, began))
+    run.finish()
+    return run
+
+
+def engine(scenario: Scenario) -> Engine:
+    """The engine a scenario asks for."""
+    config = scenario.engine
+    if config.name == "inline":
+        return Inline(config.workers, config.timeout)
+    return Flower(config.workers, config.gpus_per_client, config.address, config.timeout)
+
+
+def _manifest(scenario: Scenario, cohort: Cohort, campaign: Campaign, began: float) -> dict[str, Any]:
+    return {
+        "name": scenario.name,
+        "fedunlearn": __version__,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in LIBRARIES},
+        },
+        "platform": f"{platform.system()} {platform.machine()}",
+        "kind": scenario.model.kind,
+        "classes": cohort.classes,
+        "seeds": list(scenario.seeds),
+        "data": {
+            "digest": cohort.digest,
+            "note": cohort.note,
+            "duplicates": [list(group) for group in cohort.duplicates],
+        },
+        "requests": [{"id": r.id, "site": r.site, "whole_site": r.whole_site} for r in scenario.requests],
+        "moments": [
+            {
+                "id": m.name,
+                "forgets": m.request.id,
+                "earlier": list(m.earlier),
+                "round": m.round,
+                "summary": cohort.summary(m.request),
+            }
+            for chain in campaign.chains
+            for m in moments(scenario, chain)
+        ],
+        "scored": campaign.scored(),
+        "skipped": [
+            {"strategy": label, "request": request, "reason": reason}
+            for label, request, reason in scenarios.skipped(scenario)
+        ],
+        "wall_seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def _record_requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
+    audit.append(run.path / "audit.jsonl", "run-started", {"scenario": scenario.name, "data": cohort.digest})
+    for request in scenario.requests:
+        mask = cohort.forgotten[request.id]
+        counts = {site: int((mask & (cohort.site == site)).sum()) for site in cohort.sites}
+        patients = int(cohort.table.loc[mask, "patient"].nunique())
+        details: Mapping[str, object] = {
+            "request": request.id,
+            "scope": "site" if request.whole_site else "patients",
+            "patients": patients,
+            "images": counts,
+        }
+        audit.append(run.path / "audit.jsonl", "request-received", details)
+
+
+def _record_verdicts(run: RunFolder, campaign: Campaign, verdicts: list[dict[Any, Any]]) -> None:
+    """What was done about each request: every model made for it, by hash, and what it was found to be."""
+    for entry in campaign.scored():
+        for strategy, model in [("retrained", entry["retrained"]), *entry["strategies"].items()]:
+            digest = w.digest(w.load(run.path / "weights" / f"{model}.safetensors"))
+            found = [
+                v["verdict"]
+                for v in verdicts
+                if (v["request"], v["strategy"]) == (entry["request"], strategy)
+            ]
+            details = {
+                "request": entry["request"],
+                "strategy": strategy,
+                "seed": entry["seed"],
+                "model": digest,
+            }
+            audit.append(
+                run.path / "audit.jsonl",
+                "request-answered",
+                {**details, "verdict": found[0] if found else None},
+            )
+    audit.append(run.path / "audit.jsonl", "run-finished", {})

@@ -1,0 +1,48 @@
+"""A scenario small enough to run many times in tests, and helpers to run and compare it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from rich.console import Console
+
+from fedunlearn import scenario as scenarios
+from fedunlearn.runfolder import RunFolder
+from fedunlearn.simulate import simulate
+
+TINY = """\
+name: tiny
+seeds: [1, 2]
+engine: {name: inline, workers: 2, timeout: 60}
+data: {name: phantom_cells, images: 240}
+sites: {names: [north, east, west], partition: {name: iid}}
+model: {name: small_cnn}
+training: {rounds: 2, local_epochs: 1, batch_size: 32, optimizer: adam, lr: 0.002}
+requests:
+  - {id: some, site: north, patients: {count: 2, pick: random}}
+  - {id: leave, site: east, whole_site: true}
+strategies:
+  - {name: fine_tune, rounds: 1}
+  - {name: negation, recovery_rounds: 1}
+  - {name: federaser, every: 1}
+"""
+
+
+def write(folder: Path, text: str = TINY) -> Path:
+    """The scenario as a file."""
+    path = folder / "scenario.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def run(folder: Path, *overrides: str, text: str = TINY, name: str = "run") -> RunFolder:
+    """Run the scenario with some values changed."""
+    scenario = scenarios.read(write(folder, text), overrides)
+    return simulate(scenario, folder / name, folder, Console(), quiet=True)
+
+
+def weight_files(run: RunFolder) -> dict[str, str]:
+    """sha256 of every weights file by name."""
+    files = sorted((run.path / "weights").iterdir())
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -1,0 +1,167 @@
+"""The command line: exit codes, messages, and that wrong input writes nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from fedunlearn.__main__ import app
+from fedunlearn.runfolder import RunFolder
+from tests.runs import TINY, run, write
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return run(tmp_path_factory.mktemp("cli"))
+
+
+def test_simulate_writes_a_run_and_prints_the_table(tmp_path: Path) -> None:
+    result = call(
+        "simulate",
+        write(tmp_path),
+        "--out",
+        tmp_path / "r",
+        "--data-root",
+        tmp_path,
+        "--set",
+        "seeds=[1]",
+        "--engine",
+        "inline",
+    )
+    assert result.exit_code == 0
+    assert (tmp_path / "r" / "DONE").exists()
+    for word in (
+        "forget 2 patients of north",
+        "fine_tune",
+        "original",
+        "retrained",
+        "INCONCLUSIVE",
+        "federaser: not run",
+    ):
+        assert word in result.output
+
+
+def test_quiet_prints_nothing(tmp_path: Path) -> None:
+    words = ("--set", "seeds=[1]", "--set", "strategies=[]", "--quiet")
+    result = call("simulate", write(tmp_path), "--out", tmp_path / "r", *words)
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_check_says_what_each_request_means_and_runs_nothing(tmp_path: Path) -> None:
+    result = call("check", write(tmp_path))
+    assert result.exit_code == 0
+    assert "leave: forget all of hospital east" in result.output
+    assert "federaser: will not run for some" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["scenario.yaml"]
+
+
+@pytest.mark.parametrize("command", ["check", "simulate"])
+@pytest.mark.parametrize(
+    ("change", "place", "message"),
+    [
+        (("rounds: 2", "rounds: two"), ":7:", "two"),
+        (("seeds: [1, 2]", "seeds: [1, 2]\ncolour: red"), ":3:", "colour"),
+        (("count: 2", "fraction: 1.5"), ":9:", "1.5"),
+        (("site: north, patients", "site: nord, patients"), ":9:", "nord"),
+        (("phantom_cells", "bloodsmear"), ":4:", "bloodsmear"),
+        (("{count: 2, pick: random}", '["nobody"]'), ":9:", "nobody"),
+    ],
+    ids=["type", "unknown key", "fraction", "site", "data", "patient"],
+)
+def test_wrong_input_is_exit_2_with_its_place_and_writes_nothing(
+    tmp_path: Path, command: str, change: tuple[str, str], place: str, message: str
+) -> None:
+    path = write(tmp_path, TINY.replace(*change, 1))
+    out = ("--out", tmp_path / "r") if command == "simulate" else ()
+    result = call(command, path, *out)
+    assert result.exit_code == 2
+    assert place in result.stderr and message in result.stderr
+    assert "Traceback" not in result.output
+    assert [p.name for p in tmp_path.iterdir()] == ["scenario.yaml"]
+
+
+def test_a_missing_data_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    text = TINY.replace("{name: phantom_cells, images: 240}", "{name: npz, path: absent.npz}")
+    result = call("simulate", write(tmp_path, text), "--out", tmp_path / "r", "--data-root", tmp_path)
+    assert result.exit_code == 2
+    assert "absent.npz" in result.stderr and str(tmp_path) in result.stderr
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_output_folder_in_use_is_exit_2_and_left_alone(finished: RunFolder, tmp_path: Path) -> None:
+    before = finished.checksums()
+    result = call("simulate", write(tmp_path), "--out", finished.path)
+    assert result.exit_code == 2
+    assert "is in use" in result.stderr
+    assert finished.checksums() == before
+
+
+def test_a_run_without_out_takes_the_next_free_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    words = ("--set", "seeds=[1]", "--set", "strategies=[]", "--quiet")
+    assert call("simulate", write(tmp_path), *words).exit_code == 0
+    assert (tmp_path / "runs" / "tiny-2" / "DONE").exists()
+
+
+def test_score_reproduces_the_scores_from_the_folder_alone(finished: RunFolder) -> None:
+    before = finished.read_table("scores.parquet")
+    (finished.path / "scores.parquet").unlink()
+    assert call("score", finished.path).exit_code == 0
+    assert finished.read_table("scores.parquet").equals(before)
+
+
+def test_score_without_a_retrained_reference_fails_by_name(tmp_path: Path) -> None:
+    broken = run(tmp_path, "seeds=[1]", "strategies=[]")
+    (broken.path / "signals" / "retrained-some-1.parquet").unlink()
+    result = call("score", broken.path)
+    assert result.exit_code == 1
+    assert "retrained-some-1" in result.stderr
+
+
+def test_report_prints_the_table_again(finished: RunFolder) -> None:
+    result = call("report", finished.path)
+    assert result.exit_code == 0
+    assert "leave: forget all of hospital east" in result.output
+
+
+@pytest.mark.parametrize("what", ["score", "report"])
+def test_a_folder_that_is_no_run_is_exit_2(tmp_path: Path, what: str) -> None:
+    result = call(what, tmp_path)
+    assert result.exit_code == 2
+    assert "is not a run folder" in result.stderr
+
+
+@pytest.mark.parametrize("what", ["strategies", "measures", "data", "models", "partitions"])
+def test_lists_have_names_and_summaries(what: str) -> None:
+    entries = json.loads(call("list", what, "--json").stdout)
+    assert all(entry["name"] and entry["summary"] for entry in entries)
+    plain = call("list", what)
+    assert len(plain.stdout.splitlines()) == len(entries)
+
+
+def test_interrupt_is_exit_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedunlearn.simulate.drive", interrupted)
+    result = call("simulate", write(tmp_path), "--out", tmp_path / "r", "--set", "seeds=[1]", "--quiet")
+    assert result.exit_code == 130
+
+
+def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "fedunlearn", "check", str(tmp_path / "absent.yaml")]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "absent.yaml" in done.stderr
+    assert "Traceback" not in done.stderr

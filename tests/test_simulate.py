@@ -1,0 +1,236 @@
+"""A whole run, small: its folder, its bits, requests in the middle of training, and hospitals that fail."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from fedunlearn import audit
+from fedunlearn.core import InputError, Reply, SiteError
+from fedunlearn.engines import Answer, Ask, inline
+from fedunlearn.models import Network
+from fedunlearn.runfolder import RunFolder
+from sites.hospital import Federation
+from tests.runs import run, weight_files
+
+SCORES = [
+    "request",
+    "strategy",
+    "seed",
+    "measure",
+    "group",
+    "value",
+    "low",
+    "high",
+    "retrained",
+    "null_low",
+    "null_high",
+    "n",
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return run(tmp_path_factory.mktemp("tiny"))
+
+
+def test_run_folder_holds_what_the_contract_says(tiny: RunFolder) -> None:
+    names = {path.name for path in tiny.path.iterdir()}
+    assert names == {
+        "scenario.yaml", "manifest.json", "sites.parquet", "weights", "signals", "ledger.parquet",
+        "scores.parquet", "verdicts.parquet", "audit.jsonl", "DONE",
+    }  # fmt: skip
+    models = {f"original-{s}" for s in (1, 2)} | {
+        f"retrained-{r}-{s}" for r in ("some", "leave") for s in (1, 2)
+    }
+    models |= {f"some-{m}-{s}" for m in ("fine_tune", "negation") for s in (1, 2)}
+    models |= {f"leave-{m}-{s}" for m in ("fine_tune", "negation", "federaser") for s in (1, 2)}
+    assert {path.stem for path in (tiny.path / "weights").iterdir()} == models
+    assert {path.stem for path in (tiny.path / "signals").iterdir()} == models
+    assert list(tiny.read_table("scores.parquet").columns) == SCORES
+    assert list(tiny.read_table("verdicts.parquet").columns) == ["request", "strategy", "verdict", "reasons"]
+
+
+def test_manifest_has_the_checksum_of_every_file(tiny: RunFolder) -> None:
+    recorded = tiny.read_manifest()["sha256"]
+    on_disk = {str(p.relative_to(tiny.path)) for p in tiny.path.rglob("*") if p.is_file()} - {
+        "manifest.json",
+        "DONE",
+    }
+    assert set(recorded) == on_disk
+    for name, expected in recorded.items():
+        assert hashlib.sha256((tiny.path / name).read_bytes()).hexdigest() == expected, name
+
+
+def test_sites_table_names_what_each_request_forgets(tiny: RunFolder) -> None:
+    table = tiny.read_table("sites.parquet")
+    some = table[[("some" in ids) for ids in table["forgotten_by"]]]
+    assert set(some.loc[some["split"] == "train", "site"]) == {"north"}
+    assert some.loc[some["split"] == "train", "patient"].nunique() == 2
+    leave = table[[("leave" in ids) for ids in table["forgotten_by"]]]
+    assert set(leave["site"]) == {"east"}
+    by_patient = table.groupby("patient")["split"].nunique()
+    assert (by_patient == 1).all()
+
+
+def test_signals_are_in_the_order_of_the_sites_table(tiny: RunFolder) -> None:
+    rows = len(tiny.read_table("sites.parquet"))
+    for path in (tiny.path / "signals").iterdir():
+        frame = pd.read_parquet(path)
+        assert frame.shape == (rows, 8)
+        assert frame.notna().all(axis=None)
+
+
+def test_a_whole_site_request_never_asks_the_leaver_again(tiny: RunFolder) -> None:
+    ledger = tiny.read_table("ledger.parquet")
+    asked = ledger[
+        (ledger["request"] == "leave") & (ledger["phase"] == "unlearn") & (ledger["strategy"] == "fine_tune")
+    ]
+    assert asked.loc[asked["round"] == 0, "sites"].tolist() == [2, 2]
+
+
+def test_the_audit_log_is_an_unbroken_chain(tiny: RunFolder) -> None:
+    lines = [json.loads(line) for line in (tiny.path / "audit.jsonl").read_text().splitlines()]
+    previous = audit.GENESIS
+    for number, line in enumerate(lines):
+        assert (line["seq"], line["previous"], line["hash"]) == (number, previous, audit.hash_of(line))
+        previous = line["hash"]
+    assert [line["event"] for line in lines][:3] == ["run-started", "request-received", "request-received"]
+    assert lines[-1]["event"] == "run-finished"
+
+
+def test_bits_do_not_depend_on_workers_or_on_company(tiny: RunFolder, tmp_path: Path) -> None:
+    alone = run(tmp_path, "engine.workers=1", "strategies=[{name: negation, recovery_rounds: 1}]")
+    everyone = weight_files(tiny)
+    assert weight_files(alone).items() <= everyone.items()
+    assert len(weight_files(alone)) == 10
+
+
+def test_the_resolved_scenario_gives_the_same_bits(tiny: RunFolder, tmp_path: Path) -> None:
+    again = run(tmp_path, text=(tiny.path / "scenario.yaml").read_text())
+    assert weight_files(again) == weight_files(tiny)
+    assert (again.path / "scenario.yaml").read_text() == (tiny.path / "scenario.yaml").read_text()
+
+
+def test_a_request_in_the_middle_of_training(tiny: RunFolder, tmp_path: Path) -> None:
+    requests = "requests=[{id: some, site: north, patients: {count: 2, pick: random}, after_round: 1}]"
+    middle = run(tmp_path, requests, "seeds=[1]", "strategies=[{name: fine_tune, rounds: 1}]")
+    files = weight_files(middle)
+    assert set(files) == {
+        f"{name}-1.safetensors"
+        for name in (
+            "original",
+            "original@1",
+            "retrained-some",
+            "retrained-some@1",
+            "some-fine_tune",
+            "some@1-fine_tune",
+        )
+    }
+    # training is the same whether or not a request arrives in its middle, and so is retraining from scratch
+    whole = weight_files(tiny)
+    assert files["original-1.safetensors"] == whole["original-1.safetensors"]
+    assert files["retrained-some-1.safetensors"] == whole["retrained-some-1.safetensors"]
+    scores = middle.read_table("scores.parquet")
+    assert set(scores["request"]) == {"some", "some@1"}
+
+
+def test_requests_one_after_the_other(tiny: RunFolder, tmp_path: Path) -> None:
+    chain = run(
+        tmp_path,
+        "timeline=sequential",
+        "seeds=[1]",
+        "strategies=[{name: retrain}, {name: fine_tune, rounds: 1}]",
+    )
+    files = weight_files(chain)
+    # the first request of a chain is a request alone; exact unlearning of both equals retraining without both
+    assert files["some-fine_tune-1.safetensors"] == weight_files(tiny)["some-fine_tune-1.safetensors"]
+    assert files["leave-retrain-1.safetensors"] == files["retrained-leave-1.safetensors"]
+    assert files["retrained-leave-1.safetensors"] != weight_files(tiny)["retrained-leave-1.safetensors"]
+
+
+def test_an_output_folder_in_use_is_refused(tiny: RunFolder) -> None:
+    before = weight_files(tiny)
+    with pytest.raises(InputError, match="is in use"):
+        run(tiny.path.parent, name=tiny.path.name)
+    assert weight_files(tiny) == before
+
+
+# ------------------------------------------------------------------------------- hospitals that fail
+
+
+def _sabotage(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Answer], Answer]) -> None:
+    """Let hospital east answer its second task through ``spoil``."""
+    honest = inline.perform
+    asked: list[Ask] = []
+
+    def perform(federation: Federation, network: Network, ask: Ask) -> Answer:
+        answer = honest(federation, network, ask)
+        if ask.site != "east":
+            return answer
+        asked.append(ask)
+        return spoil(answer) if len(asked) > 1 else answer
+
+    monkeypatch.setattr(inline, "perform", perform)
+
+
+def _with_weights(answer: Answer, change: Callable[[torch.Tensor], torch.Tensor]) -> Answer:
+    assert answer.reply is not None and answer.reply.weights is not None
+    changed = {name: change(x) for name, x in answer.reply.weights.items()}
+    return Answer(answer.ticket, Reply(changed, answer.reply.count), None, answer.seconds, answer.images)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda a: Answer(a.ticket, None, "ValueError: disk on fire", 0.0, 0), "disk on fire"),
+        (lambda a: _with_weights(a, lambda x: x * torch.nan), "NaN or infinity"),
+        (lambda a: _with_weights(a, lambda x: x.reshape(-1)[:1]), "shape"),
+        (lambda a: _with_weights(a, lambda x: x.double()), "dtype"),
+    ],
+    ids=["raises", "nan", "shape", "dtype"],
+)
+def test_a_hospital_that_fails_stops_the_run_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spoil: Callable[[Answer], Answer], message: str
+) -> None:
+    _sabotage(monkeypatch, spoil)
+    with pytest.raises(SiteError, match=f"'east'.*round.*{message}"):
+        run(tmp_path, "seeds=[1]", "strategies=[]", "engine.workers=1")
+    assert not (tmp_path / "run" / "DONE").exists()
+
+
+def test_a_hospital_that_hangs_stops_the_run_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def hang(answer: Answer) -> Answer:
+        release.wait(30)
+        return answer
+
+    _sabotage(monkeypatch, hang)
+    with pytest.raises(SiteError, match=r"'east'.*no answer within 1 s"):
+        run(tmp_path, "seeds=[1]", "strategies=[]", "engine.timeout=1")
+    release.set()
+
+
+def test_a_failed_task_is_sent_again_as_declared(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: RunFolder
+) -> None:
+    failed: list[Answer] = []
+
+    def once(answer: Answer) -> Answer:
+        if failed:
+            return answer
+        failed.append(answer)
+        return Answer(answer.ticket, None, "ConnectionError: gone for a moment", 0.0, 0)
+
+    _sabotage(monkeypatch, once)
+    healed = run(tmp_path, "seeds=[1]", "strategies=[]", "engine.retries=1")
+    assert failed
+    assert weight_files(healed).items() <= weight_files(tiny).items()
