@@ -49,7 +49,7 @@ class Model(Protocol):
 class SmallCNN:
     """A strided CNN of about 100k parameters with a flattening head and GroupNorm, for images from 28 pixels.
 
-    Every convolution halves the image until its edge is below 14 pixels; then the map is flattened into a hidden
+    Every convolution halves the image until its edge is at most 8 pixels; then the map is flattened into a hidden
     layer: position is kept, so single images can be remembered.
     """
 
@@ -63,7 +63,7 @@ class SmallCNN:
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """See `Model.build`."""
         channels, width, size, layers = shape[0], 8, torch.Size(shape[1:]), nn.Sequential()
-        while max(size) >= 14:
+        while max(size) > 8:
             layers.append(nn.Conv2d(channels, width, 3, stride=2, padding=1))
             layers.append(nn.GroupNorm(width // 4, width))
             layers.append(nn.ReLU(inplace=True))

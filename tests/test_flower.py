@@ -276,9 +276,9 @@ def test_a_hospital_that_raises_is_named_in_one_line(seen: Seen) -> None:
 
 
 @pytest.mark.ray
-def test_nan_and_wrong_shapes_are_caught(seen: Seen) -> None:
+def test_nan_and_weights_of_a_wrong_shape_are_refused(seen: Seen) -> None:
     assert "its reply holds NaN or infinity" in seen.nan
-    assert "its reply does not fit the model" in seen.wrong_shape
+    assert "the weights do not fit the network" in seen.wrong_shape
 
 
 @pytest.mark.ray

@@ -7,7 +7,8 @@ In this order; all reasons are given, the first that applies names the verdict:
    original model itself shows no memory: its `mia_loss_auc` is within the band or its bootstrap interval reaches
    down to 0.5 (means over seeds). Doing nothing would pass then, so passing says nothing.
 3. DAMAGED: test or retain accuracy below the band.
-4. UNDER: `mia_loss_auc` or forget accuracy above the band, or forget loss below it: the model still remembers.
+4. UNDER: `mia_loss_auc` or forget accuracy above the band: the model still remembers. (A low forget loss alone is
+   confidence: what memory does to a loss is to lower it more than that of unseen images, which is the AUC.)
 5. OVER: `mia_loss_auc` or forget accuracy below the band, or forget loss above it: the images to forget stand out
    by being known *less* than by a model that never saw them, which betrays them just as well.
 6. PASS: none of these. It means: not told apart from retraining by these measures, at this number of seeds.
@@ -33,7 +34,6 @@ RULES: tuple[Rule, ...] = (
     ("DAMAGED", "damaged", "retain_accuracy", "below"),
     ("UNDER", "remembers", "mia_loss_auc", "above"),
     ("UNDER", "remembers", "forget_accuracy", "above"),
-    ("UNDER", "remembers", "forget_loss", "below"),
     ("OVER", "forgot too much", "mia_loss_auc", "below"),
     ("OVER", "forgot too much", "forget_accuracy", "below"),
     ("OVER", "forgot too much", "forget_loss", "above"),
