@@ -91,13 +91,21 @@ def score(run: RunPath, debug: Debug = False) -> None:
 
 
 @app.command()
-def report(run: RunPath, debug: Debug = False) -> None:
+def report(
+    run: RunPath,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown, for a document.")] = False,
+    debug: Debug = False,
+) -> None:
     """Print the table of a run."""
     with _errors(debug):
         from fedunlearn import report as reports
         from fedunlearn.runfolder import RunFolder
 
-        reports.show(RunFolder.open(run), _console())
+        folder = RunFolder.open(run)
+        if markdown:
+            print(reports.markdown(folder))
+        else:
+            reports.show(folder, _console())
 
 
 @app.command(name="list")

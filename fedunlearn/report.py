@@ -96,16 +96,13 @@ def _grouped(rows: Sequence[Line]) -> list[tuple[str, str]]:
 
 
 def markdown(run: RunFolder) -> str:
-    """The same tables in Markdown, for the documentation."""
+    """The same tables in Markdown, for a document."""
     parts: list[str] = []
     for request in run.read_manifest()["moments"]:
-        header = ["strategy", *COLUMNS.values(), "verdict"]
-        parts.append(f"**{_title(request)}**\n")
-        parts += [_row(header), _row(["---"] * len(header))]
-        parts += [
-            _row([line.strategy.strip(), *line.cells, line.verdict]) for line in lines(run, request["id"])
-        ]
-        parts.append("")
+        header, rows = ["strategy", *COLUMNS.values(), "verdict"], lines(run, request["id"])
+        parts += [f"**{_title(request)}**\n", _row(header), _row(["---"] * len(header))]
+        parts += [_row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
+        parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows)), ""]
     return "\n".join(parts)
 
 

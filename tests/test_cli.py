@@ -135,6 +135,13 @@ def test_report_prints_the_table_again(finished: RunFolder) -> None:
     assert "leave: forget all of hospital east" in result.output
 
 
+def test_report_as_markdown_has_a_row_for_every_model(finished: RunFolder) -> None:
+    text = call("report", finished.path, "--markdown").stdout
+    assert "**leave: forget all of hospital east" in text
+    for strategy in ("original", "retrained", "fine_tune", "negation", "federaser"):
+        assert f"\n| {strategy} | " in text
+
+
 @pytest.mark.parametrize("what", ["score", "report"])
 def test_a_folder_that_is_no_run_is_exit_2(tmp_path: Path, what: str) -> None:
     result = call(what, tmp_path)
