@@ -59,11 +59,13 @@ class Images:
         pixels: (N, C, *spatial) uint8, or float32 already scaled.
         targets: (N, ...) int64; one class per image, or a label map per volume.
         rows: (N,) int64, the images' row numbers in ``sites.parquet``.
+        extra: anything else an objective asks of each image, by name, each (N, ...): a teacher's outputs, say.
     """
 
     pixels: Tensor
     targets: Tensor
     rows: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -71,11 +73,12 @@ class Images:
 
 @dataclass(frozen=True)
 class Batch:
-    """What an objective sees at one step: ``inputs`` (B, C, *spatial) float32, targets (B, ...), rows (B,)."""
+    """What an objective sees at one step: ``inputs`` (B, C, *spatial) float32, targets (B, ...), rows (B,), extra."""
 
     inputs: Tensor
     targets: Tensor
     rows: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Local(Protocol):

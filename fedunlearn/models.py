@@ -183,7 +183,7 @@ def _keep_freed_memory() -> None:
     """Let glibc keep what one step frees for the next one.
 
     By default it may hand activations back to the kernel after every step, whose pages then fault in again: up to a
-    third of a step's time. Freeing one block of nearly 32 MB, the most it learns from, makes it keep twice as much
+    seventh of a step's time. Freeing one block of nearly 32 MB, the most it learns from, makes it keep twice as much
     (mallopt(3), M_MMAP_THRESHOLD). Elsewhere this does nothing.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
