@@ -85,12 +85,12 @@ def _say(console: Console, text: str) -> None:
 
 
 def _grouped(rows: Sequence[Line]) -> list[tuple[str, str]]:
-    """(strategies, reasons), once for all that share them; of PASS and INCONCLUSIVE only the first reason."""
+    """(strategies, reasons), once for all that share them; of a PASS only the first reason, the rest is in the table."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        brief = row.verdict in ("PASS", "INCONCLUSIVE")
-        reasons = row.reasons.partition("; ")[0] if brief else row.reasons
-        if reasons:
+        first, _, others = row.reasons.partition("; ")
+        shown = {"PASS": [first], "INCONCLUSIVE": [first, others]}.get(row.verdict, [row.reasons])
+        for reasons in filter(None, shown):
             found.setdefault(reasons, []).append(row.strategy)
     return [(", ".join(strategies), reasons) for reasons, strategies in found.items()]
 

@@ -143,7 +143,7 @@ def _doubts(facts: Facts) -> tuple[str, ...]:
     low, high = facts.bands["mia_loss_auc"]
     known = f"interval from {facts.original_low:.2f}"
     interval = known if math.isfinite(facts.original_low) else "no interval: a single patient on one side"
-    return (f"{NO_MEMORY} (mia_loss_auc {facts.original_auc:.2f}, {interval}; band {low:.2f}–{high:.2f})",)
+    return (f"{NO_MEMORY} (mia_loss_auc {facts.original_auc:.2f}, {interval}, band {low:.2f}–{high:.2f})",)
 
 
 def _outside(rule: Rule, facts: Facts) -> bool:
