@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedunlearn.cohort import Cohort
-from fedunlearn.core import Case, Layout, RequestId, Select, SiteId, Weights, derive
+from fedunlearn.core import Case, Layout, Procedure, RequestId, Select, SiteId, Weights, derive
 from fedunlearn.drive import Job, Label
 from fedunlearn.history import Recorder, union
 from fedunlearn.ledger import Ledger
@@ -233,7 +233,8 @@ class Campaign:
 
     # ------------------------------------------------------------------------------------------- pieces
 
-    def _train(self, step: Step, rounds: range, weights: Weights, seed: int) -> Any:
+    def _train(self, step: Step, rounds: range, weights: Weights, seed: int) -> Procedure[Weights]:
+        """Train without what the chain forgets up to ``step``."""
         sites, select = self._remaining(step), Select(without=step.without)
         return fedavg(weights, sites, select, self.scenario.training.local, rounds, seed)
 

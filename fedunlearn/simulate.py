@@ -74,7 +74,7 @@ def simulate(
         engine(scenario).run(federation, body)
 
     run.write_table("ledger.parquet", ledger.table())
-    run.write_manifest(_manifest(scenario, cohort, campaign, began))
+    run.write_manifest(_manifest(scenario, cohort, campaign, began))  # scoring reads it; written anew below
     _, verdicts = score(run.path)
     _record_verdicts(run, campaign, verdicts.to_dict("records"))
     run.write_manifest(_manifest(scenario, cohort, campaign, began))

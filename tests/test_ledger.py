@@ -1,0 +1,43 @@
+"""What a round costs, worked out by hand."""
+
+from __future__ import annotations
+
+import torch
+
+from fedunlearn.core import LocalTraining, Reply, Select
+from fedunlearn.drive import Label, Round
+from fedunlearn.engines import Answer
+from fedunlearn.ledger import Ledger
+from fedunlearn.procedures import Fit
+
+LABEL = Label("unlearn", "some", "puf", 7)
+WEIGHTS = {"w": torch.zeros(10), "n": torch.zeros((), dtype=torch.int64)}  # 10 x 4 bytes + 8 bytes
+
+
+def answer(ticket: int, seconds: float, images: int) -> Answer:
+    return Answer(ticket, Reply(WEIGHTS, images, {"loss": torch.zeros(2)}), None, seconds, images)
+
+
+def test_a_round_is_the_sum_over_its_hospitals() -> None:
+    ledger = Ledger()
+    ledger.stores(LABEL, 1234)
+    asks = {site: Fit(WEIGHTS, Select(), LocalTraining(), 1) for site in ("north", "east")}
+    answers = {"north": answer(0, 1.5, 30), "east": answer(1, 0.5, 12)}
+    ledger.round(Round(LABEL, 0, asks, answers, 0.25))
+    ledger.end(LABEL, 1, 0.125)
+    first, last = ledger.table().to_dict("records")
+    assert (first["sites"], first["down_bytes"], first["up_bytes"]) == (2, 2 * 48, 2 * (48 + 8))
+    assert (first["site_seconds"], first["server_seconds"], first["images"]) == (2.0, 0.25, 42)
+    # what the server did after the last replies is a row without hospitals
+    assert (last["round"], last["sites"], last["server_seconds"]) == (1, 0, 0.125)
+    assert first["stored_bytes"] == last["stored_bytes"] == 1234
+
+
+def test_the_table_does_not_depend_on_the_order_in_which_rounds_end() -> None:
+    rounds = [Round(Label("unlearn", "some", name, seed), 0, {}, {}, 0.0) for name in "ab" for seed in (1, 2)]
+    forth, back = Ledger(), Ledger()
+    for one in rounds:
+        forth.round(one)
+    for one in reversed(rounds):
+        back.round(one)
+    assert forth.table().equals(back.table())
