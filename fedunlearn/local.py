@@ -1,4 +1,4 @@
-"""The one local training loop, and the two other things a hospital does with a network: gradients and outputs.
+"""The one local training loop, and the other things a hospital does with a network: gradients and outputs.
 
 A client-side method is an objective, a choice of images and maybe a constraint, handed to `fit`; it is never another
 loop. Everything random comes from the seed a task carries; the global RNG is not touched.
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedunlearn.core import Batch, Images, Local, LocalTraining, Weights
 from fedunlearn.kinds import KINDS, Objective
@@ -91,6 +91,34 @@ def gradient(
     return total
 
 
+def squared_gradients(
+    local: Local, weights: Weights, images: Images, objective: Objective | None = None, batch_size: int = 16
+) -> dict[str, Tensor]:
+    """The mean over ``images`` of each one's squared gradient at ``weights``: the diagonal empirical Fisher.
+
+    One tensor for every parameter; zeros without images. ``batch_size`` gradients are held at once.
+    """
+    network = local.network
+    network.load(weights)
+    loss = objective or KINDS[network.kind].objective
+    module, parameters = network.module.eval(), network.parameters()
+    values = {name: p.detach() for name, p in parameters.items()}
+
+    def of_one(at: Mapping[str, Tensor], image: tuple[Tensor, ...]) -> Tensor:
+        inputs, targets, rows, *extra = (x[None] for x in image)
+        batch = Batch(inputs, targets, rows, dict(zip(images.extra, extra, strict=True)))
+        return loss(_At(module, at), batch)
+
+    of_each = torch.func.vmap(torch.func.grad(of_one), in_dims=(None, 0))
+    total = {name: torch.zeros_like(p, device="cpu") for name, p in parameters.items()}
+    for batch in batches(images, batch_size):
+        image = (batch.inputs, batch.targets, batch.rows, *batch.extra.values())
+        for name, g in of_each(values, image).items():
+            total[name].add_(g.square().sum(0).cpu(), alpha=1 / len(images))
+    local.processed(len(images))
+    return total
+
+
 def outputs(local: Local, weights: Weights, images: Images, batch_size: int = 256) -> Tensor:
     """The network's outputs for ``images`` in their order, (N, …) float32."""
     network = local.network
@@ -128,3 +156,15 @@ def _optimizer(parameters: list[Tensor], training: LocalTraining) -> torch.optim
             return torch.optim.Adam(parameters, lr, weight_decay=decay, fused=True)
         case "adamw":
             return torch.optim.AdamW(parameters, lr, weight_decay=decay, fused=True)
+
+
+class _At(nn.Module):
+    """A module with other parameters in the place of its own."""
+
+    def __init__(self, module: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.module, self.values = module, parameters
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = torch.func.functional_call(self.module, dict(self.values), (inputs,))
+        return outputs

@@ -17,6 +17,7 @@ from fedunlearn.core import (
     Procedure,
     Replies,
     Reply,
+    RunError,
     Select,
     SiteId,
     Task,
@@ -24,7 +25,8 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.kinds import KINDS, Objective
-from fedunlearn.local import Constraint, fit, gradient, outputs
+from fedunlearn.local import Constraint, fit, gradient, outputs, squared_gradients
+from fedunlearn.objectives import Distillation, Signed, marked, taught
 
 
 @dataclass(frozen=True)
@@ -195,3 +197,104 @@ def paced(training: LocalTraining, epochs: int | None = None, lr: float | None =
         epochs=training.epochs if epochs is None else epochs,
         lr=training.lr if lr is None else lr,
     )
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Train ``weights`` towards a small ``keep`` L(retain) - ``lose`` L(forget), L being the kind's own loss.
+
+    Each L is the mean over its own images; both are shuffled together. ``retain`` None uses ``forget``'s images only.
+    """
+
+    weights: Weights
+    forget: Select
+    retain: Select | None
+    training: LocalTraining
+    seed: int
+    lose: float
+    keep: float = 0.0
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        forget = local.images(self.forget)
+        images = marked(forget, None if self.retain is None else local.images(self.retain))
+        n, m = len(forget), len(images) - len(forget)
+        objective = Signed(
+            KINDS[local.network.kind].objective,
+            -self.lose * (n + m) / max(n, 1),
+            self.keep * (n + m) / max(m, 1),
+        )
+        new = fit(local, self.weights, images, self.training, self.seed, objective)
+        return Reply(new, len(images))
+
+
+@dataclass(frozen=True)
+class Distil:
+    """Train ``weights`` on ``select``'s images towards a small ``loss`` L + ``kl`` KL(teacher || student).
+
+    The teacher's outputs are computed once, as in use (`fedunlearn.local.outputs`); see `Distillation`.
+    """
+
+    weights: Weights
+    teacher: Weights
+    select: Select
+    training: LocalTraining
+    seed: int
+    loss: float = 0.0
+    kl: float = 1.0
+    T: float = 1.0
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = local.images(self.select)
+        images = taught(images, outputs(local, self.teacher, images))
+        objective = Distillation(KINDS[local.network.kind].objective, self.loss, self.kl, self.T)
+        return Reply(fit(local, self.weights, images, self.training, self.seed, objective), len(images))
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Reply how often each of ``models`` is wrong on ``select``'s images: the share of targets not given most score."""
+
+    models: tuple[Weights, ...]
+    select: Select
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = local.images(self.select)
+        if not len(images):
+            return Reply(None, 0, {"error": torch.zeros(len(self.models))})
+        targets = images.targets.cpu()
+        wrong = [
+            (outputs(local, weights, images).argmax(1) != targets).float().mean() for weights in self.models
+        ]
+        return Reply(None, len(images), {"error": torch.stack(wrong)})
+
+
+def errors(models: Sequence[Weights], sites: Sequence[SiteId], select: Select) -> Procedure[list[float]]:
+    """How often each model is wrong on ``select``'s images at ``sites`` together, in [0, 1].
+
+    Raises:
+        RunError: there is no such image.
+    """
+    replies = yield {site: Errors(tuple(models), select) for site in sites}
+    counts = [reply.count for reply in replies.values()]
+    if not sum(counts):
+        raise RunError(
+            f"found no {select.split} images at {', '.join(sites)}, expected some to measure errors on: "
+            "give validation a share of the data, or choose a setting that does without"
+        )
+    return [float(x) for x in w.average([reply.arrays for reply in replies.values()], counts)["error"]]
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """Reply the mean squared gradient of ``select``'s images at ``weights``, as arrays by parameter name."""
+
+    weights: Weights
+    select: Select
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = local.images(self.select)
+        return Reply(None, len(images), squared_gradients(local, self.weights, images))

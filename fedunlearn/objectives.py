@@ -1,0 +1,99 @@
+"""What client-side methods minimise beside a kind's own loss, and how their images are put together.
+
+An objective tells the images of a batch apart by what travels beside them in `Batch.extra`: ``forget``, (B,) bool, or
+``teacher``, a frozen model's outputs, computed once. None of them asks what a target is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedunlearn.core import Batch, Images
+from fedunlearn.kinds import Objective
+
+
+@dataclass(frozen=True)
+class Signed:
+    """``forget`` times the loss of the images to forget plus ``retain`` times that of the others.
+
+    The mean over a batch: a part of b of the batch's B images counts b / B times its factor, so that the gradient of
+    a random batch is right on average, whatever it happens to hold. The parts pass through the network one by one.
+    """
+
+    loss: Objective
+    forget: float
+    retain: float
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
+        """See `Objective`."""
+        marked = batch.extra["forget"]
+        parts = [(self.forget, marked), (self.retain, ~marked)]
+        terms = [
+            factor * float(which.float().mean()) * self.loss(module, part(batch, which))
+            for factor, which in parts
+            if bool(which.any())
+        ]
+        return torch.stack(terms).sum()
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """``share`` times the kind's own loss plus ``kl`` T^2 KL(teacher || module), T being the temperature.
+
+    The teacher's outputs are ``extra["teacher"]``, shaped as the module's. A negative ``kl`` leads away from it.
+    """
+
+    loss: Objective
+    share: float = 0.0
+    kl: float = 1.0
+    T: float = 1.0
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
+        """See `Objective`."""
+        student = module(batch.inputs)
+        total = self.kl * divergence(batch.extra["teacher"], student, self.T)
+        return total + self.share * self.loss(_Known(student), batch) if self.share else total
+
+
+class _Known(nn.Module):
+    """A module whose outputs are there already: two losses of one pass."""
+
+    def __init__(self, outputs: Tensor) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.outputs
+
+
+def divergence(teacher: Tensor, student: Tensor, T: float = 1.0) -> Tensor:
+    """T^2 KL(teacher || student) of two models' outputs (B, classes, ...), in the mean over all but the classes."""
+    p, q = torch.log_softmax(teacher / T, 1), torch.log_softmax(student / T, 1)
+    return T * T * F.kl_div(q, p, reduction="none", log_target=True).sum(1).mean()
+
+
+def part(batch: Batch, which: Tensor) -> Batch:
+    """The images of ``batch`` where ``which``, (B,) bool, is true."""
+    extra = {name: values[which] for name, values in batch.extra.items()}
+    return Batch(batch.inputs[which], batch.targets[which], batch.rows[which], extra)
+
+
+def marked(forget: Images, retain: Images | None = None) -> Images:
+    """Both, with ``extra["forget"]``, (N,) bool, telling which are which."""
+    parts = [forget] if retain is None else [forget, retain]
+    images = Images(
+        torch.cat([images.pixels for images in parts]),
+        torch.cat([images.targets for images in parts]),
+        torch.cat([images.rows for images in parts]),
+    )
+    mark = torch.arange(len(images), device=images.rows.device) < len(forget)
+    return replace(images, extra={"forget": mark})
+
+
+def taught(images: Images, teacher: Tensor) -> Images:
+    """``images`` with ``teacher``'s outputs, (N, ...), beside them."""
+    return replace(images, extra={**images.extra, "teacher": teacher.to(images.rows.device)})
