@@ -1,0 +1,92 @@
+"""SCRUB: a student that leaves its teacher on the data to forget and stays with it on the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt
+
+from fedunlearn.core import Case, Granularity, Leaver, Needs, Procedure, Select, Weights, derive
+from fedunlearn.procedures import Distil, errors, mean, paced, recover
+
+
+@dataclass(frozen=True)
+class SCRUB:
+    """Let a student that starts as the original model, its frozen teacher t, disobey on the data to forget.
+
+    An epoch is a round at the holders that ascends (the first `msteps` epochs only), then one that descends
+    at all remaining hospitals::
+
+        max:  KL(t || w; D_f)            min:  gamma L(w; D_r) + alpha KL(t || w; D_r)
+
+    With `rewind` (SCRUB+R) the result is the epoch's model whose error on D_f comes nearest to the last
+    model's error on the holders' validation images: not forgotten more than an unseen image is unknown.
+
+    Reference:
+        Kurmanji et al., "Towards Unbounded Machine Unlearning", NeurIPS 2023, arXiv 2302.09880, SCRUB and
+        SCRUB+R; values as in the authors' code for their large setting.
+
+    Deviations:
+        Federated: a pass over a data set is a round at the hospitals that have it; min-steps go on at all
+        remaining hospitals, since one that leaves retains nothing. Recovery rounds follow (0: none, as
+        in the paper), and the training's learning rate replaces 5e-4, at which a hospital's few steps leave
+        the model where it was. The optimizer starts anew in every pass. At the teacher itself the KL has no
+        slope: without BatchNorm the first max-pass moves by what rounding leaves of it. All validation images
+        of the holders set the rewind's mark; the paper picks some that resemble D_f.
+
+    Attributes:
+        gamma: weight of the loss in min-steps, gamma.
+        alpha: weight of the KL in min-steps, alpha.
+        T: temperature of the KL, T.
+        epochs: epochs in all.
+        msteps: epochs with max-steps.
+        lr: learning rate of both, eta; as in training by default.
+        rewind: choose the epoch afterwards (SCRUB+R); needs validation images at the holders.
+        recovery_rounds: ordinary rounds afterwards, R.
+        local_epochs: passes over the retained images in each of them; as in training by default.
+    """
+
+    name: Literal["scrub"] = "scrub"
+    gamma: Annotated[float, Ge(0)] = 0.99
+    alpha: Annotated[float, Ge(0)] = 0.001
+    T: Annotated[float, Gt(0)] = 4.0
+    epochs: Annotated[int, Ge(1)] = 3
+    msteps: Annotated[int, Ge(0)] = 2
+    lr: Annotated[float, Gt(0)] | None = None
+    rewind: bool = False
+    recovery_rounds: Annotated[int, Ge(0)] = 2
+    local_epochs: Annotated[int, Ge(1)] | None = None
+
+    exact: ClassVar[bool] = False
+    granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
+
+    @property
+    def needs(self) -> Needs:
+        """The images to forget once more."""
+        return Needs(leaver=Leaver.ONLINE)
+
+    def unlearn(self, case: Case) -> Procedure[Weights]:
+        """See `Strategy.unlearn`."""
+        local, models, student = paced(case.training.local, 1, self.lr), list[Weights](), case.original
+        for epoch in range(self.epochs):
+            if epoch < self.msteps:
+                away = Distil(student, case.original, case.forget, local, 0, kl=-1.0, T=self.T)
+                seeds = {site: derive(case.seed, "max", site, epoch) for site in case.holders}
+                student = mean((yield {site: replace(away, seed=seed) for site, seed in seeds.items()}))
+            stay = Distil(student, case.original, case.retain, local, 0, self.gamma, self.alpha, self.T)
+            seeds = {site: derive(case.seed, "min", site, epoch) for site in case.sites}
+            student = mean((yield {site: replace(stay, seed=seed) for site, seed in seeds.items()}))
+            models.append(student)
+        if self.rewind:
+            forget = yield from errors(models, case.holders, case.forget)
+            unseen = yield from errors(models[-1:], case.holders, Select(split="val"))
+            student = models[nearest(forget, unseen[0])]
+        repair = paced(case.training.local, self.local_epochs)
+        return (yield from recover(case, student, self.recovery_rounds, repair))
+
+
+def nearest(errors: Sequence[float], target: float) -> int:
+    """Which of ``errors`` is nearest to ``target``; of equals the last, which has been repaired longest."""
+    return min(range(len(errors)), key=lambda i: (abs(errors[i] - target), -i))
