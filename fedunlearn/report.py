@@ -85,7 +85,7 @@ def _say(console: Console, text: str) -> None:
 
 
 def _grouped(rows: Sequence[Line]) -> list[tuple[str, str]]:
-    """(strategies, reasons), once for all that share them; of a PASS only the first reason, the rest is in the table."""
+    """(strategies, reasons), once for all that share them; of a PASS only the first, the rest is in the table."""
     found: dict[str, list[str]] = {}
     for row in rows:
         first, _, others = row.reasons.partition("; ")

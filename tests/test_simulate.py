@@ -116,7 +116,9 @@ def test_bits_do_not_depend_on_workers_or_on_company(tiny: RunFolder, tmp_path: 
 @pytest.mark.ray
 def test_a_whole_run_on_ray_has_the_same_bits(tiny: RunFolder, tmp_path: Path) -> None:
     on_ray = run(tmp_path, "engine.name=flower", "seeds=[1]")
-    expected = {name: digest for name, digest in weight_files(tiny).items() if name.endswith("-1.safetensors")}
+    expected = {
+        name: digest for name, digest in weight_files(tiny).items() if name.endswith("-1.safetensors")
+    }
     assert weight_files(on_ray) == expected
 
 
