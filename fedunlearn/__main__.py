@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,12 +71,11 @@ def check(
 
         read = scenarios.read(scenario, set or ())
         cohort = gather(read, _root(data_root))
-        console = _console()
         for request in read.requests:
-            console.print(f"{request.id}: {cohort.summary(request)}", highlight=False, markup=False)
+            print(f"{request.id}: {cohort.summary(request)}")
         for label, request_id, reason in scenarios.skipped(read):
-            console.print(f"{label}: will not run for {request_id}: {reason}", highlight=False, markup=False)
-        console.print(f"{scenario}: no problems", highlight=False, markup=False)
+            print(f"{label}: will not run for {request_id}: {reason}")
+        print(f"{scenario}: no problems")
 
 
 @app.command()
@@ -88,6 +88,7 @@ def score(run: RunPath, debug: Debug = False) -> None:
         folder = RunFolder.open(run)
         score_run(folder.path)
         folder.write_manifest(folder.read_manifest())
+        print(f"{run}: scored; `report` shows the tables")
 
 
 @app.command()
@@ -138,8 +139,14 @@ def _errors(debug: bool) -> Iterator[None]:
     except FedunlearnError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        several = "\n" in str(error)  # then every problem has a line of its own, which starts with its place
+        print("error:\n" if several else "error: ", error, sep="", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
+    except Exception as error:  # the rim: a full disk, a defect; a traceback is for those who ask for one
+        if debug:
+            raise
+        print(f"error: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+        raise typer.Exit(1) from None
 
 
 def _console() -> Console:
@@ -159,8 +166,22 @@ def _root(given: Path | None) -> Path:
         return given
     if from_environment := os.environ.get("FEDUNLEARN_DATA"):
         return Path(from_environment)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fedunlearn"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedunlearn"
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    try:
+        app()
+    except SystemExit as end:
+        if (
+            end.code or threading.active_count() > 1
+        ):  # a hospital still at work: torch aborts if Python ends under it
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
 
 
 if __name__ == "__main__":
-    app()
+    main()

@@ -47,9 +47,8 @@ class Label:
     seed: int
 
     def __str__(self) -> str:
-        return " ".join(
-            part for part in (self.phase, self.request, self.strategy, f"seed {self.seed}") if part
-        )
+        strategy = "" if self.strategy == self.phase else self.strategy
+        return " ".join(filter(None, (self.phase, self.request, strategy, f"seed {self.seed}")))
 
 
 @dataclass(frozen=True)

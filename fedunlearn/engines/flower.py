@@ -149,11 +149,17 @@ class _Link:
         self._push()
 
     def collect(self) -> Sequence[Answer]:
-        """See `Link`."""
+        """See `Link`.
+
+        Raises:
+            RunError: every worker is lost, and tasks still wait; or Flower stopped.
+        """
         while True:
             if answers := self._pull() or self._late():
                 self._push()
                 return answers
+            if self._waiting and not self._sent:
+                raise RunError(f"all workers are lost, and {len(self._waiting)} tasks still wait for one")
             self._simulation.check()
             time.sleep(_POLL)
 

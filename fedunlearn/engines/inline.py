@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import queue
 import threading
@@ -34,9 +36,10 @@ class Inline:
 
     def run(self, federation: Path, body: Callable[[Link], T]) -> T:
         """See `Engine`."""
-        torch.set_num_threads(
-            1
-        )  # more threads than cores collapse (docs/performance.md); and the bits depend on it
+        torch.set_num_threads(1)  # more threads than cores collapse, and the bits depend on their number
+        importlib.import_module(
+            "torch._dynamo"
+        )  # as optimizers do, for seconds: not in the first task's time
         link = _Link(Federation.open(federation), self.workers or os.cpu_count() or 1, self.timeout)
         try:
             return body(link)
@@ -55,12 +58,9 @@ class _Link:
         self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._started: dict[int, float] = {}
-        networks = [
-            federation.network() for _ in range(workers)
-        ]  # here, not in the threads: they share one RNG
-        self._threads = [threading.Thread(target=self._work, args=(own,), daemon=True) for own in networks]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        for _ in range(workers):
+            self._hire()
 
     def submit(self, asks: Sequence[Ask]) -> None:
         """See `Link`."""
@@ -78,31 +78,39 @@ class _Link:
 
     def close(self) -> None:
         """Drop what nobody waits for and let the threads end."""
-        while not self._asks.empty():
-            self._asks.get()
+        with contextlib.suppress(queue.Empty):  # not `while not empty(): get()`: a worker may be faster
+            while True:
+                self._asks.get_nowait()
         for _ in self._threads:
             self._asks.put(None)
+        deadline = time.monotonic() + 2.0  # for all together; one that hangs is left behind
         for thread in self._threads:
-            thread.join(
-                timeout=2.0
-            )  # one that hangs is left behind; the others must not outlive the interpreter
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _hire(self) -> None:
+        """One more worker; called by one thread only, since making a network draws from the global RNG."""
+        network = self._federation.network()
+        self._threads.append(threading.Thread(target=self._work, args=(network,), daemon=True))
+        self._threads[-1].start()
 
     def _late(self) -> list[Answer]:
         now = time.monotonic()
         late = [ticket for ticket, since in list(self._started.items()) if now - since > self._timeout]
         error = f"no answer within {self._timeout:g} s"
         # Whoever takes a ticket out of `_started` answers for it: never both this and the late worker.
-        return [
-            Answer(t, None, error, self._timeout, 0) for t in late if self._started.pop(t, None) is not None
-        ]
+        given_up = [ticket for ticket in late if self._started.pop(ticket, None) is not None]
+        for _ in given_up:
+            self._hire()  # or nobody would be left to try again
+        return [Answer(ticket, None, error, self._timeout, 0) for ticket in given_up]
 
     def _work(self, network: Network) -> None:
         torch.set_num_threads(1)
         while (ask := self._asks.get()) is not None:
             self._started[ask.ticket] = time.monotonic()
             answer = perform(self._federation, network, ask)
-            if self._started.pop(ask.ticket, None) is not None:
-                self._answers.put(answer)
+            if self._started.pop(ask.ticket, None) is None:
+                return  # answered for already, and another works in its place
+            self._answers.put(answer)
 
 
 def perform(federation: Federation, network: Network, ask: Ask) -> Answer:
