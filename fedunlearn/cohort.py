@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,13 +91,19 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
     """
     if problems := scenario.data.problems(data_root):
         raise InputError([scenario.placed(problem, "data") for problem in problems])
-    collection = scenario.data.load(data_root)
+    with _placed(scenario, "data"):
+        collection = scenario.data.load(data_root)
     _fits_model(scenario, collection)
-    site = scenario.sites.partition.assign(
-        collection.table, collection.targets, scenario.sites.names, _rng(scenario, "partition")
-    )
-    parts = split(collection.table, collection.targets, site, scenario.sites.split, _rng(scenario, "split"))
+    with _placed(scenario, "sites.partition"):
+        site = scenario.sites.partition.assign(
+            collection.table, collection.targets, scenario.sites.names, _rng(scenario, "partition")
+        )
+    with _placed(scenario, "sites"):
+        parts = split(
+            collection.table, collection.targets, site, scenario.sites.split, _rng(scenario, "split")
+        )
     forgotten = _forgotten(scenario, collection.table, site, parts)
+    _something_left(scenario, parts == "train", forgotten)
     return Cohort(
         sites=scenario.sites.names,
         pixels=collection.pixels,
@@ -110,6 +117,33 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
         digest=digest(collection),
         duplicates=tuple(duplicates(collection)),
     )
+
+
+@contextmanager
+def _placed(scenario: Scenario, key: str) -> Iterator[None]:
+    """Give the problems found within their place in the scenario."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError([scenario.placed(problem, key) for problem in error.problems]) from error
+
+
+def _something_left(scenario: Scenario, train: Array, forgotten: Mapping[RequestId, Array]) -> None:
+    """Refuse a request that finds nothing left to forget, or leaves nothing to train on."""
+    sequential, gone, problems = scenario.timeline == "sequential", np.zeros_like(train), list[Problem]()
+    for number, request in enumerate(scenario.requests):
+        before = gone if sequential else np.zeros_like(train)
+        gone = before | forgotten[request.id]
+        message = ""
+        if not (train & forgotten[request.id] & ~before).any():
+            message = "names no training image that earlier requests left; remove it or name others"
+        elif not (train & ~gone).any():
+            message = "leaves no image to train on; ask for fewer patients"
+        if message:
+            problem = Problem(f"request {request.id!r} {message}")
+            problems.append(scenario.placed(problem, f"requests.{number}"))
+    if problems:
+        raise InputError(problems)
 
 
 def _fits_model(scenario: Scenario, collection: Collection) -> None:

@@ -66,11 +66,6 @@ class RunFolder:
         """Files that live only while the run does."""
         return self.path / "work"
 
-    @property
-    def done(self) -> bool:
-        """Whether the run came to its end."""
-        return (self.path / "DONE").is_file()
-
     def write_weights(self, name: str, weights: Weights) -> None:
         """``weights/<name>.safetensors``."""
         w.save(weights, self.path / "weights" / f"{name}.safetensors")
@@ -134,7 +129,14 @@ class RunFolder:
             if p.name not in ("manifest.json", "DONE")
         }
 
-    def finish(self) -> None:
-        """Remove scratch files and write ``DONE``."""
+    def discard(self) -> None:
+        """Remove the whole folder: nothing came of the run."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def clean(self) -> None:
+        """Remove scratch files: they hold the hospitals' images and every update."""
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def finish(self) -> None:
+        """Write ``DONE``."""
         self.write_text("DONE", "")

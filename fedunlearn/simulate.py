@@ -14,6 +14,7 @@ from rich.console import Console
 from fedunlearn import __version__, audit, scenario as scenarios, weights as w
 from fedunlearn.campaign import Campaign, moments
 from fedunlearn.cohort import Cohort, gather
+from fedunlearn.core import InputError
 from fedunlearn.drive import Watcher, drive
 from fedunlearn.engines import Engine, Link
 from fedunlearn.engines.flower import Flower
@@ -71,7 +72,13 @@ def simulate(
         def body(link: Link) -> None:
             drive(campaign.jobs(), link, watchers, scenario.engine.retries)
 
-        engine(scenario).run(federation, body)
+        try:
+            engine(scenario).run(federation, body)
+        except InputError:  # no such cluster, no such GPU: nothing was run, so nothing is left behind
+            run.discard()
+            raise
+        finally:
+            run.clean()
 
     run.write_table("ledger.parquet", ledger.table())
     run.write_manifest(_manifest(scenario, cohort, campaign, began))  # scoring reads it; written anew below

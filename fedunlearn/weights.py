@@ -99,10 +99,17 @@ def nbytes(a: Mapping[str, Tensor]) -> int:
 
 
 def save(a: Weights, path: Path) -> None:
-    """Write as safetensors; the file appears whole or not at all."""
+    """Write as safetensors; the file appears whole or not at all.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
     temporary = path.with_name(path.name + ".part")
-    safetensors.torch.save_file({name: a[name].contiguous() for name in sorted(a)}, temporary)
-    os.replace(temporary, path)
+    try:
+        safetensors.torch.save_file({name: a[name].contiguous() for name in sorted(a)}, temporary)
+        os.replace(temporary, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RunError(f"cannot write weights to {path}: {error}") from error
 
 
 def load(path: Path) -> dict[str, Tensor]:

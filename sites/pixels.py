@@ -40,7 +40,7 @@ def resized(pixels: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     linear = "bilinear" if len(spatial) == 2 else "trilinear"
     mode = "area" if min(spatial) >= size else linear
     for start in range(0, len(pixels), _CHUNK):
-        part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + _CHUNK])).float()
+        part = torch.from_numpy(pixels[start : start + _CHUNK].astype(np.float32))
         part = F.interpolate(part, size=out.shape[2:], mode=mode)
         if pixels.dtype == np.uint8:
             part = part.round_().clamp_(0, 255)

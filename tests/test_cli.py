@@ -98,6 +98,46 @@ def test_a_missing_data_file_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
+def test_a_request_that_finds_nothing_left_is_refused_at_its_place(tmp_path: Path) -> None:
+    again = "{id: again, site: north, patients: {count: 1}}\ntimeline: sequential"
+    text = TINY.replace("{count: 2, pick: random}", "{fraction: 1.0}")
+    text = text.replace("{id: leave, site: east, whole_site: true}", again).partition("strategies:")[0]
+    result = call("check", write(tmp_path, text))
+    assert result.exit_code == 2
+    assert ":10:5: request 'again' names no training image that earlier requests left" in result.stderr
+
+
+def test_a_data_problem_found_late_still_has_its_place(tmp_path: Path) -> None:
+    text = TINY.replace("partition: {name: iid}", "partition: {name: by_column, column: scaner}")
+    result = call("check", write(tmp_path, text))
+    assert result.exit_code == 2
+    assert ":5:" in result.stderr and "scaner" in result.stderr
+
+
+def test_an_engine_that_cannot_start_leaves_nothing_behind(tmp_path: Path) -> None:
+    words = ("--set", "engine={name: flower, address: '127.0.0.1:1'}", "--quiet")
+    result = call("simulate", write(tmp_path), "--out", tmp_path / "r", *words)
+    assert result.exit_code == 2
+    assert "127.0.0.1:1" in result.stderr
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_defect_is_a_message_and_a_traceback_only_for_those_who_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("fedunlearn.simulate.drive", full)
+    words = ("simulate", write(tmp_path), "--set", "seeds=[1]", "--quiet")
+    result = call(*words, "--out", tmp_path / "r")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no space left" in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "r" / "work").exists()  # no image is left lying around
+    with pytest.raises(OSError, match="no space left"):
+        call(*words, "--out", tmp_path / "q", "--debug")
+
+
 def test_an_output_folder_in_use_is_exit_2_and_left_alone(finished: RunFolder, tmp_path: Path) -> None:
     before = finished.checksums()
     result = call("simulate", write(tmp_path), "--out", finished.path)

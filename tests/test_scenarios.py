@@ -24,3 +24,12 @@ def test_it_survives_being_written_out_in_full(path: Path, tmp_path: Path) -> No
     scenario = scenarios.read(path)
     (tmp_path / "full.yaml").write_text(scenarios.to_yaml(scenario))
     assert scenarios.read(tmp_path / "full.yaml") == scenario
+
+
+def test_the_scenario_shown_in_the_readme_can_be_read(tmp_path: Path) -> None:
+    readme = (FILES[0].parent.parent / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "shown.yaml").write_text(
+        readme.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8"
+    )
+    scenario = scenarios.read(tmp_path / "shown.yaml")
+    assert [plan.label for plan in scenario.strategies] == ["fine_tune", "federaser", "gentle-puf"]
