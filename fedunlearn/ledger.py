@@ -5,7 +5,6 @@ A strategy never reports its own cost. Bytes are those of the arrays in tasks an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -78,13 +77,6 @@ class Ledger:
         return frame.sort_values(
             ["seed", "request", "strategy", "phase", "round"], kind="stable", ignore_index=True
         )
-
-    def totals(self) -> Mapping[str, float]:
-        """Sums over everything, for the manifest."""
-        frame = self.table()
-        return {
-            name: float(frame[name].sum()) for name in ("down_bytes", "up_bytes", "site_seconds", "images")
-        }
 
     def _add(
         self,

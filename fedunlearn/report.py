@@ -24,11 +24,11 @@ COLUMNS = {
 }
 """The measures shown, as they are headed; `scores.parquet` has all of them."""
 
-LEGEND = (
-    "forget, retain, test: accuracy. MIA AUC: how often a forgotten image has a lower loss than an unseen one\n"
-    "(.5: no memory). gap: distance from retraining in points; ToW: closeness to it. site s, MB: the hospitals'\n"
-    "work and traffic."
-)
+LEGEND = """\
+forget, retain, test: accuracy. MIA AUC: how often a forgotten image has a lower
+loss than an unseen one (.5: no memory). gap: distance from retraining in
+points; ToW: closeness to it. site s, MB: the hospitals' work and traffic, of
+the original for all of training, of the others up to the moment shown."""
 
 STYLES = {"PASS": "green", "UNDER": "yellow", "OVER": "magenta", "DAMAGED": "red", "INCONCLUSIVE": "dim"}
 
@@ -68,7 +68,7 @@ def show(run: RunFolder, console: Console) -> None:
     """Print every request's table, with each verdict's reasons below it."""
     manifest = run.read_manifest()
     _say(console, f"\n{manifest['name']}: {manifest['data']['note']}")
-    _say(console, f"Means over {len(manifest['seeds'])} seeds. {LEGEND}")
+    _say(console, f"Means over {len(manifest['seeds'])} seed(s).\n{LEGEND}")
     for request in manifest["moments"]:
         rows = lines(run, request["id"])
         _say(console, f"\n{_title(request)}")
