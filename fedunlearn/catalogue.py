@@ -71,7 +71,8 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return fields or type(value).__name__.lower()  # {} would read as nothing
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return getattr(value, "value", getattr(value, "__name__", str(value)))

@@ -219,6 +219,14 @@ class Every:
 
 
 @dataclass(frozen=True)
+class Last:
+    """The last round before the request, whatever its number: any round may turn out to be that one."""
+
+    def __contains__(self, round: int) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a strategy uses beyond the original weights, declared once.
 
@@ -232,7 +240,7 @@ class Needs:
         class_labels: whether targets must be one class per image.
     """
 
-    updates: Every | None = None
+    updates: Every | Last | None = None
     cumulative: bool = False
     checkpoints: Every | None = None
     proxy_examples: int = 0

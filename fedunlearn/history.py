@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedunlearn import weights as w
-from fedunlearn.core import Every, Needs, SiteId, UndeclaredNeed, Weights
+from fedunlearn.core import Every, Last, Needs, SiteId, UndeclaredNeed, Weights
 from fedunlearn.drive import Label, Round
 
 
@@ -45,6 +45,7 @@ class Recorder:
             sent: Weights = round.asks[site].weights  # type: ignore[attr-defined]  # training asks `Fit`
             got: Weights = answer.reply.weights  # type: ignore[union-attr,assignment]  # and `drive` checked the reply
             self._keep_update(round.number, site, w.subtract(got, sent))
+            self._drop_update(round.number - 1, site)
         if round.number in self.cuts or any(
             n.checkpoints and round.number in n.checkpoints for n in self.needs
         ):
@@ -75,6 +76,13 @@ class Recorder:
         if any(n.cumulative for n in self.needs):
             known = self._cumulative.get(site)
             self._cumulative[site] = update if known is None else w.add(known, update)
+
+    def _drop_update(self, number: int, site: SiteId) -> None:
+        """Remove what was kept only because its round was the last."""
+        if number + 1 not in self.cuts and not any(
+            isinstance(n.updates, Every) and number in n.updates for n in self.needs
+        ):
+            _update(self.folder, number, site).unlink(missing_ok=True)
 
     def _snapshot(self, rounds: int) -> None:
         """Sums of updates at every cut, and always the newest."""
@@ -113,16 +121,27 @@ class View:
         self._check(f"the checkpoint of round {round}", self.needs.checkpoints, round)
         return w.load(_checkpoint(self.folder, round))
 
-    def _check(self, what: str, declared: Every | None, round: int) -> None:
-        if declared is None or round not in declared or not 0 <= round < self.rounds:
-            known = (
-                "nothing of the kind" if declared is None else f"every {declared.k} rounds of {self.rounds}"
-            )
+    def _check(self, what: str, declared: Every | Last | None, round: int) -> None:
+        first = self.rounds - 1 if isinstance(declared, Last) else 0
+        if declared is None or round not in declared or not first <= round < self.rounds:
+            match declared:
+                case None:
+                    known = "nothing of the kind"
+                case Last():
+                    known = f"the last of {self.rounds} rounds"
+                case Every(k):
+                    known = f"every {k} rounds of {self.rounds}"
             raise UndeclaredNeed(f"the strategy used {what} but declares {known}")
 
 
-def _count(every: Every | None, rounds: int) -> int:
-    return 0 if every is None else math.ceil(rounds / every.k)
+def _count(kept: Every | Last | None, rounds: int) -> int:
+    match kept:
+        case None:
+            return 0
+        case Last():
+            return min(rounds, 1)
+        case Every(k):
+            return math.ceil(rounds / k)
 
 
 def _update(folder: Path, number: int, site: SiteId) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -298,3 +298,76 @@ class Fisher:
         """See `Task`."""
         images = local.images(self.select)
         return Reply(None, len(images), squared_gradients(local, self.weights, images))
+
+
+def redrawn(weights: Weights, names: Iterable[str], seed: int) -> dict[str, Tensor]:
+    """``weights`` with the entries of each tensor of ``names`` in random order.
+
+    For the weights that training started from, this is another draw from the same initialisation.
+    """
+    generator, new = torch.Generator().manual_seed(seed), dict(weights)
+    for name in names:
+        x = weights[name]
+        new[name] = x.flatten()[torch.randperm(x.numel(), generator=generator)].reshape(x.shape)
+    return new
+
+
+@dataclass(frozen=True)
+class Ball:
+    """A constraint: no farther than ``radius`` from ``center``, over all parameters together."""
+
+    center: Weights
+    radius: float
+
+    def __call__(self, parameters: Mapping[str, Tensor]) -> None:
+        """See `Constraint`."""
+        away = distance(parameters, self.center)
+        if away > self.radius:
+            for name, p in parameters.items():
+                center = self.center[name].to(p.device)
+                p.copy_(center + (p - center) * (self.radius / away))
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Climb the loss of ``select``'s images inside ``ball`` until farther than ``farthest`` from ``own``."""
+
+    weights: Weights
+    select: Select
+    training: LocalTraining
+    seed: int
+    ball: Ball
+    own: Weights
+    farthest: float
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = marked(local.images(self.select))
+        objective = Signed(KINDS[local.network.kind].objective, -1.0, 0.0)
+        once, weights = paced(self.training, 1), self.weights
+        for epoch in range(self.training.epochs):
+            seed = derive(self.seed, "epoch", epoch)
+            weights = fit(local, weights, images, once, seed, objective, self.ball)
+            if (
+                distance({name: weights[name] for name in local.network.parameters()}, self.own)
+                > self.farthest
+            ):
+                break
+        return Reply(weights, len(images))
+
+
+def distance(parameters: Mapping[str, Tensor], other: Weights) -> float:
+    """The L2 distance of ``parameters`` from those of the same names in ``other``."""
+    return w.norm({name: p.detach() - other[name].to(p.device) for name, p in parameters.items()})
+
+
+def calibrated(stored: Weights, fresh: Weights, names: Iterable[str]) -> dict[str, Tensor]:
+    """As ``fresh``, but each tensor of ``names`` as long as ``stored``'s: FedEraser's |stored| fresh / |fresh|.
+
+    A tensor that ``fresh`` did not move has no direction and stays zero.
+    """
+    steps = dict(fresh)
+    for name in names:
+        length = w.norm(fresh, (name,))
+        steps[name] = fresh[name] * (w.norm(stored, (name,)) / length if length > 0 else 0.0)
+    return steps
