@@ -43,16 +43,23 @@ from fedunlearn.core import (
 from fedunlearn.drive import Round
 from fedunlearn.engines import Ask
 from strategies.bad_teacher import BadTeacher
+from strategies.conda import ConDa
+from strategies.crab import Crab
 from strategies.federaser import FedEraser
+from strategies.fedmemprune import FedMemPrune
+from strategies.fedosd import FedOSD
 from strategies.fedquit import FedQUIT
+from strategies.fedrecovery import FedRecovery
 from strategies.fine_tune import FineTune
 from strategies.gradient_ascent import GradientAscent
 from strategies.l1_sparse import L1Sparse
 from strategies.negation import Negation
 from strategies.neggrad_plus import NegGradPlus
+from strategies.pga import PGA
 from strategies.puf import PUF
 from strategies.random_label import RandomLabel
 from strategies.retrain import Retrain
+from strategies.rollback import Rollback
 from strategies.salun import SalUn
 from strategies.scrub import SCRUB
 from strategies.ssd import SSD
@@ -66,6 +73,15 @@ class Excused:
     strategy: Strategy
     reasons: Mapping[str, str] = field(default_factory=dict)
 
+
+ON_THE_SERVER = dict.fromkeys(
+    (
+        "test_tasks_cross_the_wire",
+        "test_a_silent_hospital_is_an_error",
+        "test_closing_it_midway_leaves_nothing_behind",
+    ),
+    "it is done on the server in one go and asks no hospital",
+)
 
 STRATEGIES: list[Strategy | Excused] = [
     Retrain(),
@@ -86,6 +102,16 @@ STRATEGIES: list[Strategy | Excused] = [
     L1Sparse(),
     FedQUIT(),
     FedQUIT(v="entropy"),
+    Rollback(),
+    Rollback(every=1),
+    PGA(),
+    FedOSD(rounds=5, lr=0.5),
+    Excused(FedRecovery(), ON_THE_SERVER),
+    FedRecovery(recovery_rounds=1),
+    Excused(ConDa(cutoff=0.25), ON_THE_SERVER),
+    ConDa(recovery_rounds=1),
+    Crab(r=1.0),
+    FedMemPrune(),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]

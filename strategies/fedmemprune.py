@@ -1,0 +1,97 @@
+"""FedMemPrune: reset the weights that the retained data do not use, since they hold what was learnt by heart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt, Le
+from torch import Tensor
+
+from fedunlearn import weights as w
+from fedunlearn.core import Case, Granularity, Needs, Procedure, Weights, derive
+from fedunlearn.procedures import fedavg, paced, redrawn
+
+
+@dataclass(frozen=True)
+class FedMemPrune:
+    """Fine-tune on the retained data, and give those weights that hardly move a new start.
+
+    The weights that one round on the retained data moves least are redundant for them: they memorise what only the
+    images to forget needed. With Delta the average update of the first round over the remaining hospitals::
+
+        M = the drop_ratio of all weights with the smallest |Delta|
+        after each of the first pruning rounds:  w_i <- an untrained value, for a random round_drop_ratio of M
+
+    while the retained data go on repairing the model. Neither history nor the data to forget is used.
+
+    Reference:
+        Wei et al., "Rethinking Federated Unlearning via the Lens of Memorization", KDD 2026, arXiv 2605.24545,
+        memorization pruning; values as in the authors' code.
+
+    Deviations:
+        An untrained value is one of the same tensor's initial values, in random order, instead of a fresh
+        draw from a Kaiming distribution, so that any architecture keeps its own initialisation. The
+        average weighs by images. BatchNorm statistics are no weights: they are not reset, and fine-tuning
+        replaces them.
+
+    Attributes:
+        rounds: rounds of fine-tuning altogether, R.
+        pruning_rounds: the first so many of them end with a reset.
+        drop_ratio: share of all weights that count as redundant.
+        round_drop_ratio: share of these that a reset picks at random.
+        local_epochs: passes over the retained images in each round; as in training by default.
+        lr: learning rate of the fine-tuning; as in training by default.
+    """
+
+    name: Literal["fedmemprune"] = "fedmemprune"
+    rounds: Annotated[int, Ge(1)] = 3
+    pruning_rounds: Annotated[int, Ge(0)] = 1
+    drop_ratio: Annotated[float, Ge(0), Le(1)] = 0.2
+    round_drop_ratio: Annotated[float, Ge(0), Le(1)] = 0.75
+    local_epochs: Annotated[int, Ge(1)] | None = None
+    lr: Annotated[float, Gt(0)] | None = None
+
+    exact: ClassVar[bool] = False
+    granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing but the hospitals that remain."""
+        return Needs()
+
+    def unlearn(self, case: Case) -> Procedure[Weights]:
+        """See `Strategy.unlearn`."""
+        local, names = paced(case.training.local, self.local_epochs, self.lr), case.layout.parameters
+        weights, redundant = case.original, dict[str, Tensor]()
+        for number in range(self.rounds):
+            once = range(number, number + 1)
+            weights = yield from fedavg(weights, case.sites, case.retain, local, once, case.seed, "recover")
+            if number == 0:
+                moved = w.subtract(weights, case.original)
+                sizes = {name: moved[name].abs() for name in names}
+                redundant = least(sizes, int(self.drop_ratio * sum(x.numel() for x in sizes.values())))
+            if number < self.pruning_rounds:
+                untrained = redrawn(case.initial, names, derive(case.seed, "untrained", number))
+                weights = self.reset(weights, untrained, redundant, derive(case.seed, "reset", number))
+        return weights
+
+    def reset(self, weights: Weights, untrained: Weights, redundant: Weights, seed: int) -> Weights:
+        """``weights`` with a random share of those marked in ``redundant`` as in ``untrained``."""
+        generator, new = torch.Generator().manual_seed(seed), dict(weights)
+        picks = {name: torch.rand(mark.shape, generator=generator) for name, mark in redundant.items()}
+        # Those that were not marked come last and are never picked: two is more than any draw.
+        order = {name: torch.where(mark, picks[name], 2.0) for name, mark in redundant.items()}
+        marked = sum(int(mark.sum()) for mark in redundant.values())
+        picked = least(order, int(self.round_drop_ratio * marked))
+        return new | {name: torch.where(pick, untrained[name], new[name]) for name, pick in picked.items()}
+
+
+def least(sizes: Weights, count: int) -> dict[str, Tensor]:
+    """Where the ``count`` smallest of all entries together are; of equals, the earlier."""
+    flat = torch.cat([x.flatten() for x in sizes.values()])
+    mark = torch.zeros_like(flat, dtype=torch.bool)
+    mark[flat.argsort(stable=True)[:count]] = True
+    parts = torch.split(mark, [x.numel() for x in sizes.values()])
+    return {name: part.view_as(x) for (name, x), part in zip(sizes.items(), parts, strict=True)}
