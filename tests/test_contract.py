@@ -108,7 +108,7 @@ STRATEGIES: list[Strategy | Excused] = [
     FedOSD(rounds=5, lr=0.5),
     Excused(FedRecovery(), ON_THE_SERVER),
     FedRecovery(recovery_rounds=1),
-    Excused(ConDa(cutoff=0.25), ON_THE_SERVER),
+    Excused(ConDa(), ON_THE_SERVER),
     ConDa(recovery_rounds=1),
     Crab(r=1.0),
     FedMemPrune(),

@@ -114,6 +114,7 @@ def test_bits_do_not_depend_on_workers_or_on_company(tiny: RunFolder, tmp_path: 
 
 
 @pytest.mark.ray
+@pytest.mark.slow  # test_flower compares the engines in every run
 def test_a_whole_run_on_ray_has_the_same_bits(tiny: RunFolder, tmp_path: Path) -> None:
     on_ray = run(tmp_path, "engine.name=flower", "seeds=[1]")
     expected = {

@@ -115,7 +115,7 @@ def test_delta_of_untrained_models_with_constant_tensors() -> None:
     initial = {name: torch.ones_like(x) for name, x in case.initial.items()}
     reference = {name: torch.full_like(x, 3.0) for name, x in case.initial.items()}
     entries = sum(x.numel() for x in initial.values())
-    delta = PGA().delta(replace(case, initial=initial), reference)
+    delta = PGA(radius=1 / 3).delta(replace(case, initial=initial), reference)
     assert delta == pytest.approx((4 * entries / 3) ** 0.5)
 
 
@@ -258,9 +258,9 @@ def test_conda_dampens_what_the_leaver_made_and_not_what_the_others_made() -> No
     case = toy.case("site")
     layout = replace(case.layout, parameters=("a",), buffers=())
     case = replace(case, original={"a": torch.full((4,), 10.0)}, layout=layout, history=Told())
-    result = toy.by_hand(ConDa().unlearn(case), lambda asks: {})
+    result = toy.by_hand(ConDa(cutoff=0.5).unlearn(case), lambda asks: {})
     assert close(result, {"a": torch.tensor([1.0, 10.0, 2.0, 10.0])})
-    bounded = toy.by_hand(ConDa(dampening=3.0, upper=0.9).unlearn(case), lambda asks: {})
+    bounded = toy.by_hand(ConDa(cutoff=0.5, dampening=3.0, upper=0.9).unlearn(case), lambda asks: {})
     assert close(bounded, {"a": torch.tensor([6.0, 10.0, 9.0, 10.0])})  # 3 * 0.4 is more than 0.9
 
 
