@@ -24,13 +24,14 @@ class ConDa:
 
     Reference:
         Chundawat et al., "ConDa: Fast Federated Unlearning with Contribution Dampening", arXiv 2410.04144, the
-        ratio of contributions and the dampening; values as in the authors' code.
+        ratio of contributions and the dampening; other values as in the authors' code.
 
     Deviations:
-        The code calls its function with the leaver and the others exchanged, which dampens what the *others*
-        made; here the ratio is the paper's. It sums the absolute changes since the first model over rounds;
-        the sum of updates needs one model per hospital on the server. BatchNorm statistics are no contributions
-        and stay as they are. Recovery rounds are an addition; the paper has none.
+        The code calls its function with the leaver and the others exchanged, which dampens what the
+        *others* made; here the ratio is the paper's. It sums the absolute changes since the first model
+        over rounds; the sum of updates needs one model per hospital on the server. BatchNorm statistics are
+        no contributions and stay as they are. The code's cutoff is 0.5, which among few hospitals wrecks
+        the model. Recovery rounds are an addition; the paper has none.
 
     Attributes:
         cutoff: weights with a smaller ratio of contributions are dampened.
@@ -40,7 +41,7 @@ class ConDa:
     """
 
     name: Literal["conda"] = "conda"
-    cutoff: Annotated[float, Ge(0)] = 0.5
+    cutoff: Annotated[float, Ge(0)] = 0.25
     dampening: Annotated[float, Gt(0)] = 0.5
     upper: Annotated[float, Ge(0), Le(1)] = 0.5
     recovery_rounds: Annotated[int, Ge(0)] = 0

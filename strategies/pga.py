@@ -28,13 +28,15 @@ class PGA:
 
     Reference:
         Halimi et al., "Federated Unlearning: How to Efficiently Erase a Client in FL?", ICML 2022 workshop,
-        arXiv 2207.05521, Algorithm 1; values as in the authors' notebook.
+        arXiv 2207.05521, Algorithm 1; other values as in the authors' notebook.
 
     Deviations:
-        The notebook stops at |w - w_u|^2 > 2.2, which suits one small network; here the distance is counted in
-        distances of the reference from w_u, and looked at after each epoch, when momentum starts anew. Another
-        untrained model is the initial one with the entries of each tensor in random order. All lengths are
-        of parameters: BatchNorm statistics stay the original's until recovery replaces them.
+        The notebook stops at |w - w_u|^2 > 2.2, which suits one small network, and so can afford a ball of
+        1/3; here the distance is counted in distances of the reference from w_u, and looked at after each
+        epoch, when momentum starts anew. An epoch may be many steps, so the ball is what binds: at 1/3
+        ascent wrecks the model, hence 0.01. Another untrained model is the initial one with the entries of
+        each tensor in random order. All lengths are of parameters: BatchNorm statistics stay the original's
+        until recovery replaces them.
 
     Attributes:
         radius: share of the mean squared distance to an untrained model, which makes delta^2.
@@ -48,7 +50,7 @@ class PGA:
     """
 
     name: Literal["pga"] = "pga"
-    radius: Annotated[float, Gt(0)] = 1 / 3
+    radius: Annotated[float, Gt(0)] = 0.01
     stop: Annotated[float, Gt(0)] = 2.0
     epochs: Annotated[int, Ge(1)] = 5
     lr: Annotated[float, Gt(0)] = 0.01
