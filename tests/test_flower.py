@@ -270,7 +270,7 @@ def test_a_hospital_that_raises_is_named_in_one_line(seen: Seen) -> None:
     assert "hospital 'north' failed in original seed 1, round 1: ValueError: " in seen.wrong_names
     assert "weights do not fit the network" in seen.wrong_names
     assert (
-        "hospital 'nowhere' failed in original original seed 1, round 1: ValueError: found no hospital"
+        "hospital 'nowhere' failed in original seed 1, round 1: ValueError: found no hospital"
         in seen.unknown_site
     )
 
