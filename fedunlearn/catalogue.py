@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from fedunlearn.core import Leaver, Needs, Strategy
+from fedunlearn.core import Guarantee, Leaver, Needs, Strategy
 from fedunlearn.models import MODELS
 from fedunlearn.scoring import MEASURES
 from sites import PARTITIONS, SOURCES
@@ -47,9 +47,11 @@ def _strategy(name: str, cls: type[Strategy]) -> Entry:
     return {
         **_class(name, cls),
         "granularity": sorted(g.value for g in cls.granularity),
-        "exact": cls.exact,
+        "guarantee": cls.guarantee.value,
+        "exact": cls.guarantee is Guarantee.EXACT,
         "needs": {f.name: _plain(getattr(needs, f.name)) for f in dataclasses.fields(needs)},
         "uses_forget_data": needs.leaver is Leaver.ONLINE,
+        "secure_aggregation": needs.secure_aggregation,
     }
 
 

@@ -208,6 +208,34 @@ class Granularity(enum.Enum):
     SITE = "site"
 
 
+class Guarantee(enum.Enum):
+    """What a strategy promises about its result.
+
+    EXACT: the weights of training without the data, bit for bit. CERTIFIED: within a stated (epsilon, delta) of them,
+    under a stated assumption. EMPIRICAL: nothing but what scores show. SUPPRESSION: the weights still hold the data,
+    and what is added to them hides it.
+    """
+
+    EXACT = "exact"
+    CERTIFIED = "certified"
+    EMPIRICAL = "empirical"
+    SUPPRESSION = "suppression"
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where ``tune`` looks for a hyper-parameter's value, written beside its range in its annotation.
+
+    Attributes:
+        low, high: the ends, both included; None for a choice, all of whose values are tried.
+        log: look evenly over orders of magnitude.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+
+
 @dataclass(frozen=True)
 class Every:
     """Every k-th round: 0, k, 2k, … (rounds count from 0)."""
@@ -238,6 +266,7 @@ class Needs:
         leaver: ONLINE if the images to forget are used once more.
         stayers: whether the hospitals that remain do any work.
         class_labels: whether targets must be one class per image.
+        each_reply: whether the server must see each hospital's reply; else the sum over those asked is enough.
     """
 
     updates: Every | Last | None = None
@@ -247,6 +276,15 @@ class Needs:
     leaver: Leaver = Leaver.GONE
     stayers: bool = True
     class_labels: bool = False
+    each_reply: bool = False
+
+    @property
+    def secure_aggregation(self) -> bool:
+        """Whether it works where the server only ever sees sums over the hospitals asked, in training too.
+
+        Of a single hospital that is asked alone, the sum is its own reply.
+        """
+        return not (self.each_reply or self.updates is not None or self.cumulative)
 
 
 class History(Protocol):
@@ -308,7 +346,7 @@ class Case:
 class Strategy(Protocol):
     """An unlearning method: a frozen dataclass whose fields are its hyper-parameters and its YAML."""
 
-    exact: ClassVar[bool]
+    guarantee: ClassVar[Guarantee]
     granularity: ClassVar[frozenset[Granularity]]
 
     @property

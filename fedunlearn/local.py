@@ -7,6 +7,7 @@ loop. Everything random comes from the seed a task carries; the global RNG is no
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -139,6 +140,15 @@ def batches(images: Images, batch_size: int, order: Tensor | None = None) -> Ite
             for values in (images.pixels, images.targets, images.rows, *images.extra.values())
         )
         yield Batch(scaled(pixels), targets, rows, dict(zip(images.extra, extra, strict=True)))
+
+
+def paced(training: LocalTraining, epochs: int | None = None, lr: float | None = None) -> LocalTraining:
+    """``training`` with other epochs and another learning rate, where these are not None."""
+    return replace(
+        training,
+        epochs=training.epochs if epochs is None else epochs,
+        lr=training.lr if lr is None else lr,
+    )
 
 
 def scaled(pixels: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le
 from fedunlearn.core import (
     Case,
     Granularity,
+    Guarantee,
     Images,
     Leaver,
     Local,
@@ -18,15 +19,16 @@ from fedunlearn.core import (
     Needs,
     Procedure,
     Reply,
+    Search,
     Select,
     SiteId,
     Weights,
     derive,
 )
 from fedunlearn.kinds import KINDS
-from fedunlearn.local import fit, outputs
+from fedunlearn.local import fit, outputs, paced
 from fedunlearn.objectives import Distillation, marked, taught
-from fedunlearn.procedures import at_holders, paced, recover
+from fedunlearn.procedures import at_holders, recover
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,13 @@ class BadTeacher:
     """
 
     name: Literal["bad_teacher"] = "bad_teacher"
-    retained: Annotated[float, Ge(0), Le(1)] = 0.3
-    epochs: Annotated[int, Ge(1)] = 1
-    lr: Annotated[float, Gt(0)] | None = None
-    recovery_rounds: Annotated[int, Ge(0)] = 2
-    local_epochs: Annotated[int, Ge(1)] | None = None
+    retained: Annotated[float, Ge(0), Le(1), Search(0.1, 1)] = 0.3
+    epochs: Annotated[int, Ge(1), Search(1, 6)] = 1
+    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
+    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Ge, Gt, Le
 
-from fedunlearn.core import Case, Granularity, Needs, Procedure, Weights
+from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights
 from fedunlearn.procedures import recover
 
 
@@ -41,12 +41,12 @@ class ConDa:
     """
 
     name: Literal["conda"] = "conda"
-    cutoff: Annotated[float, Ge(0)] = 0.25
-    dampening: Annotated[float, Gt(0)] = 0.5
-    upper: Annotated[float, Ge(0), Le(1)] = 0.5
-    recovery_rounds: Annotated[int, Ge(0)] = 0
+    cutoff: Annotated[float, Ge(0), Search(0.02, 0.5, log=True)] = 0.25
+    dampening: Annotated[float, Gt(0), Search(0.25, 1)] = 0.5
+    upper: Annotated[float, Ge(0), Le(1), Search(0.25, 1)] = 0.5
+    recovery_rounds: Annotated[int, Ge(0), Search(0, 4)] = 0
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset({Granularity.SITE})
 
     @property

@@ -11,8 +11,21 @@ import torch
 from annotated_types import Ge, Gt, Le
 
 from fedunlearn import weights as w
-from fedunlearn.core import Case, Every, Granularity, Needs, Procedure, SiteId, Weights, derive
-from fedunlearn.procedures import Fit, calibrated, paced
+from fedunlearn.core import (
+    Case,
+    Every,
+    Granularity,
+    Guarantee,
+    Needs,
+    Procedure,
+    Search,
+    SiteId,
+    Weights,
+    derive,
+)
+from fedunlearn.local import paced
+from fedunlearn.procedures import calibrated
+from fedunlearn.tasks import Fit
 
 
 @dataclass(frozen=True)
@@ -47,23 +60,24 @@ class Crab:
 
     name: Literal["crab"] = "crab"
     window: Annotated[int, Ge(1)] = 5
-    P: Annotated[float, Gt(0), Le(1)] = 0.6
-    X: Annotated[float, Gt(0), Le(1)] = 0.7
-    r: Annotated[float, Gt(0), Le(1)] = 0.5
+    P: Annotated[float, Gt(0), Le(1), Search(0.4, 1)] = 0.6
+    X: Annotated[float, Gt(0), Le(1), Search(0.5, 1)] = 0.7
+    r: Annotated[float, Gt(0), Le(1), Search(0.2, 1)] = 0.5
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset({Granularity.SITE})
 
     @property
     def needs(self) -> Needs:
         """All stored updates, and the models they started from."""
-        return Needs(updates=Every(1), checkpoints=Every(1))
+        return Needs(updates=Every(1), checkpoints=Every(1), each_reply=True)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         stored = case.history.update
         first = [stored(0, site) for site in case.sites]
         weights = w.add(case.initial, w.average(first, [case.kept[site] for site in case.sites]))
+        tensors = [(name,) for name in case.layout.parameters]
         local = paced(case.training.local, math.ceil(self.r * case.training.local.epochs))
         for t in self.rounds(case):
             replies = yield {
@@ -71,7 +85,7 @@ class Crab:
                 for site in self.sites(case, t)
             }
             steps = [
-                calibrated(stored(t, site), w.subtract(reply.weights, weights), case.layout.parameters)
+                calibrated(stored(t, site), w.subtract(reply.weights, weights), tensors)
                 for site, reply in replies.items()
                 if reply.weights is not None
             ]

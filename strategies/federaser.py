@@ -9,8 +9,10 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le
 
 from fedunlearn import weights as w
-from fedunlearn.core import Case, Every, Granularity, Layout, Needs, Procedure, Weights, derive
-from fedunlearn.procedures import Fit, paced
+from fedunlearn.core import Case, Every, Granularity, Guarantee, Needs, Procedure, Search, Weights, derive
+from fedunlearn.local import paced
+from fedunlearn.procedures import calibrated
+from fedunlearn.tasks import Fit
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,16 @@ class FedEraser:
 
     name: Literal["federaser"] = "federaser"
     every: Annotated[int, Ge(1)] = 2
-    r: Annotated[float, Gt(0), Le(1)] = 0.5
-    norm: Literal["layer", "model"] = "layer"
+    r: Annotated[float, Gt(0), Le(1), Search(0.2, 1)] = 0.5
+    norm: Annotated[Literal["layer", "model"], Search()] = "layer"
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset({Granularity.SITE})
 
     @property
     def needs(self) -> Needs:
         """The stored updates."""
-        return Needs(updates=Every(self.every))
+        return Needs(updates=Every(self.every), each_reply=True)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -60,6 +62,8 @@ class FedEraser:
             case.initial,
             w.average([stored(0, site) for site in case.sites], [case.kept[site] for site in case.sites]),
         )
+        names = case.layout.parameters
+        groups = [names] if self.norm == "model" else [(name,) for name in names]
         local = paced(case.training.local, math.ceil(self.r * case.training.local.epochs))
         for t in range(self.every, case.rounds, self.every):
             replies = yield {
@@ -67,19 +71,9 @@ class FedEraser:
                 for site in case.sites
             }
             steps = [
-                self.calibrated(stored(t, site), w.subtract(reply.weights, weights), case.layout)
+                calibrated(stored(t, site), w.subtract(reply.weights, weights), groups)
                 for site, reply in replies.items()
                 if reply.weights is not None
             ]
             weights = w.add(weights, w.average(steps, [reply.count for reply in replies.values()]))
         return weights
-
-    def calibrated(self, stored: Weights, fresh: Weights, layout: Layout) -> Weights:
-        """U_k: as long as ``stored``, in the direction of ``fresh``; buffers as in ``fresh``."""
-        names = layout.parameters
-        steps = dict(fresh)
-        for group in [names] if self.norm == "model" else [(name,) for name in names]:
-            length = w.norm(fresh, group)
-            scale = w.norm(stored, group) / length if length > 0 else 0.0
-            steps |= {name: fresh[name] * scale for name in group}
-        return steps

@@ -10,8 +10,9 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from fedunlearn import weights as w
-from fedunlearn.core import Case, Granularity, Needs, Procedure, Weights, derive
-from fedunlearn.procedures import fedavg, paced, redrawn
+from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights, derive
+from fedunlearn.local import paced
+from fedunlearn.procedures import fedavg, redrawn
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class FedMemPrune:
     """
 
     name: Literal["fedmemprune"] = "fedmemprune"
-    rounds: Annotated[int, Ge(1)] = 3
+    rounds: Annotated[int, Ge(1), Search(2, 5)] = 3
     pruning_rounds: Annotated[int, Ge(0)] = 1
-    drop_ratio: Annotated[float, Ge(0), Le(1)] = 0.2
-    round_drop_ratio: Annotated[float, Ge(0), Le(1)] = 0.75
-    local_epochs: Annotated[int, Ge(1)] | None = None
-    lr: Annotated[float, Gt(0)] | None = None
+    drop_ratio: Annotated[float, Ge(0), Le(1), Search(0.05, 0.6)] = 0.2
+    round_drop_ratio: Annotated[float, Ge(0), Le(1), Search(0.25, 1)] = 0.75
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

@@ -11,8 +11,20 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from fedunlearn import weights as w
-from fedunlearn.core import Batch, Case, Granularity, Leaver, Needs, Procedure, Weights, derive
-from fedunlearn.procedures import Fit, Gradient, paced
+from fedunlearn.core import (
+    Batch,
+    Case,
+    Granularity,
+    Guarantee,
+    Leaver,
+    Needs,
+    Procedure,
+    Search,
+    Weights,
+    derive,
+)
+from fedunlearn.local import paced
+from fedunlearn.tasks import Fit, Gradient
 
 
 @dataclass(frozen=True)
@@ -45,18 +57,18 @@ class FedOSD:
     """
 
     name: Literal["fedosd"] = "fedosd"
-    rounds: Annotated[int, Ge(1)] = 20
-    lr: Annotated[float, Gt(0)] = 0.1
-    recovery_rounds: Annotated[int, Ge(0)] = 2
-    local_epochs: Annotated[int, Ge(1)] | None = None
+    rounds: Annotated[int, Ge(1), Search(5, 40, log=True)] = 20
+    lr: Annotated[float, Gt(0), Search(0.01, 0.5, log=True)] = 0.1
+    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property
     def needs(self) -> Needs:
-        """The images to forget in every round of unlearning."""
-        return Needs(leaver=Leaver.ONLINE)
+        """The images to forget in every round of unlearning, and everyone's own gradient."""
+        return Needs(leaver=Leaver.ONLINE, each_reply=True)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""

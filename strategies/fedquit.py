@@ -12,21 +12,23 @@ from torch import Tensor
 from fedunlearn.core import (
     Case,
     Granularity,
+    Guarantee,
     Leaver,
     Local,
     LocalTraining,
     Needs,
     Procedure,
     Reply,
+    Search,
     Select,
     SiteId,
     Weights,
     derive,
 )
 from fedunlearn.kinds import KINDS
-from fedunlearn.local import fit, outputs
+from fedunlearn.local import fit, outputs, paced
 from fedunlearn.objectives import Distillation, taught
-from fedunlearn.procedures import at_holders, paced, recover
+from fedunlearn.procedures import at_holders, recover
 
 Value = Literal["min", "entropy"]
 
@@ -61,13 +63,13 @@ class FedQUIT:
     """
 
     name: Literal["fedquit"] = "fedquit"
-    v: Value = "min"
-    epochs: Annotated[int, Ge(1)] = 1
-    lr: Annotated[float, Gt(0)] | None = None
-    recovery_rounds: Annotated[int, Ge(0)] = 2
-    local_epochs: Annotated[int, Ge(1)] | None = None
+    v: Annotated[Value, Search()] = "min"
+    epochs: Annotated[int, Ge(1), Search(1, 6)] = 1
+    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
+    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

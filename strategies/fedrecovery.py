@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from fedunlearn import weights as w
-from fedunlearn.core import Case, Every, Granularity, Needs, Procedure, Weights, derive
+from fedunlearn.core import Case, Every, Granularity, Guarantee, Needs, Procedure, Search, Weights, derive
 from fedunlearn.procedures import recover
 
 
@@ -42,10 +42,10 @@ class FedRecovery:
     """
 
     name: Literal["fedrecovery"] = "fedrecovery"
-    sigma: Annotated[float, Ge(0)] = 1e-3
-    recovery_rounds: Annotated[int, Ge(0)] = 0
+    sigma: Annotated[float, Ge(0), Search(1e-4, 1e-2, log=True)] = 1e-3
+    recovery_rounds: Annotated[int, Ge(0), Search(0, 4)] = 0
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset({Granularity.SITE})
 
     @property

@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from fedunlearn.core import Case, Granularity, Needs, Procedure, Weights
-from fedunlearn.procedures import paced, recover
+from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights
+from fedunlearn.local import paced
+from fedunlearn.procedures import recover
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class FineTune:
     """
 
     name: Literal["fine_tune"] = "fine_tune"
-    rounds: Annotated[int, Ge(1)] = 3
-    local_epochs: Annotated[int, Ge(1)] | None = None
-    lr: Annotated[float, Gt(0)] | None = None
+    rounds: Annotated[int, Ge(1), Search(1, 6)] = 3
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

@@ -7,8 +7,21 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from fedunlearn.core import Case, Granularity, Leaver, Needs, Procedure, SiteId, Weights, derive
-from fedunlearn.procedures import Contrast, at_holders, paced, recover
+from fedunlearn.core import (
+    Case,
+    Granularity,
+    Guarantee,
+    Leaver,
+    Needs,
+    Procedure,
+    Search,
+    SiteId,
+    Weights,
+    derive,
+)
+from fedunlearn.local import paced
+from fedunlearn.procedures import at_holders, recover
+from fedunlearn.tasks import Contrast
 
 
 @dataclass(frozen=True)
@@ -41,13 +54,13 @@ class GradientAscent:
     """
 
     name: Literal["gradient_ascent"] = "gradient_ascent"
-    epochs: Annotated[int, Ge(1)] = 5
-    lr: Annotated[float, Gt(0)] = 0.01
+    epochs: Annotated[int, Ge(1), Search(1, 10)] = 5
+    lr: Annotated[float, Gt(0), Search(1e-3, 1e-1, log=True)] = 0.01
     clip: Annotated[float, Gt(0)] = 5.0
-    recovery_rounds: Annotated[int, Ge(0)] = 2
-    local_epochs: Annotated[int, Ge(1)] | None = None
+    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

@@ -13,18 +13,20 @@ from fedunlearn.core import (
     Batch,
     Case,
     Granularity,
+    Guarantee,
     Local,
     LocalTraining,
     Needs,
     Procedure,
     Reply,
+    Search,
     Select,
     Weights,
     derive,
 )
 from fedunlearn.kinds import KINDS, Objective
-from fedunlearn.local import fit
-from fedunlearn.procedures import mean, paced
+from fedunlearn.local import fit, paced
+from fedunlearn.procedures import mean
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,12 @@ class L1Sparse:
     """
 
     name: Literal["l1_sparse"] = "l1_sparse"
-    alpha: Annotated[float, Ge(0)] = 3e-4
-    rounds: Annotated[int, Ge(1)] = 3
-    local_epochs: Annotated[int, Ge(1)] | None = None
-    lr: Annotated[float, Gt(0)] | None = None
+    alpha: Annotated[float, Ge(0), Search(1e-5, 1e-2, log=True)] = 3e-4
+    rounds: Annotated[int, Ge(1), Search(1, 6)] = 3
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

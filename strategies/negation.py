@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from fedunlearn.core import Case, Granularity, Needs, Procedure, Weights
-from fedunlearn.procedures import paced, recover
+from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights
+from fedunlearn.local import paced
+from fedunlearn.procedures import recover
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,11 @@ class Negation:
     """
 
     name: Literal["negation"] = "negation"
-    recovery_rounds: Annotated[int, Ge(0)] = 3
-    local_epochs: Annotated[int, Ge(1)] | None = None
-    lr: Annotated[float, Gt(0)] | None = None
+    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 3
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

@@ -7,8 +7,21 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from fedunlearn.core import Case, Granularity, Leaver, Needs, Procedure, SiteId, Weights, derive
-from fedunlearn.procedures import Contrast, at_holders, paced, recover
+from fedunlearn.core import (
+    Case,
+    Granularity,
+    Guarantee,
+    Leaver,
+    Needs,
+    Procedure,
+    Search,
+    SiteId,
+    Weights,
+    derive,
+)
+from fedunlearn.local import paced
+from fedunlearn.procedures import at_holders, recover
+from fedunlearn.tasks import Contrast
 
 
 @dataclass(frozen=True)
@@ -40,13 +53,13 @@ class NegGradPlus:
     """
 
     name: Literal["neggrad_plus"] = "neggrad_plus"
-    alpha: Annotated[float, Ge(0), Le(1)] = 0.95
-    epochs: Annotated[int, Ge(1)] = 3
-    lr: Annotated[float, Gt(0)] = 5e-4
-    recovery_rounds: Annotated[int, Ge(0)] = 2
-    local_epochs: Annotated[int, Ge(1)] | None = None
+    alpha: Annotated[float, Ge(0), Le(1), Search(0.5, 0.999)] = 0.95
+    epochs: Annotated[int, Ge(1), Search(1, 6)] = 3
+    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] = 5e-4
+    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

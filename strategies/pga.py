@@ -8,8 +8,22 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le
 
 from fedunlearn import weights as w
-from fedunlearn.core import Case, Granularity, Last, Leaver, Needs, Procedure, Weights, derive
-from fedunlearn.procedures import Ascent, Ball, mean, paced, recover, redrawn
+from fedunlearn.constraints import Ball
+from fedunlearn.core import (
+    Case,
+    Granularity,
+    Guarantee,
+    Last,
+    Leaver,
+    Needs,
+    Procedure,
+    Search,
+    Weights,
+    derive,
+)
+from fedunlearn.local import paced
+from fedunlearn.procedures import mean, recover, redrawn
+from fedunlearn.tasks import Ascent
 
 INITS = 10
 
@@ -50,16 +64,16 @@ class PGA:
     """
 
     name: Literal["pga"] = "pga"
-    radius: Annotated[float, Gt(0)] = 0.01
+    radius: Annotated[float, Gt(0), Search(1e-3, 0.3, log=True)] = 0.01
     stop: Annotated[float, Gt(0)] = 2.0
-    epochs: Annotated[int, Ge(1)] = 5
-    lr: Annotated[float, Gt(0)] = 0.01
+    epochs: Annotated[int, Ge(1), Search(1, 6)] = 5
+    lr: Annotated[float, Gt(0), Search(1e-3, 1e-1, log=True)] = 0.01
     momentum: Annotated[float, Ge(0), Le(1)] = 0.9
     clip: Annotated[float, Gt(0)] = 5.0
-    recovery_rounds: Annotated[int, Ge(0)] = 2
-    local_epochs: Annotated[int, Ge(1)] | None = None
+    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset({Granularity.SITE})
 
     @property

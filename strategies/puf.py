@@ -11,16 +11,20 @@ from fedunlearn import weights as w
 from fedunlearn.core import (
     Case,
     Granularity,
+    Guarantee,
     Leaver,
     Needs,
     Procedure,
     Replies,
+    Search,
     Select,
     SiteId,
     Weights,
     derive,
 )
-from fedunlearn.procedures import Fit, mean, paced, recover
+from fedunlearn.local import paced
+from fedunlearn.procedures import mean, recover
+from fedunlearn.tasks import Fit
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,12 @@ class PUF:
     """
 
     name: Literal["puf"] = "puf"
-    eta: Annotated[float, Ge(0)] = 2.0
+    eta: Annotated[float, Ge(0), Search(0.1, 10, log=True)] = 2.0
     round: Literal["special", "regular"] = "special"
-    recovery_rounds: Annotated[int, Ge(0)] = 2
-    local_epochs: Annotated[int, Ge(1)] | None = None
+    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

@@ -7,8 +7,21 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from fedunlearn.core import Case, Granularity, Leaver, Needs, Procedure, SiteId, Weights, derive
-from fedunlearn.procedures import Relabel, at_holders, paced, recover
+from fedunlearn.core import (
+    Case,
+    Granularity,
+    Guarantee,
+    Leaver,
+    Needs,
+    Procedure,
+    Search,
+    SiteId,
+    Weights,
+    derive,
+)
+from fedunlearn.local import paced
+from fedunlearn.procedures import at_holders, recover
+from fedunlearn.tasks import Relabel
 
 
 @dataclass(frozen=True)
@@ -36,12 +49,12 @@ class RandomLabel:
     """
 
     name: Literal["random_label"] = "random_label"
-    epochs: Annotated[int, Ge(1)] = 3
-    lr: Annotated[float, Gt(0)] | None = None
-    recovery_rounds: Annotated[int, Ge(0)] = 2
-    local_epochs: Annotated[int, Ge(1)] | None = None
+    epochs: Annotated[int, Ge(1), Search(1, 6)] = 3
+    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
+    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

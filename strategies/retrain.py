@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from fedunlearn.core import Case, Granularity, Needs, Procedure, Weights
+from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Weights
 from fedunlearn.procedures import fedavg
 
 
@@ -26,7 +26,7 @@ class Retrain:
 
     name: Literal["retrain"] = "retrain"
 
-    exact: ClassVar[bool] = True
+    guarantee: ClassVar[Guarantee] = Guarantee.EXACT
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from fedunlearn.core import Case, Every, Granularity, Needs, Procedure, Weights
+from fedunlearn.core import Case, Every, Granularity, Guarantee, Needs, Procedure, Weights
 from fedunlearn.procedures import fedavg
 
 
@@ -40,7 +40,7 @@ class Rollback:
     name: Literal["rollback"] = "rollback"
     every: Annotated[int, Ge(1)] = 2
 
-    exact: ClassVar[bool] = True
+    guarantee: ClassVar[Guarantee] = Guarantee.EXACT
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

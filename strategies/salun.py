@@ -11,8 +11,22 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from fedunlearn import weights as w
-from fedunlearn.core import Case, Granularity, Leaver, Needs, Procedure, SiteId, Weights, derive
-from fedunlearn.procedures import Gradient, Mask, Relabel, at_holders, paced, recover
+from fedunlearn.constraints import Mask
+from fedunlearn.core import (
+    Case,
+    Granularity,
+    Guarantee,
+    Leaver,
+    Needs,
+    Procedure,
+    Search,
+    SiteId,
+    Weights,
+    derive,
+)
+from fedunlearn.local import paced
+from fedunlearn.procedures import at_holders, recover
+from fedunlearn.tasks import Gradient, Relabel
 
 
 @dataclass(frozen=True)
@@ -46,13 +60,13 @@ class SalUn:
     """
 
     name: Literal["salun"] = "salun"
-    fraction: Annotated[float, Gt(0), Le(1)] = 0.5
-    epochs: Annotated[int, Ge(1)] = 3
-    lr: Annotated[float, Gt(0)] | None = None
-    recovery_rounds: Annotated[int, Ge(0)] = 2
-    local_epochs: Annotated[int, Ge(1)] | None = None
+    fraction: Annotated[float, Gt(0), Le(1), Search(0.1, 0.9)] = 0.5
+    epochs: Annotated[int, Ge(1), Search(1, 6)] = 3
+    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
+    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

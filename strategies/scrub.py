@@ -8,8 +8,21 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from fedunlearn.core import Case, Granularity, Leaver, Needs, Procedure, Select, Weights, derive
-from fedunlearn.procedures import Distil, errors, mean, paced, recover
+from fedunlearn.core import (
+    Case,
+    Granularity,
+    Guarantee,
+    Leaver,
+    Needs,
+    Procedure,
+    Search,
+    Select,
+    Weights,
+    derive,
+)
+from fedunlearn.local import paced
+from fedunlearn.procedures import errors, mean, recover
+from fedunlearn.tasks import Distil
 
 
 @dataclass(frozen=True)
@@ -50,16 +63,16 @@ class SCRUB:
 
     name: Literal["scrub"] = "scrub"
     gamma: Annotated[float, Ge(0)] = 0.99
-    alpha: Annotated[float, Ge(0)] = 0.001
+    alpha: Annotated[float, Ge(0), Search(1e-3, 1, log=True)] = 0.001
     T: Annotated[float, Gt(0)] = 4.0
-    epochs: Annotated[int, Ge(1)] = 3
-    msteps: Annotated[int, Ge(0)] = 2
-    lr: Annotated[float, Gt(0)] | None = None
+    epochs: Annotated[int, Ge(1), Search(2, 6)] = 3
+    msteps: Annotated[int, Ge(0), Search(1, 3)] = 2
+    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
     rewind: bool = False
-    recovery_rounds: Annotated[int, Ge(0)] = 2
-    local_epochs: Annotated[int, Ge(1)] | None = None
+    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

@@ -11,8 +11,10 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from fedunlearn import weights as w
-from fedunlearn.core import Case, Granularity, Leaver, Needs, Procedure, Reply, Weights
-from fedunlearn.procedures import Fisher, paced, recover
+from fedunlearn.core import Case, Granularity, Guarantee, Leaver, Needs, Procedure, Reply, Search, Weights
+from fedunlearn.local import paced
+from fedunlearn.procedures import recover
+from fedunlearn.tasks import Fisher
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,12 @@ class SSD:
     """
 
     name: Literal["ssd"] = "ssd"
-    alpha: Annotated[float, Gt(0)] = 2.0
-    lam: Annotated[float, Gt(0)] = 1.0
-    recovery_rounds: Annotated[int, Ge(0)] = 2
-    local_epochs: Annotated[int, Ge(1)] | None = None
+    alpha: Annotated[float, Gt(0), Search(0.5, 5, log=True)] = 2.0
+    lam: Annotated[float, Gt(0), Search(0.1, 2, log=True)] = 1.0
+    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
 
-    exact: ClassVar[bool] = False
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
 
     @property

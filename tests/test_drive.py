@@ -21,7 +21,8 @@ from fedunlearn.core import (
 )
 from fedunlearn.drive import Job, Label, Round, drive
 from fedunlearn.engines import Answer, Ask
-from fedunlearn.procedures import Fit, Gradient, fedavg, signals
+from fedunlearn.procedures import fedavg, signals
+from fedunlearn.tasks import Fit, Gradient
 from tests import toy
 
 

@@ -37,7 +37,8 @@ from fedunlearn.engines import Answer, Ask, Link, flower
 from fedunlearn.engines.flower import Flower
 from fedunlearn.engines.inline import Inline
 from fedunlearn.models import SmallCNN, initial_weights
-from fedunlearn.procedures import Fit, fedavg
+from fedunlearn.procedures import fedavg
+from fedunlearn.tasks import Fit
 from sites.hospital import Federation
 
 # Ray leaves files and processes for the garbage collector to close.

@@ -10,7 +10,8 @@ from fedunlearn.core import Every, Leaver, Needs, Reply, Select, UndeclaredNeed
 from fedunlearn.drive import Job, Label, Round, drive
 from fedunlearn.engines import Answer
 from fedunlearn.history import Recorder, union
-from fedunlearn.procedures import Fit, fedavg
+from fedunlearn.procedures import fedavg
+from fedunlearn.tasks import Fit
 from tests import toy
 
 LABEL = Label("original", "", "original", 7)

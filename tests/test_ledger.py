@@ -8,7 +8,7 @@ from fedunlearn.core import LocalTraining, Reply, Select
 from fedunlearn.drive import Label, Round
 from fedunlearn.engines import Answer
 from fedunlearn.ledger import Ledger
-from fedunlearn.procedures import Fit
+from fedunlearn.tasks import Fit
 
 LABEL = Label("unlearn", "some", "puf", 7)
 WEIGHTS = {"w": torch.zeros(10), "n": torch.zeros((), dtype=torch.int64)}  # 10 x 4 bytes + 8 bytes

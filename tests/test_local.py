@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedunlearn import weights as w
+from fedunlearn.constraints import Mask
 from fedunlearn.core import Batch, Images, LocalTraining, Select, Weights
 from fedunlearn.local import batches, fit, gradient, outputs, scaled
-from fedunlearn.procedures import Mask
 from tests import toy
 
 ADAM = LocalTraining(

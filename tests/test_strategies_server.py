@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fedunlearn import weights as w
+from fedunlearn.constraints import Ball
 from fedunlearn.core import (
     Asks,
     Batch,
@@ -26,7 +27,7 @@ from fedunlearn.core import (
     UndeclaredNeed,
     Weights,
 )
-from fedunlearn.procedures import Ascent, Ball, Gradient
+from fedunlearn.tasks import Ascent, Gradient
 from strategies.conda import ConDa
 from strategies.crab import Crab, change, cosine, largest
 from strategies.federaser import FedEraser

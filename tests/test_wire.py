@@ -11,9 +11,10 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 from fedunlearn import weights as w, wire
+from fedunlearn.constraints import Mask
 from fedunlearn.core import Every, LocalTraining, Reply, Select
 from fedunlearn.kinds import CrossEntropy
-from fedunlearn.procedures import Fit, Gradient, Mask, Relabel, Signals
+from fedunlearn.tasks import Fit, Gradient, Relabel, Signals
 
 texts = st.text(max_size=5)
 leaves = st.one_of(

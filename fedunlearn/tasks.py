@@ -1,0 +1,217 @@
+"""Tasks that methods share: what one hospital does when asked. Training, gradients, importances, signals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedunlearn.constraints import Ball, distance
+from fedunlearn.core import (
+    Images,
+    Local,
+    LocalTraining,
+    Reply,
+    Select,
+    Weights,
+    derive,
+)
+from fedunlearn.kinds import KINDS, Objective
+from fedunlearn.local import Constraint, fit, gradient, outputs, paced, squared_gradients
+from fedunlearn.objectives import Distillation, Signed, marked, taught
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Train ``weights`` on the images of ``select`` and reply the new weights."""
+
+    weights: Weights
+    select: Select
+    training: LocalTraining
+    seed: int
+    objective: Objective | None = None
+    constraint: Constraint | None = None
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = local.images(self.select)
+        new = fit(local, self.weights, images, self.training, self.seed, self.objective, self.constraint)
+        return Reply(new, len(images))
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Reply the gradient of the mean loss over the images of ``select``, as arrays by parameter name."""
+
+    weights: Weights
+    select: Select
+    objective: Objective | None = None
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = local.images(self.select)
+        return Reply(None, len(images), gradient(local, self.weights, images, self.objective))
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """Reply the mean squared gradient of ``select``'s images at ``weights``, as arrays by parameter name."""
+
+    weights: Weights
+    select: Select
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = local.images(self.select)
+        return Reply(None, len(images), squared_gradients(local, self.weights, images))
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Reply the per-image signal of ``weights`` for ``select``'s images; for scoring, not for unlearning."""
+
+    weights: Weights
+    select: Select
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = local.images(self.select)
+        signal = KINDS[local.network.kind].signal(outputs(local, self.weights, images), images.targets.cpu())
+        return Reply(None, len(images), {"rows": images.rows.cpu(), **signal})
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Reply how often each of ``models`` is wrong on ``select``'s images: the share of targets not given most score."""
+
+    models: tuple[Weights, ...]
+    select: Select
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = local.images(self.select)
+        if not len(images):
+            return Reply(None, 0, {"error": torch.zeros(len(self.models))})
+        targets = images.targets.cpu()
+        wrong = [
+            (outputs(local, weights, images).argmax(1) != targets).float().mean() for weights in self.models
+        ]
+        return Reply(None, len(images), {"error": torch.stack(wrong)})
+
+
+@dataclass(frozen=True)
+class Relabel:
+    """Train ``weights`` on ``forget``'s images under wrong labels and on ``retain``'s under their own.
+
+    Both are shuffled together. ``labels`` seeds the wrong labels, which are drawn once per image
+    (`wrong_labels`).
+    """
+
+    weights: Weights
+    forget: Select
+    retain: Select
+    training: LocalTraining
+    seed: int
+    labels: int
+    constraint: Constraint | None = None
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        forget, retain = local.images(self.forget), local.images(self.retain)
+        wrong = wrong_labels(forget.targets, local.classes, self.labels)
+        images = Images(
+            torch.cat([forget.pixels, retain.pixels]),
+            torch.cat([wrong, retain.targets]),
+            torch.cat([forget.rows, retain.rows]),
+        )
+        new = fit(local, self.weights, images, self.training, self.seed, constraint=self.constraint)
+        return Reply(new, len(images))
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Train ``weights`` towards a small ``keep`` L(retain) - ``lose`` L(forget), L being the kind's own loss.
+
+    Each L is the mean over its own images; both are shuffled together. ``retain`` None uses ``forget``'s images only.
+    """
+
+    weights: Weights
+    forget: Select
+    retain: Select | None
+    training: LocalTraining
+    seed: int
+    lose: float
+    keep: float = 0.0
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        forget = local.images(self.forget)
+        images = marked(forget, None if self.retain is None else local.images(self.retain))
+        n, m = len(forget), len(images) - len(forget)
+        objective = Signed(
+            KINDS[local.network.kind].objective,
+            -self.lose * (n + m) / max(n, 1),
+            self.keep * (n + m) / max(m, 1),
+        )
+        new = fit(local, self.weights, images, self.training, self.seed, objective)
+        return Reply(new, len(images))
+
+
+@dataclass(frozen=True)
+class Distil:
+    """Train ``weights`` on ``select``'s images towards a small ``loss`` L + ``kl`` KL(teacher || student).
+
+    The teacher's outputs are computed once, as in use (`fedunlearn.local.outputs`); see `Distillation`.
+    """
+
+    weights: Weights
+    teacher: Weights
+    select: Select
+    training: LocalTraining
+    seed: int
+    loss: float = 0.0
+    kl: float = 1.0
+    T: float = 1.0
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = local.images(self.select)
+        images = taught(images, outputs(local, self.teacher, images))
+        objective = Distillation(KINDS[local.network.kind].objective, self.loss, self.kl, self.T)
+        return Reply(fit(local, self.weights, images, self.training, self.seed, objective), len(images))
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Climb the loss of ``select``'s images inside ``ball`` until farther than ``farthest`` from ``own``."""
+
+    weights: Weights
+    select: Select
+    training: LocalTraining
+    seed: int
+    ball: Ball
+    own: Weights
+    farthest: float
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = marked(local.images(self.select))
+        objective = Signed(KINDS[local.network.kind].objective, -1.0, 0.0)
+        once, weights = paced(self.training, 1), self.weights
+        for epoch in range(self.training.epochs):
+            seed = derive(self.seed, "epoch", epoch)
+            weights = fit(local, weights, images, once, seed, objective, self.ball)
+            if (
+                distance({name: weights[name] for name in local.network.parameters()}, self.own)
+                > self.farthest
+            ):
+                break
+        return Reply(weights, len(images))
+
+
+def wrong_labels(labels: Tensor, classes: int, seed: int) -> Tensor:
+    """For every label another one, uniform over the ``classes - 1`` others."""
+    generator = torch.Generator().manual_seed(seed)
+    offsets = torch.randint(1, classes, labels.shape, generator=generator)
+    return (labels + offsets.to(labels.device)) % classes
