@@ -44,7 +44,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 SITES = ("north", "east", "west")
 SHAPE, CLASSES = (1, 6, 6), 4
-PATIENTS, IMAGES = 6, 4  # per hospital, per patient
+PATIENTS, HELD_OUT, IMAGES = 6, 3, 4  # of training and of validation per hospital, images per patient
 TRAINING = Training(rounds=4, local=LocalTraining(epochs=4, batch_size=12, optimizer="adam", lr=1e-2))
 REQUESTS: Mapping[RequestId, Granularity] = {
     "patients": Granularity.PATIENTS,  # one patient of north, and one whom both north and east hold
@@ -85,43 +85,48 @@ def network(norm: bool = False) -> Network:
 
 
 @cache
-def images(site: SiteId) -> Images:
-    """A hospital's images: a class pattern under noise, a third of them mislabelled."""
-    generator = torch.Generator().manual_seed(derive(0, "toy", site))
+def images(site: SiteId, held_out: bool = False) -> Images:
+    """A hospital's images, for training or held out: a class pattern under noise, a third of them mislabelled."""
+    purpose = ("toy", "held out", site) if held_out else ("toy", site)
+    generator = torch.Generator().manual_seed(derive(0, *purpose))
     patterns = torch.randn(CLASSES, *SHAPE, generator=torch.Generator().manual_seed(5))
-    count = PATIENTS * IMAGES
+    count = len(patients(site, held_out))
     labels = torch.arange(count) % CLASSES
     pixels = patterns[labels] + torch.randn(count, *SHAPE, generator=generator)
     labels[::3] = torch.randint(CLASSES, (len(labels[::3]),), generator=generator)
-    return Images(pixels, labels, torch.arange(count) + count * SITES.index(site))
+    first = count * SITES.index(site) + (1000 if held_out else 0)
+    return Images(pixels, labels, torch.arange(count) + first)
 
 
-def patients(site: SiteId) -> list[str]:
+def patients(site: SiteId, held_out: bool = False) -> list[str]:
     """The patient of each image; ``shared`` goes to north and to east."""
-    names = [f"{site}-{i}" for i in range(PATIENTS)]
-    if site in ("north", "east"):
+    names = (
+        [f"{site}-v{i}" for i in range(HELD_OUT)] if held_out else [f"{site}-{i}" for i in range(PATIENTS)]
+    )
+    if site in ("north", "east") and not held_out:
         names[-1] = "shared"
     return [name for name in names for _ in range(IMAGES)]
 
 
-def named(request: RequestId, site: SiteId) -> Tensor:
+def named(request: RequestId, site: SiteId, held_out: bool = False) -> Tensor:
     """Which of a hospital's images a request names, (N,) bool."""
     wanted = {
         "patients": lambda name: name in ("north-0", "shared"),
         "everyone": lambda name: name in patients("north"),
-        "site": lambda name: name in patients("west"),
+        "site": lambda name: site == "west",
     }[request]
-    return torch.tensor([wanted(name) for name in patients(site)])
+    return torch.tensor([wanted(name) for name in patients(site, held_out)])
 
 
 def select(site: SiteId, wanted: Select) -> Images:
-    """The images that ``wanted`` names; all of the toy's images are for training."""
-    keep = torch.ones(PATIENTS * IMAGES, dtype=torch.bool)
+    """The images that ``wanted`` names: held out for validation, or else of training; the toy has no others."""
+    held_out = wanted.split == "val"
+    every = images(site, held_out)
+    keep = torch.ones(len(every), dtype=torch.bool)
     if wanted.only is not None:
-        keep &= named(wanted.only, site)
+        keep &= named(wanted.only, site, held_out)
     for request in wanted.without:
-        keep &= ~named(request, site)
-    every = images(site)
+        keep &= ~named(request, site, held_out)
     return Images(every.pixels[keep], every.targets[keep], every.rows[keep])
 
 
