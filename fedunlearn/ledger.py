@@ -53,6 +53,16 @@ class Ledger:
         """Note how much history the server holds for a procedure that is about to start."""
         self._stored[label] = stored_bytes
 
+    def tuned(
+        self, strategy: str, seed: int, trials: int, site_seconds: float, images: int, bytes: int
+    ) -> None:
+        """Note what finding a strategy's hyper-parameters has cost, before this run: once, whatever it is used for.
+
+        A row of the phase "tune"; its round is the number of trials, its traffic is all counted as sent.
+        """
+        label = Label("tune", "", strategy, seed)
+        self._add(label, trials, 0, bytes, 0, site_seconds, 0.0, images)
+
     def round(self, round: Round) -> None:
         """See `Watcher`."""
         answers = round.answers.values()

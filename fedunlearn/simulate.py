@@ -64,6 +64,11 @@ def simulate(
         cohort.classes,
     )
     ledger = Ledger()
+    for plan in scenario.strategies:
+        if (cost := plan.tuned) is not None:
+            ledger.tuned(
+                plan.label, scenario.seeds[0], cost.trials, cost.site_seconds, cost.images, cost.bytes
+            )
     campaign = Campaign(scenario, cohort, run, run.scratch, ledger)
 
     with progress(campaign.procedures(), console, quiet) as shown:

@@ -41,3 +41,11 @@ def test_the_table_does_not_depend_on_the_order_in_which_rounds_end() -> None:
     for one in reversed(rounds):
         back.round(one)
     assert forth.table().equals(back.table())
+
+
+def test_what_tuning_cost_is_a_row_of_its_own() -> None:
+    ledger = Ledger()
+    ledger.tuned("puf", 7, trials=20, site_seconds=31.5, images=4000, bytes=123)
+    (row,) = ledger.table().to_dict("records")
+    assert (row["phase"], row["request"], row["strategy"], row["round"]) == ("tune", "", "puf", 20)
+    assert (row["site_seconds"], row["images"], row["down_bytes"], row["sites"]) == (31.5, 4000, 123, 0)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from fedunlearn.core import InputError, LocalTraining, Problem, Training
-from fedunlearn.scenario import Engine, Pick, Request, read, skipped, to_yaml
+from fedunlearn.scenario import Engine, Pick, Request, Tuned, read, skipped, to_yaml
 from fedunlearn.scenario.yaml_source import LARGEST, parse
 from fedunlearn.scenario.yaml_tree import Scalar, misread, plain
 
@@ -115,6 +115,18 @@ def test_written_out_in_full_and_read_again_it_is_equal(tmp_path: Path, override
         "whole_site: false",
     ):
         assert default in text
+
+
+def test_what_tuning_cost_survives_being_written_out(tmp_path: Path) -> None:
+    cost = "tuned: {trials: 20, site_seconds: 31.5, images: 4000, bytes: 123}"
+    scenario = read(
+        write(tmp_path, GOOD.replace("{name: fine_tune, rounds: 1}", f"{{name: fine_tune, {cost}}}"))
+    )
+    assert [plan.tuned for plan in scenario.strategies] == [Tuned(20, 31.5, 4000, 123), None, None]
+    assert read(write(tmp_path, to_yaml(scenario))) == scenario
+    text = GOOD.replace("{name: fine_tune, rounds: 1}", f"{{name: fine_tune, {cost.replace('20', '0')}}}")
+    (found,) = problems(write(tmp_path, text))
+    assert found.message == "trials: expected a number (at least 1), found '0'"
 
 
 def test_values_know_their_places(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def make_run(
                     ledger_row("unlearn", request, strategy, seed, 0, stored_bytes=5, site_seconds=1)
                 )
                 ledger.append(ledger_row("unlearn", request, strategy, seed, 1, sites=0, site_seconds=0))
+    ledger.append(ledger_row("tune", "", "good", seeds[0], 20, sites=0, site_seconds=30))
     requests = [{"id": r, "site": s, "whole_site": r == "east-leaves"} for r, s in REQUESTS.items()]
     manifest = {"kind": "classification", "classes": classes, "seeds": list(seeds)}
     (folder / "manifest.json").write_text(json.dumps({**manifest, "requests": requests, "scored": scored}))
@@ -200,7 +201,13 @@ def test_costs_are_read_from_the_ledger(scored):
     for name, value in (expected | {"storage_bytes": 5, "images": 200}).items():
         assert good[name] == value
     original = pick(scores, request="some", strategy="original", seed=7).set_index("measure")["value"]
-    assert (original["rounds"], original["site_seconds"]) == (4, 8.0)
+    assert (original["rounds"], original["site_seconds"], original["tuning_site_seconds"]) == (4, 8.0, 0.0)
+
+
+def test_what_tuning_cost_stands_beside_every_request_and_seed(scored):
+    _, scores, _ = scored
+    tuning = pick(scores, strategy="good", measure="tuning_site_seconds")
+    assert len(tuning) == 6 and (tuning["value"] == 30).all()
 
 
 @pytest.mark.parametrize("request_id", REQUESTS)

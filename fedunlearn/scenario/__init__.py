@@ -27,13 +27,25 @@ from fedunlearn.scenario.schema import (
     Request,
     Scenario,
     SitesConfig,
+    Tuned,
     as_written,
     nearest,
 )
 from fedunlearn.scenario.yaml_source import load, override
 from fedunlearn.scenario.yaml_tree import Place, places
 
-__all__ = ["Engine", "Pick", "Plan", "Request", "Scenario", "SitesConfig", "read", "skipped", "to_yaml"]
+__all__ = [
+    "Engine",
+    "Pick",
+    "Plan",
+    "Request",
+    "Scenario",
+    "SitesConfig",
+    "Tuned",
+    "read",
+    "skipped",
+    "to_yaml",
+]
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Scenario:
@@ -94,7 +106,8 @@ def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
         training=training,
         requests=requests,
         strategies=tuple(
-            Plan(entry.strategy, entry.label, served(entry, requests)) for entry in draft.entries.values()
+            Plan(entry.strategy, entry.label, served(entry, requests), entry.tuned)
+            for entry in draft.entries.values()
         ),
         timeline=top.timeline,
         places=where,
@@ -140,7 +153,8 @@ def _request(request: Request) -> CommentedMap:
 
 def _strategy(plan: Plan) -> CommentedMap:
     own = {"as": _quoted(plan.label), "requests": _row(map(_quoted, plan.requests))}
-    return _flow({**_plain(plan.strategy), **own})
+    cost = {} if plan.tuned is None else {"tuned": _plain(plan.tuned)}
+    return _flow({**_plain(plan.strategy), **own, **cost})
 
 
 def _quoted(text: str) -> DoubleQuotedScalarString:

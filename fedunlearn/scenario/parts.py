@@ -12,7 +12,16 @@ import strategies
 from fedunlearn.core import PatientId, Problem, Training
 from fedunlearn.models import MODELS
 from fedunlearn.scenario.rules import Draft, Entry
-from fedunlearn.scenario.schema import Engine, Pick, Request, SitesConfig, SplitKeys, TopKeys, TrainingKeys
+from fedunlearn.scenario.schema import (
+    Engine,
+    Pick,
+    Request,
+    SitesConfig,
+    SplitKeys,
+    TopKeys,
+    TrainingKeys,
+    Tuned,
+)
 from fedunlearn.scenario.typed import build, choose, keys
 from fedunlearn.scenario.yaml_tree import Items, Node, Scalar, Table, described, misread, shown
 
@@ -106,17 +115,19 @@ def _patients(node: Node | None, found: list[Problem]) -> tuple[PatientId, ...] 
 
 
 def _entry(node: Node, found: list[Problem]) -> Entry | None:
-    before, label, wanted = len(found), None, None
-    strategy = choose(node, strategies.catalogue(), "strategy", found, ("as", "requests"))
+    before, label, wanted, tuned = len(found), None, None, None
+    strategy = choose(node, strategies.catalogue(), "strategy", found, ("as", "requests", "tuned"))
     if isinstance(node, Table):
         label, requests = node.get("as"), node.get("requests")
         if label is not None and not isinstance(label, Scalar):
             found.append(label.place.problem(f"as: expected a name, found {described(label)}"))
         if requests is not None and not _is_null(requests):
             wanted = _ids(requests, "a list of request ids", found)
+        if (cost := node.get("tuned")) is not None and not _is_null(cost):
+            tuned = build(cost, Tuned, found)
     if strategy is None or len(found) > before:
         return None
-    return Entry(strategy, label.text if isinstance(label, Scalar) else strategy.name, wanted)
+    return Entry(strategy, label.text if isinstance(label, Scalar) else strategy.name, wanted, tuned)
 
 
 def _list(tree: Table, key: str, found: list[Problem]) -> tuple[Node, ...]:

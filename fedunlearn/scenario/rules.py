@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedunlearn.core import Every, Granularity, RequestId, Strategy, Training
 from fedunlearn.models import Model
-from fedunlearn.scenario.schema import Engine, Pick, Request, SitesConfig, TopKeys
+from fedunlearn.scenario.schema import Engine, Pick, Request, SitesConfig, TopKeys, Tuned
 from fedunlearn.scenario.typed import listed, meant
 from sites.collection import Source
 
@@ -23,6 +23,7 @@ class Entry:
     strategy: Strategy
     label: str
     wanted: tuple[RequestId, ...] | None
+    tuned: Tuned | None = None
 
 
 @dataclass(frozen=True)

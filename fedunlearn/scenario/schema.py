@@ -82,6 +82,23 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """What finding a strategy's settings cost, as ``tune`` writes it; reported beside the strategy's own cost.
+
+    Attributes:
+        trials: settings tried.
+        site_seconds: the hospitals' work for them, training and evaluation.
+        images: passes of one image through a network.
+        bytes: sent to and received from the hospitals.
+    """
+
+    trials: Annotated[int, Ge(1)]
+    site_seconds: Annotated[float, Ge(0)]
+    images: Annotated[int, Ge(0)]
+    bytes: Annotated[int, Ge(0)]
+
+
+@dataclass(frozen=True)
 class Plan:
     """A strategy and what it is run for.
 
@@ -89,11 +106,13 @@ class Plan:
         strategy: the method with its hyper-parameters.
         label: its name in reports and file names (key ``as``; the strategy's name by default).
         requests: the requests it serves, in scenario order.
+        tuned: what finding its hyper-parameters cost; None where nobody tuned them.
     """
 
     strategy: Strategy
     label: str
     requests: tuple[RequestId, ...]
+    tuned: Tuned | None = None
 
 
 @dataclass(frozen=True)

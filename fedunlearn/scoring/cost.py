@@ -22,6 +22,11 @@ def share_of_retraining(evidence: Evidence[Answers]) -> Estimates:
     return _cost(evidence, evidence.spent.site_seconds / evidence.retraining.site_seconds)
 
 
+def tuning_site_seconds(evidence: Evidence[Answers]) -> Estimates:
+    """The hospitals' work in seconds for finding its settings, once for all requests and seeds; 0 if untuned."""
+    return _cost(evidence, evidence.spent.tuning_seconds)
+
+
 def bytes_moved(evidence: Evidence[Answers]) -> Estimates:
     """Bytes of arrays sent to and received from the hospitals."""
     return _cost(evidence, evidence.spent.bytes)

@@ -155,6 +155,7 @@ class Spent:
         storage_bytes: the most history the server held for it at any time.
         rounds: how often any hospital was asked.
         images: passes of one image through a network.
+        tuning_seconds: the hospitals' work for finding its hyper-parameters, once for all requests and seeds.
     """
 
     site_seconds: float
@@ -163,6 +164,7 @@ class Spent:
     storage_bytes: int
     rounds: int
     images: int
+    tuning_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

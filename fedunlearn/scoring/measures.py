@@ -188,6 +188,13 @@ _COST = (
         cost.share_of_retraining,
         "1",
     ),
+    _cost(
+        "tuning_site_seconds",
+        "hospitals' work for finding its hyper-parameters, once for all requests and seeds",
+        "s",
+        cost.tuning_site_seconds,
+        "0: retraining has nothing to tune",
+    ),
     _cost("bytes", "sent to and received from hospitals", "bytes", cost.bytes_moved, _OWN),
     _cost(
         "storage_bytes",

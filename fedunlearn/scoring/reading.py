@@ -126,6 +126,7 @@ class Run:
         if rows.empty:
             asked = f"phase {phase!r}, request {request!r}, strategy {strategy!r}, seed {seed}"
             raise RunError(f"{self.path / 'ledger.parquet'} has no row of {asked}")
+        tuning = ledger[(ledger["phase"] == "tune") & (ledger["strategy"] == strategy)]
         return Spent(
             site_seconds=float(rows["site_seconds"].sum()),
             server_seconds=float(rows["server_seconds"].sum()),
@@ -133,6 +134,7 @@ class Run:
             storage_bytes=int(rows["stored_bytes"].max()),
             rounds=int((rows["sites"] > 0).sum()),
             images=int(rows["images"].sum()),
+            tuning_seconds=float(tuning["site_seconds"].sum()),
         )
 
 
