@@ -117,15 +117,9 @@ def list_(
 ) -> None:
     """List what a scenario can name."""
     with _errors(debug):
-        from fedunlearn.catalogue import entries
+        from fedunlearn import catalogue
 
-        found = entries(what)
-        if as_json:
-            print(json.dumps(found, indent=1))
-            return
-        width = max(len(entry["name"]) for entry in found)
-        for entry in found:
-            print(f"{entry['name']:<{width}}  {entry['summary']}")
+        print(json.dumps(catalogue.entries(what), indent=1) if as_json else "\n".join(catalogue.lines(what)))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 from fedunlearn.core import Guarantee, Leaver, Needs, Strategy
 from fedunlearn.models import MODELS
 from fedunlearn.scoring import MEASURES
+from fedunlearn.space import Dimension, space
 from sites import PARTITIONS, SOURCES
 from strategies import catalogue
 
@@ -42,10 +43,45 @@ def entries(what: str) -> list[Entry]:
             return _classes(PARTITIONS)
 
 
+def lines(what: str) -> list[str]:
+    """The same for people: a line for each entry; a strategy has a second one: what it can, promises and needs."""
+    found = entries(what)
+    width = max(len(entry["name"]) for entry in found)
+    text = []
+    for entry in found:
+        text.append(f"{entry['name']:<{width}}  {entry['summary']}")
+        if what == "strategies":
+            text.append(f"{'':<{width}}  {_traits(entry)}")
+    return text
+
+
+def _traits(entry: Entry) -> str:
+    needs = entry["needs"]
+    stored = [name for name in ("updates", "checkpoints", "preparation") if needs.get(name)]
+    stored += ["sums of updates"] if needs["cumulative"] else []
+    uses = [
+        "the data to forget once more" if entry["uses_forget_data"] else "",
+        f"stored {' and '.join(stored)}" if stored else "",
+        "images of the server's own" if needs["proxy_examples"] else "",
+    ]
+    kept = [
+        f"forgets {' or '.join(entry['granularity'])}",
+        entry["guarantee"],
+        f"uses {' and '.join(filter(None, uses))}"
+        if any(uses)
+        else "uses neither history nor the data to forget",
+        "works under secure aggregation" if entry["secure_aggregation"] else "sees single hospitals' replies",
+    ]
+    return "; ".join(kept)
+
+
 def _strategy(name: str, cls: type[Strategy]) -> Entry:
     needs: Needs = cls().needs
     return {
         **_class(name, cls),
+        "reference": _section(cls, "Reference"),
+        "deviations": _section(cls, "Deviations"),
+        "searched": {field: _where(one) for field, one in space(cls).items()},
         "granularity": sorted(g.value for g in cls.granularity),
         "guarantee": cls.guarantee.value,
         "exact": cls.guarantee is Guarantee.EXACT,
@@ -66,6 +102,18 @@ def _class(name: str, cls: type[Any]) -> Entry:
         if f.name != "name"
     }
     return {"name": name, "summary": (inspect.getdoc(cls) or "").partition("\n")[0], "settings": settings}
+
+
+def _where(dimension: Dimension) -> Entry:
+    """Where the tuner looks for a value."""
+    return {"choices": list(dimension.choices)} if dimension.choices else dict(_plain(dimension.search))
+
+
+def _section(cls: type[Any], title: str) -> str:
+    """A section of a class's docstring, in one line."""
+    _, _, rest = (inspect.getdoc(cls) or "").partition(f"\n{title}:\n")
+    text = rest.partition("\n\n")[0]
+    return " ".join(text.split())
 
 
 def _plain(value: Any) -> Any:

@@ -194,7 +194,22 @@ def test_lists_have_names_and_summaries(what: str) -> None:
     entries = json.loads(call("list", what, "--json").stdout)
     assert all(entry["name"] and entry["summary"] for entry in entries)
     plain = call("list", what)
-    assert len(plain.stdout.splitlines()) == len(entries)
+    assert len(plain.stdout.splitlines()) == len(entries) * (2 if what == "strategies" else 1)
+
+
+def test_strategies_are_listed_with_what_they_promise_and_need() -> None:
+    entries = {entry["name"]: entry for entry in json.loads(call("list", "strategies", "--json").stdout)}
+    assert all("arXiv" in entry["reference"] and entry["deviations"] for entry in entries.values())
+    federaser = entries["federaser"]
+    assert (federaser["guarantee"], federaser["secure_aggregation"]) == ("empirical", False)
+    assert federaser["searched"]["norm"] == {"choices": ["layer", "model"]}
+    assert entries["retrain"]["guarantee"] == "exact" and entries["retrain"]["searched"] == {}
+    assert entries["puf"]["searched"]["eta"] == {"low": 0.1, "high": 10, "log": True}
+    lines = call("list", "strategies").stdout.splitlines()
+    puf = lines[next(i for i, line in enumerate(lines) if line.startswith("puf ")) + 1].strip()
+    assert puf == (
+        "forgets patients or site; empirical; uses the data to forget once more; works under secure aggregation"
+    )
 
 
 def test_interrupt_is_exit_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

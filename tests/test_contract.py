@@ -46,6 +46,7 @@ from fedunlearn.core import (
 )
 from fedunlearn.drive import Round
 from fedunlearn.engines import Ask
+from fedunlearn.space import space
 from strategies.bad_teacher import BadTeacher
 from strategies.conda import ConDa
 from strategies.crab import Crab
@@ -227,27 +228,21 @@ def test_every_number_has_a_range_that_is_kept(strategy: Strategy) -> None:
 @promise
 def test_what_tune_searches_lies_in_the_range(strategy: Strategy) -> None:
     adapter = TypeAdapter[Any](type(strategy))
-    for name, search in searches(strategy).items():
-        if search.low is not None and search.high is not None:
-            assert search.low < search.high
-            for end in (search.low, search.high):
-                assert getattr(adapter.validate_python({name: end}), name) == end
+    for name, dimension in space(type(strategy)).items():
+        low, high = dimension.search.low, dimension.search.high
+        assert dimension.choices or (low is not None and high is not None and low < high)
+        for value in dimension.choices or (low, high):
+            changed = adapter.validate_python({name: value})
+            assert getattr(changed, name) == value
+            assert stored(changed) == stored(type(strategy)()), (
+                "the tuner cannot change what training must keep"
+            )
 
 
-def searches(strategy: Strategy) -> dict[str, Search]:
-    """By hyper-parameter, where ``tune`` looks."""
-    hints = get_type_hints(type(strategy), include_extras=True)
-    parts = {
-        name: get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        for name, hint in hints.items()
-    }
-    return {
-        name: mark
-        for name, options in parts.items()
-        for part in options
-        for mark in getattr(part, "__metadata__", ())
-        if isinstance(mark, Search)
-    }
+def stored(strategy: Strategy) -> tuple[object, ...]:
+    """What the server has to keep of training."""
+    needs = strategy.needs
+    return needs.updates, needs.cumulative, needs.checkpoints
 
 
 @promise
