@@ -5,19 +5,33 @@ chain of its own; with the sequential one all of them are a single chain, each s
 model. Along a chain, models are compared at *moments*: right after each unlearning and, if the request came in the
 middle of training, once more at its end. A moment carries the request's id; in the middle of training it is named
 ``id@round``.
+
+A strategy that trains in a way of its own (`Preparing`) does so beside the original training, once for every number of
+rounds after which one of its requests arrives, as if training was to end there; from that its unlearning goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedunlearn.cohort import Cohort
-from fedunlearn.core import Case, Layout, Procedure, RequestId, Select, SiteId, Weights, derive
+from fedunlearn.core import (
+    Case,
+    Course,
+    Layout,
+    Preparing,
+    Procedure,
+    RequestId,
+    Select,
+    SiteId,
+    Weights,
+    derive,
+)
 from fedunlearn.drive import Job, Label
-from fedunlearn.history import Recorder, union
+from fedunlearn.history import Recorder, keep, union
 from fedunlearn.ledger import Ledger
 from fedunlearn.models import Network, initial_weights
 from fedunlearn.procedures import fedavg, signals
@@ -106,6 +120,7 @@ class Campaign:
         self, scenario: Scenario, cohort: Cohort, run: RunFolder, scratch: Path, ledger: Ledger
     ) -> None:
         self.scenario, self.cohort, self.run, self.ledger = scenario, cohort, run, ledger
+        self.scratch = scratch
         self.chains = chains(scenario)
         self.layout: Layout = Network(scenario.model, cohort.shape, cohort.classes).layout
         needs = union(plan.strategy.needs for plan in scenario.strategies)
@@ -119,15 +134,26 @@ class Campaign:
         self.cuts = tuple(cuts)
 
     def jobs(self) -> list[Job[Any]]:
-        """Where to start: every seed's original model, then the retrained references, which wait for nothing."""
+        """Where to start: every seed's original model, then all else that waits for nothing."""
         seeds = self.scenario.seeds
-        return [self._original(seed) for seed in seeds] + [
-            self._retrained(chain, 0, seed) for chain in self.chains for seed in seeds
+        return [
+            *(self._original(seed) for seed in seeds),
+            *(self._retrained(chain, 0, seed) for chain in self.chains for seed in seeds),
+            *(
+                self._prepare(plan, strategy, round, seed)
+                for plan, strategy, round in self._preparing()
+                for seed in seeds
+            ),
         ]
 
     def procedures(self) -> list[Label]:
         """The labels of all procedures to come, in scenario order (for those who watch)."""
         labels = [Label("original", "", "original", seed) for seed in self.scenario.seeds]
+        labels += [
+            self._prepare_label(plan, round, seed)
+            for plan, _, round in self._preparing()
+            for seed in self.scenario.seeds
+        ]
         for chain in self.chains:
             labels += [
                 Label("retrained", s.request.id, "retrained", seed)
@@ -169,7 +195,11 @@ class Campaign:
                 following += self._keep(self._original_name(cut, seed), self.recorders[seed].cut(cut), seed)
             for chain in self.chains:
                 start = weights if chain[0].round == end else self.recorders[seed].cut(chain[0].round)
-                following += [self._unlearn(plan, chain, 0, start, seed) for plan in self._plans(chain)]
+                following += [
+                    self._unlearn(plan, chain, 0, start, seed)
+                    for plan in self._plans(chain)
+                    if not isinstance(plan.strategy, Preparing)
+                ]
             return following
 
         training = self.scenario.training
@@ -197,10 +227,54 @@ class Campaign:
 
     # ----------------------------------------------------------------------------------- the strategies
 
-    def _unlearn(self, plan: Plan, chain: Chain, index: int, weights: Weights, seed: int) -> Job[Weights]:
+    def _preparing(self) -> list[tuple[Plan, Preparing, int]]:
+        """The plans that train in a way of their own, and for how many rounds each."""
+        return [
+            (plan, plan.strategy, round)
+            for plan in self.scenario.strategies
+            if isinstance(plan.strategy, Preparing)
+            for round in sorted({chain[0].round for chain in self.chains if plan in self._plans(chain)})
+        ]
+
+    def _prepare(self, plan: Plan, strategy: Preparing, round: int, seed: int) -> Job[Mapping[str, Weights]]:
+        def then(prepared: Mapping[str, Weights]) -> list[Job[Any]]:
+            stored = keep(self._prepared(plan, round, seed), prepared)
+            return [
+                self._unlearn(plan, chain, 0, prepared["model"], seed, stored)
+                for chain in self.chains
+                if chain[0].round == round and plan in self._plans(chain)
+            ]
+
+        sites, select = self.cohort.sites, Select()
+        course = Course(
+            seed=seed,
+            rounds=round,
+            initial=self._initial(seed),
+            training=self.scenario.training,
+            layout=self.layout,
+            roster=sites,
+            sites=sites,
+            select=select,
+            images={site: self.cohort.count(site, select) for site in sites},
+        )
+        return Job(self._prepare_label(plan, round, seed), strategy.prepare(course), then)
+
+    def _prepare_label(self, plan: Plan, round: int, seed: int) -> Label:
+        when = "" if round == self.scenario.training.rounds else f"@{round}"
+        return Label("prepare", when, plan.label, seed)
+
+    def _prepared(self, plan: Plan, round: int, seed: int) -> Path:
+        """Where to keep what a strategy's own training gave."""
+        return self.scratch / f"prepared-{plan.label}-{round}-{seed}"
+
+    def _unlearn(
+        self, plan: Plan, chain: Chain, index: int, weights: Weights, seed: int, prepared: int = 0
+    ) -> Job[Weights]:
+        """``prepared`` is how many bytes of the strategy's own training the server keeps."""
         step, needs = chain[index], plan.strategy.needs
         label = Label("unlearn", step.request.id, plan.label, seed)
-        self.ledger.stores(label, self.recorders[seed].stored(needs, step.round, len(self.cohort.sites)))
+        stored = self.recorders[seed].stored(needs, step.round, len(self.cohort.sites))
+        self.ledger.stores(label, stored + prepared)
         case = self._case(plan, step, weights, seed)
 
         def then(result: Weights) -> list[Job[Any]]:
@@ -250,6 +324,7 @@ class Campaign:
             original=weights,
             training=self.scenario.training,
             layout=self.layout,
+            roster=self.cohort.sites,
             sites=sites,
             leaver=step.request.site if step.request.whole_site else None,
             holders=tuple(site for site, count in lost.items() if count),
@@ -257,7 +332,9 @@ class Campaign:
             lost={site: count for site, count in lost.items() if count},
             retain=retain,
             forget=forget,
-            history=self.recorders[seed].view(plan.strategy.needs, step.round),
+            history=self.recorders[seed].view(
+                plan.strategy.needs, step.round, self._prepared(plan, step.round, seed)
+            ),
         )
 
     def _remaining(self, step: Step) -> tuple[SiteId, ...]:

@@ -17,7 +17,7 @@ import enum
 import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,6 +135,7 @@ class Task(Protocol):
 
 
 Asks = Mapping[SiteId, Task]
+"""One round. A `collections.ChainMap` is several rounds at once, one in each of its maps."""
 Replies = Mapping[SiteId, Reply]
 Procedure = Generator[Asks, Replies, T]
 """The server half: yields whom to ask what, receives the replies in the order asked, returns its result."""
@@ -267,6 +268,8 @@ class Needs:
         stayers: whether the hospitals that remain do any work.
         class_labels: whether targets must be one class per image.
         each_reply: whether the server must see each hospital's reply; else the sum over those asked is enough.
+        preparation: whether it trains in a way of its own, before any request comes, and keeps what it needs
+            (`Preparing`).
     """
 
     updates: Every | Last | None = None
@@ -277,6 +280,7 @@ class Needs:
     stayers: bool = True
     class_labels: bool = False
     each_reply: bool = False
+    preparation: bool = False
 
     @property
     def secure_aggregation(self) -> bool:
@@ -302,6 +306,38 @@ class History(Protocol):
         """The global weights that ``round`` started from."""
         ...
 
+    def prepared(self, name: str) -> Weights:
+        """What the strategy's own training kept under ``name`` (`Preparing.prepare`)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Course:
+    """Training, as a strategy that has a way of its own for it meets it.
+
+    Attributes:
+        seed: the training seed; every random draw derives from it by `derive`.
+        rounds: how many rounds to train.
+        initial: where to start.
+        training: how the scenario trains.
+        layout: what is where in the weights.
+        roster: every hospital that was there at first, in scenario order: whatever the strategy derives from
+            these stays as it is when one of them leaves.
+        sites: the hospitals that take part, in scenario order.
+        select: what may be trained on.
+        images: how many images that is at each hospital of ``sites``.
+    """
+
+    seed: int
+    rounds: int
+    initial: Weights
+    training: Training
+    layout: Layout
+    roster: tuple[SiteId, ...]
+    sites: tuple[SiteId, ...]
+    select: Select
+    images: Mapping[SiteId, int]
+
 
 @dataclass(frozen=True)
 class Case:
@@ -312,9 +348,10 @@ class Case:
         seed: the training seed; every random draw derives from it by `derive`.
         rounds: how many rounds the original weights were trained for.
         initial: the weights training started from.
-        original: the weights that must forget.
+        original: the weights that must forget; of a strategy that prepares, those of its own training.
         training: how they were trained.
         layout: what is where in the weights.
+        roster: every hospital that was there at first, in scenario order.
         sites: the hospitals that remain, in scenario order: the only ones a whole-site request lets one ask
             (the leaver too, where the strategy declares ONLINE).
         leaver: the hospital that leaves as a whole, or None.
@@ -333,6 +370,7 @@ class Case:
     original: Weights
     training: Training
     layout: Layout
+    roster: tuple[SiteId, ...]
     sites: tuple[SiteId, ...]
     leaver: SiteId | None
     holders: tuple[SiteId, ...]
@@ -341,6 +379,21 @@ class Case:
     retain: Select
     forget: Select
     history: History
+
+    @property
+    def course(self) -> Course:
+        """The training that should have been: on what is retained, with the hospitals that remain."""
+        return Course(
+            self.seed,
+            self.rounds,
+            self.initial,
+            self.training,
+            self.layout,
+            self.roster,
+            self.sites,
+            self.retain,
+            self.kept,
+        )
 
 
 class Strategy(Protocol):
@@ -361,6 +414,19 @@ class Strategy(Protocol):
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """Turn the original weights into unlearned ones."""
+        ...
+
+
+@runtime_checkable
+class Preparing(Strategy, Protocol):
+    """A strategy that needs training itself to be done in its own way (`Needs.preparation`).
+
+    EXACT means for it: ``unlearn(case)`` is the ``model`` of ``prepare(case.course)``, bit for bit. Scores compare it
+    with the scenario's retrained reference like any other: they show what its way of training costs as well.
+    """
+
+    def prepare(self, course: Course) -> Procedure[Mapping[str, Weights]]:
+        """Train; return what the server keeps by name: ``model``, the trained weights, and whatever else it needs."""
         ...
 
 

@@ -35,8 +35,9 @@ class Label:
     """Whose procedure it is: one row of the ledger and one bar on the screen.
 
     Attributes:
-        phase: original, retrained, unlearn, continue (training that goes on after unlearning) or evaluate.
-        request: the request's id, empty for the original model.
+        phase: original, retrained, prepare (a strategy's own training), unlearn, continue (training that goes on
+            after unlearning) or evaluate.
+        request: the request's id; empty before any request, ``@round`` where that is in the middle of training.
         strategy: the strategy's label in the scenario, or "original" / "retrained".
         seed: the training seed.
     """

@@ -2,12 +2,13 @@
 
 One `Recorder` watches the training of one seed and writes to disk, so that a large model's history never sits in
 memory. A strategy sees it through `Recorder.view`, which shows what that strategy declared and refuses the rest.
+What a strategy's own training gave (`fedunlearn.core.Preparing`) is on disk as well, in a folder of its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,15 @@ from fedunlearn.drive import Label, Round
 def union(needs: Iterable[Needs]) -> tuple[Needs, ...]:
     """The distinct needs for history among ``needs``; those without any drop out."""
     return tuple(dict.fromkeys(n for n in needs if n.updates or n.cumulative or n.checkpoints))
+
+
+def keep(folder: Path, prepared: Mapping[str, Weights]) -> int:
+    """Write what a strategy's own training gave beside its model; the bytes that the server holds for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {name: weights for name, weights in prepared.items() if name != "model"}
+    for name, weights in kept.items():
+        w.save(weights, _prepared(folder, name))
+    return sum(map(w.nbytes, kept.values()))
 
 
 class Recorder:
@@ -56,9 +66,12 @@ class Recorder:
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
         """See `Watcher`."""
 
-    def view(self, needs: Needs, rounds: int) -> View:
-        """The history of the first ``rounds`` rounds as a strategy with ``needs`` may see it."""
-        return View(self.folder, needs, rounds)
+    def view(self, needs: Needs, rounds: int, prepared: Path | None = None) -> View:
+        """The history of the first ``rounds`` rounds as a strategy with ``needs`` may see it.
+
+        ``prepared`` is the folder of its own training (`keep`), if it had one.
+        """
+        return View(self.folder, needs, rounds, prepared)
 
     def cut(self, round: int) -> Weights:
         """The weights that ``round`` started from, for a request that arrives there."""
@@ -97,11 +110,15 @@ class Recorder:
 
 @dataclass(frozen=True)
 class View:
-    """`fedunlearn.core.History` on disk, limited to what was declared and to the first ``rounds`` rounds."""
+    """`fedunlearn.core.History` on disk, limited to what was declared and to the first ``rounds`` rounds.
+
+    ``own`` is the folder of the strategy's own training, if it had one.
+    """
 
     folder: Path
     needs: Needs
     rounds: int
+    own: Path | None = None
 
     def update(self, round: int, site: SiteId) -> Weights:
         """See `History`."""
@@ -120,6 +137,18 @@ class View:
         """See `History`."""
         self._check(f"the checkpoint of round {round}", self.needs.checkpoints, round)
         return w.load(_checkpoint(self.folder, round))
+
+    def prepared(self, name: str) -> Weights:
+        """See `History`."""
+        if not self.needs.preparation:
+            raise UndeclaredNeed(
+                f"the strategy used {name!r} of its own training but does not declare Needs(preparation=True)"
+            )
+        if self.own is None or not _prepared(self.own, name).exists():
+            raise UndeclaredNeed(
+                f"the strategy used {name!r} of its own training, which kept nothing of that name"
+            )
+        return w.load(_prepared(self.own, name))
 
     def _check(self, what: str, declared: Every | Last | None, round: int) -> None:
         first = self.rounds - 1 if isinstance(declared, Last) else 0
@@ -146,6 +175,10 @@ def _count(kept: Every | Last | None, rounds: int) -> int:
 
 def _update(folder: Path, number: int, site: SiteId) -> Path:
     return folder / f"update-{number}-{site}.safetensors"
+
+
+def _prepared(folder: Path, name: str) -> Path:
+    return folder / f"{name}.safetensors"
 
 
 def _checkpoint(folder: Path, number: int) -> Path:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from fedunlearn import weights as w
 from fedunlearn.core import (
+    Asks,
     Case,
     LocalTraining,
     Procedure,
@@ -22,6 +25,8 @@ from fedunlearn.core import (
 )
 from fedunlearn.local import Constraint
 from fedunlearn.tasks import Errors, Fit, Signals
+
+T = TypeVar("T")
 
 
 def fedavg(
@@ -60,6 +65,41 @@ def recover(
 ) -> Procedure[Weights]:
     """Some rounds of federated averaging on what may still be used: the repair step of most methods."""
     return fedavg(weights, case.sites, case.retain, local, range(rounds), case.seed, "recover", constraint)
+
+
+def together(procedures: Mapping[str, Procedure[T]]) -> Procedure[dict[str, T]]:
+    """Run procedures that ask different hospitals side by side, and return their results by name.
+
+    Each step is one round of every procedure that still has one, as a `ChainMap` of these rounds; bits are those of
+    running one after the other.
+
+    Raises:
+        ValueError: two of them ask the same hospital at once.
+    """
+    asks: dict[str, Asks] = {}
+    results: dict[str, T] = {}
+
+    def step(name: str, replies: Replies | None) -> None:
+        try:
+            asks[name] = procedures[name].send(replies)  # type: ignore[arg-type]  # the first send must be None
+        except StopIteration as stop:
+            results[name] = stop.value
+
+    try:
+        for name in procedures:
+            step(name, None)
+        while asks:
+            merged = ChainMap(*map(dict, asks.values()))
+            if len(merged) < sum(map(len, asks.values())):
+                raise ValueError(f"{', '.join(asks)} cannot run together: they ask the same hospital")
+            replies, asked = (yield merged), dict(asks)
+            asks.clear()
+            for name, sites in asked.items():
+                step(name, {site: replies[site] for site in sites})
+        return {name: results[name] for name in procedures}
+    finally:
+        for procedure in procedures.values():
+            procedure.close()
 
 
 def at_holders(

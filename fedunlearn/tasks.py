@@ -41,6 +41,41 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class FitDrawn:
+    """Train ``weights`` on those of ``select``'s images that ``draw`` draws at ``rate`` (`drawn`), as `Fit` does."""
+
+    weights: Weights
+    select: Select
+    training: LocalTraining
+    seed: int
+    draw: int
+    rate: float
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = local.images(self.select)
+        which = drawn(images.rows, self.draw, self.rate)
+        images = Images(images.pixels[which], images.targets[which], images.rows[which])
+        return Reply(fit(local, self.weights, images, self.training, self.seed), len(images))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Reply which share of ``select``'s images each of ``draws`` draws at ``rate``, (len(draws),); 0 where None."""
+
+    select: Select
+    draws: tuple[int | None, ...]
+    rate: float
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        rows = local.images(self.select).rows
+        counts = [0 if draw is None else int(drawn(rows, draw, self.rate).sum()) for draw in self.draws]
+        shares = torch.tensor(counts, dtype=torch.float64) / max(len(rows), 1)
+        return Reply(None, len(rows), {"share": shares})
+
+
+@dataclass(frozen=True)
 class Gradient:
     """Reply the gradient of the mean loss over the images of ``select``, as arrays by parameter name."""
 
@@ -208,6 +243,17 @@ class Ascent:
             ):
                 break
         return Reply(weights, len(images))
+
+
+def drawn(rows: Tensor, draw: int, rate: float) -> Tensor:
+    """Which images of row numbers (N,) the seed ``draw`` draws, each with probability ``rate``: (N,) bool.
+
+    Every image is drawn by itself: without some of them, the others are drawn as before.
+    """
+    below = rate * 2**63  # `derive` gives 63 bits
+    return torch.tensor([derive(draw, row) < below for row in rows.tolist()], dtype=torch.bool).to(
+        rows.device
+    )
 
 
 def wrong_labels(labels: Tensor, classes: int, seed: int) -> Tensor:

@@ -9,7 +9,7 @@ from fedunlearn import weights as w
 from fedunlearn.core import Every, Leaver, Needs, Reply, Select, UndeclaredNeed
 from fedunlearn.drive import Job, Label, Round, drive
 from fedunlearn.engines import Answer
-from fedunlearn.history import Recorder, union
+from fedunlearn.history import Recorder, keep, union
 from fedunlearn.procedures import fedavg
 from fedunlearn.tasks import Fit
 from tests import toy
@@ -125,3 +125,19 @@ def test_a_real_training_is_recorded_as_it_happened(tmp_path: Path) -> None:
     mean = w.average(list(last.values()), [24, 24, 24])
     rebuilt = w.add(view.checkpoint(toy.TRAINING.rounds - 1), mean)
     assert all(torch.allclose(rebuilt[n], original[n], atol=1e-6) for n in original)
+
+
+def test_what_a_training_of_its_own_kept_is_read_under_its_names(tmp_path: Path) -> None:
+    """The model is not kept: it is what must forget. Two arrays of 8 bytes each are."""
+    own, recorder = tmp_path / "own", watch(tmp_path, [Needs()])
+    half = {"x": torch.tensor([0.5, 1.5])}
+    assert keep(own, {"model": half, "shard-0": half, "drawn": {"north": torch.tensor([3])}}) == 8 + 8
+    view = recorder.view(Needs(preparation=True), ROUNDS, own)
+    assert view.prepared("shard-0")["x"].tolist() == [0.5, 1.5]
+    assert view.prepared("drawn")["north"].item() == 3
+    with pytest.raises(UndeclaredNeed, match="'model' of its own training, which kept nothing of that name"):
+        view.prepared("model")
+    with pytest.raises(UndeclaredNeed, match=r"does not declare Needs\(preparation=True\)"):
+        recorder.view(Needs(), ROUNDS, own).prepared("shard-0")
+    with pytest.raises(UndeclaredNeed, match="kept nothing of that name"):
+        recorder.view(Needs(preparation=True), ROUNDS).prepared("shard-0")

@@ -19,9 +19,11 @@ from fedunlearn import weights as w, wire
 from fedunlearn.core import (
     Asks,
     Case,
+    Course,
     Granularity,
     Images,
     LocalTraining,
+    Preparing,
     Procedure,
     Replies,
     Reply,
@@ -140,6 +142,7 @@ class Log:
     updates: set[tuple[int, SiteId]] = field(default_factory=set)
     cumulative: set[SiteId] = field(default_factory=set)
     checkpoints: set[int] = field(default_factory=set)
+    prepared: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -222,6 +225,7 @@ class Memory:
     rounds: int = TRAINING.rounds
     sent: dict[int, Weights] = field(default_factory=dict)
     got: dict[tuple[int, SiteId], Weights] = field(default_factory=dict)
+    own: Mapping[str, Weights] = field(default_factory=dict)
 
     def round(self, round: Round) -> None:
         """See `Watcher`."""
@@ -255,6 +259,11 @@ class Memory:
         assert round < self.rounds, "that round is still to come"
         self.log.checkpoints.add(round)
         return self.sent[round]
+
+    def prepared(self, name: str) -> Weights:
+        """See `History`."""
+        self.log.prepared.add(name)
+        return self.own[name]
 
 
 @dataclass
@@ -310,15 +319,37 @@ def trained(seed: int = 7, norm: bool = False) -> tuple[Weights, Weights, Memory
     return initial, run(procedure, ToyLink(norm=norm), [memory]), memory
 
 
+def once(function: F) -> F:
+    """`functools.cache`, which does not know that a `Strategy` is a frozen dataclass and can be hashed."""
+    return cache(function)  # type: ignore[return-value]
+
+
+@once
+def prepared(
+    strategy: Strategy, seed: int = 7, norm: bool = False, rounds: int = TRAINING.rounds
+) -> Mapping[str, Weights]:
+    """What the strategy's own training gives, if it has one."""
+    if not isinstance(strategy, Preparing):
+        return {}
+    initial, _, _ = trained(seed, norm)
+    images = dict.fromkeys(SITES, PATIENTS * IMAGES)
+    layout = network(norm).layout
+    course = Course(seed, rounds, initial, TRAINING, layout, SITES, SITES, Select(), images)
+    return run(strategy.prepare(course), ToyLink(norm=norm))
+
+
 def case(
     request: RequestId,
     seed: int = 7,
     norm: bool = False,
     rounds: int = TRAINING.rounds,
     log: Log | None = None,
+    strategy: Strategy | None = None,
 ) -> Case:
-    """One of `REQUESTS` as a strategy meets it, after so many rounds of training."""
+    """One of `REQUESTS` as ``strategy`` meets it, after so many rounds of training: in its own way if it has one."""
     initial, original, memory = trained(seed, norm)
+    own = prepared(strategy, seed, norm, rounds) if strategy is not None else {}
+    fedavg_model = original if rounds == TRAINING.rounds else memory.sent[rounds]
     retain, forget = Select(without=(request,)), Select(only=request)
     sites = SITES[:2] if request == "site" else SITES
     lost = {site: int(named(request, site).sum()) for site in SITES}
@@ -327,9 +358,10 @@ def case(
         seed=seed,
         rounds=rounds,
         initial=initial,
-        original=original if rounds == TRAINING.rounds else memory.sent[rounds],
+        original=own.get("model", fedavg_model),
         training=TRAINING,
         layout=network(norm).layout,
+        roster=SITES,
         sites=sites,
         leaver="west" if request == "site" else None,
         holders=tuple(site for site, count in lost.items() if count),
@@ -337,14 +369,18 @@ def case(
         lost={site: count for site, count in lost.items() if count},
         retain=retain,
         forget=forget,
-        history=replace(memory, log=log or Log(), rounds=rounds),
+        history=replace(memory, log=log or Log(), rounds=rounds, own=own),
     )
 
 
-@cache
-def retrained(request: RequestId, seed: int = 7, norm: bool = False) -> Weights:
-    """The exact answer."""
+@once
+def retrained(
+    request: RequestId, seed: int = 7, norm: bool = False, strategy: Strategy | None = None
+) -> Weights:
+    """The exact answer: training without the data, in the strategy's own way if it has one."""
     c = case(request, seed, norm)
+    if isinstance(strategy, Preparing):
+        return run(strategy.prepare(c.course), ToyLink(norm=norm))["model"]
     return run(
         fedavg(c.initial, c.sites, c.retain, c.training.local, range(c.rounds), seed), ToyLink(norm=norm)
     )
@@ -358,16 +394,11 @@ class Outcome:
     log: Log
 
 
-def once(function: F) -> F:
-    """`functools.cache`, which does not know that a `Strategy` is a frozen dataclass and can be hashed."""
-    return cache(function)  # type: ignore[return-value]
-
-
 @once
 def outcome(strategy: Strategy, request: RequestId, seed: int = 7, norm: bool = False) -> Outcome:
     """Run a strategy once; every test that only looks shares this run."""
     log = Log()
-    procedure = strategy.unlearn(case(request, seed, norm, log=log))
+    procedure = strategy.unlearn(case(request, seed, norm, log=log, strategy=strategy))
     return Outcome(run(procedure, ToyLink(norm=norm, log=log), [Asked(log)]), log)
 
 

@@ -194,6 +194,13 @@ def _needs(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
             key,
             f"{label} needs the history of training, {why}: remove it, or let all requests come together",
         )
+    if needs.preparation and draft.sequential and len(draft.requests) > 1:
+        why = "what it keeps of its own training would still hold the first request's data at the second"
+        yield (
+            key,
+            f"{label} cannot serve several requests in sequence, since {why}: remove it, or leave one request, "
+            "or write `timeline: independent`",
+        )
     if draft.training is None:
         return
     cuts = [r.after_round for r in draft.requests.values() if r.after_round and r.id in _listed(draft, entry)]

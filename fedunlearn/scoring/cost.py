@@ -1,4 +1,8 @@
-"""What a model cost, as the ledger observed it; no strategy reports its own cost. ``n`` counts rounds."""
+"""What a model cost, as the ledger observed it; no strategy reports its own cost. ``n`` counts rounds.
+
+Where a strategy trained in a way of its own before any request, that is no cost of unlearning: the ledger keeps it as
+phase ``prepare``, and what came of it counts as storage here.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,7 @@ def bytes_moved(evidence: Evidence[Answers]) -> Estimates:
 
 
 def storage_bytes(evidence: Evidence[Answers]) -> Estimates:
-    """Bytes of training history that the server must hold, before any request arrives, to be able to do this."""
+    """Bytes that the server must hold of training, before any request arrives, to be able to do this."""
     return _cost(evidence, evidence.spent.storage_bytes)
 
 
