@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedunlearn.core import InputError, Problem, RequestId, Select, SiteId, derive
+from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
 from fedunlearn.scenario import Pick, Request, Scenario
 from sites.collection import Collection, digest, duplicates
 from sites.requests import Named, resolve
@@ -31,7 +31,7 @@ class Cohort:
         targets: (N, …) int64.
         classes: number of classes.
         site: (N,) the hospital of each image.
-        split: (N,) train, val or test; a patient has one split at all hospitals.
+        split: (N,) train, val, test or proxy; a patient has one split at all hospitals.
         forgotten: for each request, (N,) whether it names the image.
         table: the content of ``sites.parquet``, one row per image.
         note: what the data is, in words.
@@ -57,8 +57,8 @@ class Cohort:
         return tuple(int(n) for n in self.pixels.shape[1:])
 
     def count(self, site: SiteId, select: Select) -> int:
-        """How many images ``select`` names at ``site``."""
-        mask = self.site == site
+        """How many images ``select`` names at ``site``, a hospital or `SERVER`."""
+        mask = self.split == "proxy" if site == SERVER else self.site == site
         if select.split != "all":
             mask &= self.split == select.split
         if select.only is not None:
@@ -98,12 +98,13 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
         site = scenario.sites.partition.assign(
             collection.table, collection.targets, scenario.sites.names, _rng(scenario, "partition")
         )
+    shares, rng = scenario.sites.split, _rng(scenario, "split")
     with _placed(scenario, "sites"):
-        parts = split(
-            collection.table, collection.targets, site, scenario.sites.split, _rng(scenario, "split")
-        )
+        fractions = (shares.train, shares.val, shares.test)
+        parts = split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
     forgotten = _forgotten(scenario, collection.table, site, parts)
     _something_left(scenario, parts == "train", forgotten)
+    _enough_proxies(scenario, parts == "proxy", forgotten)
     return Cohort(
         sites=scenario.sites.names,
         pixels=collection.pixels,
@@ -142,6 +143,26 @@ def _something_left(scenario: Scenario, train: Array, forgotten: Mapping[Request
         if message:
             problem = Problem(f"request {request.id!r} {message}")
             problems.append(scenario.placed(problem, f"requests.{number}"))
+    if problems:
+        raise InputError(problems)
+
+
+def _enough_proxies(scenario: Scenario, proxy: Array, forgotten: Mapping[RequestId, Array]) -> None:
+    """Refuse a strategy that needs more images of the server's own than a request leaves it."""
+    left, problems = dict[RequestId, int](), list[Problem]()
+    gone = np.zeros_like(proxy)
+    for request in scenario.requests:
+        gone = forgotten[request.id] | (gone if scenario.timeline == "sequential" else False)
+        left[request.id] = int((proxy & ~gone).sum())
+    for number, plan in enumerate(scenario.strategies):
+        needed = plan.strategy.needs.proxy_examples
+        for request_id in plan.requests:
+            if left[request_id] < needed:
+                problem = Problem(
+                    f"{plan.label} needs at least {needed} images that the server owns, but request {request_id!r} "
+                    f"leaves it {left[request_id]}: raise sites.split.proxy or remove the strategy"
+                )
+                problems.append(scenario.placed(problem, f"strategies.{number}"))
     if problems:
         raise InputError(problems)
 

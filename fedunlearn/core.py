@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 SiteId = str
 RequestId = str
 PatientId = str
+SERVER: SiteId = "server"
+"""Under this id, which no hospital may have, a procedure asks the server itself for work on images that it owns."""
+
 Weights = Mapping[str, "Tensor"]
 """A model's state by name, parameters and buffers, on the CPU. Never changed in place."""
 
@@ -43,12 +46,13 @@ class Select:
     Attributes:
         only: just the images this request names; None for all of them.
         without: leave out the images these requests name, at every hospital that holds them.
-        split: the part of the hospital's images, by patient.
+        split: the part of the hospital's images, by patient; "proxy" are those it gave to the server, and the only
+            ones that `SERVER` has.
     """
 
     only: RequestId | None = None
     without: tuple[RequestId, ...] = ()
-    split: Literal["train", "val", "test", "all"] = "train"
+    split: Literal["train", "val", "test", "proxy", "all"] = "train"
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Images:
 
     Attributes:
         pixels: (N, C, *spatial) uint8, or float32 already scaled.
-        targets: (N, ...) int64; one class per image, or a label map per volume.
+        targets: (N, ...) int64; one class per image, or a label map per volume; -1 throughout at the server.
         rows: (N,) int64, the images' row numbers in ``sites.parquet``.
         extra: anything else an objective asks of each image, by name, each (N, ...): a teacher's outputs, say.
     """
@@ -82,11 +86,11 @@ class Batch:
 
 
 class Local(Protocol):
-    """A hospital's side of a task: its name, its images, a network to work on."""
+    """A hospital's side of a task, or the server's own: a name, images, a network to work on."""
 
     @property
     def site(self) -> SiteId:
-        """The hospital's name."""
+        """The hospital's name, or `SERVER`."""
         ...
 
     @property
@@ -263,7 +267,7 @@ class Needs:
         updates: every hospital's update (local - global) of these rounds.
         cumulative: every hospital's sum of updates over all rounds.
         checkpoints: the global weights that these rounds started from.
-        proxy_examples: unlabelled images the server must own.
+        proxy_examples: the fewest unlabelled images that the server must own; 0 if it is not asked to work on any.
         leaver: ONLINE if the images to forget are used once more.
         stayers: whether the hospitals that remain do any work.
         class_labels: whether targets must be one class per image.
@@ -395,6 +399,11 @@ class Case:
             self.kept,
         )
 
+    @property
+    def proxy(self) -> Select:
+        """Selects what `SERVER` may still use of its unlabelled images: whoever is forgotten takes theirs back."""
+        return replace(self.retain, split="proxy")
+
 
 class Strategy(Protocol):
     """An unlearning method: a frozen dataclass whose fields are its hyper-parameters and its YAML."""
@@ -487,7 +496,8 @@ class SiteError(RunError):
         self.site, self.reason, self.procedure, self.round = site, reason, procedure, round
         where = f" in {procedure}" if procedure else ""
         when = f", round {round + 1}" if round is not None else ""
-        super().__init__(f"hospital {site!r} failed{where}{when}: {reason}")
+        who = "the server" if site == SERVER else f"hospital {site!r}"
+        super().__init__(f"{who} failed{where}{when}: {reason}")
 
 
 class UndeclaredNeed(FedunlearnError):

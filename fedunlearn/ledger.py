@@ -1,6 +1,7 @@
 """What everything cost: bytes, site-seconds, images and storage of every procedure and round, as observed.
 
 A strategy never reports its own cost. Bytes are those of the arrays in tasks and replies, the same for every engine.
+What the server is asked to do with images of its own moves no bytes and costs no hospital anything.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from fedunlearn import wire
+from fedunlearn.core import SERVER
 from fedunlearn.drive import Label, Round
 
 
@@ -23,7 +25,7 @@ class Entry:
         sites: how many hospitals were asked.
         down_bytes, up_bytes: arrays sent to and received from the hospitals.
         site_seconds: wall time of the hospitals' work, added up.
-        server_seconds: wall time of the procedure's own work on the server.
+        server_seconds: wall time of the server's work: the procedure's own, and on images that the server owns.
         images: passes of one image through a network, added up.
         stored_bytes: history that the server holds for this procedure.
     """
@@ -65,16 +67,17 @@ class Ledger:
 
     def round(self, round: Round) -> None:
         """See `Watcher`."""
-        answers = round.answers.values()
+        sites = [site for site in round.asks if site != SERVER]
+        seconds = {site: answer.seconds for site, answer in round.answers.items()}
         self._add(
             round.label,
             round.number,
-            len(answers),
-            sum(wire.size(task) for task in round.asks.values()),
-            sum(wire.size(answer.reply) for answer in answers),
-            sum(answer.seconds for answer in answers),
-            round.server_seconds,
-            sum(answer.images for answer in answers),
+            len(sites),
+            sum(wire.size(round.asks[site]) for site in sites),
+            sum(wire.size(round.answers[site].reply) for site in sites),
+            sum(seconds[site] for site in sites),
+            round.server_seconds + seconds.get(SERVER, 0.0),
+            sum(answer.images for answer in round.answers.values()),
         )
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:

@@ -1,7 +1,8 @@
 """What a worker is given: the hospitals' images in a folder, memory-mapped, each hospital's on their own.
 
 The folder holds ``federation.json`` and one numbered folder per hospital, so that a hospital cannot read what is
-not its own, and workers on one machine share the pages. Nothing is pickled.
+not its own, and workers on one machine share the pages. Nothing is pickled. What hospitals gave to the server is there
+once more in a folder of the server's, without labels.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedunlearn.core import Images, RequestId, Select, SiteId
+from fedunlearn.core import SERVER, Images, RequestId, Select, SiteId
 from fedunlearn.models import MODELS, Model, Network
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "proxy")
+_NO_LABEL = -1  # no class: a loss that meets it fails
 _CACHE_BYTES = 256 * 2**20  # of gathered images per worker process; whatever was used last always stays
 
 Key = tuple[SiteId, Select, torch.device]
@@ -34,7 +36,7 @@ class Federation:
 
     Attributes:
         folder: where they are stored.
-        sites: the hospitals' names, sorted.
+        sites: who can be asked: the hospitals by name, sorted, then `SERVER` if it owns images.
         requests: the ids that a `Select` may name.
         classes: number of classes.
         shape: (C, *spatial) of one image.
@@ -67,26 +69,28 @@ class Federation:
             pixels: (N, C, *spatial).
             targets: (N, …).
             site: (N,) the hospital of each image.
-            split: (N,) "train", "val" or "test".
+            split: (N,) "train", "val", "test" or "proxy".
             forgotten: for each request, (N,) whether it names the image.
             model: the network's configuration.
             classes: number of classes.
         """
-        sites = sorted({str(name) for name in site})
+        owned = {name: np.flatnonzero(site == name) for name in sorted({str(name) for name in site})}
+        if (given := np.flatnonzero(split == "proxy")).size:
+            owned[SERVER] = given
         part = np.array([SPLITS.index(str(name)) for name in split], dtype=np.int8)
         masks = (
             np.stack(list(forgotten.values()), axis=1) if forgotten else np.zeros((len(site), 0), dtype=bool)
         )
-        for number, name in enumerate(sites):
-            place, rows = folder / str(number), np.flatnonzero(site == name)
+        for number, (name, rows) in enumerate(owned.items()):
+            place, labels = folder / str(number), targets[rows]
             place.mkdir(parents=True, exist_ok=True)
             np.save(place / "pixels.npy", pixels[rows])
-            np.save(place / "targets.npy", targets[rows])
+            np.save(place / "targets.npy", np.full_like(labels, _NO_LABEL) if name == SERVER else labels)
             np.save(place / "rows.npy", rows.astype(np.int64))
             np.save(place / "split.npy", part[rows])
             np.save(place / "forgotten.npy", masks[rows])
         about = {
-            "sites": sites,
+            "sites": list(owned),
             "requests": list(forgotten),
             "classes": classes,
             "shape": [int(n) for n in pixels.shape[1:]],
@@ -118,7 +122,7 @@ class Federation:
             return Network(self.model, self.shape, self.classes, device)
 
     def hospital(self, site: SiteId, network: Network) -> Hospital:
-        """One hospital, working with ``network``.
+        """One hospital, or `SERVER` if it owns images, working with ``network``.
 
         Raises:
             ValueError: there is no such hospital.

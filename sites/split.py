@@ -1,4 +1,4 @@
-"""Train, validation and test images: by patient, across all hospitals."""
+"""Train, validation, test and proxy images: by patient, across all hospitals."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fedunlearn.core import InputError, Problem
 from sites.patients import Ints, Patients, Strings, deal, most_common, patients_of
 
 PARTS = ("train", "val", "test")
+"""The parts that every hospital has; the images of a fourth, "proxy", it gave to the server without labels."""
 
 
 def split(
@@ -20,63 +21,80 @@ def split(
     site: Strings,
     fractions: tuple[float, float, float] = (0.6, 0.1, 0.3),
     rng: np.random.Generator | None = None,
+    proxy: float = 0.0,
 ) -> Strings:
-    """Give every image a part: "train", "val" or "test".
+    """Give every image a part: "train", "val", "test" or, if it has a share, "proxy".
 
     A patient is in one part, at whichever hospitals it has images. Patients are dealt at the hospital that holds
-    most of their images, evenly by majority label and difficulty. The order of the images does not matter.
+    most of their images, evenly by majority label and difficulty. The order of the images does not matter. Test and
+    proxy are dealt from one lot: a proxy share taken from the test share leaves train and val as they were, unless a
+    hospital has hardly more patients than parts.
 
     Args:
         table: one row per image, with ``patient`` and perhaps ``difficulty``.
         targets: (N,) classes, or label maps (N, …).
         site: (N,) the hospital of each image.
-        fractions: of the images of a hospital in train, val and test; positive, together 1.
+        fractions: of the images of a hospital in train, val and test; positive, with ``proxy`` together 1.
         rng: decides who goes where; a generator seeded with 0 if left out.
+        proxy: the fraction that the hospital gave to the server.
 
     Returns:
         (N,) the part of each image.
 
     Raises:
-        InputError: the fractions are no fractions, or a hospital has too few patients for three parts.
+        InputError: the fractions are no fractions, or a hospital has too few patients for all parts.
     """
-    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+    if min(fractions) <= 0 or proxy < 0 or abs(sum(fractions) + proxy - 1) > 1e-6:
         raise InputError(
-            f"split: found {list(fractions)}, expected three positive fractions that sum to 1 "
-            "(train, val, test): for example [0.6, 0.1, 0.3]"
+            f"split: found {[*fractions, proxy]}, expected three positive fractions and perhaps a fourth that sum to 1 "
+            "(train, val, test, proxy): for example [0.6, 0.1, 0.3, 0.0]"
         )
+    parts = (*PARTS, "proxy") if proxy else PARTS
     patients = patients_of(table, targets)
     home = most_common(patients.member, len(patients), site) if len(site) else site
     order = patients.order(rng or np.random.default_rng(0))
     part = np.zeros(len(patients), dtype=np.int64)
     for name in np.unique(home):
         here = order[home[order] == name]
-        part[here] = _all_parts(deal(here, patients.images, np.array(fractions)))
-    result = np.array(PARTS)[part[patients.member]]
-    if problems := _missing(result, site, patients):
+        part[here] = _dealt(here, patients.images, fractions, proxy)
+    result = np.array(parts)[part[patients.member]]
+    if problems := _missing(result, parts, site, patients):
         raise InputError(problems)
     return result
 
 
-def _all_parts(part: Ints) -> Ints:
+def _dealt(here: Ints, images: Ints, fractions: tuple[float, float, float], proxy: float) -> Ints:
+    """The part of each of one hospital's patients ``here``."""
+    train, val, test = fractions
+    if not proxy:
+        return _all_parts(deal(here, images, np.array(fractions)), 3)
+    held_out = round(test + proxy, 12)  # 0.2 + 0.1 is 0.3, as it would be without a proxy share
+    part = _all_parts(deal(here, images, np.array([train, val, held_out])), 3)
+    last = np.flatnonzero(part == 2)
+    part[last] += deal(here[last], images, np.array([test, proxy]) / (test + proxy))
+    return _all_parts(part, 4)
+
+
+def _all_parts(part: Ints, parts: int) -> Ints:
     """Move single patients, the last ones dealt, from the largest part into parts that got none."""
-    for empty in range(len(PARTS)):
-        counts = np.bincount(part, minlength=len(PARTS))
+    for empty in range(parts):
+        counts = np.bincount(part, minlength=parts)
         if counts[empty] == 0 and counts.max() > 1:
             part[np.flatnonzero(part == counts.argmax())[-1]] = empty
     return part
 
 
-def _missing(result: Strings, site: Strings, patients: Patients) -> list[Problem]:
+def _missing(result: Strings, parts: tuple[str, ...], site: Strings, patients: Patients) -> list[Problem]:
     problems = []
     for name in np.unique(site):
         here = site == name
-        if missing := [part for part in PARTS if part not in result[here]]:
+        if missing := [part for part in parts if part not in result[here]]:
             count = len(np.unique(patients.member[here]))
             problems.append(
                 Problem(
                     f"hospital {str(name)!r} has {count} patients and none for {' and '.join(missing)}: every "
-                    "hospital needs at least 3 patients of its own (train, val, test); use more images or fewer "
-                    "hospitals"
+                    f"hospital needs at least {len(parts)} patients of its own ({', '.join(parts)}); use more images "
+                    "or fewer hospitals"
                 )
             )
     return problems

@@ -30,6 +30,7 @@ from pydantic import TypeAdapter, ValidationError
 import strategies
 from fedunlearn import weights as w, wire
 from fedunlearn.core import (
+    SERVER,
     Asks,
     Every,
     FedunlearnError,
@@ -72,6 +73,7 @@ from strategies.salun import SalUn
 from strategies.scrub import SCRUB
 from strategies.sharded import Sharded
 from strategies.ssd import SSD
+from strategies.wu_distillation import WuDistillation
 from tests import toy
 
 
@@ -91,6 +93,11 @@ ON_THE_SERVER = dict.fromkeys(
     ),
     "it is done on the server in one go and asks no hospital",
 )
+
+SUBTRACTED = {
+    **ON_THE_SERVER,
+    "test_nearer_to_the_retrained_model_than_the_original": "subtraction alone forgets too much: hence distillation",
+}
 
 STRATEGIES: list[Strategy | Excused] = [
     Retrain(),
@@ -123,6 +130,9 @@ STRATEGIES: list[Strategy | Excused] = [
     FedMemPrune(),
     Sharded(shards=3),
     FATS(rate=0.6),
+    WuDistillation(),
+    Excused(WuDistillation(epochs=0), SUBTRACTED),
+    WuDistillation(epochs=5, recovery_rounds=1),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
@@ -425,7 +435,10 @@ def test_declared_is_used(strategy: Strategy, wish: RequestId) -> None:
     assert needs.cumulative == bool(log.cumulative)
     assert needs.preparation == bool(log.prepared) == isinstance(strategy, Preparing)
     assert needs.class_labels == log.classes, "class_labels: whether Local.classes is read"
-    forgotten = {row for site in toy.SITES for row in toy.select(site, case.forget).rows.tolist()}
+    assert (needs.proxy_examples > 0) == (SERVER in {site for site, _ in log.asked})
+    assert len(log.rows.get(SERVER, ())) >= needs.proxy_examples
+    parts = [(site, case.forget) for site in toy.SITES] + [(SERVER, replace(case.forget, split="proxy"))]
+    forgotten = {row for site, select in parts for row in toy.select(site, select).rows.tolist()}
     used = set().union(*log.rows.values())
     assert (needs.leaver is Leaver.ONLINE) == bool(forgotten & used)
     if wish == "site":
@@ -436,6 +449,8 @@ def test_declared_is_used(strategy: Strategy, wish: RequestId) -> None:
 def test_never_asks_a_leaving_site_unless_declared(strategy: Strategy, wish: RequestId) -> None:
     case, log = toy.case(wish), toy.outcome(strategy, wish).log
     allowed = {*case.sites, *(case.holders if strategy.needs.leaver is Leaver.ONLINE else ())}
+    if strategy.needs.proxy_examples:
+        allowed.add(SERVER)
     assert {site for site, _ in log.asked} <= allowed
 
 

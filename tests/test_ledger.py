@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fedunlearn.core import LocalTraining, Reply, Select
+from fedunlearn.core import SERVER, LocalTraining, Reply, Select
 from fedunlearn.drive import Label, Round
 from fedunlearn.engines import Answer
 from fedunlearn.ledger import Ledger
@@ -31,6 +31,19 @@ def test_a_round_is_the_sum_over_its_hospitals() -> None:
     # what the server did after the last replies is a row without hospitals
     assert (last["round"], last["sites"], last["server_seconds"]) == (1, 0, 0.125)
     assert first["stored_bytes"] == last["stored_bytes"] == 1234
+
+
+def test_what_the_server_does_itself_is_its_own_time_and_moves_no_bytes() -> None:
+    ledger = Ledger()
+    task = Fit(WEIGHTS, Select(), LocalTraining(), 1)
+    answers = {"north": answer(0, 1.5, 30), SERVER: answer(1, 0.5, 12)}
+    ledger.round(Round(LABEL, 0, {"north": task, SERVER: task}, answers, 0.25))
+    ledger.round(Round(LABEL, 1, {SERVER: task}, {SERVER: answer(2, 0.5, 12)}, 0.25))
+    both, alone = ledger.table().to_dict("records")
+    assert (both["sites"], both["down_bytes"], both["up_bytes"]) == (1, 48, 48 + 8)
+    assert (both["site_seconds"], both["server_seconds"], both["images"]) == (1.5, 0.75, 42)
+    assert (alone["sites"], alone["down_bytes"], alone["up_bytes"]) == (0, 0, 0)
+    assert (alone["site_seconds"], alone["server_seconds"], alone["images"]) == (0.0, 0.75, 12)
 
 
 def test_the_table_does_not_depend_on_the_order_in_which_rounds_end() -> None:

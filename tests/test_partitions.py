@@ -113,6 +113,30 @@ def test_split_keeps_fractions_and_the_label_mix_in_every_hospital():
                 assert abs(count - wanted) <= 4, (name, label, p)
 
 
+def test_a_proxy_share_is_taken_from_the_test_share_and_leaves_the_rest_as_it_was():
+    table, targets = uniform(patients=240, images=4, classes=4)
+    site = Iid().assign(table, targets, NAMES, rng())
+    without = split(table, targets, site, (0.6, 0.1, 0.3), rng())
+    part = split(table, targets, site, (0.6, 0.1, 0.2), rng(), proxy=0.1)
+    assert (np.where(part == "proxy", "test", part) == without).all()
+    for name in NAMES:
+        for label in range(4):
+            # 20 patients of 4 images at every hospital and of every label, 2 of them proxies; one may go astray
+            count = int(((site == name) & (targets == label) & (part == "proxy")).sum())
+            assert abs(count - 8) <= 4, (name, label)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=data(), seed=st.integers(0, 1000))
+def test_a_split_with_a_proxy_share_gives_every_hospital_four_parts(data: Data, seed: int):
+    table, targets = data
+    site = Iid().assign(table, targets, NAMES, rng(seed))
+    part = split(table, targets, site, (0.5, 0.2, 0.2), rng(seed), proxy=0.1)
+    frame = pd.DataFrame({"patient": table["patient"], "site": site, "part": part})
+    assert frame[["patient", "part"]].drop_duplicates()["patient"].is_unique
+    assert set(part) == {*PARTS, "proxy"} and (frame.groupby("site")["part"].nunique() == 4).all()
+
+
 def test_split_deals_hard_patients_evenly():
     table, targets = uniform(patients=200, images=5, classes=1)
     hard = np.arange(len(table)) // 5 % 5 == 0  # 40 of the 200 patients
@@ -177,6 +201,10 @@ def test_too_few_patients_are_refused():
             partition.assign(table, targets, NAMES, rng())
     with pytest.raises(InputError, match="'b' has 2 patients"):
         split(table, targets, np.where(np.arange(len(table)) < 18, "b", "a"), (0.6, 0.1, 0.3), rng())
+    with pytest.raises(
+        InputError, match=r"'b' has 3 .* at least 4 patients of its own \(train, val, test, proxy\)"
+    ):
+        split(table, targets, np.where(np.arange(len(table)) < 27, "b", "a"), (0.6, 0.1, 0.2), rng(), 0.1)
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5, 0.0), (0.6, 0.3, 0.3), (1.2, -0.1, -0.1)])
@@ -184,6 +212,8 @@ def test_fractions_must_be_fractions(fractions):
     table, targets = uniform(patients=14, images=1, classes=2)
     with pytest.raises(InputError, match="sum to 1"):
         split(table, targets, np.full(14, "a"), fractions, rng())
+    with pytest.raises(InputError, match="sum to 1"):
+        split(table, targets, np.full(14, "a"), (0.6, 0.1, 0.4), rng(), proxy=-0.1)
 
 
 def test_every_partition_has_its_name_and_settings():

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from fedunlearn.core import InputError, LocalTraining, Problem, Training
-from fedunlearn.scenario import Engine, Pick, Request, Tuned, read, skipped, to_yaml
+from fedunlearn.scenario import Engine, Pick, Request, Shares, Tuned, read, skipped, to_yaml
 from fedunlearn.scenario.yaml_source import LARGEST, parse
 from fedunlearn.scenario.yaml_tree import Scalar, misread, plain
 
@@ -57,7 +57,7 @@ def test_values_arrive_typed(tmp_path: Path) -> None:
     scenario = read(write(tmp_path))
     assert scenario.seeds == (1, 2) and scenario.seed == 0 and scenario.timeline == "independent"
     assert scenario.engine == Engine(name="inline", workers=2)
-    assert scenario.sites.names == ("north", "east", "west") and scenario.sites.split == (0.6, 0.1, 0.3)
+    assert scenario.sites.names == ("north", "east", "west") and scenario.sites.split == Shares(0.6, 0.1, 0.3)
     local = LocalTraining(epochs=2, batch_size=32, optimizer="sgd", lr=0.01, momentum=0.9, clip=1.0)
     assert scenario.training == Training(4, local)
     assert isinstance(scenario.training.local.clip, float)
@@ -162,7 +162,7 @@ def test_overrides_replace_and_add_values(tmp_path: Path) -> None:
     assert scenario.strategies[0].strategy.rounds == 7  # type: ignore[attr-defined]  # a FineTune
     assert scenario.seeds == (5,)
     assert scenario.engine == Engine(name="flower", workers=2)
-    assert scenario.sites.split == (0.5, 0.2, 0.3)
+    assert scenario.sites.split == Shares(0.5, 0.2, 0.3, 0.0)
 
 
 def test_an_override_adds_a_part_that_is_not_there(tmp_path: Path) -> None:
@@ -271,7 +271,8 @@ def test_needs_that_nothing_provides_are_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("fedunlearn.models.SmallCNN.kind", "segmentation")
     messages = [problem.message for problem in problems(write(tmp_path), "strategies=[{name: fine_tune}]")]
     assert messages == [
-        "fine_tune needs 8 proxy examples; no data source gives the server images of its own yet: remove it",
+        "fine_tune needs images that the server owns, and sites.split.proxy is 0: give it a share, such as "
+        "{train: 0.6, val: 0.1, test: 0.2, proxy: 0.1}, or remove it",
         "fine_tune needs one class per image; model 'small_cnn' is for segmentation: remove it or change the model",
         "fine_tune keeps checkpoints every 9 rounds, but a request comes after round 2; lower it",
     ]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fedunlearn.core import InputError, Select
+from fedunlearn.core import SERVER, InputError, Select
 from fedunlearn.models import ResNet18, SmallCNN
 from sites.hospital import Federation, Hospital
 from sites.requests import resolve
@@ -70,6 +70,26 @@ def test_a_federation_comes_back_as_it_was_written(folder: Path):
     assert (federation.classes, federation.shape) == (3, (1, 28, 28))
     assert federation.model == SmallCNN(hidden=8)
     assert federation.network().module(torch.zeros(2, 1, 28, 28)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("maps", [False, True], ids=["classes", "label maps"])
+def test_the_server_owns_what_hospitals_gave_it_without_labels(tmp_path: Path, maps: bool):
+    split = np.where(np.arange(8) % 3 == 0, "proxy", SPLIT)  # images 0 and 6 of b, 3 of a
+    pixels = np.broadcast_to(np.arange(8, dtype=np.uint8)[:, None, None, None], (8, 1, 28, 28))
+    targets = np.broadcast_to((np.arange(8) % 3)[:, None, None], (8, 28, 28)) if maps else np.arange(8) % 3
+    Federation.write(tmp_path, pixels, targets, SITE, split, FORGOTTEN, SmallCNN(hidden=8), 3)
+    federation = Federation.open(tmp_path)
+    assert federation.sites == ("a", "b", SERVER)
+    server = federation.hospital(SERVER, federation.network())
+    images = server.images(Select(split="proxy"))
+    assert images.rows.tolist() == [0, 3, 6] == images.pixels[:, 0, 5, 7].tolist()
+    assert images.targets.shape == targets[:3].shape and (images.targets == -1).all()
+    assert server.images(Select(split="proxy", without=("r1",))).rows.tolist() == [3, 6]
+    assert len(server.images(Select())) == 0
+    # the hospitals still have all that is theirs, labels too
+    b = federation.hospital("b", server.network)
+    assert b.images(Select(split="all")).rows.tolist() == [0, 2, 4, 6, 7]
+    assert torch.equal(b.images(Select(split="proxy")).targets, torch.from_numpy(targets[[0, 6]]))
 
 
 def test_every_setting_of_a_model_is_kept(tmp_path: Path):

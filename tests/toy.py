@@ -1,7 +1,8 @@
 """A federation small enough for any test: three hospitals, 6x6 images, and a network of some 2500 weights.
 
 A third of the images carry labels drawn by chance: a network can only know them by heart, so that a trained model
-remembers its images, and forgetting shows. Everything a strategy touches is written down in a `Log`.
+remembers its images, and forgetting shows. The server owns images without labels that the hospitals gave it.
+Everything a strategy touches is written down in a `Log`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from fedunlearn import weights as w, wire
 from fedunlearn.core import (
+    SERVER,
     Asks,
     Case,
     Course,
@@ -46,7 +48,9 @@ F = TypeVar("F", bound=Callable[..., object])
 
 SITES = ("north", "east", "west")
 SHAPE, CLASSES = (1, 6, 6), 4
-PATIENTS, HELD_OUT, IMAGES = 6, 3, 4  # of training and of validation per hospital, images per patient
+Part = Literal["train", "val", "proxy"]
+PATIENTS: Mapping[Part, int] = {"train": 6, "val": 3, "proxy": 3}  # of each hospital
+IMAGES = 4  # of each patient
 TRAINING = Training(rounds=4, local=LocalTraining(epochs=4, batch_size=12, optimizer="adam", lr=1e-2))
 REQUESTS: Mapping[RequestId, Granularity] = {
     "patients": Granularity.PATIENTS,  # one patient of north, and one whom both north and east hold
@@ -87,48 +91,55 @@ def network(norm: bool = False) -> Network:
 
 
 @cache
-def images(site: SiteId, held_out: bool = False) -> Images:
-    """A hospital's images, for training or held out: a class pattern under noise, a third of them mislabelled."""
-    purpose = ("toy", "held out", site) if held_out else ("toy", site)
-    generator = torch.Generator().manual_seed(derive(0, *purpose))
+def images(site: SiteId, split: Part = "train") -> Images:
+    """A hospital's images of one part: a class pattern under noise, a third of them mislabelled."""
+    purpose: dict[Part, tuple[str, ...]] = {"train": (), "val": ("held out",), "proxy": ("proxy",)}
+    generator = torch.Generator().manual_seed(derive(0, "toy", *purpose[split], site))
     patterns = torch.randn(CLASSES, *SHAPE, generator=torch.Generator().manual_seed(5))
-    count = len(patients(site, held_out))
+    count = len(patients(site, split))
     labels = torch.arange(count) % CLASSES
     pixels = patterns[labels] + torch.randn(count, *SHAPE, generator=generator)
     labels[::3] = torch.randint(CLASSES, (len(labels[::3]),), generator=generator)
-    first = count * SITES.index(site) + (1000 if held_out else 0)
+    first = count * SITES.index(site) + 1000 * list(PATIENTS).index(split)
     return Images(pixels, labels, torch.arange(count) + first)
 
 
-def patients(site: SiteId, held_out: bool = False) -> list[str]:
+def patients(site: SiteId, split: Part = "train") -> list[str]:
     """The patient of each image; ``shared`` goes to north and to east."""
-    names = (
-        [f"{site}-v{i}" for i in range(HELD_OUT)] if held_out else [f"{site}-{i}" for i in range(PATIENTS)]
-    )
-    if site in ("north", "east") and not held_out:
+    mark = {"train": "", "val": "v", "proxy": "p"}[split]
+    names = [f"{site}-{mark}{i}" for i in range(PATIENTS[split])]
+    if site in ("north", "east") and split == "train":
         names[-1] = "shared"
     return [name for name in names for _ in range(IMAGES)]
 
 
-def named(request: RequestId, site: SiteId, held_out: bool = False) -> Tensor:
+def named(request: RequestId, site: SiteId, split: Part = "train") -> Tensor:
     """Which of a hospital's images a request names, (N,) bool."""
     wanted = {
         "patients": lambda name: name in ("north-0", "shared"),
         "everyone": lambda name: name in patients("north"),
         "site": lambda name: site == "west",
     }[request]
-    return torch.tensor([wanted(name) for name in patients(site, held_out)])
+    return torch.tensor([wanted(name) for name in patients(site, split)])
 
 
 def select(site: SiteId, wanted: Select) -> Images:
-    """The images that ``wanted`` names: held out for validation, or else of training; the toy has no others."""
-    held_out = wanted.split == "val"
-    every = images(site, held_out)
+    """The images that ``wanted`` names: of validation, given to the server, or else of training; there are no others.
+
+    At the server, those that all hospitals gave it, under no label.
+    """
+    split: Part = wanted.split if wanted.split == "val" or wanted.split == "proxy" else "train"
+    if site == SERVER:
+        assert split == "proxy", "the server owns no other images"
+        given = [select(name, wanted) for name in SITES]
+        pixels, rows = (torch.cat([getattr(x, name) for x in given]) for name in ("pixels", "rows"))
+        return Images(pixels, torch.full_like(rows, -1), rows)
+    every = images(site, split)
     keep = torch.ones(len(every), dtype=torch.bool)
     if wanted.only is not None:
-        keep &= named(wanted.only, site, held_out)
+        keep &= named(wanted.only, site, split)
     for request in wanted.without:
-        keep &= ~named(request, site, held_out)
+        keep &= ~named(request, site, split)
     return Images(every.pixels[keep], every.targets[keep], every.rows[keep])
 
 
@@ -332,7 +343,7 @@ def prepared(
     if not isinstance(strategy, Preparing):
         return {}
     initial, _, _ = trained(seed, norm)
-    images = dict.fromkeys(SITES, PATIENTS * IMAGES)
+    images = dict.fromkeys(SITES, PATIENTS["train"] * IMAGES)
     layout = network(norm).layout
     course = Course(seed, rounds, initial, TRAINING, layout, SITES, SITES, Select(), images)
     return run(strategy.prepare(course), ToyLink(norm=norm))
@@ -365,7 +376,7 @@ def case(
         sites=sites,
         leaver="west" if request == "site" else None,
         holders=tuple(site for site, count in lost.items() if count),
-        kept={site: PATIENTS * IMAGES - lost[site] for site in sites},
+        kept={site: PATIENTS["train"] * IMAGES - lost[site] for site in sites},
         lost={site: count for site, count in lost.items() if count},
         retain=retain,
         forget=forget,

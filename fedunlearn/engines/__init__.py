@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ask:
-    """One task for one hospital; ``ticket`` is unique within a link."""
+    """One task for one hospital (or `SERVER`); ``ticket`` is unique within a link."""
 
     ticket: int
     site: SiteId

@@ -26,6 +26,7 @@ from fedunlearn.scenario.schema import (
     Plan,
     Request,
     Scenario,
+    Shares,
     SitesConfig,
     Tuned,
     as_written,
@@ -40,6 +41,7 @@ __all__ = [
     "Plan",
     "Request",
     "Scenario",
+    "Shares",
     "SitesConfig",
     "Tuned",
     "read",
@@ -120,7 +122,6 @@ def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
 def to_yaml(scenario: Scenario) -> str:
     """``scenario`` in full, every default written out; reading it gives an equal scenario."""
     config = scenario.sites
-    split = dict(zip(("train", "val", "test"), config.split, strict=True))
     tree = {
         "name": _quoted(scenario.name),
         "seeds": _row(scenario.seeds),
@@ -129,7 +130,7 @@ def to_yaml(scenario: Scenario) -> str:
         "sites": {
             "names": _row(map(_quoted, config.names)),
             "partition": _plain(config.partition),
-            "split": _flow(split),
+            "split": _plain(config.split),
         },
         "seed": scenario.seed,
         "model": _plain(scenario.model),

@@ -16,8 +16,8 @@ from fedunlearn.scenario.schema import (
     Engine,
     Pick,
     Request,
+    Shares,
     SitesConfig,
-    SplitKeys,
     TopKeys,
     TrainingKeys,
     Tuned,
@@ -88,8 +88,7 @@ def _hospitals(node: Node | None, found: list[Problem]) -> SitesConfig | None:
             found.append(node.place.problem("found no `partition`; add it, for example {name: iid}"))
             parts["partition"] = None
         if split is not None:
-            shares = build(split, SplitKeys, found)
-            parts["split"] = (shares.train, shares.val, shares.test) if shares else None
+            parts["split"] = build(split, Shares, found)
     config = build(node, SitesConfig, found, parts)
     return config if len(found) == before else None
 

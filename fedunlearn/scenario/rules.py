@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-from fedunlearn.core import Every, Granularity, RequestId, Strategy, Training
+from fedunlearn.core import SERVER, Every, Granularity, RequestId, Strategy, Training
 from fedunlearn.models import Model
 from fedunlearn.scenario.schema import Engine, Pick, Request, SitesConfig, TopKeys, Tuned
 from fedunlearn.scenario.typed import listed, meant
@@ -98,12 +98,16 @@ def _seeds(draft: Draft) -> Iterator[Finding]:
 def _sites(draft: Draft) -> Iterator[Finding]:
     if draft.sites is None:
         return
-    names, split = draft.sites.names, draft.sites.split
+    names, total = draft.sites.names, sum(astuple(draft.sites.split))
     if len(names) < 2:
         yield "sites.names", f"found {len(names)}, expected at least 2 hospitals: one cannot train federated"
     yield from _twice(((f"sites.names.{i}", name) for i, name in enumerate(names)), "site")
-    if abs(sum(split) - 1) > 1e-6:
-        yield "sites.split", f"train, val and test sum to {sum(split):g}, expected 1"
+    for i, name in enumerate(names):
+        if name.casefold() == SERVER:
+            message = f"the name {name!r} is used for the server itself; choose another for the hospital"
+            yield f"sites.names.{i}", message
+    if abs(total - 1) > 1e-6:
+        yield "sites.split", f"train, val, test and proxy sum to {total:g}, expected 1"
 
 
 def _is_clear(request: Request) -> bool:
@@ -181,9 +185,9 @@ def _labels(draft: Draft) -> Iterator[Finding]:
 
 def _needs(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
     needs, label = entry.strategy.needs, entry.label
-    if needs.proxy_examples > 0:
-        why = "no data source gives the server images of its own yet"
-        yield key, f"{label} needs {needs.proxy_examples} proxy examples; {why}: remove it"
+    if needs.proxy_examples > 0 and draft.sites is not None and not draft.sites.split.proxy:
+        why = "sites.split.proxy is 0: give it a share, such as {train: 0.6, val: 0.1, test: 0.2, proxy: 0.1}"
+        yield key, f"{label} needs images that the server owns, and {why}, or remove it"
     if draft.model is not None and needs.class_labels and draft.model.kind != "classification":
         kind = f"model {draft.model.name!r} is for {draft.model.kind}"
         yield key, f"{label} needs one class per image; {kind}: remove it or change the model"

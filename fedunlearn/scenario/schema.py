@@ -39,18 +39,35 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """Shares of a hospital's images, dealt by patient; together 1.
+
+    Attributes:
+        train: for training.
+        val: for validation.
+        test: for measuring models on patients that none was trained on.
+        proxy: given to the server, without labels; see `fedunlearn.core.Needs.proxy_examples`.
+    """
+
+    train: Annotated[float, Gt(0), Le(1)]
+    val: Annotated[float, Gt(0), Le(1)]
+    test: Annotated[float, Gt(0), Le(1)]
+    proxy: Annotated[float, Ge(0), Le(1)] = 0.0
+
+
+@dataclass(frozen=True)
 class SitesConfig:
     """The hospitals and who gets which images.
 
     Attributes:
         names: the hospitals, in the order their weights are summed in.
         partition: how patients are dealt to hospitals.
-        split: shares of the train, val and test images; in YAML ``{train: …, val: …, test: …}``.
+        split: shares of each hospital's images.
     """
 
     names: tuple[SiteId, ...]
     partition: Partition
-    split: tuple[float, float, float] = (0.6, 0.1, 0.3)
+    split: Shares = Shares(0.6, 0.1, 0.3)
 
 
 @dataclass(frozen=True)
@@ -173,15 +190,6 @@ class TopKeys:
     seeds: tuple[Seed, ...]
     seed: Seed = 0
     timeline: Literal["independent", "sequential"] = "independent"
-
-
-@dataclass(frozen=True)
-class SplitKeys:
-    """``sites.split`` as written."""
-
-    train: Annotated[float, Gt(0), Le(1)]
-    val: Annotated[float, Gt(0), Le(1)]
-    test: Annotated[float, Gt(0), Le(1)]
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def rounds(evidence: Evidence[Answers]) -> Estimates:
 
 
 def images(evidence: Evidence[Answers]) -> Estimates:
-    """Passes of one image through a network, over all hospitals: the work, whatever the machine."""
+    """Passes of one image through a network, at all hospitals and the server: the work, whatever the machine."""
     return _cost(evidence, evidence.spent.images)
 
 
