@@ -62,6 +62,7 @@ from strategies.fedrecovery import FedRecovery
 from strategies.fine_tune import FineTune
 from strategies.gradient_ascent import GradientAscent
 from strategies.l1_sparse import L1Sparse
+from strategies.mode import MoDe
 from strategies.negation import Negation
 from strategies.neggrad_plus import NegGradPlus
 from strategies.pga import PGA
@@ -72,6 +73,7 @@ from strategies.rollback import Rollback
 from strategies.salun import SalUn
 from strategies.scrub import SCRUB
 from strategies.sharded import Sharded
+from strategies.sifu import SIFU
 from strategies.ssd import SSD
 from strategies.wu_distillation import WuDistillation
 from tests import toy
@@ -133,6 +135,9 @@ STRATEGIES: list[Strategy | Excused] = [
     WuDistillation(),
     Excused(WuDistillation(epochs=0), SUBTRACTED),
     WuDistillation(epochs=5, recovery_rounds=1),
+    SIFU(),
+    SIFU(epsilon=100.0),  # a restart after half of the toy's rounds
+    MoDe(),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
