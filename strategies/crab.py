@@ -43,13 +43,14 @@ class Crab:
 
     Reference:
         Jiang et al., "Towards Efficient and Certified Recovery from Poisoning Attacks in Federated Learning",
-        arXiv 2401.08216, selective storage and recovery; values as in the authors' code.
+        IEEE TIFS 2025, arXiv 2401.08216, selective storage and recovery; values as in the authors' code.
 
     Deviations:
         Windows are of equal length: the authors close one when the training loss fell by a tenth. The choice is
         made when the request comes, so that the server holds everything until then, and the ledger says so. The
         adaptive rollback goes to the initial weights, the only ones that a hospital of every round did not touch.
-        The code calibrates from models that the leaver has trained. BatchNorm statistics are the calibration's.
+        The code calibrates from models that the leaver has trained, compares whole models where like_k compares
+        updates, and rounds shares down. BatchNorm statistics are the calibration's.
 
     Attributes:
         window: rounds among which to choose.

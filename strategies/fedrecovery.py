@@ -30,11 +30,12 @@ class FedRecovery:
         Frameworks", IEEE TIFS 18, 2023 (not found on arXiv), the unlearning step.
 
     Deviations:
-        No official code was found, and public ports disagree on the residual and on the normalisation of p_i;
-        here the residual is derived from the average with and without the leaver, and p_i counts the rounds
-        so far. sigma is a setting: the paper's comes from (epsilon, delta) and a smoothness constant that
-        nobody knows of a deep network, so nothing is certified here. BatchNorm statistics are no
-        gradients and stay as they are. Recovery rounds are an addition; the paper has none.
+        Neither the paper nor official code could be read, and public ports disagree. The residual, derived from
+        the average with and without the leaver, is that of a port's account of the paper's Algorithm 2; by the same
+        account p_i is a share of all rounds' |Delta_j|^2, here of the rounds so far. sigma is a setting: the
+        paper's comes from (epsilon, delta) and a smoothness constant that nobody knows of a deep network, so
+        nothing is certified here. BatchNorm statistics are no gradients and stay as they are. Recovery rounds
+        are an addition; the paper has none.
 
     Attributes:
         sigma: standard deviation of the noise on each parameter, sigma.

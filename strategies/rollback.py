@@ -25,7 +25,7 @@ class Rollback:
     at all: then nothing was touched, and the original weights are the answer.
 
     Reference:
-        Tao et al., "Communication Efficient and Provable Federated Unlearning", VLDB 2024, arXiv 2401.11018,
+        Tao et al., "Communication Efficient and Provable Federated Unlearning", PVLDB 17(5), 2024, arXiv 2401.11018,
         whose recomputation starts from the earliest touched round; client-level rollback as in the framework
         Plato ("fedunlearning").
 

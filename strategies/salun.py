@@ -47,7 +47,7 @@ class SalUn:
     Deviations:
         Federated: the mask is the server's, from the average gradient, and binds the recovery rounds too.
         gamma is the rank that lets `fraction` of the weights move, as in the authors' code. Masked-out
-        weights are put back after every step and every average, bit for bit (their code since its issue 33);
+        weights are put back after every step and every average, bit for bit (their code since its pull request 33);
         only a clipped gradient norm would notice the difference to a masked gradient. Random labels: see
         `strategies.random_label`.
 
