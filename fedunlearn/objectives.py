@@ -1,7 +1,8 @@
 """What client-side methods minimise beside a kind's own loss, and how their images are put together.
 
-An objective tells the images of a batch apart by what travels beside them in `Batch.extra`: ``forget``, (B,) bool, or
-``teacher``, a frozen model's outputs, computed once. None of them asks what a target is.
+An objective tells the images of a batch apart by what travels beside them in `Batch.extra`: ``forget``, (B,) bool,
+``teacher``, a frozen model's outputs, computed once, or ``soft``, class probabilities. None of them asks what a target
+is.
 """
 
 from __future__ import annotations
@@ -59,6 +60,19 @@ class Distillation:
         return total + self.share * self.loss(_Known(student), batch) if self.share else total
 
 
+@dataclass(frozen=True)
+class SoftLabels:
+    """Cross-entropy of class scores against ``extra["soft"]``, class probabilities (B, classes, ...) of their shape.
+
+    It is KL(soft || module) plus the entropy of the labels, which has no slope. Labels that are sure of one class
+    give the ordinary cross-entropy.
+    """
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
+        """See `Objective`."""
+        return F.cross_entropy(module(batch.inputs), batch.extra["soft"])
+
+
 class _Known(nn.Module):
     """A module whose outputs are there already: two losses of one pass."""
 
@@ -94,6 +108,18 @@ def marked(forget: Images, retain: Images | None = None) -> Images:
     return replace(images, extra={"forget": mark})
 
 
+def drawn(images: Images, share: float, seed: int) -> Images:
+    """A random ``share`` of ``images``, in random order."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    picked = order[: round(share * len(images))].to(images.rows.device)
+    return Images(images.pixels[picked], images.targets[picked], images.rows[picked])
+
+
 def taught(images: Images, teacher: Tensor) -> Images:
     """``images`` with ``teacher``'s outputs, (N, ...), beside them."""
     return replace(images, extra={**images.extra, "teacher": teacher.to(images.rows.device)})
+
+
+def softly(images: Images, labels: Tensor) -> Images:
+    """``images`` with class probabilities ``labels``, (N, classes, ...), beside them."""
+    return replace(images, extra={**images.extra, "soft": labels.to(images.rows.device)})

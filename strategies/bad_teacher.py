@@ -12,7 +12,6 @@ from fedunlearn.core import (
     Case,
     Granularity,
     Guarantee,
-    Images,
     Leaver,
     Local,
     LocalTraining,
@@ -27,7 +26,7 @@ from fedunlearn.core import (
 )
 from fedunlearn.kinds import KINDS
 from fedunlearn.local import fit, outputs, paced
-from fedunlearn.objectives import Distillation, marked, taught
+from fedunlearn.objectives import Distillation, drawn, marked, taught
 from fedunlearn.procedures import at_holders, recover
 
 
@@ -109,10 +108,3 @@ class Teach:
         images = taught(marked(forget, retain), torch.cat([t for t in teachers if len(t)]))
         objective = Distillation(KINDS[local.network.kind].objective)
         return Reply(fit(local, self.good, images, self.training, self.seed, objective), len(images))
-
-
-def drawn(images: Images, share: float, seed: int) -> Images:
-    """A random ``share`` of ``images``, in random order."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    picked = order[: round(share * len(images))].to(images.rows.device)
-    return Images(images.pixels[picked], images.targets[picked], images.rows[picked])

@@ -18,9 +18,10 @@ from fedunlearn import weights as w
 from fedunlearn.core import Images, LocalTraining, Reply, RunError, Select, SiteId, Task, Weights
 from fedunlearn.local import gradient, outputs, squared_gradients
 from fedunlearn.models import Network
+from fedunlearn.objectives import drawn
 from fedunlearn.procedures import errors as errors_of
 from fedunlearn.tasks import Errors, Fisher
-from strategies.bad_teacher import BadTeacher, drawn
+from strategies.bad_teacher import BadTeacher
 from strategies.fedquit import FedQUIT, Value, virtual
 from strategies.fine_tune import FineTune
 from strategies.gradient_ascent import GradientAscent
