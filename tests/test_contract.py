@@ -51,6 +51,7 @@ from fedunlearn.drive import Round
 from fedunlearn.engines import Ask
 from fedunlearn.space import space
 from strategies.bad_teacher import BadTeacher
+from strategies.boundary_shrink import BoundaryShrink
 from strategies.conda import ConDa
 from strategies.crab import Crab
 from strategies.fats import FATS
@@ -61,8 +62,10 @@ from strategies.fedquit import FedQUIT
 from strategies.fedrecovery import FedRecovery
 from strategies.fine_tune import FineTune
 from strategies.gradient_ascent import GradientAscent
+from strategies.held_out_target import HeldOutTarget
 from strategies.l1_sparse import L1Sparse
 from strategies.mode import MoDe
+from strategies.lotus import LoTUS
 from strategies.negation import Negation
 from strategies.neggrad_plus import NegGradPlus
 from strategies.pga import PGA
@@ -138,6 +141,10 @@ STRATEGIES: list[Strategy | Excused] = [
     SIFU(),
     SIFU(epsilon=100.0),  # a restart after half of the toy's rounds
     MoDe(),
+    BoundaryShrink(),
+    LoTUS(),
+    HeldOutTarget(),
+    HeldOutTarget(target="mean"),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
