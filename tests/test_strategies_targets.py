@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from fedunlearn import weights as w
 from fedunlearn.core import Batch, Images, Reply, RunError, Select, Weights, derive
 from fedunlearn.local import outputs
+from fedunlearn.models import Network
 from fedunlearn.objectives import SoftLabels, drawn
 from fedunlearn.tasks import Errors
 from strategies.boundary_shrink import BoundaryShrink, neighbours
@@ -27,6 +28,7 @@ from tests.test_strategies_client import (
     WEIGHTS,
     B,
     Clinic,
+    Linear,
     W,
     X,
     Y,
@@ -57,20 +59,21 @@ def test_soft_labels_give_the_slope_of_a_divergence_and_sure_ones_the_ordinary_l
 # ------------------------------------------------------------------------------------- boundary_shrink
 
 
-def slow_neighbour(x: torch.Tensor, y: int, epsilon: float) -> int:
-    """Of a linear model: the gradient of the loss in x is W^T (p - onehot); range of X: -1 to 2, of length 3."""
-    p = torch.softmax(W @ x + B, 0)
-    p[y] -= 1
-    scores = W @ (x + 3 * epsilon * (W.T @ p).sign()).clamp(-1, 2) + B
-    return max((c for c in range(len(scores)) if c != y), key=lambda c: float(scores[c]))
+def test_a_neighbour_by_hand() -> None:
+    """x = (0, 1, 0) of class 0, scores 0, 2 x_2 - 1.5, 1.5 x_1: both pixels go up, and the second is at its limit.
 
-
-@pytest.mark.parametrize("epsilon", [0.0, 0.1])
-def test_the_neighbour_is_never_the_true_class(epsilon: float) -> None:
-    images = Images(X[:, None], Y, torch.arange(4))
-    found = neighbours(Clinic(), WEIGHTS, images, epsilon)
-    assert found.tolist() == [slow_neighbour(x, int(y), epsilon) for x, y in zip(X, Y, strict=True)]
-    assert found.tolist() == (1 - Y).tolist()  # of two classes it is the other one, wherever the step leads
+    At (epsilon, 1, 0) the scores are .5 and 1.5 epsilon: class 2 is next from epsilon = 1/3 on. Without the limit
+    class 1 would always be.
+    """
+    with torch.random.fork_rng(devices=[]):
+        clinic = Clinic(network=Network(Linear(), (1, 3), 3), classes=3)
+    weights = {
+        "1.weight": torch.tensor([[0.0, 0, 0], [0, 2, 0], [1.5, 0, 0]]),
+        "1.bias": torch.tensor([0.0, -1.5, 0]),
+    }
+    image = Images(torch.tensor([[[0.0, 1.0, 0.0]]]), torch.tensor([0]), torch.tensor([0]))
+    for epsilon, label in ((0.0, 1), (0.3, 1), (0.4, 2)):
+        assert neighbours(clinic, weights, image, epsilon).tolist() == [label]
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.05, 0.3])
