@@ -64,8 +64,8 @@ from strategies.fine_tune import FineTune
 from strategies.gradient_ascent import GradientAscent
 from strategies.held_out_target import HeldOutTarget
 from strategies.l1_sparse import L1Sparse
-from strategies.mode import MoDe
 from strategies.lotus import LoTUS
+from strategies.mode import MoDe
 from strategies.negation import Negation
 from strategies.neggrad_plus import NegGradPlus
 from strategies.pga import PGA
