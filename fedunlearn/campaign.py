@@ -8,15 +8,22 @@ middle of training, once more at its end. A moment carries the request's id; in 
 
 A strategy that trains in a way of its own (`Preparing`) does so beside the original training, once for every number of
 rounds after which one of its requests arrives, as if training was to end there; from that its unlearning goes on.
+
+A strategy may diverge. It then has a model of NaNs at this moment and at all that follow along its chain; nothing else
+is touched by it. The references may not: there would be nothing to compare with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from fedunlearn import weights as w
 from fedunlearn.cohort import Cohort
 from fedunlearn.core import (
     Case,
@@ -30,11 +37,11 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.drive import Job, Label
+from fedunlearn.drive import Divergence, Job, Label
 from fedunlearn.history import Recorder, keep, union
 from fedunlearn.ledger import Ledger
 from fedunlearn.models import Network, initial_weights
-from fedunlearn.procedures import fedavg, signals
+from fedunlearn.procedures import fedavg, nothing, signals
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scenario import Plan, Request, Scenario
 
@@ -79,6 +86,7 @@ class Step:
 
 
 Chain = tuple[Step, ...]
+Diverged = Callable[[Divergence], list[Job[Any]]]
 
 
 def chains(scenario: Scenario) -> tuple[Chain, ...]:
@@ -122,6 +130,7 @@ class Campaign:
         self.scenario, self.cohort, self.run, self.ledger = scenario, cohort, run, ledger
         self.scratch = scratch
         self.chains = chains(scenario)
+        self._diverged: list[dict[str, Any]] = []
         self.layout: Layout = Network(scenario.model, cohort.shape, cohort.classes).layout
         needs = union(plan.strategy.needs for plan in scenario.strategies)
         cuts = sorted(
@@ -176,14 +185,24 @@ class Campaign:
                 "seed": seed,
                 "original": self._original_name(moment.round, seed),
                 "retrained": f"retrained-{moment.name}-{seed}",
-                "strategies": {
-                    plan.label: f"{moment.name}-{plan.label}-{seed}" for plan in self._plans(chain)
-                },
+                "strategies": {plan.label: _name(moment, plan, seed) for plan in self._plans(chain)},
             }
             for chain in self.chains
             for moment in moments(self.scenario, chain)
             for seed in self.scenario.seeds
         ]
+
+    def diverged(self) -> list[dict[str, Any]]:
+        """Which strategies' models are not finite, and where that came about: the manifest's ``diverged`` entry."""
+        return sorted(self._diverged, key=lambda entry: (entry["request"], entry["strategy"], entry["seed"]))
+
+    def blank(self) -> None:
+        """Write signals for the models of `diverged` once all others are there: the original's, emptied of numbers."""
+        originals = {(entry["request"], entry["seed"]): entry["original"] for entry in self.scored()}
+        for entry in self.diverged():
+            like = self.run.read_table(f"signals/{originals[entry['request'], entry['seed']]}.parquet")
+            blank = pd.DataFrame(math.nan, like.index, like.columns, dtype="float32")
+            self.run.write_table(f"signals/{entry['model']}.parquet", blank)
 
     # ------------------------------------------------------------------------------------ the original
 
@@ -218,8 +237,9 @@ class Campaign:
             following = self._keep(f"retrained-{step.moment.name}-{seed}", result, seed)
             if index + 1 < len(chain):
                 return [*following, self._retrained(chain, index + 1, seed)]
+            name = f"retrained-{step.request.id}-{seed}"
             return following + self._to_the_end(
-                chain, "retrained", result, seed, f"retrained-{step.request.id}-{seed}"
+                chain, "retrained", result, seed, lambda new: self._keep(name, new, seed)
             )
 
         procedure = self._train(step, range(step.round), self._initial(seed), seed)
@@ -278,13 +298,12 @@ class Campaign:
         case = self._case(plan, step, weights, seed)
 
         def then(result: Weights) -> list[Job[Any]]:
-            following = self._keep(f"{step.moment.name}-{plan.label}-{seed}", result, seed)
+            following = self._unlearned(plan, step.moment, result, seed)
             if index + 1 == len(chain):
-                name = f"{step.request.id}-{plan.label}-{seed}"
-                return following + self._to_the_end(chain, plan.label, result, seed, name)
+                return following + self._finish(plan, chain, result, seed)
             return following + self._go_on(plan, chain, index, result, seed)
 
-        return Job(label, plan.strategy.unlearn(case), then)
+        return Job(label, plan.strategy.unlearn(case), then, self._lost(plan, chain, index, index, seed))
 
     def _go_on(self, plan: Plan, chain: Chain, index: int, weights: Weights, seed: int) -> list[Job[Any]]:
         """Train on until the next request arrives, then unlearn it."""
@@ -293,19 +312,63 @@ class Campaign:
             return [self._unlearn(plan, chain, index + 1, weights, seed)]
         label = Label("continue", step.request.id, plan.label, seed)
         procedure = self._train(step, range(step.round, following.round), weights, seed)
-        return [Job(label, procedure, lambda w: [self._unlearn(plan, chain, index + 1, w, seed)])]
+        lost = self._lost(plan, chain, index, index + 1, seed)
+        return [Job(label, procedure, lambda new: [self._unlearn(plan, chain, index + 1, new, seed)], lost)]
 
-    def _to_the_end(self, chain: Chain, who: str, weights: Weights, seed: int, name: str) -> list[Job[Any]]:
+    def _finish(self, plan: Plan, chain: Chain, weights: Weights, seed: int) -> list[Job[Any]]:
+        last, index = moments(self.scenario, chain)[-1], len(chain) - 1
+        lost = self._lost(plan, chain, index, index + 1, seed)
+        return self._to_the_end(
+            chain, plan.label, weights, seed, lambda new: self._unlearned(plan, last, new, seed), lost
+        )
+
+    def _unlearned(self, plan: Plan, moment: Moment, weights: Weights, seed: int) -> list[Job[Any]]:
+        """Keep a strategy's model. It may be finite and its signals not: then this moment is lost, and no other."""
+
+        def lost(found: Divergence) -> list[Job[Any]]:
+            self._note(plan, moment, seed, found, f"in its answers at hospital {found.site}")
+            return []
+
+        return self._keep(_name(moment, plan, seed), weights, seed, lost)
+
+    def _lost(self, plan: Plan, chain: Chain, index: int, first: int, seed: int) -> Diverged:
+        """What to do if a strategy diverges while it unlearns the request of ``index``, or trains on after it.
+
+        All moments from ``first`` on are lost. Requests after ``index`` cost nothing: nobody is asked.
+        """
+
+        def lost(found: Divergence) -> list[Job[Any]]:
+            doing = "unlearning" if first == index else "training on after"
+            for moment in moments(self.scenario, chain)[first:]:
+                self.run.write_weights(_name(moment, plan, seed), w.multiply(self._initial(seed), math.nan))
+                self._note(plan, moment, seed, found, f"{found} of {doing} {chain[index].request.id}")
+            unasked = [Label("unlearn", step.request.id, plan.label, seed) for step in chain[index + 1 :]]
+            return [Job(label, nothing()) for label in unasked]
+
+        return lost
+
+    def _note(self, plan: Plan, moment: Moment, seed: int, found: Divergence, where: str) -> None:
+        name = _name(moment, plan, seed)
+        whose = {"request": moment.name, "strategy": plan.label, "seed": seed, "model": name}
+        self._diverged.append({**whose, **asdict(found), "where": where})
+
+    # ------------------------------------------------------------------------------------------- pieces
+
+    def _to_the_end(
+        self,
+        chain: Chain,
+        who: str,
+        weights: Weights,
+        seed: int,
+        then: Callable[[Weights], Iterable[Job[Any]]],
+        diverged: Diverged | None = None,
+    ) -> list[Job[Any]]:
         """Train on to the end without what was forgotten, if the last request came before it."""
         step, end = chain[-1], self.scenario.training.rounds
         if step.round == end:
             return []
         procedure = self._train(step, range(step.round, end), weights, seed)
-        return [
-            Job(Label("continue", step.request.id, who, seed), procedure, lambda w: self._keep(name, w, seed))
-        ]
-
-    # ------------------------------------------------------------------------------------------- pieces
+        return [Job(Label("continue", step.request.id, who, seed), procedure, then, diverged)]
 
     def _train(self, step: Step, rounds: range, weights: Weights, seed: int) -> Procedure[Weights]:
         """Train without what the chain forgets up to ``step``."""
@@ -342,11 +405,13 @@ class Campaign:
         gone = {r.site for r in self.scenario.requests if r.whole_site and r.id in step.without}
         return tuple(site for site in self.cohort.sites if site not in gone)
 
-    def _keep(self, name: str, weights: Weights, seed: int) -> list[Job[Any]]:
+    def _keep(
+        self, name: str, weights: Weights, seed: int, diverged: Diverged | None = None
+    ) -> list[Job[Any]]:
         """Write a model now, and ask every hospital for its signal."""
         self.run.write_weights(name, weights)
         label = Label("evaluate", "", name, seed)
-        return [Job(label, signals(weights, self.cohort.sites), self._writer(name))]
+        return [Job(label, signals(weights, self.cohort.sites), self._writer(name), diverged)]
 
     def _writer(self, name: str) -> Callable[[Any], list[Job[Any]]]:
         def then(result: Any) -> list[Job[Any]]:
@@ -367,3 +432,7 @@ class Campaign:
 
     def _original_name(self, round: int, seed: int) -> str:
         return f"original-{seed}" if round == self.scenario.training.rounds else f"original@{round}-{seed}"
+
+
+def _name(moment: Moment, plan: Plan, seed: int) -> str:
+    return f"{moment.name}-{plan.label}-{seed}"

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+from torch import Tensor
+
 from fedunlearn import weights as w
 from fedunlearn.core import (
     Asks,
@@ -28,6 +30,8 @@ from fedunlearn.core import (
 from fedunlearn.engines import Answer, Ask, Link
 
 T = TypeVar("T")
+
+ADVICE = "training diverged; lower training.lr, or set training.clip"
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,41 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """Where a procedure's numbers ceased to be finite.
+
+    Attributes:
+        round: in which round, from 0; -1 if before the first.
+        site: the hospital that replied NaN or infinity, the first in the order asked; None if the server made them
+            of what the hospitals had replied by the end of that round.
+        what: the name of the tensor.
+    """
+
+    round: int
+    site: SiteId | None
+    what: str
+
+    def __str__(self) -> str:
+        if self.site is not None:
+            return f"at hospital {self.site} in round {self.round + 1}"
+        return f"on the server {f'after round {self.round + 1}' if self.round >= 0 else 'before round 1'}"
+
+
+@dataclass(frozen=True)
 class Job(Generic[T]):
-    """A procedure to run, and the jobs that its result makes possible."""
+    """A procedure to run, and the jobs that follow from it.
+
+    Attributes:
+        label: whose procedure it is.
+        procedure: what to run.
+        then: the jobs that its result makes possible.
+        diverged: the jobs to go on with if its numbers cease to be finite; None if that must stop the run.
+    """
 
     label: Label
     procedure: Procedure[T]
     then: Callable[[T], Iterable[Job[Any]]] = lambda result: ()
+    diverged: Callable[[Divergence], Iterable[Job[Any]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +102,7 @@ class Round:
         label: whose round.
         number: which, from 0.
         asks: what was asked.
-        answers: what came back, in the order asked; each has a reply.
+        answers: what came back, in the order asked; each has a reply, finite unless the procedure ends here, diverged.
         server_seconds: time the procedure itself took to make these asks.
     """
 
@@ -88,23 +121,27 @@ class Watcher(Protocol):
         ...
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
-        """A procedure returned after ``rounds`` rounds; ``server_seconds`` is the time of its last step."""
+        """A procedure ended after ``rounds`` rounds; ``server_seconds`` is the time of its last step."""
         ...
 
 
 @dataclass(eq=False)
 class _Running:
-    """A procedure in flight and the round it waits for."""
+    """A procedure in flight and the round it waits for; ``spoiled`` has a tensor of each reply that is not finite."""
 
     job: Job[Any]
     number: int = -1
     asks: Asks = field(default_factory=dict)
     answers: dict[SiteId, Answer] = field(default_factory=dict)
+    spoiled: dict[SiteId, str] = field(default_factory=dict)
     server_seconds: float = 0.0
 
 
 def drive(jobs: Sequence[Job[Any]], link: Link, watchers: Sequence[Watcher] = (), retries: int = 0) -> None:
     """Run all ``jobs`` and the jobs that follow from them until none is left.
+
+    A procedure whose numbers cease to be finite is closed at the end of that round, however its replies came, so that
+    its cost and what is said of it are the same each time; the others do not notice.
 
     Args:
         jobs: where to start; the first ones are asked first.
@@ -114,6 +151,7 @@ def drive(jobs: Sequence[Job[Any]], link: Link, watchers: Sequence[Watcher] = ()
 
     Raises:
         SiteError: a hospital failed, or answered something that cannot be used. Nothing was averaged over it.
+        RunError: the server failed, or came to numbers that are not finite in a job that may not diverge.
     """
     tickets, waiting = itertools.count(), dict[int, tuple[_Running, SiteId, int]]()
     alive: list[_Running] = []
@@ -143,62 +181,101 @@ def drive(jobs: Sequence[Job[Any]], link: Link, watchers: Sequence[Watcher] = ()
         while waiting:
             for answer in link.collect():
                 running, site, tries = waiting.pop(answer.ticket)
-                problem = _problem(running.asks[site], answer)
-                if problem and tries < retries:
+                problem, spoiled = _problem(running.asks[site], answer), _nonfinite(answer.reply)
+                if (problem or spoiled) and tries < retries:
                     submit(running, [site], tries + 1)
-                elif problem:
+                    continue
+                if spoiled and running.job.diverged is None:
+                    problem = problem or f"its reply holds NaN or infinity in {spoiled!r}: {ADVICE}"
+                if problem:
                     raise SiteError(site, problem, str(running.job.label), running.number)
-                else:
-                    running.answers[site] = answer
-                    if len(running.answers) == len(running.asks):
-                        go_on(running)
+                running.answers[site] = answer
+                if spoiled:
+                    running.spoiled[site] = spoiled
+                if len(running.answers) == len(running.asks):
+                    go_on(running)
     finally:
         for running in alive:
             running.job.procedure.close()
 
 
 def _step(running: _Running, watchers: Sequence[Watcher]) -> list[Job[Any]] | None:
-    """Hand a finished round over and take the next asks; the following jobs if the procedure returned."""
+    """Hand a finished round over and take the next asks; the following jobs if the procedure ended."""
     label, replies = running.job.label, None
     if running.number >= 0:
         answers = {site: running.answers[site] for site in running.asks}
         for watcher in watchers:
             watcher.round(Round(label, running.number, running.asks, answers, running.server_seconds))
+        for site in running.asks:
+            if site in running.spoiled:
+                return _diverge(
+                    running, Divergence(running.number, site, running.spoiled[site]), watchers, 0.0
+                )
         replies = {site: answer.reply for site, answer in answers.items() if answer.reply is not None}
     began = time.perf_counter()
     try:
         asks: Asks = running.job.procedure.send(replies)  # type: ignore[arg-type]  # the first send must be None
     except StopIteration as stop:
+        seconds = time.perf_counter() - began
+        if spoiled := _nonfinite(stop.value):
+            return _diverge(running, Divergence(running.number, None, spoiled), watchers, seconds)
         for watcher in watchers:
-            watcher.end(label, running.number + 1, time.perf_counter() - began)
+            watcher.end(label, running.number + 1, seconds)
         return list(running.job.then(stop.value))
     except FedunlearnError:
         raise
     except Exception as error:
         raise RunError(f"{label} failed on the server in round {running.number + 2}: {error!r}") from error
+    seconds = time.perf_counter() - began
     if not asks:
         raise RunError(f"{label} asked no hospital in round {running.number + 2}")
+    for sent in {id(weights): weights for weights in map(_sent, asks.values())}.values():
+        if spoiled := _nonfinite(sent):
+            return _diverge(running, Divergence(running.number, None, spoiled), watchers, seconds)
     running.asks, running.answers = dict(asks), {}
-    running.number, running.server_seconds = running.number + 1, time.perf_counter() - began
+    running.number, running.server_seconds = running.number + 1, seconds
     return None
+
+
+def _diverge(
+    running: _Running, found: Divergence, watchers: Sequence[Watcher], seconds: float
+) -> list[Job[Any]]:
+    """End a procedure here; the jobs to go on with.
+
+    Raises:
+        RunError: the job may not diverge.
+    """
+    label, diverged = running.job.label, running.job.diverged
+    if diverged is None:
+        raise RunError(f"{label} came to NaN or infinity in {found.what!r} {found}: {ADVICE}")
+    running.job.procedure.close()
+    for watcher in watchers:
+        watcher.end(label, running.number + 1, seconds)
+    return list(diverged(found))
+
+
+def _sent(task: Task) -> Weights | None:
+    """The model that a task sends, if it is a task that does."""
+    return getattr(task, "weights", None)
 
 
 def _problem(task: Task, answer: Answer) -> str | None:
     """Why an answer cannot be used, or None."""
-    if answer.reply is None:
+    reply, sent = answer.reply, _sent(task)
+    if reply is None:
         return answer.error or "no reply"
-    return _unusable(task, answer.reply)
-
-
-def _unusable(task: Task, reply: Reply) -> str | None:
-    sent: Weights | None = getattr(task, "weights", None)
     if reply.count < 0:
         return f"its reply speaks for {reply.count} images"
-    if reply.weights is not None:
-        if sent is not None and (difference := w.first_difference(sent, reply.weights)):
-            return f"its reply does not fit the model: {difference}"
-        if name := w.first_nonfinite(reply.weights):
-            return f"its reply holds NaN or infinity in {name!r}"
-    if name := w.first_nonfinite(reply.arrays):
-        return f"its reply holds NaN or infinity in {name!r}"
+    if reply.weights is not None and sent is not None and (odd := w.first_difference(sent, reply.weights)):
+        return f"its reply does not fit the model: {odd}"
+    return None
+
+
+def _nonfinite(value: object) -> str | None:
+    """The first tensor with NaN or infinity in a reply or in named tensors; None if there is none, or no tensor."""
+    match value:
+        case Reply():
+            return _nonfinite(value.weights) or _nonfinite(value.arrays)
+        case Mapping():
+            return w.first_nonfinite({str(k): x for k, x in value.items() if isinstance(x, Tensor)})
     return None

@@ -117,6 +117,11 @@ def signals(weights: Weights, sites: Sequence[SiteId]) -> Procedure[Mapping[str,
     return {name: torch.cat([reply.arrays[name] for reply in replies.values()])[order] for name in names}
 
 
+def nothing() -> Procedure[None]:
+    """Ask nobody."""
+    yield from ()
+
+
 def mean(replies: Replies, constraint: Constraint | None = None) -> dict[str, Tensor]:
     """The replies' weights averaged by image count, in the order asked.
 

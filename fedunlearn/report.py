@@ -49,7 +49,8 @@ def lines(run: RunFolder, request: str) -> list[Line]:
     shown = scores[
         (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(COLUMNS))
     ]
-    means = shown.groupby(["strategy", "measure"], sort=False)["value"].mean()
+    by_model = shown.groupby(["strategy", "measure"], sort=False)["value"]
+    means = by_model.agg(lambda values: values.mean(skipna=False))  # a seed that diverged leaves no mean
     known = verdicts[verdicts["request"] == request].set_index("strategy")
     order = list(dict.fromkeys(["original", "retrained", *shown["strategy"]]))
     rows = []

@@ -43,7 +43,8 @@ def simulate(
 
     Raises:
         InputError: something about the scenario, the data or the folder is wrong; nothing was run.
-        SiteError: a hospital failed; the folder is left without ``DONE``.
+        SiteError: a hospital failed, or a reference diverged; the folder is left without ``DONE``. A strategy that
+            diverges does not stop the run.
     """
     began = time.perf_counter()
     cohort = gather(scenario, data_root)
@@ -85,6 +86,7 @@ def simulate(
         finally:
             run.clean()
 
+    campaign.blank()
     run.write_table("ledger.parquet", ledger.table())
     run.write_manifest(_manifest(scenario, cohort, campaign, began))  # scoring reads it; written anew below
     _, verdicts = score(run.path)
@@ -132,6 +134,7 @@ def _manifest(scenario: Scenario, cohort: Cohort, campaign: Campaign, began: flo
             for m in moments(scenario, chain)
         ],
         "scored": campaign.scored(),
+        "diverged": campaign.diverged(),
         "skipped": [
             {"strategy": label, "request": request, "reason": reason}
             for label, request, reason in scenarios.skipped(scenario)
@@ -157,6 +160,7 @@ def _record_requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None
 
 def _record_verdicts(run: RunFolder, campaign: Campaign, verdicts: list[dict[Any, Any]]) -> None:
     """What was done about each request: every model made for it, by hash, and what it was found to be."""
+    lost = {entry["model"]: entry for entry in campaign.diverged()}
     for entry in campaign.scored():
         for strategy, model in [("retrained", entry["retrained"]), *entry["strategies"].items()]:
             digest = w.digest(w.load(run.path / "weights" / f"{model}.safetensors"))
@@ -174,6 +178,10 @@ def _record_verdicts(run: RunFolder, campaign: Campaign, verdicts: list[dict[Any
             audit.append(
                 run.path / "audit.jsonl",
                 "request-answered",
-                {**details, "verdict": found[0] if found else None},
+                {
+                    **details,
+                    "diverged": lost[model]["where"] if model in lost else None,
+                    "verdict": found[0] if found else None,
+                },
             )
     audit.append(run.path / "audit.jsonl", "run-finished", {})

@@ -47,7 +47,7 @@ from fedunlearn.core import (
     Task,
     Weights,
 )
-from fedunlearn.drive import Round
+from fedunlearn.drive import Divergence, Job, Round, drive
 from fedunlearn.engines import Ask
 from fedunlearn.space import space
 from strategies.bad_teacher import BadTeacher
@@ -422,6 +422,27 @@ def test_nearer_to_the_retrained_model_than_the_original(strategy: Strategy, wis
         )
         original += float((toy.chances(toy.case(wish, seed).original, wish) - target).abs().mean())
     assert unlearned < original
+
+
+@promise
+def test_if_it_diverges_it_does_so_without_an_error(strategy: Strategy, wish: RequestId) -> None:
+    """At a learning rate that overflows float32 in two layers; a method may stay finite (a ball, a rewind)."""
+    case, ends = toy.case(wish), list[str]()
+    wild = replace(case, training=replace(case.training, local=replace(case.training.local, lr=1e30)))
+
+    def finite(result: Weights) -> list[Job[Any]]:
+        ends.append("finite")
+        return []
+
+    def diverged(found: Divergence) -> list[Job[Any]]:
+        ends.append(str(found))
+        return []
+
+    drive([Job(toy.LABEL, strategy.unlearn(wild), finite, diverged)], toy.ToyLink())
+    if hasattr(strategy, "lr"):
+        own: Strategy = replace(strategy, lr=1e30)  # type: ignore[type-var]
+        drive([Job(toy.LABEL, own.unlearn(case), finite, diverged)], toy.ToyLink())
+    assert len(ends) == 1 + hasattr(strategy, "lr")
 
 
 @promise

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
+import typing
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from typing import Any
 
 import pytest
+from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import given, strategies as st
 
 from fedunlearn.core import InputError, LocalTraining, Problem, Training
 from fedunlearn.scenario import Engine, Pick, Request, Shares, Tuned, read, skipped, to_yaml
 from fedunlearn.scenario.yaml_source import LARGEST, parse
 from fedunlearn.scenario.yaml_tree import Scalar, misread, plain
+from strategies import catalogue
 
 BAD = sorted((Path(__file__).parent / "bad_scenarios").glob("*.yaml"))
 EXPECT = re.compile(r"# expect: (\d+|-):(\d+|-) (.*)")
@@ -219,6 +225,66 @@ def test_a_bad_scenario_is_told_at_its_place(path: Path) -> None:
 
 def test_the_corpus_is_there() -> None:
     assert len(BAD) >= 30
+
+
+class OutOfRange(typing.NamedTuple):
+    """A hyper-parameter's value beyond one of its bounds, and the bound in words."""
+
+    field: str
+    value: str
+    bound: str
+
+
+def out_of_range(cls: type[Any]) -> Iterator[OutOfRange]:
+    """The nearest whole number, or half for a share, beyond every bound of every hyper-parameter."""
+    for field, hint in typing.get_type_hints(cls, include_extras=True).items():
+        annotated = [hint, *typing.get_args(hint)]  # the number itself, or one of `… | None`
+        for mark in (mark for part in annotated for mark in getattr(part, "__metadata__", ())):
+            match mark:
+                case Gt(gt):
+                    yield OutOfRange(field, f"{gt}", f"more than {gt}")
+                case Ge(ge):
+                    yield OutOfRange(field, f"{ge - 1}", f"at least {ge}")  # type: ignore[operator]
+                case Lt(lt):
+                    yield OutOfRange(field, f"{lt}", f"less than {lt}")
+                case Le(le):
+                    yield OutOfRange(field, f"{le + 1}", f"at most {le}")  # type: ignore[operator]
+
+
+def hyper_parameters(cls: type[Any]) -> list[str]:
+    """By name."""
+    return [field.name for field in dataclasses.fields(cls) if field.name != "name"]
+
+
+def entries(name: str, settings: list[str]) -> str:
+    """`GOOD` with one strategy, once for each setting."""
+    lines = [f"  - {{name: {name}, {setting}, as: s{i}}}\n" for i, setting in enumerate(settings)]
+    return GOOD.partition("strategies:")[0] + "strategies:\n" + "".join(lines)
+
+
+@pytest.mark.parametrize("name", [name for name, cls in catalogue().items() if list(out_of_range(cls))])
+def test_a_hyper_parameter_out_of_range_is_told_at_its_place_with_its_range(
+    tmp_path: Path, name: str
+) -> None:
+    """All of a strategy at once. GOOD's strategies begin in line 15; a value follows `  - {name: NAME, FIELD: `."""
+    wrong = list(out_of_range(catalogue()[name]))
+    path = write(tmp_path, entries(name, [f"{w.field}: {w.value}" for w in wrong]))
+    for i, (problem, w) in enumerate(zip(problems(path), wrong, strict=True)):
+        column = len(f"  - {{name: {name}, {w.field}: ") + 1
+        assert (problem.file, problem.line, problem.column) == (str(path), 15 + i, column)
+        told = re.fullmatch(rf"{w.field}: expected a number \((.*)\), found '{w.value}'", problem.message)
+        assert told, problem.message
+        assert w.bound in told[1].split(" and ")
+
+
+@pytest.mark.parametrize("name", [name for name, cls in catalogue().items() if hyper_parameters(cls)])
+def test_a_misspelt_hyper_parameter_is_told_with_the_one_that_was_meant(tmp_path: Path, name: str) -> None:
+    fields = hyper_parameters(catalogue()[name])
+    path = write(tmp_path, entries(name, [f"{field}z: 1" for field in fields]))
+    for i, (problem, field) in enumerate(zip(problems(path), fields, strict=True)):
+        column = len(f"  - {{name: {name}, ") + 1
+        assert (problem.file, problem.line, problem.column) == (str(path), 15 + i, column)
+        assert problem.message.startswith(f"unknown key '{field}z', did you mean '{field}'?")
 
 
 @pytest.mark.parametrize("text", ["", " \n\n", "---\n", "---\n...\n"])

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedunlearn import report
 from fedunlearn.core import RunError
+from fedunlearn.runfolder import RunFolder
 from fedunlearn.scoring import MEASURES, score
 from fedunlearn.scoring.score import COLUMNS
 
@@ -253,18 +255,25 @@ def test_a_diverged_strategy_is_damaged_and_has_no_numbers_but_costs(small: Path
     scores, verdicts = score(small)
     found = verdicts.set_index(["request", "strategy"])
     assert found.loc[("some", "good"), "verdict"] == "DAMAGED"
-    assert "diverged" in str(found.loc[("some", "good"), "reasons"])
+    reasons = str(found.loc[("some", "good"), "reasons"])
+    assert reasons.startswith("damaged: diverged for seed 8 in its answers: lower its learning rate")
+    assert "retrained" not in reasons, "seed 7 alone is no mean over seeds"
     assert found.loc[("east-leaves", "good"), "verdict"] != "DAMAGED"
     rows = pick(scores, request="some", strategy="good", seed=8).set_index(["measure", "group"])["value"]
     assert np.isnan(rows["test_accuracy", "all"])
     assert rows["rounds", "all"] == 1
+    (line,) = [line for line in report.lines(RunFolder(small), "some") if line.strategy == "good"]
+    shown = dict(zip(report.COLUMNS, line.cells, strict=True))
+    assert {name for name, cell in shown.items() if cell != "n/a"} == {"site_seconds", "bytes"}
 
 
 def test_a_strategy_known_to_have_diverged_needs_no_signals(small: Path):
     (small / "signals" / "good-some-8.parquet").unlink()
-    change_manifest(small, diverged=["good-some-8"])
+    change_manifest(small, diverged=[{"model": "good-some-8", "where": "at hospital east in round 3"}])
     _, verdicts = score(small)
-    assert pick(verdicts, request="some", strategy="good")["verdict"].tolist() == ["DAMAGED"]
+    (found,) = pick(verdicts, request="some", strategy="good").to_dict("records")
+    assert found["verdict"] == "DAMAGED"
+    assert "diverged for seed 8 at hospital east in round 3: " in found["reasons"]
 
 
 def test_a_request_scored_in_the_middle_of_training_is_the_same_request(small: Path):

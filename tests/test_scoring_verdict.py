@@ -10,7 +10,7 @@ import pytest
 
 from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.band import NONE, Band, band, distance_band
-from fedunlearn.scoring.verdict import Facts, decide
+from fedunlearn.scoring.verdict import Diverged, Facts, decide
 
 AUC, LOSS, GAP, TOW = (MEASURES[name] for name in ("mia_loss_auc", "forget_loss", "avg_gap", "tow"))
 
@@ -66,11 +66,19 @@ BANDS: dict[str, Band] = {
     "test_accuracy": (0.74, 0.82),
     "forget_loss": (0.60, 1.10),
 }
+LOST = tuple(
+    Diverged("some", "wild", seed, where)
+    for seed, where in (
+        (7, "at hospital north in round 2"),
+        (8, "in its answers"),
+        (9, "at hospital north in round 2"),
+    )
+)
 RETRAINED = {name: (low + high) / 2 for name, (low, high) in BANDS.items()}
 
 
 def facts(
-    original_auc: float = 0.75, original_low: float = 0.65, seeds: int = 3, diverged=False, **values: float
+    original_auc: float = 0.75, original_low: float = 0.65, seeds: int = 3, diverged=(), **values: float
 ):
     return Facts(RETRAINED | values, RETRAINED, BANDS, seeds, original_auc, original_low, diverged)
 
@@ -105,8 +113,20 @@ def facts(
             "DAMAGED",
             ["damaged: test", "damaged: retain", "forgot too much: forget_accuracy"],
         ),
-        (facts(diverged=True), "DAMAGED", ["damaged: the model diverged"]),
-        (facts(diverged=True, original_auc=0.5), "DAMAGED", ["damaged: the model diverged"]),
+        (
+            facts(diverged=LOST[:1]),
+            "DAMAGED",
+            ["damaged: diverged for seed 7 at hospital north in round 2: "],
+        ),
+        (facts(diverged=LOST[:1], original_auc=0.5), "DAMAGED", ["damaged: diverged"]),
+        (
+            facts(diverged=LOST),
+            "DAMAGED",
+            [
+                "damaged: diverged for seeds 7 and 9 at hospital north in round 2, for seed 8 in its answers: "
+                "lower its learning rate, or set training.clip"
+            ],
+        ),
         (facts(original_auc=0.55), "INCONCLUSIVE", ["the original model itself shows no memory"]),
         (facts(original_low=0.49), "INCONCLUSIVE", ["the original model itself shows no memory"]),
         (facts(original_low=math.nan), "INCONCLUSIVE", ["a single patient on one side"]),

@@ -53,7 +53,7 @@ class Run:
         comparisons: what to score.
         forgets: by request as scored, the ids that `forgotten_by` uses: first the request's own, then those of requests
             honoured earlier.
-        diverged: models known to answer nothing finite; they need no file of signals.
+        diverged: models known to answer nothing finite, and where that came about; they need no file of signals.
         images: `sites.parquet`, sorted by image.
         order: (N,) where each of its rows stands in the files.
         ledger: `ledger.parquet`.
@@ -64,7 +64,7 @@ class Run:
     classes: int
     comparisons: tuple[Comparison, ...]
     forgets: Mapping[RequestId, tuple[RequestId, ...]]
-    diverged: frozenset[str]
+    diverged: Mapping[str, str]
     images: pd.DataFrame
     order: Ints
     ledger: pd.DataFrame
@@ -150,7 +150,7 @@ def read(path: Path) -> Run:
         kind, classes = str(manifest["kind"]), int(manifest["classes"])
         comparisons = tuple(_comparison(entry) for entry in manifest["scored"])
         forgets = {c.request: _forgets(manifest, c.request) for c in comparisons}
-        diverged = frozenset(str(model) for model in manifest.get("diverged", ()))
+        diverged = {str(entry["model"]): str(entry["where"]) for entry in manifest.get("diverged", ())}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{file} is not the manifest of a run: {type(error).__name__}: {error}") from error
     measures_of(kind)  # refuses what cannot be scored

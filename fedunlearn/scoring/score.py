@@ -16,7 +16,7 @@ from fedunlearn.scoring.band import bands
 from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence, Frame
 from fedunlearn.scoring.measures import COSTS, Measure, measures_of
 from fedunlearn.scoring.reading import Comparison, Run, read
-from fedunlearn.scoring.verdict import verdicts
+from fedunlearn.scoring.verdict import Diverged, verdicts
 
 COLUMNS = (
     "request",
@@ -52,9 +52,9 @@ def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     with threadpool_limits(
         1, "blas"
     ):  # the matrices are small: more threads would only get in one another's way
-        tables, diverged = zip(*(_request(content, request) for request in requests), strict=True)
-    scores = pd.concat(tables, ignore_index=True)
-    judged = verdicts(scores, frozenset().union(*diverged))
+        tables = [_request(content, request) for request in requests]
+    scores = pd.concat([table for table, _ in tables], ignore_index=True)
+    judged = verdicts(scores, [lost for _, several in tables for lost in several])
     _write(scores, run / "scores.parquet")
     _write(judged, run / "verdicts.parquet")
     return scores, judged
@@ -75,16 +75,16 @@ def measure(evidence: Evidence[Any], measures: Mapping[str, Measure], reference:
     return measured
 
 
-def _request(run: Run, request: RequestId) -> tuple[pd.DataFrame, set[tuple[str, str]]]:
-    """The scores of one request, and which (request, strategy) diverged."""
+def _request(run: Run, request: RequestId) -> tuple[pd.DataFrame, list[Diverged]]:
+    """The scores of one request, and which models diverged."""
     frame, measures = run.frame(request), measures_of(run.kind)
     rows: list[tuple[Any, ...]] = []
-    diverged: set[tuple[str, str]] = set()
+    diverged: list[Diverged] = []
     for comparison in run.comparisons:
         if comparison.request == request:
             models, failed = _compare(run, frame, comparison, measures)
             rows += _rows(comparison, models)
-            diverged |= {(request, strategy) for strategy in failed}
+            diverged += failed
     scores = pd.DataFrame(rows, columns=[c for c in COLUMNS if not c.startswith("null")])
     nulls = bands(scores[scores["strategy"] == "retrained"], measures)
     scores = scores.merge(nulls, on=["measure", "group"], how="left", validate="many_to_one")
@@ -93,8 +93,8 @@ def _request(run: Run, request: RequestId) -> tuple[pd.DataFrame, set[tuple[str,
 
 def _compare(
     run: Run, frame: Frame, comparison: Comparison, measures: Mapping[str, Measure]
-) -> tuple[dict[str, Measured], set[str]]:
-    """The measures of every model of one request and seed, by strategy, and which strategies diverged."""
+) -> tuple[dict[str, Measured], list[Diverged]]:
+    """The measures of every model of one request and seed, by strategy, and which of them diverged."""
     forgets = run.forgets[comparison.request][0]
     original = _reference(run, frame, comparison.original)
     retrained = _reference(run, frame, comparison.retrained)
@@ -114,12 +114,13 @@ def _compare(
         "original": measure(replace(known, unlearned=original, spent=training), measures, reference),
         "retrained": reference,
     }
-    diverged = set()
+    diverged = []
     for strategy, model in comparison.strategies.items():
         answers = run.answers(model, frame)
         spent = run.spent("unlearn", forgets, strategy, comparison.seed)
         if answers is None:
-            diverged.add(strategy)
+            where = run.diverged.get(model, "in its answers")
+            diverged.append(Diverged(comparison.request, strategy, comparison.seed, where))
             models[strategy] = {
                 **_undefined(reference),
                 **measure(replace(known, spent=spent), COSTS, reference),

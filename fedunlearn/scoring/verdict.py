@@ -2,7 +2,8 @@
 
 In this order; all reasons are given, the first that applies names the verdict:
 
-1. DAMAGED: the model diverged: an answer is NaN or infinite. That needs no comparison.
+1. DAMAGED: the model diverged for some seed: an answer is NaN or infinite. That needs no comparison, and what the
+   other seeds' models are like does not matter: the mean over all seeds is no number.
 2. INCONCLUSIVE: fewer than two seeds, so there is no band; or no image to forget has a comparable held-out one; or the
    original model itself shows no memory: its `mia_loss_auc` is within the band or its bootstrap interval reaches
    down to 0.5 (means over seeds). Doing nothing would pass then, so passing says nothing.
@@ -20,7 +21,7 @@ The original model is judged like a strategy ("do nothing"). The retrained one i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -45,9 +46,19 @@ NO_MEMORY = (
     "nothing here could tell forgetting from doing nothing"
 )
 TOO_WIDE = "the original model seems to remember, but two seeds make the band this wide: run at least 3"
-DIVERGED = "damaged: the model diverged, its answers are not finite numbers"
+ADVICE = "lower its learning rate, or set training.clip"
 EDGE = 1e-9
 """A value this near the edge of the band, in the measure's unit, is on it: sums of floats are not exact."""
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """A model that is not finite, and in words where it ceased to be."""
+
+    request: str
+    strategy: str
+    seed: int
+    where: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Facts:
         seeds: how many retrained models the bands come from.
         original_auc: the original models' `mia_loss_auc`; NaN if undefined.
         original_low: the lower end of its bootstrap interval; NaN if there is none.
-        diverged: for some seed, the model's answers are not finite.
+        diverged: the model's answers are not finite for these seeds.
     """
 
     values: Mapping[str, float]
@@ -70,7 +81,7 @@ class Facts:
     seeds: int
     original_auc: float
     original_low: float
-    diverged: bool = False
+    diverged: tuple[Diverged, ...] = ()
 
 
 def decide(facts: Facts) -> tuple[str, tuple[str, ...]]:
@@ -78,7 +89,7 @@ def decide(facts: Facts) -> tuple[str, tuple[str, ...]]:
     broken = [(rule[0], _reason(rule, facts)) for rule in RULES if _outside(rule, facts)]
     findings = tuple(reason for _, reason in broken)
     if facts.diverged:
-        return "DAMAGED", (DIVERGED, *findings)
+        return "DAMAGED", (_told(facts.diverged), *findings)
     doubts = _doubts(facts)
     if doubts:
         return "INCONCLUSIVE", (*doubts, *findings)
@@ -88,12 +99,12 @@ def decide(facts: Facts) -> tuple[str, tuple[str, ...]]:
     return "PASS", ("not told apart from retraining", *(_numbers(name, facts) for name in judged))
 
 
-def verdicts(scores: pd.DataFrame, diverged: frozenset[tuple[str, str]]) -> pd.DataFrame:
+def verdicts(scores: pd.DataFrame, diverged: Sequence[Diverged]) -> pd.DataFrame:
     """Judge every model but the retrained ones.
 
     Args:
         scores: as in `scores.parquet`.
-        diverged: (request, strategy) of models whose answers are not finite for some seed.
+        diverged: the models whose answers are not finite.
 
     Returns:
         Columns request, strategy, verdict, reasons (joined by "; ").
@@ -105,8 +116,8 @@ def verdicts(scores: pd.DataFrame, diverged: frozenset[tuple[str, str]]) -> pd.D
         for strategy, of_strategy in of_request.groupby("strategy", sort=False):
             if strategy == "retrained":
                 continue
-            failed = (str(request), str(strategy)) in diverged
-            verdict, reasons = decide(replace(common, values=_means(of_strategy, "value"), diverged=failed))
+            lost = tuple(d for d in diverged if (d.request, d.strategy) == (request, strategy))
+            verdict, reasons = decide(replace(common, values=_means(of_strategy, "value"), diverged=lost))
             rows.append((request, strategy, verdict, "; ".join(reasons)))
     return pd.DataFrame(rows, columns=["request", "strategy", "verdict", "reasons"])
 
@@ -127,8 +138,21 @@ def _common(scores: pd.DataFrame) -> Facts:
 
 
 def _means(scores: pd.DataFrame, column: str) -> dict[str, float]:
-    """The mean over seeds by measure."""
-    return {str(name): float(values.mean()) for name, values in scores.groupby("measure")[column]}
+    """The mean over seeds by measure; NaN if one of them is."""
+    by_measure = scores.groupby("measure")[column]
+    return {str(name): float(values.mean(skipna=False)) for name, values in by_measure}
+
+
+def _told(diverged: Sequence[Diverged]) -> str:
+    """Which seeds diverged, and where."""
+    seeds: dict[str, list[str]] = {}
+    for one in diverged:
+        seeds.setdefault(one.where, []).append(str(one.seed))
+    places = [
+        f"for seed{'s' if len(some) > 1 else ''} {' and '.join(some)} {where}"
+        for where, some in seeds.items()
+    ]
+    return f"damaged: diverged {', '.join(places)}: {ADVICE}"
 
 
 def _doubts(facts: Facts) -> tuple[str, ...]:
