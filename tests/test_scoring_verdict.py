@@ -6,11 +6,12 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.band import NONE, Band, band, distance_band
-from fedunlearn.scoring.verdict import Diverged, Facts, decide
+from fedunlearn.scoring.verdict import Diverged, Facts, decide, verdicts
 
 AUC, LOSS, GAP, TOW = (MEASURES[name] for name in ("mia_loss_auc", "forget_loss", "avg_gap", "tow"))
 
@@ -155,6 +156,22 @@ def test_without_comparable_images_nothing_is_concluded():
     verdict, reasons = decide(replace(facts(), bands=known))
     assert verdict == "INCONCLUSIVE"
     assert "held-out" in reasons[0]
+
+
+def test_a_seed_that_diverged_leaves_no_mean_over_the_others():
+    """Seed 7's AUC of .90 alone would be UNDER."""
+    aucs = {"original": (0.75, 0.75), "retrained": (0.50, 0.50), "wild": (0.90, math.nan)}
+    rows = [
+        ("some", strategy, seed, "mia_loss_auc", "all", value, value - 0.1, 0.44, 0.56)
+        for strategy, values in aucs.items()
+        for seed, value in zip((7, 8), values, strict=True)
+    ]
+    columns = ["request", "strategy", "seed", "measure", "group", "value", "low", "null_low", "null_high"]
+    judged = verdicts(pd.DataFrame(rows, columns=columns), LOST[1:2]).set_index("strategy")
+    assert judged.loc["original", "verdict"] == "UNDER"
+    assert judged.loc["wild", "verdict"] == "DAMAGED"
+    assert str(judged.loc["wild", "reasons"]).startswith("damaged: diverged for seed 8 in its answers: ")
+    assert ";" not in str(judged.loc["wild", "reasons"])
 
 
 def test_all_reasons_are_given():
