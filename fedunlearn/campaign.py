@@ -1,10 +1,6 @@
 """Everything a scenario trains, retrains and unlearns, as jobs that follow from one another.
 
-Every seed trains the original model once. Requests form chains: with the independent timeline each request is a
-chain of its own; with the sequential one all of them are a single chain, each strategy going on from its own last
-model. Along a chain, models are compared at *moments*: right after each unlearning and, if the request came in the
-middle of training, once more at its end. A moment carries the request's id; in the middle of training it is named
-``id@round``.
+Every seed trains the original model once; what follows from it runs along chains of requests (`timeline`).
 
 A strategy that trains in a way of its own (`Preparing`) does so beside the original training, once for every number of
 rounds after which one of its requests arrives, as if training was to end there; from that its unlearning goes on.
@@ -16,8 +12,8 @@ is touched by it. The references may not: there would be nothing to compare with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +27,6 @@ from fedunlearn.core import (
     Layout,
     Preparing,
     Procedure,
-    RequestId,
     Select,
     SiteId,
     Weights,
@@ -43,74 +38,10 @@ from fedunlearn.ledger import Ledger
 from fedunlearn.models import Network, initial_weights
 from fedunlearn.procedures import fedavg, nothing, signals
 from fedunlearn.runfolder import RunFolder
-from fedunlearn.scenario import Plan, Request, Scenario
+from fedunlearn.scenario import Plan, Scenario
+from fedunlearn.timeline import Chain, Moment, Step, chains, moments
 
-
-@dataclass(frozen=True)
-class Moment:
-    """A point in training at which models are compared.
-
-    Attributes:
-        name: the request's id, or ``id@round`` in the middle of training.
-        request: the newest request.
-        earlier: the requests honoured before it.
-        round: rounds trained so far.
-    """
-
-    name: str
-    request: Request
-    earlier: tuple[RequestId, ...]
-    round: int
-
-
-@dataclass(frozen=True)
-class Step:
-    """One request of a chain.
-
-    Attributes:
-        request: the request.
-        earlier: the requests honoured before it.
-        round: rounds trained when it arrives.
-        moment: right after unlearning.
-    """
-
-    request: Request
-    earlier: tuple[RequestId, ...]
-    round: int
-    moment: Moment
-
-    @property
-    def without(self) -> tuple[RequestId, ...]:
-        """All requests honoured once this one is."""
-        return (*self.earlier, self.request.id)
-
-
-Chain = tuple[Step, ...]
 Diverged = Callable[[Divergence], list[Job[Any]]]
-
-
-def chains(scenario: Scenario) -> tuple[Chain, ...]:
-    """The scenario's requests as chains, in scenario order."""
-    if scenario.timeline == "sequential":
-        return (_chain(scenario, scenario.requests),) if scenario.requests else ()
-    return tuple(_chain(scenario, (request,)) for request in scenario.requests)
-
-
-def moments(scenario: Scenario, chain: Chain) -> tuple[Moment, ...]:
-    """All moments of a chain, in order; the last one is at the end of training."""
-    last, end = chain[-1], scenario.training.rounds
-    inner = tuple(step.moment for step in chain)
-    return inner if last.round == end else (*inner, Moment(last.request.id, last.request, last.earlier, end))
-
-
-def _chain(scenario: Scenario, requests: Sequence[Request]) -> Chain:
-    end, steps = scenario.training.rounds, []
-    for i, request in enumerate(requests):
-        round = request.after_round or end
-        name = request.id if round == end else f"{request.id}@{round}"
-        earlier = tuple(other.id for other in requests[:i])
-        steps.append(Step(request, earlier, round, Moment(name, request, earlier, round)))
-    return tuple(steps)
 
 
 class Campaign:
@@ -147,13 +78,17 @@ class Campaign:
         seeds = self.scenario.seeds
         return [
             *(self._original(seed) for seed in seeds),
-            *(self._retrained(chain, 0, seed) for chain in self.chains for seed in seeds),
+            *self._retrainings(),
             *(
                 self._prepare(plan, strategy, round, seed)
                 for plan, strategy, round in self._preparing()
                 for seed in seeds
             ),
         ]
+
+    def references(self) -> list[Job[Any]]:
+        """The original and retrained models of every seed, and no strategy."""
+        return [*(self._original(seed, unlearn=False) for seed in self.scenario.seeds), *self._retrainings()]
 
     def procedures(self) -> list[Label]:
         """The labels of all procedures to come, in scenario order (for those who watch)."""
@@ -206,20 +141,21 @@ class Campaign:
 
     # ------------------------------------------------------------------------------------ the original
 
-    def _original(self, seed: int) -> Job[Weights]:
+    def original(self, step: Step, seed: int) -> Weights:
+        """The model that ``step`` unlearns from, once it is trained."""
+        return self.run.read_weights(self._original_name(step.round, seed))
+
+    def retrained_name(self, step: Step, seed: int) -> str:
+        """What the retrained model to compare ``step`` with is called, right after unlearning."""
+        return f"retrained-{step.moment.name}-{seed}"
+
+    def _original(self, seed: int, unlearn: bool = True) -> Job[Weights]:
         def then(weights: Weights) -> list[Job[Any]]:
             end = self.scenario.training.rounds
             following = self._keep(self._original_name(end, seed), weights, seed)
             for cut in self.cuts:
                 following += self._keep(self._original_name(cut, seed), self.recorders[seed].cut(cut), seed)
-            for chain in self.chains:
-                start = weights if chain[0].round == end else self.recorders[seed].cut(chain[0].round)
-                following += [
-                    self._unlearn(plan, chain, 0, start, seed)
-                    for plan in self._plans(chain)
-                    if not isinstance(plan.strategy, Preparing)
-                ]
-            return following
+            return following + (self._unlearnings(weights, seed) if unlearn else [])
 
         training = self.scenario.training
         procedure = fedavg(
@@ -227,14 +163,26 @@ class Campaign:
         )
         return Job(Label("original", "", "original", seed), procedure, then)
 
+    def _unlearnings(self, weights: Weights, seed: int) -> list[Job[Any]]:
+        """Every strategy that goes on from the original training."""
+        end, found = self.scenario.training.rounds, list[Job[Any]]()
+        for chain in self.chains:
+            start = weights if chain[0].round == end else self.recorders[seed].cut(chain[0].round)
+            plans = [p for p in self._plans(chain) if not isinstance(p.strategy, Preparing)]
+            found += [self._unlearn(plan, chain, 0, start, seed) for plan in plans]
+        return found
+
     # ----------------------------------------------------------------------------------- the references
+
+    def _retrainings(self) -> list[Job[Any]]:
+        return [self._retrained(chain, 0, seed) for chain in self.chains for seed in self.scenario.seeds]
 
     def _retrained(self, chain: Chain, index: int, seed: int) -> Job[Weights]:
         """Train without everything the chain forgets up to ``index``, from scratch."""
         step = chain[index]
 
         def then(result: Weights) -> list[Job[Any]]:
-            following = self._keep(f"retrained-{step.moment.name}-{seed}", result, seed)
+            following = self._keep(self.retrained_name(step, seed), result, seed)
             if index + 1 < len(chain):
                 return [*following, self._retrained(chain, index + 1, seed)]
             name = f"retrained-{step.request.id}-{seed}"
@@ -257,13 +205,15 @@ class Campaign:
         ]
 
     def _prepare(self, plan: Plan, strategy: Preparing, round: int, seed: int) -> Job[Mapping[str, Weights]]:
+        served = [chain for chain in self.chains if chain[0].round == round and plan in self._plans(chain)]
+
         def then(prepared: Mapping[str, Weights]) -> list[Job[Any]]:
             stored = keep(self._prepared(plan, round, seed), prepared)
-            return [
-                self._unlearn(plan, chain, 0, prepared["model"], seed, stored)
-                for chain in self.chains
-                if chain[0].round == round and plan in self._plans(chain)
-            ]
+            return [self._unlearn(plan, chain, 0, prepared["model"], seed, stored) for chain in served]
+
+        def lost(found: Divergence) -> list[Job[Any]]:
+            each = [self._lost(plan, chain, 0, 0, "its own training", seed) for chain in served]
+            return [job for one in each for job in one(found)]
 
         sites, select = self.cohort.sites, Select()
         course = Course(
@@ -277,7 +227,7 @@ class Campaign:
             select=select,
             images={site: self.cohort.count(site, select) for site in sites},
         )
-        return Job(self._prepare_label(plan, round, seed), strategy.prepare(course), then)
+        return Job(self._prepare_label(plan, round, seed), strategy.prepare(course), then, lost)
 
     def _prepare_label(self, plan: Plan, round: int, seed: int) -> Label:
         when = "" if round == self.scenario.training.rounds else f"@{round}"
@@ -295,7 +245,7 @@ class Campaign:
         label = Label("unlearn", step.request.id, plan.label, seed)
         stored = self.recorders[seed].stored(needs, step.round, len(self.cohort.sites))
         self.ledger.stores(label, stored + prepared)
-        case = self._case(plan, step, weights, seed)
+        case = self.case(plan, step, weights, seed)
 
         def then(result: Weights) -> list[Job[Any]]:
             following = self._unlearned(plan, step.moment, result, seed)
@@ -303,7 +253,9 @@ class Campaign:
                 return following + self._finish(plan, chain, result, seed)
             return following + self._go_on(plan, chain, index, result, seed)
 
-        return Job(label, plan.strategy.unlearn(case), then, self._lost(plan, chain, index, index, seed))
+        doing = f"unlearning {step.request.id}"
+        lost = self._lost(plan, chain, index, index + 1, doing, seed)
+        return Job(label, plan.strategy.unlearn(case), then, lost)
 
     def _go_on(self, plan: Plan, chain: Chain, index: int, weights: Weights, seed: int) -> list[Job[Any]]:
         """Train on until the next request arrives, then unlearn it."""
@@ -312,12 +264,13 @@ class Campaign:
             return [self._unlearn(plan, chain, index + 1, weights, seed)]
         label = Label("continue", step.request.id, plan.label, seed)
         procedure = self._train(step, range(step.round, following.round), weights, seed)
-        lost = self._lost(plan, chain, index, index + 1, seed)
+        doing = f"training on after {step.request.id}"
+        lost = self._lost(plan, chain, index + 1, index + 1, doing, seed)
         return [Job(label, procedure, lambda new: [self._unlearn(plan, chain, index + 1, new, seed)], lost)]
 
     def _finish(self, plan: Plan, chain: Chain, weights: Weights, seed: int) -> list[Job[Any]]:
-        last, index = moments(self.scenario, chain)[-1], len(chain) - 1
-        lost = self._lost(plan, chain, index, index + 1, seed)
+        last, end = moments(self.scenario, chain)[-1], len(chain)
+        lost = self._lost(plan, chain, end, end, f"training on after {chain[-1].request.id}", seed)
         return self._to_the_end(
             chain, plan.label, weights, seed, lambda new: self._unlearned(plan, last, new, seed), lost
         )
@@ -331,18 +284,17 @@ class Campaign:
 
         return self._keep(_name(moment, plan, seed), weights, seed, lost)
 
-    def _lost(self, plan: Plan, chain: Chain, index: int, first: int, seed: int) -> Diverged:
-        """What to do if a strategy diverges while it unlearns the request of ``index``, or trains on after it.
+    def _lost(self, plan: Plan, chain: Chain, moment: int, step: int, doing: str, seed: int) -> Diverged:
+        """What to do if a strategy diverges: all moments from number ``moment`` on are lost.
 
-        All moments from ``first`` on are lost. Requests after ``index`` cost nothing: nobody is asked.
+        Its requests from number ``step`` on cost nothing: nobody is asked.
         """
 
         def lost(found: Divergence) -> list[Job[Any]]:
-            doing = "unlearning" if first == index else "training on after"
-            for moment in moments(self.scenario, chain)[first:]:
-                self.run.write_weights(_name(moment, plan, seed), w.multiply(self._initial(seed), math.nan))
-                self._note(plan, moment, seed, found, f"{found} of {doing} {chain[index].request.id}")
-            unasked = [Label("unlearn", step.request.id, plan.label, seed) for step in chain[index + 1 :]]
+            for one in moments(self.scenario, chain)[moment:]:
+                self.run.write_weights(_name(one, plan, seed), w.multiply(self._initial(seed), math.nan))
+                self._note(plan, one, seed, found, f"{found} of {doing}")
+            unasked = [Label("unlearn", one.request.id, plan.label, seed) for one in chain[step:]]
             return [Job(label, nothing()) for label in unasked]
 
         return lost
@@ -375,7 +327,8 @@ class Campaign:
         sites, select = self._remaining(step), Select(without=step.without)
         return fedavg(weights, sites, select, self.scenario.training.local, rounds, seed)
 
-    def _case(self, plan: Plan, step: Step, weights: Weights, seed: int) -> Case:
+    def case(self, plan: Plan, step: Step, weights: Weights, seed: int) -> Case:
+        """What ``plan``'s strategy is given to unlearn the request of ``step`` from ``weights``."""
         retain, forget = Select(without=step.without), Select(only=step.request.id, without=step.earlier)
         sites = self._remaining(step)
         lost = {site: self.cohort.count(site, forget) for site in self.cohort.sites}

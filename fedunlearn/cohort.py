@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
+from fedunlearn.models import Model
 from fedunlearn.scenario import Pick, Request, Scenario
 from sites.collection import Collection, digest, duplicates
+from sites.hospital import Federation
 from sites.requests import Named, resolve
 from sites.split import split
 
@@ -66,6 +68,12 @@ class Cohort:
         for request in select.without:
             mask &= ~self.forgotten[request]
         return int(mask.sum())
+
+    def store(self, folder: Path, model: Model) -> None:
+        """Write what the workers are given: the hospitals' images, each hospital's on their own, and the network."""
+        Federation.write(
+            folder, self.pixels, self.targets, self.site, self.split, self.forgotten, model, self.classes
+        )
 
     def summary(self, request: Request) -> str:
         """What a request asks for, in words."""

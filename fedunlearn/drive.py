@@ -272,10 +272,11 @@ def _problem(task: Task, answer: Answer) -> str | None:
 
 
 def _nonfinite(value: object) -> str | None:
-    """The first tensor with NaN or infinity in a reply or in named tensors; None if there is none, or no tensor."""
+    """The first tensor with NaN or infinity in a reply, in named tensors or models; None if there is none."""
     match value:
         case Reply():
             return _nonfinite(value.weights) or _nonfinite(value.arrays)
         case Mapping():
-            return w.first_nonfinite({str(k): x for k, x in value.items() if isinstance(x, Tensor)})
+            found = w.first_nonfinite({str(k): x for k, x in value.items() if isinstance(x, Tensor)})
+            return found or next(filter(None, map(_nonfinite, value.values())), None)
     return None

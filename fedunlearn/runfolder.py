@@ -70,14 +70,13 @@ class RunFolder:
         """``weights/<name>.safetensors``."""
         w.save(weights, self.path / "weights" / f"{name}.safetensors")
 
+    def read_weights(self, name: str) -> Weights:
+        """Read ``weights/<name>.safetensors``."""
+        return w.load(self.path / "weights" / f"{name}.safetensors")
+
     def write_signals(self, name: str, signals: Mapping[str, Tensor]) -> None:
-        """``signals/<name>.parquet``: one row per image in the order of ``sites.parquet``; columns ``<signal>_<i>``."""
-        columns: dict[str, np.ndarray[Any, Any]] = {}
-        for key, values in signals.items():
-            if key != "rows":
-                array = values.numpy().reshape(len(values), -1)
-                columns |= {f"{key}_{i}": array[:, i] for i in range(array.shape[1])}
-        self.write_table(f"signals/{name}.parquet", pd.DataFrame(columns))
+        """``signals/<name>.parquet`` (`signal_table`)."""
+        self.write_table(f"signals/{name}.parquet", signal_table(signals))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """A Parquet file."""
@@ -140,3 +139,13 @@ class RunFolder:
     def finish(self) -> None:
         """Write ``DONE``."""
         self.write_text("DONE", "")
+
+
+def signal_table(signals: Mapping[str, Tensor]) -> pd.DataFrame:
+    """A model's signals as a table: one row per image in the order of ``sites.parquet``; columns ``<signal>_<i>``."""
+    columns: dict[str, np.ndarray[Any, Any]] = {}
+    for key, values in signals.items():
+        if key != "rows":
+            array = values.numpy().reshape(len(values), -1)
+            columns |= {f"{key}_{i}": array[:, i] for i in range(array.shape[1])}
+    return pd.DataFrame(columns)

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from fedunlearn import __version__, audit, scenario as scenarios, weights as w
-from fedunlearn.campaign import Campaign, moments
+from fedunlearn.campaign import Campaign
 from fedunlearn.cohort import Cohort, gather
 from fedunlearn.core import InputError
 from fedunlearn.drive import Watcher, drive
@@ -24,7 +24,7 @@ from fedunlearn.progress import progress
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
 from fedunlearn.scoring import score
-from sites.hospital import Federation
+from fedunlearn.timeline import moments
 
 LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist")
 
@@ -54,16 +54,7 @@ def simulate(
     _record_requests(run, scenario, cohort)
 
     federation = run.scratch / "federation"
-    Federation.write(
-        federation,
-        cohort.pixels,
-        cohort.targets,
-        cohort.site,
-        cohort.split,
-        cohort.forgotten,
-        scenario.model,
-        cohort.classes,
-    )
+    cohort.store(federation, scenario.model)
     ledger = Ledger()
     for plan in scenario.strategies:
         if (cost := plan.tuned) is not None:
@@ -163,7 +154,7 @@ def _record_verdicts(run: RunFolder, campaign: Campaign, verdicts: list[dict[Any
     lost = {entry["model"]: entry for entry in campaign.diverged()}
     for entry in campaign.scored():
         for strategy, model in [("retrained", entry["retrained"]), *entry["strategies"].items()]:
-            digest = w.digest(w.load(run.path / "weights" / f"{model}.safetensors"))
+            digest = w.digest(run.read_weights(model))
             found = [
                 v["verdict"]
                 for v in verdicts
