@@ -79,6 +79,42 @@ def check(
 
 
 @app.command()
+def tune(
+    scenario: ScenarioFile,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder to make [default: runs/NAME-tuning, then runs/NAME-tuning-2, …]."),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try for every strategy.")] = 20,
+    site_seconds: Annotated[
+        float | None,
+        typer.Option(min=0, help="Start no trial of a strategy after so much work of the hospitals."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Rehearsals of every request.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Of rehearsals and settings.")] = 0,
+    engine: Annotated[
+        Literal["inline", "flower"] | None, typer.Option(help="Instead of the scenario's.")
+    ] = None,
+    set: Overrides = None,
+    data_root: DataRoot = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Find settings for every strategy on rehearsed requests, at the same budget; write a scenario with them."""
+    with _errors(debug):
+        from fedunlearn import scenario as scenarios, tuning
+
+        overrides = [*(set or ()), *([f"engine.name={engine}"] if engine else ())]
+        read, console = scenarios.read(scenario, overrides), _console()
+        out = out or _next_free(Path("runs") / f"{read.name}-tuning")
+        budget = tuning.Budget(trials, site_seconds)
+        found = tuning.tune(read, out, _root(data_root), budget, console, repeats, seed, quiet)
+        if not quiet:
+            tuning.show(found, console)
+        print(f"tuned scenario: {found.folder / 'tuned.yaml'}")
+
+
+@app.command()
 def score(run: RunPath, debug: Debug = False) -> None:
     """Score a run again from its folder alone."""
     with _errors(debug):

@@ -212,6 +212,26 @@ def test_strategies_are_listed_with_what_they_promise_and_need() -> None:
     )
 
 
+def test_tune_writes_a_scenario_and_says_where(tmp_path: Path) -> None:
+    request = "requests=[{id: some, site: north, patients: {count: 2}}]"
+    only = (
+        "--set",
+        request,
+        "--set",
+        "strategies=[{name: fine_tune, rounds: 1}]",
+        "--trials",
+        "2",
+        "--repeats",
+        "1",
+    )
+    result = call("tune", write(tmp_path), "--out", tmp_path / "t", *only)
+    assert result.exit_code == 0, result.stderr
+    assert "settings found" in result.stdout and "fine_tune" in result.stdout
+    assert result.stdout.splitlines()[-1] == f"tuned scenario: {tmp_path / 't' / 'tuned.yaml'}"
+    again = call("tune", write(tmp_path), "--out", tmp_path / "t", *only)
+    assert again.exit_code == 2 and "in use" in again.stderr
+
+
 def test_interrupt_is_exit_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt

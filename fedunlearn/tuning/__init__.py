@@ -1,0 +1,192 @@
+"""The story of ``tune``: rehearse the scenario's requests, try settings, write a scenario with the best of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from fedunlearn import scenario as scenarios
+from fedunlearn.campaign import Campaign
+from fedunlearn.cohort import gather
+from fedunlearn.core import InputError, Strategy
+from fedunlearn.drive import Watcher, drive
+from fedunlearn.engines import Link
+from fedunlearn.ledger import Ledger
+from fedunlearn.progress import progress
+from fedunlearn.runfolder import RunFolder
+from fedunlearn.scenario import Plan, Scenario, Tuned
+from fedunlearn.simulate import engine
+from fedunlearn.space import space
+from fedunlearn.tuning.judge import Judge
+from fedunlearn.tuning.rehearsal import Rehearsal, rehearse
+from fedunlearn.tuning.trials import Budget, Trial, Trials
+
+__all__ = ["Budget", "Tuning", "show", "tune"]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What came of tuning.
+
+    Attributes:
+        folder: holds ``tuned.yaml``, ``trials.parquet`` and ``ledger.parquet``.
+        scenario: the scenario with the settings found, and what finding them cost.
+        trials: by strategy label, in the order tried.
+    """
+
+    folder: Path
+    scenario: Scenario
+    trials: Mapping[str, Sequence[Trial]]
+
+
+def tune(
+    scenario: Scenario,
+    out: Path,
+    data_root: Path,
+    budget: Budget,
+    console: Console,
+    repeats: int = 2,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Tuning:
+    """Find settings for every strategy of a scenario, with the same budget for each, and write them to ``out``.
+
+    Trials are judged by their distance from retraining on requests that only resemble the scenario's (`rehearse`), on
+    validation images (`Judge`). Neither test images nor any model of the scenario itself are looked at.
+
+    Args:
+        scenario: whose strategies to tune.
+        out: the folder to make; it must not be in use.
+        data_root: where the data's files are.
+        budget: of every strategy.
+        console: where progress is shown.
+        repeats: rehearsals of each request.
+        seed: of the rehearsals' patients and of the choice of settings.
+        quiet: show no progress.
+
+    Raises:
+        InputError: something about the scenario, the data or the folder is wrong, or it cannot be rehearsed.
+        SiteError: a hospital failed, or a reference model diverged.
+    """
+    if not any(space(type(plan.strategy)) for plan in scenario.strategies):
+        raise InputError(
+            "found no strategy with anything to tune; `list strategies` shows what each searches"
+        )
+    rehearsal = rehearse(scenario, gather(scenario, data_root), repeats, seed)
+    run, ledger = RunFolder.create(out), Ledger()
+    try:
+        trials = _rehearsed(rehearsal, run.scratch / "rehearsal", budget, ledger, console, seed, quiet)
+    except InputError:
+        run.discard()
+        raise
+    finally:
+        run.clean()
+    tuned = dataclasses.replace(scenario, strategies=tuple(_tuned(p, trials) for p in scenario.strategies))
+    run.write_text("tuned.yaml", _header(budget, repeats, seed) + scenarios.to_yaml(tuned))
+    run.write_table("trials.parquet", _table(trials))
+    run.write_table("ledger.parquet", ledger.table())
+    return Tuning(run.path, tuned, trials)
+
+
+def show(tuning: Tuning, console: Console) -> None:
+    """Print what every strategy's trials gave."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
+    for heading in ("strategy", "trials", "as written", "best", "site s", "settings found"):
+        table.add_column(heading, justify="left" if heading in ("strategy", "settings found") else "right")
+    for label, trials in tuning.trials.items():
+        best = nearest(trials)
+        settings = ", ".join(f"{name} {value}" for name, value in _searched(best.strategy).items())
+        seconds = sum(trial.site_seconds for trial in trials)
+        cells = (str(len(trials)), f"{trials[0].distance:.2f}", f"{best.distance:.2f}", f"{seconds:.1f}")
+        table.add_row(label, *cells, settings if best.number else "as written")
+    console.print(table)
+    console.print(
+        "as written, best: distance from retraining on rehearsed requests, in margins (1: what counts).",
+        highlight=False,
+    )
+
+
+def nearest(trials: Sequence[Trial]) -> Trial:
+    """The trial nearest to retraining; of equals, the first."""
+    return min(trials, key=lambda trial: trial.distance)
+
+
+def _rehearsed(
+    rehearsal: Rehearsal,
+    folder: Path,
+    budget: Budget,
+    ledger: Ledger,
+    console: Console,
+    seed: int,
+    quiet: bool,
+) -> Mapping[str, Sequence[Trial]]:
+    """Train and retrain the rehearsal, then let every strategy's trials run side by side."""
+    scenario, cohort, run = rehearsal.scenario, rehearsal.cohort, RunFolder.create(folder)
+    cohort.store(run.scratch / "federation", scenario.model)
+    campaign = Campaign(scenario, cohort, run, run.scratch, ledger)
+    requests = tuple(request.id for request in scenario.requests)
+    judge = Judge(run.path, scenario.model.kind, cohort.classes, cohort.table, requests)
+    trials, references = Trials(campaign, judge, budget, seed), campaign.references()
+    labels = [*(job.label for job in references), *trials.labels()]
+    with progress(labels, console, quiet) as shown:
+        watchers: list[Watcher] = [ledger, *shown]
+
+        def body(link: Link) -> None:
+            drive(references, link, [*campaign.recorders.values(), *watchers], scenario.engine.retries)
+            drive(trials.jobs(), link, [trials, *watchers], scenario.engine.retries)
+
+        engine(scenario).run(run.scratch / "federation", body)
+    return trials.done
+
+
+def _tuned(plan: Plan, trials: Mapping[str, Sequence[Trial]]) -> Plan:
+    """The plan with the best setting and what all trials cost; as it is if it has no trials."""
+    if plan.label not in trials:
+        return plan
+    own = trials[plan.label]
+    cost = Tuned(
+        trials=len(own),
+        site_seconds=round(sum(trial.site_seconds for trial in own), 3),
+        images=sum(trial.images for trial in own),
+        bytes=sum(trial.bytes for trial in own),
+    )
+    return dataclasses.replace(plan, strategy=nearest(own).strategy, tuned=cost)
+
+
+def _searched(strategy: Strategy) -> dict[str, Any]:
+    return {name: getattr(strategy, name) for name in space(type(strategy))}
+
+
+def _header(budget: Budget, repeats: int, seed: int) -> str:
+    limit = "" if budget.site_seconds is None else f" --site-seconds {budget.site_seconds:g}"
+    return (
+        "# Settings found by `python -m fedunlearn tune`, the same budget for each strategy:\n"
+        f"# --trials {budget.trials}{limit} --repeats {repeats} --seed {seed}. "
+        "`tuned` is what finding them cost.\n"
+    )
+
+
+def _table(trials: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
+    """One row per trial."""
+    rows = [
+        {
+            "strategy": trial.label,
+            "trial": trial.number,
+            "distance": trial.distance,
+            "site_seconds": trial.site_seconds,
+            "images": trial.images,
+            "bytes": trial.bytes,
+            "settings": json.dumps(_searched(trial.strategy)),
+        }
+        for own in trials.values()
+        for trial in own
+    ]
+    return pd.DataFrame(rows)

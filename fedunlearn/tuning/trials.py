@@ -1,0 +1,195 @@
+"""The trials of every strategy, many at once over one federation.
+
+A strategy's trials come one after the other, since each is chosen by what the earlier ones gave. Different strategies'
+trials, and the requests of one trial, run side by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from torch import Tensor
+
+from fedunlearn import wire
+from fedunlearn.campaign import Campaign
+from fedunlearn.core import RequestId, Strategy, Weights, derive
+from fedunlearn.drive import Divergence, Job, Label, Round
+from fedunlearn.procedures import signals
+from fedunlearn.scenario import Plan
+from fedunlearn.scoring.evidence import Answers
+from fedunlearn.space import space, suggest
+from fedunlearn.timeline import Step
+from fedunlearn.tuning.judge import Judge
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every strategy may spend, alike.
+
+    Attributes:
+        trials: settings to try, that of the scenario among them.
+        site_seconds: no new trial once so much of the hospitals' work is spent; None for no such limit. With one,
+            the result depends on the machine's speed.
+    """
+
+    trials: int
+    site_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of one strategy, and what came of it.
+
+    Attributes:
+        label: the strategy's, in the scenario.
+        number: from 0, which is the setting that the scenario has.
+        strategy: the setting.
+        distance: from retraining, the mean over requests (`Judge.distance`); infinite if it diverged.
+        site_seconds, images, bytes: what it cost, training and evaluation.
+    """
+
+    label: str
+    number: int
+    strategy: Strategy
+    distance: float
+    site_seconds: float
+    images: int
+    bytes: int
+
+
+@dataclass(eq=False)
+class _Running:
+    """A trial under way."""
+
+    plan: Plan
+    number: int
+    suggestion: optuna.trial.Trial | None
+    open: int
+    distances: list[float] = field(default_factory=list)
+    site_seconds: float = 0.0
+    images: int = 0
+    bytes: int = 0
+
+
+class Trials:
+    """Makes the jobs of all trials and keeps what came of them. It watches the driver, to see what they cost.
+
+    Args:
+        campaign: the rehearsal, whose original and retrained models are there already.
+        judge: compares.
+        budget: of every strategy.
+        seed: of the choice of settings.
+    """
+
+    def __init__(self, campaign: Campaign, judge: Judge, budget: Budget, seed: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._campaign, self._judge, self._budget = campaign, judge, budget
+        self._plans = [plan for plan in campaign.scenario.strategies if space(type(plan.strategy))]
+        self._studies = {plan.label: _study(derive(seed, "tune", plan.label)) for plan in self._plans}
+        self._steps: Mapping[RequestId, Step] = {
+            step.request.id: step for chain in campaign.chains for step in chain
+        }
+        self._retrained: dict[RequestId, Answers | None] = {}
+        self._running: dict[str, _Running] = {}
+        self.done: dict[str, list[Trial]] = {plan.label: [] for plan in self._plans}
+
+    def labels(self) -> list[Label]:
+        """The labels of all trials, for those who watch."""
+        seed = self._campaign.scenario.seeds[0]
+        return [
+            Label("tune", request, plan.label, seed)
+            for plan in self._plans
+            for request in plan.requests
+            for _ in range(self._budget.trials)
+        ]
+
+    def jobs(self) -> list[Job[Any]]:
+        """The first trial of every strategy: the setting that the scenario has."""
+        return [job for plan in self._plans for job in self._start(plan, plan.strategy, None)]
+
+    # --------------------------------------------------------------------------------------- as a watcher
+
+    def round(self, round: Round) -> None:
+        """See `Watcher`: what it cost, training and evaluation alike."""
+        running = self._running[round.label.strategy]
+        running.site_seconds += sum(answer.seconds for answer in round.answers.values())
+        running.images += sum(answer.images for answer in round.answers.values())
+        running.bytes += sum(
+            wire.size(value) for value in (*round.asks.values(), *(a.reply for a in round.answers.values()))
+        )
+
+    def end(self, label: Label, rounds: int, server_seconds: float) -> None:
+        """See `Watcher`."""
+
+    # --------------------------------------------------------------------------------------------- pieces
+
+    def _start(self, plan: Plan, strategy: Strategy, suggestion: optuna.trial.Trial | None) -> list[Job[Any]]:
+        plan = dataclasses.replace(plan, strategy=strategy)
+        number = len(self.done[plan.label])
+        running = _Running(plan, number, suggestion, open=len(plan.requests))
+        self._running[plan.label] = running
+        return [self._unlearn(running, self._steps[request]) for request in plan.requests]
+
+    def _unlearn(self, running: _Running, step: Step) -> Job[Weights]:
+        seed = self._campaign.scenario.seeds[0]
+        label = Label("tune", step.request.id, running.plan.label, seed)
+        original = self._campaign.original(step, seed)
+        case = self._campaign.case(running.plan, step, original, seed)
+        sites = self._campaign.cohort.sites
+
+        def then(weights: Weights) -> list[Job[Any]]:
+            def judged(found: Mapping[str, Tensor]) -> list[Job[Any]]:
+                return self._judged(running, self._distance(step, found))
+
+            evaluation = dataclasses.replace(label, phase="evaluate")
+            return [Job(evaluation, signals(weights, sites), judged, diverged)]
+
+        def diverged(_: Divergence) -> list[Job[Any]]:
+            return self._judged(running, math.inf)
+
+        return Job(label, running.plan.strategy.unlearn(case), then, diverged)
+
+    def _distance(self, step: Step, found: Mapping[str, Tensor]) -> float:
+        request = step.request.id
+        if request not in self._retrained:
+            name = self._campaign.retrained_name(step, self._campaign.scenario.seeds[0])
+            self._retrained[request] = self._judge.reference(request, name)
+        retrained, answers = self._retrained[request], self._judge.answers(request, found)
+        return (
+            math.inf
+            if retrained is None or answers is None
+            else self._judge.distance(request, retrained, answers)
+        )
+
+    def _judged(self, running: _Running, distance: float) -> list[Job[Any]]:
+        """One request of a trial is judged; once all are, choose the next trial."""
+        running.distances.append(distance)
+        running.open -= 1
+        if running.open:
+            return []
+        label, study, plan = running.plan.label, self._studies[running.plan.label], running.plan
+        mean = sum(running.distances) / len(running.distances)
+        spent = running.site_seconds, running.images, running.bytes
+        self.done[label].append(Trial(label, running.number, plan.strategy, mean, *spent))
+        if running.suggestion is not None:
+            failed = optuna.trial.TrialState.FAIL if math.isinf(mean) else None
+            study.tell(running.suggestion, None if failed else mean, state=failed)
+        if self._exhausted(label):
+            return []
+        suggestion = study.ask()
+        return self._start(plan, suggest(suggestion, plan.strategy), suggestion)
+
+    def _exhausted(self, label: str) -> bool:
+        done, limit = self.done[label], self._budget.site_seconds
+        spent = sum(trial.site_seconds for trial in done)
+        return len(done) >= self._budget.trials or (limit is not None and spent >= limit)
+
+
+def _study(seed: int) -> optuna.Study:
+    sampler = optuna.samplers.TPESampler(seed=seed % 2**32)
+    return optuna.create_study(sampler=sampler)
