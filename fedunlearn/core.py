@@ -157,18 +157,20 @@ class LocalTraining:
         batch_size: images per step (B).
         optimizer: made anew every round, so no hospital keeps optimizer state that remembers.
         lr: learning rate (eta).
-        momentum: of SGD; ignored by Adam.
-        weight_decay: L2 coefficient (decoupled for adamw).
+        momentum: of SGD; ignored by the others.
+        weight_decay: L2 coefficient (decoupled for adamw and adahessian).
         clip: largest L2 norm of a step's gradient; None for no limit.
+        hessian_power: power of the curvature that divides a step of adahessian; ignored by the others.
     """
 
     epochs: int = 1
     batch_size: int = 32
-    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    optimizer: Literal["sgd", "adam", "adamw", "adahessian"] = "adam"
     lr: float = 2e-3
     momentum: float = 0.9
     weight_decay: float = 0.0
     clip: float | None = None
+    hessian_power: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fedunlearn.core import Batch, Images, Local, LocalTraining, Weights
+from fedunlearn.core import Batch, Images, Local, LocalTraining, Weights, derive
+from fedunlearn.curvature import AdaHessian
 from fedunlearn.kinds import KINDS, Objective
 
 
@@ -44,7 +45,7 @@ def fit(
         weights: where to start.
         images: what to train on; none at all returns the weights as they came.
         training: epochs, batch size, optimizer.
-        seed: of the order of images.
+        seed: of the order of images, and of what the optimizer draws.
         objective: what to minimise; the kind's own by default.
         constraint: applied after every step.
     """
@@ -54,13 +55,14 @@ def fit(
         return network.read()
     loss = objective or KINDS[network.kind].objective
     module, parameters = network.module.train(), network.parameters()
-    optimizer = _optimizer(list(parameters.values()), training)
+    optimizer = _optimizer(list(parameters.values()), training, seed)
+    backward = optimizer.backward if isinstance(optimizer, AdaHessian) else Tensor.backward
     generator = torch.Generator().manual_seed(seed)
     for _ in range(training.epochs):
         order = torch.randperm(len(images), generator=generator).to(network.device)
         for batch in batches(images, training.batch_size, order):
             optimizer.zero_grad()
-            loss(module, batch).backward()  # type: ignore[no-untyped-call]  # torch's own annotation is missing
+            backward(loss(module, batch))
             if training.clip is not None:
                 torch.nn.utils.clip_grad_norm_(parameters.values(), training.clip)
             optimizer.step()
@@ -92,13 +94,10 @@ def gradient(
     return total
 
 
-def squared_gradients(
+def each_gradient(
     local: Local, weights: Weights, images: Images, objective: Objective | None = None, batch_size: int = 16
-) -> dict[str, Tensor]:
-    """The mean over ``images`` of each one's squared gradient at ``weights``: the diagonal empirical Fisher.
-
-    One tensor for every parameter; zeros without images. ``batch_size`` gradients are held at once.
-    """
+) -> Iterator[dict[str, Tensor]]:
+    """The gradient of each image's own loss at ``weights``, by batches: (B, ...) for every parameter."""
     network = local.network
     network.load(weights)
     loss = objective or KINDS[network.kind].objective
@@ -111,12 +110,22 @@ def squared_gradients(
         return loss(_At(module, at), batch)
 
     of_each = torch.func.vmap(torch.func.grad(of_one), in_dims=(None, 0))
-    total = {name: torch.zeros_like(p, device="cpu") for name, p in parameters.items()}
     for batch in batches(images, batch_size):
-        image = (batch.inputs, batch.targets, batch.rows, *batch.extra.values())
-        for name, g in of_each(values, image).items():
-            total[name].add_(g.square().sum(0).cpu(), alpha=1 / len(images))
+        yield of_each(values, (batch.inputs, batch.targets, batch.rows, *batch.extra.values()))
     local.processed(len(images))
+
+
+def squared_gradients(
+    local: Local, weights: Weights, images: Images, objective: Objective | None = None, batch_size: int = 16
+) -> dict[str, Tensor]:
+    """The mean over ``images`` of each one's squared gradient at ``weights``: the diagonal empirical Fisher.
+
+    One tensor for every parameter; zeros without images. ``batch_size`` gradients are held at once.
+    """
+    total = {name: torch.zeros_like(p, device="cpu") for name, p in local.network.parameters().items()}
+    for gradients in each_gradient(local, weights, images, objective, batch_size):
+        for name, g in gradients.items():
+            total[name].add_(g.square().sum(0).cpu(), alpha=1 / len(images))
     return total
 
 
@@ -156,7 +165,7 @@ def scaled(pixels: Tensor) -> Tensor:
     return pixels.float().div_(127.5).sub_(1.0) if pixels.dtype == torch.uint8 else pixels
 
 
-def _optimizer(parameters: list[Tensor], training: LocalTraining) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[Tensor], training: LocalTraining, seed: int) -> torch.optim.Optimizer:
     """Fused kernels: the same update in a third (Adam) to half (SGD) of the default's time (docs/performance.md)."""
     lr, decay = training.lr, training.weight_decay
     match training.optimizer:
@@ -166,6 +175,8 @@ def _optimizer(parameters: list[Tensor], training: LocalTraining) -> torch.optim
             return torch.optim.Adam(parameters, lr, weight_decay=decay, fused=True)
         case "adamw":
             return torch.optim.AdamW(parameters, lr, weight_decay=decay, fused=True)
+        case "adahessian":
+            return AdaHessian(parameters, lr, training.hessian_power, decay, derive(seed, "probes"))
 
 
 class _At(nn.Module):

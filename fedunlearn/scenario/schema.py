@@ -199,11 +199,12 @@ class TrainingKeys:
     rounds: Annotated[int, Ge(1)]
     local_epochs: Annotated[int, Ge(1)] = 1
     batch_size: Annotated[int, Ge(1)] = 32
-    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    optimizer: Literal["sgd", "adam", "adamw", "adahessian"] = "adam"
     lr: Annotated[float, Gt(0)] = 2e-3
     momentum: Annotated[float, Ge(0), Le(1)] = 0.9
     weight_decay: Annotated[float, Ge(0)] = 0.0
     clip: Annotated[float, Gt(0)] | None = None
+    hessian_power: Annotated[float, Ge(0), Le(1)] = 1.0
 
     def training(self) -> Training:
         """The same in the words of `fedunlearn.core`."""
@@ -215,6 +216,7 @@ class TrainingKeys:
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             clip=self.clip,
+            hessian_power=self.hessian_power,
         )
         return Training(self.rounds, local)
 
@@ -231,4 +233,5 @@ def as_written(training: Training) -> TrainingKeys:
         momentum=local.momentum,
         weight_decay=local.weight_decay,
         clip=local.clip,
+        hessian_power=local.hessian_power,
     )
