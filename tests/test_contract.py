@@ -63,6 +63,7 @@ from strategies.fedrecovery import FedRecovery
 from strategies.fine_tune import FineTune
 from strategies.gradient_ascent import GradientAscent
 from strategies.held_out_target import HeldOutTarget
+from strategies.influence import Influence
 from strategies.l1_sparse import L1Sparse
 from strategies.lotus import LoTUS
 from strategies.mode import MoDe
@@ -71,6 +72,7 @@ from strategies.neggrad_plus import NegGradPlus
 from strategies.pga import PGA
 from strategies.puf import PUF
 from strategies.random_label import RandomLabel
+from strategies.rapid_retrain import RapidRetrain
 from strategies.retrain import Retrain
 from strategies.rollback import Rollback
 from strategies.salun import SalUn
@@ -145,6 +147,8 @@ STRATEGIES: list[Strategy | Excused] = [
     LoTUS(),
     HeldOutTarget(),
     HeldOutTarget(target="mean"),
+    Influence(),
+    RapidRetrain(share=1.0, lr=0.1),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
