@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fedunlearn.core import Batch, Images, Local, LocalTraining, Weights, derive
 from fedunlearn.curvature import AdaHessian
 from fedunlearn.kinds import KINDS, Objective
+from fedunlearn.models import features
 
 
 class Constraint(Protocol):
@@ -129,13 +130,18 @@ def squared_gradients(
     return total
 
 
-def outputs(local: Local, weights: Weights, images: Images, batch_size: int = 256) -> Tensor:
-    """The network's outputs for ``images`` in their order, (N, …) float32."""
+def outputs(
+    local: Local, weights: Weights, images: Images, batch_size: int = 256, head: str | None = None
+) -> Tensor:
+    """The network's outputs for ``images`` in their order, (N, …) float32; with ``head``, its `features` instead."""
     network = local.network
     network.load(weights)
     module = network.module.eval()
     with torch.inference_mode():
-        parts = [module(batch.inputs).cpu() for batch in batches(images, batch_size)]
+        parts = [
+            (module(batch.inputs) if head is None else features(module, head, batch.inputs)).cpu()
+            for batch in batches(images, batch_size)
+        ]
     return torch.cat(parts) if parts else torch.empty(0)
 
 

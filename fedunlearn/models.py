@@ -179,6 +179,24 @@ def initial_weights(model: Model, shape: tuple[int, ...], classes: int, seed: in
         return Network(model, shape, classes).read()
 
 
+def features(module: nn.Module, head: str, inputs: Tensor) -> Tensor:
+    """What the last layer is given for ``inputs``, (B, features); of a map or a volume, the mean over positions.
+
+    Args:
+        module: the network; it may be training, and gradients flow.
+        head: a parameter of the last layer, by name: any of `Layout.head`.
+        inputs: (B, C, *spatial).
+    """
+    given = list[Tensor]()
+    layer = module.get_submodule(head.rpartition(".")[0])
+    hook = layer.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    try:
+        module(inputs)
+    finally:
+        hook.remove()
+    return given[0].flatten(2).mean(2) if given[0].dim() > 2 else given[0]
+
+
 def _keep_freed_memory() -> None:
     """Let glibc keep what one step frees for the next one.
 

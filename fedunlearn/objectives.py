@@ -1,8 +1,8 @@
 """What client-side methods minimise beside a kind's own loss, and how their images are put together.
 
-An objective tells the images of a batch apart by what travels beside them in `Batch.extra`: ``forget``, (B,) bool,
-``teacher``, a frozen model's outputs, computed once, or ``soft``, class probabilities. None of them asks what a target
-is.
+An objective tells the images of a batch apart by what travels beside them in `Batch.extra`: ``forget``, (B,) bool, or
+what frozen models make of each image, computed once: ``teacher``, outputs, or ``soft``, class probabilities. None of
+them asks what a target is.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedunlearn.core import Batch, Images
+from fedunlearn.core import Batch, Images, derive
 from fedunlearn.kinds import Objective
+from fedunlearn.models import features
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,65 @@ class SoftLabels:
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """See `Objective`."""
         return F.cross_entropy(module(batch.inputs), batch.extra["soft"])
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """Cross-entropy of two similarities over tau, to ``extra["down"]`` (the right one) and ``extra["original"]``.
+
+    Both hold the features, (B, features), of a frozen model; a similarity is a cosine, ``head`` as in `features`.
+    """
+
+    head: str
+    tau: float
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
+        """See `Objective`."""
+        h = features(module, self.head, batch.inputs)
+        down, original = (F.cosine_similarity(h, batch.extra[name]) for name in ("down", "original"))
+        return F.softplus((original - down) / self.tau).mean()
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noises of images, by row and number: the same in every batch and every epoch.
+
+    The deviation of each is uniform in [``min_sigma``, ``max_sigma``].
+    """
+
+    seed: int
+    min_sigma: float
+    max_sigma: float
+
+    def __call__(self, inputs: Tensor, rows: Tensor, number: int) -> Tensor:
+        """The noise of this ``number`` for the images of ``rows``, (B,), shaped as their ``inputs``."""
+        return torch.stack([self._of_one(inputs.shape[1:], row, number) for row in rows.tolist()]).to(inputs)
+
+    def _of_one(self, shape: torch.Size, row: int, number: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive(self.seed, row, number))
+        sigma = torch.empty(()).uniform_(self.min_sigma, self.max_sigma, generator=generator)
+        return sigma * torch.randn(shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """|f(x) - g(x + xi)| / |xi|, in the mean over a batch's images x and ``samples`` noises xi of each.
+
+    f(x) are the module's outputs, g(x + xi) are ``extra["teacher"]``, (B, samples, ...), or if absent f's own.
+    """
+
+    noise: Noise
+    samples: int
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
+        """See `Objective`."""
+        here, known = module(batch.inputs), batch.extra.get("teacher")
+        quotients = []
+        for number in range(self.samples):
+            xi = self.noise(batch.inputs, batch.rows, number)
+            near = module(batch.inputs + xi) if known is None else known[:, number]
+            quotients.append((here - near).flatten(1).norm(dim=1) / xi.flatten(1).norm(dim=1))
+        return torch.stack(quotients).mean()
 
 
 class _Known(nn.Module):

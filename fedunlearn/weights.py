@@ -55,6 +55,17 @@ def average(states: Sequence[Weights], counts: Sequence[float]) -> dict[str, Ten
     return mean
 
 
+def fused(a: Weights, b: Weights, ratio: float) -> dict[str, Tensor]:
+    """``b`` with ``a``'s amplitudes at the low frequencies of every tensor of two or more dimensions.
+
+    A tensor's frequencies are those of a matrix: of a linear layer's weight (out, in) as it is, of a convolution's
+    (out, in, k, ...) as (in k, ... out). About ``ratio`` of them along rows and along columns are low. Phases are
+    ``b``'s.
+    """
+    _alike(a, b)
+    return {name: x.clone() if x.dim() < 2 else _fused(a[name], x, ratio) for name, x in b.items()}
+
+
 def norm(a: Weights, names: Iterable[str] | None = None) -> float:
     """The L2 norm of the floating-point entries (of ``names``), accumulated in float64."""
     picked = a.values() if names is None else (a[name] for name in names)
@@ -122,6 +133,28 @@ def load(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise RunError(f"cannot read weights from {path}: {error}") from error
+
+
+def _fused(a: Tensor, b: Tensor, ratio: float) -> Tensor:
+    """See `fused`, of one tensor."""
+    last = b if b.dim() == 2 else b.movedim(0, -1)
+    theirs, own = (torch.fft.fft2(_matrix(x)) for x in (a, b))
+    rows, columns = (_lowest(n, ratio) for n in own.shape)
+    amplitude = torch.where(rows[:, None] & columns, theirs.abs(), own.abs())
+    new: Tensor = torch.fft.ifft2(torch.polar(amplitude, own.angle())).real
+    new = new.to(b.dtype).reshape(last.shape)
+    return (new if b.dim() == 2 else new.movedim(-1, 0)).contiguous()
+
+
+def _matrix(x: Tensor) -> Tensor:
+    x = x.double()
+    return x if x.dim() == 2 else x.movedim(0, -1).flatten(0, 1).flatten(1)
+
+
+def _lowest(n: int, ratio: float) -> Tensor:
+    """Which of n frequencies are low, (n,) bool in torch's order; k and -k both or neither, so that sums stay real."""
+    k: Tensor = torch.fft.fftfreq(n, 1 / n).round().abs()
+    return k.lt(ratio * (n + 1) / 2)
 
 
 def _alike(a: Weights, b: Weights) -> None:

@@ -55,6 +55,7 @@ from strategies.boundary_shrink import BoundaryShrink
 from strategies.conda import ConDa
 from strategies.crab import Crab
 from strategies.fats import FATS
+from strategies.fcu import FCU
 from strategies.federaser import FedEraser
 from strategies.fedmemprune import FedMemPrune
 from strategies.fedosd import FedOSD
@@ -66,6 +67,7 @@ from strategies.held_out_target import HeldOutTarget
 from strategies.influence import Influence
 from strategies.l1_sparse import L1Sparse
 from strategies.lotus import LoTUS
+from strategies.maverick import Maverick
 from strategies.mode import MoDe
 from strategies.negation import Negation
 from strategies.neggrad_plus import NegGradPlus
@@ -149,6 +151,9 @@ STRATEGIES: list[Strategy | Excused] = [
     HeldOutTarget(target="mean"),
     Influence(),
     RapidRetrain(share=1.0, lr=0.1),
+    FCU(),
+    Maverick(),
+    Maverick(against="original"),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
