@@ -436,7 +436,7 @@ def test_nearer_to_the_retrained_model_than_the_original(strategy: Strategy, wis
 @promise
 def test_if_it_diverges_it_does_so_without_an_error(strategy: Strategy, wish: RequestId) -> None:
     """At a learning rate that overflows float32 in two layers; a method may stay finite (a ball, a rewind)."""
-    case, ends = toy.case(wish), list[str]()
+    case, ends = toy.case(wish, strategy=strategy), list[str]()
     wild = replace(case, training=replace(case.training, local=replace(case.training.local, lr=1e30)))
 
     def finite(result: Weights) -> list[Job[Any]]:
