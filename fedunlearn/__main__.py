@@ -68,9 +68,12 @@ def check(
     with _errors(debug):
         from fedunlearn import scenario as scenarios
         from fedunlearn.cohort import gather
+        from fedunlearn.models import origin
 
         read = scenarios.read(scenario, set or ())
         cohort = gather(read, _root(data_root))
+        if start := origin(read.model, cohort.shape, cohort.classes):
+            print(f"model: {start}")
         for request in read.requests:
             print(f"{request.id}: {cohort.summary(request)}")
         for label, request_id, reason in scenarios.skipped(read):

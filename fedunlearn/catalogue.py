@@ -63,6 +63,7 @@ def _traits(entry: Entry) -> str:
         "the data to forget once more" if entry["uses_forget_data"] else "",
         f"stored {' and '.join(stored)}" if stored else "",
         "images of the server's own" if needs["proxy_examples"] else "",
+        "one class per image (no volumes)" if needs["class_labels"] else "",
     ]
     kept = [
         f"forgets {' or '.join(entry['granularity'])}",

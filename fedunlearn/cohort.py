@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
-from fedunlearn.models import Model
+from fedunlearn.models import Model, origin
 from fedunlearn.scenario import Pick, Request, Scenario
 from sites.collection import Collection, digest, duplicates
 from sites.hospital import Federation
@@ -199,6 +199,8 @@ def _fits_model(scenario: Scenario, collection: Collection) -> None:
         )
     if problems:
         raise InputError([scenario.placed(problem, "model") for problem in problems])
+    with _placed(scenario, "model"):
+        origin(model, tuple(shape), collection.classes)
 
 
 def _forgotten(scenario: Scenario, table: pd.DataFrame, site: Array, parts: Array) -> dict[RequestId, Array]:

@@ -190,12 +190,19 @@ class Layout:
         buffers: the rest (BatchNorm statistics, counters).
         first: the weight (not bias) of the first convolution, or of the first linear layer.
         head: the parameters of the last layer.
+        decoder: those that turn features into scores; of a network without such a part, the head.
     """
 
     parameters: tuple[str, ...]
     buffers: tuple[str, ...]
     first: str
     head: tuple[str, ...]
+    decoder: tuple[str, ...]
+
+    @property
+    def encoder(self) -> tuple[str, ...]:
+        """The parameters that make features: all but the decoder's."""
+        return tuple(name for name in self.parameters if name not in self.decoder)
 
 
 # ------------------------------------------------------------------------------------------ strategy

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fedunlearn.core import Batch, Images, Local, LocalTraining, Weights, derive
 from fedunlearn.curvature import AdaHessian
-from fedunlearn.kinds import KINDS, Objective
+from fedunlearn.kinds import KINDS, Objective, Signal
 from fedunlearn.models import features
 
 
@@ -75,7 +75,11 @@ def fit(
 
 
 def gradient(
-    local: Local, weights: Weights, images: Images, objective: Objective | None = None, batch_size: int = 256
+    local: Local,
+    weights: Weights,
+    images: Images,
+    objective: Objective | None = None,
+    batch_size: int | None = None,
 ) -> dict[str, Tensor]:
     """The gradient of the mean loss over ``images`` at ``weights``: one tensor for every parameter."""
     network = local.network
@@ -83,7 +87,7 @@ def gradient(
     loss = objective or KINDS[network.kind].objective
     module, parameters = network.module.eval(), network.parameters()
     total = {name: torch.zeros_like(p, device="cpu") for name, p in parameters.items()}
-    for batch in batches(images, batch_size):
+    for batch in batches(images, batch_size or at_once(images)):
         share = len(batch.rows) / len(images)
         for (name, _), g in zip(
             parameters.items(),
@@ -111,7 +115,7 @@ def each_gradient(
         return loss(_At(module, at), batch)
 
     of_each = torch.func.vmap(torch.func.grad(of_one), in_dims=(None, 0))
-    for batch in batches(images, batch_size):
+    for batch in batches(images, min(batch_size, at_once(images))):
         yield of_each(values, (batch.inputs, batch.targets, batch.rows, *batch.extra.values()))
     local.processed(len(images))
 
@@ -131,7 +135,11 @@ def squared_gradients(
 
 
 def outputs(
-    local: Local, weights: Weights, images: Images, batch_size: int = 256, head: str | None = None
+    local: Local,
+    weights: Weights,
+    images: Images,
+    batch_size: int | None = None,
+    head: str | None = None,
 ) -> Tensor:
     """The network's outputs for ``images`` in their order, (N, …) float32; with ``head``, its `features` instead."""
     network = local.network
@@ -140,9 +148,44 @@ def outputs(
     with torch.inference_mode():
         parts = [
             (module(batch.inputs) if head is None else features(module, head, batch.inputs)).cpu()
-            for batch in batches(images, batch_size)
+            for batch in batches(images, batch_size or at_once(images))
         ]
     return torch.cat(parts) if parts else torch.empty(0)
+
+
+def signals(
+    local: Local,
+    weights: Weights,
+    images: Images,
+    signal: Signal | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Tensor]:
+    """The signal of each of ``images``, in their order, by name; no more outputs are held than of one batch.
+
+    Args:
+        local: whose network works.
+        weights: of the model.
+        images: what to show it; none at all have no signal of any name.
+        signal: what to keep of outputs; the kind's own by default.
+        batch_size: images at once; as many as `at_once` says by default.
+    """
+    network = local.network
+    network.load(weights)
+    module, kept = network.module.eval(), signal or KINDS[network.kind].signal
+    parts = list[Mapping[str, Tensor]]()
+    with torch.inference_mode():
+        for batch in batches(images, batch_size or at_once(images)):
+            found = kept(module(batch.inputs), batch.targets)
+            parts.append({name: values.cpu() for name, values in found.items()})
+    return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def at_once(images: Images) -> int:
+    """How many of ``images`` to pass through a network at once where their number does not matter.
+
+    256, or fewer large ones: no more than a million pixels or voxels (seven volumes of 48 x 64 x 48).
+    """
+    return max(1, min(256, 2**20 // images.pixels.shape[2:].numel()))
 
 
 def batches(images: Images, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:

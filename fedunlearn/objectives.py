@@ -24,22 +24,28 @@ class Signed:
 
     The mean over a batch: a part of b of the batch's B images counts b / B times its factor, so that the gradient of
     a random batch is right on average, whatever it happens to hold. The parts pass through the network one by one.
+    Beyond ``ceiling`` the loss of a batch's images to forget counts as ``ceiling``, and has no slope.
     """
 
     loss: Objective
     forget: float
     retain: float
+    ceiling: float | None = None
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """See `Objective`."""
         marked = batch.extra["forget"]
-        parts = [(self.forget, marked), (self.retain, ~marked)]
+        parts = [(self.forget, marked, self.ceiling), (self.retain, ~marked, None)]
         terms = [
-            factor * float(which.float().mean()) * self.loss(module, part(batch, which))
-            for factor, which in parts
+            factor * float(which.float().mean()) * self._capped(module, part(batch, which), ceiling)
+            for factor, which, ceiling in parts
             if bool(which.any())
         ]
         return torch.stack(terms).sum()
+
+    def _capped(self, module: nn.Module, batch: Batch, ceiling: float | None) -> Tensor:
+        loss = self.loss(module, batch)
+        return loss if ceiling is None else loss.clamp(max=ceiling)
 
 
 @dataclass(frozen=True)

@@ -109,12 +109,45 @@ def at_holders(
     return mean((yield {site: task(site) for site in case.holders}), constraint)
 
 
+def beside(
+    case: Case,
+    weights: Weights,
+    rounds: int,
+    local: LocalTraining,
+    task: Callable[[Weights, SiteId, int], Task],
+    purpose: str,
+) -> Procedure[Weights]:
+    """Rounds in which the holders do a task of their own while all others train on what they retain.
+
+    Args:
+        case: the request.
+        weights: where to start.
+        rounds: how many.
+        local: the others' work in one round.
+        task: (weights, site, seed) -> what a hospital that holds images to forget does.
+        purpose: names the random draws.
+    """
+    for number in range(rounds):
+        seeds = {site: derive(case.seed, purpose, site, number) for site in (*case.sites, *case.holders)}
+        weights = mean(
+            (
+                yield {
+                    site: task(weights, site, seed)
+                    if site in case.holders
+                    else Fit(weights, case.retain, local, seed)
+                    for site, seed in seeds.items()
+                }
+            )
+        )
+    return weights
+
+
 def signals(weights: Weights, sites: Sequence[SiteId]) -> Procedure[Mapping[str, Tensor]]:
     """Every hospital's per-image signal of one model, in the order of ``sites.parquet``."""
     replies = yield {site: Signals(weights, Select(split="all")) for site in sites}
-    order = torch.argsort(torch.cat([reply.arrays["rows"] for reply in replies.values()]))
-    names = next(iter(replies.values())).arrays
-    return {name: torch.cat([reply.arrays[name] for reply in replies.values()])[order] for name in names}
+    arrays = [reply.arrays for reply in replies.values() if reply.count]
+    order = torch.argsort(torch.cat([own["rows"] for own in arrays]))
+    return {name: torch.cat([own[name] for own in arrays])[order] for name in arrays[0]}
 
 
 def nothing() -> Procedure[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,23 +12,42 @@ from rich.text import Text
 
 from fedunlearn.runfolder import RunFolder
 
-COLUMNS = {
-    "forget_accuracy": "forget",
-    "retain_accuracy": "retain",
-    "test_accuracy": "test",
-    "mia_loss_auc": "MIA AUC",
-    "avg_gap": "gap",
-    "tow": "ToW",
-    "site_seconds": "site s",
-    "bytes": "MB",
+_COSTS = {"site_seconds": "site s", "bytes": "MB"}
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "classification": {
+        "forget_accuracy": "forget",
+        "retain_accuracy": "retain",
+        "test_accuracy": "test",
+        "mia_loss_auc": "MIA AUC",
+        "avg_gap": "gap",
+        "tow": "ToW",
+        **_COSTS,
+    },
+    "segmentation": {
+        "forget_dice": "forget",
+        "retain_dice": "retain",
+        "test_dice": "test",
+        "mia_loss_auc": "MIA AUC",
+        "avg_dice_gap": "gap",
+        "dice_gap": "ret-fgt",
+        **_COSTS,
+    },
 }
-"""The measures shown, as they are headed; `scores.parquet` has all of them."""
+"""By kind of task, the measures shown, as they are headed; `scores.parquet` has all of them."""
 
-LEGEND = """\
+_OF_COSTS = """site s, MB: the hospitals' work and traffic, of
+the original for all of training, of the others up to the moment shown."""
+LEGENDS: Mapping[str, str] = {
+    "classification": f"""\
 forget, retain, test: accuracy. MIA AUC: how often a forgotten image has a lower
 loss than an unseen one (.5: no memory). gap: distance from retraining in
-points; ToW: closeness to it. site s, MB: the hospitals' work and traffic, of
-the original for all of training, of the others up to the moment shown."""
+points; ToW: closeness to it. {_OF_COSTS}""",
+    "segmentation": f"""\
+forget, retain, test: Dice. MIA AUC: how often a forgotten volume has a lower
+loss than an unseen one (.5: no memory). gap: distance from retraining in
+points; ret-fgt: retain less forget. {_OF_COSTS}""",
+}
+_DISTANCES = ("avg_gap", "avg_dice_gap")
 
 STYLES = {"PASS": "green", "UNDER": "yellow", "OVER": "magenta", "DAMAGED": "red", "INCONCLUSIVE": "dim"}
 
@@ -46,8 +65,9 @@ class Line:
 def lines(run: RunFolder, request: str) -> list[Line]:
     """The rows of one request's table: original, retrained and its band, then the strategies as they were listed."""
     scores, verdicts = run.read_table("scores.parquet"), run.read_table("verdicts.parquet")
+    columns = _columns(run)
     shown = scores[
-        (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(COLUMNS))
+        (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(columns))
     ]
     by_model = shown.groupby(["strategy", "measure"], sort=False)["value"]
     means = by_model.agg(lambda values: values.mean(skipna=False))  # a seed that diverged leaves no mean
@@ -55,13 +75,13 @@ def lines(run: RunFolder, request: str) -> list[Line]:
     order = list(dict.fromkeys(["original", "retrained", *shown["strategy"]]))
     rows = []
     for strategy in order:
-        cells = tuple(_cell(name, means.get((strategy, name))) for name in COLUMNS)
+        cells = tuple(_cell(name, means.get((strategy, name))) for name in columns)
         verdict, reasons = (
             ("reference", "") if strategy not in known.index else known.loc[strategy, ["verdict", "reasons"]]
         )
         rows.append(Line(strategy, cells, str(verdict), str(reasons)))
     band = shown[shown["strategy"] == "retrained"].groupby("measure")[["null_low", "null_high"]].mean()
-    rows.insert(2, Line("  its band", tuple(_band(band, name) for name in COLUMNS), "", ""))
+    rows.insert(2, Line("  its band", tuple(_band(band, name) for name in columns), "", ""))
     return rows
 
 
@@ -69,11 +89,11 @@ def show(run: RunFolder, console: Console) -> None:
     """Print every request's table, with each verdict's reasons below it."""
     manifest = run.read_manifest()
     _say(console, f"\n{manifest['name']}: {manifest['data']['note']}")
-    _say(console, f"Means over {len(manifest['seeds'])} seed(s).\n{LEGEND}")
+    _say(console, f"Means over {len(manifest['seeds'])} seed(s).\n{LEGENDS[manifest['kind']]}")
     for request in manifest["moments"]:
         rows = lines(run, request["id"])
         _say(console, f"\n{_title(request)}")
-        console.print(_table(rows))
+        console.print(_table(rows, _columns(run).values()))
         for strategies, reasons in _grouped(rows):
             _say(console, f"  {strategies}: {reasons}")
         for skipped in manifest["skipped"]:
@@ -100,17 +120,21 @@ def markdown(run: RunFolder) -> str:
     """The same tables in Markdown, for a document."""
     parts: list[str] = []
     for request in run.read_manifest()["moments"]:
-        header, rows = ["strategy", *COLUMNS.values(), "verdict"], lines(run, request["id"])
+        header, rows = ["strategy", *_columns(run).values(), "verdict"], lines(run, request["id"])
         parts += [f"**{_title(request)}**\n", _row(header), _row(["---"] * len(header))]
         parts += [_row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
         parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows)), ""]
     return "\n".join(parts)
 
 
-def _table(rows: Sequence[Line]) -> Table:
+def _columns(run: RunFolder) -> Mapping[str, str]:
+    return COLUMNS[run.read_manifest()["kind"]]
+
+
+def _table(rows: Sequence[Line], headings: Iterable[str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     table.add_column("strategy", no_wrap=True)
-    for heading in COLUMNS.values():
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
@@ -125,7 +149,7 @@ def _title(request: dict[str, str]) -> str:
 def _cell(measure: str, value: float | None) -> str:
     if value is None or pd.isna(value):
         return "n/a"
-    if measure in ("bytes", "avg_gap", "site_seconds"):
+    if measure in ("bytes", "site_seconds", *_DISTANCES):
         return f"{value / 1e6 if measure == 'bytes' else value:.1f}"
     return _short(value, 3)
 
@@ -136,7 +160,7 @@ def _band(band: pd.DataFrame, measure: str) -> str:
     low, high = (float(edge) for edge in band.loc[measure].to_numpy())
     return (
         f"≤{high:.1f}"
-        if measure == "avg_gap"
+        if measure in _DISTANCES
         else f"≥{_short(low, 2)}"
         if measure == "tow"
         else _between(low, high)

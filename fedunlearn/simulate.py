@@ -20,6 +20,7 @@ from fedunlearn.engines import Engine, Link
 from fedunlearn.engines.flower import Flower
 from fedunlearn.engines.inline import Inline
 from fedunlearn.ledger import Ledger
+from fedunlearn.models import origin
 from fedunlearn.progress import progress
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
@@ -106,6 +107,7 @@ def _manifest(scenario: Scenario, cohort: Cohort, campaign: Campaign, began: flo
         "platform": f"{platform.system()} {platform.machine()}",
         "kind": scenario.model.kind,
         "classes": cohort.classes,
+        "pretrained": origin(scenario.model, cohort.shape, cohort.classes),
         "seeds": list(scenario.seeds),
         "data": {
             "digest": cohort.digest,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,8 +20,11 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.kinds import KINDS, Objective
-from fedunlearn.local import Constraint, fit, gradient, outputs, paced, squared_gradients
+from fedunlearn.local import Constraint, fit, gradient, outputs, paced, signals, squared_gradients
 from fedunlearn.objectives import Distillation, Signed, marked, taught
+
+Labels = Literal["wrong", "uniform", "shuffled", "retained"]
+"""Labels to put in the place of the true ones (`Relabel`)."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class Signals:
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
         images = local.images(self.select)
-        signal = KINDS[local.network.kind].signal(outputs(local, self.weights, images), images.targets.cpu())
+        signal = signals(local, self.weights, images)
         return Reply(None, len(images), {"rows": images.rows.cpu(), **signal})
 
 
@@ -128,19 +133,17 @@ class Errors:
         images = local.images(self.select)
         if not len(images):
             return Reply(None, 0, {"error": torch.zeros(len(self.models))})
-        targets = images.targets.cpu()
-        wrong = [
-            (outputs(local, weights, images).argmax(1) != targets).float().mean() for weights in self.models
-        ]
+        wrong = [signals(local, weights, images, _wrong)["wrong"].mean() for weights in self.models]
         return Reply(None, len(images), {"error": torch.stack(wrong)})
 
 
 @dataclass(frozen=True)
 class Relabel:
-    """Train ``weights`` on ``forget``'s images under wrong labels and on ``retain``'s under their own.
+    """Train ``weights`` on ``forget``'s images under other labels and on ``retain``'s under their own.
 
-    Both are shuffled together. ``labels`` seeds the wrong labels, which are drawn once per image
-    (`wrong_labels`).
+    Both are shuffled together. ``labels`` seeds the other labels, which are drawn once per image, ``how`` names them:
+    "wrong" (`wrong_labels`), "uniform" over all classes, "shuffled" (`shuffled_labels`) or "retained"
+    (`retained_labels`).
     """
 
     weights: Weights
@@ -150,18 +153,29 @@ class Relabel:
     seed: int
     labels: int
     constraint: Constraint | None = None
+    how: Labels = "wrong"
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
         forget, retain = local.images(self.forget), local.images(self.retain)
-        wrong = wrong_labels(forget.targets, local.classes, self.labels)
         images = Images(
             torch.cat([forget.pixels, retain.pixels]),
-            torch.cat([wrong, retain.targets]),
+            torch.cat([self._relabelled(local, forget, retain), retain.targets]),
             torch.cat([forget.rows, retain.rows]),
         )
         new = fit(local, self.weights, images, self.training, self.seed, constraint=self.constraint)
         return Reply(new, len(images))
+
+    def _relabelled(self, local: Local, forget: Images, retain: Images) -> Tensor:
+        match self.how:
+            case "wrong":
+                return wrong_labels(forget.targets, local.classes, self.labels)
+            case "uniform":
+                return uniform_labels(forget.targets, local.classes, self.labels)
+            case "shuffled":
+                return shuffled_labels(forget.targets, self.labels)
+            case "retained":
+                return retained_labels(forget.targets, retain.targets, self.labels)
 
 
 @dataclass(frozen=True)
@@ -169,6 +183,7 @@ class Contrast:
     """Train ``weights`` towards a small ``keep`` L(retain) - ``lose`` L(forget), L being the kind's own loss.
 
     Each L is the mean over its own images; both are shuffled together. ``retain`` None uses ``forget``'s images only.
+    What a batch's images to forget cost beyond ``ceiling`` does not count (`Signed`).
     """
 
     weights: Weights
@@ -178,6 +193,7 @@ class Contrast:
     seed: int
     lose: float
     keep: float = 0.0
+    ceiling: float | None = None
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
@@ -188,6 +204,7 @@ class Contrast:
             KINDS[local.network.kind].objective,
             -self.lose * (n + m) / max(n, 1),
             self.keep * (n + m) / max(m, 1),
+            self.ceiling,
         )
         new = fit(local, self.weights, images, self.training, self.seed, objective)
         return Reply(new, len(images))
@@ -261,3 +278,32 @@ def wrong_labels(labels: Tensor, classes: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     offsets = torch.randint(1, classes, labels.shape, generator=generator)
     return (labels + offsets.to(labels.device)) % classes
+
+
+def uniform_labels(labels: Tensor, classes: int, seed: int) -> Tensor:
+    """For every label one of all ``classes``, the true one included."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(classes, labels.shape, generator=generator).to(labels)
+
+
+def shuffled_labels(labels: Tensor, seed: int) -> Tensor:
+    """``labels`` in random order: a volume's (N, *spatial) each among its own voxels, images' (N,) among images."""
+    generator, rows = (
+        torch.Generator().manual_seed(seed),
+        labels.flatten(1) if labels.dim() > 1 else labels[None],
+    )
+    order = torch.rand(rows.shape, generator=generator).argsort(1).to(labels.device)
+    return rows.gather(1, order).view_as(labels)
+
+
+def retained_labels(labels: Tensor, retained: Tensor, seed: int) -> Tensor:
+    """For every label (map) a random one of ``retained``; without any, that of the next image of ``labels``."""
+    if not len(retained):
+        return labels.roll(1, 0)
+    generator = torch.Generator().manual_seed(seed)
+    return retained[torch.randint(len(retained), (len(labels),), generator=generator).to(labels.device)]
+
+
+def _wrong(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+    """Which share of an image's targets is not given most score, (N,)."""
+    return {"wrong": (outputs.argmax(1) != targets).float().reshape(len(targets), -1).mean(1)}

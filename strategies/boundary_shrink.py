@@ -27,7 +27,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.kinds import KINDS
-from fedunlearn.local import batches, fit, paced, scaled
+from fedunlearn.local import at_once, batches, fit, paced, scaled
 from fedunlearn.procedures import at_holders, recover
 
 
@@ -107,14 +107,14 @@ class Shrink:
 
 
 def neighbours(
-    local: Local, weights: Weights, images: Images, epsilon: float, batch_size: int = 256
+    local: Local, weights: Weights, images: Images, epsilon: float, batch_size: int | None = None
 ) -> Tensor:
     """For every target the other class that scores most after one step of FGSM, shaped as the targets."""
     local.network.load(weights)
     module, loss = local.network.module.eval(), KINDS[local.network.kind].objective
     low, high = scaled(images.pixels).aminmax()
     found = []
-    for batch in batches(images, batch_size):
+    for batch in batches(images, batch_size or at_once(images)):
         x = batch.inputs.clone().requires_grad_()
         (slope,) = torch.autograd.grad(loss(module, replace(batch, inputs=x)), x)
         with torch.inference_mode():

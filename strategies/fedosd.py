@@ -102,7 +102,7 @@ class UnlearningLoss:
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """See `Objective`."""
-        p = torch.softmax(module(batch.inputs), 1).gather(1, batch.targets[:, None])
+        p = torch.softmax(module(batch.inputs), 1).gather(1, batch.targets.unsqueeze(1))
         return -torch.log1p(-p / 2).mean()
 
 

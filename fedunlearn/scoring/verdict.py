@@ -14,6 +14,8 @@ In this order; all reasons are given, the first that applies names the verdict:
    by being known *less* than by a model that never saw them, which betrays them just as well.
 6. PASS: none of these. It means: not told apart from retraining by these measures, at this number of seeds.
 
+For volumes, the Dice coefficient stands in the place of accuracy, and the mean loss of voxels in that of loss.
+
 No single number decides: a destroyed model has an AUC of 0.5, and one that memorised everything has a fine accuracy.
 The original model is judged like a strategy ("do nothing"). The retrained one is the reference and gets no verdict.
 """
@@ -27,6 +29,7 @@ from typing import Literal
 
 import pandas as pd
 
+from fedunlearn.scoring import segmentation
 from fedunlearn.scoring.band import Band
 
 Rule = tuple[str, str, str, Literal["above", "below"]]
@@ -40,6 +43,9 @@ RULES: tuple[Rule, ...] = (
     ("OVER", "forgot too much", "forget_loss", "above"),
 )
 """(verdict, in words, measure, side of the band), the gravest first."""
+
+RULES_OF: Mapping[str, tuple[Rule, ...]] = {"classification": RULES, "segmentation": segmentation.RULES}
+"""The rules of each kind of task."""
 
 NO_MEMORY = (
     "the original model itself shows no memory of these patients: "
@@ -73,6 +79,7 @@ class Facts:
         original_auc: the original models' `mia_loss_auc`; NaN if undefined.
         original_low: the lower end of its bootstrap interval; NaN if there is none.
         diverged: the model's answers are not finite for these seeds.
+        rules: what to look at.
     """
 
     values: Mapping[str, float]
@@ -82,11 +89,12 @@ class Facts:
     original_auc: float
     original_low: float
     diverged: tuple[Diverged, ...] = ()
+    rules: tuple[Rule, ...] = RULES
 
 
 def decide(facts: Facts) -> tuple[str, tuple[str, ...]]:
     """The verdict and its reasons."""
-    broken = [(rule[0], _reason(rule, facts)) for rule in RULES if _outside(rule, facts)]
+    broken = [(rule[0], _reason(rule, facts)) for rule in facts.rules if _outside(rule, facts)]
     findings = tuple(reason for _, reason in broken)
     if facts.diverged:
         return "DAMAGED", (_told(facts.diverged), *findings)
@@ -95,16 +103,20 @@ def decide(facts: Facts) -> tuple[str, tuple[str, ...]]:
         return "INCONCLUSIVE", (*doubts, *findings)
     if broken:
         return broken[0][0], findings
-    judged = dict.fromkeys(name for _, _, name, _ in RULES if name in facts.values and name in facts.bands)
+    names = (name for _, _, name, _ in facts.rules)
+    judged = dict.fromkeys(name for name in names if name in facts.values and name in facts.bands)
     return "PASS", ("not told apart from retraining", *(_numbers(name, facts) for name in judged))
 
 
-def verdicts(scores: pd.DataFrame, diverged: Sequence[Diverged]) -> pd.DataFrame:
+def verdicts(
+    scores: pd.DataFrame, diverged: Sequence[Diverged], kind: str = "classification"
+) -> pd.DataFrame:
     """Judge every model but the retrained ones.
 
     Args:
         scores: as in `scores.parquet`.
         diverged: the models whose answers are not finite.
+        kind: of task.
 
     Returns:
         Columns request, strategy, verdict, reasons (joined by "; ").
@@ -112,7 +124,7 @@ def verdicts(scores: pd.DataFrame, diverged: Sequence[Diverged]) -> pd.DataFrame
     whole = scores[scores["group"] == "all"]
     rows = []
     for request, of_request in whole.groupby("request", sort=False):
-        common = _common(of_request)
+        common = replace(_common(of_request), rules=RULES_OF[kind])
         for strategy, of_strategy in of_request.groupby("strategy", sort=False):
             if strategy == "retrained":
                 continue

@@ -16,10 +16,7 @@ from fedunlearn.runfolder import signal_table
 from fedunlearn.scoring.evidence import Answers, Evidence, Frame, Spent
 from fedunlearn.scoring.measures import READERS, measures_of
 from fedunlearn.scoring.reading import Run
-from fedunlearn.scoring.verdict import RULES
-
-MEASURES = tuple(dict.fromkeys(measure for _, _, measure, _ in RULES))
-"""What is compared; "test" means validation images here."""
+from fedunlearn.scoring.verdict import RULES_OF
 
 _NOTHING = Spent(0.0, 0.0, 0, 0, 0, 0)
 
@@ -41,7 +38,8 @@ class Judge:
         order = np.argsort(images["image"].to_numpy(), kind="stable")
         forgets = {request: (request,) for request in requests}
         self._run = Run(folder, kind, classes, (), forgets, {}, images.iloc[order], order, pd.DataFrame())
-        self._measures = [measures_of(kind)[name] for name in MEASURES]
+        compared = dict.fromkeys(name for _, _, name, _ in RULES_OF[kind])
+        self._measures = [measures_of(kind)[name] for name in compared]
         self._frame = cache(self._validation)
 
     def answers(self, request: RequestId, signals: Mapping[str, Tensor]) -> Answers | None:
@@ -55,8 +53,9 @@ class Judge:
         return self._run.answers(model, self._frame(request))
 
     def distance(self, request: RequestId, retrained: Answers, model: Answers) -> float:
-        """The mean over `MEASURES` of a model's distance from the retrained one, in margins of each measure.
+        """The mean over what verdicts rest on of a model's distance from the retrained one, in margins of each measure.
 
+        A measure's "test" means validation images here.
         A margin is the smallest difference that counts (`Measure.margin`): 1 is what honest retrainings may differ by.
         A measure that is undefined on these images (no image to compare with) is left out.
         """

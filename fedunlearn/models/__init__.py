@@ -1,4 +1,4 @@
-"""Networks by name, and the resident network that a worker copies weights into.
+"""Networks by name, and the resident network that a worker copies weights into; those for volumes in `volumes`.
 
 Memory is what this project measures, and pooling and augmentation hide it: `small_cnn` has neither.
 """
@@ -14,6 +14,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from fedunlearn.core import Layout, Weights
+from fedunlearn.models.pretrained import Pretrained, start
+from fedunlearn.models.volumes import Med3D, UNet3D
 from fedunlearn.weights import first_difference
 
 
@@ -130,7 +132,12 @@ class _Norm(Protocol):
     def __call__(self, channels: int) -> nn.Module: ...
 
 
-MODELS: Mapping[str, type[Model]] = {"small_cnn": SmallCNN, "resnet18": ResNet18}
+MODELS: Mapping[str, type[Model]] = {
+    "small_cnn": SmallCNN,
+    "resnet18": ResNet18,
+    "unet3d": UNet3D,
+    "med3d_resnet50": Med3D,
+}
 
 
 class Network:
@@ -173,10 +180,30 @@ class Network:
 
 
 def initial_weights(model: Model, shape: tuple[int, ...], classes: int, seed: int) -> dict[str, Tensor]:
-    """The weights that training with ``seed`` starts from; the global RNG is left as it was found."""
+    """The weights that training with ``seed`` starts from; the global RNG is left as it was found.
+
+    Of a model that names a file of pre-trained weights, those where they fit (`fedunlearn.models.pretrained`).
+
+    Raises:
+        InputError: that file cannot be used.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Network(model, shape, classes).read()
+        weights = Network(model, shape, classes).read()
+    return start(model, weights)[0] if isinstance(model, Pretrained) and model.weights else weights
+
+
+def origin(model: Model, shape: tuple[int, ...], classes: int) -> str:
+    """Where training starts, in words: what of a file of pre-trained weights fits; empty if it starts untrained.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    if not isinstance(model, Pretrained) or model.weights is None:
+        return ""
+    with torch.device("meta"):
+        untrained = model.build(shape, classes).state_dict()
+    return start(model, untrained)[1]
 
 
 def features(module: nn.Module, head: str, inputs: Tensor) -> Tensor:
@@ -211,11 +238,14 @@ def _layout(module: nn.Module) -> Layout:
     """What is where; the order is that of registration, which our networks keep equal to the forward pass."""
     shapes = {name: p.dim() for name, p in module.named_parameters()}
     parameters = tuple(shapes)
-    first = next((n for n in parameters if shapes[n] > 2), next(n for n in parameters if shapes[n] == 2))
+    first = max(parameters, key=lambda name: min(shapes[name], 3))  # the first of those with most dimensions
     last = parameters[-1].rpartition(".")[0]
+    head = tuple(name for name in parameters if name.rpartition(".")[0] == last)
+    decoder = tuple(name for name in parameters if name.startswith("decoder."))
     return Layout(
         parameters=parameters,
         buffers=tuple(name for name in module.state_dict() if name not in shapes),
         first=first,
-        head=tuple(name for name in parameters if name.rpartition(".")[0] == last),
+        head=head,
+        decoder=decoder or head,
     )

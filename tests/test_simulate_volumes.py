@@ -1,0 +1,100 @@
+"""A whole run on volumes, small: hospitals, label maps, requests, strategies, scores, verdicts, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fedunlearn import report, scenario as scenarios
+from fedunlearn.runfolder import RunFolder
+from fedunlearn.scoring import measures_of, score
+from fedunlearn.simulate import simulate
+
+TINY_VOLUMES = """\
+name: tiny-volumes
+seeds: [1, 2]
+engine: {name: inline, workers: 2, timeout: 60}
+data: {name: npz, path: volumes.npz}
+sites: {names: [north, east], partition: {name: iid}, split: {train: 0.5, val: 0.25, test: 0.25}}
+model: {name: unet3d}
+training: {rounds: 2, local_epochs: 2, batch_size: 2, optimizer: adam, lr: 0.01}
+requests:
+  - {id: some, site: north, patients: {count: 1, pick: random}}
+  - {id: leave, site: east, whole_site: true}
+strategies:
+  - {name: fine_tune, rounds: 1}
+  - {name: noisy_label, recovery_rounds: 1}
+  - {name: fix_decoder, rounds: 1, requests: [some]}
+"""
+
+
+def store(folder: Path, edge: int = 8, patients: int = 24) -> Path:
+    """A file of volumes, each a bright box in noise, and the scenario; the path of the latter."""
+    rng = np.random.default_rng(3)
+    labels = np.zeros((patients, edge, edge, edge), dtype=np.uint8)
+    for volume in labels:
+        z, y, x = rng.integers(0, edge // 2, size=3)
+        volume[z : z + edge // 2, y : y + edge // 2, x : x + edge // 2] = 1
+        volume[z : z + 2, y : y + 2, x : x + 2] = 2
+    images = np.clip(60 * labels + rng.normal(60, 30, labels.shape), 0, 255).astype(np.uint8)
+    np.savez(folder / "volumes.npz", train_images=images, train_labels=labels)
+    path = folder / "scenario.yaml"
+    path.write_text(TINY_VOLUMES, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = tmp_path_factory.mktemp("volumes")
+    return simulate(scenarios.read(store(folder), []), folder / "run", folder, Console(), quiet=True)
+
+
+def test_signals_hold_numbers_of_volumes_and_no_voxels(tiny: RunFolder) -> None:
+    rows = len(tiny.read_table("sites.parquet"))
+    for path in (tiny.path / "signals").iterdir():
+        table = tiny.read_table(f"signals/{path.name}")
+        assert table.shape == (rows, 3 * 3 + 3)
+        assert (table[["true_0", "true_1", "true_2"]].sum(axis=1) == 8**3).all()
+
+
+def test_every_measure_of_the_kind_is_there(tiny: RunFolder) -> None:
+    scores = tiny.read_table("scores.parquet")
+    assert set(scores["measure"]) == set(measures_of("segmentation"))
+    whole = scores[(scores["group"] == "all") & scores["measure"].str.endswith("_dice")]
+    assert whole["value"].between(0, 1).all()
+    assert whole["value"].nunique() > 5
+    band = scores[(scores["measure"] == "forget_dice") & (scores["group"] == "all")]
+    assert (band["null_high"] - band["null_low"] >= 0.05).all()
+
+
+def test_the_retrained_model_is_no_distance_from_itself(tiny: RunFolder) -> None:
+    scores = tiny.read_table("scores.parquet")
+    own = scores[(scores["strategy"] == "retrained") & (scores["measure"] == "avg_dice_gap")]
+    assert (own["value"] == 0).all() and (own["n"] > 0).all()
+
+
+def test_verdicts_rest_on_dice(tiny: RunFolder) -> None:
+    verdicts = tiny.read_table("verdicts.parquet")
+    pairs = set(zip(verdicts["request"], verdicts["strategy"], strict=True))
+    assert {("some", "fix_decoder"), ("leave", "noisy_label"), ("some", "original")} <= pairs
+    assert not verdicts["reasons"].str.contains("accuracy").any()
+    assert verdicts["reasons"].str.contains("mia_loss_auc|dice").all()
+
+
+def test_it_can_be_scored_again_from_the_folder_alone(tiny: RunFolder) -> None:
+    before = tiny.read_table("scores.parquet")
+    after, _ = score(tiny.path)
+    assert before.equals(after)
+
+
+def test_the_report_shows_dice(tiny: RunFolder) -> None:
+    console = Console(record=True, width=120)
+    report.show(tiny, console)
+    text = console.export_text()
+    assert "Dice" in text and "ret-fgt" in text and "accuracy" not in text
+    assert "| forget | retain | test | MIA AUC | gap | ret-fgt |" in report.markdown(tiny)
+    (line,) = [line for line in report.lines(tiny, "some") if line.strategy == "original"]
+    assert "n/a" not in line.cells[:6]
