@@ -44,7 +44,7 @@ class Line:
 
 
 def lines(run: RunFolder, request: str) -> list[Line]:
-    """The rows of one request's table: original, retrained and its band, then the strategies as they were listed."""
+    """The rows of one request's table: original, retrained and its band, other controls, then strategies as listed."""
     scores, verdicts = run.read_table("scores.parquet"), run.read_table("verdicts.parquet")
     shown = scores[
         (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(COLUMNS))
@@ -76,9 +76,26 @@ def show(run: RunFolder, console: Console) -> None:
         console.print(_table(rows))
         for strategies, reasons in _grouped(rows):
             _say(console, f"  {strategies}: {reasons}")
+        if sight := _sight(run, request["id"]):
+            _say(console, f"  {sight}")
         for skipped in manifest["skipped"]:
             if skipped["request"] == request["forgets"]:
                 _say(console, f"  {skipped['strategy']}: not run: {skipped['reason']}")
+
+
+def _sight(run: RunFolder, request: str) -> str:
+    """The smallest memory that this request could have shown; empty where that is unknown."""
+    if not (run.path / "statistics.parquet").is_file():
+        return ""
+    table = run.read_table("statistics.parquet")
+    named = (table["request"] == request) & (table["strategy"] == "original")
+    known = table[named & (table["measure"] == "mia_loss_auc")].dropna(subset="smallest_visible")
+    return "".join(
+        f"With {row['patients']} patients to forget and {row['seeds']} seeds, a difference below "
+        f"{_short(row['smallest_visible'], 2)} in MIA AUC would go unseen (80 % power); the original's is "
+        f"{_short(row['difference'], 2)}."
+        for row in known.to_dict("records")
+    )
 
 
 def _say(console: Console, text: str) -> None:
@@ -104,6 +121,8 @@ def markdown(run: RunFolder) -> str:
         parts += [f"**{_title(request)}**\n", _row(header), _row(["---"] * len(header))]
         parts += [_row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
         parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows)), ""]
+        if sight := _sight(run, request["id"]):
+            parts += [f"{sight}\n"]
     return "\n".join(parts)
 
 

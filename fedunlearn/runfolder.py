@@ -7,6 +7,8 @@ Layout (a contract)::
     sites.parquet   one row per image            verdicts.parquet  one row per request and strategy
     weights/        safetensors                  audit.jsonl       hash-chained record of requests
     signals/        per image and model          DONE              written last
+
+Beside them, what `score` adds: ``statistics.parquet``, the differences from retraining that verdicts rest on.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def test_scores_have_the_columns_and_rows_of_the_contract(scored):
     _, scores, verdicts = scored
     assert tuple(scores.columns) == COLUMNS
     assert tuple(verdicts.columns) == ("request", "strategy", "verdict", "reasons")
-    assert set(scores["strategy"]) == set(MODELS)
+    assert set(scores["strategy"]) == {*MODELS, "retrained_other", "damaged"}
     assert set(scores["seed"]) == set(SEEDS)
     assert set(scores["measure"]) == set(MEASURES)
     assert set(scores["group"]) == {"all", *(f"site={site}" for site in SITES)}
@@ -218,11 +218,64 @@ def test_made_up_models_get_the_verdict_they_were_made_for(scored, request_id: s
     found = pick(verdicts, request=request_id).set_index("strategy")["verdict"].to_dict()
     assert found == {
         "original": "UNDER",
+        "retrained_other": "PASS",
+        "damaged": "DAMAGED",
         "good": "PASS",
         "lazy": "UNDER",
         "overdone": "OVER",
         "destroyed": "DAMAGED",
     }
+
+
+def test_controls_are_other_rows_of_the_references(scored):
+    """The next seed's retrained model, of the last the first's; the damaged one is at chance, ¼."""
+    _, scores, _ = scored
+    loss = pick(scores, request="some", measure="forget_loss", group="all").set_index(["strategy", "seed"])[
+        "value"
+    ]
+    for seed, following in ((7, 8), (8, 9), (9, 7)):
+        assert loss["retrained_other", seed] == loss["retrained", following]
+    rows = pick(scores, request="some", strategy="damaged", group="all").set_index(["measure", "seed"])[
+        "value"
+    ]
+    assert rows["retain_accuracy"].mean() == pytest.approx(0.25, abs=0.06)
+    assert "site_seconds" not in rows.index
+    other = pick(scores, request="some", strategy="retrained_other", measure="site_seconds", seed=7)["value"]
+    assert other.tolist() == [8.0]
+
+
+def test_statistics_stand_beside_the_scores(scored):
+    """The difference is the mean of value - retrained over seeds; controls are no part of Holm's family."""
+    folder, scores, _ = scored
+    table = pd.read_parquet(folder / "statistics.parquet")
+    records = table[table["measure"] == "mia_loss_auc"].to_dict("records")
+    found = {(row["request"], row["strategy"]): row for row in records}
+    assert {strategy for _, strategy in found} == {*MODELS, "retrained_other", "damaged"} - {"retrained"}
+    for (request, strategy), row in found.items():
+        rows = pick(scores, request=request, strategy=strategy, group="all", measure="mia_loss_auc")
+        assert row["difference"] == pytest.approx((rows["value"] - rows["retrained"]).mean(), abs=1e-9)
+        assert row["low"] <= row["difference"] <= row["high"]
+        assert np.isnan(row["p_holm"]) == (strategy in ("original", "retrained_other", "damaged"))
+    assert found["some", "original"]["difference"] > found["some", "original"]["smallest_visible"]
+    assert found["some", "lazy"]["p_holm"] >= found["some", "lazy"]["p_difference"]
+    assert found["some", "lazy"]["patients"] == 6
+    assert not set(table["measure"]) & {"avg_gap", "tow", "bytes"}
+
+
+def test_the_report_says_what_would_go_unseen_and_does_without_for_an_older_run(small: Path):
+    score(small)
+    change_manifest(small, moments=[{"id": "some", "forgets": "some", "summary": "-"}])
+    said = report.markdown(RunFolder(small))
+    assert "With 3 patients to forget and 2 seeds, a difference below" in said
+    (small / "statistics.parquet").unlink()
+    assert "patients to forget and" not in report.markdown(RunFolder(small))
+
+
+def test_a_strategy_with_the_name_of_a_control_is_an_error(small: Path):
+    entries = json.loads((small / "manifest.json").read_text())["scored"]
+    change_manifest(small, scored=[e | {"strategies": {"damaged": e["strategies"]["good"]}} for e in entries])
+    with pytest.raises(RunError, match="'damaged', which is the name of a control"):
+        score(small)
 
 
 def test_the_order_of_rows_in_the_files_changes_nothing(small: Path):
@@ -244,9 +297,10 @@ def test_one_seed_has_no_band_and_no_verdict(tmp_path: Path):
 def test_where_the_original_does_not_remember_nothing_is_concluded(tmp_path: Path):
     models = {**MODELS, "original": Made()}
     _, verdicts = score(make_run(tmp_path / "run", models, seeds=(7, 8)))
-    assert set(verdicts["verdict"]) == {"INCONCLUSIVE"}
-    damaged = pick(verdicts, strategy="destroyed")["reasons"]
-    assert all("no memory" in reasons and "damaged: test_accuracy" in reasons for reasons in damaged)
+    found = verdicts.groupby("strategy")["verdict"].unique().map(list).to_dict()
+    damaged = {"damaged", "destroyed"}
+    assert found == {name: ["DAMAGED" if name in damaged else "INCONCLUSIVE"] for name in found}
+    assert all("no memory" in reasons for reasons in pick(verdicts, strategy="good")["reasons"])
 
 
 def test_a_diverged_strategy_is_damaged_and_has_no_numbers_but_costs(small: Path):

@@ -12,8 +12,8 @@ from fedunlearn.scenario.typed import listed, meant
 from sites.collection import Source
 
 Finding = tuple[str, str]
-RESERVED = ("original", "retrained")
-"""Labels that tables and file names use themselves."""
+RESERVED = ("original", "retrained", "retrained_other", "damaged")
+"""Labels that tables and file names use themselves: the references, and rows whose truth is known."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _labels(draft: Draft) -> Iterator[Finding]:
         if label.casefold() in RESERVED:
             yield (
                 key,
-                f"the label {label!r} is used for the references themselves; choose another with `as: …`",
+                f"the label {label!r} is used for a row that every table has; choose another with `as: …`",
             )
 
 

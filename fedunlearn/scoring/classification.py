@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,10 @@ class Outputs:
     def finite(self) -> bool:
         """See `Answers`."""
         return bool(np.isfinite(self.logits).all())
+
+    def mixed_up(self, rng: np.random.Generator) -> Outputs:
+        """See `Answers`."""
+        return replace(self, logits=rng.permutation(self.logits))
 
     @cached_property
     def margins(self) -> Floats:

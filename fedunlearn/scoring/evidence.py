@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -139,6 +139,10 @@ class Answers(Protocol):
     @property
     def finite(self) -> bool:
         """Whether the model still computes: a diverged one answers NaN or infinity."""
+        ...
+
+    def mixed_up(self, rng: np.random.Generator) -> Self:
+        """The same answers, dealt to the images at random: a model that is certainly broken."""
         ...
 
 
