@@ -34,14 +34,18 @@ class Estimate:
         value: on the images as they are.
         n: how many images it speaks for.
         replicates: (RESAMPLES,) its values when patients are drawn anew; NaN where undefined, empty where pointless.
+        exact: its 95 % interval, where that is known without drawing anew.
     """
 
     value: float
     n: int
     replicates: Floats = field(default_factory=lambda: np.empty(0))
+    exact: tuple[float, float] | None = None
 
     def interval(self) -> tuple[float, float]:
-        """The central 95 % of the replicates; NaN where there are none."""
+        """The exact interval, else the central 95 % of the replicates; NaN where there are none."""
+        if self.exact is not None:
+            return self.exact
         defined = self.replicates[np.isfinite(self.replicates)]
         if not defined.size:
             return float("nan"), float("nan")
@@ -145,6 +149,19 @@ class Answers(Protocol):
 A = TypeVar("A", bound=Answers, covariant=True)
 
 
+@dataclass(frozen=True, eq=False)
+class Shadow(Generic[A]):
+    """A federation trained for the sake of scoring alone, on some of the images.
+
+    Attributes:
+        answers: what its model answers.
+        members: (N,) the images it was trained on.
+    """
+
+    answers: A
+    members: Bools
+
+
 @dataclass(frozen=True)
 class Spent:
     """What a procedure cost, as the ledger observed it.
@@ -178,6 +195,10 @@ class Evidence(Generic[A]):
         spent, retraining: what the model and the retrained one cost.
         seed: for measures that draw; the same for all models of this request and seed.
         measured, reference: by name, the measures that the catalogue lists earlier, of this and of the retrained model.
+        others, originals: the retrained and the original models of the same request's other seeds, in their order. The
+            ones never saw what is to forget, the others did.
+        siblings: the models that the same procedure made of other seeds; those that diverged are left out.
+        shadows: of all requests and seeds; empty where none were trained.
     """
 
     frame: Frame
@@ -189,3 +210,7 @@ class Evidence(Generic[A]):
     seed: int
     measured: Mapping[str, Estimates] = field(default_factory=dict)
     reference: Mapping[str, Estimates] = field(default_factory=dict)
+    others: tuple[A, ...] = ()
+    originals: tuple[A, ...] = ()
+    siblings: tuple[A, ...] = ()
+    shadows: tuple[Shadow[A], ...] = ()

@@ -6,43 +6,15 @@ Each kind of task brings its own measures; those of cost are of every kind.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import pandas as pd
 
 from fedunlearn.core import RunError
-from fedunlearn.scoring import composite, cost, membership, performance
+from fedunlearn.scoring import composite, cost, performance
+from fedunlearn.scoring.attacks import ATTACKS
 from fedunlearn.scoring.classification import Outputs, outputs
 from fedunlearn.scoring.evidence import Answers, Estimates, Evidence, Frame, Part
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One measure.
-
-    Attributes:
-        name: as in `scores.parquet`.
-        summary: what it is, in a sentence.
-        unit: of its values.
-        low, high: their range; None where there is no end to it.
-        direction: "match": the nearer to the retrained model the better, above *and* below; else what is better.
-        retrained: what the retrained model scores, in words.
-        margin: the smallest difference from the retrained model that counts; None where there is no such thing.
-        source: paper and formula.
-        function: computes it.
-    """
-
-    name: str
-    summary: str
-    unit: str
-    low: float | None
-    high: float | None
-    direction: Literal["match", "lower", "higher"]
-    retrained: str
-    margin: float | None
-    source: str
-    function: Callable[[Evidence[Any]], Estimates]
+from fedunlearn.scoring.measure import Measure as Measure  # part of the catalogue
 
 
 def measures_of(kind: str) -> Mapping[str, Measure]:
@@ -117,34 +89,6 @@ _PERFORMANCE = tuple(
     for part in PARTS
 )
 
-_MEMBERSHIP = (
-    Measure(
-        name="mia_loss_auc",
-        summary="share of pairs of an image to forget and a held-out one, of the same hospital and label, in which "
-        "the one to forget has the lower loss",
-        unit="share",
-        low=0.0,
-        high=1.0,
-        direction="match",
-        retrained="about 0.5: it never saw either; below 0.5 if the held-out images happen to be easier",
-        margin=0.06,
-        source="Yeom et al., CSF 2018 (arXiv 1709.01604), at all thresholds, within hospital and label",
-        function=membership.mia_loss_auc,
-    ),
-    Measure(
-        name="mia_svc_confidence",
-        summary="share of the images to forget that an SVC on the true class's probability judges non-member",
-        unit="share",
-        low=0.0,
-        high=1.0,
-        direction="match",
-        retrained="the more the better it tells members from non-members at all; never a fixed number",
-        margin=0.10,
-        source="Fan et al., SalUn, ICLR 2024 (arXiv 2310.12508): TN / |D_f|, SVC(C=3, rbf) on p_y",
-        function=membership.mia_svc_confidence,
-    ),
-)
-
 _COMPOSITE = (
     Measure(
         name="avg_gap",
@@ -216,7 +160,7 @@ COSTS: Mapping[str, Measure] = _by_name(*_COST)
 """Those that say what a model cost, whatever it answers."""
 
 KINDS: Mapping[str, Mapping[str, Measure]] = {
-    "classification": {**_by_name(*_PERFORMANCE, *_MEMBERSHIP, *_COMPOSITE), **COSTS},
+    "classification": {**_by_name(*_PERFORMANCE, *ATTACKS, *_COMPOSITE), **COSTS},
 }
 """The measures of each kind of task."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,56 +78,67 @@ def measure(evidence: Evidence[Any], measures: Mapping[str, Measure], reference:
 def _request(run: Run, request: RequestId) -> tuple[pd.DataFrame, list[Diverged]]:
     """The scores of one request, and which models diverged."""
     frame, measures = run.frame(request), measures_of(run.kind)
-    rows: list[tuple[Any, ...]] = []
+    comparisons = [comparison for comparison in run.comparisons if comparison.request == request]
+    known = _known(run, frame, comparisons)
+    found: list[dict[str, Measured]] = []
+    for comparison, of in zip(comparisons, known, strict=True):
+        training = run.spent("original", "", "original", comparison.seed)
+        reference = measure(replace(of, siblings=of.others), measures, None)
+        original = replace(of, unlearned=of.original, spent=training, siblings=of.originals)
+        found.append({"original": measure(original, measures, reference), "retrained": reference})
     diverged: list[Diverged] = []
-    for comparison in run.comparisons:
-        if comparison.request == request:
-            models, failed = _compare(run, frame, comparison, measures)
-            rows += _rows(comparison, models)
-            diverged += failed
+    # One strategy at a time, so that no more than its models and the references are held at once.
+    for strategy in dict.fromkeys(name for comparison in comparisons for name in comparison.strategies):
+        answers = [
+            run.answers(comparison.strategies[strategy], frame) if strategy in comparison.strategies else None
+            for comparison in comparisons
+        ]
+        for i, comparison in enumerate(comparisons):
+            if strategy not in comparison.strategies:
+                continue
+            spent = run.spent("unlearn", run.forgets[request][0], strategy, comparison.seed)
+            siblings = tuple(a for j, a in enumerate(answers) if j != i and a is not None)
+            own = replace(known[i], spent=spent, siblings=siblings)
+            found[i][strategy] = _measured(own, answers[i], measures, found[i]["retrained"])
+            if answers[i] is None:
+                where = run.diverged.get(comparison.strategies[strategy], "in its answers")
+                diverged.append(Diverged(request, strategy, comparison.seed, where))
+    rows = [row for c, models in zip(comparisons, found, strict=True) for row in _rows(c, models)]
     scores = pd.DataFrame(rows, columns=[c for c in COLUMNS if not c.startswith("null")])
     nulls = bands(scores[scores["strategy"] == "retrained"], measures)
     scores = scores.merge(nulls, on=["measure", "group"], how="left", validate="many_to_one")
     return scores[list(COLUMNS)], diverged
 
 
-def _compare(
-    run: Run, frame: Frame, comparison: Comparison, measures: Mapping[str, Measure]
-) -> tuple[dict[str, Measured], list[Diverged]]:
-    """The measures of every model of one request and seed, by strategy, and which of them diverged."""
-    forgets = run.forgets[comparison.request][0]
-    original = _reference(run, frame, comparison.original)
-    retrained = _reference(run, frame, comparison.retrained)
-    retraining = run.spent("retrained", forgets, "retrained", comparison.seed)
-    known: Evidence[Answers] = Evidence(
-        frame=frame,
-        original=original,
-        retrained=retrained,
-        unlearned=retrained,
-        spent=retraining,
-        retraining=retraining,
-        seed=derive(comparison.seed, "scoring", "attack", comparison.request),
-    )
-    reference = measure(known, measures, None)
-    training = run.spent("original", "", "original", comparison.seed)
-    models = {
-        "original": measure(replace(known, unlearned=original, spent=training), measures, reference),
-        "retrained": reference,
-    }
-    diverged = []
-    for strategy, model in comparison.strategies.items():
-        answers = run.answers(model, frame)
-        spent = run.spent("unlearn", forgets, strategy, comparison.seed)
-        if answers is None:
-            where = run.diverged.get(model, "in its answers")
-            diverged.append(Diverged(comparison.request, strategy, comparison.seed, where))
-            models[strategy] = {
-                **_undefined(reference),
-                **measure(replace(known, spent=spent), COSTS, reference),
-            }
-        else:
-            models[strategy] = measure(replace(known, unlearned=answers, spent=spent), measures, reference)
-    return models, diverged
+def _known(run: Run, frame: Frame, comparisons: Sequence[Comparison]) -> list[Evidence[Answers]]:
+    """What all models of a request share, by seed; the model in question is the retrained one."""
+    originals = [_reference(run, frame, comparison.original) for comparison in comparisons]
+    retrained = [_reference(run, frame, comparison.retrained) for comparison in comparisons]
+    known = []
+    for i, comparison in enumerate(comparisons):
+        spent = run.spent("retrained", run.forgets[comparison.request][0], "retrained", comparison.seed)
+        evidence: Evidence[Answers] = Evidence(
+            frame=frame,
+            original=originals[i],
+            retrained=retrained[i],
+            unlearned=retrained[i],
+            spent=spent,
+            retraining=spent,
+            seed=derive(comparison.seed, "scoring", "attack", comparison.request),
+            others=(*retrained[:i], *retrained[i + 1 :]),
+            originals=(*originals[:i], *originals[i + 1 :]),
+        )
+        known.append(evidence)
+    return known
+
+
+def _measured(
+    evidence: Evidence[Answers], answers: Answers | None, measures: Mapping[str, Measure], reference: Measured
+) -> Measured:
+    """The measures of a strategy's model; of one that diverged, its costs, and that the rest is undefined."""
+    if answers is None:
+        return {**_undefined(reference), **measure(evidence, COSTS, reference)}
+    return measure(replace(evidence, unlearned=answers), measures, reference)
 
 
 def _reference(run: Run, frame: Frame, model: str) -> Answers:
