@@ -394,6 +394,25 @@ def test_lira_with_shadows_that_saw_and_did_not_see_both_sides():
     assert value("mia_lira_auc", replace(attacked, shadows=never)) == pytest.approx(0.92, abs=0.05)
 
 
+def test_online_lira_is_the_area_of_the_ratio_of_densities():
+    """One hospital and label, so that the area is the ordinary one; every image was seen by three of six shadows."""
+    rng = np.random.default_rng(6)
+    frame = frame_of([(p, 0, 0, "forget" if p < 15 else "test") for p in range(40)])
+    odds, phi = 2 * rng.normal(size=(6, 40)), 2 * rng.normal(size=40)
+    members = np.stack([rng.permutation(6) < 3 for _ in range(40)], axis=1)
+    shadows = tuple(Shadow(outputs(frame, o), m) for o, m in zip(odds, members, strict=True))
+
+    def log_density(side):
+        own = np.array([odds[side[:, i], i] for i in range(40)]).T  # (3, images)
+        squares = ((own - own.mean(axis=0)) ** 2).sum(axis=0)
+        scale = np.sqrt((4 * squares.sum() / (2 * 40) + squares) / 6 * (1 + 1 / 3))
+        return stats.t.logpdf(phi, 6, own.mean(axis=0), scale)
+
+    slow = roc_auc_score(frame.rows("forget"), log_density(members) - log_density(~members))
+    evidence = replace(evidence_of(frame, phi), shadows=shadows)
+    assert value("mia_lira_auc", evidence) == pytest.approx(slow, abs=1e-9)
+
+
 def test_shadow_lira_leaves_out_images_with_too_few_shadows():
     frame = frame_of(SMALL)
     odds = np.random.default_rng(1).normal(size=(5, 5))

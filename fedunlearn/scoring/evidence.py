@@ -1,7 +1,7 @@
 """What a measure sees: a table of images, what models answered for them, and what the models cost.
 
 Values only. A measure is a pure function ``Evidence -> Estimates``; to add one, write such a function in the file of
-its family and name it in `fedunlearn.scoring.measures`.
+its family and name it in `fedunlearn.scoring.measures` (an attack, in `fedunlearn.scoring.attacks`).
 """
 
 from __future__ import annotations
