@@ -20,6 +20,7 @@ from fedunlearn.engines import Engine, Link
 from fedunlearn.engines.flower import Flower
 from fedunlearn.engines.inline import Inline
 from fedunlearn.ledger import Ledger
+from fedunlearn.probing import Probing
 from fedunlearn.progress import progress
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
@@ -62,12 +63,14 @@ def simulate(
                 plan.label, scenario.seeds[0], cost.trials, cost.site_seconds, cost.images, cost.bytes
             )
     campaign = Campaign(scenario, cohort, run, run.scratch, ledger)
+    probing = Probing(campaign)
 
-    with progress(campaign.procedures(), console, quiet) as shown:
+    with progress([*campaign.procedures(), *probing.procedures()], console, quiet) as shown:
         watchers: list[Watcher] = [*campaign.recorders.values(), ledger, *shown]
 
         def body(link: Link) -> None:
             drive(campaign.jobs(), link, watchers, scenario.engine.retries)
+            drive(probing.jobs(), link, watchers, scenario.engine.retries)
 
         try:
             engine(scenario).run(federation, body)
@@ -78,11 +81,14 @@ def simulate(
             run.clean()
 
     campaign.blank()
+    probing.write()
     run.write_table("ledger.parquet", ledger.table())
-    run.write_manifest(_manifest(scenario, cohort, campaign, began))  # scoring reads it; written anew below
+    run.write_manifest(
+        _manifest(scenario, cohort, campaign, probing, began)
+    )  # scoring reads it; written anew below
     _, verdicts = score(run.path)
     _record_verdicts(run, campaign, verdicts.to_dict("records"))
-    run.write_manifest(_manifest(scenario, cohort, campaign, began))
+    run.write_manifest(_manifest(scenario, cohort, campaign, probing, began))
     run.finish()
     return run
 
@@ -95,7 +101,9 @@ def engine(scenario: Scenario) -> Engine:
     return Flower(config.workers, config.gpus_per_client, config.address, config.timeout)
 
 
-def _manifest(scenario: Scenario, cohort: Cohort, campaign: Campaign, began: float) -> dict[str, Any]:
+def _manifest(
+    scenario: Scenario, cohort: Cohort, campaign: Campaign, probing: Probing, began: float
+) -> dict[str, Any]:
     return {
         "name": scenario.name,
         "fedunlearn": __version__,
@@ -126,6 +134,7 @@ def _manifest(scenario: Scenario, cohort: Cohort, campaign: Campaign, began: flo
         ],
         "scored": campaign.scored(),
         "diverged": campaign.diverged(),
+        "probes": probing.summary(),
         "skipped": [
             {"strategy": label, "request": request, "reason": reason}
             for label, request, reason in scenarios.skipped(scenario)

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 
 from fedunlearn.core import SERVER, Every, Granularity, RequestId, Strategy, Training
 from fedunlearn.models import Model
-from fedunlearn.scenario.schema import Engine, Pick, Request, SitesConfig, TopKeys, Tuned
+from fedunlearn.scenario.schema import Engine, Evaluation, Pick, Request, SitesConfig, TopKeys, Tuned
 from fedunlearn.scenario.typed import listed, meant
 from sites.collection import Source
 
@@ -43,6 +43,7 @@ class Draft:
     requests: Mapping[int, Request]
     complete: bool
     entries: Mapping[int, Entry]
+    evaluation: Evaluation | None
 
     @property
     def sequential(self) -> bool:

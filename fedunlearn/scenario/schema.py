@@ -133,6 +133,22 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What is trained only to judge by, besides the references.
+
+    Attributes:
+        relearn: count how soon each model knows again what it was asked to forget (`fedunlearn.probing`).
+        linear_probe: refit each model's last layer on frozen features, and measure it again.
+        resurgence_rounds: train each model on for so many rounds, without what was forgotten, and measure it again;
+            0 for not at all.
+    """
+
+    relearn: bool = False
+    linear_probe: bool = False
+    resurgence_rounds: Annotated[int, Ge(0)] = 0
+
+
+@dataclass(frozen=True)
 class Scenario:
     """Everything a run depends on.
 
@@ -148,6 +164,7 @@ class Scenario:
         requests: what is to be forgotten.
         strategies: how.
         timeline: each request alone, or all of them one after the other.
+        evaluation: what is trained only to judge by.
         places: where each value was written, by dotted path in the YAML (``requests.0.site``).
     """
 
@@ -162,6 +179,7 @@ class Scenario:
     requests: tuple[Request, ...]
     strategies: tuple[Plan, ...]
     timeline: Literal["independent", "sequential"] = "independent"
+    evaluation: Evaluation = Evaluation()
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
 
     def placed(self, problem: Problem, key: str) -> Problem:

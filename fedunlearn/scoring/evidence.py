@@ -168,6 +168,19 @@ class Spent:
 
 
 @dataclass(frozen=True, eq=False)
+class Relearnt:
+    """How a model, trained on the images to forget, learnt them again.
+
+    Attributes:
+        losses: (E + 1,) its mean loss on them after 0, 1, … E epochs; NaN if that diverged.
+        goal: the loss to come to, slightly above the original model's. Training ended at it, or else was given up.
+    """
+
+    losses: Floats
+    goal: float
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence(Generic[A]):
     """All that is known of one model, for one request and seed.
 
@@ -178,6 +191,8 @@ class Evidence(Generic[A]):
         spent, retraining: what the model and the retrained one cost.
         seed: for measures that draw; the same for all models of this request and seed.
         measured, reference: by name, the measures that the catalogue lists earlier, of this and of the retrained model.
+        probed: by probe, what the model answers once the probe has trained it a little more (`probes`).
+        relearnt: how soon it knew again what it was asked to forget; None if nobody tried.
     """
 
     frame: Frame
@@ -189,3 +204,5 @@ class Evidence(Generic[A]):
     seed: int
     measured: Mapping[str, Estimates] = field(default_factory=dict)
     reference: Mapping[str, Estimates] = field(default_factory=dict)
+    probed: Mapping[str, A] = field(default_factory=dict)
+    relearnt: Relearnt | None = None

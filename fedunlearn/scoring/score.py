@@ -108,10 +108,17 @@ def _compare(
         retraining=retraining,
         seed=derive(comparison.seed, "scoring", "attack", comparison.request),
     )
-    reference = measure(known, measures, None)
+
+    def probed(evidence: Evidence[Answers], strategy: str) -> Evidence[Answers]:
+        whose = comparison.request, strategy, comparison.seed
+        return replace(evidence, probed=run.probed(*whose, frame), relearnt=run.relearnt(*whose))
+
+    reference = measure(probed(known, "retrained"), measures, None)
     training = run.spent("original", "", "original", comparison.seed)
     models = {
-        "original": measure(replace(known, unlearned=original, spent=training), measures, reference),
+        "original": measure(
+            probed(replace(known, unlearned=original, spent=training), "original"), measures, reference
+        ),
         "retrained": reference,
     }
     diverged = []
@@ -126,7 +133,8 @@ def _compare(
                 **measure(replace(known, spent=spent), COSTS, reference),
             }
         else:
-            models[strategy] = measure(replace(known, unlearned=answers, spent=spent), measures, reference)
+            evidence = probed(replace(known, unlearned=answers, spent=spent), strategy)
+            models[strategy] = measure(evidence, measures, reference)
     return models, diverged
 
 
