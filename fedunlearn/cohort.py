@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,8 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
         fractions = (shares.train, shares.val, shares.test)
         parts = split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
     forgotten = _forgotten(scenario, collection.table, site, parts)
+    if scenario.evaluation.canary:
+        collection = _with_canaries(scenario, collection, site, parts, forgotten)
     _something_left(scenario, parts == "train", forgotten)
     _enough_proxies(scenario, parts == "proxy", forgotten)
     return Cohort(
@@ -125,6 +127,36 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
         note=collection.note,
         digest=digest(collection),
         duplicates=tuple(duplicates(collection)),
+    )
+
+
+def _with_canaries(
+    scenario: Scenario,
+    collection: Collection,
+    site: Array,
+    parts: Array,
+    forgotten: Mapping[RequestId, Array],
+) -> Collection:
+    """The images with wrong labels for some training patients of every hospital that leaves as a whole.
+
+    Their labels are shifted by one class; column ``canary`` of the table tells which images these are. Labels stay
+    wrong wherever they are used, in training and in scores: they are what there is to be known by heart.
+    """
+    patients = collection.table["patient"].astype(str).to_numpy()
+    canary = np.zeros(len(patients), dtype=bool)
+    for request in scenario.requests:
+        if request.whole_site:
+            own = forgotten[request.id] & (parts == "train") & (site == request.site)
+            known = np.unique(patients[own])
+            count = max(1, round(scenario.evaluation.canary * len(known)))
+            drawn = _rng(scenario, f"canary:{request.site}").choice(known, count, replace=False)
+            canary |= own & np.isin(patients, drawn)
+    told = f"{int(canary.sum())} images of {len(np.unique(patients[canary]))} patients have wrong labels, as canaries"
+    return replace(
+        collection,
+        targets=np.where(canary, (collection.targets + 1) % collection.classes, collection.targets),
+        table=collection.table.assign(canary=canary),
+        note=f"{collection.note} {told}.",
     )
 
 

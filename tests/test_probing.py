@@ -211,3 +211,14 @@ def test_a_probe_that_diverges_is_lost_and_nothing_else(
     assert [(e["probe"], e["strategy"], e["where"]) for e in lost] == [
         ("linear_probe", name, "at hospital north in round 1") for name in ("original", "retrained")
     ]
+
+
+@pytest.mark.ray
+def test_on_ray_probes_are_the_same(probed: tuple[RunFolder, str], tmp_path: Path) -> None:
+    plans = "strategies=[{name: negation, recovery_rounds: 1}]"
+    on_ray = run(tmp_path, EVERYTHING, REQUESTS, plans, "seeds=[1]", "engine.name=flower")
+    files = [file.relative_to(on_ray.path) for file in (on_ray.path / "probes").rglob("*.parquet")]
+    assert len(files) == 2 * 3 * 3 + 1
+    for file in files:
+        one, other = (pd.read_parquet(folder / file) for folder in (on_ray.path, probed[0].path))
+        pd.testing.assert_frame_equal(one, other, check_exact=True)

@@ -91,6 +91,21 @@ def test_a_probe_that_diverged_has_no_numbers():
     assert all(math.isnan(estimate.value) for estimate in found.values())
 
 
+@pytest.mark.parametrize(
+    ("canaries", "expected"),
+    [
+        ([0], {"all": 1.0, "site=A": 1.0}),  # image 0 is given its label, which is wrong
+        ([0, 1], {"all": 0.5, "site=A": 0.5}),  # image 1 is not
+        ([2], {}),  # not to be forgotten
+    ],
+)
+def test_canary_success_by_hand(canaries: list[int], expected: dict[str, float]):
+    mask = np.isin(np.arange(len(TINY)), canaries)
+    evidence = evidence_of(replace(frame_of(TINY), canary=mask), ODDS)
+    found = MEASURES["canary_success"].function(evidence)
+    assert {group: estimate.value for group, estimate in found.items()} == expected
+
+
 # ------------------------------------------------------------------------------------------------ from a folder
 
 
@@ -167,3 +182,15 @@ def test_the_report_of_a_run_without_probes_says_nothing_of_them(
     score(folder)
     assert report.lines(RunFolder(folder), "some", report.PROBED) == []
     assert len(report.lines(RunFolder(folder), "some")) == 3
+
+
+def test_canaries_are_read_from_the_table_of_images(probed: Path):
+    """East leaves, and 2 of its 6 training patients are canaries; a model knows a label as it knows any."""
+    table = pd.read_parquet(probed / "sites.parquet")
+    canary = table["patient"].isin(["east-000", "east-001"])
+    table.assign(canary=canary).to_parquet(probed / "sites.parquet")
+    rows = pick(score(probed)[0], measure="canary_success", group="all").set_index(["strategy", "seed"])
+    assert set(rows["request"]) == {"east-leaves"}
+    signals = pd.read_parquet(probed / "signals" / "good-east-leaves-7.parquet").to_numpy()[canary]
+    assert rows.loc[("good", 7), "n"] == 2 * 7
+    assert rows.loc[("good", 7), "value"] == (signals.argmax(1) == table["label"][canary]).mean()

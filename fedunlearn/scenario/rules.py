@@ -61,6 +61,7 @@ def findings(draft: Draft) -> Iterator[Finding]:
         yield from _request(draft, f"requests.{i}", request)
     if draft.sequential:
         yield from _in_sequence(draft)
+    yield from _canary(draft)
     yield from _labels(draft)
     for i, entry in draft.entries.items():
         yield from _needs(draft, f"strategies.{i}", entry)
@@ -140,6 +141,20 @@ def _request(draft: Draft, key: str, request: Request) -> Iterator[Finding]:
         allowed = f"expected 1 to {rounds - 1}" if rounds > 1 else "there is none before the last"
         advice = f"{allowed}; leave it out for a request after training ({rounds} rounds)"
         yield f"{key}.after_round", f"found {request.after_round}, {advice}"
+
+
+def _canary(draft: Draft) -> Iterator[Finding]:
+    if draft.evaluation is None or not draft.evaluation.canary:
+        return
+    if draft.complete and not any(request.whole_site for request in draft.requests.values()):
+        why = "canaries are put into hospitals that leave, and no request has `whole_site: true`"
+        yield "evaluation.canary", f"{why}: add such a request, or remove the canaries"
+    if draft.model is not None and draft.model.kind != "classification":
+        kind = f"model {draft.model.name!r} is for {draft.model.kind}"
+        yield (
+            "evaluation.canary",
+            f"canaries need one class per image; {kind}: remove them or change the model",
+        )
 
 
 def _in_sequence(draft: Draft) -> Iterator[Finding]:

@@ -141,11 +141,14 @@ class Evaluation:
         linear_probe: refit each model's last layer on frozen features, and measure it again.
         resurgence_rounds: train each model on for so many rounds, without what was forgotten, and measure it again;
             0 for not at all.
+        canary: of every hospital that leaves as a whole, the share of training patients whose images are given a wrong
+            label, which only a model trained on them can know.
     """
 
     relearn: bool = False
     linear_probe: bool = False
     resurgence_rounds: Annotated[int, Ge(0)] = 0
+    canary: Annotated[float, Ge(0), Le(1)] = 0.0
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ class Frame:
         forgotten: (N,) the request names the image.
         gone: (N,) a request honoured earlier named it: it is neither to forget now nor retained.
         seed: of the bootstrap: every model of a request is resampled by the same draws.
+        canary: (N,) the label is wrong on purpose, for who learnt it to be told; None where no image's is.
     """
 
     patients: Ints
@@ -78,6 +79,7 @@ class Frame:
     forgotten: Bools
     gone: Bools
     seed: int
+    canary: Bools | None = None
 
     def rows(self, part: Part) -> Bools:
         """(N,) the images of a part.

@@ -201,6 +201,19 @@ _AFTER = tuple(
     if one.name in ("forget_accuracy", "retain_accuracy", "mia_loss_auc")
 )
 
+_CANARY = Measure(
+    name="canary_success",
+    summary="share of a leaving hospital's deliberately mislabelled images to which the model gives the wrong label",
+    unit="share",
+    low=0.0,
+    high=1.0,
+    direction="match",
+    retrained="near 0: as often as it mistakes such images for that very class",
+    margin=0.1,
+    source="attack success rate, Halimi et al., arXiv 2207.05521; here wrong labels instead of a trigger",
+    function=performance.canary_success,
+)
+
 _RELEARN = (
     Measure(
         name="relearn_epochs",
@@ -272,8 +285,8 @@ def _by_name(*measures: Measure) -> Mapping[str, Measure]:
 COSTS: Mapping[str, Measure] = _by_name(*_COST)
 """Those that say what a model cost, whatever it answers."""
 
-PROBES: Mapping[str, Measure] = _by_name(*_AFTER, *_RELEARN)
-"""Those that need work after unlearning, which a run does only if it is asked to."""
+PROBES: Mapping[str, Measure] = _by_name(*_AFTER, *_RELEARN, _CANARY)
+"""Those that need work after unlearning, or canaries before training: what a run does only if it is asked to."""
 
 KINDS: Mapping[str, Mapping[str, Measure]] = {
     "classification": {**_by_name(*_PERFORMANCE, *_MEMBERSHIP, *_COMPOSITE), **PROBES, **COSTS},

@@ -95,6 +95,7 @@ class Run:
             forgotten=_named(table, [own]),
             gone=_named(table, earlier),
             seed=derive(0, "scoring", "patients", request),
+            canary=table["canary"].to_numpy(bool) if "canary" in table.columns else None,
         )
         if not frame.rows("forget").any():
             raise RunError(
