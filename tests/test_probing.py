@@ -213,6 +213,22 @@ def test_a_probe_that_diverges_is_lost_and_nothing_else(
     ]
 
 
+def test_along_a_chain_exact_unlearning_is_probed_as_the_retrained_model_is(tmp_path: Path) -> None:
+    """Each request with those before it: `leave`'s images to forget and its rounds on are without `some`'s too."""
+    plans = "strategies=[{name: retrain}]"
+    done = run(tmp_path, EVERYTHING, REQUESTS, plans, "seeds=[1]", "timeline=sequential")
+    curves = done.read_table("probes/relearn.parquet")
+    for moment in ("some@1", "leave"):
+        for probe in ("linear_probe", "resurgence"):
+            one, other = (
+                done.read_table(f"probes/{probe}/{moment}/{name}-1.parquet")
+                for name in ("retrain", "retrained")
+            )
+            pd.testing.assert_frame_equal(one, other, check_exact=True)
+        here = curves[curves["request"] == moment].set_index("strategy")[["epoch", "loss", "goal"]]
+        assert here.loc[["retrain"]].to_numpy().tolist() == here.loc[["retrained"]].to_numpy().tolist()
+
+
 @pytest.mark.ray
 def test_on_ray_probes_are_the_same(probed: tuple[RunFolder, str], tmp_path: Path) -> None:
     plans = "strategies=[{name: negation, recovery_rounds: 1}]"
