@@ -7,6 +7,7 @@ Layout (a contract)::
     sites.parquet   one row per image            verdicts.parquet  one row per request and strategy
     weights/        safetensors                  audit.jsonl       hash-chained record of requests
     signals/        per image and model          DONE              written last
+    shadows/        signals of shadow models, and who was in each (only where a scenario asks for them)
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class RunFolder:
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """A Parquet file."""
         temporary = self.path / f"{name}.part"
+        temporary.parent.mkdir(exist_ok=True)
         table.to_parquet(temporary, index=False)
         os.replace(temporary, self.path / name)
 

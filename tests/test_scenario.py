@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import given, strategies as st
 
 from fedunlearn.core import InputError, LocalTraining, Problem, Training
-from fedunlearn.scenario import Engine, Pick, Request, Shares, Tuned, read, skipped, to_yaml
+from fedunlearn.scenario import Engine, Evaluation, Pick, Request, Shares, Tuned, read, skipped, to_yaml
 from fedunlearn.scenario.yaml_source import LARGEST, parse
 from fedunlearn.scenario.yaml_tree import Scalar, misread, plain
 from strategies import catalogue
@@ -62,6 +62,7 @@ def problems(path: Path, *overrides: str) -> tuple[Problem, ...]:
 def test_values_arrive_typed(tmp_path: Path) -> None:
     scenario = read(write(tmp_path))
     assert scenario.seeds == (1, 2) and scenario.seed == 0 and scenario.timeline == "independent"
+    assert scenario.evaluation == Evaluation(shadows=0, cache=None)
     assert scenario.engine == Engine(name="inline", workers=2)
     assert scenario.sites.names == ("north", "east", "west") and scenario.sites.split == Shares(0.6, 0.1, 0.3)
     local = LocalTraining(epochs=2, batch_size=32, optimizer="sgd", lr=0.01, momentum=0.9, clip=1.0)
@@ -105,7 +106,15 @@ def test_a_sequential_timeline_in_order(tmp_path: Path) -> None:
     assert skipped(scenario) == []
 
 
-@pytest.mark.parametrize("overrides", [[], ["strategies=[]"], ['requests.1.patients=["NO", "a: b", "ü, {"]']])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["strategies=[]"],
+        ["evaluation={shadows: 6, cache: some/where}"],
+        ['requests.1.patients=["NO", "a: b", "ü, {"]'],
+    ],
+)
 def test_written_out_in_full_and_read_again_it_is_equal(tmp_path: Path, overrides: list[str]) -> None:
     scenario = read(write(tmp_path), overrides)
     text = to_yaml(scenario)

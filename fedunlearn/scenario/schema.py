@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -133,6 +134,20 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What is trained only to judge by, besides the references.
+
+    Attributes:
+        shadows: how many models to train on random halves of the training patients, in complementary pairs
+            (`fedunlearn.shadows`).
+        cache: where they are kept for other runs; None for the per-user cache.
+    """
+
+    shadows: Annotated[int, Ge(0)] = 0
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
 class Scenario:
     """Everything a run depends on.
 
@@ -148,6 +163,7 @@ class Scenario:
         requests: what is to be forgotten.
         strategies: how.
         timeline: each request alone, or all of them one after the other.
+        evaluation: what is trained only to judge by.
         places: where each value was written, by dotted path in the YAML (``requests.0.site``).
     """
 
@@ -162,6 +178,7 @@ class Scenario:
     requests: tuple[Request, ...]
     strategies: tuple[Plan, ...]
     timeline: Literal["independent", "sequential"] = "independent"
+    evaluation: Evaluation = Evaluation()
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
 
     def placed(self, problem: Problem, key: str) -> Problem:

@@ -168,6 +168,19 @@ class Spent:
 
 
 @dataclass(frozen=True, eq=False)
+class Shadow(Generic[A]):
+    """A model trained on a random half of every hospital's training patients.
+
+    Attributes:
+        answers: what it answers.
+        members: (N,) whether it was trained on the image; each training image is in exactly half of all shadows.
+    """
+
+    answers: A
+    members: Bools
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence(Generic[A]):
     """All that is known of one model, for one request and seed.
 
@@ -178,6 +191,7 @@ class Evidence(Generic[A]):
         spent, retraining: what the model and the retrained one cost.
         seed: for measures that draw; the same for all models of this request and seed.
         measured, reference: by name, the measures that the catalogue lists earlier, of this and of the retrained model.
+        shadows: models trained on random halves, in complementary pairs; none where a run has none.
     """
 
     frame: Frame
@@ -189,3 +203,4 @@ class Evidence(Generic[A]):
     seed: int
     measured: Mapping[str, Estimates] = field(default_factory=dict)
     reference: Mapping[str, Estimates] = field(default_factory=dict)
+    shadows: tuple[Shadow[A], ...] = ()

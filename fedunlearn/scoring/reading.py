@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn.core import RequestId, RunError, derive
-from fedunlearn.scoring.evidence import Answers, Bools, Frame, Ints, Spent
+from fedunlearn.scoring.evidence import Answers, Bools, Frame, Ints, Shadow, Spent
 from fedunlearn.scoring.measures import READERS, measures_of
 
 IMAGES = ("image", "patient", "site", "split", "forgotten_by")
@@ -103,12 +104,38 @@ class Run:
         """
         if model in self.diverged:
             return None
-        path = self.path / "signals" / f"{model}.parquet"
-        signals = _table(path)
-        if len(signals) != len(self.order):
-            raise RunError(f"{path} has {len(signals)} rows; expected one per image, {len(self.order)}")
-        answers = READERS[self.kind](signals.iloc[self.order], frame, str(path))
+        answers = self._answers(self.path / "signals" / f"{model}.parquet", frame)
         return answers if answers.finite else None
+
+    @cached_property
+    def shadows(self) -> tuple[Shadow[Answers], ...]:
+        """The shadow models; none if the run has none.
+
+        Raises:
+            RunError: a file is missing or does not fit the images, or a shadow diverged.
+        """
+        members = self.path / "shadows" / "members.parquet"
+        if not members.exists():
+            return ()
+        who, frame = self._rows(members), self.frame(self.comparisons[0].request)
+        return tuple(self._shadow(str(name), who[name].to_numpy(bool), frame) for name in who.columns)
+
+    def _shadow(self, number: str, members: Bools, frame: Frame) -> Shadow[Answers]:
+        path = self.path / "shadows" / f"{number}.parquet"
+        answers = self._answers(path, frame)
+        if not answers.finite:
+            raise RunError(f"{path}: the shadow model diverged (answers not finite)")
+        return Shadow(answers, members)
+
+    def _answers(self, path: Path, frame: Frame) -> Answers:
+        return READERS[self.kind](self._rows(path), frame, str(path))
+
+    def _rows(self, path: Path) -> pd.DataFrame:
+        """A table with one row per image, in the order of their ids."""
+        table = _table(path)
+        if len(table) != len(self.order):
+            raise RunError(f"{path} has {len(table)} rows; expected one per image, {len(self.order)}")
+        return table.iloc[self.order]
 
     def spent(self, phase: str, request: RequestId, strategy: str, seed: int) -> Spent:
         """What a procedure cost.
