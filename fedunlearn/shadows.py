@@ -38,15 +38,18 @@ AT_ONCE = 16
 """Shadows under way at once: enough to keep the workers busy, few enough for their weights to fit in memory."""
 
 SOURCES = (
-    *(
-        "fedunlearn.constraints",
-        "fedunlearn.core",
-        "fedunlearn.curvature",
-        "fedunlearn.kinds",
-        "fedunlearn.local",
-    ),
-    *("fedunlearn.models", "fedunlearn.objectives", "fedunlearn.procedures", "fedunlearn.shadows"),
-    *("fedunlearn.tasks", "fedunlearn.weights", "sites.hospital"),
+    "fedunlearn.constraints",
+    "fedunlearn.core",
+    "fedunlearn.curvature",
+    "fedunlearn.kinds",
+    "fedunlearn.local",
+    "fedunlearn.models",
+    "fedunlearn.objectives",
+    "fedunlearn.procedures",
+    "fedunlearn.shadows",
+    "fedunlearn.tasks",
+    "fedunlearn.weights",
+    "sites.hospital",
 )
 """The modules that determine what a shadow answers, given its images."""
 

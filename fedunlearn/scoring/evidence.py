@@ -145,6 +145,19 @@ class Answers(Protocol):
 A = TypeVar("A", bound=Answers, covariant=True)
 
 
+@dataclass(frozen=True, eq=False)
+class Shadow(Generic[A]):
+    """A federation trained for the sake of scoring alone, on some of the images.
+
+    Attributes:
+        answers: what its model answers.
+        members: (N,) the images it was trained on.
+    """
+
+    answers: A
+    members: Bools
+
+
 @dataclass(frozen=True)
 class Spent:
     """What a procedure cost, as the ledger observed it.
@@ -165,19 +178,6 @@ class Spent:
     rounds: int
     images: int
     tuning_seconds: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Shadow(Generic[A]):
-    """A model trained on a random half of every hospital's training patients.
-
-    Attributes:
-        answers: what it answers.
-        members: (N,) whether it was trained on the image; each training image is in exactly half of all shadows.
-    """
-
-    answers: A
-    members: Bools
 
 
 @dataclass(frozen=True, eq=False)
