@@ -16,6 +16,7 @@ from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, Site
 from fedunlearn.models import Model
 from fedunlearn.scenario import Pick, Request, Scenario
 from sites.collection import Collection, digest, duplicates
+from sites.halves import halves
 from sites.hospital import Federation
 from sites.requests import Named, resolve
 from sites.split import split
@@ -35,6 +36,7 @@ class Cohort:
         site: (N,) the hospital of each image.
         split: (N,) train, val, test or proxy; a patient has one split at all hospitals.
         forgotten: for each request, (N,) whether it names the image.
+        members: (N, shadows) whether a shadow model is trained on the image.
         table: the content of ``sites.parquet``, one row per image.
         note: what the data is, in words.
         digest: sha256 of the data.
@@ -48,6 +50,7 @@ class Cohort:
     site: Array
     split: Array
     forgotten: Mapping[RequestId, Array]
+    members: Array
     table: pd.DataFrame
     note: str
     digest: str
@@ -70,10 +73,13 @@ class Cohort:
         return int(mask.sum())
 
     def store(self, folder: Path, model: Model) -> None:
-        """Write what the workers are given: the hospitals' images, each hospital's on their own, and the network."""
-        Federation.write(
-            folder, self.pixels, self.targets, self.site, self.split, self.forgotten, model, self.classes
-        )
+        """Write what the workers are given: the hospitals' images, each hospital's on their own, and the network.
+
+        A shadow is stored like a request for all that it must not see; `half` selects what is left.
+        """
+        outsiders = {_outside(number): ~mask for number, mask in enumerate(self.members.T)}
+        masks = {**self.forgotten, **outsiders}
+        Federation.write(folder, self.pixels, self.targets, self.site, self.split, masks, model, self.classes)
 
     def summary(self, request: Request) -> str:
         """What a request asks for, in words."""
@@ -86,6 +92,15 @@ class Cohort:
         )
         when = f", after round {request.after_round}" if request.after_round else ""
         return f"forget {whose} ({images} training images){when}"
+
+
+def half(shadow: int) -> Select:
+    """The images that a shadow model is trained on."""
+    return Select(without=(_outside(shadow),))
+
+
+def _outside(shadow: int) -> RequestId:
+    return f"shadow@{shadow}"  # no request may have an @ in its id
 
 
 def gather(scenario: Scenario, data_root: Path) -> Cohort:
@@ -115,6 +130,7 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
         collection = _with_canaries(scenario, collection, site, parts, forgotten)
     _something_left(scenario, parts == "train", forgotten)
     _enough_proxies(scenario, parts == "proxy", forgotten)
+    members = _members(scenario, collection.table, site, parts == "train")
     return Cohort(
         sites=scenario.sites.names,
         pixels=collection.pixels,
@@ -123,6 +139,7 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
         site=site,
         split=parts,
         forgotten=forgotten,
+        members=members,
         table=_table(collection, site, parts, forgotten),
         note=collection.note,
         digest=digest(collection),
@@ -205,6 +222,21 @@ def _enough_proxies(scenario: Scenario, proxy: Array, forgotten: Mapping[Request
                 problems.append(scenario.placed(problem, f"strategies.{number}"))
     if problems:
         raise InputError(problems)
+
+
+def _members(scenario: Scenario, table: pd.DataFrame, site: Array, train: Array) -> Array:
+    """Draw the halves that shadows are trained on; each pair by itself, whatever their number."""
+    pairs = [
+        halves(table, site, train, _rng(scenario, f"shadows:{pair}"))
+        for pair in range(scenario.evaluation.shadows // 2)
+    ]
+    members = np.concatenate(pairs, axis=1) if pairs else np.zeros((len(train), 0), dtype=bool)
+    if not members.any(axis=0).all():
+        problem = Problem(
+            "a random half of so few patients is empty; leave shadows out, or give more patients"
+        )
+        raise InputError([scenario.placed(problem, "evaluation.shadows")])
+    return members
 
 
 def _fits_model(scenario: Scenario, collection: Collection) -> None:

@@ -7,6 +7,7 @@ Layout (a contract)::
     sites.parquet   one row per image            verdicts.parquet  one row per request and strategy
     weights/        safetensors                  audit.jsonl       hash-chained record of requests
     signals/        per image and model          DONE              written last
+    shadows/        signals of shadow models, and who was in each (only where a scenario asks for them)
     probes/         per image and model after more training, and how that went (only where a scenario asks for it)
 """
 

@@ -25,6 +25,7 @@ from fedunlearn.progress import progress
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
 from fedunlearn.scoring import score
+from fedunlearn.shadows import Shadows
 from fedunlearn.timeline import moments
 
 LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist")
@@ -49,6 +50,7 @@ def simulate(
     """
     began = time.perf_counter()
     cohort = gather(scenario, data_root)
+    shadows = Shadows(scenario, cohort)
     run = RunFolder.create(out)
     run.write_text("scenario.yaml", scenarios.to_yaml(scenario))
     run.write_table("sites.parquet", cohort.table)
@@ -64,12 +66,14 @@ def simulate(
             )
     campaign = Campaign(scenario, cohort, run, run.scratch, ledger)
     probing = Probing(campaign)
+    shadows.fetch(run, lambda text: console.print(text, highlight=False, markup=False))
 
-    with progress([*campaign.procedures(), *probing.procedures()], console, quiet) as shown:
+    labels = [*campaign.procedures(), *shadows.procedures(), *probing.procedures()]
+    with progress(labels, console, quiet) as shown:
         watchers: list[Watcher] = [*campaign.recorders.values(), ledger, *shown]
 
         def body(link: Link) -> None:
-            drive(campaign.jobs(), link, watchers, scenario.engine.retries)
+            drive([*campaign.jobs(), *shadows.jobs(run)], link, watchers, scenario.engine.retries)
             drive(probing.jobs(), link, watchers, scenario.engine.retries)
 
         try:
@@ -84,11 +88,11 @@ def simulate(
     probing.write()
     run.write_table("ledger.parquet", ledger.table())
     run.write_manifest(
-        _manifest(scenario, cohort, campaign, probing, began)
+        _manifest(scenario, cohort, campaign, shadows, probing, began)
     )  # scoring reads it; written anew below
     _, verdicts = score(run.path)
     _record_verdicts(run, campaign, verdicts.to_dict("records"))
-    run.write_manifest(_manifest(scenario, cohort, campaign, probing, began))
+    run.write_manifest(_manifest(scenario, cohort, campaign, shadows, probing, began))
     run.finish()
     return run
 
@@ -102,7 +106,7 @@ def engine(scenario: Scenario) -> Engine:
 
 
 def _manifest(
-    scenario: Scenario, cohort: Cohort, campaign: Campaign, probing: Probing, began: float
+    scenario: Scenario, cohort: Cohort, campaign: Campaign, shadows: Shadows, probing: Probing, began: float
 ) -> dict[str, Any]:
     return {
         "name": scenario.name,
@@ -134,6 +138,7 @@ def _manifest(
         ],
         "scored": campaign.scored(),
         "diverged": campaign.diverged(),
+        "shadows": shadows.summary(),
         "probes": probing.summary(),
         "skipped": [
             {"strategy": label, "request": request, "reason": reason}

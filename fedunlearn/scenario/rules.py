@@ -55,6 +55,7 @@ def findings(draft: Draft) -> Iterator[Finding]:
     """All that is wrong between the parts that could be read."""
     yield from _seeds(draft)
     yield from _sites(draft)
+    yield from _evaluation(draft)
     ids = ((f"requests.{i}.id", request.id) for i, request in draft.requests.items())
     yield from _twice(ids, "request id")
     for i, request in draft.requests.items():
@@ -110,6 +111,15 @@ def _sites(draft: Draft) -> Iterator[Finding]:
             yield f"sites.names.{i}", message
     if abs(total - 1) > 1e-6:
         yield "sites.split", f"train, val, test and proxy sum to {total:g}, expected 1"
+
+
+def _evaluation(draft: Draft) -> Iterator[Finding]:
+    if draft.evaluation is not None and draft.evaluation.shadows % 2:
+        found = draft.evaluation.shadows
+        yield (
+            "evaluation.shadows",
+            f"found {found}, expected an even number: shadows come in complementary pairs",
+        )
 
 
 def _is_clear(request: Request) -> bool:

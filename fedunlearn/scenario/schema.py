@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -137,6 +138,9 @@ class Evaluation:
     """What is trained only to judge by, besides the references.
 
     Attributes:
+        shadows: how many models to train on random halves of the training patients, in complementary pairs
+            (`fedunlearn.shadows`).
+        cache: where they are kept for other runs; None for the per-user cache.
         relearn: count how soon each model knows again what it was asked to forget (`fedunlearn.probing`).
         linear_probe: refit each model's last layer on frozen features, and measure it again.
         resurgence_rounds: train each model on for so many rounds, without what was forgotten, and measure it again;
@@ -145,6 +149,8 @@ class Evaluation:
             label, which only a model trained on them can know.
     """
 
+    shadows: Annotated[int, Ge(0)] = 0
+    cache: Path | None = None
     relearn: bool = False
     linear_probe: bool = False
     resurgence_rounds: Annotated[int, Ge(0)] = 0

@@ -147,6 +147,19 @@ class Answers(Protocol):
 A = TypeVar("A", bound=Answers, covariant=True)
 
 
+@dataclass(frozen=True, eq=False)
+class Shadow(Generic[A]):
+    """A federation trained for the sake of scoring alone, on some of the images.
+
+    Attributes:
+        answers: what its model answers.
+        members: (N,) the images it was trained on.
+    """
+
+    answers: A
+    members: Bools
+
+
 @dataclass(frozen=True)
 class Spent:
     """What a procedure cost, as the ledger observed it.
@@ -193,6 +206,7 @@ class Evidence(Generic[A]):
         spent, retraining: what the model and the retrained one cost.
         seed: for measures that draw; the same for all models of this request and seed.
         measured, reference: by name, the measures that the catalogue lists earlier, of this and of the retrained model.
+        shadows: models trained on random halves, in complementary pairs; none where a run has none.
         probed: by probe, what the model answers once the probe has trained it a little more (`probes`).
         relearnt: how soon it knew again what it was asked to forget; None if nobody tried.
     """
@@ -206,5 +220,6 @@ class Evidence(Generic[A]):
     seed: int
     measured: Mapping[str, Estimates] = field(default_factory=dict)
     reference: Mapping[str, Estimates] = field(default_factory=dict)
+    shadows: tuple[Shadow[A], ...] = ()
     probed: Mapping[str, A] = field(default_factory=dict)
     relearnt: Relearnt | None = None

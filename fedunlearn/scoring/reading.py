@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn.core import RequestId, RunError, derive
-from fedunlearn.scoring.evidence import Answers, Bools, Frame, Ints, Relearnt, Spent
+from fedunlearn.scoring.evidence import Answers, Bools, Frame, Ints, Relearnt, Shadow, Spent
 from fedunlearn.scoring.measures import READERS, measures_of
 
 IMAGES = ("image", "patient", "site", "split", "forgotten_by")
@@ -113,6 +114,26 @@ class Run:
             return None
         answers = self._answers(self.path / "signals" / f"{model}.parquet", frame)
         return answers if answers.finite else None
+
+    @cached_property
+    def shadows(self) -> tuple[Shadow[Answers], ...]:
+        """The shadow models; none if the run has none.
+
+        Raises:
+            RunError: a file is missing or does not fit the images, or a shadow diverged.
+        """
+        members = self.path / "shadows" / "members.parquet"
+        if not members.exists():
+            return ()
+        who, frame = self._rows(members), self.frame(self.comparisons[0].request)
+        return tuple(self._shadow(str(name), who[name].to_numpy(bool), frame) for name in who.columns)
+
+    def _shadow(self, number: str, members: Bools, frame: Frame) -> Shadow[Answers]:
+        path = self.path / "shadows" / f"{number}.parquet"
+        answers = self._answers(path, frame)
+        if not answers.finite:
+            raise RunError(f"{path}: the shadow model diverged (answers not finite)")
+        return Shadow(answers, members)
 
     def probed(self, request: RequestId, strategy: str, seed: int, frame: Frame) -> Mapping[str, Answers]:
         """What a model answers after each probe of the run, finite or not.

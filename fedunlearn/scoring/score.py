@@ -12,6 +12,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from fedunlearn.core import RequestId, RunError, derive
+from fedunlearn.scoring import memorisation
 from fedunlearn.scoring.band import bands
 from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence, Frame
 from fedunlearn.scoring.measures import COSTS, Measure, measures_of
@@ -38,6 +39,8 @@ Measured = Mapping[str, Estimates]
 def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read a run folder, write its `scores.parquet` and `verdicts.parquet`, and return both.
 
+    Where there are shadow models, `memorisation.parquet` is written too (`memorisation`).
+
     ``retrained`` is the value of the retrained model of the same seed; ``low`` and ``high`` the 95 % bootstrap interval
     by patient (NaN for costs and where a single patient stands behind a value); ``null_low`` and ``null_high`` the
     retrained-versus-retrained band of the mean over seeds (see `band`). A measure that is undefined on a group has no
@@ -57,6 +60,10 @@ def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     judged = verdicts(scores, [lost for _, several in tables for lost in several])
     _write(scores, run / "scores.parquet")
     _write(judged, run / "verdicts.parquet")
+    if content.shadows and content.kind in memorisation.SIGNALS:
+        _write(
+            memorisation.table(content.images, content.kind, content.shadows), run / "memorisation.parquet"
+        )
     return scores, judged
 
 
@@ -107,6 +114,7 @@ def _compare(
         spent=retraining,
         retraining=retraining,
         seed=derive(comparison.seed, "scoring", "attack", comparison.request),
+        shadows=run.shadows,
     )
 
     def probed(evidence: Evidence[Answers], strategy: str) -> Evidence[Answers]:
