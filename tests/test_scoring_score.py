@@ -20,6 +20,7 @@ from fedunlearn.runfolder import RunFolder
 from fedunlearn.scoring import MEASURES, score
 from fedunlearn.scoring.classification import Outputs
 from fedunlearn.scoring.evidence import Estimates, Evidence
+from fedunlearn.scoring.measures import PROBES
 from fedunlearn.scoring.score import COLUMNS
 
 SEEDS = (7, 8, 9)
@@ -151,6 +152,7 @@ def test_scores_have_the_columns_and_rows_of_the_contract(scored):
     assert set(scores["strategy"]) == set(MODELS)
     assert set(scores["seed"]) == set(SEEDS)
     assert set(MEASURES) - set(scores["measure"]) == {
+        *PROBES,
         *(name for name in MEASURES if name.startswith(("klom", "forgetting_quality"))),  # 64 seeds and more
         *(name for name in MEASURES if "_tpr_" in name),  # 100 held-out images and more
     }

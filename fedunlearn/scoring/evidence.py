@@ -70,6 +70,7 @@ class Frame:
         forgotten: (N,) the request names the image.
         gone: (N,) a request honoured earlier named it: it is neither to forget now nor retained.
         seed: of the bootstrap: every model of a request is resampled by the same draws.
+        canary: (N,) the label is wrong on purpose, for who learnt it to be told; None where no image's is.
     """
 
     patients: Ints
@@ -82,6 +83,7 @@ class Frame:
     forgotten: Bools
     gone: Bools
     seed: int
+    canary: Bools | None = None
 
     def rows(self, part: Part) -> Bools:
         """(N,) the images of a part.
@@ -185,6 +187,19 @@ class Spent:
 
 
 @dataclass(frozen=True, eq=False)
+class Relearnt:
+    """How a model, trained on the images to forget, learnt them again.
+
+    Attributes:
+        losses: (E + 1,) its mean loss on them after 0, 1, … E epochs; NaN if that diverged.
+        goal: the loss to come to, slightly above the original model's. Training ended at it, or else was given up.
+    """
+
+    losses: Floats
+    goal: float
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence(Generic[A]):
     """All that is known of one model, for one request and seed.
 
@@ -198,7 +213,9 @@ class Evidence(Generic[A]):
         others, originals: the retrained and the original models of the same request's other seeds, in their order. The
             ones never saw what is to forget, the others did.
         siblings: the models that the same procedure made of other seeds; those that diverged are left out.
-        shadows: of all requests and seeds; empty where none were trained.
+        shadows: models trained on random halves, in complementary pairs; none where a run has none.
+        probed: by probe, what the model answers once the probe has trained it a little more (`probes`).
+        relearnt: how soon it knew again what it was asked to forget; None if nobody tried.
     """
 
     frame: Frame
@@ -214,3 +231,5 @@ class Evidence(Generic[A]):
     originals: tuple[A, ...] = ()
     siblings: tuple[A, ...] = ()
     shadows: tuple[Shadow[A], ...] = ()
+    probed: Mapping[str, A] = field(default_factory=dict)
+    relearnt: Relearnt | None = None

@@ -6,11 +6,12 @@ Each kind of task brings its own measures; those of cost are of every kind.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pandas as pd
 
 from fedunlearn.core import RunError
-from fedunlearn.scoring import composite, cost, performance
+from fedunlearn.scoring import composite, cost, performance, probes
 from fedunlearn.scoring.attacks import ATTACKS
 from fedunlearn.scoring.classification import Outputs, outputs
 from fedunlearn.scoring.evidence import Answers, Estimates, Evidence, Frame, Part
@@ -117,6 +118,76 @@ _COMPOSITE = (
 )
 
 
+_PROBES: Mapping[str, tuple[str, str, str]] = {
+    "linear_probe": (
+        "probe",
+        "once its last layer is refitted on what is retained",
+        "Gao et al., AISTATS 2026 (arXiv 2604.08271): linear probing; here the images to forget take no part",
+    ),
+    "resurgence": (
+        "resurgence",
+        "once it has trained on without what was forgotten",
+        "as without more training; the retrained model trains on as well",
+    ),
+}
+"""By probe: what its measures are called, when they are taken, and where it comes from."""
+
+_AFTER = tuple(
+    replace(
+        one,
+        name=f"{prefix}_{one.name}",
+        summary=f"{one.summary}, {when}",
+        retrained=f"what it scores after the same: {one.retrained}",
+        source=f"{source}. {one.source}",
+        function=probes.after(probe, one.function),
+    )
+    for probe, (prefix, when, source) in _PROBES.items()
+    for one in (*_PERFORMANCE, *ATTACKS)
+    if one.name in ("forget_accuracy", "retain_accuracy", "mia_loss_auc")
+)
+
+_CANARY = Measure(
+    name="canary_success",
+    summary="share of a leaving hospital's deliberately mislabelled images to which the model gives the wrong label",
+    unit="share",
+    low=0.0,
+    high=1.0,
+    direction="match",
+    retrained="near 0: as often as it mistakes such images for that very class",
+    margin=0.1,
+    source="attack success rate, Halimi et al., arXiv 2207.05521; here wrong labels instead of a trigger",
+    function=performance.canary_success,
+)
+
+_RELEARN = (
+    Measure(
+        name="relearn_epochs",
+        summary="epochs of training on the images to forget until the model knows them as well as the original did; "
+        "infinite if it never came there: compare medians",
+        unit="epochs",
+        low=0.0,
+        high=None,
+        direction="match",
+        retrained="longer than any model that remembers",
+        margin=2.0,
+        source="Golatkar et al., CVPR 2020 (arXiv 1911.04933): forget loss <= 1.05 times the original's",
+        function=probes.relearn_epochs,
+    ),
+    Measure(
+        name="relearn_ratio",
+        summary="relearn_epochs, relative to the retrained model's: below 1 memory is left, far above 1 it is damaged",
+        unit="ratio",
+        low=0.0,
+        high=None,
+        direction="match",
+        retrained="1 with the same seed",
+        margin=0.25,
+        source="Chundawat et al., IEEE TIFS 2023 (arXiv 2201.05629): anamnesis index, here of epochs to a loss",
+        function=probes.relearn_ratio,
+    ),
+)
+
+
 def _cost(name: str, summary: str, unit: str, function: Callable[..., Estimates], retrained: str) -> Measure:
     return Measure(name, summary, unit, 0.0, None, "lower", retrained, None, "the run's ledger", function)
 
@@ -159,8 +230,11 @@ def _by_name(*measures: Measure) -> Mapping[str, Measure]:
 COSTS: Mapping[str, Measure] = _by_name(*_COST)
 """Those that say what a model cost, whatever it answers."""
 
+PROBES: Mapping[str, Measure] = _by_name(*_AFTER, *_RELEARN, _CANARY)
+"""Those that need work after unlearning, or canaries before training: what a run does only if it is asked to."""
+
 KINDS: Mapping[str, Mapping[str, Measure]] = {
-    "classification": {**_by_name(*_PERFORMANCE, *ATTACKS, *_COMPOSITE), **COSTS},
+    "classification": {**_by_name(*_PERFORMANCE, *ATTACKS, *_COMPOSITE), **PROBES, **COSTS},
 }
 """The measures of each kind of task."""
 

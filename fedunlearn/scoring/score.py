@@ -12,6 +12,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from fedunlearn.core import RequestId, RunError, derive
+from fedunlearn.scoring import memorisation
 from fedunlearn.scoring.band import bands
 from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence, Frame
 from fedunlearn.scoring.measures import COSTS, Measure, measures_of
@@ -38,6 +39,8 @@ Measured = Mapping[str, Estimates]
 def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read a run folder, write its `scores.parquet` and `verdicts.parquet`, and return both.
 
+    Where there are shadow models, `memorisation.parquet` is written too (`memorisation`).
+
     ``retrained`` is the value of the retrained model of the same seed; ``low`` and ``high`` the 95 % bootstrap interval
     by patient (NaN for costs and where a single patient stands behind a value); ``null_low`` and ``null_high`` the
     retrained-versus-retrained band of the mean over seeds (see `band`). A measure that is undefined on a group has no
@@ -57,6 +60,10 @@ def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     judged = verdicts(scores, [lost for _, several in tables for lost in several])
     _write(scores, run / "scores.parquet")
     _write(judged, run / "verdicts.parquet")
+    if content.shadows and content.kind in memorisation.SIGNALS:
+        _write(
+            memorisation.table(content.images, content.kind, content.shadows), run / "memorisation.parquet"
+        )
     return scores, judged
 
 
@@ -83,8 +90,11 @@ def _request(run: Run, request: RequestId) -> tuple[pd.DataFrame, list[Diverged]
     found: list[dict[str, Measured]] = []
     for comparison, of in zip(comparisons, known, strict=True):
         training = run.spent("original", "", "original", comparison.seed)
-        reference = measure(replace(of, siblings=of.others), measures, None)
+        reference = measure(
+            _probed(run, comparison, "retrained", replace(of, siblings=of.others)), measures, None
+        )
         original = replace(of, unlearned=of.original, spent=training, siblings=of.originals)
+        original = _probed(run, comparison, "original", original)
         found.append({"original": measure(original, measures, reference), "retrained": reference})
     diverged: list[Diverged] = []
     # One strategy at a time, so that no more than its models and the references are held at once.
@@ -99,6 +109,7 @@ def _request(run: Run, request: RequestId) -> tuple[pd.DataFrame, list[Diverged]
             spent = run.spent("unlearn", run.forgets[request][0], strategy, comparison.seed)
             siblings = tuple(a for j, a in enumerate(answers) if j != i and a is not None)
             own = replace(known[i], spent=spent, siblings=siblings)
+            own = own if answers[i] is None else _probed(run, comparison, strategy, own)
             found[i][strategy] = _measured(own, answers[i], measures, found[i]["retrained"])
             if answers[i] is None:
                 where = run.diverged.get(comparison.strategies[strategy], "in its answers")
@@ -127,9 +138,18 @@ def _known(run: Run, frame: Frame, comparisons: Sequence[Comparison]) -> list[Ev
             seed=derive(comparison.seed, "scoring", "attack", comparison.request),
             others=(*retrained[:i], *retrained[i + 1 :]),
             originals=(*originals[:i], *originals[i + 1 :]),
+            shadows=run.shadows,
         )
         known.append(evidence)
     return known
+
+
+def _probed(
+    run: Run, comparison: Comparison, strategy: str, evidence: Evidence[Answers]
+) -> Evidence[Answers]:
+    """``evidence`` with what became of the model under the run's probes, if it has any."""
+    whose = comparison.request, strategy, comparison.seed
+    return replace(evidence, probed=run.probed(*whose, evidence.frame), relearnt=run.relearnt(*whose))
 
 
 def _measured(
