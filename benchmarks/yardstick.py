@@ -153,15 +153,17 @@ def _outputs(frame: Frame, margin: Floats, others: Floats) -> Outputs:
 
 @dataclass
 class Tally:
-    """What became of one kind of model over the draws: verdicts, PASS by its grade, and differences in AUC."""
+    """What became of one kind of model over the draws: verdicts (PASS by its grade), reasons, differences in AUC."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
+    reasons: list[tuple[str, ...]] = field(default_factory=list)
     apart: list[float] = field(default_factory=list)
 
     def add(self, difference: float, verdict: str, reasons: tuple[str, ...]) -> None:
         """Count one draw."""
         equivalent = verdict == "PASS" and reasons[0].startswith("equivalent")
         self.verdicts["EQUIVALENT" if equivalent else verdict] += 1
+        self.reasons.append(reasons)
         self.apart.append(difference)
 
 

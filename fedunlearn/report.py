@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -24,6 +25,23 @@ COLUMNS = {
 }
 """The measures shown, as they are headed; `scores.parquet` has all of them."""
 
+PROBED = {
+    "relearn_epochs": "relearn",
+    "relearn_ratio": "ratio",
+    "probe_forget_accuracy": "refit",
+    "probe_mia_loss_auc": "MIA AUC",
+    "resurgence_forget_accuracy": "later",
+    "resurgence_mia_loss_auc": "MIA AUC",
+}
+"""Those of models that were trained a little more, in a table of their own where a run has them."""
+
+PROBED_LEGEND = """\
+After more training. relearn: epochs, trained on the images to forget, until
+they are known as well as to the original, and their ratio to retraining's
+(below 1: memory left; medians; ∞: not in the epochs given). refit: forget
+accuracy and MIA AUC once the last layer alone is refitted on what is retained;
+later: once the hospitals have trained on without what was forgotten."""
+
 LEGEND = """\
 forget, retain, test: accuracy. MIA AUC: how often a forgotten image has a lower
 loss than an unseen one (.5: no memory). gap: distance from retraining in
@@ -43,25 +61,32 @@ class Line:
     reasons: str
 
 
-def lines(run: RunFolder, request: str) -> list[Line]:
-    """The rows of one request's table: original, retrained and its band, other controls, then strategies as listed."""
+def lines(run: RunFolder, request: str, columns: Mapping[str, str] = COLUMNS) -> list[Line]:
+    """The rows of one request's table: original, retrained and its band, other controls, then strategies as listed.
+
+    Empty if no model has any of the measures.
+    """
     scores, verdicts = run.read_table("scores.parquet"), run.read_table("verdicts.parquet")
     shown = scores[
-        (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(COLUMNS))
+        (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(columns))
     ]
+    if shown.empty:
+        return []
     by_model = shown.groupby(["strategy", "measure"], sort=False)["value"]
     means = by_model.agg(lambda values: values.mean(skipna=False))  # a seed that diverged leaves no mean
+    medians = by_model.agg(lambda values: values.median(skipna=False))
+    means.update(medians[medians.index.isin(["relearn_epochs", "relearn_ratio"], level="measure")])
     known = verdicts[verdicts["request"] == request].set_index("strategy")
     order = list(dict.fromkeys(["original", "retrained", *shown["strategy"]]))
     rows = []
     for strategy in order:
-        cells = tuple(_cell(name, means.get((strategy, name))) for name in COLUMNS)
+        cells = tuple(_cell(name, means.get((strategy, name))) for name in columns)
         verdict, reasons = (
             ("reference", "") if strategy not in known.index else known.loc[strategy, ["verdict", "reasons"]]
         )
         rows.append(Line(strategy, cells, str(verdict), str(reasons)))
     band = shown[shown["strategy"] == "retrained"].groupby("measure")[["null_low", "null_high"]].mean()
-    rows.insert(2, Line("  its band", tuple(_band(band, name) for name in COLUMNS), "", ""))
+    rows.insert(2, Line("  its band", tuple(_band(band, name) for name in columns), "", ""))
     return rows
 
 
@@ -70,10 +95,12 @@ def show(run: RunFolder, console: Console) -> None:
     manifest = run.read_manifest()
     _say(console, f"\n{manifest['name']}: {manifest['data']['note']}")
     _say(console, f"Means over {len(manifest['seeds'])} seed(s).\n{LEGEND}")
+    if manifest.get("probes", {}).get("names"):
+        _say(console, PROBED_LEGEND)
     for request in manifest["moments"]:
         rows = lines(run, request["id"])
         _say(console, f"\n{_title(request)}")
-        console.print(_table(rows))
+        console.print(_table(rows, COLUMNS))
         for strategies, reasons in _grouped(rows):
             _say(console, f"  {strategies}: {reasons}")
         if sight := _sight(run, request["id"]):
@@ -81,6 +108,8 @@ def show(run: RunFolder, console: Console) -> None:
         for skipped in manifest["skipped"]:
             if skipped["request"] == request["forgets"]:
                 _say(console, f"  {skipped['strategy']}: not run: {skipped['reason']}")
+        if probed := lines(run, request["id"], PROBED):
+            console.print(_table(probed, PROBED))
 
 
 def _sight(run: RunFolder, request: str) -> str:
@@ -126,10 +155,10 @@ def markdown(run: RunFolder) -> str:
     return "\n".join(parts)
 
 
-def _table(rows: Sequence[Line]) -> Table:
+def _table(rows: Sequence[Line], columns: Mapping[str, str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     table.add_column("strategy", no_wrap=True)
-    for heading in COLUMNS.values():
+    for heading in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
@@ -146,6 +175,8 @@ def _cell(measure: str, value: float | None) -> str:
         return "n/a"
     if measure in ("bytes", "avg_gap", "site_seconds"):
         return f"{value / 1e6 if measure == 'bytes' else value:.1f}"
+    if measure == "relearn_epochs" or math.isinf(value):
+        return "∞" if math.isinf(value) else f"{value:g}"
     return _short(value, 3)
 
 

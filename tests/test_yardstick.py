@@ -56,8 +56,9 @@ def test_traps_on_real_learners():
     assert share(found["original"], "UNDER") == 1
     assert share(found["retrained again"], *ALARMS) <= 0.1
     assert share(found["one duplicate per patient left in"], "UNDER") >= 0.7
-    assert share(found["wrong labels for the forgotten"], "OVER", "DAMAGED") == 1
-    assert share(found["wrong labels for the forgotten"], "OVER") >= 0.5
+    over = found["wrong labels for the forgotten"]  # some draws lose test accuracy as well, which is graver
+    assert share(over, "OVER", "DAMAGED") == 1
+    assert all("forgot too much: mia_loss_auc" in "; ".join(reasons) for reasons in over.reasons)
 
 
 def test_the_site_shift_trap():
