@@ -131,6 +131,7 @@ def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_probes_are_read_from_the_folder(probed: Path):
     scores, _ = score(probed)
+    scores = scores[~scores["strategy"].isin(["retrained_other", "damaged"])]  # nobody probes them
     for name in ("forget_accuracy", "retain_accuracy", "mia_loss_auc"):
         one, other = (pick(scores, measure=m)["value"].to_numpy() for m in (name, f"resurgence_{name}"))
         np.testing.assert_array_equal(one, other)
@@ -181,7 +182,7 @@ def test_the_report_of_a_run_without_probes_says_nothing_of_them(
     folder = make_run(tmp_path / "run", models, seeds=(7, 8), table=images(patients=10))
     score(folder)
     assert report.lines(RunFolder(folder), "some", report.PROBED) == []
-    assert len(report.lines(RunFolder(folder), "some")) == 3
+    assert len(report.lines(RunFolder(folder), "some")) == 5
 
 
 def test_canaries_are_read_from_the_table_of_images(probed: Path):

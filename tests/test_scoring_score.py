@@ -386,15 +386,19 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Evidence[Outpu
 
 
 def test_others_and_siblings_are_of_other_seeds(seen: list[Evidence[Outputs]]):
-    """Retrained and original by seed, then strategies by seed; of lazy, seed 8 diverged and is no sibling either."""
-    assert len(seen) == 2 * 3 + 3 + 2
-    retrained, originals, good, lazy = seen[0:6:2], seen[1:6:2], seen[6:9], seen[9:]
+    """References and controls by seed, then strategies; of lazy, seed 8 diverged and is no sibling either."""
+    assert len(seen) == 4 * 3 + 3 + 2
+    retrained, originals, controls, damaged = (seen[i:12:4] for i in range(4))
+    good, lazy = seen[12:15], seen[15:]
     references = [e.retrained for e in retrained]
-    for several in (retrained, originals, good):
+    for several in (retrained, originals, damaged, good):
         for k, evidence in enumerate(several):
             assert evidence.retrained is references[k]
             assert evidence.others == tuple(r for i, r in enumerate(references) if i != k)
             assert evidence.originals == tuple(e.original for i, e in enumerate(retrained) if i != k)
+    for k, evidence in enumerate(controls):  # a model is never its own reference
+        assert evidence.unlearned is references[(k + 1) % 3]
+        assert evidence.others == (references[(k + 2) % 3],)
     assert [e.unlearned for e in retrained] == references
     assert [e.siblings for e in retrained] == [e.others for e in retrained]
     assert [e.siblings for e in originals] == [e.originals for e in originals]
