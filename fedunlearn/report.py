@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -35,6 +36,26 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
 }
 """By kind of task, the measures shown, as they are headed; `scores.parquet` has all of them."""
 
+PROBED: Mapping[str, Mapping[str, str]] = {
+    kind: {
+        "relearn_epochs": "relearn",
+        "relearn_ratio": "ratio",
+        f"probe_forget_{quality}": "refit",
+        "probe_mia_loss_auc": "MIA AUC",
+        f"resurgence_forget_{quality}": "later",
+        "resurgence_mia_loss_auc": "MIA AUC",
+    }
+    for kind, quality in (("classification", "accuracy"), ("segmentation", "dice"))
+}
+"""Those of models that were trained a little more, in a table of their own where a run has them."""
+
+PROBED_LEGEND = """\
+After more training. relearn: epochs, trained on the images to forget, until
+they are known as well as to the original, and their ratio to retraining's
+(below 1: memory left; medians; ∞: not in the epochs given). refit: forget
+and MIA AUC once the last layer alone is refitted on what is retained;
+later: once the hospitals have trained on without what was forgotten."""
+
 _OF_COSTS = """site s, MB: the hospitals' work and traffic, of
 the original for all of training, of the others up to the moment shown."""
 LEGENDS: Mapping[str, str] = {
@@ -62,15 +83,22 @@ class Line:
     reasons: str
 
 
-def lines(run: RunFolder, request: str) -> list[Line]:
-    """The rows of one request's table: original, retrained and its band, then the strategies as they were listed."""
+def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None) -> list[Line]:
+    """The rows of one request's table: original, retrained and its band, other controls, then strategies as listed.
+
+    Empty if no model has any of the measures.
+    """
     scores, verdicts = run.read_table("scores.parquet"), run.read_table("verdicts.parquet")
-    columns = _columns(run)
+    columns = columns or COLUMNS[_kind(run)]
     shown = scores[
         (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(columns))
     ]
+    if shown.empty:
+        return []
     by_model = shown.groupby(["strategy", "measure"], sort=False)["value"]
     means = by_model.agg(lambda values: values.mean(skipna=False))  # a seed that diverged leaves no mean
+    medians = by_model.agg(lambda values: values.median(skipna=False))
+    means.update(medians[medians.index.isin(["relearn_epochs", "relearn_ratio"], level="measure")])
     known = verdicts[verdicts["request"] == request].set_index("strategy")
     order = list(dict.fromkeys(["original", "retrained", *shown["strategy"]]))
     rows = []
@@ -89,16 +117,37 @@ def show(run: RunFolder, console: Console) -> None:
     """Print every request's table, with each verdict's reasons below it."""
     manifest = run.read_manifest()
     _say(console, f"\n{manifest['name']}: {manifest['data']['note']}")
-    _say(console, f"Means over {len(manifest['seeds'])} seed(s).\n{LEGENDS[manifest['kind']]}")
+    _say(console, f"Means over {len(manifest['seeds'])} seed(s).\n{LEGENDS[_kind(run)]}")
+    if manifest.get("probes", {}).get("names"):
+        _say(console, PROBED_LEGEND)
     for request in manifest["moments"]:
         rows = lines(run, request["id"])
         _say(console, f"\n{_title(request)}")
-        console.print(_table(rows, _columns(run).values()))
+        console.print(_table(rows, COLUMNS[_kind(run)]))
         for strategies, reasons in _grouped(rows):
             _say(console, f"  {strategies}: {reasons}")
+        if sight := _sight(run, request["id"]):
+            _say(console, f"  {sight}")
         for skipped in manifest["skipped"]:
             if skipped["request"] == request["forgets"]:
                 _say(console, f"  {skipped['strategy']}: not run: {skipped['reason']}")
+        if probed := lines(run, request["id"], PROBED[_kind(run)]):
+            console.print(_table(probed, PROBED[_kind(run)]))
+
+
+def _sight(run: RunFolder, request: str) -> str:
+    """The smallest memory that this request could have shown; empty where that is unknown."""
+    if not (run.path / "statistics.parquet").is_file():
+        return ""
+    table = run.read_table("statistics.parquet")
+    named = (table["request"] == request) & (table["strategy"] == "original")
+    known = table[named & (table["measure"] == "mia_loss_auc")].dropna(subset="smallest_visible")
+    return "".join(
+        f"With {row['patients']} patients to forget and {row['seeds']} seeds, a difference below "
+        f"{_short(row['smallest_visible'], 2)} in MIA AUC would go unseen (80 % power); the original's is "
+        f"{_short(row['difference'], 2)}."
+        for row in known.to_dict("records")
+    )
 
 
 def _say(console: Console, text: str) -> None:
@@ -120,21 +169,24 @@ def markdown(run: RunFolder) -> str:
     """The same tables in Markdown, for a document."""
     parts: list[str] = []
     for request in run.read_manifest()["moments"]:
-        header, rows = ["strategy", *_columns(run).values(), "verdict"], lines(run, request["id"])
+        header, rows = ["strategy", *COLUMNS[_kind(run)].values(), "verdict"], lines(run, request["id"])
         parts += [f"**{_title(request)}**\n", _row(header), _row(["---"] * len(header))]
         parts += [_row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
         parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows)), ""]
+        if sight := _sight(run, request["id"]):
+            parts += [f"{sight}\n"]
     return "\n".join(parts)
 
 
-def _columns(run: RunFolder) -> Mapping[str, str]:
-    return COLUMNS[run.read_manifest()["kind"]]
+def _kind(run: RunFolder) -> str:
+    """The run's kind of task."""
+    return str(run.read_manifest()["kind"])
 
 
-def _table(rows: Sequence[Line], headings: Iterable[str]) -> Table:
+def _table(rows: Sequence[Line], columns: Mapping[str, str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     table.add_column("strategy", no_wrap=True)
-    for heading in headings:
+    for heading in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
@@ -151,6 +203,8 @@ def _cell(measure: str, value: float | None) -> str:
         return "n/a"
     if measure in ("bytes", "site_seconds", *_DISTANCES):
         return f"{value / 1e6 if measure == 'bytes' else value:.1f}"
+    if measure == "relearn_epochs" or math.isinf(value):
+        return "∞" if math.isinf(value) else f"{value:g}"
     return _short(value, 3)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from fedunlearn.core import RunError
 from fedunlearn.scoring import measures_of
+from fedunlearn.scoring.difference import Difference
 from fedunlearn.scoring.evidence import Evidence, Frame
 from fedunlearn.scoring.measures import KINDS
 from fedunlearn.scoring.score import measure
@@ -171,10 +172,23 @@ def test_other_columns_are_refused():
         overlaps(table(answers()), frame_of(IMAGES, 4), "file")
 
 
+def test_predictions_dealt_to_other_volumes_overlap_by_chance():
+    """Of the five volumes each keeps its labels, and P |G| / 100 voxels of the class agree."""
+    mixed = answers().mixed_up(np.random.default_rng(0))
+    assert np.array_equal(mixed.true, answers().true)
+    assert np.array_equal(np.sort(mixed.predicted, axis=0), np.sort(answers().predicted, axis=0))
+    assert np.allclose(mixed.intersection, mixed.predicted * mixed.true / 100)
+    assert sorted(mixed.losses) == sorted(answers().losses)
+
+
 def facts(**values: float) -> Facts:
+    """Margins of .05 round .5, and noise much smaller; the original is far out."""
     retrained = dict.fromkeys((name for _, _, name, _ in RULES), 0.5)
     bands = dict.fromkeys(retrained, (0.45, 0.55))
-    return Facts({**retrained, **values}, retrained, bands, 3, 0.9, 0.8, rules=RULES)
+    every = {**retrained, **values}
+    apart = {name: Difference(every[name] - 0.5, 3, 10, 0.005, 0.005, 0.0, 0.05) for name in retrained}
+    memory = Difference(0.4, 3, 10, 0.005, 0.005, 0.0, 0.05)
+    return Facts(every, retrained, bands, apart, 3, memory, rules=RULES)
 
 
 @pytest.mark.parametrize(

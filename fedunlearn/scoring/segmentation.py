@@ -49,6 +49,14 @@ class Overlaps:
         """See `Answers`: scores that are not finite have no finite loss, whatever class is predicted."""
         return bool(np.isfinite(self.losses).all() and np.isfinite(self.soft_mae).all())
 
+    def mixed_up(self, rng: np.random.Generator) -> Overlaps:
+        """See `Answers`: each volume is given another's prediction, which overlaps no more than chance has it."""
+        order = rng.permutation(len(self.true))
+        predicted = self.predicted[order]
+        voxels = self.true.sum(axis=1, keepdims=True)
+        others = (x[order] for x in (self.losses, self.mae, self.soft_mae))
+        return Overlaps(predicted * self.true / voxels, predicted, self.true, *others)
+
     @cached_property
     def sizes(self) -> Floats:
         """(N, C - 1) voxels of both, of each class but the background: what twice the intersection is a share of."""
