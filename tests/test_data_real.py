@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from sites.collection import duplicates
+from sites.folder import Folder
 from sites.medmnist import MedMNIST
 from sites.npz import Npz
 from sites.partitions import Iid
@@ -64,4 +66,33 @@ def test_hippocampus_volumes_are_a_segmentation():
     assert (found.kind, found.classes) == ("segmentation", 3)
     assert found.pixels.shape == (260, 1, 48, 64, 48)
     assert found.targets.shape == (260, 48, 64, 48)
+    assert found.targets.dtype == np.uint8
     assert found.table["image"].is_unique
+    assert (
+        found.table["patient"] == found.table["image"]
+    ).all()  # each side of a brain is a subject of its own
+
+
+def test_hippocampus_nifti_files_become_what_the_npz_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Their README tells how the npz was made: the same scaling and padding as `sites.nifti`'s."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = root_with("hippocampus260_nifti.tar")
+    with tarfile.open(root / "hippocampus260_nifti.tar") as archive:
+        names = sorted(
+            Path(n).name for n in archive.getnames() if "/imagesTr/" in n and n.endswith(".nii.gz")
+        )
+        chosen = names[::52]
+        parts = [m for m in archive.getmembers() if Path(m.name).name in chosen]
+        archive.extractall(tmp_path, parts, filter="data")
+    place = "Task04_Hippocampus_260"
+    rows = [f"{place}/imagesTr/{n},{place}/labelsTr/{n},{n.removesuffix('.nii.gz')}" for n in chosen]
+    (tmp_path / "m.csv").write_text("\n".join(["file,label_map,patient", *rows]))
+    found = Folder(manifest="m.csv", shape=(48, 64, 48)).load(tmp_path)
+    whole = Npz(path="hippocampus260_48x64x48.npz").load(root_with("hippocampus260_48x64x48.npz"))
+    same = [
+        whole.table["image"].str.removesuffix(".nii.gz").tolist().index(p) for p in found.table["patient"]
+    ]
+    assert len(same) == 5 and found.classes == 3
+    assert np.array_equal(found.targets, whole.targets[same])
+    off = np.abs(found.pixels.astype(int) - whole.pixels[same])
+    assert off.max() <= 1 and (off > 0).mean() < 0.01  # rounding
