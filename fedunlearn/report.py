@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedunlearn.runfolder import RunFolder
+from fedunlearn.scoring.bias import sentences
 
 COLUMNS = {
     "forget_accuracy": "forget",
@@ -79,6 +80,40 @@ def show(run: RunFolder, console: Console) -> None:
         for skipped in manifest["skipped"]:
             if skipped["request"] == request["forgets"]:
                 _say(console, f"  {skipped['strategy']}: not run: {skipped['reason']}")
+        for sentence in fairness(run, request["id"]):
+            _say(console, f"  {sentence}")
+
+
+def fairness(run: RunFolder, request: str) -> list[str]:
+    """Who paid for it, in words: groups treated unequally, and the hospital hit hardest; nothing in an old run."""
+    if not (run.path / "bias.parquet").is_file():
+        return []
+    bias, scores = run.read_table("bias.parquet"), run.read_table("scores.parquet")
+    told = sentences(bias[bias["request"] == request])
+    return told + _hit_hardest(scores[scores["request"] == request])
+
+
+def _hit_hardest(scores: pd.DataFrame) -> list[str]:
+    """Each strategy's worst hospital of those that stay, if its mean over seeds is below that hospital's own band."""
+    staying = set(scores.loc[scores["measure"] == "retain_accuracy", "group"]) - {"all"}
+    rows = scores[
+        scores["measure"].isin(["retain_accuracy", "test_accuracy"])
+        & scores["group"].isin([group for group in staying if group.startswith("site=")])
+        & ~scores["strategy"].isin(["original", "retrained"])
+    ]
+    keys = ["strategy", "measure", "group"]
+    means = rows.groupby(keys, sort=False)[["value", "retrained", "null_low"]].mean().reset_index()
+    below = means[means["value"] < means["null_low"] - 1e-9].assign(
+        change=means["value"] - means["retrained"]
+    )
+    worst = below.sort_values("change", kind="stable").drop_duplicates("strategy")
+    if worst.empty:
+        return []
+    each = [
+        f"{row['strategy']}: {str(row['group']).partition('=')[2]} {row['change']:.2f} ({row['measure']})"
+        for row in worst.to_dict("records")
+    ]
+    return [f"hospital hit hardest, below its own band of retraining: {', '.join(each)}"]
 
 
 def _say(console: Console, text: str) -> None:
@@ -103,7 +138,8 @@ def markdown(run: RunFolder) -> str:
         header, rows = ["strategy", *COLUMNS.values(), "verdict"], lines(run, request["id"])
         parts += [f"**{_title(request)}**\n", _row(header), _row(["---"] * len(header))]
         parts += [_row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
-        parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows)), ""]
+        parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows))]
+        parts += [*(f"- {sentence}" for sentence in fairness(run, request["id"])), ""]
     return "\n".join(parts)
 
 

@@ -13,9 +13,11 @@ import pandas as pd
 
 from fedunlearn.core import RequestId, RunError, derive
 from fedunlearn.scoring.evidence import Answers, Bools, Frame, Ints, Spent
+from fedunlearn.scoring.groups import attributes
 from fedunlearn.scoring.measures import READERS, measures_of
 
 IMAGES = ("image", "patient", "site", "split", "forgotten_by")
+DIFFICULTY = ("image", "seed", "learnt_after")
 LEDGER = (
     "phase",
     "request",
@@ -57,6 +59,7 @@ class Run:
         images: `sites.parquet`, sorted by image.
         order: (N,) where each of its rows stands in the files.
         ledger: `ledger.parquet`.
+        learnt: `difficulty.parquet`; None in a run without it.
     """
 
     path: Path
@@ -68,6 +71,7 @@ class Run:
     images: pd.DataFrame
     order: Ints
     ledger: pd.DataFrame
+    learnt: pd.DataFrame | None = None
 
     def frame(self, request: RequestId) -> Frame:
         """The images as a request divides them.
@@ -76,18 +80,20 @@ class Run:
             RunError: it names no training image.
         """
         table, (own, *earlier) = self.images, self.forgets[request]
+        labels = _labels(table)
         site_names, sites = np.unique(table["site"].astype(str), return_inverse=True)
         frame = Frame(
             patients=np.unique(table["patient"].astype(str), return_inverse=True)[1],
             sites=sites,
             site_names=tuple(str(name) for name in site_names),
-            labels=_labels(table),
+            labels=labels,
             classes=self.classes,
             train=(table["split"] == "train").to_numpy(bool),
             test=(table["split"] == "test").to_numpy(bool),
             forgotten=_named(table, [own]),
             gone=_named(table, earlier),
             seed=derive(0, "scoring", "patients", request),
+            attributes=attributes(table, labels, self.learnt),
         )
         if not frame.rows("forget").any():
             raise RunError(
@@ -158,7 +164,9 @@ def read(path: Path) -> Run:
         raise RunError(f"{file}: nothing to score, 'scored' is empty")
     images, ledger = _table(path / "sites.parquet", IMAGES), _table(path / "ledger.parquet", LEDGER)
     order = np.argsort(images["image"].to_numpy(), kind="stable")
-    return Run(path, kind, classes, comparisons, forgets, diverged, images.iloc[order], order, ledger)
+    measured = path / "difficulty.parquet"
+    learnt = _table(measured, DIFFICULTY) if measured.exists() else None
+    return Run(path, kind, classes, comparisons, forgets, diverged, images.iloc[order], order, ledger, learnt)
 
 
 def _manifest(file: Path) -> dict[str, Any]:
