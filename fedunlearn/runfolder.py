@@ -6,7 +6,8 @@ Layout (a contract)::
     manifest.json   versions, seeds, checksums   scores.parquet    long table of every measure
     sites.parquet   one row per image            verdicts.parquet  one row per request and strategy
     weights/        safetensors                  audit.jsonl       hash-chained record of requests
-    signals/        per image and model          DONE              written last
+    signals/        per image and model          difficulty.parquet  how long each image took to be learnt
+    bias.parquet    groups treated unequally     DONE              written last
 """
 
 from __future__ import annotations

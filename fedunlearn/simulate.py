@@ -79,6 +79,8 @@ def simulate(
 
     campaign.blank()
     run.write_table("ledger.parquet", ledger.table())
+    if (learnt := campaign.learnt()) is not None:
+        run.write_table("difficulty.parquet", learnt)
     run.write_manifest(_manifest(scenario, cohort, campaign, began))  # scoring reads it; written anew below
     _, verdicts = score(run.path)
     _record_verdicts(run, campaign, verdicts.to_dict("records"))
