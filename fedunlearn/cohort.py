@@ -17,6 +17,7 @@ from fedunlearn.models import Model
 from fedunlearn.scenario import Pick, Request, Scenario
 from sites.collection import Collection, digest, duplicates
 from sites.hospital import Federation
+from sites.picking import described
 from sites.requests import Named, resolve
 from sites.split import split
 
@@ -82,10 +83,23 @@ class Cohort:
         whose = (
             f"all of hospital {request.site}"
             if request.whole_site
-            else f"{patients} patients of {request.site}"
+            else f"{patients} patients of {request.site}{_picked(request)}"
         )
         when = f", after round {request.after_round}" if request.after_round else ""
         return f"forget {whose} ({images} training images){when}"
+
+
+def _picked(request: Request) -> str:
+    """How its patients were picked, in words, unless at random of all or by name."""
+    match request.patients:
+        case Pick(pick=pick, by=by):
+            words = {
+                "hardest": ", the hardest",
+                "easiest": ", the easiest",
+                "rare_class": ", of the rarest class",
+            }
+            return (f" with {described(by)}" if by else "") + words.get(pick, "")
+    return ""
 
 
 def gather(scenario: Scenario, data_root: Path) -> Cohort:
@@ -110,7 +124,7 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
     with _placed(scenario, "sites"):
         fractions = (shares.train, shares.val, shares.test)
         parts = split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
-    forgotten = _forgotten(scenario, collection.table, site, parts)
+    forgotten = _forgotten(scenario, collection, site, parts)
     _something_left(scenario, parts == "train", forgotten)
     _enough_proxies(scenario, parts == "proxy", forgotten)
     return Cohort(
@@ -201,9 +215,13 @@ def _fits_model(scenario: Scenario, collection: Collection) -> None:
         raise InputError([scenario.placed(problem, "model") for problem in problems])
 
 
-def _forgotten(scenario: Scenario, table: pd.DataFrame, site: Array, parts: Array) -> dict[RequestId, Array]:
+def _forgotten(
+    scenario: Scenario, collection: Collection, site: Array, parts: Array
+) -> dict[RequestId, Array]:
     """Resolve every request; all problems together, each with its place in the scenario."""
-    owned, found, problems = table.assign(site=site, split=parts), dict[RequestId, Array](), list[Problem]()
+    label = {"label": collection.targets} if collection.targets.ndim == 1 else {}
+    owned = collection.table.drop(columns="label", errors="ignore").assign(site=site, split=parts, **label)
+    found, problems = dict[RequestId, Array](), list[Problem]()
     for number, request in enumerate(scenario.requests):
         masks = []
         for key, names in _names(scenario, request, owned, f"requests.{number}"):
@@ -211,7 +229,7 @@ def _forgotten(scenario: Scenario, table: pd.DataFrame, site: Array, parts: Arra
                 masks.append(names().forgotten)
             except InputError as error:
                 problems += [scenario.placed(problem, key) for problem in error.problems]
-        found[request.id] = np.logical_or.reduce(masks) if masks else np.zeros(len(table), dtype=bool)
+        found[request.id] = np.logical_or.reduce(masks) if masks else np.zeros(len(owned), dtype=bool)
     if problems:
         raise InputError(problems)
     return found
@@ -225,8 +243,11 @@ def _names(
     match request.patients:
         case None:
             yield key, lambda: resolve(owned, site, rng)
-        case Pick(fraction=fraction, count=count):
-            yield f"{key}.patients", lambda: resolve(owned, site, rng, fraction=fraction, count=count)
+        case Pick(fraction=fraction, count=count, pick=pick, by=by):
+            yield (
+                f"{key}.patients",
+                lambda: resolve(owned, site, rng, fraction=fraction, count=count, pick=pick, by=by),
+            )
         case ids:
             for number, patient in enumerate(ids):
                 yield f"{key}.patients.{number}", partial(resolve, owned, site, rng, ids=(patient,))
