@@ -5,7 +5,8 @@ every attribute the question is whether the gap is the same in all of its groups
 
 - Patients are drawn anew, the same for both models and all groups, and so are seeds, since another training would
   have hit other groups: a replicate of the mean gap weighs patients and seeds alike (the pigeonhole bootstrap: Owen,
-  Annals of Applied Statistics 2007, which errs on the side of too much spread). With one seed, patients alone.
+  Annals of Applied Statistics 2007, which errs on the side of too much spread). With one seed there is
+  no telling what another training would have hit, and no comparison.
 - Over the pairs of groups, the statistic is the largest ``|d| / se``, with d the difference of two gaps and se the
   standard deviation of its replicates. Centred replicates give its distribution where no group differs (the single-step
   maximum of Romano and Wolf, Econometrica 2005), so that an attribute with many groups is not found unequal the easier.
@@ -108,7 +109,7 @@ def compare(request: str, by_strategy: Mapping[str, Sequence[Mapping[str, Gaps]]
         by_strategy: the gaps of every seed; strategies that diverged for some seed have fewer, and are left out.
     """
     rows = []
-    most = max(map(len, by_strategy.values()), default=0)
+    most = max([2, *map(len, by_strategy.values())])  # of one seed nothing can be told
     for strategy, seeds in by_strategy.items():
         if len(seeds) < most:
             continue

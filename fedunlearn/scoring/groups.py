@@ -1,7 +1,11 @@
 """Which groups of images every measure is computed for besides "all" and the hospitals.
 
 From the columns of `sites.parquet`, where it has them: ``class=3``, ``sex=F``, ``age=40-59``, ``scanner=2``,
-``difficulty=hard``, with the data's own values; and from `difficulty.parquet`, ``learnt=early`` and ``learnt=late``.
+``difficulty=hard``, with the data's own values; and from `difficulty.parquet`, ``learnt=early`` and ``learnt=late`` for
+the images trained on. These two are chosen by what the original models themselves answered: that the original, and what
+comes of it, is right about the early ones is no finding; what retrained models make of them is. Images
+that nobody trained on are in neither, as the choice alone would set original and retrained models apart there.
+
 An image whose value is missing belongs to no group of that attribute. An attribute with one value only divides
 nothing and forms no groups.
 """
@@ -68,4 +72,4 @@ def _learnt(table: pd.DataFrame, learnt: pd.DataFrame) -> Attribute:
     if not train.any():
         return Attribute(np.full(len(rounds), -1), LEARNT)
     late = (rounds > np.median(rounds[train])).astype(np.int64)
-    return Attribute(np.where(np.isfinite(rounds), late, -1), LEARNT)
+    return Attribute(np.where(train, late, -1), LEARNT)
