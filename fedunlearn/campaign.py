@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from fedunlearn.core import (
     Needs,
     Preparing,
     Procedure,
+    RequestId,
     Select,
     SiteId,
     Weights,
@@ -168,7 +169,7 @@ class Campaign:
 
         training = self.scenario.training
         procedure = fedavg(
-            self._initial(seed), self.cohort.sites, Select(), training.local, range(training.rounds), seed
+            self.initial(seed), self.cohort.sites, Select(), training.local, range(training.rounds), seed
         )
         return Job(Label("original", "", "original", seed), procedure, then)
 
@@ -222,7 +223,7 @@ class Campaign:
                 chain, "retrained", result, seed, lambda new: self._keep(name, new, seed)
             )
 
-        procedure = self._train(step, range(step.round), self._initial(seed), seed)
+        procedure = self._train(step, range(step.round), self.initial(seed), seed)
         return Job(Label("retrained", step.request.id, "retrained", seed), procedure, then)
 
     # ----------------------------------------------------------------------------------- the strategies
@@ -251,7 +252,7 @@ class Campaign:
         course = Course(
             seed=seed,
             rounds=round,
-            initial=self._initial(seed),
+            initial=self.initial(seed),
             training=self.scenario.training,
             layout=self.layout,
             roster=sites,
@@ -324,7 +325,7 @@ class Campaign:
 
         def lost(found: Divergence) -> list[Job[Any]]:
             for one in moments(self.scenario, chain)[moment:]:
-                self.run.write_weights(_name(one, plan, seed), w.multiply(self._initial(seed), math.nan))
+                self.run.write_weights(_name(one, plan, seed), w.multiply(self.initial(seed), math.nan))
                 self._note(plan, one, seed, found, f"{found} of {doing}")
             unasked = [Label("unlearn", one.request.id, plan.label, seed) for one in chain[step:]]
             return [Job(label, nothing()) for label in unasked]
@@ -356,19 +357,19 @@ class Campaign:
 
     def _train(self, step: Step, rounds: range, weights: Weights, seed: int) -> Procedure[Weights]:
         """Train without what the chain forgets up to ``step``."""
-        sites, select = self._remaining(step), Select(without=step.without)
+        sites, select = self.remaining(step.without), Select(without=step.without)
         return fedavg(weights, sites, select, self.scenario.training.local, rounds, seed)
 
     def case(self, plan: Plan, step: Step, weights: Weights, seed: int) -> Case:
         """What ``plan``'s strategy is given to unlearn the request of ``step`` from ``weights``."""
         retain, forget = Select(without=step.without), Select(only=step.request.id, without=step.earlier)
-        sites = self._remaining(step)
+        sites = self.remaining(step.without)
         lost = {site: self.cohort.count(site, forget) for site in self.cohort.sites}
         return Case(
             request=step.request.id,
             seed=seed,
             rounds=step.round,
-            initial=self._initial(seed),
+            initial=self.initial(seed),
             original=weights,
             training=self.scenario.training,
             layout=self.layout,
@@ -385,9 +386,9 @@ class Campaign:
             ),
         )
 
-    def _remaining(self, step: Step) -> tuple[SiteId, ...]:
-        """The hospitals that still take part once ``step`` is honoured."""
-        gone = {r.site for r in self.scenario.requests if r.whole_site and r.id in step.without}
+    def remaining(self, without: Sequence[RequestId]) -> tuple[SiteId, ...]:
+        """The hospitals that still take part once these requests are honoured."""
+        gone = {r.site for r in self.scenario.requests if r.whole_site and r.id in without}
         return tuple(site for site in self.cohort.sites if site not in gone)
 
     def _keep(
@@ -410,7 +411,8 @@ class Campaign:
             p for p in self.scenario.strategies if all(step.request.id in p.requests for step in chain)
         )
 
-    def _initial(self, seed: int) -> Weights:
+    def initial(self, seed: int) -> Weights:
+        """The weights that training with ``seed`` starts from."""
         return initial_weights(
             self.scenario.model, self.cohort.shape, self.cohort.classes, derive(seed, "initial")
         )

@@ -45,7 +45,8 @@ def test_run_folder_holds_what_the_contract_says(tiny: RunFolder) -> None:
     names = {path.name for path in tiny.path.iterdir()}
     assert names == {
         "scenario.yaml", "manifest.json", "sites.parquet", "weights", "signals", "ledger.parquet",
-        "scores.parquet", "verdicts.parquet", "bias.parquet", "difficulty.parquet", "audit.jsonl", "DONE",
+        "scores.parquet", "statistics.parquet", "verdicts.parquet", "bias.parquet", "difficulty.parquet",
+        "audit.jsonl", "DONE",
     }  # fmt: skip
     models = {f"original-{s}" for s in (1, 2)} | {
         f"retrained-{r}-{s}" for r in ("some", "leave") for s in (1, 2)

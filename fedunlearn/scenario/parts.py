@@ -14,6 +14,7 @@ from fedunlearn.models import MODELS
 from fedunlearn.scenario.rules import Draft, Entry
 from fedunlearn.scenario.schema import (
     Engine,
+    Evaluation,
     Pick,
     Request,
     Shares,
@@ -30,7 +31,7 @@ T = TypeVar("T")
 _REQUIRED = ("name", "seeds", "data", "sites", "model", "training", "requests")
 _KEYS = (
     *("name", "seeds", "engine", "data", "sites", "seed", "model", "training", "requests"),
-    *("strategies", "timeline"),
+    *("strategies", "timeline", "evaluation"),
 )
 _IDS = re.compile(
     r"name|sites\.names\.\d+|requests\.\d+\.(id|site|patients\.\d+)|strategies\.\d+\.(as|requests\.\d+)"
@@ -57,6 +58,7 @@ def read_parts(tree: Node, found: list[Problem]) -> Draft | None:
         requests=requests,
         complete=len(requests) == len(wishes),
         entries=entries,
+        evaluation=build(tree.get("evaluation") or Table(tree.place, ()), Evaluation, found),
     )
 
 

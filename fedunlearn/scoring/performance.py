@@ -19,6 +19,20 @@ def accuracy(evidence: Evidence[Outputs], part: Part) -> Estimates:
     return ratios(evidence.frame, evidence.frame.rows(part), correct, np.ones_like(correct))
 
 
+def canary_success(evidence: Evidence[Outputs]) -> Estimates:
+    """The share of the images to forget with a wrong label (`Frame.canary`) to which the model gives that label.
+
+    Nobody who did not train on these images has a reason to. Site-level backdoors are judged alike (attack success
+    rate: Halimi et al., "Federated Unlearning: How to Efficiently Erase a Client in FL?", arXiv 2207.05521);
+    deviation: no trigger is added, which would be far louder than a patient; a wrong diagnosis is what hospitals have.
+    """
+    frame = evidence.frame
+    if frame.canary is None:
+        return {}
+    given = evidence.unlearned.correct[:, None]
+    return ratios(frame, frame.rows("forget") & frame.canary, given, np.ones_like(given))
+
+
 def balanced_accuracy(evidence: Evidence[Outputs], part: Part) -> Estimates:
     """The mean over the classes that occur of the share of each recognised.
 
