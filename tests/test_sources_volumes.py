@@ -112,7 +112,9 @@ def test_spacing_resamples_labels_by_nearest_neighbour(tmp_path: Path):
     found = Folder(manifest="m.csv", spacing=(1.0, 1.0, 1.0), dtype="float32").load(tmp_path)
     assert found.pixels.shape == (1, 1, 11, 11, 11)  # 11 points from the first voxel's centre to the last's
     assert np.array_equal(found.targets[0, ::2, ::2, ::2], labels(shape))
-    assert not (found.targets[0, 6:] == 1).any()  # from the fourth voxel on there are 0 and 2 only, side by side
+    assert not (
+        found.targets[0, 6:] == 1
+    ).any()  # from the fourth voxel on there are 0 and 2 only, side by side
     inner = found.pixels[0, 0, 4:7, 4:7, 4:7]  # far from what is clipped
     assert np.allclose(inner[1], (inner[0] + inner[2]) / 2, atol=1e-5)
     assert (found.pixels.min(), found.pixels.max()) == (-1, 1)
