@@ -11,6 +11,7 @@ is touched by it. The references may not: there would be nothing to compare with
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,12 +20,14 @@ from typing import Any
 
 import pandas as pd
 
-from fedunlearn import weights as w
+from fedunlearn import difficulty, weights as w
 from fedunlearn.cohort import Cohort
 from fedunlearn.core import (
     Case,
     Course,
+    Every,
     Layout,
+    Needs,
     Preparing,
     Procedure,
     RequestId,
@@ -43,6 +46,9 @@ from fedunlearn.scenario import Plan, Scenario
 from fedunlearn.timeline import Chain, Moment, Step, chains, moments
 
 Diverged = Callable[[Divergence], list[Job[Any]]]
+
+LESSONS = Needs(checkpoints=Every(1))
+"""What evaluation needs of the original training, for `fedunlearn.difficulty`; no strategy is shown or charged it."""
 
 
 class Campaign:
@@ -63,8 +69,9 @@ class Campaign:
         self.scratch = scratch
         self.chains = chains(scenario)
         self._diverged: list[dict[str, Any]] = []
+        self._right: dict[int, difficulty.Bools] = {}
         self.layout: Layout = Network(scenario.model, cohort.shape, cohort.classes).layout
-        needs = union(plan.strategy.needs for plan in scenario.strategies)
+        needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
         cuts = sorted(
             {step.round for chain in self.chains for step in chain if step.round < scenario.training.rounds}
         )
@@ -156,13 +163,38 @@ class Campaign:
             following = self._keep(self._original_name(end, seed), weights, seed)
             for cut in self.cuts:
                 following += self._keep(self._original_name(cut, seed), self.recorders[seed].cut(cut), seed)
-            return following + (self._unlearnings(weights, seed) if unlearn else [])
+            if not unlearn:
+                return following
+            return following + self._unlearnings(weights, seed) + self._lessons(weights, seed)
 
         training = self.scenario.training
         procedure = fedavg(
             self.initial(seed), self.cohort.sites, Select(), training.local, range(training.rounds), seed
         )
         return Job(Label("original", "", "original", seed), procedure, then)
+
+    def _lessons(self, weights: Weights, seed: int) -> list[Job[Any]]:
+        """Ask how early every image was learnt, where images have one class each."""
+        if self.cohort.targets.ndim > 1:
+            return []
+
+        def then(right: difficulty.Bools) -> list[Job[Any]]:
+            self._right[seed] = right
+            return []
+
+        rounds = self.scenario.training.rounds
+        history = self.recorders[seed].view(LESSONS, rounds)
+        # The model after a round is the one that the next round starts from.
+        models = itertools.chain((history.checkpoint(round) for round in range(1, rounds)), [weights])
+        procedure = difficulty.lessons(models, self.cohort.sites, self.cohort.targets)
+        return [Job(Label("evaluate", "", f"original@each-round-{seed}", seed), procedure, then)]
+
+    def learnt(self) -> pd.DataFrame | None:
+        """How long every image took to be learnt (`fedunlearn.difficulty`); None if that cannot be told."""
+        if not self._right:
+            return None
+        seeds = {seed: self._right[seed] for seed in self.scenario.seeds}
+        return difficulty.table(self.cohort.table["image"].tolist(), seeds)
 
     def _unlearnings(self, weights: Weights, seed: int) -> list[Job[Any]]:
         """Every strategy that goes on from the original training."""

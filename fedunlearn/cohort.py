@@ -18,6 +18,7 @@ from fedunlearn.scenario import Pick, Request, Scenario
 from sites.collection import Collection, digest, duplicates
 from sites.halves import halves
 from sites.hospital import Federation
+from sites.picking import described
 from sites.requests import Named, resolve
 from sites.split import split
 
@@ -88,7 +89,7 @@ class Cohort:
         whose = (
             f"all of hospital {request.site}"
             if request.whole_site
-            else f"{patients} patients of {request.site}"
+            else f"{patients} patients of {request.site}{_picked(request)}"
         )
         when = f", after round {request.after_round}" if request.after_round else ""
         return f"forget {whose} ({images} training images){when}"
@@ -101,6 +102,19 @@ def half(shadow: int) -> Select:
 
 def _outside(shadow: int) -> RequestId:
     return f"shadow@{shadow}"  # no request may have an @ in its id
+
+
+def _picked(request: Request) -> str:
+    """How its patients were picked, in words, unless at random of all or by name."""
+    match request.patients:
+        case Pick(pick=pick, by=by):
+            words = {
+                "hardest": ", the hardest",
+                "easiest": ", the easiest",
+                "rare_class": ", of the rarest class",
+            }
+            return (f" with {described(by)}" if by else "") + words.get(pick, "")
+    return ""
 
 
 def gather(scenario: Scenario, data_root: Path) -> Cohort:
@@ -125,7 +139,7 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
     with _placed(scenario, "sites"):
         fractions = (shares.train, shares.val, shares.test)
         parts = split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
-    forgotten = _forgotten(scenario, collection.table, site, parts)
+    forgotten = _forgotten(scenario, collection, site, parts)
     if scenario.evaluation.canary:
         collection = _with_canaries(scenario, collection, site, parts, forgotten)
     _something_left(scenario, parts == "train", forgotten)
@@ -267,9 +281,13 @@ def _fits_model(scenario: Scenario, collection: Collection) -> None:
         origin(model, tuple(shape), collection.classes)
 
 
-def _forgotten(scenario: Scenario, table: pd.DataFrame, site: Array, parts: Array) -> dict[RequestId, Array]:
+def _forgotten(
+    scenario: Scenario, collection: Collection, site: Array, parts: Array
+) -> dict[RequestId, Array]:
     """Resolve every request; all problems together, each with its place in the scenario."""
-    owned, found, problems = table.assign(site=site, split=parts), dict[RequestId, Array](), list[Problem]()
+    label = {"label": collection.targets} if collection.targets.ndim == 1 else {}
+    owned = collection.table.drop(columns="label", errors="ignore").assign(site=site, split=parts, **label)
+    found, problems = dict[RequestId, Array](), list[Problem]()
     for number, request in enumerate(scenario.requests):
         masks = []
         for key, names in _names(scenario, request, owned, f"requests.{number}"):
@@ -277,7 +295,7 @@ def _forgotten(scenario: Scenario, table: pd.DataFrame, site: Array, parts: Arra
                 masks.append(names().forgotten)
             except InputError as error:
                 problems += [scenario.placed(problem, key) for problem in error.problems]
-        found[request.id] = np.logical_or.reduce(masks) if masks else np.zeros(len(table), dtype=bool)
+        found[request.id] = np.logical_or.reduce(masks) if masks else np.zeros(len(owned), dtype=bool)
     if problems:
         raise InputError(problems)
     return found
@@ -291,8 +309,11 @@ def _names(
     match request.patients:
         case None:
             yield key, lambda: resolve(owned, site, rng)
-        case Pick(fraction=fraction, count=count):
-            yield f"{key}.patients", lambda: resolve(owned, site, rng, fraction=fraction, count=count)
+        case Pick(fraction=fraction, count=count, pick=pick, by=by):
+            yield (
+                f"{key}.patients",
+                lambda: resolve(owned, site, rng, fraction=fraction, count=count, pick=pick, by=by),
+            )
         case ids:
             for number, patient in enumerate(ids):
                 yield f"{key}.patients.{number}", partial(resolve, owned, site, rng, ids=(patient,))

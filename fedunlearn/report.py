@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedunlearn.runfolder import RunFolder
+from fedunlearn.scoring.bias import sentences
+from fedunlearn.scoring.difference import CONTROLS
 
 _COSTS = {"site_seconds": "site s", "bytes": "MB"}
 COLUMNS: Mapping[str, Mapping[str, str]] = {
@@ -131,8 +133,42 @@ def show(run: RunFolder, console: Console) -> None:
         for skipped in manifest["skipped"]:
             if skipped["request"] == request["forgets"]:
                 _say(console, f"  {skipped['strategy']}: not run: {skipped['reason']}")
+        for sentence in fairness(run, request["id"]):
+            _say(console, f"  {sentence}")
         if probed := lines(run, request["id"], PROBED[_kind(run)]):
             console.print(_table(probed, PROBED[_kind(run)]))
+
+
+def fairness(run: RunFolder, request: str) -> list[str]:
+    """Who paid for it, in words: groups treated unequally, and the hospital hit hardest; nothing in an old run."""
+    if not (run.path / "bias.parquet").is_file():
+        return []
+    bias, scores = run.read_table("bias.parquet"), run.read_table("scores.parquet")
+    told = sentences(bias[bias["request"] == request])
+    return told + _hit_hardest(scores[scores["request"] == request])
+
+
+def _hit_hardest(scores: pd.DataFrame) -> list[str]:
+    """Each strategy's worst hospital of those that stay, if its mean over seeds is below that hospital's own band."""
+    staying = set(scores.loc[scores["measure"] == "retain_accuracy", "group"]) - {"all"}
+    rows = scores[
+        scores["measure"].isin(["retain_accuracy", "test_accuracy"])
+        & scores["group"].isin([group for group in staying if group.startswith("site=")])
+        & ~scores["strategy"].isin(CONTROLS)
+    ]
+    keys = ["strategy", "measure", "group"]
+    means = rows.groupby(keys, sort=False)[["value", "retrained", "null_low"]].mean().reset_index()
+    below = means[means["value"] < means["null_low"] - 1e-9].assign(
+        change=means["value"] - means["retrained"]
+    )
+    worst = below.sort_values("change", kind="stable").drop_duplicates("strategy")
+    if worst.empty:
+        return []
+    each = [
+        f"{row['strategy']}: {str(row['group']).partition('=')[2]} {row['change']:.2f} ({row['measure']})"
+        for row in worst.to_dict("records")
+    ]
+    return [f"hospital hit hardest, below its own band of retraining: {', '.join(each)}"]
 
 
 def _sight(run: RunFolder, request: str) -> str:
@@ -172,7 +208,8 @@ def markdown(run: RunFolder) -> str:
         header, rows = ["strategy", *COLUMNS[_kind(run)].values(), "verdict"], lines(run, request["id"])
         parts += [f"**{_title(request)}**\n", _row(header), _row(["---"] * len(header))]
         parts += [_row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
-        parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows)), ""]
+        parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows))]
+        parts += [*(f"- {sentence}" for sentence in fairness(run, request["id"])), ""]
         if sight := _sight(run, request["id"]):
             parts += [f"{sight}\n"]
     return "\n".join(parts)

@@ -88,6 +88,8 @@ def simulate(
     campaign.blank()
     probing.write()
     run.write_table("ledger.parquet", ledger.table())
+    if (learnt := campaign.learnt()) is not None:
+        run.write_table("difficulty.parquet", learnt)
     run.write_manifest(
         _manifest(scenario, cohort, campaign, shadows, probing, began)
     )  # scoring reads it; written anew below

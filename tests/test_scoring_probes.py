@@ -24,7 +24,6 @@ from tests.test_scoring_evidence import TINY, evidence_of, frame_of
 from tests.test_scoring_measures import ODDS
 from tests.test_scoring_score import MODELS, change_manifest, images, make_run, pick
 
-
 KNOWN = measures_of("classification")
 
 

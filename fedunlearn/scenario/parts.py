@@ -111,8 +111,23 @@ def _patients(node: Node | None, found: list[Problem]) -> tuple[PatientId, ...] 
     if node is None or _is_null(node):
         return None
     if isinstance(node, Table):
-        return build(node, Pick, found)
+        return build(_as_texts(node, "by"), Pick, found)
     return _ids(node, 'a list of patient ids such as ["p-0007"], or {fraction: 0.2} or {count: 3}', found)
+
+
+def _as_texts(node: Table, key: str) -> Table:
+    """``node`` with the values of the mapping at ``key`` as text: a sex or an age is compared as such."""
+
+    def text(value: Node) -> Node:
+        return dataclasses.replace(value, quoted=True) if isinstance(value, Scalar) and value.text else value
+
+    def texts(value: Node) -> Node:
+        if not isinstance(value, Table):
+            return value
+        return dataclasses.replace(value, entries=tuple((name, text(one)) for name, one in value.entries))
+
+    entries = ((name, texts(value) if name.text == key else value) for name, value in node.entries)
+    return dataclasses.replace(node, entries=tuple(entries))
 
 
 def _entry(node: Node, found: list[Problem]) -> Entry | None:

@@ -137,10 +137,8 @@ def _request(draft: Draft, key: str, request: Request) -> Iterator[Finding]:
         yield key, f"request {request.id!r} has both `patients` and `whole_site: true`; keep one of them"
     if not request.whole_site and request.patients is None:
         yield key, f"request {request.id!r} names nothing to forget; add `patients` or `whole_site: true`"
-    if isinstance(request.patients, Pick) and (request.patients.fraction is None) == (
-        request.patients.count is None
-    ):
-        yield f"{key}.patients", "expected either `fraction` or `count`"
+    if isinstance(request.patients, Pick):
+        yield from _pick(f"{key}.patients", request.patients)
     if isinstance(request.patients, tuple):
         ids = ((f"{key}.patients.{i}", patient) for i, patient in enumerate(request.patients))
         yield from _twice(ids, "patient")
@@ -151,6 +149,22 @@ def _request(draft: Draft, key: str, request: Request) -> Iterator[Finding]:
         allowed = f"expected 1 to {rounds - 1}" if rounds > 1 else "there is none before the last"
         advice = f"{allowed}; leave it out for a request after training ({rounds} rounds)"
         yield f"{key}.after_round", f"found {request.after_round}, {advice}"
+
+
+def _pick(key: str, wish: Pick) -> Iterator[Finding]:
+    given = (wish.fraction is not None) + (wish.count is not None)
+    if wish.by is not None and not wish.by:
+        yield (
+            f"{key}.by",
+            "the mapping is empty; expected a column and its value, such as {sex: F}, or no `by`",
+        )
+    elif given == 2 or (given == 0 and not wish.by):
+        yield key, "expected either `fraction` or `count`"
+    elif given == 0 and wish.pick != "random":
+        yield (
+            key,
+            f"with `by` alone all such patients are picked, so `pick: {wish.pick}` needs `fraction` or `count`",
+        )
 
 
 def _canary(draft: Draft) -> Iterator[Finding]:

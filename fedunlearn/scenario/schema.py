@@ -73,11 +73,20 @@ class SitesConfig:
 
 @dataclass(frozen=True)
 class Pick:
-    """Patients to draw from the hospital's training patients: a ``fraction`` or a ``count`` of them."""
+    """Patients to pick from the hospital's training patients (`sites.picking`).
+
+    Attributes:
+        fraction: the share to pick.
+        count: how many to pick, instead.
+        pick: which ones: at random, the hardest or easiest by the data's ``difficulty``, or those of the rarest class.
+        by: only patients whose images have these values, by column of ``sites.parquet``; all of those if neither
+            ``fraction`` nor ``count`` is given. Values are text.
+    """
 
     fraction: Annotated[float, Gt(0), Le(1)] | None = None
     count: Annotated[int, Ge(1)] | None = None
-    pick: Literal["random"] = "random"
+    pick: Literal["random", "hardest", "easiest", "rare_class"] = "random"
+    by: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
@@ -22,6 +22,9 @@ Part = Literal["forget", "retain", "test"]
 RESAMPLES = 2000
 """Bootstrap resamples of patients."""
 
+FEWEST_PATIENTS = 5
+"""Patients that a part must have of a group for the group to be looked at there; hospitals are, whatever they have."""
+
 MOST_UNITS = 512
 """Patients of one part that are resampled one by one; more are resampled in that many bundles, to bound the cost."""
 
@@ -33,7 +36,8 @@ class Estimate:
     Attributes:
         value: on the images as they are.
         n: how many images it speaks for.
-        replicates: (RESAMPLES,) its values when patients are drawn anew; NaN where undefined, empty where pointless.
+        replicates: (RESAMPLES,) its values when patients are drawn anew; NaN where undefined, empty where pointless
+            or, on the groups of an attribute, where they would cost more than they tell.
         exact: its 95 % interval, where that is known without drawing anew.
     """
 
@@ -54,7 +58,15 @@ class Estimate:
 
 
 Estimates = Mapping[str, Estimate]
-"""By group: "all", then "site=<name>". A group on which the measure is undefined is left out."""
+"""By group: "all", "site=<name>", then "<attribute>=<value>". A group on which the measure is undefined is left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attribute:
+    """What divides images into groups: (N,) the code of each image's value, -1 if missing, and the values by code."""
+
+    codes: Ints
+    values: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +82,7 @@ class Frame:
         forgotten: (N,) the request names the image.
         gone: (N,) a request honoured earlier named it: it is neither to forget now nor retained.
         seed: of the bootstrap: every model of a request is resampled by the same draws.
+        attributes: by name, what divides images into further groups (`fedunlearn.scoring.groups`).
         canary: (N,) the label is wrong on purpose, for who learnt it to be told; None where no image's is.
     """
 
@@ -83,6 +96,7 @@ class Frame:
     forgotten: Bools
     gone: Bools
     seed: int
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
     canary: Bools | None = None
 
     def rows(self, part: Part) -> Bools:
@@ -101,9 +115,20 @@ class Frame:
 
     @cached_property
     def groups(self) -> Mapping[str, Bools]:
-        """(N,) the images of every group."""
-        everyone = {"all": np.ones(len(self.patients), dtype=bool)}
-        return everyone | {f"site={name}": self.sites == code for code, name in enumerate(self.site_names)}
+        """(N,) the images of every group, whatever its size."""
+        found = {"all": np.ones(len(self.patients), dtype=bool)}
+        found |= {f"site={name}": self.sites == code for code, name in enumerate(self.site_names)}
+        for attribute, one in self.attributes.items():
+            found |= {f"{attribute}={value}": one.codes == code for code, value in enumerate(one.values)}
+        return found
+
+    def within(self, rows: Bools) -> Mapping[str, Ints]:
+        """By group, the numbers of those of ``rows`` (N,) in it; without an attribute's groups of too few patients."""
+        return _within(self, rows.tobytes())
+
+    def patients_in(self, rows: Bools) -> int:
+        """How many patients ``rows`` (N,) are of."""
+        return len(np.unique(self.patients[rows]))
 
     @cached_property
     def units(self) -> Ints:
@@ -137,6 +162,22 @@ class Frame:
             taken = end
         drawn = [rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) for n in sizes if n]
         return np.concatenate(drawn, axis=1).astype(np.float64)
+
+
+def basic(group: str) -> bool:
+    """Whether a group is "all" or a hospital: looked at whatever its size, and by every measure with intervals."""
+    return group == "all" or group.startswith("site=")
+
+
+@lru_cache(maxsize=8)  # three parts, and what some measure leaves of them, of the request at hand
+def _within(frame: Frame, rows: bytes) -> Mapping[str, Ints]:
+    chosen = np.frombuffer(rows, dtype=bool)
+    found = {group: chosen & members for group, members in frame.groups.items()}
+    return {
+        group: np.flatnonzero(here)
+        for group, here in found.items()
+        if here.any() and (basic(group) or frame.patients_in(here) >= FEWEST_PATIENTS)
+    }
 
 
 class Answers(Protocol):

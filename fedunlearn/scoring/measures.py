@@ -116,6 +116,18 @@ _COMPOSITE = (
         source="Zhao et al., RUM, NeurIPS 2024 (arXiv 2406.01257): (1-|FA-FA*|)(1-|RA-RA*|)(1-|TA-TA*|)",
         function=composite.tow,
     ),
+    Measure(
+        name="worst_site",
+        summary="lowest change of retain or test accuracy from the retrained model's at any hospital that stays",
+        unit="share",
+        low=-1.0,
+        high=1.0,
+        direction="higher",
+        retrained="0 with the same seed; with another seed below 0, by the noise of the smallest hospital",
+        margin=None,
+        source="minimum over hospitals of RA-RA* and TA-TA*, as mean accuracies hide one that paid for the others",
+        function=composite.worst_site,
+    ),
 )
 
 

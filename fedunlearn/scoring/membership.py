@@ -26,8 +26,9 @@ def mia_loss_auc(evidence: Evidence[Outputs]) -> Estimates:
     """The share of pairs (image to forget, held-out image) in which the one to forget has the lower loss, ties ½.
 
     Pairs are of the same hospital and label and of different patients; held-out patients have no training image at
-    all. Images without such a partner are left out; ``n`` counts those with one. 0.5: the attack learns nothing; above:
-    the model remembers; below: forgetting itself can be seen.
+    all. Images without such a partner are left out; ``n`` counts those with one. On an attribute's group, the images
+    to forget are those in it, the held-out ones all of the same hospital and label. 0.5: the attack learns nothing;
+    above: the model remembers; below: forgetting itself can be seen.
 
     The loss-threshold attack of Yeom et al., CSF 2018 (arXiv 1709.01604). Deviations: the area under its ROC curve, not
     the advantage at one threshold; only comparable pairs. Range 0 to 1; cost: one model.
@@ -100,7 +101,13 @@ def _pairs(frame: Frame, known: bytes) -> Mapping[str, Pairs]:
     usable = np.frombuffer(known, dtype=bool) if known else np.ones(len(frame.patients), dtype=bool)
     strangers = ~np.isin(frame.patients, frame.patients[frame.train])
     left, right = frame.rows("forget") & usable, frame.rows("test") & strangers & usable
-    found = {g: pair_up(frame, left & m, right & m, _strata(frame)) for g, m in frame.groups.items()}
+    # Hospital and label decide what is comparable, in every group: of one patient's few images, too few pairs would be
+    # left if partners had to be of the same sex and age as well.
+    found = {}
+    for group, here in frame.within(left).items():
+        members = np.zeros(len(left), dtype=bool)
+        members[here] = True
+        found[group] = pair_up(frame, members, right, _strata(frame))
     return {group: pairs for group, pairs in found.items() if pairs is not None}
 
 

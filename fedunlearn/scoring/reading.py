@@ -14,9 +14,11 @@ import pandas as pd
 
 from fedunlearn.core import RequestId, RunError, derive
 from fedunlearn.scoring.evidence import Answers, Bools, Frame, Ints, Relearnt, Shadow, Spent
+from fedunlearn.scoring.groups import attributes
 from fedunlearn.scoring.measures import READERS, measures_of
 
 IMAGES = ("image", "patient", "site", "split", "forgotten_by")
+DIFFICULTY = ("image", "seed", "learnt_after")
 LEDGER = (
     "phase",
     "request",
@@ -63,6 +65,7 @@ class Run:
         ledger: `ledger.parquet`.
         probes: what was done to every model that did not diverge, to measure it again (`fedunlearn.probing`).
         relearning: `probes/relearn.parquet`, if that is one of them.
+        learnt: `difficulty.parquet`; None in a run without it.
     """
 
     path: Path
@@ -76,6 +79,7 @@ class Run:
     ledger: pd.DataFrame
     probes: tuple[str, ...] = ()
     relearning: pd.DataFrame | None = None
+    learnt: pd.DataFrame | None = None
 
     def frame(self, request: RequestId) -> Frame:
         """The images as a request divides them.
@@ -84,18 +88,20 @@ class Run:
             RunError: it names no training image.
         """
         table, (own, *earlier) = self.images, self.forgets[request]
+        labels = _labels(table)
         site_names, sites = np.unique(table["site"].astype(str), return_inverse=True)
         frame = Frame(
             patients=np.unique(table["patient"].astype(str), return_inverse=True)[1],
             sites=sites,
             site_names=tuple(str(name) for name in site_names),
-            labels=_labels(table),
+            labels=labels,
             classes=self.classes,
             train=(table["split"] == "train").to_numpy(bool),
             test=(table["split"] == "test").to_numpy(bool),
             forgotten=_named(table, [own]),
             gone=_named(table, earlier),
             seed=derive(0, "scoring", "patients", request),
+            attributes=attributes(table, labels, self.learnt),
             canary=table["canary"].to_numpy(bool) if "canary" in table.columns else None,
         )
         if not frame.rows("forget").any():
@@ -225,9 +231,23 @@ def read(path: Path) -> Run:
         raise RunError(f"{file}: nothing to score, 'scored' is empty")
     images, ledger = _table(path / "sites.parquet", IMAGES), _table(path / "ledger.parquet", LEDGER)
     order = np.argsort(images["image"].to_numpy(), kind="stable")
+    measured = path / "difficulty.parquet"
+    learnt = _table(measured, DIFFICULTY) if measured.exists() else None
     relearning = _table(path / RELEARNT, CURVES) if RELEARN in probes else None
-    images = images.iloc[order]
-    return Run(path, kind, classes, comparisons, forgets, diverged, images, order, ledger, probes, relearning)
+    return Run(
+        path,
+        kind,
+        classes,
+        comparisons,
+        forgets,
+        diverged,
+        images.iloc[order],
+        order,
+        ledger,
+        probes,
+        relearning,
+        learnt,
+    )
 
 
 def _manifest(file: Path) -> dict[str, Any]:
