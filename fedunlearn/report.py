@@ -55,7 +55,7 @@ def lines(run: RunFolder, request: str) -> list[Line]:
     order = list(dict.fromkeys(["original", "retrained", *shown["strategy"]]))
     rows = []
     for strategy in order:
-        cells = tuple(_cell(name, means.get((strategy, name))) for name in COLUMNS)
+        cells = tuple(formatted(name, means.get((strategy, name))) for name in COLUMNS)
         verdict, reasons = (
             ("reference", "") if strategy not in known.index else known.loc[strategy, ["verdict", "reasons"]]
         )
@@ -122,10 +122,11 @@ def _title(request: dict[str, str]) -> str:
     return f"{request['id']}: {request['summary']}"
 
 
-def _cell(measure: str, value: float | None) -> str:
+def formatted(measure: str, value: float | None) -> str:
+    """A measure's value as tables show it."""
     if value is None or pd.isna(value):
         return "n/a"
-    if measure in ("bytes", "avg_gap", "site_seconds"):
+    if measure in ("bytes", "avg_gap") or measure.endswith("seconds"):
         return f"{value / 1e6 if measure == 'bytes' else value:.1f}"
     return _short(value, 3)
 
