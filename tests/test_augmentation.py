@@ -181,6 +181,15 @@ def test_sharpness_of_a_dot_by_hand() -> None:
     assert found.sum() == 42 - 16, "the outermost pixels stay"
 
 
+def test_white_is_solarized_from_strength_1_on() -> None:
+    """The thresholds of strengths 0 and 1 are 256 and 256 - 256 // 30 = 248."""
+    white = torch.full((1, 1, 4, 4), 255.0)
+    assert (
+        operate("solarize", 0, image=white).eq(255).all() and operate("solarize", 1, image=white).eq(0).all()
+    )
+    assert operate("solarize", 1, image=white - 8).eq(247).all()
+
+
 def test_equalize_by_hand() -> None:
     """512 pixels: 128 of 10, 128 of 20, 256 of 90. Step (512 - 256) // 255 = 1, so 0, 128 and 256, cut to 255."""
     image = torch.tensor([10.0] * 128 + [20.0] * 128 + [90.0] * 256).reshape(1, 1, 16, 32)
