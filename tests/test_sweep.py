@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -365,6 +366,14 @@ def test_report_prints_the_summary_again(finished: Path) -> None:
     rows = [line for line in result.stdout.splitlines() if line.startswith("3 ") and "fine_tune" in line]
     assert len(rows) == 1 and all("…" not in row for row in rows)
     assert call("report", finished, "--markdown").stdout.count("\n| 3 | ") == 3
+
+
+def test_nothing_is_cut_off_on_a_narrow_terminal(finished: Path) -> None:
+    text = StringIO()
+    sweep.show(finished, Console(file=text, width=30))
+    rows = [line for line in text.getvalue().splitlines() if line.startswith("2 ")]
+    assert len(rows) == 3 and "…" not in text.getvalue()
+    assert rows[0].split()[1] == "original" and rows[0].split()[-1] == "INCONCLUSIVE"
 
 
 def test_a_damaged_sweep_folder_is_named(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from fedunlearn.sweep.cells import text_of
 
 MEASURES = (*report.COLUMNS, "share_of_retraining", "tuning_site_seconds")
 """The measures in ``summary.parquet``, means over seeds: those of a run's table, and what it and tuning cost."""
+WIDEST = 400
+"""Columns that a table may take; a terminal that has fewer breaks its lines, and nothing is cut off."""
 _HEADINGS = {**report.COLUMNS, "tuning_site_seconds": "tuning s"}
 
 
@@ -54,7 +56,8 @@ def show(folder: Path, console: Console) -> None:
     for *cells, verdict in rows:
         table.add_row(*cells, Text(verdict, style=report.STYLES.get(verdict, "dim")))
     console.print(f"\n{_title(folder)}\n{report.LEGEND}", highlight=False, markup=False, soft_wrap=True)
-    console.print(table, width=max(console.width, 200), crop=False)
+    wide = Console(file=console.file, width=max(console.width, WIDEST), force_terminal=console.is_terminal)
+    wide.print(table, soft_wrap=True)
 
 
 def markdown(folder: Path) -> str:
