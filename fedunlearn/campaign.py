@@ -11,22 +11,26 @@ is touched by it. The references may not: there would be nothing to compare with
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fedunlearn import weights as w
+from fedunlearn import difficulty, weights as w
 from fedunlearn.cohort import Cohort
 from fedunlearn.core import (
     Case,
     Course,
+    Every,
     Layout,
+    Needs,
     Preparing,
     Procedure,
+    RequestId,
     Select,
     SiteId,
     Weights,
@@ -42,6 +46,9 @@ from fedunlearn.scenario import Plan, Scenario
 from fedunlearn.timeline import Chain, Moment, Step, chains, moments
 
 Diverged = Callable[[Divergence], list[Job[Any]]]
+
+LESSONS = Needs(checkpoints=Every(1))
+"""What evaluation needs of the original training, for `fedunlearn.difficulty`; no strategy is shown or charged it."""
 
 
 class Campaign:
@@ -62,8 +69,9 @@ class Campaign:
         self.scratch = scratch
         self.chains = chains(scenario)
         self._diverged: list[dict[str, Any]] = []
+        self._right: dict[int, difficulty.Bools] = {}
         self.layout: Layout = Network(scenario.model, cohort.shape, cohort.classes).layout
-        needs = union(plan.strategy.needs for plan in scenario.strategies)
+        needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
         cuts = sorted(
             {step.round for chain in self.chains for step in chain if step.round < scenario.training.rounds}
         )
@@ -155,13 +163,38 @@ class Campaign:
             following = self._keep(self._original_name(end, seed), weights, seed)
             for cut in self.cuts:
                 following += self._keep(self._original_name(cut, seed), self.recorders[seed].cut(cut), seed)
-            return following + (self._unlearnings(weights, seed) if unlearn else [])
+            if not unlearn:
+                return following
+            return following + self._unlearnings(weights, seed) + self._lessons(weights, seed)
 
         training = self.scenario.training
         procedure = fedavg(
-            self._initial(seed), self.cohort.sites, Select(), training.local, range(training.rounds), seed
+            self.initial(seed), self.cohort.sites, Select(), training.local, range(training.rounds), seed
         )
         return Job(Label("original", "", "original", seed), procedure, then)
+
+    def _lessons(self, weights: Weights, seed: int) -> list[Job[Any]]:
+        """Ask how early every image was learnt, where images have one class each."""
+        if self.cohort.targets.ndim > 1:
+            return []
+
+        def then(right: difficulty.Bools) -> list[Job[Any]]:
+            self._right[seed] = right
+            return []
+
+        rounds = self.scenario.training.rounds
+        history = self.recorders[seed].view(LESSONS, rounds)
+        # The model after a round is the one that the next round starts from.
+        models = itertools.chain((history.checkpoint(round) for round in range(1, rounds)), [weights])
+        procedure = difficulty.lessons(models, self.cohort.sites, self.cohort.targets)
+        return [Job(Label("evaluate", "", f"original@each-round-{seed}", seed), procedure, then)]
+
+    def learnt(self) -> pd.DataFrame | None:
+        """How long every image took to be learnt (`fedunlearn.difficulty`); None if that cannot be told."""
+        if not self._right:
+            return None
+        seeds = {seed: self._right[seed] for seed in self.scenario.seeds}
+        return difficulty.table(self.cohort.table["image"].tolist(), seeds)
 
     def _unlearnings(self, weights: Weights, seed: int) -> list[Job[Any]]:
         """Every strategy that goes on from the original training."""
@@ -190,7 +223,7 @@ class Campaign:
                 chain, "retrained", result, seed, lambda new: self._keep(name, new, seed)
             )
 
-        procedure = self._train(step, range(step.round), self._initial(seed), seed)
+        procedure = self._train(step, range(step.round), self.initial(seed), seed)
         return Job(Label("retrained", step.request.id, "retrained", seed), procedure, then)
 
     # ----------------------------------------------------------------------------------- the strategies
@@ -219,7 +252,7 @@ class Campaign:
         course = Course(
             seed=seed,
             rounds=round,
-            initial=self._initial(seed),
+            initial=self.initial(seed),
             training=self.scenario.training,
             layout=self.layout,
             roster=sites,
@@ -292,7 +325,7 @@ class Campaign:
 
         def lost(found: Divergence) -> list[Job[Any]]:
             for one in moments(self.scenario, chain)[moment:]:
-                self.run.write_weights(_name(one, plan, seed), w.multiply(self._initial(seed), math.nan))
+                self.run.write_weights(_name(one, plan, seed), w.multiply(self.initial(seed), math.nan))
                 self._note(plan, one, seed, found, f"{found} of {doing}")
             unasked = [Label("unlearn", one.request.id, plan.label, seed) for one in chain[step:]]
             return [Job(label, nothing()) for label in unasked]
@@ -324,19 +357,19 @@ class Campaign:
 
     def _train(self, step: Step, rounds: range, weights: Weights, seed: int) -> Procedure[Weights]:
         """Train without what the chain forgets up to ``step``."""
-        sites, select = self._remaining(step), Select(without=step.without)
+        sites, select = self.remaining(step.without), Select(without=step.without)
         return fedavg(weights, sites, select, self.scenario.training.local, rounds, seed)
 
     def case(self, plan: Plan, step: Step, weights: Weights, seed: int) -> Case:
         """What ``plan``'s strategy is given to unlearn the request of ``step`` from ``weights``."""
         retain, forget = Select(without=step.without), Select(only=step.request.id, without=step.earlier)
-        sites = self._remaining(step)
+        sites = self.remaining(step.without)
         lost = {site: self.cohort.count(site, forget) for site in self.cohort.sites}
         return Case(
             request=step.request.id,
             seed=seed,
             rounds=step.round,
-            initial=self._initial(seed),
+            initial=self.initial(seed),
             original=weights,
             training=self.scenario.training,
             layout=self.layout,
@@ -353,9 +386,9 @@ class Campaign:
             ),
         )
 
-    def _remaining(self, step: Step) -> tuple[SiteId, ...]:
-        """The hospitals that still take part once ``step`` is honoured."""
-        gone = {r.site for r in self.scenario.requests if r.whole_site and r.id in step.without}
+    def remaining(self, without: Sequence[RequestId]) -> tuple[SiteId, ...]:
+        """The hospitals that still take part once these requests are honoured."""
+        gone = {r.site for r in self.scenario.requests if r.whole_site and r.id in without}
         return tuple(site for site in self.cohort.sites if site not in gone)
 
     def _keep(
@@ -378,7 +411,8 @@ class Campaign:
             p for p in self.scenario.strategies if all(step.request.id in p.requests for step in chain)
         )
 
-    def _initial(self, seed: int) -> Weights:
+    def initial(self, seed: int) -> Weights:
+        """The weights that training with ``seed`` starts from."""
         return initial_weights(
             self.scenario.model, self.cohort.shape, self.cohort.classes, derive(seed, "initial")
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, Site
 from fedunlearn.models import Model
 from fedunlearn.scenario import Pick, Request, Scenario
 from sites.collection import Collection, digest, duplicates
+from sites.halves import halves
 from sites.hospital import Federation
+from sites.picking import described
 from sites.requests import Named, resolve
 from sites.split import split
 
@@ -35,6 +37,7 @@ class Cohort:
         site: (N,) the hospital of each image.
         split: (N,) train, val, test or proxy; a patient has one split at all hospitals.
         forgotten: for each request, (N,) whether it names the image.
+        members: (N, shadows) whether a shadow model is trained on the image.
         table: the content of ``sites.parquet``, one row per image.
         note: what the data is, in words.
         digest: sha256 of the data.
@@ -48,6 +51,7 @@ class Cohort:
     site: Array
     split: Array
     forgotten: Mapping[RequestId, Array]
+    members: Array
     table: pd.DataFrame
     note: str
     digest: str
@@ -70,10 +74,13 @@ class Cohort:
         return int(mask.sum())
 
     def store(self, folder: Path, model: Model) -> None:
-        """Write what the workers are given: the hospitals' images, each hospital's on their own, and the network."""
-        Federation.write(
-            folder, self.pixels, self.targets, self.site, self.split, self.forgotten, model, self.classes
-        )
+        """Write what the workers are given: the hospitals' images, each hospital's on their own, and the network.
+
+        A shadow is stored like a request for all that it must not see; `half` selects what is left.
+        """
+        outsiders = {_outside(number): ~mask for number, mask in enumerate(self.members.T)}
+        masks = {**self.forgotten, **outsiders}
+        Federation.write(folder, self.pixels, self.targets, self.site, self.split, masks, model, self.classes)
 
     def summary(self, request: Request) -> str:
         """What a request asks for, in words."""
@@ -82,10 +89,32 @@ class Cohort:
         whose = (
             f"all of hospital {request.site}"
             if request.whole_site
-            else f"{patients} patients of {request.site}"
+            else f"{patients} patients of {request.site}{_picked(request)}"
         )
         when = f", after round {request.after_round}" if request.after_round else ""
         return f"forget {whose} ({images} training images){when}"
+
+
+def half(shadow: int) -> Select:
+    """The images that a shadow model is trained on."""
+    return Select(without=(_outside(shadow),))
+
+
+def _outside(shadow: int) -> RequestId:
+    return f"shadow@{shadow}"  # no request may have an @ in its id
+
+
+def _picked(request: Request) -> str:
+    """How its patients were picked, in words, unless at random of all or by name."""
+    match request.patients:
+        case Pick(pick=pick, by=by):
+            words = {
+                "hardest": ", the hardest",
+                "easiest": ", the easiest",
+                "rare_class": ", of the rarest class",
+            }
+            return (f" with {described(by)}" if by else "") + words.get(pick, "")
+    return ""
 
 
 def gather(scenario: Scenario, data_root: Path) -> Cohort:
@@ -110,9 +139,12 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
     with _placed(scenario, "sites"):
         fractions = (shares.train, shares.val, shares.test)
         parts = split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
-    forgotten = _forgotten(scenario, collection.table, site, parts)
+    forgotten = _forgotten(scenario, collection, site, parts)
+    if scenario.evaluation.canary:
+        collection = _with_canaries(scenario, collection, site, parts, forgotten)
     _something_left(scenario, parts == "train", forgotten)
     _enough_proxies(scenario, parts == "proxy", forgotten)
+    members = _members(scenario, collection.table, site, parts == "train")
     return Cohort(
         sites=scenario.sites.names,
         pixels=collection.pixels,
@@ -121,10 +153,41 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
         site=site,
         split=parts,
         forgotten=forgotten,
+        members=members,
         table=_table(collection, site, parts, forgotten),
         note=collection.note,
         digest=digest(collection),
         duplicates=tuple(duplicates(collection)),
+    )
+
+
+def _with_canaries(
+    scenario: Scenario,
+    collection: Collection,
+    site: Array,
+    parts: Array,
+    forgotten: Mapping[RequestId, Array],
+) -> Collection:
+    """The images with wrong labels for some training patients of every hospital that leaves as a whole.
+
+    Their labels are shifted by one class; column ``canary`` of the table tells which images these are. Labels stay
+    wrong wherever they are used, in training and in scores: they are what there is to be known by heart.
+    """
+    patients = collection.table["patient"].astype(str).to_numpy()
+    canary = np.zeros(len(patients), dtype=bool)
+    for request in scenario.requests:
+        if request.whole_site:
+            own = forgotten[request.id] & (parts == "train") & (site == request.site)
+            known = np.unique(patients[own])
+            count = max(1, round(scenario.evaluation.canary * len(known)))
+            drawn = _rng(scenario, f"canary:{request.site}").choice(known, count, replace=False)
+            canary |= own & np.isin(patients, drawn)
+    told = f"{int(canary.sum())} images of {len(np.unique(patients[canary]))} patients have wrong labels, as canaries"
+    return replace(
+        collection,
+        targets=np.where(canary, (collection.targets + 1) % collection.classes, collection.targets),
+        table=collection.table.assign(canary=canary),
+        note=f"{collection.note} {told}.",
     )
 
 
@@ -175,6 +238,21 @@ def _enough_proxies(scenario: Scenario, proxy: Array, forgotten: Mapping[Request
         raise InputError(problems)
 
 
+def _members(scenario: Scenario, table: pd.DataFrame, site: Array, train: Array) -> Array:
+    """Draw the halves that shadows are trained on; each pair by itself, whatever their number."""
+    pairs = [
+        halves(table, site, train, _rng(scenario, f"shadows:{pair}"))
+        for pair in range(scenario.evaluation.shadows // 2)
+    ]
+    members = np.concatenate(pairs, axis=1) if pairs else np.zeros((len(train), 0), dtype=bool)
+    if not members.any(axis=0).all():
+        problem = Problem(
+            "a random half of so few patients is empty; leave shadows out, or give more patients"
+        )
+        raise InputError([scenario.placed(problem, "evaluation.shadows")])
+    return members
+
+
 def _fits_model(scenario: Scenario, collection: Collection) -> None:
     """Refuse a model for another kind of task, or for larger images."""
     model, shape = scenario.model, collection.pixels.shape[1:]
@@ -201,9 +279,13 @@ def _fits_model(scenario: Scenario, collection: Collection) -> None:
         raise InputError([scenario.placed(problem, "model") for problem in problems])
 
 
-def _forgotten(scenario: Scenario, table: pd.DataFrame, site: Array, parts: Array) -> dict[RequestId, Array]:
+def _forgotten(
+    scenario: Scenario, collection: Collection, site: Array, parts: Array
+) -> dict[RequestId, Array]:
     """Resolve every request; all problems together, each with its place in the scenario."""
-    owned, found, problems = table.assign(site=site, split=parts), dict[RequestId, Array](), list[Problem]()
+    label = {"label": collection.targets} if collection.targets.ndim == 1 else {}
+    owned = collection.table.drop(columns="label", errors="ignore").assign(site=site, split=parts, **label)
+    found, problems = dict[RequestId, Array](), list[Problem]()
     for number, request in enumerate(scenario.requests):
         masks = []
         for key, names in _names(scenario, request, owned, f"requests.{number}"):
@@ -211,7 +293,7 @@ def _forgotten(scenario: Scenario, table: pd.DataFrame, site: Array, parts: Arra
                 masks.append(names().forgotten)
             except InputError as error:
                 problems += [scenario.placed(problem, key) for problem in error.problems]
-        found[request.id] = np.logical_or.reduce(masks) if masks else np.zeros(len(table), dtype=bool)
+        found[request.id] = np.logical_or.reduce(masks) if masks else np.zeros(len(owned), dtype=bool)
     if problems:
         raise InputError(problems)
     return found
@@ -225,8 +307,11 @@ def _names(
     match request.patients:
         case None:
             yield key, lambda: resolve(owned, site, rng)
-        case Pick(fraction=fraction, count=count):
-            yield f"{key}.patients", lambda: resolve(owned, site, rng, fraction=fraction, count=count)
+        case Pick(fraction=fraction, count=count, pick=pick, by=by):
+            yield (
+                f"{key}.patients",
+                lambda: resolve(owned, site, rng, fraction=fraction, count=count, pick=pick, by=by),
+            )
         case ids:
             for number, patient in enumerate(ids):
                 yield f"{key}.patients.{number}", partial(resolve, owned, site, rng, ids=(patient,))

@@ -31,6 +31,9 @@ from fedunlearn.engines import Answer, Ask, Link
 
 T = TypeVar("T")
 
+_tickets = (
+    itertools.count()
+)  # of all drives: one may follow another over the same link, which late answers outlive
 ADVICE = "training diverged; lower training.lr, or set training.clip"
 
 
@@ -40,9 +43,9 @@ class Label:
 
     Attributes:
         phase: original, retrained, prepare (a strategy's own training), unlearn, continue (training that goes on
-            after unlearning) or evaluate.
+            after unlearning), shadow, evaluate or "probe …" (`fedunlearn.probing`).
         request: the request's id; empty before any request, ``@round`` where that is in the middle of training.
-        strategy: the strategy's label in the scenario, or "original" / "retrained".
+        strategy: the strategy's label in the scenario, "original" / "retrained", or a shadow's number.
         seed: the training seed.
     """
 
@@ -153,11 +156,11 @@ def drive(jobs: Sequence[Job[Any]], link: Link, watchers: Sequence[Watcher] = ()
         SiteError: a hospital failed, or answered something that cannot be used. Nothing was averaged over it.
         RunError: the server failed, or came to numbers that are not finite in a job that may not diverge.
     """
-    tickets, waiting = itertools.count(), dict[int, tuple[_Running, SiteId, int]]()
+    waiting = dict[int, tuple[_Running, SiteId, int]]()
     alive: list[_Running] = []
 
     def submit(running: _Running, sites: Iterable[SiteId], tries: int) -> None:
-        asks = [Ask(next(tickets), site, running.asks[site]) for site in sites]
+        asks = [Ask(next(_tickets), site, running.asks[site]) for site in sites]
         waiting.update({ask.ticket: (running, ask.site, tries) for ask in asks})
         link.submit(asks)
 

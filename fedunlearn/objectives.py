@@ -144,6 +144,13 @@ class _Known(nn.Module):
         return self.outputs
 
 
+def loss_of(outputs: Tensor, images: Images, objective: Objective) -> Tensor:
+    """The mean loss of ``outputs`` (N, ...) that are there already for ``images``, in float64."""
+    device = outputs.device
+    batch = Batch(outputs, images.targets.to(device), images.rows.to(device))
+    return objective(_Known(outputs.double()), batch)
+
+
 def divergence(teacher: Tensor, student: Tensor, T: float = 1.0) -> Tensor:
     """T^2 KL(teacher || student) of two models' outputs (B, classes, ...), in the mean over all but the classes."""
     p, q = torch.log_softmax(teacher / T, 1), torch.log_softmax(student / T, 1)

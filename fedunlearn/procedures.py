@@ -24,7 +24,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.local import Constraint
-from fedunlearn.tasks import Errors, Fit, Signals
+from fedunlearn.tasks import Errors, Fit, Loss, Signals
 
 T = TypeVar("T")
 
@@ -148,6 +148,13 @@ def errors(models: Sequence[Weights], sites: Sequence[SiteId], select: Select) -
             "give validation a share of the data, or choose a setting that does without"
         )
     return [float(x) for x in w.average([reply.arrays for reply in replies.values()], counts)["error"]]
+
+
+def loss(weights: Weights, sites: Sequence[SiteId], select: Select) -> Procedure[float]:
+    """The mean loss of one model on ``select``'s images at ``sites`` together."""
+    replies = yield {site: Loss(weights, select) for site in sites}
+    counts = [reply.count for reply in replies.values()]
+    return float(w.average([reply.arrays for reply in replies.values()], counts)["loss"])
 
 
 def redrawn(weights: Weights, names: Iterable[str], seed: int) -> dict[str, Tensor]:

@@ -36,12 +36,12 @@ def _bars(console: Console) -> Progress:
 
 
 class _Bars:
-    """One bar for the original model, one for retraining, one per strategy: procedures done, and their rounds."""
+    """One bar for the original model, for retraining, for shadows and per strategy: procedures done, their rounds."""
 
     def __init__(self, bars: Progress, labels: Sequence[Label]) -> None:
         self._bars = bars
         self._rounds: Counter[str] = Counter()
-        totals = Counter(label.strategy for label in labels)
+        totals = Counter(map(_bar, labels))
         width = max(map(len, totals), default=0)
         self._tasks: dict[str, TaskID] = {
             name: bars.add_task(name.ljust(width), total=total, rounds=0) for name, total in totals.items()
@@ -50,8 +50,8 @@ class _Bars:
     def round(self, round: Round) -> None:
         """See `Watcher`."""
         if task := self._task(round.label):
-            self._rounds[round.label.strategy] += 1
-            self._bars.update(task[0], rounds=self._rounds[round.label.strategy])
+            self._rounds[_bar(round.label)] += 1
+            self._bars.update(task[0], rounds=self._rounds[_bar(round.label)])
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
         """See `Watcher`."""
@@ -60,9 +60,14 @@ class _Bars:
 
     def _task(self, label: Label) -> tuple[TaskID] | None:
         """The bar of a procedure, if it has one (evaluation has none); a tuple, since a TaskID may be 0."""
-        if label.phase == "evaluate" or label.strategy not in self._tasks:
+        if label.phase == "evaluate" or _bar(label) not in self._tasks:
             return None
-        return (self._tasks[label.strategy],)
+        return (self._tasks[_bar(label)],)
+
+
+def _bar(label: Label) -> str:
+    """The name of the bar that a procedure belongs to; all shadows share one."""
+    return "shadows" if label.phase == "shadow" else label.strategy
 
 
 class _Lines:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedunlearn.runfolder import RunFolder
+from fedunlearn.scoring.bias import sentences
+from fedunlearn.scoring.difference import CONTROLS
 
 COLUMNS = {
     "forget_accuracy": "forget",
@@ -23,6 +26,23 @@ COLUMNS = {
     "bytes": "MB",
 }
 """The measures shown, as they are headed; `scores.parquet` has all of them."""
+
+PROBED = {
+    "relearn_epochs": "relearn",
+    "relearn_ratio": "ratio",
+    "probe_forget_accuracy": "refit",
+    "probe_mia_loss_auc": "MIA AUC",
+    "resurgence_forget_accuracy": "later",
+    "resurgence_mia_loss_auc": "MIA AUC",
+}
+"""Those of models that were trained a little more, in a table of their own where a run has them."""
+
+PROBED_LEGEND = """\
+After more training. relearn: epochs, trained on the images to forget, until
+they are known as well as to the original, and their ratio to retraining's
+(below 1: memory left; medians; ∞: not in the epochs given). refit: forget
+accuracy and MIA AUC once the last layer alone is refitted on what is retained;
+later: once the hospitals have trained on without what was forgotten."""
 
 LEGEND = """\
 forget, retain, test: accuracy. MIA AUC: how often a forgotten image has a lower
@@ -43,25 +63,32 @@ class Line:
     reasons: str
 
 
-def lines(run: RunFolder, request: str) -> list[Line]:
-    """The rows of one request's table: original, retrained and its band, then the strategies as they were listed."""
+def lines(run: RunFolder, request: str, columns: Mapping[str, str] = COLUMNS) -> list[Line]:
+    """The rows of one request's table: original, retrained and its band, other controls, then strategies as listed.
+
+    Empty if no model has any of the measures.
+    """
     scores, verdicts = run.read_table("scores.parquet"), run.read_table("verdicts.parquet")
     shown = scores[
-        (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(COLUMNS))
+        (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(columns))
     ]
+    if shown.empty:
+        return []
     by_model = shown.groupby(["strategy", "measure"], sort=False)["value"]
     means = by_model.agg(lambda values: values.mean(skipna=False))  # a seed that diverged leaves no mean
+    medians = by_model.agg(lambda values: values.median(skipna=False))
+    means.update(medians[medians.index.isin(["relearn_epochs", "relearn_ratio"], level="measure")])
     known = verdicts[verdicts["request"] == request].set_index("strategy")
     order = list(dict.fromkeys(["original", "retrained", *shown["strategy"]]))
     rows = []
     for strategy in order:
-        cells = tuple(formatted(name, means.get((strategy, name))) for name in COLUMNS)
+        cells = tuple(formatted(name, means.get((strategy, name))) for name in columns)
         verdict, reasons = (
             ("reference", "") if strategy not in known.index else known.loc[strategy, ["verdict", "reasons"]]
         )
         rows.append(Line(strategy, cells, str(verdict), str(reasons)))
     band = shown[shown["strategy"] == "retrained"].groupby("measure")[["null_low", "null_high"]].mean()
-    rows.insert(2, Line("  its band", tuple(_band(band, name) for name in COLUMNS), "", ""))
+    rows.insert(2, Line("  its band", tuple(_band(band, name) for name in columns), "", ""))
     return rows
 
 
@@ -70,15 +97,70 @@ def show(run: RunFolder, console: Console) -> None:
     manifest = run.read_manifest()
     _say(console, f"\n{manifest['name']}: {manifest['data']['note']}")
     _say(console, f"Means over {len(manifest['seeds'])} seed(s).\n{LEGEND}")
+    if manifest.get("probes", {}).get("names"):
+        _say(console, PROBED_LEGEND)
     for request in manifest["moments"]:
         rows = lines(run, request["id"])
         _say(console, f"\n{_title(request)}")
-        console.print(_table(rows))
+        console.print(_table(rows, COLUMNS))
         for strategies, reasons in _grouped(rows):
             _say(console, f"  {strategies}: {reasons}")
+        if sight := _sight(run, request["id"]):
+            _say(console, f"  {sight}")
         for skipped in manifest["skipped"]:
             if skipped["request"] == request["forgets"]:
                 _say(console, f"  {skipped['strategy']}: not run: {skipped['reason']}")
+        for sentence in fairness(run, request["id"]):
+            _say(console, f"  {sentence}")
+        if probed := lines(run, request["id"], PROBED):
+            console.print(_table(probed, PROBED))
+
+
+def fairness(run: RunFolder, request: str) -> list[str]:
+    """Who paid for it, in words: groups treated unequally, and the hospital hit hardest; nothing in an old run."""
+    if not (run.path / "bias.parquet").is_file():
+        return []
+    bias, scores = run.read_table("bias.parquet"), run.read_table("scores.parquet")
+    told = sentences(bias[bias["request"] == request])
+    return told + _hit_hardest(scores[scores["request"] == request])
+
+
+def _hit_hardest(scores: pd.DataFrame) -> list[str]:
+    """Each strategy's worst hospital of those that stay, if its mean over seeds is below that hospital's own band."""
+    staying = set(scores.loc[scores["measure"] == "retain_accuracy", "group"]) - {"all"}
+    rows = scores[
+        scores["measure"].isin(["retain_accuracy", "test_accuracy"])
+        & scores["group"].isin([group for group in staying if group.startswith("site=")])
+        & ~scores["strategy"].isin(CONTROLS)
+    ]
+    keys = ["strategy", "measure", "group"]
+    means = rows.groupby(keys, sort=False)[["value", "retrained", "null_low"]].mean().reset_index()
+    below = means[means["value"] < means["null_low"] - 1e-9].assign(
+        change=means["value"] - means["retrained"]
+    )
+    worst = below.sort_values("change", kind="stable").drop_duplicates("strategy")
+    if worst.empty:
+        return []
+    each = [
+        f"{row['strategy']}: {str(row['group']).partition('=')[2]} {row['change']:.2f} ({row['measure']})"
+        for row in worst.to_dict("records")
+    ]
+    return [f"hospital hit hardest, below its own band of retraining: {', '.join(each)}"]
+
+
+def _sight(run: RunFolder, request: str) -> str:
+    """The smallest memory that this request could have shown; empty where that is unknown."""
+    if not (run.path / "statistics.parquet").is_file():
+        return ""
+    table = run.read_table("statistics.parquet")
+    named = (table["request"] == request) & (table["strategy"] == "original")
+    known = table[named & (table["measure"] == "mia_loss_auc")].dropna(subset="smallest_visible")
+    return "".join(
+        f"With {row['patients']} patients to forget and {row['seeds']} seeds, a difference below "
+        f"{_short(row['smallest_visible'], 2)} in MIA AUC would go unseen (80 % power); the original's is "
+        f"{_short(row['difference'], 2)}."
+        for row in known.to_dict("records")
+    )
 
 
 def _say(console: Console, text: str) -> None:
@@ -103,14 +185,17 @@ def markdown(run: RunFolder) -> str:
         header, rows = ["strategy", *COLUMNS.values(), "verdict"], lines(run, request["id"])
         parts += [f"**{_title(request)}**\n", _row(header), _row(["---"] * len(header))]
         parts += [_row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
-        parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows)), ""]
+        parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows))]
+        parts += [*(f"- {sentence}" for sentence in fairness(run, request["id"])), ""]
+        if sight := _sight(run, request["id"]):
+            parts += [f"{sight}\n"]
     return "\n".join(parts)
 
 
-def _table(rows: Sequence[Line]) -> Table:
+def _table(rows: Sequence[Line], columns: Mapping[str, str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     table.add_column("strategy", no_wrap=True)
-    for heading in COLUMNS.values():
+    for heading in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
@@ -128,6 +213,8 @@ def formatted(measure: str, value: float | None) -> str:
         return "n/a"
     if measure in ("bytes", "avg_gap") or measure.endswith("seconds"):
         return f"{value / 1e6 if measure == 'bytes' else value:.1f}"
+    if measure == "relearn_epochs" or math.isinf(value):
+        return "∞" if math.isinf(value) else f"{value:g}"
     return _short(value, 3)
 
 

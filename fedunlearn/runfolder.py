@@ -7,6 +7,12 @@ Layout (a contract)::
     sites.parquet   one row per image            verdicts.parquet  one row per request and strategy
     weights/        safetensors                  audit.jsonl       hash-chained record of requests
     signals/        per image and model          DONE              written last
+    difficulty.parquet  how long each image took the original models to learn
+    shadows/        signals of shadow models, and who was in each (only where a scenario asks for them)
+    probes/         per image and model after more training, and how that went (only where a scenario asks for it)
+
+Beside them, what `score` adds: ``statistics.parquet``, the differences from retraining that verdicts rest on, and
+``bias.parquet``, groups that are treated unequally.
 """
 
 from __future__ import annotations
@@ -81,6 +87,7 @@ class RunFolder:
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """A Parquet file."""
         temporary = self.path / f"{name}.part"
+        temporary.parent.mkdir(parents=True, exist_ok=True)
         table.to_parquet(temporary, index=False)
         os.replace(temporary, self.path / name)
 

@@ -20,10 +20,12 @@ from fedunlearn.engines import Engine, Link
 from fedunlearn.engines.flower import Flower
 from fedunlearn.engines.inline import Inline
 from fedunlearn.ledger import Ledger
+from fedunlearn.probing import Probing
 from fedunlearn.progress import progress
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
 from fedunlearn.scoring import score
+from fedunlearn.shadows import Shadows
 from fedunlearn.timeline import moments
 
 LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist")
@@ -48,6 +50,7 @@ def simulate(
     """
     began = time.perf_counter()
     cohort = gather(scenario, data_root)
+    shadows = Shadows(scenario, cohort)
     run = RunFolder.create(out)
     run.write_text("scenario.yaml", scenarios.to_yaml(scenario))
     run.write_table("sites.parquet", cohort.table)
@@ -62,12 +65,16 @@ def simulate(
                 plan.label, scenario.seeds[0], cost.trials, cost.site_seconds, cost.images, cost.bytes
             )
     campaign = Campaign(scenario, cohort, run, run.scratch, ledger)
+    probing = Probing(campaign)
+    shadows.fetch(run, lambda text: console.print(text, highlight=False, markup=False))
 
-    with progress(campaign.procedures(), console, quiet) as shown:
+    labels = [*campaign.procedures(), *shadows.procedures(), *probing.procedures()]
+    with progress(labels, console, quiet) as shown:
         watchers: list[Watcher] = [*campaign.recorders.values(), ledger, *shown]
 
         def body(link: Link) -> None:
-            drive(campaign.jobs(), link, watchers, scenario.engine.retries)
+            drive([*campaign.jobs(), *shadows.jobs(run)], link, watchers, scenario.engine.retries)
+            drive(probing.jobs(), link, watchers, scenario.engine.retries)
 
         try:
             engine(scenario).run(federation, body)
@@ -78,11 +85,16 @@ def simulate(
             run.clean()
 
     campaign.blank()
+    probing.write()
     run.write_table("ledger.parquet", ledger.table())
-    run.write_manifest(_manifest(scenario, cohort, campaign, began))  # scoring reads it; written anew below
+    if (learnt := campaign.learnt()) is not None:
+        run.write_table("difficulty.parquet", learnt)
+    run.write_manifest(
+        _manifest(scenario, cohort, campaign, shadows, probing, began)
+    )  # scoring reads it; written anew below
     _, verdicts = score(run.path)
     _record_verdicts(run, campaign, verdicts.to_dict("records"))
-    run.write_manifest(_manifest(scenario, cohort, campaign, began))
+    run.write_manifest(_manifest(scenario, cohort, campaign, shadows, probing, began))
     run.finish()
     return run
 
@@ -95,7 +107,9 @@ def engine(scenario: Scenario) -> Engine:
     return Flower(config.workers, config.gpus_per_client, config.address, config.timeout)
 
 
-def _manifest(scenario: Scenario, cohort: Cohort, campaign: Campaign, began: float) -> dict[str, Any]:
+def _manifest(
+    scenario: Scenario, cohort: Cohort, campaign: Campaign, shadows: Shadows, probing: Probing, began: float
+) -> dict[str, Any]:
     return {
         "name": scenario.name,
         "fedunlearn": __version__,
@@ -126,6 +140,8 @@ def _manifest(scenario: Scenario, cohort: Cohort, campaign: Campaign, began: flo
         ],
         "scored": campaign.scored(),
         "diverged": campaign.diverged(),
+        "shadows": shadows.summary(),
+        "probes": probing.summary(),
         "skipped": [
             {"strategy": label, "request": request, "reason": reason}
             for label, request, reason in scenarios.skipped(scenario)

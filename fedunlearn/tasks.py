@@ -19,7 +19,7 @@ from fedunlearn.core import (
 )
 from fedunlearn.kinds import KINDS, Objective
 from fedunlearn.local import Constraint, fit, gradient, outputs, paced, squared_gradients
-from fedunlearn.objectives import Distillation, Signed, marked, taught
+from fedunlearn.objectives import Distillation, Signed, loss_of, marked, taught
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,22 @@ class Signals:
         images = local.images(self.select)
         signal = KINDS[local.network.kind].signal(outputs(local, self.weights, images), images.targets.cpu())
         return Reply(None, len(images), {"rows": images.rows.cpu(), **signal})
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Reply the mean loss of ``weights`` on ``select``'s images, float64, as the network is in use."""
+
+    weights: Weights
+    select: Select
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = local.images(self.select)
+        if not len(images):
+            return Reply(None, 0, {"loss": torch.zeros((), dtype=torch.float64)})
+        found = loss_of(outputs(local, self.weights, images), images, KINDS[local.network.kind].objective)
+        return Reply(None, len(images), {"loss": found})
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,11 @@ class Moment:
     earlier: tuple[RequestId, ...]
     round: int
 
+    @property
+    def without(self) -> tuple[RequestId, ...]:
+        """All requests honoured at this moment."""
+        return (*self.earlier, self.request.id)
+
 
 @dataclass(frozen=True)
 class Step:

@@ -23,9 +23,11 @@ __all__ = ["PARTITIONS", "SOURCES"]
 _WHERE = {
     "SOURCES": {
         "phantom_cells": ("sites.phantom_cells", "PhantomCells"),
+        "phantom_brain": ("sites.phantom_brain", "PhantomBrain"),
         "medmnist": ("sites.medmnist", "MedMNIST"),
         "npz": ("sites.npz", "Npz"),
         "folder": ("sites.folder", "Folder"),
+        "mrbrains": ("sites.mrbrains", "MRBrainS"),
     },
     "PARTITIONS": {
         "iid": ("sites.partitions", "Iid"),

@@ -24,8 +24,9 @@ class Collection:
     """Images, what they show and whose they are.
 
     Attributes:
-        pixels: (N, C, *spatial) uint8, or float32 scaled to [-1, 1].
-        targets: (N,) int64 classes 0…classes-1, or (N, *spatial) int64 label maps.
+        pixels: (N, C, *spatial) uint8, or float32 scaled to [-1, 1]; may be a memory-mapped file, and so may targets.
+        targets: (N,) int64 classes 0…classes-1, or (N, *spatial) label maps of any integers, uint8 at best: int64
+            would take eight times the memory.
         table: one row per image, in order: ``image`` (unique id) and ``patient``, both strings; ``site`` where the
             data knows it; any attributes (sex, age, view, difficulty, …).
         classes: number of classes.
@@ -38,7 +39,7 @@ class Collection:
     """
 
     pixels: npt.NDArray[Any]
-    targets: npt.NDArray[np.int64]
+    targets: npt.NDArray[Any]
     table: pd.DataFrame
     classes: int
     synthetic_patients: bool
@@ -50,6 +51,10 @@ class Collection:
         if len(counts) > 1 or not {"image", "patient"} <= set(self.table.columns):
             raise ValueError(
                 f"pixels, targets and table must agree: {counts} rows, {list(self.table.columns)}"
+            )
+        if self.targets.ndim > 1 and self.targets.shape[1:] != self.pixels.shape[2:]:
+            raise ValueError(
+                f"label maps {self.targets.shape} must be shaped like images {self.pixels.shape}"
             )
         if not self.table["image"].is_unique:
             raise ValueError("image ids must be unique")

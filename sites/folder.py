@@ -12,16 +12,17 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from fedunlearn.core import InputError, Problem
+from sites import nifti
 from sites.collection import Collection
-from sites.manifest import Row, read_manifest
+from sites.manifest import Row, cell_problems, read_manifest, row_problems, suffix
 from sites.pixels import channels_first, resized
+from sites.volumes import Edge, Millimetres, Stored, examine, store
 
 Array = npt.NDArray[Any]
 
-FORMATS = (".png", ".npy", ".nii", ".nii.gz", ".dcm")
 _GREY = np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as Pillow has it
 
 
@@ -34,25 +35,40 @@ class Folder:
     012 stays 012. 8-bit images stay as they are; anything else is stretched from its 0.5th…99.5th percentile to
     0…255.
 
+    With ``label_map`` instead of ``label`` (a file, too, of labels 0 for background, 1, …, on the grid of its image)
+    the images are NIfTI volumes to be segmented. They are made alike as `sites.nifti.Handling` tells, once
+    (`sites.volumes`).
+
     Attributes:
         manifest: the CSV or Parquet file, relative to the data root.
-        size: edge of the images after resizing, in pixels; None if all have one shape already.
-        channels: make 2D images grey (1) or colour (3); None for as they are.
+        size: edge of the images after resizing, in pixels; None if all have one shape already. Not for label maps.
+        channels: make 2D images grey (1) or colour (3); None for as they are. Not for label maps.
+        shape: with label maps: edges in voxels to the right, to the front and up; None if all have one already.
+        spacing: with label maps: edges of a voxel in millimetres; None for as they are.
+        dtype: with label maps: uint8 in 0…255, or float32 in -1…1.
+        classes: with label maps: how many labels there are, background included; None for those that are found.
     """
 
     name: Literal["folder"] = "folder"
     manifest: str
     size: Annotated[int, Ge(4)] | None = None
     channels: Literal[1, 3] | None = None
+    shape: tuple[Edge, Edge, Edge] | None = None
+    spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
+    dtype: Literal["uint8", "float32"] = "uint8"
+    classes: Annotated[int, Ge(2), Le(nifti.MOST)] | None = None
 
     def problems(self, root: Path) -> list[Problem]:
-        """Every bad row of the manifest with its place; images are not opened.
+        """Every bad row of the manifest with its place; of volumes with label maps every bad one, too.
 
         Args:
             root: where ``manifest`` starts.
         """
         try:
-            return _row_problems(read_manifest(root / self.manifest), (root / self.manifest).parent)
+            rows, folder = read_manifest(root / self.manifest), (root / self.manifest).parent
+            problems = self._misplaced(rows) + row_problems(rows, folder)
+            stored = self._stored(rows, folder, problems) if _with_maps(rows) else problems
+            return stored if isinstance(stored, list) else []
         except InputError as error:
             return list(error.problems)
 
@@ -60,7 +76,10 @@ class Folder:
         """Read all files; see `Source.load`."""
         file = root / self.manifest
         rows = read_manifest(file)
-        if problems := _row_problems(rows, file.parent):
+        problems = self._misplaced(rows) + row_problems(rows, file.parent)
+        if _with_maps(rows):
+            return self._volumes(rows, file.parent, problems)
+        if problems:
             raise InputError(problems)
         pixels = self._pixels(rows, file.parent)
         names, targets = _targets([row.cells["label"] for row in rows])
@@ -73,6 +92,47 @@ class Folder:
             note=f"{len(rows)} images of {self.manifest}; patient ids are its own. "
             f"Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}.",
         )
+
+    def _misplaced(self, rows: Sequence[Row]) -> list[Problem]:
+        """Settings that this kind of manifest has no use for."""
+        maps = _with_maps(rows)
+        for_volumes = {"shape": self.shape, "spacing": self.spacing, "classes": self.classes}
+        unused = {"size": self.size, "channels": self.channels} if maps else for_volumes
+        given = [name for name, value in unused.items() if value is not None]
+        if not rows or not given:
+            return []
+        advice = "give shape or spacing instead" if maps else "they are for label maps: leave them out"
+        column = "label_map" if maps else "label"
+        return [Problem(f"folder: found {' and '.join(given)}, but the manifest has {column}: {advice}")]
+
+    def _volumes(self, rows: Sequence[Row], folder: Path, problems: list[Problem]) -> Collection:
+        stored = self._stored(rows, folder, problems)
+        if isinstance(stored, list):
+            raise InputError(stored)
+        return Collection(
+            pixels=stored.pixels,
+            targets=stored.targets,
+            table=_table(rows),
+            classes=stored.classes,
+            synthetic_patients=False,
+            kind="segmentation",
+            note=f"{len(rows)} volumes with label maps of {self.manifest}; patient ids are its own.",
+        )
+
+    def _stored(self, rows: Sequence[Row], folder: Path, problems: list[Problem]) -> Stored | list[Problem]:
+        """The volumes; or all problems, those given and those of the files that rows without problems name."""
+        classes = None if self.classes is None else tuple(range(self.classes))
+        how = nifti.Handling(self.shape, self.spacing, self.dtype, classes)
+        good = [row for row in rows if not cell_problems(row, folder)]
+        pairs = [nifti.Pair((folder / row.cells["file"],), folder / row.cells["label_map"]) for row in good]
+        found = examine(pairs, how) if problems else store(pairs, how)
+        if isinstance(found, Stored):
+            return found
+        columns = ("label_map" if bad.file == pairs[bad.number].label_map else "file" for bad in found)
+        return problems + [
+            good[bad.number].problem(column, f"{bad.file} {bad.message}")
+            for column, bad in zip(columns, found, strict=True)
+        ]
 
     def _pixels(self, rows: Sequence[Row], folder: Path) -> Array:
         """(N, C, *spatial) uint8.
@@ -113,34 +173,34 @@ class Folder:
         return final
 
 
-def _suffix(file: str) -> str:
-    return ".nii.gz" if file.lower().endswith(".nii.gz") else Path(file).suffix.lower()
+def _with_maps(rows: Sequence[Row]) -> bool:
+    return bool(rows) and "label_map" in rows[0].cells
 
 
 def _read(file: Path) -> Array:
     """A file as (H, W), (H, W, 3) or (D, H, W), in its own dtype."""
     from monai.data import image_reader  # here, since it takes seconds
 
-    suffix = _suffix(file.name)
+    kind = suffix(file.name)
     readers = {
         ".png": image_reader.PILReader(converter=_unpacked),
         ".npy": image_reader.NumpyReader(),
         ".dcm": image_reader.PydicomReader(),
     }
-    reader = readers.get(suffix) or image_reader.NibabelReader()
+    reader = readers.get(kind) or image_reader.NibabelReader()
     opened = reader.read(file)
     with warnings.catch_warnings():  # of DICOM that does not tell where the patient lay; we do not ask
         warnings.filterwarnings("ignore", message="PydicomReader: ImageOrientationPatient")
         image = np.asarray(reader.get_data(opened)[0])
     if getattr(opened, "PhotometricInterpretation", "") == "MONOCHROME1":  # DICOM with white as 0
         image = image.max() - image
-    if suffix in (".png", ".dcm"):  # MONAI has width first, and slices last
+    if kind in (".png", ".dcm"):  # MONAI has width first, and slices last
         image = image.T if image.ndim == 3 and image.shape[-1] > 4 else np.swapaxes(image, 0, 1)
-    if suffix == ".png" and image.ndim == 3 and image.shape[-1] in (2, 4):  # the last one is transparency
+    if kind == ".png" and image.ndim == 3 and image.shape[-1] in (2, 4):  # the last one is transparency
         image = image[..., 0] if image.shape[-1] == 2 else image[..., :3]
     if image.size == 0 or not np.isfinite(image).all():
         raise ValueError("it has no pixels, or some that are not finite")
-    if suffix in (".nii", ".nii.gz") and image.ndim == 3 and image.shape[-1] in (1, 3):
+    if kind in (".nii", ".nii.gz") and image.ndim == 3 and image.shape[-1] in (1, 3):
         raise ValueError(
             f"a volume of {image.shape[-1]} slices; expected 2D files, or volumes of at least 4 slices"
         )
@@ -162,50 +222,6 @@ def _stretched(image: Array) -> Array:
     return stretched
 
 
-def _row_problems(rows: Sequence[Row], folder: Path) -> list[Problem]:
-    if not rows:
-        return [Problem("folder: the manifest has no rows, expected one per image")]
-    problems: list[Problem] = []
-    numbered = sum(row.cells["label"].isdecimal() for row in rows) * 2 > len(rows)
-    seen: dict[str, int] = {}
-    for row in rows:
-        problems += _cell_problems(row, folder, numbered)
-        image = row.cells.get("image", row.cells["file"])
-        if (first := seen.setdefault(image, row.line)) != row.line:
-            column = "image" if "image" in row.cells else "file"
-            problems.append(
-                row.problem(column, f"found {image!r} again (first in line {first}), expected unique ids")
-            )
-    classes = {int(row.cells["label"]) for row in rows if row.cells["label"].isdecimal()}
-    if numbered and not problems and classes != set(range(len(classes))):
-        problems.append(
-            Problem(
-                f"found the labels {sorted(classes)[:12]}, expected 0, 1, … without a gap", rows[0].manifest
-            )
-        )
-    return problems
-
-
-def _cell_problems(row: Row, folder: Path, numbered: bool) -> list[Problem]:
-    problems = []
-    for column in {"patient", "label", "site", "image"} & set(row.cells):
-        if not row.cells[column]:
-            problems.append(row.problem(column, f"found nothing, expected the {column} of this image"))
-    if numbered and row.cells["label"] and not row.cells["label"].isdecimal():
-        found = row.cells["label"]
-        problems.append(
-            row.problem("label", f"found {found!r}, expected a class number as in most rows (0, 1, …)")
-        )
-    file = row.cells["file"]
-    if _suffix(file) not in FORMATS:
-        problems.append(row.problem("file", f"found {file!r}, expected one of {', '.join(FORMATS)}"))
-    elif not (folder / file).is_file():
-        problems.append(
-            row.problem("file", f"found no file {folder / file}; paths start at the manifest's folder")
-        )
-    return sorted(problems)
-
-
 def _targets(labels: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
     """The classes in order, and (N,) the class of each image."""
     if all(label.isdecimal() for label in labels):
@@ -216,8 +232,8 @@ def _targets(labels: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
 
 
 def _table(rows: Sequence[Row]) -> pd.DataFrame:
-    """All columns but file and label, as text; age as a number where every row has one."""
-    columns = [c for c in rows[0].cells if c not in ("file", "label", "image", "patient")]
+    """All columns but the files and label, as text; age as a number where every row has one."""
+    columns = [c for c in rows[0].cells if c not in ("file", "label", "label_map", "image", "patient")]
     table = pd.DataFrame(
         {
             "image": [row.cells.get("image", row.cells["file"]) for row in rows],

@@ -22,6 +22,7 @@ import torch
 
 from fedunlearn.core import SERVER, Images, RequestId, Select, SiteId
 from fedunlearn.models import MODELS, Model, Network
+from sites.arrays import write_rows
 
 SPLITS = ("train", "val", "test", "proxy")
 _NO_LABEL = -1  # no class: a loss that meets it fails
@@ -55,19 +56,19 @@ class Federation:
     def write(
         folder: Path,
         pixels: npt.NDArray[Any],
-        targets: npt.NDArray[np.int64],
+        targets: npt.NDArray[Any],
         site: npt.NDArray[Any],
         split: npt.NDArray[Any],
         forgotten: Mapping[RequestId, npt.NDArray[np.bool_]],
         model: Model,
         classes: int,
     ) -> None:
-        """Store the hospitals in ``folder``.
+        """Store the hospitals in ``folder``; mapped arrays are not read into memory as a whole.
 
         Args:
             folder: made if it is not there.
             pixels: (N, C, *spatial).
-            targets: (N, …).
+            targets: (N, …) integers; kept in as few bytes as the classes need.
             site: (N,) the hospital of each image.
             split: (N,) "train", "val", "test" or "proxy".
             forgotten: for each request, (N,) whether it names the image.
@@ -82,10 +83,11 @@ class Federation:
             np.stack(list(forgotten.values()), axis=1) if forgotten else np.zeros((len(site), 0), dtype=bool)
         )
         for number, (name, rows) in enumerate(owned.items()):
-            place, labels = folder / str(number), targets[rows]
+            place = folder / str(number)
             place.mkdir(parents=True, exist_ok=True)
-            np.save(place / "pixels.npy", pixels[rows])
-            np.save(place / "targets.npy", np.full_like(labels, _NO_LABEL) if name == SERVER else labels)
+            labels = np.broadcast_to(_NO_LABEL, targets.shape) if name == SERVER else targets
+            write_rows(place / "pixels.npy", pixels, rows, pixels.dtype)
+            write_rows(place / "targets.npy", labels, rows, np.min_scalar_type(-classes))
             np.save(place / "rows.npy", rows.astype(np.int64))
             np.save(place / "split.npy", part[rows])
             np.save(place / "forgotten.npy", masks[rows])
@@ -212,4 +214,6 @@ def _gather(place: Path, requests: tuple[RequestId, ...], select: Select, device
     files = (np.load(place / f"{name}.npy", mmap_mode="c") for name in ("pixels", "targets", "rows"))
     chosen = (np.asarray(array) if keep.all() else np.asarray(array)[keep] for array in files)
     pixels, targets, rows = (torch.from_numpy(array).to(device) for array in chosen)
-    return Images(pixels, targets, rows)
+    return Images(
+        pixels, targets.long(), rows
+    )  # a label map is eight times as large then, but only these are

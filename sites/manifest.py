@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,12 @@ import pandas as pd
 
 from fedunlearn.core import InputError, Problem
 
-REQUIRED = ("file", "label", "patient")
+FORMATS = (".png", ".npy", ".nii", ".nii.gz", ".dcm")
+VOLUMES = (".nii", ".nii.gz")
+"""Of images that have label maps, and of the maps."""
+
+LABELS = ("label", "label_map")
+"""A manifest has one of these columns: a class for every image, or the file of its label map."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def read_manifest(file: Path) -> list[Row]:
     if not file.is_file():
         raise InputError(
             f"folder: found no manifest {file}, expected a CSV or Parquet file with the columns "
-            f"{', '.join(REQUIRED)}: put it there or give its folder as --data-root"
+            f"file, label or label_map, and patient: put it there or give its folder as --data-root"
         )
     if file.suffix == ".parquet":
         return _parquet(file)
@@ -111,13 +116,81 @@ def _parquet(file: Path) -> list[Row]:
 
 
 def _require(file: Path, header: list[str]) -> None:
-    missing = [column for column in REQUIRED if column not in header]
+    labels = [column for column in LABELS if column in header]
+    wanted = ("file", *(labels or LABELS[:1]), "patient")
+    missing = [column for column in wanted if column not in header]
     twice = sorted({column for column in header if header.count(column) > 1})
     problems = []
     if missing:
         message = f"found the columns {', '.join(header) or 'none'}, expected also {', '.join(missing)}"
         problems.append(Problem(message, str(file), 1))
+    if len(labels) > 1:
+        problems.append(Problem("found the columns label and label_map, expected one of them", str(file), 1))
     if twice:
         problems.append(Problem(f"found the columns {', '.join(twice)} more than once", str(file), 1))
     if problems:
         raise InputError(problems)
+
+
+def suffix(file: str) -> str:
+    """What tells a file's format."""
+    return ".nii.gz" if file.lower().endswith(".nii.gz") else Path(file).suffix.lower()
+
+
+def row_problems(rows: Sequence[Row], folder: Path) -> list[Problem]:
+    """Everything wrong with the rows of a manifest in ``folder``; no image is opened."""
+    if not rows:
+        return [Problem("folder: the manifest has no rows, expected one per image")]
+    problems: list[Problem] = []
+    labels = [row.cells["label"] for row in rows if "label" in row.cells]
+    numbered = sum(label.isdecimal() for label in labels) * 2 > len(rows)
+    seen: dict[str, int] = {}
+    for row in rows:
+        problems += cell_problems(row, folder, numbered)
+        image = row.cells.get("image", row.cells["file"])
+        if (first := seen.setdefault(image, row.line)) != row.line:
+            column = "image" if "image" in row.cells else "file"
+            problems.append(
+                row.problem(column, f"found {image!r} again (first in line {first}), expected unique ids")
+            )
+    classes = {int(label) for label in labels if label.isdecimal()}
+    if numbered and not problems and classes != set(range(len(classes))):
+        problems.append(
+            Problem(
+                f"found the labels {sorted(classes)[:12]}, expected 0, 1, … without a gap", rows[0].manifest
+            )
+        )
+    return problems
+
+
+def cell_problems(row: Row, folder: Path, numbered: bool = False) -> list[Problem]:
+    """Everything wrong with one row.
+
+    Args:
+        row: of a manifest.
+        folder: the manifest's.
+        numbered: whether labels must be numbers.
+    """
+    problems = []
+    for column in {"patient", "label", "label_map", "site", "image"} & set(row.cells):
+        if not row.cells[column]:
+            problems.append(row.problem(column, f"found nothing, expected the {column} of this image"))
+    if numbered and row.cells["label"] and not row.cells["label"].isdecimal():
+        found = row.cells["label"]
+        problems.append(
+            row.problem("label", f"found {found!r}, expected a class number as in most rows (0, 1, …)")
+        )
+    maps = "label_map" in row.cells
+    problems += _file_problems(row, "file", VOLUMES if maps else FORMATS, folder)
+    if maps and row.cells["label_map"]:
+        problems += _file_problems(row, "label_map", VOLUMES, folder)
+    return sorted(problems)
+
+
+def _file_problems(row: Row, column: str, formats: Sequence[str], folder: Path) -> list[Problem]:
+    file = row.cells[column]
+    if suffix(file) not in formats:
+        return [row.problem(column, f"found {file!r}, expected one of {', '.join(formats)}")]
+    if not (folder / file).is_file():
+        return [row.problem(column, f"found no file {folder / file}; paths start at the manifest's folder")]
+    return []

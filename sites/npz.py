@@ -33,7 +33,8 @@ class Npz:
     Present splits are pooled, since splits are made by patient here. Every other ``<split>_<name>`` with one entry
     per image becomes a column: ``_patient_id`` (without it every image is a patient of its own), ``_names`` or
     ``_ids`` (image ids), ``_site``, ``_sex``, ``_age``, …. Labels are classes (N,) or (N, 1), or label maps shaped
-    like the images.
+    like the images, with 0 for background: then it is a segmentation, in 3D for volumes (N, D, H, W). Ids are no
+    people: the left and the right of one person, say, may be two of them, and forgetting one leaves the other.
 
     Attributes:
         path: the file, relative to the data root.
@@ -77,19 +78,22 @@ class Npz:
         except _CORRUPT as error:
             raise InputError([_damaged(file, error)]) from error
         pixels, labels = channels_first(arrays.pop("images")), arrays.pop("labels")
-        targets = (labels.reshape(-1) if labels.ndim <= 2 else labels).astype(np.int64)
-        table, maps = _table(arrays, len(pixels)), targets.ndim > 1
+        maps = labels.ndim > 2
+        targets = labels if maps else labels.reshape(-1).astype(np.int64)
+        table = _table(arrays, len(pixels))
         if messages := _wrong_values(pixels, targets, table):
             raise InputError([Problem(f"npz: {file}: {message}") for message in messages])
         synthetic = "patient" not in arrays
         return Collection(
             pixels=pixels if self.size is None else resized(pixels, self.size),
-            targets=targets,
+            targets=targets.astype(np.min_scalar_type(targets.max()))
+            if maps
+            else targets,  # int64 is 8 times as large
             table=table,
             classes=int(targets.max()) + 1,
             synthetic_patients=synthetic,
             kind="segmentation" if maps else "classification",
-            note=f"{len(pixels)} images of {self.path}; "
+            note=f"{len(pixels)} {'volumes' if pixels.ndim == 5 else 'images'} of {self.path}; "
             + ("it tells no patients, so each image is one." if synthetic else "patient ids are its own."),
         )
 
@@ -185,10 +189,10 @@ def _wrong_labels(key: str, labels: _Header, images: _Header) -> list[str]:
         return [f"{key} has dtype {labels.dtype}, expected integers: number the classes from 0"]
     if len(labels.shape) == 2 and labels.shape[1] > 1:
         return [f"{key} has {labels.shape[1]} labels per image, expected one: keep one column"]
-    if labels.shape not in (count, (*count, 1), images.shape, images.shape[:-1]):
-        return [
-            f"{key} has shape {labels.shape}, expected {(*count, 1)}, or label maps of shape {images.shape}"
-        ]
+    colours = images.shape[-1:] in ((1,), (3,)) and len(images.shape) > 3
+    maps = images.shape[:-1] if colours else images.shape
+    if labels.shape not in (count, (*count, 1), maps):
+        return [f"{key} has shape {labels.shape}, expected {(*count, 1)}, or label maps of shape {maps}"]
     return []
 
 
@@ -228,11 +232,15 @@ def _wrong_values(pixels: Array, targets: Array, table: pd.DataFrame) -> list[st
     if not len(pixels):
         return ["found no images, expected some"]
     if pixels.dtype == np.float32 and not np.abs(pixels).max() <= 1:  # NaN is not either
-        messages.append("images are float32 but not all within -1…1: scale them, or save them as uint8")
+        first = table["image"].iloc[[not np.abs(image).max() <= 1 for image in pixels].index(True)]
+        messages.append(
+            f"images are float32 but not all within -1…1 (first is {first!r}): scale them, or save them as uint8"
+        )
     found = np.unique(targets)
     if found[0] != 0 or found[-1] != len(found) - 1:
         messages.append(
-            f"found the labels {found[:12].tolist()}, expected 0, 1, … without a gap: renumber them"
+            f"found the labels {found[:12].tolist()}, the last of them first in {_holder(targets, found[-1], table)}, "
+            "expected 0, 1, … without a gap: renumber them"
         )
     for column in set(_IDS) & set(table.columns):
         values = np.asarray(table[column])
@@ -244,3 +252,9 @@ def _wrong_values(pixels: Array, targets: Array, table: pd.DataFrame) -> list[st
         twice = table["image"][table["image"].duplicated()].iloc[0]
         messages.append(f"found the image id {twice!r} more than once, expected unique names")
     return messages
+
+
+def _holder(targets: Array, label: int, table: pd.DataFrame) -> str:
+    """The first image that has the label, or whose map has it."""
+    row = next(row for row, target in enumerate(targets) if (target == label).any())
+    return repr(table["image"].iloc[row])

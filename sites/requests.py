@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, SiteId
+from sites.picking import described, matching, picked
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,29 @@ def resolve(
     ids: Sequence[PatientId] | None = None,
     fraction: float | None = None,
     count: int | None = None,
+    pick: str = "random",
+    by: Mapping[str, str] | None = None,
 ) -> Named:
     """Find the patients and images that a request of ``site`` names.
 
-    Named or drawn patients are forgotten at every hospital that holds images of them. With neither ids, fraction
-    nor count the whole hospital is meant: all its images, of all parts, and none elsewhere.
+    Named or picked patients are forgotten at every hospital that holds images of them. With neither ids, fraction,
+    count nor ``by`` the whole hospital is meant: all its images, of all parts, and none elsewhere.
 
     Args:
-        table: one row per image, with ``image``, ``patient``, ``site`` and ``split``.
+        table: one row per image, with ``image``, ``patient``, ``site`` and ``split``; ``label`` and ``difficulty``
+            where they are picked by; any attributes.
         site: the hospital that asks.
-        rng: draws patients; the order of the images does not matter.
+        rng: draws patients, among equals where they are ranked; the order of the images does not matter.
         ids: these patients.
         fraction: this share of the hospital's training patients, in (0, 1], at least one.
         count: this many of them.
+        pick: which of them come first (`sites.picking.picked`).
+        by: only patients with a training image there that has these values, by column; without fraction and count,
+            all of them.
 
     Raises:
-        InputError: the hospital, or patients of its training images, are not there; all problems together.
+        InputError: the hospital, or patients of its training images, are not there, or they cannot be picked so; all
+            problems together.
         ValueError: more than one of ids, fraction and count is given.
     """
     if sum(choice is not None for choice in (ids, fraction, count)) > 1:
@@ -59,29 +67,35 @@ def resolve(
         raise InputError(
             f"found no hospital {site!r}, expected one of {', '.join(sorted(set(table['site'])))}"
         )
-    if ids is None and fraction is None and count is None:
+    if ids is None and fraction is None and count is None and not by:
         return Named(tuple(sorted(set(table.loc[here, "patient"]))), here)
-    trained = sorted(set(table.loc[here & np.asarray(table["split"] == "train", dtype=bool), "patient"]))
+    own = table[here & np.asarray(table["split"] == "train", dtype=bool)]
+    trained = sorted(set(own["patient"]))
     if ids is not None:
         if problems := _unnamed(table, site, ids, trained):
             raise InputError(problems)
         chosen = sorted(set(ids))
     else:
-        wanted = count if count is not None else max(1, round((fraction or 0.0) * len(trained)))
-        chosen = _drawn(site, trained, wanted, fraction, rng)
+        able = matching(own, by, site) if by else trained
+        if fraction is None and count is None:
+            chosen = able
+        else:
+            wanted = count if count is not None else max(1, round((fraction or 0.0) * len(able)))
+            _possible(site, able, wanted, fraction, by)
+            chosen = picked(own, able, wanted, pick, rng)
     return Named(tuple(chosen), np.asarray(table["patient"].isin(chosen), dtype=bool))
 
 
-def _drawn(
-    site: SiteId, trained: list[PatientId], wanted: int, fraction: float | None, rng: np.random.Generator
-) -> list[PatientId]:
+def _possible(
+    site: SiteId, able: Sequence[PatientId], wanted: int, fraction: float | None, by: Mapping[str, str] | None
+) -> None:
     if fraction is not None and not 0 < fraction <= 1:
         raise InputError(f"patients: found fraction {fraction}, expected more than 0 and at most 1")
-    if not 1 <= wanted <= len(trained):
+    if not 1 <= wanted <= len(able):
+        which = f" with {described(by)}" if by else ""
         raise InputError(
-            f"patients: found count {wanted}, expected 1 to {len(trained)}, the patients {site!r} trains on"
+            f"patients: found count {wanted}, expected 1 to {len(able)}, the patients{which} {site!r} trains on"
         )
-    return sorted(trained[i] for i in rng.choice(len(trained), wanted, replace=False))
 
 
 def _unnamed(

@@ -204,6 +204,12 @@ def test_a_forgotten_strategy_is_told_what_to_type() -> None:
     assert "'    PUF(),' in STRATEGIES" in text
 
 
+def test_the_readme_lists_every_strategy_once() -> None:
+    readme = (Path(strategies.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("`")[1] for line in readme.splitlines() if line.startswith("| `")]
+    assert sorted(row for row in rows if row in strategies.catalogue()) == list(strategies.catalogue())
+
+
 def test_excuses_name_promises_and_give_reasons() -> None:
     for entry in ENTRIES:
         for name, reason in entry.reasons.items():

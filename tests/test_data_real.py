@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from fedunlearn import scenario as scenarios
+from fedunlearn.simulate import simulate
 from sites.collection import duplicates
+from sites.folder import Folder
 from sites.medmnist import MedMNIST
 from sites.npz import Npz
 from sites.partitions import Iid
@@ -64,4 +69,64 @@ def test_hippocampus_volumes_are_a_segmentation():
     assert (found.kind, found.classes) == ("segmentation", 3)
     assert found.pixels.shape == (260, 1, 48, 64, 48)
     assert found.targets.shape == (260, 48, 64, 48)
+    assert found.targets.dtype == np.uint8
     assert found.table["image"].is_unique
+    assert (
+        found.table["patient"] == found.table["image"]
+    ).all()  # each side of a brain is a subject of its own
+
+
+def test_hippocampus_nifti_files_become_what_the_npz_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Their README tells how the npz was made: the same scaling and padding as `sites.nifti`'s."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = root_with("hippocampus260_nifti.tar")
+    with tarfile.open(root / "hippocampus260_nifti.tar") as archive:
+        names = sorted(
+            Path(n).name for n in archive.getnames() if "/imagesTr/" in n and n.endswith(".nii.gz")
+        )
+        chosen = names[::52]
+        parts = [m for m in archive.getmembers() if Path(m.name).name in chosen]
+        archive.extractall(tmp_path, parts, filter="data")
+    place = "Task04_Hippocampus_260"
+    rows = [f"{place}/imagesTr/{n},{place}/labelsTr/{n},{n.removesuffix('.nii.gz')}" for n in chosen]
+    (tmp_path / "m.csv").write_text("\n".join(["file,label_map,patient", *rows]))
+    found = Folder(manifest="m.csv", shape=(48, 64, 48)).load(tmp_path)
+    whole = Npz(path="hippocampus260_48x64x48.npz").load(root_with("hippocampus260_48x64x48.npz"))
+    same = [
+        whole.table["image"].str.removesuffix(".nii.gz").tolist().index(p) for p in found.table["patient"]
+    ]
+    assert len(same) == 5 and found.classes == 3
+    assert np.array_equal(found.targets, whole.targets[same])
+    off = np.abs(found.pixels.astype(int) - whole.pixels[same])
+    assert off.max() <= 1 and (off > 0).mean() < 0.01  # rounding
+
+
+def test_chest_x_rays_are_scored_by_real_sex_and_age_and_picked_by_them(tmp_path: Path):
+    """Groups with five patients or more of a part have rows there; a request can name the women."""
+    root = root_with("nih_cxr1000_128.npz")
+    text = """\
+name: cxr
+seeds: [1, 2]
+engine: {name: inline, workers: 2}
+data: {name: npz, path: nih_cxr1000_128.npz, size: 32}
+sites: {names: [north, east, west], partition: {name: iid}}
+model: {name: small_cnn}
+training: {rounds: 1, local_epochs: 1}
+requests: [{id: women, site: north, patients: {fraction: 0.3, by: {sex: F}}}]
+strategies: [{name: fine_tune, rounds: 1}]
+"""
+    (tmp_path / "scenario.yaml").write_text(text, encoding="utf-8")
+    run = simulate(scenarios.read(tmp_path / "scenario.yaml"), tmp_path / "run", root, Console(), quiet=True)
+    scores, images = run.read_table("scores.parquet"), run.read_table("sites.parquet")
+    asked = images[[("women" in ids) for ids in images["forgotten_by"]]]
+    assert set(asked["sex"]) == {"F"}
+    tuned = scores[(scores["seed"] == 1) & (scores["strategy"] == "fine_tune")]
+    test, forget = (
+        tuned[tuned["measure"] == f"{part}_accuracy"].set_index("group") for part in ("test", "forget")
+    )
+    held_out = images[images["split"] == "test"]
+    for sex in ("F", "M"):
+        assert test.loc[f"sex={sex}", "n"] == (held_out["sex"] == sex).sum()
+    assert test.loc["age=40-59", "n"] == held_out["age"].between(40, 59).sum()
+    assert "sex=F" in forget.index and "sex=M" not in forget.index
+    assert {"sex", "age", "class", "site"} <= set(run.read_table("bias.parquet")["attribute"])

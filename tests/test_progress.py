@@ -48,5 +48,19 @@ def test_elsewhere_every_procedure_that_ends_is_one_plain_line() -> None:
     ]
 
 
+def test_all_shadows_share_one_bar() -> None:
+    out = io.StringIO()
+    labels = [Label("shadow", "", str(number), 100 + number) for number in range(3)]
+    with progress(labels, Console(file=out, force_terminal=True, width=100, legacy_windows=False), False) as (
+        watcher,
+    ):
+        for label in labels[:2]:
+            watcher.round(Round(label, 0, {}, {}, 0.0))
+            watcher.end(label, 1, 0.0)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
+    last = [line.split() for line in plain.splitlines() if line.strip()][-1]
+    assert last[0] == "shadows" and "2/3" in last and last[-3:-1] == ["2", "rounds"]
+
+
 def test_quiet_shows_nothing() -> None:
     assert shown(terminal=True, quiet=True) == ""

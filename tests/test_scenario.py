@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import given, strategies as st
 
 from fedunlearn.core import InputError, LocalTraining, Problem, Training
-from fedunlearn.scenario import Engine, Pick, Request, Shares, Tuned, read, skipped, to_yaml
+from fedunlearn.scenario import Engine, Evaluation, Pick, Request, Shares, Tuned, read, skipped, to_yaml
 from fedunlearn.scenario.yaml_source import LARGEST, parse
 from fedunlearn.scenario.yaml_tree import Scalar, misread, plain
 from strategies import catalogue
@@ -62,6 +62,7 @@ def problems(path: Path, *overrides: str) -> tuple[Problem, ...]:
 def test_values_arrive_typed(tmp_path: Path) -> None:
     scenario = read(write(tmp_path))
     assert scenario.seeds == (1, 2) and scenario.seed == 0 and scenario.timeline == "independent"
+    assert scenario.evaluation == Evaluation(shadows=0, cache=None)
     assert scenario.engine == Engine(name="inline", workers=2)
     assert scenario.sites.names == ("north", "east", "west") and scenario.sites.split == Shares(0.6, 0.1, 0.3)
     local = LocalTraining(epochs=2, batch_size=32, optimizer="sgd", lr=0.01, momentum=0.9, clip=1.0)
@@ -94,6 +95,16 @@ def test_a_strategy_serves_what_it_can_and_the_rest_is_told(tmp_path: Path) -> N
     ]
 
 
+def test_nothing_is_trained_to_judge_by_unless_asked_for(tmp_path: Path) -> None:
+    assert read(write(tmp_path)).evaluation == Evaluation(
+        relearn=False, linear_probe=False, resurgence_rounds=0
+    )
+    on = ["evaluation={relearn: true, linear_probe: true, resurgence_rounds: 2}"]
+    assert read(write(tmp_path), on).evaluation == Evaluation(
+        relearn=True, linear_probe=True, resurgence_rounds=2
+    )
+
+
 def test_no_strategies_leave_the_references(tmp_path: Path) -> None:
     assert read(write(tmp_path), ["strategies=[]"]).strategies == ()
 
@@ -105,7 +116,15 @@ def test_a_sequential_timeline_in_order(tmp_path: Path) -> None:
     assert skipped(scenario) == []
 
 
-@pytest.mark.parametrize("overrides", [[], ["strategies=[]"], ['requests.1.patients=["NO", "a: b", "ü, {"]']])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["strategies=[]"],
+        ["evaluation={relearn: true, shadows: 6, cache: some/where}"],
+        ['requests.1.patients=["NO", "a: b", "ü, {"]'],
+    ],
+)
 def test_written_out_in_full_and_read_again_it_is_equal(tmp_path: Path, overrides: list[str]) -> None:
     scenario = read(write(tmp_path), overrides)
     text = to_yaml(scenario)

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from fedunlearn import report
 from fedunlearn.core import RunError
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scoring import MEASURES, score
+from fedunlearn.scoring.classification import Outputs
+from fedunlearn.scoring.evidence import Estimates, Evidence
+from fedunlearn.scoring.measures import PROBES
 from fedunlearn.scoring.score import COLUMNS
 
 SEEDS = (7, 8, 9)
@@ -146,10 +149,15 @@ def test_scores_have_the_columns_and_rows_of_the_contract(scored):
     _, scores, verdicts = scored
     assert tuple(scores.columns) == COLUMNS
     assert tuple(verdicts.columns) == ("request", "strategy", "verdict", "reasons")
-    assert set(scores["strategy"]) == set(MODELS)
+    assert set(scores["strategy"]) == {*MODELS, "retrained_other", "damaged"}
     assert set(scores["seed"]) == set(SEEDS)
-    assert set(scores["measure"]) == set(MEASURES)
-    assert set(scores["group"]) == {"all", *(f"site={site}" for site in SITES)}
+    assert set(MEASURES) - set(scores["measure"]) == {
+        *PROBES,
+        *(name for name in MEASURES if name.startswith(("klom", "forgetting_quality"))),  # 64 seeds and more
+        *(name for name in MEASURES if "_tpr_" in name),  # 100 held-out images and more
+    }
+    groups = {"all", *(f"site={site}" for site in SITES), *(f"class={c}" for c in range(4))}
+    assert set(scores["group"]) == groups
     assert not scores.duplicated(["request", "strategy", "seed", "measure", "group"]).any()
     assert (scores["n"] > 0).all()
     assert scores["value"].notna().all()
@@ -164,7 +172,7 @@ def test_both_tables_are_written_whole_and_alike(scored):
 
 def test_intervals_hold_the_value_and_values_are_in_range(scored):
     _, scores, _ = scored
-    performance = scores[~scores["measure"].isin(["avg_gap", "tow"]) & scores["low"].notna()]
+    performance = scores[~scores["measure"].isin(["avg_gap", "tow", "worst_site"]) & scores["low"].notna()]
     assert (performance["low"] <= performance["value"] + 1e-9).all()
     assert (performance["value"] <= performance["high"] + 1e-9).all()
     for name, of_measure in scores.groupby("measure"):
@@ -218,11 +226,64 @@ def test_made_up_models_get_the_verdict_they_were_made_for(scored, request_id: s
     found = pick(verdicts, request=request_id).set_index("strategy")["verdict"].to_dict()
     assert found == {
         "original": "UNDER",
+        "retrained_other": "PASS",
+        "damaged": "DAMAGED",
         "good": "PASS",
         "lazy": "UNDER",
         "overdone": "OVER",
         "destroyed": "DAMAGED",
     }
+
+
+def test_controls_are_other_rows_of_the_references(scored):
+    """The next seed's retrained model, of the last the first's; the damaged one is at chance, ¼."""
+    _, scores, _ = scored
+    loss = pick(scores, request="some", measure="forget_loss", group="all").set_index(["strategy", "seed"])[
+        "value"
+    ]
+    for seed, following in ((7, 8), (8, 9), (9, 7)):
+        assert loss["retrained_other", seed] == loss["retrained", following]
+    rows = pick(scores, request="some", strategy="damaged", group="all").set_index(["measure", "seed"])[
+        "value"
+    ]
+    assert rows["retain_accuracy"].mean() == pytest.approx(0.25, abs=0.06)
+    assert "site_seconds" not in rows.index
+    other = pick(scores, request="some", strategy="retrained_other", measure="site_seconds", seed=7)["value"]
+    assert other.tolist() == [8.0]
+
+
+def test_statistics_stand_beside_the_scores(scored):
+    """The difference is the mean of value - retrained over seeds; controls are no part of Holm's family."""
+    folder, scores, _ = scored
+    table = pd.read_parquet(folder / "statistics.parquet")
+    records = table[table["measure"] == "mia_loss_auc"].to_dict("records")
+    found = {(row["request"], row["strategy"]): row for row in records}
+    assert {strategy for _, strategy in found} == {*MODELS, "retrained_other", "damaged"} - {"retrained"}
+    for (request, strategy), row in found.items():
+        rows = pick(scores, request=request, strategy=strategy, group="all", measure="mia_loss_auc")
+        assert row["difference"] == pytest.approx((rows["value"] - rows["retrained"]).mean(), abs=1e-9)
+        assert row["low"] <= row["difference"] <= row["high"]
+        assert np.isnan(row["p_holm"]) == (strategy in ("original", "retrained_other", "damaged"))
+    assert found["some", "original"]["difference"] > found["some", "original"]["smallest_visible"]
+    assert found["some", "lazy"]["p_holm"] >= found["some", "lazy"]["p_difference"]
+    assert found["some", "lazy"]["patients"] == 6
+    assert not set(table["measure"]) & {"avg_gap", "tow", "bytes"}
+
+
+def test_the_report_says_what_would_go_unseen_and_does_without_for_an_older_run(small: Path):
+    score(small)
+    change_manifest(small, moments=[{"id": "some", "forgets": "some", "summary": "-"}])
+    said = report.markdown(RunFolder(small))
+    assert "With 3 patients to forget and 2 seeds, a difference below" in said
+    (small / "statistics.parquet").unlink()
+    assert "patients to forget and" not in report.markdown(RunFolder(small))
+
+
+def test_a_strategy_with_the_name_of_a_control_is_an_error(small: Path):
+    entries = json.loads((small / "manifest.json").read_text())["scored"]
+    change_manifest(small, scored=[e | {"strategies": {"damaged": e["strategies"]["good"]}} for e in entries])
+    with pytest.raises(RunError, match="'damaged', which is the name of a control"):
+        score(small)
 
 
 def test_the_order_of_rows_in_the_files_changes_nothing(small: Path):
@@ -244,9 +305,10 @@ def test_one_seed_has_no_band_and_no_verdict(tmp_path: Path):
 def test_where_the_original_does_not_remember_nothing_is_concluded(tmp_path: Path):
     models = {**MODELS, "original": Made()}
     _, verdicts = score(make_run(tmp_path / "run", models, seeds=(7, 8)))
-    assert set(verdicts["verdict"]) == {"INCONCLUSIVE"}
-    damaged = pick(verdicts, strategy="destroyed")["reasons"]
-    assert all("no memory" in reasons and "damaged: test_accuracy" in reasons for reasons in damaged)
+    found = verdicts.groupby("strategy")["verdict"].unique().map(list).to_dict()
+    damaged = {"damaged", "destroyed"}
+    assert found == {name: ["DAMAGED" if name in damaged else "INCONCLUSIVE"] for name in found}
+    assert all("no memory" in reasons for reasons in pick(verdicts, strategy="good")["reasons"])
 
 
 def test_a_diverged_strategy_is_damaged_and_has_no_numbers_but_costs(small: Path):
@@ -296,6 +358,62 @@ def test_what_an_earlier_request_forgot_is_neither_retained_nor_to_forget(small:
         "measure"
     )["n"]
     assert (n["retain_loss"], n["forget_loss"]) == (9 * 7, 6 * 7)
+
+
+# --------------------------------------------------------------------------------------- other seeds
+
+
+@pytest.fixture
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Evidence[Outputs]]:
+    """What measures get to see of a request of three seeds, one strategy of which diverged with seed 8."""
+    found: list[Evidence[Outputs]] = []
+
+    def record(evidence: Evidence[Outputs]) -> Estimates:
+        found.append(evidence)
+        return {}
+
+    monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 50)
+    models = {name: MODELS[name] for name in ("original", "retrained", "good", "lazy")}
+    folder = make_run(tmp_path / "run", models, table=images(patients=10))
+    entries = json.loads((folder / "manifest.json").read_text())["scored"]
+    change_manifest(folder, scored=[e for e in entries if e["request"] == "some"])
+    file = folder / "signals" / "lazy-some-8.parquet"
+    pd.read_parquet(file).assign(logits_0=np.float32("nan")).to_parquet(file, index=False)
+    spy = replace(MEASURES["rounds"], name="seen", function=record)
+    module = sys.modules["fedunlearn.scoring.score"]  # the package has a function of that name
+    monkeypatch.setattr(module, "measures_of", lambda kind: {**MEASURES, "seen": spy})
+    score(folder)
+    return found
+
+
+def test_others_and_siblings_are_of_other_seeds(seen: list[Evidence[Outputs]]):
+    """References and controls by seed, then strategies; of lazy, seed 8 diverged and is no sibling either."""
+    assert len(seen) == 4 * 3 + 3 + 2
+    retrained, originals, controls, damaged = (seen[i:12:4] for i in range(4))
+    good, lazy = seen[12:15], seen[15:]
+    references = [e.retrained for e in retrained]
+    for several in (retrained, originals, damaged, good):
+        for k, evidence in enumerate(several):
+            assert evidence.retrained is references[k]
+            assert evidence.others == tuple(r for i, r in enumerate(references) if i != k)
+            assert evidence.originals == tuple(e.original for i, e in enumerate(retrained) if i != k)
+    for k, evidence in enumerate(controls):  # a model is never its own reference
+        assert evidence.unlearned is references[(k + 1) % 3]
+        assert evidence.others == (references[(k + 2) % 3],)
+    assert [e.unlearned for e in retrained] == references
+    assert [e.siblings for e in retrained] == [e.others for e in retrained]
+    assert [e.siblings for e in originals] == [e.originals for e in originals]
+    for k, evidence in enumerate(good):
+        assert evidence.siblings == tuple(e.unlearned for i, e in enumerate(good) if i != k)
+    assert [e.siblings for e in lazy] == [(lazy[1].unlearned,), (lazy[0].unlearned,)]
+
+
+def test_a_single_seed_has_no_others(small: Path):
+    entries = json.loads((small / "manifest.json").read_text())["scored"]
+    change_manifest(small, scored=[e for e in entries if e["seed"] == 7])
+    scores, _ = score(small)
+    assert "mia_rmia_auc" not in set(scores["measure"])
+    assert "mia_lr_auc" in set(scores["measure"])
 
 
 # --------------------------------------------------------------------------------------- what is missing

@@ -45,7 +45,8 @@ def test_run_folder_holds_what_the_contract_says(tiny: RunFolder) -> None:
     names = {path.name for path in tiny.path.iterdir()}
     assert names == {
         "scenario.yaml", "manifest.json", "sites.parquet", "weights", "signals", "ledger.parquet",
-        "scores.parquet", "verdicts.parquet", "audit.jsonl", "DONE",
+        "scores.parquet", "statistics.parquet", "verdicts.parquet", "bias.parquet", "difficulty.parquet",
+        "audit.jsonl", "DONE",
     }  # fmt: skip
     models = {f"original-{s}" for s in (1, 2)} | {
         f"retrained-{r}-{s}" for r in ("some", "leave") for s in (1, 2)
@@ -86,6 +87,25 @@ def test_signals_are_in_the_order_of_the_sites_table(tiny: RunFolder) -> None:
         frame = pd.read_parquet(path)
         assert frame.shape == (rows, 8)
         assert frame.notna().all(axis=None)
+
+
+def test_difficulty_is_measured_for_every_image_and_seed_at_no_strategys_cost(tiny: RunFolder) -> None:
+    learnt, images = tiny.read_table("difficulty.parquet"), tiny.read_table("sites.parquet")
+    assert list(learnt.columns) == ["image", "seed", "learnt_after", "forgetting_events"]
+    for seed in (1, 2):
+        of_seed = learnt[learnt["seed"] == seed]
+        assert of_seed["image"].tolist() == images["image"].tolist()
+        # of two rounds: never, from the first or from the second on; right at the end is what the signals say
+        assert set(of_seed["learnt_after"]) <= {1, 2, 3}
+        right = (
+            tiny.read_table(f"signals/original-{seed}.parquet").to_numpy().argmax(axis=1) == images["label"]
+        )
+        assert ((of_seed["learnt_after"] <= 2).to_numpy() == right.to_numpy()).all()
+    ledger = tiny.read_table("ledger.parquet")
+    asked = ledger[ledger["strategy"].str.startswith("original@each-round") & (ledger["sites"] > 0)]
+    assert len(asked) == 2 * 2
+    assert set(asked["phase"]) == {"evaluate"}
+    assert set(ledger.loc[ledger["strategy"] == "fine_tune", "stored_bytes"]) == {0}
 
 
 def test_a_whole_site_request_never_asks_the_leaver_again(tiny: RunFolder) -> None:

@@ -35,7 +35,7 @@ def the_problem(source: Any, root: Path) -> str:
 
 
 def test_every_source_has_its_name():
-    assert set(SOURCES) == {"phantom_cells", "medmnist", "npz", "folder"}
+    assert set(SOURCES) == {"phantom_cells", "phantom_brain", "medmnist", "npz", "folder", "mrbrains"}
     for name, cls in SOURCES.items():
         assert cls.__dataclass_fields__["name"].default == name  # type: ignore[attr-defined]
 
@@ -70,6 +70,9 @@ def test_a_collection_holds_together():
     table = pd.DataFrame({"image": ["i", "i"], "patient": ["a", "b"]})
     with pytest.raises(ValueError, match="unique"):
         Collection(np.zeros((2, 1, 4, 4)), np.zeros(2, np.int64), table, 1, synthetic_patients=True)
+    table["image"] = ["i", "j"]
+    with pytest.raises(ValueError, match="shaped like"):
+        Collection(np.zeros((2, 1, 4, 4)), np.zeros((2, 4, 5)), table, 1, synthetic_patients=True)
 
 
 # -------------------------------------------------------------------------------------------------- pixels
@@ -135,6 +138,28 @@ def test_medmnist_pools_the_splits_and_makes_patients_up(breast: Path):
     owners = pd.DataFrame({"patient": found.table["patient"], "target": found.targets}).drop_duplicates()
     assert owners["patient"].is_unique  # a patient has one class
     assert digest(found) == digest(MedMNIST(set="breastmnist").load(breast))
+
+
+def test_medmnist_reads_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A small file that stands for organmnist3d."""
+    counts, rows = {"train": 22, "val": 11, "test": 11}, np.arange(44)
+    volumes = rng().integers(0, 255, (44, 28, 28, 28), np.uint8)
+    parts = {"train": rows[:22], "val": rows[22:33], "test": rows[33:]}
+    arrays = {f"{p}_images": volumes[r] for p, r in parts.items()}
+    arrays |= {f"{p}_labels": (r % 11).astype(np.uint8)[:, None] for p, r in parts.items()}
+    np.savez(tmp_path / "organmnist3d.npz", **arrays)  # type: ignore[arg-type]
+    sets = medmnist._sets()
+    md5 = hashlib.md5((tmp_path / "organmnist3d.npz").read_bytes()).hexdigest()
+    sets["organmnist3d"] |= {"MD5": md5, "n_samples": counts}
+    monkeypatch.setattr(medmnist, "_sets", lambda: sets)
+    found = MedMNIST(set="organmnist3d", images_per_patient=2, images=33).load(tmp_path)
+    assert (found.kind, found.classes) == ("classification", 11)
+    assert found.pixels.shape == (33, 1, 28, 28, 28)
+    assert np.bincount(found.targets).tolist() == [3] * 11
+    first = [f"{p}-{i:06d}" for p, r in parts.items() for i in range(len(r))].index(
+        found.table["image"].iloc[-1]
+    )
+    assert np.array_equal(found.pixels[-1, 0], volumes[first])
 
 
 def test_medmnist_takes_a_stratified_subset(breast: Path):

@@ -78,7 +78,37 @@ def test_npz_label_maps_are_a_segmentation(tmp_path: Path):
         (4, 1, 6, 8, 6),
         (4, 6, 8, 6),
     )
+    assert found.targets.dtype == np.uint8  # not eight bytes a voxel
     assert "cannot be resized" in the_problem(Npz(path="x.npz", size=4), tmp_path)
+
+
+def test_npz_names_the_volume_with_a_bad_label_map_or_voxel(tmp_path: Path):
+    images = np.zeros((3, 6, 8, 6), np.float32)
+    labels = np.tile(np.arange(3, dtype=np.int16), (3, 6, 8, 2))
+    ids = np.array(["left-7", "right-7", "left-8"])
+    labels[1, 0, 0, 0], images[2, 1, 1, 1] = 9, np.nan
+    source = save(tmp_path, {"train_images": images, "train_labels": labels, "train_ids": ids})
+    with pytest.raises(InputError) as caught:
+        source.load(tmp_path)
+    first, second = (str(problem) for problem in caught.value.problems)
+    assert "not all within -1…1 (first is 'left-8')" in first
+    assert "found the labels [0, 1, 2, 9], the last of them first in 'right-7'" in second
+    labels[1, 0, 0, 0], images[2, 1, 1, 1] = -1, 0
+    with pytest.raises(InputError, match=r"found the labels \[-1, 0, 1, 2\]"):
+        save(tmp_path, {"train_images": images, "train_labels": labels}).load(tmp_path)
+
+
+def test_npz_takes_each_id_for_a_subject(tmp_path: Path):
+    images = np.zeros((2, 6, 8, 6), np.uint8)
+    made = {
+        "train_images": images,
+        "train_labels": images.copy(),
+        "train_ids": np.array(["left-7", "right-7"]),
+    }
+    made["train_labels"][0, 0] = 1
+    found = save(tmp_path, made).load(tmp_path)
+    assert found.table["patient"].tolist() == ["left-7", "right-7"]
+    assert "2 volumes" in found.note and "no patients" in found.note
 
 
 @pytest.mark.parametrize(
@@ -109,6 +139,8 @@ def test_npz_reports_arrays_that_do_not_fit(tmp_path: Path, change: dict[str, An
         (np.zeros((6, 14), np.uint8), np.zeros((6, 8, 8), np.uint8), "14 labels per image"),
         (np.zeros(6, np.uint8), np.zeros((6, 8, 8), np.int64), "dtype int64, expected uint8"),
         (np.zeros(6, np.uint8), np.zeros((6, 8, 8, 8, 8), np.uint8), "expected (N, H, W)"),
+        (np.zeros((6, 8, 8), np.uint8), np.zeros((6, 8, 8, 8), np.uint8), "label maps of shape (6, 8, 8, 8)"),
+        (np.zeros((6, 8, 8, 3), np.uint8), np.zeros((6, 8, 8, 3), np.uint8), "label maps of shape (6, 8, 8)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

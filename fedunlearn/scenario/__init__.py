@@ -22,6 +22,7 @@ from fedunlearn.scenario.parts import read_parts, with_ids
 from fedunlearn.scenario.rules import Draft, findings, misfit, served
 from fedunlearn.scenario.schema import (
     Engine,
+    Evaluation,
     Pick,
     Plan,
     Request,
@@ -37,6 +38,7 @@ from fedunlearn.scenario.yaml_tree import Node, Place, places
 
 __all__ = [
     "Engine",
+    "Evaluation",
     "Pick",
     "Plan",
     "Request",
@@ -116,7 +118,8 @@ def _order(problem: Problem) -> tuple[bool, int, int]:
 def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
     """The scenario, if every part could be read."""
     top, engine, data, model, training = draft.top, draft.engine, draft.data, draft.model, draft.training
-    if not (top and engine and data and draft.sites and model and training):
+    evaluation = draft.evaluation
+    if not (top and engine and data and draft.sites and model and training and evaluation):
         return None
     requests = tuple(draft.requests.values())
     return Scenario(
@@ -134,6 +137,7 @@ def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
             for entry in draft.entries.values()
         ),
         timeline=top.timeline,
+        evaluation=evaluation,
         places=where,
     )
 
@@ -160,6 +164,7 @@ def to_yaml(scenario: Scenario) -> str:
         "requests": [_request(request) for request in scenario.requests],
         "strategies": [_strategy(plan) for plan in scenario.strategies],
         "timeline": scenario.timeline,
+        "evaluation": _plain(scenario.evaluation),
     }
     text, writer = io.StringIO(), YAML()
     writer.width = 2**20

@@ -14,6 +14,7 @@ from fedunlearn.models import MODELS
 from fedunlearn.scenario.rules import Draft, Entry
 from fedunlearn.scenario.schema import (
     Engine,
+    Evaluation,
     Pick,
     Request,
     Shares,
@@ -30,7 +31,7 @@ T = TypeVar("T")
 _REQUIRED = ("name", "seeds", "data", "sites", "model", "training", "requests")
 _KEYS = (
     *("name", "seeds", "engine", "data", "sites", "seed", "model", "training", "requests"),
-    *("strategies", "timeline"),
+    *("strategies", "timeline", "evaluation"),
 )
 _IDS = re.compile(
     r"name|sites\.names\.\d+|requests\.\d+\.(id|site|patients\.\d+)|strategies\.\d+\.(as|requests\.\d+)"
@@ -57,6 +58,7 @@ def read_parts(tree: Node, found: list[Problem]) -> Draft | None:
         requests=requests,
         complete=len(requests) == len(wishes),
         entries=entries,
+        evaluation=build(tree.get("evaluation") or Table(tree.place, ()), Evaluation, found),
     )
 
 
@@ -109,8 +111,23 @@ def _patients(node: Node | None, found: list[Problem]) -> tuple[PatientId, ...] 
     if node is None or _is_null(node):
         return None
     if isinstance(node, Table):
-        return build(node, Pick, found)
+        return build(_as_texts(node, "by"), Pick, found)
     return _ids(node, 'a list of patient ids such as ["p-0007"], or {fraction: 0.2} or {count: 3}', found)
+
+
+def _as_texts(node: Table, key: str) -> Table:
+    """``node`` with the values of the mapping at ``key`` as text: a sex or an age is compared as such."""
+
+    def text(value: Node) -> Node:
+        return dataclasses.replace(value, quoted=True) if isinstance(value, Scalar) and value.text else value
+
+    def texts(value: Node) -> Node:
+        if not isinstance(value, Table):
+            return value
+        return dataclasses.replace(value, entries=tuple((name, text(one)) for name, one in value.entries))
+
+    entries = ((name, texts(value) if name.text == key else value) for name, value in node.entries)
+    return dataclasses.replace(node, entries=tuple(entries))
 
 
 def _entry(node: Node, found: list[Problem]) -> Entry | None:

@@ -7,13 +7,13 @@ from dataclasses import astuple, dataclass
 
 from fedunlearn.core import SERVER, Every, Granularity, RequestId, Strategy, Training
 from fedunlearn.models import Model
-from fedunlearn.scenario.schema import Engine, Pick, Request, SitesConfig, TopKeys, Tuned
+from fedunlearn.scenario.schema import Engine, Evaluation, Pick, Request, SitesConfig, TopKeys, Tuned
 from fedunlearn.scenario.typed import listed, meant
 from sites.collection import Source
 
 Finding = tuple[str, str]
-RESERVED = ("original", "retrained")
-"""Labels that tables and file names use themselves."""
+RESERVED = ("original", "retrained", "retrained_other", "damaged")
+"""Labels that tables and file names use themselves: the references, and rows whose truth is known."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Draft:
     requests: Mapping[int, Request]
     complete: bool
     entries: Mapping[int, Entry]
+    evaluation: Evaluation | None
 
     @property
     def sequential(self) -> bool:
@@ -55,12 +56,14 @@ def findings(draft: Draft) -> Iterator[Finding]:
     yield from _seeds(draft)
     yield from _sites(draft)
     yield from _augmentation(draft)
+    yield from _evaluation(draft)
     ids = ((f"requests.{i}.id", request.id) for i, request in draft.requests.items())
     yield from _twice(ids, "request id")
     for i, request in draft.requests.items():
         yield from _request(draft, f"requests.{i}", request)
     if draft.sequential:
         yield from _in_sequence(draft)
+    yield from _canary(draft)
     yield from _labels(draft)
     for i, entry in draft.entries.items():
         yield from _needs(draft, f"strategies.{i}", entry)
@@ -119,6 +122,15 @@ def _augmentation(draft: Draft) -> Iterator[Finding]:
         yield "training.augmentation", f"{name} is for 2D images, {advice}"
 
 
+def _evaluation(draft: Draft) -> Iterator[Finding]:
+    if draft.evaluation is not None and draft.evaluation.shadows % 2:
+        found = draft.evaluation.shadows
+        yield (
+            "evaluation.shadows",
+            f"found {found}, expected an even number: shadows come in complementary pairs",
+        )
+
+
 def _is_clear(request: Request) -> bool:
     return request.whole_site == (request.patients is None)
 
@@ -134,10 +146,8 @@ def _request(draft: Draft, key: str, request: Request) -> Iterator[Finding]:
         yield key, f"request {request.id!r} has both `patients` and `whole_site: true`; keep one of them"
     if not request.whole_site and request.patients is None:
         yield key, f"request {request.id!r} names nothing to forget; add `patients` or `whole_site: true`"
-    if isinstance(request.patients, Pick) and (request.patients.fraction is None) == (
-        request.patients.count is None
-    ):
-        yield f"{key}.patients", "expected either `fraction` or `count`"
+    if isinstance(request.patients, Pick):
+        yield from _pick(f"{key}.patients", request.patients)
     if isinstance(request.patients, tuple):
         ids = ((f"{key}.patients.{i}", patient) for i, patient in enumerate(request.patients))
         yield from _twice(ids, "patient")
@@ -148,6 +158,36 @@ def _request(draft: Draft, key: str, request: Request) -> Iterator[Finding]:
         allowed = f"expected 1 to {rounds - 1}" if rounds > 1 else "there is none before the last"
         advice = f"{allowed}; leave it out for a request after training ({rounds} rounds)"
         yield f"{key}.after_round", f"found {request.after_round}, {advice}"
+
+
+def _pick(key: str, wish: Pick) -> Iterator[Finding]:
+    given = (wish.fraction is not None) + (wish.count is not None)
+    if wish.by is not None and not wish.by:
+        yield (
+            f"{key}.by",
+            "the mapping is empty; expected a column and its value, such as {sex: F}, or no `by`",
+        )
+    elif given == 2 or (given == 0 and not wish.by):
+        yield key, "expected either `fraction` or `count`"
+    elif given == 0 and wish.pick != "random":
+        yield (
+            key,
+            f"with `by` alone all such patients are picked, so `pick: {wish.pick}` needs `fraction` or `count`",
+        )
+
+
+def _canary(draft: Draft) -> Iterator[Finding]:
+    if draft.evaluation is None or not draft.evaluation.canary:
+        return
+    if draft.complete and not any(request.whole_site for request in draft.requests.values()):
+        why = "canaries are put into hospitals that leave, and no request has `whole_site: true`"
+        yield "evaluation.canary", f"{why}: add such a request, or remove the canaries"
+    if draft.model is not None and draft.model.kind != "classification":
+        kind = f"model {draft.model.name!r} is for {draft.model.kind}"
+        yield (
+            "evaluation.canary",
+            f"canaries need one class per image; {kind}: remove them or change the model",
+        )
 
 
 def _in_sequence(draft: Draft) -> Iterator[Finding]:
@@ -188,7 +228,7 @@ def _labels(draft: Draft) -> Iterator[Finding]:
         if label.casefold() in RESERVED:
             yield (
                 key,
-                f"the label {label!r} is used for the references themselves; choose another with `as: …`",
+                f"the label {label!r} is used for a row that every table has; choose another with `as: …`",
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -81,11 +82,20 @@ class SitesConfig:
 
 @dataclass(frozen=True)
 class Pick:
-    """Patients to draw from the hospital's training patients: a ``fraction`` or a ``count`` of them."""
+    """Patients to pick from the hospital's training patients (`sites.picking`).
+
+    Attributes:
+        fraction: the share to pick.
+        count: how many to pick, instead.
+        pick: which ones: at random, the hardest or easiest by the data's ``difficulty``, or those of the rarest class.
+        by: only patients whose images have these values, by column of ``sites.parquet``; all of those if neither
+            ``fraction`` nor ``count`` is given. Values are text.
+    """
 
     fraction: Annotated[float, Gt(0), Le(1)] | None = None
     count: Annotated[int, Ge(1)] | None = None
-    pick: Literal["random"] = "random"
+    pick: Literal["random", "hardest", "easiest", "rare_class"] = "random"
+    by: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +152,30 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What is trained only to judge by, besides the references.
+
+    Attributes:
+        shadows: how many models to train on random halves of the training patients, in complementary pairs
+            (`fedunlearn.shadows`).
+        cache: where they are kept for other runs; None for the per-user cache.
+        relearn: count how soon each model knows again what it was asked to forget (`fedunlearn.probing`).
+        linear_probe: refit each model's last layer on frozen features, and measure it again.
+        resurgence_rounds: train each model on for so many rounds, without what was forgotten, and measure it again;
+            0 for not at all.
+        canary: of every hospital that leaves as a whole, the share of training patients whose images are given a wrong
+            label, which only a model trained on them can know.
+    """
+
+    shadows: Annotated[int, Ge(0)] = 0
+    cache: Path | None = None
+    relearn: bool = False
+    linear_probe: bool = False
+    resurgence_rounds: Annotated[int, Ge(0)] = 0
+    canary: Annotated[float, Ge(0), Le(1)] = 0.0
+
+
+@dataclass(frozen=True)
 class Scenario:
     """Everything a run depends on.
 
@@ -157,6 +191,7 @@ class Scenario:
         requests: what is to be forgotten.
         strategies: how.
         timeline: each request alone, or all of them one after the other.
+        evaluation: what is trained only to judge by.
         places: where each value was written, by dotted path in the YAML (``requests.0.site``).
     """
 
@@ -171,6 +206,7 @@ class Scenario:
     requests: tuple[Request, ...]
     strategies: tuple[Plan, ...]
     timeline: Literal["independent", "sequential"] = "independent"
+    evaluation: Evaluation = Evaluation()
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
 
     def placed(self, problem: Problem, key: str) -> Problem:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from fedunlearn.core import RunError
 from fedunlearn.scoring.evidence import Floats, Frame, Ints
@@ -29,6 +30,10 @@ class Outputs:
         """See `Answers`."""
         return bool(np.isfinite(self.logits).all())
 
+    def mixed_up(self, rng: np.random.Generator) -> Outputs:
+        """See `Answers`."""
+        return replace(self, logits=rng.permutation(self.logits))
+
     @cached_property
     def margins(self) -> Floats:
         """(N, C) logit-scaled confidence ``log p_c - log(1 - p_c)``, from logits, so that it never saturates."""
@@ -48,6 +53,20 @@ class Outputs:
         """(N,) cross-entropy ``-log p_y = log(1 + exp(-margin))`` in nats; small losses keep their order."""
         losses: Floats = np.logaddexp(0.0, -self.margin)
         return losses
+
+    @cached_property
+    def entropy(self) -> Floats:
+        """(N,) ``-sum_c p_c log p_c`` in nats; of a certain answer, small but not rounded to 0."""
+        entropy: Floats = (expit(self.margins) * np.logaddexp(0.0, -self.margins)).sum(axis=1)
+        return entropy
+
+    @cached_property
+    def modified_entropy(self) -> Floats:
+        """(N,) ``-(1 - p_y) log p_y - sum_{c != y} p_c log(1 - p_c)`` in nats (Song and Mittal, 2021)."""
+        terms = expit(self.margins) * np.logaddexp(0.0, self.margins)
+        terms[np.arange(len(self.labels)), self.labels] = expit(-self.margin) * self.losses
+        entropy: Floats = terms.sum(axis=1)
+        return entropy
 
     @cached_property
     def correct(self) -> Floats:

@@ -51,6 +51,27 @@ def tow(evidence: Evidence[Answers]) -> Estimates:
     return _combine(evidence, ACCURACIES, closeness)
 
 
+def worst_site(evidence: Evidence[Answers]) -> Estimates:
+    """The lowest change of retain or test accuracy, from the retrained model's, at any hospital that stays.
+
+    A mean over hospitals hides one that paid for the others. The lowest of several noisy changes is below 0 for honest
+    retraining too, the more so the more hospitals there are: look at the hospital's own row before blaming anybody.
+    """
+    found: list[tuple[float, Estimate, Estimate]] = []
+    staying = [group for group in evidence.measured.get("retain_accuracy", {}) if group.startswith("site=")]
+    for name in ("retain_accuracy", "test_accuracy"):
+        both = evidence.measured.get(name, {}), evidence.reference.get(name, {})
+        pairs = [(both[0][site], both[1][site]) for site in staying if all(site in of for of in both)]
+        found += [(one.value - other.value, one, other) for one, other in pairs]
+    if not found:
+        return {}
+    replicates = np.empty(0)
+    if all(e.replicates.size for _, *both in found for e in both):
+        replicates = np.min([one.replicates - other.replicates for _, one, other in found], axis=0)
+    n = sum(one.n for _, one, _ in found)
+    return {"all": Estimate(min(change for change, *_ in found), n, replicates)}
+
+
 def _combine(
     evidence: Evidence[Answers], names: tuple[str, ...], combine: Callable[[Values, Values], Floats]
 ) -> Estimates:

@@ -1,15 +1,15 @@
 """What a measure sees: a table of images, what models answered for them, and what the models cost.
 
 Values only. A measure is a pure function ``Evidence -> Estimates``; to add one, write such a function in the file of
-its family and name it in `fedunlearn.scoring.measures`.
+its family and name it in `fedunlearn.scoring.measures` (an attack, in `fedunlearn.scoring.attacks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Generic, Literal, Protocol, TypeVar
+from functools import cached_property, lru_cache
+from typing import Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ Part = Literal["forget", "retain", "test"]
 RESAMPLES = 2000
 """Bootstrap resamples of patients."""
 
+FEWEST_PATIENTS = 5
+"""Patients that a part must have of a group for the group to be looked at there; hospitals are, whatever they have."""
+
 MOST_UNITS = 512
 """Patients of one part that are resampled one by one; more are resampled in that many bundles, to bound the cost."""
 
@@ -33,15 +36,20 @@ class Estimate:
     Attributes:
         value: on the images as they are.
         n: how many images it speaks for.
-        replicates: (RESAMPLES,) its values when patients are drawn anew; NaN where undefined, empty where pointless.
+        replicates: (RESAMPLES,) its values when patients are drawn anew; NaN where undefined, empty where pointless
+            or, on the groups of an attribute, where they would cost more than they tell.
+        exact: its 95 % interval, where that is known without drawing anew.
     """
 
     value: float
     n: int
     replicates: Floats = field(default_factory=lambda: np.empty(0))
+    exact: tuple[float, float] | None = None
 
     def interval(self) -> tuple[float, float]:
-        """The central 95 % of the replicates; NaN where there are none."""
+        """The exact interval, else the central 95 % of the replicates; NaN where there are none."""
+        if self.exact is not None:
+            return self.exact
         defined = self.replicates[np.isfinite(self.replicates)]
         if not defined.size:
             return float("nan"), float("nan")
@@ -50,7 +58,15 @@ class Estimate:
 
 
 Estimates = Mapping[str, Estimate]
-"""By group: "all", then "site=<name>". A group on which the measure is undefined is left out."""
+"""By group: "all", "site=<name>", then "<attribute>=<value>". A group on which the measure is undefined is left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attribute:
+    """What divides images into groups: (N,) the code of each image's value, -1 if missing, and the values by code."""
+
+    codes: Ints
+    values: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +82,8 @@ class Frame:
         forgotten: (N,) the request names the image.
         gone: (N,) a request honoured earlier named it: it is neither to forget now nor retained.
         seed: of the bootstrap: every model of a request is resampled by the same draws.
+        attributes: by name, what divides images into further groups (`fedunlearn.scoring.groups`).
+        canary: (N,) the label is wrong on purpose, for who learnt it to be told; None where no image's is.
     """
 
     patients: Ints
@@ -78,6 +96,8 @@ class Frame:
     forgotten: Bools
     gone: Bools
     seed: int
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    canary: Bools | None = None
 
     def rows(self, part: Part) -> Bools:
         """(N,) the images of a part.
@@ -95,9 +115,20 @@ class Frame:
 
     @cached_property
     def groups(self) -> Mapping[str, Bools]:
-        """(N,) the images of every group."""
-        everyone = {"all": np.ones(len(self.patients), dtype=bool)}
-        return everyone | {f"site={name}": self.sites == code for code, name in enumerate(self.site_names)}
+        """(N,) the images of every group, whatever its size."""
+        found = {"all": np.ones(len(self.patients), dtype=bool)}
+        found |= {f"site={name}": self.sites == code for code, name in enumerate(self.site_names)}
+        for attribute, one in self.attributes.items():
+            found |= {f"{attribute}={value}": one.codes == code for code, value in enumerate(one.values)}
+        return found
+
+    def within(self, rows: Bools) -> Mapping[str, Ints]:
+        """By group, the numbers of those of ``rows`` (N,) in it; without an attribute's groups of too few patients."""
+        return _within(self, rows.tobytes())
+
+    def patients_in(self, rows: Bools) -> int:
+        """How many patients ``rows`` (N,) are of."""
+        return len(np.unique(self.patients[rows]))
 
     @cached_property
     def units(self) -> Ints:
@@ -133,6 +164,22 @@ class Frame:
         return np.concatenate(drawn, axis=1).astype(np.float64)
 
 
+def basic(group: str) -> bool:
+    """Whether a group is "all" or a hospital: looked at whatever its size, and by every measure with intervals."""
+    return group == "all" or group.startswith("site=")
+
+
+@lru_cache(maxsize=8)  # three parts, and what some measure leaves of them, of the request at hand
+def _within(frame: Frame, rows: bytes) -> Mapping[str, Ints]:
+    chosen = np.frombuffer(rows, dtype=bool)
+    found = {group: chosen & members for group, members in frame.groups.items()}
+    return {
+        group: np.flatnonzero(here)
+        for group, here in found.items()
+        if here.any() and (basic(group) or frame.patients_in(here) >= FEWEST_PATIENTS)
+    }
+
+
 class Answers(Protocol):
     """What one model answers for every image; each kind of task has its own form."""
 
@@ -141,8 +188,25 @@ class Answers(Protocol):
         """Whether the model still computes: a diverged one answers NaN or infinity."""
         ...
 
+    def mixed_up(self, rng: np.random.Generator) -> Self:
+        """The same answers, dealt to the images at random: a model that is certainly broken."""
+        ...
+
 
 A = TypeVar("A", bound=Answers, covariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Shadow(Generic[A]):
+    """A federation trained for the sake of scoring alone, on some of the images.
+
+    Attributes:
+        answers: what its model answers.
+        members: (N,) the images it was trained on.
+    """
+
+    answers: A
+    members: Bools
 
 
 @dataclass(frozen=True)
@@ -168,6 +232,19 @@ class Spent:
 
 
 @dataclass(frozen=True, eq=False)
+class Relearnt:
+    """How a model, trained on the images to forget, learnt them again.
+
+    Attributes:
+        losses: (E + 1,) its mean loss on them after 0, 1, … E epochs; NaN if that diverged.
+        goal: the loss to come to, slightly above the original model's. Training ended at it, or else was given up.
+    """
+
+    losses: Floats
+    goal: float
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence(Generic[A]):
     """All that is known of one model, for one request and seed.
 
@@ -178,6 +255,12 @@ class Evidence(Generic[A]):
         spent, retraining: what the model and the retrained one cost.
         seed: for measures that draw; the same for all models of this request and seed.
         measured, reference: by name, the measures that the catalogue lists earlier, of this and of the retrained model.
+        others, originals: the retrained and the original models of the same request's other seeds, in their order. The
+            ones never saw what is to forget, the others did.
+        siblings: the models that the same procedure made of other seeds; those that diverged are left out.
+        shadows: models trained on random halves, in complementary pairs; none where a run has none.
+        probed: by probe, what the model answers once the probe has trained it a little more (`probes`).
+        relearnt: how soon it knew again what it was asked to forget; None if nobody tried.
     """
 
     frame: Frame
@@ -189,3 +272,9 @@ class Evidence(Generic[A]):
     seed: int
     measured: Mapping[str, Estimates] = field(default_factory=dict)
     reference: Mapping[str, Estimates] = field(default_factory=dict)
+    others: tuple[A, ...] = ()
+    originals: tuple[A, ...] = ()
+    siblings: tuple[A, ...] = ()
+    shadows: tuple[Shadow[A], ...] = ()
+    probed: Mapping[str, A] = field(default_factory=dict)
+    relearnt: Relearnt | None = None

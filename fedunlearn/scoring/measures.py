@@ -6,43 +6,16 @@ Each kind of task brings its own measures; those of cost are of every kind.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import replace
 
 import pandas as pd
 
 from fedunlearn.core import RunError
-from fedunlearn.scoring import composite, cost, membership, performance
+from fedunlearn.scoring import composite, cost, performance, probes
+from fedunlearn.scoring.attacks import ATTACKS
 from fedunlearn.scoring.classification import Outputs, outputs
 from fedunlearn.scoring.evidence import Answers, Estimates, Evidence, Frame, Part
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One measure.
-
-    Attributes:
-        name: as in `scores.parquet`.
-        summary: what it is, in a sentence.
-        unit: of its values.
-        low, high: their range; None where there is no end to it.
-        direction: "match": the nearer to the retrained model the better, above *and* below; else what is better.
-        retrained: what the retrained model scores, in words.
-        margin: the smallest difference from the retrained model that counts; None where there is no such thing.
-        source: paper and formula.
-        function: computes it.
-    """
-
-    name: str
-    summary: str
-    unit: str
-    low: float | None
-    high: float | None
-    direction: Literal["match", "lower", "higher"]
-    retrained: str
-    margin: float | None
-    source: str
-    function: Callable[[Evidence[Any]], Estimates]
+from fedunlearn.scoring.measure import Measure as Measure  # part of the catalogue
 
 
 def measures_of(kind: str) -> Mapping[str, Measure]:
@@ -117,34 +90,6 @@ _PERFORMANCE = tuple(
     for part in PARTS
 )
 
-_MEMBERSHIP = (
-    Measure(
-        name="mia_loss_auc",
-        summary="share of pairs of an image to forget and a held-out one, of the same hospital and label, in which "
-        "the one to forget has the lower loss",
-        unit="share",
-        low=0.0,
-        high=1.0,
-        direction="match",
-        retrained="about 0.5: it never saw either; below 0.5 if the held-out images happen to be easier",
-        margin=0.06,
-        source="Yeom et al., CSF 2018 (arXiv 1709.01604), at all thresholds, within hospital and label",
-        function=membership.mia_loss_auc,
-    ),
-    Measure(
-        name="mia_svc_confidence",
-        summary="share of the images to forget that an SVC on the true class's probability judges non-member",
-        unit="share",
-        low=0.0,
-        high=1.0,
-        direction="match",
-        retrained="the more the better it tells members from non-members at all; never a fixed number",
-        margin=0.10,
-        source="Fan et al., SalUn, ICLR 2024 (arXiv 2310.12508): TN / |D_f|, SVC(C=3, rbf) on p_y",
-        function=membership.mia_svc_confidence,
-    ),
-)
-
 _COMPOSITE = (
     Measure(
         name="avg_gap",
@@ -169,6 +114,88 @@ _COMPOSITE = (
         margin=None,
         source="Zhao et al., RUM, NeurIPS 2024 (arXiv 2406.01257): (1-|FA-FA*|)(1-|RA-RA*|)(1-|TA-TA*|)",
         function=composite.tow,
+    ),
+    Measure(
+        name="worst_site",
+        summary="lowest change of retain or test accuracy from the retrained model's at any hospital that stays",
+        unit="share",
+        low=-1.0,
+        high=1.0,
+        direction="higher",
+        retrained="0 with the same seed; with another seed below 0, by the noise of the smallest hospital",
+        margin=None,
+        source="minimum over hospitals of RA-RA* and TA-TA*, as mean accuracies hide one that paid for the others",
+        function=composite.worst_site,
+    ),
+)
+
+
+_PROBES: Mapping[str, tuple[str, str, str]] = {
+    "linear_probe": (
+        "probe",
+        "once its last layer is refitted on what is retained",
+        "Gao et al., AISTATS 2026 (arXiv 2604.08271): linear probing; here the images to forget take no part",
+    ),
+    "resurgence": (
+        "resurgence",
+        "once it has trained on without what was forgotten",
+        "as without more training; the retrained model trains on as well",
+    ),
+}
+"""By probe: what its measures are called, when they are taken, and where it comes from."""
+
+_AFTER = tuple(
+    replace(
+        one,
+        name=f"{prefix}_{one.name}",
+        summary=f"{one.summary}, {when}",
+        retrained=f"what it scores after the same: {one.retrained}",
+        source=f"{source}. {one.source}",
+        function=probes.after(probe, one.function),
+    )
+    for probe, (prefix, when, source) in _PROBES.items()
+    for one in (*_PERFORMANCE, *ATTACKS)
+    if one.name in ("forget_accuracy", "retain_accuracy", "mia_loss_auc")
+)
+
+_CANARY = Measure(
+    name="canary_success",
+    summary="share of a leaving hospital's deliberately mislabelled images to which the model gives the wrong label",
+    unit="share",
+    low=0.0,
+    high=1.0,
+    direction="match",
+    retrained="near 0: as often as it mistakes such images for that very class",
+    margin=0.1,
+    source="attack success rate, Halimi et al., arXiv 2207.05521; here wrong labels instead of a trigger",
+    function=performance.canary_success,
+)
+
+_RELEARN = (
+    Measure(
+        name="relearn_epochs",
+        summary="epochs of training on the images to forget until the model knows them as well as the original did; "
+        "infinite if it never came there: compare medians",
+        unit="epochs",
+        low=0.0,
+        high=None,
+        direction="match",
+        retrained="longer than any model that remembers",
+        margin=2.0,
+        source="Golatkar et al., CVPR 2020 (arXiv 1911.04933): forget loss <= 1.05 times the original's",
+        function=probes.relearn_epochs,
+    ),
+    Measure(
+        name="relearn_ratio",
+        summary="relearn_epochs, relative to the retrained model's: below 1 memory is left, far above 1 it is damaged",
+        unit="ratio",
+        low=0.0,
+        high=None,
+        direction="match",
+        retrained="1 with the same seed",
+        margin=0.25,
+        source="Chundawat et al., IEEE TIFS 2023 (arXiv 2201.05629): anamnesis index, here of epochs to a loss",
+        function=probes.relearn_ratio,
     ),
 )
 
@@ -215,8 +242,11 @@ def _by_name(*measures: Measure) -> Mapping[str, Measure]:
 COSTS: Mapping[str, Measure] = _by_name(*_COST)
 """Those that say what a model cost, whatever it answers."""
 
+PROBES: Mapping[str, Measure] = _by_name(*_AFTER, *_RELEARN, _CANARY)
+"""Those that need work after unlearning, or canaries before training: what a run does only if it is asked to."""
+
 KINDS: Mapping[str, Mapping[str, Measure]] = {
-    "classification": {**_by_name(*_PERFORMANCE, *_MEMBERSHIP, *_COMPOSITE), **COSTS},
+    "classification": {**_by_name(*_PERFORMANCE, *ATTACKS, *_COMPOSITE), **PROBES, **COSTS},
 }
 """The measures of each kind of task."""
 

@@ -76,13 +76,20 @@ def pair_up(frame: Frame, left: Bools, right: Bools, strata: Ints) -> Pairs | No
     )
 
 
-def share(pairs: Sequence[Pairs], scores: Sequence[Floats]) -> tuple[float, Floats]:
+def share(
+    pairs: Sequence[Pairs], scores: Sequence[Floats], against: Sequence[Floats] | None = None
+) -> tuple[float, Floats]:
     """The share of pairs won by the left, ties as a half: its mean over ``pairs``, each with its own scores.
+
+    Args:
+        pairs: what is compared with what.
+        scores: (N,) each.
+        against: (N,) each, the scores of the right images where they are another model's.
 
     Returns:
         The value and its replicates; none of them if in all ``pairs`` a side is a single patient.
     """
-    tables = [wins(p, s) for p, s in zip(pairs, scores, strict=True)]
+    tables = [wins(p, s, a) for p, s, a in zip(pairs, scores, against or scores, strict=True)]
     value = float(macro(np.array([w.sum() for w in tables]), np.array([p.count for p in pairs])))
     if not any(p.varies for p in pairs):
         return value, np.empty(0)
@@ -90,13 +97,15 @@ def share(pairs: Sequence[Pairs], scores: Sequence[Floats]) -> tuple[float, Floa
     return value, macro(np.stack(over, axis=1), np.stack([p.drawn for p in pairs], axis=1))
 
 
-def wins(pairs: Pairs, scores: Floats) -> Floats:
+def wins(pairs: Pairs, scores: Floats, against: Floats | None = None) -> Floats:
     """(P, Q) how many pairs the left wins, by unit, ties as a half; ``scores`` (N,) must be finite.
+
+    ``against`` (N,) are the scores of the right images where they are others.
 
     Walking up the right images from the lowest score, ``seen`` counts how many of each unit were met. What a left
     image has won from a unit is what was met below its score in its own stratum: two rows of ``seen``.
     """
-    both = np.concatenate([scores[pairs.left], scores[pairs.right]])
+    both = np.concatenate([scores[pairs.left], (scores if against is None else against)[pairs.right]])
     distinct, ranks = np.unique(both, return_inverse=True)
     split = len(pairs.left)
     one = pairs.left_strata * len(distinct) + ranks[:split]

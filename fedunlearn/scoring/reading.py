@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn.core import RequestId, RunError, derive
-from fedunlearn.scoring.evidence import Answers, Bools, Frame, Ints, Spent
+from fedunlearn.scoring.evidence import Answers, Bools, Frame, Ints, Relearnt, Shadow, Spent
+from fedunlearn.scoring.groups import attributes
 from fedunlearn.scoring.measures import READERS, measures_of
 
 IMAGES = ("image", "patient", "site", "split", "forgotten_by")
+DIFFICULTY = ("image", "seed", "learnt_after")
 LEDGER = (
     "phase",
     "request",
@@ -29,6 +32,9 @@ LEDGER = (
     "images",
     "stored_bytes",
 )
+
+RELEARN, RELEARNT = "relearn", "probes/relearn.parquet"
+CURVES = ("request", "strategy", "seed", "epoch", "loss", "goal")
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,9 @@ class Run:
         images: `sites.parquet`, sorted by image.
         order: (N,) where each of its rows stands in the files.
         ledger: `ledger.parquet`.
+        probes: what was done to every model that did not diverge, to measure it again (`fedunlearn.probing`).
+        relearning: `probes/relearn.parquet`, if that is one of them.
+        learnt: `difficulty.parquet`; None in a run without it.
     """
 
     path: Path
@@ -68,6 +77,9 @@ class Run:
     images: pd.DataFrame
     order: Ints
     ledger: pd.DataFrame
+    probes: tuple[str, ...] = ()
+    relearning: pd.DataFrame | None = None
+    learnt: pd.DataFrame | None = None
 
     def frame(self, request: RequestId) -> Frame:
         """The images as a request divides them.
@@ -76,18 +88,21 @@ class Run:
             RunError: it names no training image.
         """
         table, (own, *earlier) = self.images, self.forgets[request]
+        labels = _labels(table)
         site_names, sites = np.unique(table["site"].astype(str), return_inverse=True)
         frame = Frame(
             patients=np.unique(table["patient"].astype(str), return_inverse=True)[1],
             sites=sites,
             site_names=tuple(str(name) for name in site_names),
-            labels=_labels(table),
+            labels=labels,
             classes=self.classes,
             train=(table["split"] == "train").to_numpy(bool),
             test=(table["split"] == "test").to_numpy(bool),
             forgotten=_named(table, [own]),
             gone=_named(table, earlier),
             seed=derive(0, "scoring", "patients", request),
+            attributes=attributes(table, labels, self.learnt),
+            canary=table["canary"].to_numpy(bool) if "canary" in table.columns else None,
         )
         if not frame.rows("forget").any():
             raise RunError(
@@ -103,12 +118,69 @@ class Run:
         """
         if model in self.diverged:
             return None
-        path = self.path / "signals" / f"{model}.parquet"
-        signals = _table(path)
-        if len(signals) != len(self.order):
-            raise RunError(f"{path} has {len(signals)} rows; expected one per image, {len(self.order)}")
-        answers = READERS[self.kind](signals.iloc[self.order], frame, str(path))
+        answers = self._answers(self.path / "signals" / f"{model}.parquet", frame)
         return answers if answers.finite else None
+
+    @cached_property
+    def shadows(self) -> tuple[Shadow[Answers], ...]:
+        """The shadow models; none if the run has none.
+
+        Raises:
+            RunError: a file is missing or does not fit the images, or a shadow diverged.
+        """
+        members = self.path / "shadows" / "members.parquet"
+        if not members.exists():
+            return ()
+        who, frame = self._rows(members), self.frame(self.comparisons[0].request)
+        return tuple(self._shadow(str(name), who[name].to_numpy(bool), frame) for name in who.columns)
+
+    def _shadow(self, number: str, members: Bools, frame: Frame) -> Shadow[Answers]:
+        path = self.path / "shadows" / f"{number}.parquet"
+        answers = self._answers(path, frame)
+        if not answers.finite:
+            raise RunError(f"{path}: the shadow model diverged (answers not finite)")
+        return Shadow(answers, members)
+
+    def probed(self, request: RequestId, strategy: str, seed: int, frame: Frame) -> Mapping[str, Answers]:
+        """What a model answers after each probe of the run, finite or not.
+
+        Raises:
+            RunError: a file is missing or does not fit the images.
+        """
+        folder, file = self.path / "probes", f"{strategy}-{seed}.parquet"
+        return {
+            probe: self._answers(folder / probe / request / file, frame)
+            for probe in self.probes
+            if probe != RELEARN
+        }
+
+    def relearnt(self, request: RequestId, strategy: str, seed: int) -> Relearnt | None:
+        """How a model learnt again what it was asked to forget; None if the run did not try.
+
+        Raises:
+            RunError: the run did, but not with this model.
+        """
+        if self.relearning is None:
+            return None
+        table = self.relearning
+        rows = table[
+            (table["request"] == request) & (table["strategy"] == strategy) & (table["seed"] == seed)
+        ].sort_values("epoch")
+        if rows.empty:
+            raise RunError(
+                f"{self.path / RELEARNT} has no row of request {request!r}, strategy {strategy!r}, seed {seed}"
+            )
+        return Relearnt(rows["loss"].to_numpy(np.float64), float(rows["goal"].iloc[0]))
+
+    def _answers(self, path: Path, frame: Frame) -> Answers:
+        return READERS[self.kind](self._rows(path), frame, str(path))
+
+    def _rows(self, path: Path) -> pd.DataFrame:
+        """A table with one row per image, in the order of their ids."""
+        table = _table(path)
+        if len(table) != len(self.order):
+            raise RunError(f"{path} has {len(table)} rows; expected one per image, {len(self.order)}")
+        return table.iloc[self.order]
 
     def spent(self, phase: str, request: RequestId, strategy: str, seed: int) -> Spent:
         """What a procedure cost.
@@ -150,6 +222,7 @@ def read(path: Path) -> Run:
         kind, classes = str(manifest["kind"]), int(manifest["classes"])
         comparisons = tuple(_comparison(entry) for entry in manifest["scored"])
         forgets = {c.request: _forgets(manifest, c.request) for c in comparisons}
+        probes = tuple(str(name) for name in manifest.get("probes", {}).get("names", ()))
         diverged = {str(entry["model"]): str(entry["where"]) for entry in manifest.get("diverged", ())}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{file} is not the manifest of a run: {type(error).__name__}: {error}") from error
@@ -158,7 +231,23 @@ def read(path: Path) -> Run:
         raise RunError(f"{file}: nothing to score, 'scored' is empty")
     images, ledger = _table(path / "sites.parquet", IMAGES), _table(path / "ledger.parquet", LEDGER)
     order = np.argsort(images["image"].to_numpy(), kind="stable")
-    return Run(path, kind, classes, comparisons, forgets, diverged, images.iloc[order], order, ledger)
+    measured = path / "difficulty.parquet"
+    learnt = _table(measured, DIFFICULTY) if measured.exists() else None
+    relearning = _table(path / RELEARNT, CURVES) if RELEARN in probes else None
+    return Run(
+        path,
+        kind,
+        classes,
+        comparisons,
+        forgets,
+        diverged,
+        images.iloc[order],
+        order,
+        ledger,
+        probes,
+        relearning,
+        learnt,
+    )
 
 
 def _manifest(file: Path) -> dict[str, Any]:

@@ -1,18 +1,22 @@
-"""Score a run folder: every measure of every model, the bands, the verdicts."""
+"""Score a run folder: measures of every model and control, bands, differences, verdicts, groups treated unequally."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from fedunlearn.core import RequestId, RunError, derive
+from fedunlearn.scoring import memorisation
 from fedunlearn.scoring.band import bands
+from fedunlearn.scoring.bias import Gaps, compare, gaps
+from fedunlearn.scoring.difference import CONTROLS, Difference, Whole, differences, table as statistics
 from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence, Frame
 from fedunlearn.scoring.measures import COSTS, Measure, measures_of
 from fedunlearn.scoring.reading import Comparison, Run, read
@@ -35,8 +39,33 @@ COLUMNS = (
 Measured = Mapping[str, Estimates]
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """What is known of one request.
+
+    Attributes:
+        scores: its rows of `scores.parquet`.
+        differences: by strategy and measure.
+        diverged: its models that are not finite.
+        bias: its rows of `bias.parquet`.
+    """
+
+    scores: pd.DataFrame
+    differences: Mapping[str, Mapping[str, Difference]]
+    diverged: Sequence[Diverged]
+    bias: pd.DataFrame
+
+
 def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read a run folder, write its `scores.parquet` and `verdicts.parquet`, and return both.
+    """Read a run folder, write its `scores.parquet`, `verdicts.parquet` and `bias.parquet`; return the first two.
+
+    Beside them stands `statistics.parquet`: the differences that verdicts rest on (`difference.table`).
+
+    Every request has rows that need no strategy. ``original``: do nothing. ``retrained``: the reference.
+    ``retrained_other``: the retrained model of the next seed (of the first, after the last) as if it were a strategy;
+    not there with one seed. Its mean over seeds is the retrained models' own, so what it shows is the noise.
+    ``damaged``: the original model's answers, dealt to the images at random; it has no rows of cost.
+    Where there are shadow models, `memorisation.parquet` is written too (`memorisation`).
 
     ``retrained`` is the value of the retrained model of the same seed; ``low`` and ``high`` the 95 % bootstrap interval
     by patient (NaN for costs and where a single patient stands behind a value); ``null_low`` and ``null_high`` the
@@ -52,11 +81,19 @@ def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     with threadpool_limits(
         1, "blas"
     ):  # the matrices are small: more threads would only get in one another's way
-        tables = [_request(content, request) for request in requests]
-    scores = pd.concat([table for table, _ in tables], ignore_index=True)
-    judged = verdicts(scores, [lost for _, several in tables for lost in several])
+        found = {request: _request(content, request) for request in requests}
+    scores = pd.concat([one.scores for one in found.values()], ignore_index=True)
+    apart = {request: one.differences for request, one in found.items()}
+    judged = verdicts(scores, apart, [lost for one in found.values() for lost in one.diverged])
+    tables = [statistics(request, of_request) for request, of_request in apart.items()]
     _write(scores, run / "scores.parquet")
+    _write(pd.concat(tables, ignore_index=True), run / "statistics.parquet")
     _write(judged, run / "verdicts.parquet")
+    _write(pd.concat([one.bias for one in found.values()], ignore_index=True), run / "bias.parquet")
+    if content.shadows and content.kind in memorisation.SIGNALS:
+        _write(
+            memorisation.table(content.images, content.kind, content.shadows), run / "memorisation.parquet"
+        )
     return scores, judged
 
 
@@ -75,59 +112,148 @@ def measure(evidence: Evidence[Any], measures: Mapping[str, Measure], reference:
     return measured
 
 
-def _request(run: Run, request: RequestId) -> tuple[pd.DataFrame, list[Diverged]]:
-    """The scores of one request, and which models diverged."""
+def _request(run: Run, request: RequestId) -> _Scored:
+    """The scores of one request, the differences, and which models diverged."""
     frame, measures = run.frame(request), measures_of(run.kind)
-    rows: list[tuple[Any, ...]] = []
-    diverged: list[Diverged] = []
-    for comparison in run.comparisons:
-        if comparison.request == request:
-            models, failed = _compare(run, frame, comparison, measures)
-            rows += _rows(comparison, models)
-            diverged += failed
+    comparisons = [comparison for comparison in run.comparisons if comparison.request == request]
+    known = _known(run, frame, comparisons)
+    found = [_references(run, comparisons, known, i, measures) for i in range(len(comparisons))]
+    diverged = _strategies(run, comparisons, known, found, measures)
+    rows = [row for c, models in zip(comparisons, found, strict=True) for row in _rows(c, models)]
+    wholes = [{strategy: _whole(m, measures) for strategy, m in models.items()} for models in found]
     scores = pd.DataFrame(rows, columns=[c for c in COLUMNS if not c.startswith("null")])
     nulls = bands(scores[scores["strategy"] == "retrained"], measures)
     scores = scores.merge(nulls, on=["measure", "group"], how="left", validate="many_to_one")
-    return scores[list(COLUMNS)], diverged
+    bias = _bias(request, frame, comparisons, found, diverged)
+    return _Scored(scores[list(COLUMNS)], differences(wholes, measures, frame), diverged, bias)
 
 
-def _compare(
-    run: Run, frame: Frame, comparison: Comparison, measures: Mapping[str, Measure]
-) -> tuple[dict[str, Measured], list[Diverged]]:
-    """The measures of every model of one request and seed, by strategy, and which of them diverged."""
-    forgets = run.forgets[comparison.request][0]
-    original = _reference(run, frame, comparison.original)
-    retrained = _reference(run, frame, comparison.retrained)
-    retraining = run.spent("retrained", forgets, "retrained", comparison.seed)
-    known: Evidence[Answers] = Evidence(
-        frame=frame,
-        original=original,
-        retrained=retrained,
-        unlearned=retrained,
-        spent=retraining,
-        retraining=retraining,
-        seed=derive(comparison.seed, "scoring", "attack", comparison.request),
+def _bias(
+    request: RequestId,
+    frame: Frame,
+    comparisons: Sequence[Comparison],
+    found: Sequence[Mapping[str, Measured]],
+    diverged: Sequence[Diverged],
+) -> pd.DataFrame:
+    """Who is treated unequally: doing nothing and every strategy, by the seeds that did not diverge."""
+    lost = {(one.strategy, one.seed) for one in diverged}
+    apart: dict[str, list[Mapping[str, Gaps]]] = {}
+    for comparison, models in zip(comparisons, found, strict=True):
+        for strategy in ("original", *comparison.strategies):
+            if (strategy, comparison.seed) not in lost:
+                apart.setdefault(strategy, []).append(gaps(frame, models[strategy], models["retrained"]))
+    return compare(request, apart)
+
+
+def _whole(measured: Measured, measures: Mapping[str, Measure]) -> Whole:
+    """What differences are taken of; the rest need not be kept until the last seed is read."""
+    wanted = (name for name in measured if measures[name].margin is not None and "all" in measured[name])
+    return {name: measured[name]["all"] for name in wanted}
+
+
+def _known(run: Run, frame: Frame, comparisons: Sequence[Comparison]) -> list[Evidence[Answers]]:
+    """What all models of a request share, by seed; the model in question is the retrained one."""
+    originals = [_reference(run, frame, comparison.original) for comparison in comparisons]
+    retrained = [_reference(run, frame, comparison.retrained) for comparison in comparisons]
+    known = []
+    for i, comparison in enumerate(comparisons):
+        spent = run.spent("retrained", run.forgets[comparison.request][0], "retrained", comparison.seed)
+        evidence: Evidence[Answers] = Evidence(
+            frame=frame,
+            original=originals[i],
+            retrained=retrained[i],
+            unlearned=retrained[i],
+            spent=spent,
+            retraining=spent,
+            seed=derive(comparison.seed, "scoring", "attack", comparison.request),
+            others=(*retrained[:i], *retrained[i + 1 :]),
+            originals=(*originals[:i], *originals[i + 1 :]),
+            shadows=run.shadows,
+        )
+        known.append(evidence)
+    return known
+
+
+def _references(
+    run: Run,
+    comparisons: Sequence[Comparison],
+    known: Sequence[Evidence[Answers]],
+    i: int,
+    measures: Mapping[str, Measure],
+) -> dict[str, Measured]:
+    """The measures of the models of the i-th seed that need no strategy: references and controls."""
+    comparison, of, following = comparisons[i], known[i], (i + 1) % len(comparisons)
+    reference = measure(
+        _probed(run, comparison, "retrained", replace(of, siblings=of.others)), measures, None
     )
-    reference = measure(known, measures, None)
     training = run.spent("original", "", "original", comparison.seed)
-    models = {
-        "original": measure(replace(known, unlearned=original, spent=training), measures, reference),
-        "retrained": reference,
-    }
-    diverged = []
-    for strategy, model in comparison.strategies.items():
-        answers = run.answers(model, frame)
-        spent = run.spent("unlearn", forgets, strategy, comparison.seed)
-        if answers is None:
-            where = run.diverged.get(model, "in its answers")
-            diverged.append(Diverged(comparison.request, strategy, comparison.seed, where))
-            models[strategy] = {
-                **_undefined(reference),
-                **measure(replace(known, spent=spent), COSTS, reference),
-            }
-        else:
-            models[strategy] = measure(replace(known, unlearned=answers, spent=spent), measures, reference)
-    return models, diverged
+    original = replace(of, unlearned=of.original, spent=training, siblings=of.originals)
+    original = _probed(run, comparison, "original", original)
+    models = {"original": measure(original, measures, reference), "retrained": reference}
+    if following != i:
+        other = known[following]
+        # No model is its own reference: an attack would find it exactly as expected.
+        others = tuple(known[j].retrained for j in range(len(known)) if j not in (i, following))
+        control = replace(
+            of, unlearned=other.retrained, spent=other.spent, others=others, siblings=other.others
+        )
+        models["retrained_other"] = measure(control, measures, reference)
+    free = {name: one for name, one in measures.items() if name not in COSTS}
+    damaged = replace(of, unlearned=_damaged(of.original, comparison.seed))
+    return {**models, "damaged": measure(damaged, free, reference)}
+
+
+def _strategies(
+    run: Run,
+    comparisons: Sequence[Comparison],
+    known: Sequence[Evidence[Answers]],
+    found: Sequence[dict[str, Measured]],
+    measures: Mapping[str, Measure],
+) -> list[Diverged]:
+    """Add the measures of every strategy's models to ``found``, by seed; return which of the models diverged.
+
+    One strategy at a time, so that no more than its models and the references are held at once.
+    """
+    diverged: list[Diverged] = []
+    for strategy in dict.fromkeys(name for comparison in comparisons for name in comparison.strategies):
+        if strategy in CONTROLS:
+            raise RunError(f"{run.path}: a strategy is called {strategy!r}, which is the name of a control")
+        models = [comparison.strategies.get(strategy) for comparison in comparisons]
+        answers = [None if m is None else run.answers(m, known[0].frame) for m in models]
+        for i, (comparison, model) in enumerate(zip(comparisons, models, strict=True)):
+            if model is None:
+                continue
+            spent = run.spent("unlearn", run.forgets[comparison.request][0], strategy, comparison.seed)
+            siblings = tuple(a for j, a in enumerate(answers) if j != i and a is not None)
+            own = replace(known[i], spent=spent, siblings=siblings)
+            own = own if answers[i] is None else _probed(run, comparison, strategy, own)
+            found[i][strategy] = _measured(own, answers[i], measures, found[i]["retrained"])
+            if answers[i] is None:
+                where = run.diverged.get(model, "in its answers")
+                diverged.append(Diverged(comparison.request, strategy, comparison.seed, where))
+    return diverged
+
+
+def _probed(
+    run: Run, comparison: Comparison, strategy: str, evidence: Evidence[Answers]
+) -> Evidence[Answers]:
+    """``evidence`` with what became of the model under the run's probes, if it has any."""
+    whose = comparison.request, strategy, comparison.seed
+    return replace(evidence, probed=run.probed(*whose, evidence.frame), relearnt=run.relearnt(*whose))
+
+
+def _measured(
+    evidence: Evidence[Answers], answers: Answers | None, measures: Mapping[str, Measure], reference: Measured
+) -> Measured:
+    """The measures of a strategy's model; of one that diverged, its costs, and that the rest is undefined."""
+    if answers is None:
+        return {**_undefined(reference), **measure(evidence, COSTS, reference)}
+    return measure(replace(evidence, unlearned=answers), measures, reference)
+
+
+def _damaged(original: Answers, seed: int) -> Answers:
+    """The original model's answers, dealt to the images at random: a model that is certainly broken."""
+    return original.mixed_up(np.random.default_rng(derive(seed, "scoring", "damaged")))
 
 
 def _reference(run: Run, frame: Frame, model: str) -> Answers:
@@ -149,14 +275,26 @@ def _undefined(like: Measured) -> dict[str, Estimates]:
 
 def _rows(comparison: Comparison, models: Mapping[str, Measured]) -> list[tuple[Any, ...]]:
     rows = []
+    intervals = iter(_intervals([e for m in models.values() for es in m.values() for e in es.values()]))
     for strategy, measured in models.items():
         for name, estimates in measured.items():
             for group, estimate in estimates.items():
                 reference = models["retrained"].get(name, {}).get(group)
                 value = float("nan") if reference is None else reference.value
                 key = (comparison.request, strategy, comparison.seed, name, group)
-                rows.append((*key, estimate.value, *estimate.interval(), value, estimate.n))
+                rows.append((*key, estimate.value, *next(intervals), value, estimate.n))
     return rows
+
+
+def _intervals(estimates: Sequence[Estimate]) -> list[tuple[float, float]]:
+    """`Estimate.interval` of each, many at once: one by one they would take as long as all measures."""
+    plain = [i for i, e in enumerate(estimates) if e.replicates.size and np.isfinite(e.replicates).all()]
+    found = dict[int, tuple[float, float]]()
+    for start in range(0, len(plain), 256):
+        some = plain[start : start + 256]
+        lows, highs = np.quantile(np.stack([estimates[i].replicates for i in some]), [0.025, 0.975], axis=1)
+        found |= dict(zip(some, zip(lows.tolist(), highs.tolist(), strict=True), strict=True))
+    return [found[i] if i in found else e.interval() for i, e in enumerate(estimates)]
 
 
 def _write(table: pd.DataFrame, file: Path) -> None:

@@ -1,18 +1,40 @@
-"""One verdict per strategy and request, from means over seeds against the retrained-versus-retrained band.
+"""One verdict per strategy and request, from means over seeds and what seeds and patients leave uncertain.
+
+Every rule looks at one measure's difference from the retrained models (`fedunlearn.scoring.difference`) on one side.
+It is
+
+- *broken* if the difference is beyond the margin and no luck of seeds and patients explains it (p < `LEVEL`);
+- *open* if it is beyond the margin but luck might explain it;
+- *kept* if it is within the margin; and *kept for sure* if its one-sided 95 % limit is.
 
 In this order; all reasons are given, the first that applies names the verdict:
 
 1. DAMAGED: the model diverged for some seed: an answer is NaN or infinite. That needs no comparison, and what the
    other seeds' models are like does not matter: the mean over all seeds is no number.
-2. INCONCLUSIVE: fewer than two seeds, so there is no band; or no image to forget has a comparable held-out one; or the
-   original model itself shows no memory: its `mia_loss_auc` is within the band or its bootstrap interval reaches
-   down to 0.5 (means over seeds). Doing nothing would pass then, so passing says nothing.
-3. DAMAGED: test or retain accuracy below the band.
-4. UNDER: `mia_loss_auc` or forget accuracy above the band: the model still remembers. (A low forget loss alone is
+2. INCONCLUSIVE: fewer than two seeds, so the spread of retraining is unknown.
+3. DAMAGED: test or retain accuracy too low. To see that, no memory is needed.
+4. INCONCLUSIVE: no image to forget has a comparable held-out one; or the attack does not see the original model's
+   memory, where there must be some: its `mia_loss_auc` does not break the rule. Doing nothing would pass then.
+5. UNDER: `mia_loss_auc` or forget accuracy too high: the model still remembers. (A low forget loss alone is
    confidence: what memory does to a loss is to lower it more than that of unseen images, which is the AUC.)
-5. OVER: `mia_loss_auc` or forget accuracy below the band, or forget loss above it: the images to forget stand out
-   by being known *less* than by a model that never saw them, which betrays them just as well.
-6. PASS: none of these. It means: not told apart from retraining by these measures, at this number of seeds.
+6. OVER: `mia_loss_auc` or forget accuracy too low, or forget loss too high: the images to forget stand out by being
+   known *less* than by a model that never saw them, which betrays them just as well.
+7. INCONCLUSIVE: a rule is open. The reason says how many seeds or patients would settle it.
+8. PASS, "equivalent to retraining": every rule is kept for sure.
+9. PASS, "not told apart from retraining": every rule is kept, and at least for `mia_loss_auc` it is sure (95 %) that
+   less than `SOME` of what the original model remembers is left, on either side. That is the power it takes to say so.
+10. INCONCLUSIVE: kept, but even that is not sure.
+
+Why two grades of PASS. With three seeds Student's factor is 2.9 (one-sided), so that 90 % intervals are often wider
+than margins, which are three standard deviations of retraining. Of honest retrainings with 12 patients to forget,
+`benchmarks/yardstick.py` finds about 12 % equivalent at three seeds, 72 % not told apart and 11 % undecided; at eight
+seeds 94 % are equivalent. To demand equivalence would leave most of what is right without a verdict; to demand only
+"no difference seen" would reward whoever measures least. Grade 9 asks that the experiment could have seen half the
+memory at stake, and says how much may be left.
+
+All rules together raise an alarm for about 4 % of honest retrainings at three seeds, and for fewer with more seeds or
+patients. There is no correction over strategies: what is said of one must not depend on which others were run
+(`statistics.parquet` has Holm's).
 
 No single number decides: a destroyed model has an AUC of 0.5, and one that memorised everything has a fine accuracy.
 The original model is judged like a strategy ("do nothing"). The retrained one is the reference and gets no verdict.
@@ -27,9 +49,11 @@ from typing import Literal
 
 import pandas as pd
 
-from fedunlearn.scoring.band import Band
+from fedunlearn.scoring.band import LEVEL, Band
+from fedunlearn.scoring.difference import Difference
 
-Rule = tuple[str, str, str, Literal["above", "below"]]
+Side = Literal["above", "below"]
+Rule = tuple[str, str, str, Side]
 RULES: tuple[Rule, ...] = (
     ("DAMAGED", "damaged", "test_accuracy", "below"),
     ("DAMAGED", "damaged", "retain_accuracy", "below"),
@@ -39,16 +63,22 @@ RULES: tuple[Rule, ...] = (
     ("OVER", "forgot too much", "forget_accuracy", "below"),
     ("OVER", "forgot too much", "forget_loss", "above"),
 )
-"""(verdict, in words, measure, side of the band), the gravest first."""
+"""(verdict, in words, measure, side of the retrained models), the gravest first."""
+
+ATTACK = "mia_loss_auc"
+"""The measure of memory."""
+
+SOME = 0.5
+"""Of the original model's memory: less than this must be left for sure, for a PASS."""
 
 NO_MEMORY = (
     "the original model itself shows no memory of these patients: "
     "nothing here could tell forgetting from doing nothing"
 )
-TOO_WIDE = "the original model seems to remember, but two seeds make the band this wide: run at least 3"
+NOT_SURE = "the original model seems to remember, but luck of seeds and patients might explain it"
 ADVICE = "lower its learning rate, or set training.clip"
 EDGE = 1e-9
-"""A value this near the edge of the band, in the measure's unit, is on it: sums of floats are not exact."""
+"""A difference this near the margin, in the measure's unit, is within: sums of floats are not exact."""
 
 
 @dataclass(frozen=True)
@@ -69,41 +99,62 @@ class Facts:
         values: the model's measures by name.
         retrained: the retrained models' measures.
         bands: by measure; NaN where there is none.
-        seeds: how many retrained models the bands come from.
-        original_auc: the original models' `mia_loss_auc`; NaN if undefined.
-        original_low: the lower end of its bootstrap interval; NaN if there is none.
+        differences: the model's from the retrained ones, by measure; missing where undefined.
+        seeds: how many retrained models there are.
+        memory: the original models' difference in `ATTACK`; None if undefined.
         diverged: the model's answers are not finite for these seeds.
     """
 
     values: Mapping[str, float]
     retrained: Mapping[str, float]
     bands: Mapping[str, Band]
+    differences: Mapping[str, Difference]
     seeds: int
-    original_auc: float
-    original_low: float
+    memory: Difference | None
     diverged: tuple[Diverged, ...] = ()
 
 
 def decide(facts: Facts) -> tuple[str, tuple[str, ...]]:
     """The verdict and its reasons."""
-    broken = [(rule[0], _reason(rule, facts)) for rule in RULES if _outside(rule, facts)]
+    judged = [(rule, facts.differences[rule[2]]) for rule in RULES if rule[2] in facts.differences]
+    broken = [(rule[0], _reason(rule, facts)) for rule, one in judged if is_broken(one, rule[3])]
     findings = tuple(reason for _, reason in broken)
     if facts.diverged:
         return "DAMAGED", (_told(facts.diverged), *findings)
+    if facts.seeds < 2:
+        why = f"{facts.seeds} seed: the spread of retraining is unknown; run at least 2 (better 3)"
+        return "INCONCLUSIVE", (why,)
+    if broken and broken[0][0] == "DAMAGED":
+        return "DAMAGED", findings
     doubts = _doubts(facts)
     if doubts:
         return "INCONCLUSIVE", (*doubts, *findings)
     if broken:
         return broken[0][0], findings
-    judged = dict.fromkeys(name for _, _, name, _ in RULES if name in facts.values and name in facts.bands)
-    return "PASS", ("not told apart from retraining", *(_numbers(name, facts) for name in judged))
+    unsettled = tuple(_unsettled(rule, one, facts) for rule, one in judged if _beyond(one, rule[3]))
+    if unsettled:
+        return "INCONCLUSIVE", unsettled
+    numbers = (_numbers(name, facts) for name in dict.fromkeys(rule[2] for rule, _ in judged))
+    if all(one.within(one.margin, rule[3]) for rule, one in judged):
+        return "PASS", ("equivalent to retraining", *numbers)
+    return _graded(facts, tuple(numbers))
 
 
-def verdicts(scores: pd.DataFrame, diverged: Sequence[Diverged]) -> pd.DataFrame:
+def is_broken(difference: Difference, side: Side) -> bool:
+    """Whether it is beyond the margin on that side, and neither seeds nor patients explain it."""
+    return _beyond(difference, side) and difference.p_difference < LEVEL
+
+
+def verdicts(
+    scores: pd.DataFrame,
+    differences: Mapping[str, Mapping[str, Mapping[str, Difference]]],
+    diverged: Sequence[Diverged],
+) -> pd.DataFrame:
     """Judge every model but the retrained ones.
 
     Args:
         scores: as in `scores.parquet`.
+        differences: by request, strategy and measure.
         diverged: the models whose answers are not finite.
 
     Returns:
@@ -112,28 +163,30 @@ def verdicts(scores: pd.DataFrame, diverged: Sequence[Diverged]) -> pd.DataFrame
     whole = scores[scores["group"] == "all"]
     rows = []
     for request, of_request in whole.groupby("request", sort=False):
-        common = _common(of_request)
+        found = differences[str(request)]
+        common = _common(of_request, found)
         for strategy, of_strategy in of_request.groupby("strategy", sort=False):
             if strategy == "retrained":
                 continue
             lost = tuple(d for d in diverged if (d.request, d.strategy) == (request, strategy))
-            verdict, reasons = decide(replace(common, values=_means(of_strategy, "value"), diverged=lost))
+            own = found.get(str(strategy), {})
+            facts = replace(common, values=_means(of_strategy, "value"), differences=own, diverged=lost)
+            verdict, reasons = decide(facts)
             rows.append((request, strategy, verdict, "; ".join(reasons)))
     return pd.DataFrame(rows, columns=["request", "strategy", "verdict", "reasons"])
 
 
-def _common(scores: pd.DataFrame) -> Facts:
-    """What all models of a request are judged by; ``values`` are those of no model yet."""
+def _common(scores: pd.DataFrame, found: Mapping[str, Mapping[str, Difference]]) -> Facts:
+    """What all models of a request are judged by; ``values`` and ``differences`` are those of no model yet."""
     retrained = scores[scores["strategy"] == "retrained"]
-    original = scores[(scores["strategy"] == "original") & (scores["measure"] == "mia_loss_auc")]
     edges = _means(retrained, "null_low"), _means(retrained, "null_high")  # the same in all rows
     return Facts(
         values={},
         retrained=_means(retrained, "value"),
         bands={name: (edges[0][name], edges[1][name]) for name in edges[0]},
+        differences={},
         seeds=retrained["seed"].nunique(),
-        original_auc=float(original["value"].mean()),
-        original_low=float(original["low"].mean()),
+        memory=found.get("original", {}).get(ATTACK),
     )
 
 
@@ -156,29 +209,42 @@ def _told(diverged: Sequence[Diverged]) -> str:
 
 
 def _doubts(facts: Facts) -> tuple[str, ...]:
-    """Why nothing can be concluded."""
-    if facts.seeds < 2:
-        return (f"{facts.seeds} seed: the spread of retraining is unknown; run at least 2 (better 3)",)
-    if "mia_loss_auc" not in facts.bands:
+    """Why nothing can be concluded about memory."""
+    memory = facts.memory
+    if memory is None:
         return ("no image to forget has a held-out one of the same hospital and label to be compared with",)
-    # Written so that NaN, a single patient's interval, counts as no memory shown.
-    shown = facts.original_auc > facts.bands["mia_loss_auc"][1] + EDGE and facts.original_low > 0.5
-    if shown:
+    if is_broken(memory, "above"):
         return ()
-    low, high = facts.bands["mia_loss_auc"]
-    known = f"interval from {facts.original_low:.2f}"
-    interval = known if math.isfinite(facts.original_low) else "no interval: a single patient on one side"
-    why = TOO_WIDE if facts.seeds < 3 and facts.original_low > 0.5 else NO_MEMORY
-    return (f"{why} (mia_loss_auc {facts.original_auc:.2f}, {interval}, band {low:.2f}–{high:.2f})",)
+    if not math.isfinite(memory.shared):
+        return (f"{NO_MEMORY}: a single patient on one side leaves no interval",)
+    seen = f"{ATTACK} {memory.value:+.2f} from retraining, margin {memory.margin:.2f}"
+    if _beyond(memory, "above"):
+        return (f"{NOT_SURE} ({seen}, p {memory.p_difference:.2f}): {memory.needed(memory.value, True)}",)
+    return (f"{NO_MEMORY} ({seen}; below {memory.smallest_visible:.2f} it would go unseen)",)
 
 
-def _outside(rule: Rule, facts: Facts) -> bool:
-    _, _, name, side = rule
-    if name not in facts.values or name not in facts.bands:
-        return False
-    low, high = facts.bands[name]
-    value = facts.values[name]
-    return value > high + EDGE if side == "above" else value < low - EDGE
+def _graded(facts: Facts, numbers: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Of a model within every margin but not for sure: whether at least half the memory is gone for sure."""
+    attack, memory = facts.differences[ATTACK], facts.memory
+    assert memory is not None  # there is a doubt otherwise
+    low, high = attack.interval(0.90)
+    left = max(-low, high) / memory.value
+    if left < SOME:
+        told = f"less than {math.ceil(100 * left)} % of the original's memory is left"
+        return "PASS", (f"not told apart from retraining: {told}", *numbers)
+    advice = attack.needed(SOME * memory.value - abs(attack.value), False)
+    why = f"within the margins, but {100 * left:.0f} % of the original's memory might still be left: {advice}"
+    return "INCONCLUSIVE", (why, *numbers)
+
+
+def _beyond(difference: Difference, side: Side) -> bool:
+    value = difference.value if side == "above" else -difference.value
+    return value > difference.margin + EDGE
+
+
+def _unsettled(rule: Rule, one: Difference, facts: Facts) -> str:
+    luck = f"p {one.p_difference:.2f}, " if math.isfinite(one.p_difference) else ""
+    return f"perhaps {_reason(rule, facts)}: {luck}{one.needed(abs(one.value), True)}"
 
 
 def _reason(rule: Rule, facts: Facts) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 from fedunlearn import report
 from fedunlearn.core import RunError
 from fedunlearn.runfolder import RunFolder
+from fedunlearn.scoring.difference import CONTROLS
 from fedunlearn.sweep.cells import text_of
 
 MEASURES = (*report.COLUMNS, "share_of_retraining", "tuning_site_seconds")
@@ -68,13 +69,14 @@ def markdown(folder: Path) -> str:
 
 
 def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
-    """One run's models: original, retrained, then the strategies as they were listed."""
+    """One run's models: original, retrained, then the strategies as they were listed; not the controls."""
     scores, manifest = run.read_table("scores.parquet"), run.read_manifest()
     verdicts = run.read_table("verdicts.parquet").set_index(["request", "strategy"])["verdict"]
     whole = scores[(scores["group"] == "all") & scores["measure"].isin(MEASURES)]
     for moment in manifest["moments"]:
         known = whole[whole["request"] == moment["id"]]
-        for strategy in dict.fromkeys(["original", "retrained", *known["strategy"]]):
+        listed = [name for name in known["strategy"] if name not in CONTROLS]
+        for strategy in dict.fromkeys(["original", "retrained", *listed]):
             of_model = known[known["strategy"] == strategy].groupby("measure")["value"]
             # A seed that diverged leaves no mean.
             means = of_model.agg(lambda values: values.mean(skipna=False))

@@ -15,7 +15,7 @@ import pandas as pd
 
 from fedunlearn.cohort import Array, Cohort
 from fedunlearn.core import InputError, PatientId, Problem, RequestId, SiteId, derive
-from fedunlearn.scenario import Plan, Request, Scenario
+from fedunlearn.scenario import Evaluation, Plan, Request, Scenario
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def rehearse(scenario: Scenario, cohort: Cohort, repeats: int, seed: int) -> Reh
             requests=tuple(requests),
             strategies=plans,
             timeline="independent",
+            evaluation=Evaluation(),
         ),
         _cohort(cohort, split, requests),
         stands_for,

@@ -1,0 +1,226 @@
+"""Does a strategy treat groups of patients unequally? Its gaps to the retrained model, compared between groups.
+
+A gap is a measure of the unlearned model minus that of the retrained one with the same seed, on the same images. For
+every attribute the question is whether the gap is the same in all of its groups:
+
+- Patients are drawn anew, the same for both models and all groups, and so are seeds, since another training would
+  have hit other groups: a replicate of the mean gap weighs patients and seeds alike (the pigeonhole bootstrap: Owen,
+  Annals of Applied Statistics 2007, which errs on the side of too much spread). With one seed there is
+  no telling what another training would have hit, and no comparison.
+- Over the pairs of groups, the statistic is the largest ``|d| / se``, with d the difference of two gaps and se the
+  standard deviation of its replicates. Centred replicates give its distribution where no group differs (the single-step
+  maximum of Romano and Wolf, Econometrica 2005), so that an attribute with many groups is not found unequal the easier.
+- A standard deviation of few patients is itself a guess, so each replicate divides by one that varies as it would:
+  by group as the square root of a chi-squared number with n - 1 degrees of freedom, over n - 1, for n patients, and
+  errors grow by ``sqrt(n / (n - 1))`` (with two groups, about Welch's t; plain resampling of 15 patients in each of 6
+  groups would call one attribute in eight unequal where none is).
+- The attributes and measures of one strategy and request are corrected together by Holm's method (Scandinavian
+  Journal of Statistics 1979).
+
+What it says is of these strategies' models: unequal treatment *by unlearning*. That a measure differs between groups in
+the retrained model too is no gap. A group needs `FEWEST_PATIENTS` patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from fedunlearn.core import derive
+from fedunlearn.scoring.evidence import FEWEST_PATIENTS, Estimates, Floats, Frame, Ints, Part
+
+MEASURES: Mapping[str, Part] = {
+    "forget_accuracy": "forget",
+    "mia_loss_auc": "forget",
+    "retain_accuracy": "retain",
+    "test_accuracy": "test",
+}
+"""Those compared, and the part of the images whose patients they speak of."""
+
+COLUMNS = (
+    *("request", "strategy", "attribute", "groups", "measure", "difference", "low", "high"),
+    "p_holm",
+)
+LEVEL = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Gaps:
+    """One measure's gap to the retrained model of the same seed, by group.
+
+    Attributes:
+        values: the gap on the images as they are.
+        replicates: (RESAMPLES,) the gap when patients are drawn anew.
+        patients: how many the group has.
+    """
+
+    values: Mapping[str, float]
+    replicates: Mapping[str, Floats]
+    patients: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The pair of an attribute's groups that differ most clearly.
+
+    Attributes:
+        larger, smaller: the groups' values; ``larger`` has the larger gap.
+        difference: of their gaps, 0 or more.
+        low, high: interval of the difference that holds for all pairs of the attribute at once, 95 %.
+        p: of the attribute, not yet corrected for others.
+    """
+
+    larger: str
+    smaller: str
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def gaps(frame: Frame, model: Mapping[str, Estimates], retrained: Mapping[str, Estimates]) -> dict[str, Gaps]:
+    """By measure, the gaps of one model on every group with enough patients."""
+    found = {}
+    for name, part in MEASURES.items():
+        both = model.get(name, {}), retrained.get(name, {})
+        groups = {
+            group: frame.patients_in(frame.rows(part) & frame.groups[group])
+            for group in both[0]
+            if group != "all" and group in both[1] and all(e[group].replicates.size for e in both)
+        }
+        groups = {group: n for group, n in groups.items() if n >= FEWEST_PATIENTS}
+        found[name] = Gaps(
+            {g: both[0][g].value - both[1][g].value for g in groups},
+            {g: both[0][g].replicates - both[1][g].replicates for g in groups},
+            groups,
+        )
+    return found
+
+
+def compare(request: str, by_strategy: Mapping[str, Sequence[Mapping[str, Gaps]]]) -> pd.DataFrame:
+    """The rows of `bias.parquet` of one request.
+
+    Args:
+        request: its id.
+        by_strategy: the gaps of every seed; strategies that diverged for some seed have fewer, and are left out.
+    """
+    rows = []
+    most = max([2, *map(len, by_strategy.values())])  # of one seed nothing can be told
+    for strategy, seeds in by_strategy.items():
+        if len(seeds) < most:
+            continue
+        found = [
+            (attribute, name, finding)
+            for name in MEASURES
+            for attribute, groups in _attributes([seed[name] for seed in seeds]).items()
+            if (finding := _unequal([seed[name] for seed in seeds], attribute, groups)) is not None
+        ]
+        for (attribute, name, one), p in zip(found, holm([f.p for *_, f in found]), strict=True):
+            pair = f"{one.larger} over {one.smaller}"
+            rows.append((request, strategy, attribute, pair, name, one.difference, one.low, one.high, p))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: the smallest of m times m, the next times m - 1, …, never falling, at most 1."""
+    corrected, highest = [0.0] * len(p), 0.0
+    for rank, i in enumerate(np.argsort(p, kind="stable")):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
+        corrected[i] = highest
+    return corrected
+
+
+def most_different(
+    values: Floats, replicates: Floats, patients: Sequence[int]
+) -> tuple[int, int, float, float, float] | None:
+    """The most clearly different pair among groups; None where nothing can be told.
+
+    Args:
+        values: (G,) the groups' gaps.
+        replicates: (B, G) when patients and seeds are drawn anew; NaN where a group has no patient.
+        patients: (G,) how many each group has.
+
+    Returns:
+        The group with the larger gap, the other, half the width of the difference's interval, the difference, and p.
+    """
+    drawn = replicates[np.isfinite(replicates).all(axis=1)]
+    if 2 * len(drawn) < len(replicates) or len(values) < 2:
+        return None
+    free = np.asarray(patients, dtype=np.float64) - 1
+    errors = (drawn - values) * np.sqrt((free + 1) / free)
+    one, other = (np.array(side) for side in zip(*combinations(range(len(values)), 2), strict=True))
+    apart, spread = values[one] - values[other], (errors[:, one] - errors[:, other]).std(axis=0, ddof=1)
+    varies = spread > 1e-12  # of what never varies, resampling can tell nothing
+    if not varies.any():
+        return None
+    one, other, apart, spread = (x[varies] for x in (one, other, apart, spread))
+    guessed = _guessed(errors.var(axis=0, ddof=1), free, len(errors), one, other)
+    extremes = np.abs((errors[:, one] - errors[:, other]) / (spread * guessed)).max(axis=1)
+    clearest = int(np.argmax(np.abs(apart) / spread))
+    statistic = abs(apart[clearest]) / spread[clearest]
+    p = float(((extremes >= statistic - 1e-12).sum() + 1) / (len(extremes) + 1))
+    half = float(np.quantile(extremes, 1 - LEVEL) * spread[clearest])
+    pair = int(one[clearest]), int(other[clearest])
+    larger, smaller = pair if apart[clearest] >= 0 else pair[::-1]
+    return larger, smaller, half, float(abs(apart[clearest])), p
+
+
+def _guessed(variances: Floats, free: Floats, replicates: int, one: Ints, other: Ints) -> Floats:
+    """(replicates, pairs) how far off a guess of each pair's standard deviation is, as a factor."""
+    rng = np.random.default_rng(derive(0, "scoring", "bias", "spread"))
+    drawn = variances * rng.chisquare(free, (replicates, len(free))) / free
+    factors: Floats = np.sqrt((drawn[:, one] + drawn[:, other]) / (variances[one] + variances[other]))
+    return factors
+
+
+def sentences(bias: pd.DataFrame) -> list[str]:
+    """What `bias.parquet` says of one request, in words: what is significant, or else what would have been seen."""
+    if bias.empty:
+        return []
+    told: dict[tuple[str, str, str], list[str]] = {}
+    for row in bias[bias["p_holm"] < LEVEL].to_dict("records"):
+        key = str(row["measure"]), str(row["attribute"]), str(row["groups"])
+        told.setdefault(key, []).append(f"{row['strategy']} by {row['difference']:.2f}")
+    if told:
+        return [
+            f"unequal by {attribute}: {measure} minus retraining's is higher for "
+            f"{pair.replace(' over ', ' than for ')}: {', '.join(strategies)}"
+            for (measure, attribute, pair), strategies in told.items()
+        ]
+    half = (bias["high"] - bias["difference"]).groupby([bias["measure"], bias["attribute"]]).median()
+    place = list(half.index)[int(half.to_numpy().argmin())]
+    return [
+        f"no group is treated unlike another ({', '.join(dict.fromkeys(bias['attribute']))}), as far as can be seen: "
+        f"the smallest visible difference is {half.min():.2f} ({place[0]} by {place[1]})"
+    ]
+
+
+def _attributes(seeds: Sequence[Gaps]) -> dict[str, list[str]]:
+    """The groups of every attribute that all seeds have, where there are two or more."""
+    found: dict[str, list[str]] = {}
+    for group in seeds[0].values:
+        if all(group in seed.values for seed in seeds):
+            found.setdefault(group.partition("=")[0], []).append(group)
+    return {attribute: groups for attribute, groups in found.items() if len(groups) > 1}
+
+
+def _unequal(seeds: Sequence[Gaps], attribute: str, groups: Sequence[str]) -> Finding | None:
+    values = np.array([[seed.values[g] for g in groups] for seed in seeds]).mean(axis=0)
+    by_seed = np.array([[seed.replicates[g] for g in groups] for seed in seeds])
+    drawn = np.einsum("bk,kgb->bg", _seeds_drawn(len(seeds), by_seed.shape[2]), by_seed)
+    found = most_different(values, drawn, [seeds[0].patients[g] for g in groups])
+    if found is None:
+        return None
+    larger, smaller, half, difference, p = found
+    names = [group.partition("=")[2] for group in groups]
+    return Finding(names[larger], names[smaller], difference, difference - half, difference + half, p)
+
+
+def _seeds_drawn(seeds: int, replicates: int) -> Floats:
+    """(replicates, seeds) the share of each seed when seeds are drawn anew, with replacement."""
+    rng = np.random.default_rng(derive(0, "scoring", "bias", str(seeds)))
+    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), replicates) / seeds

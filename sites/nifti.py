@@ -1,0 +1,206 @@
+"""One volume with its label map, from NIfTI files to arrays like those of all other volumes, by way of MONAI."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+MOST = 256
+"""The most labels a map may have: each fits a byte."""
+
+_APART = 0.1  # mm that the corners of an image and of its label map may lie apart: rounding of affines
+_AXES = (("L", "R"), ("P", "A"), ("I", "S"))  # MONAI's names for the ends of the axes of RAS
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of one volume: its images, one per channel and all on one grid, and its label map."""
+
+    images: tuple[Path, ...]
+    label_map: Path
+
+
+@dataclass(frozen=True)
+class Handling:
+    """How volumes are made alike.
+
+    Axes are turned to run to the right, to the front and up (RAS); then volumes are resampled (images linearly, label
+    maps by nearest neighbour), each image is scaled from its 0.5th…99.5th percentile, and volumes are padded with the
+    darkest value, or cropped, around their centres.
+
+    Attributes:
+        shape: edges in voxels to the right, to the front and up; None if all volumes have one shape already.
+        spacing: edges of a voxel in millimetres; None for as they are.
+        dtype: uint8 in 0…255, or float32 in -1…1.
+        classes: the class of each label 0, 1, …, any other label being unknown; None if labels are classes.
+    """
+
+    shape: tuple[int, int, int] | None = None
+    spacing: tuple[float, float, float] | None = None
+    dtype: Literal["uint8", "float32"] = "uint8"
+    classes: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Bad:
+    """What is wrong with one file of pair ``number``."""
+
+    number: int
+    file: Path
+    message: str
+
+
+class _Unusable(Exception):
+    """A file, and what is wrong with it."""
+
+    def __init__(self, file: Path, message: str) -> None:
+        self.file, self.message = file, message
+        super().__init__(message)
+
+
+Volume = tuple[Array, npt.NDArray[np.uint8]]
+"""Pixels (C, D, H, W) and label map (D, H, W)."""
+
+
+def preparing(how: Handling) -> Callable[[int, Pair], Volume | list[Bad]]:
+    """A function that reads one pair, given its number, and makes it like all others; or tells all that is wrong."""
+    transform = _transforms(how)
+
+    def classes(file: Path) -> Any:
+        return _classes(file, _opened(file), how)
+
+    def prepare(number: int, pair: Pair) -> Volume | list[Bad]:
+        opened, bad = [], list[Bad]()
+        for read, file in [*((_opened, image) for image in pair.images), (classes, pair.label_map)]:
+            try:
+                opened.append(read(file))
+            except _Unusable as error:
+                bad.append(Bad(number, file, error.message))
+        if not bad:
+            try:
+                return _alike(pair, opened, transform, how.dtype)
+            except _Unusable as error:
+                bad.append(Bad(number, error.file, error.message))
+        return bad
+
+    return prepare
+
+
+def _opened(file: Path) -> Any:
+    """A file's voxels with a channel in front, as MONAI's tensor with an affine.
+
+    Raises:
+        _Unusable: the file is no NIfTI volume, damaged, or lies nowhere.
+    """
+    import nibabel
+    import torch
+    from monai.data.meta_tensor import MetaTensor  # here, since it takes seconds
+
+    try:
+        image: Any = nibabel.load(file)
+        voxels = np.asarray(image.dataobj, dtype=np.float32)
+    # nibabel raises whatever gzip, zlib and NumPy do; the file is named.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise _Unusable(file, f"cannot be read as a NIfTI volume ({reason}): get it again") from error
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    if voxels.ndim != 3 or not voxels.size:
+        raise _Unusable(file, f"has the shape {image.shape}, expected three edges: save one volume a file")
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        message = "has no affine that tells where its voxels lie (not finite, or without extent)"
+        raise _Unusable(file, f"{message}: convert it again from DICOM")
+    if count := int((~np.isfinite(voxels)).sum()):
+        raise _Unusable(file, f"has {count} voxels that are not finite (NaN): mask or repair them")
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(voxels))[None], affine=torch.from_numpy(affine))
+
+
+def _classes(file: Path, labels: Any, how: Handling) -> Any:
+    """Labels as classes.
+
+    Raises:
+        _Unusable: some labels are unknown.
+    """
+    known = len(how.classes) if how.classes is not None else MOST
+    found = np.unique(labels.numpy())
+    unknown = [label for label in found.tolist() if label not in range(known)]
+    if unknown:
+        listed = ", ".join(f"{label:g}" for label in unknown[:5])
+        raise _Unusable(file, f"has the unknown labels {listed}, expected whole numbers in 0…{known - 1}")
+    if how.classes is not None:
+        table = np.array(how.classes, dtype=np.float32)
+        labels.numpy()[:] = table[labels.numpy().astype(np.int64)]
+    return labels
+
+
+def _alike(pair: Pair, opened: Sequence[Any], transform: _Transforms, dtype: str) -> Volume:
+    """Turn, resample, scale and fit the images and the label map.
+
+    Raises:
+        _Unusable: they do not lie on one grid, an image shows nothing, or labels lie outside.
+    """
+    first, *_, labels = opened
+    for file, other in zip((*pair.images[1:], pair.label_map), opened[1:], strict=True):
+        _on_one_grid(pair.images[0], first, file, other)
+    pixels = []
+    for file, image in zip(pair.images, opened, strict=False):
+        resampled = transform.images(image)
+        low, high = np.percentile(resampled.numpy(), (0.5, 99.5))
+        if not low < high:
+            raise _Unusable(file, f"shows nothing: nearly all voxels have the value {low:g}")
+        pixels.append(transform.fit(transform.scale(resampled, low, high)).numpy()[0])
+    whole = transform.maps(labels)
+    fitted = transform.fit(whole)
+    if lost := int((whole > 0).sum()) - int((fitted > 0).sum()):
+        message = f"has {lost} labelled voxels outside of the shape given, of {tuple(whole.shape[1:])}"
+        raise _Unusable(pair.label_map, f"{message}: give a larger shape, or a coarser spacing")
+    scaled = np.stack(pixels)
+    final = (scaled * 255).round().astype(np.uint8) if dtype == "uint8" else scaled * 2 - 1
+    return final, fitted.numpy()[0].round().astype(np.uint8)
+
+
+def _on_one_grid(image: Path, first: Any, file: Path, other: Any) -> None:
+    if first.shape != other.shape:
+        found, expected = tuple(other.shape[1:]), tuple(first.shape[1:])
+        raise _Unusable(file, f"has the shape {found}, expected {expected} as {image.name} has")
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in first.shape[1:]))])
+    apart = np.abs(corners @ (first.affine.numpy() - other.affine.numpy()).T).max()
+    if apart > _APART:
+        raise _Unusable(file, f"lies up to {apart:.1f} mm away from {image.name}: resample it onto that grid")
+
+
+@dataclass(frozen=True)
+class _Transforms:
+    images: Callable[[Any], Any]  # turn and resample
+    maps: Callable[[Any], Any]
+    scale: Callable[[Any, float, float], Any]  # from between two values to 0…1
+    fit: Callable[[Any], Any]  # pad with 0, or crop
+
+
+def _transforms(how: Handling) -> _Transforms:
+    from monai.transforms.compose import Compose  # here, since it takes seconds
+    from monai.transforms.croppad.array import ResizeWithPadOrCrop
+    from monai.transforms.intensity.array import ScaleIntensityRange
+    from monai.transforms.spatial.array import Orientation, Spacing
+
+    turn = Orientation("RAS", labels=_AXES)
+    images: list[Any] = [turn]
+    maps: list[Any] = [turn]
+    if how.spacing is not None:
+        images.append(Spacing(how.spacing, mode="bilinear"))
+        maps.append(Spacing(how.spacing, mode="nearest"))
+    return _Transforms(
+        images=Compose(images),
+        maps=Compose(maps),
+        scale=lambda image, low, high: ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(image),
+        fit=Compose([] if how.shape is None else [ResizeWithPadOrCrop(how.shape)]),
+    )

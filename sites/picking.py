@@ -1,0 +1,129 @@
+"""Which patients a request picks: at random, the hardest or easiest, of the rarest class, or by an attribute."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fedunlearn.core import InputError, PatientId, Problem, SiteId
+
+Floats = npt.NDArray[np.float64]
+
+NO_COLUMNS = ("image", "patient", "site", "split")
+"""Columns of the table that are no attributes of a patient."""
+
+
+def picked(
+    own: pd.DataFrame, able: Sequence[PatientId], wanted: int, pick: str, rng: np.random.Generator
+) -> list[PatientId]:
+    """So many of the patients ``able``, sorted; equals are drawn.
+
+    - random: all are equal.
+    - hardest, easiest: by the mean ``difficulty`` of their images here, numbers as they are, "easy" 0 and "hard" 1.
+    - rare_class: by how many training images the hospital has of the label that most of the patient's images here
+      have (the lowest of several); the rarest first.
+
+    Args:
+        own: the hospital's training images.
+        able: ids in sorted order.
+        wanted: how many, at most all of them.
+        pick: one of the above.
+        rng: draws.
+
+    Raises:
+        InputError: the images have no difficulty, or no label.
+    """
+    if pick == "random":
+        return sorted(able[i] for i in rng.choice(len(able), wanted, replace=False))
+    match pick:
+        case "hardest" | "easiest":
+            scores = pd.Series(_difficulty(own, pick), own.index).groupby(own["patient"].to_numpy()).mean()
+            sign = -1.0 if pick == "hardest" else 1.0
+        case "rare_class":
+            if "label" not in own.columns:
+                raise InputError("pick: rare_class needs one class per image; use another `pick`")
+            sizes, by_patient = own["label"].value_counts(), own.groupby("patient")["label"]
+            scores, sign = by_patient.agg(lambda labels: sizes[labels.mode().min()]), 1.0
+        case _:
+            raise ValueError(f"no such way to pick patients: {pick!r}")
+    shuffled = [able[i] for i in rng.permutation(len(able))]
+    return sorted(sorted(shuffled, key=lambda patient: sign * round(float(scores[patient]), 12))[:wanted])
+
+
+def matching(own: pd.DataFrame, by: Mapping[str, str], site: SiteId) -> list[PatientId]:
+    """The patients with a training image that has every value of ``by``, sorted.
+
+    Values are compared as text, whole numbers without a decimal point.
+
+    Raises:
+        InputError: a column or value is not there; all problems together.
+    """
+    known, problems = [name for name in own.columns if name not in NO_COLUMNS], list[Problem]()
+    found = np.ones(len(own), dtype=bool)
+    for column, value in by.items():
+        if column not in known:
+            expected = _listed(known) or "none: the data has no attributes"
+            problems.append(
+                Problem(f"by: unknown column {column!r}{_meant(column, known)}; expected {expected}")
+            )
+            continue
+        texts = np.array([as_text(one) for one in own[column]], dtype=str)
+        if value not in texts:
+            there = _listed(_sorted(set(texts.tolist()) - {"", "nan", "None", "<NA>"}))
+            message = f"by: {site!r} trains on no image with {column} {value!r}; expected {there}"
+            problems.append(Problem(message))
+        found &= texts == value
+    if problems:
+        raise InputError(problems)
+    if not found.any():
+        raise InputError(f"by: {site!r} trains on no image with {described(by)} at once; ask for less")
+    return sorted(set(own.loc[found, "patient"]))
+
+
+def described(by: Mapping[str, str]) -> str:
+    """``by`` in words: "sex F and scanner 2"."""
+    return " and ".join(f"{column} {value}" for column, value in by.items())
+
+
+def as_text(value: object) -> str:
+    """A value of a table as a scenario writes it."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _difficulty(own: pd.DataFrame, pick: str) -> Floats:
+    """(N,) how hard each image is.
+
+    Raises:
+        InputError: the data does not tell.
+    """
+    if "difficulty" not in own.columns or own["difficulty"].isna().all():
+        raise InputError(
+            f"pick: {pick} needs a column `difficulty`, which this data has not: add it (numbers, or easy and hard; "
+            "npz: the key `_difficulty`; folder: a column of the manifest), for example `learnt_after` of an earlier "
+            "run's difficulty.parquet, or use random or rare_class"
+        )
+    words = {"easy": 0.0, "hard": 1.0}
+    numbers = pd.to_numeric(own["difficulty"].map(lambda value: words.get(value, value)), errors="coerce")
+    if numbers.isna().any():
+        odd = next(as_text(value) for value in own.loc[numbers.isna(), "difficulty"])
+        raise InputError(f"pick: {pick}: found difficulty {odd!r}, expected a number, or easy or hard")
+    return numbers.to_numpy(np.float64)
+
+
+def _sorted(values: set[str]) -> list[str]:
+    """Numbers by size, then words."""
+    return sorted(values, key=lambda text: (not text.isdigit(), int(text) if text.isdigit() else 0, text))
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _listed(words: Sequence[str]) -> str:
+    shown = [*words[:20], "…"] if len(words) > 20 else list(words)
+    return f"{', '.join(shown[:-1])} or {shown[-1]}" if len(shown) > 1 else "".join(shown)
