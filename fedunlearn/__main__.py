@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML).")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+ReportPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or that of a sweep.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the scenario.")
 ]
@@ -34,7 +35,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def simulate(
     scenario: ScenarioFile,
     out: Annotated[
-        Path | None, typer.Option(help="The run folder to make [default: runs/NAME, then runs/NAME-2, …].")
+        Path | None,
+        typer.Option(
+            help="The run folder to make [default: runs/NAME, then runs/NAME-2, …; of a sweep, to go on with: "
+            "runs/NAME]."
+        ),
     ] = None,
     engine: Annotated[
         Literal["inline", "flower"] | None, typer.Option(help="Instead of the scenario's.")
@@ -46,12 +51,18 @@ def simulate(
 ) -> None:
     """Train, retrain, unlearn and score a scenario; write a run folder; print the table."""
     with _errors(debug):
-        from fedunlearn import report, scenario as scenarios
+        from fedunlearn import report, sweep
         from fedunlearn.simulate import simulate as run_scenario
 
         overrides = [*(set or ()), *([f"engine.name={engine}"] if engine else ())]
-        read = scenarios.read(scenario, overrides)
+        read = sweep.read(scenario, overrides)
         console = _console()
+        if isinstance(read, sweep.Sweep):
+            folder = sweep.run(read, out or Path("runs") / read.name, _root(data_root), console, quiet)
+            if not quiet:
+                sweep.show(folder, console)
+                console.print(f"sweep folder: {folder}", highlight=False, markup=False)
+            return
         run = run_scenario(
             read, out or _next_free(Path("runs") / read.name), _root(data_root), console, quiet
         )
@@ -66,18 +77,9 @@ def check(
 ) -> None:
     """Report every problem of a scenario, with its place; run nothing."""
     with _errors(debug):
-        from fedunlearn import scenario as scenarios
-        from fedunlearn.cohort import gather
-        from fedunlearn.models import origin
+        from fedunlearn import sweep
 
-        read = scenarios.read(scenario, set or ())
-        cohort = gather(read, _root(data_root))
-        if start := origin(read.model, cohort.shape, cohort.classes):
-            print(f"model: {start}")
-        for request in read.requests:
-            print(f"{request.id}: {cohort.summary(request)}")
-        for label, request_id, reason in scenarios.skipped(read):
-            print(f"{label}: will not run for {request_id}: {reason}")
+        print("\n".join(sweep.check(sweep.read(scenario, set or ()), _root(data_root))))
         print(f"{scenario}: no problems")
 
 
@@ -105,10 +107,10 @@ def tune(
 ) -> None:
     """Find settings for every strategy on rehearsed requests, at the same budget; write a scenario with them."""
     with _errors(debug):
-        from fedunlearn import scenario as scenarios, tuning
+        from fedunlearn import sweep, tuning
 
         overrides = [*(set or ()), *([f"engine.name={engine}"] if engine else ())]
-        read, console = scenarios.read(scenario, overrides), _console()
+        read, console = sweep.read_one(scenario, overrides), _console()
         out = out or _next_free(Path("runs") / f"{read.name}-tuning")
         budget = tuning.Budget(trials, site_seconds)
         found = tuning.tune(read, out, _root(data_root), budget, console, repeats, seed, quiet)
@@ -132,15 +134,18 @@ def score(run: RunPath, debug: Debug = False) -> None:
 
 @app.command()
 def report(
-    run: RunPath,
+    run: ReportPath,
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown, for a document.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Print the table of a run."""
+    """Print the table of a run, or the summary of a sweep."""
     with _errors(debug):
-        from fedunlearn import report as reports
+        from fedunlearn import report as reports, sweep
         from fedunlearn.runfolder import RunFolder
 
+        if sweep.is_sweep(run):
+            print(sweep.markdown(run)) if markdown else sweep.show(run, _console())
+            return
         folder = RunFolder.open(run)
         if markdown:
             print(reports.markdown(folder))

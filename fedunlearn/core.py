@@ -148,6 +148,10 @@ Procedure = Generator[Asks, Replies, T]
 # ------------------------------------------------------------------------------------------ training
 
 
+Augmentation = Literal["none", "flips_crops", "trivial_augment"]
+"""How the images of every training batch are changed at random (`fedunlearn.augmentation`)."""
+
+
 @dataclass(frozen=True)
 class LocalTraining:
     """One hospital's work in one round.
@@ -161,6 +165,7 @@ class LocalTraining:
         weight_decay: L2 coefficient (decoupled for adamw and adahessian).
         clip: largest L2 norm of a step's gradient; None for no limit.
         hessian_power: power of the curvature that divides a step of adahessian; ignored by the others.
+        augmentation: random changes of every batch, of 2D images only.
     """
 
     epochs: int = 1
@@ -171,6 +176,7 @@ class LocalTraining:
     weight_decay: float = 0.0
     clip: float | None = None
     hessian_power: float = 1.0
+    augmentation: Augmentation = "none"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from fedunlearn.augmentation import augmenter
 from fedunlearn.core import Batch, Images, Local, LocalTraining, Weights, derive
 from fedunlearn.curvature import AdaHessian
 from fedunlearn.kinds import KINDS, Objective, Signal
@@ -45,8 +46,8 @@ def fit(
         local: whose network works.
         weights: where to start.
         images: what to train on; none at all returns the weights as they came.
-        training: epochs, batch size, optimizer.
-        seed: of the order of images, and of what the optimizer draws.
+        training: epochs, batch size, optimizer, augmentation.
+        seed: of the order of images, and of what the optimizer and the augmentation draw.
         objective: what to minimise; the kind's own by default.
         constraint: applied after every step.
     """
@@ -58,10 +59,12 @@ def fit(
     module, parameters = network.module.train(), network.parameters()
     optimizer = _optimizer(list(parameters.values()), training, seed)
     backward = optimizer.backward if isinstance(optimizer, AdaHessian) else Tensor.backward
-    generator = torch.Generator().manual_seed(seed)
+    generator, augment = torch.Generator().manual_seed(seed), augmenter(training.augmentation, seed)
     for _ in range(training.epochs):
         order = torch.randperm(len(images), generator=generator).to(network.device)
         for batch in batches(images, training.batch_size, order):
+            if augment is not None:
+                batch = replace(batch, inputs=augment(batch.inputs))
             optimizer.zero_grad()
             backward(loss(module, batch))
             if training.clip is not None:

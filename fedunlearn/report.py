@@ -105,7 +105,7 @@ def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None
     order = list(dict.fromkeys(["original", "retrained", *shown["strategy"]]))
     rows = []
     for strategy in order:
-        cells = tuple(_cell(name, means.get((strategy, name))) for name in columns)
+        cells = tuple(formatted(name, means.get((strategy, name))) for name in columns)
         verdict, reasons = (
             ("reference", "") if strategy not in known.index else known.loc[strategy, ["verdict", "reasons"]]
         )
@@ -235,10 +235,11 @@ def _title(request: dict[str, str]) -> str:
     return f"{request['id']}: {request['summary']}"
 
 
-def _cell(measure: str, value: float | None) -> str:
+def formatted(measure: str, value: float | None) -> str:
+    """A measure's value as tables show it."""
     if value is None or pd.isna(value):
         return "n/a"
-    if measure in ("bytes", "site_seconds", *_DISTANCES):
+    if measure == "bytes" or measure in _DISTANCES or measure.endswith("seconds"):
         return f"{value / 1e6 if measure == 'bytes' else value:.1f}"
     if measure == "relearn_epochs" or math.isinf(value):
         return "∞" if math.isinf(value) else f"{value:g}"

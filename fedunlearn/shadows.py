@@ -38,6 +38,7 @@ AT_ONCE = 16
 """Shadows under way at once: enough to keep the workers busy, few enough for their weights to fit in memory."""
 
 SOURCES = (
+    "fedunlearn.augmentation",
     "fedunlearn.constraints",
     "fedunlearn.core",
     "fedunlearn.curvature",
@@ -51,6 +52,7 @@ SOURCES = (
     "fedunlearn.shadows",
     "fedunlearn.tasks",
     "fedunlearn.weights",
+    "sites.arrays",
     "sites.hospital",
 )
 """The modules that determine what a shadow answers, given its images."""

@@ -34,7 +34,7 @@ from fedunlearn.scenario.schema import (
     nearest,
 )
 from fedunlearn.scenario.yaml_source import load, override
-from fedunlearn.scenario.yaml_tree import Place, places
+from fedunlearn.scenario.yaml_tree import Node, Place, places
 
 __all__ = [
     "Engine",
@@ -46,9 +46,12 @@ __all__ = [
     "Shares",
     "SitesConfig",
     "Tuned",
+    "overridden",
     "read",
+    "read_tree",
     "skipped",
     "to_yaml",
+    "together",
 ]
 
 
@@ -62,20 +65,39 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Scenario:
     Raises:
         InputError: the file, an override or what they say cannot be used; all problems together.
     """
-    tree, found = load(path), list[Problem]()
+    found: list[Problem] = []
+    return read_tree(overridden(load(path), overrides, found), found)
+
+
+def overridden(tree: Node, overrides: Sequence[str], found: list[Problem]) -> Node:
+    """``tree`` with values replaced or added (see `read`); what cannot be is appended to ``found``."""
     for assignment in overrides:
         try:
             tree = override(tree, assignment)
         except InputError as error:
             found += error.problems
-    where = places(tree)
+    return tree
+
+
+def read_tree(tree: Node, earlier: Iterable[Problem] = ()) -> Scenario:
+    """The scenario that ``tree`` says.
+
+    Raises:
+        InputError: it cannot be used; all problems together, those found ``earlier`` as well.
+    """
+    found, where = [*earlier], places(tree)
     draft = read_parts(with_ids(tree, "", found), found)
     if draft is not None:
         found += [(nearest(where, key) or tree.place).problem(message) for key, message in findings(draft)]
     scenario = _scenario(draft, where) if draft is not None and not found else None
     if scenario is None:
-        raise InputError(sorted(dict.fromkeys(found), key=_order))
+        raise together(found)
     return scenario
+
+
+def together(found: Iterable[Problem]) -> InputError:
+    """All that was found, each problem once, in the order of the file."""
+    return InputError(sorted(dict.fromkeys(found), key=_order))
 
 
 def skipped(scenario: Scenario) -> list[tuple[str, RequestId, str]]:

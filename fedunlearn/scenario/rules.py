@@ -55,6 +55,7 @@ def findings(draft: Draft) -> Iterator[Finding]:
     """All that is wrong between the parts that could be read."""
     yield from _seeds(draft)
     yield from _sites(draft)
+    yield from _augmentation(draft)
     yield from _evaluation(draft)
     ids = ((f"requests.{i}.id", request.id) for i, request in draft.requests.items())
     yield from _twice(ids, "request id")
@@ -111,6 +112,14 @@ def _sites(draft: Draft) -> Iterator[Finding]:
             yield f"sites.names.{i}", message
     if abs(total - 1) > 1e-6:
         yield "sites.split", f"train, val, test and proxy sum to {total:g}, expected 1"
+
+
+def _augmentation(draft: Draft) -> Iterator[Finding]:
+    if draft.model is None or draft.training is None or draft.model.dimensions == 2:
+        return
+    if (name := draft.training.local.augmentation) != "none":
+        advice = f"model {draft.model.name!r} takes volumes: write none, or leave it out"
+        yield "training.augmentation", f"{name} is for 2D images, {advice}"
 
 
 def _evaluation(draft: Draft) -> Iterator[Finding]:

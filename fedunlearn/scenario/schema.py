@@ -9,7 +9,16 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from fedunlearn.core import LocalTraining, PatientId, Problem, RequestId, SiteId, Strategy, Training
+from fedunlearn.core import (
+    Augmentation,
+    LocalTraining,
+    PatientId,
+    Problem,
+    RequestId,
+    SiteId,
+    Strategy,
+    Training,
+)
 from fedunlearn.models import Model
 from fedunlearn.scenario.yaml_tree import Place
 from sites.collection import Source
@@ -241,6 +250,7 @@ class TrainingKeys:
     weight_decay: Annotated[float, Ge(0)] = 0.0
     clip: Annotated[float, Gt(0)] | None = None
     hessian_power: Annotated[float, Ge(0), Le(1)] = 1.0
+    augmentation: Augmentation = "none"
 
     def training(self) -> Training:
         """The same in the words of `fedunlearn.core`."""
@@ -253,6 +263,7 @@ class TrainingKeys:
             weight_decay=self.weight_decay,
             clip=self.clip,
             hessian_power=self.hessian_power,
+            augmentation=self.augmentation,
         )
         return Training(self.rounds, local)
 
@@ -270,4 +281,5 @@ def as_written(training: Training) -> TrainingKeys:
         weight_decay=local.weight_decay,
         clip=local.clip,
         hessian_power=local.hessian_power,
+        augmentation=local.augmentation,
     )

@@ -1,0 +1,141 @@
+"""A sweep: one scenario run once for every combination of some of its values, and one table of all of it.
+
+A scenario's ``sweep`` block names keys as ``--set`` does, each with its values::
+
+    sweep:
+      requests.0.patients.fraction: [0.05, 0.1, 0.3]
+      training.augmentation: [none, flips_crops]
+
+Every combination is a *cell*: an ordinary scenario without a ``sweep``, and an ordinary run folder ``cells/<slug>`` in
+the sweep's own, beside ``sweep.json`` (which cells there are) and ``summary.parquet``. Cells that are finished are not
+run again, so that a sweep goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from fedunlearn import scenario as scenarios
+from fedunlearn.cohort import gather
+from fedunlearn.core import InputError, Problem, RunError
+from fedunlearn.models import origin
+from fedunlearn.runfolder import RunFolder
+from fedunlearn.scenario import Scenario
+from fedunlearn.simulate import simulate
+from fedunlearn.sweep.cells import Cell, Sweep, read, read_one
+from fedunlearn.sweep.table import markdown, show, summary
+
+__all__ = ["Cell", "Sweep", "check", "is_sweep", "markdown", "read", "read_one", "run", "show", "summary"]
+
+
+def check(read: Scenario | Sweep, data_root: Path) -> list[str]:
+    """What every request means, and which strategies are not run for it, in words; of a sweep, for every cell.
+
+    Raises:
+        InputError: data is missing or damaged, or a request names what is not there; all problems of all cells.
+    """
+    cells = (
+        [(f"{cell.slug}: ", cell.scenario) for cell in read.cells]
+        if isinstance(read, Sweep)
+        else [("", read)]
+    )
+    lines, found = list[str](), list[Problem]()
+    for mark, scenario in cells:
+        try:
+            cohort = gather(scenario, data_root)
+        except InputError as error:
+            found += error.problems
+            continue
+        if start := origin(scenario.model, cohort.shape, cohort.classes):
+            lines.append(f"{mark}model: {start}")
+        lines += [f"{mark}{request.id}: {cohort.summary(request)}" for request in scenario.requests]
+        lines += [
+            f"{mark}{label}: will not run for {request}: {reason}"
+            for label, request, reason in scenarios.skipped(scenario)
+        ]
+    if found:
+        raise scenarios.together(found)
+    return lines
+
+
+def run(sweep: Sweep, out: Path, data_root: Path, console: Console, quiet: bool = False) -> Path:
+    """Run every cell that is not finished into ``out``, and write the summary; return ``out``.
+
+    Args:
+        sweep: what to run.
+        out: the sweep's folder, new or to go on with.
+        data_root: where the data's files are.
+        console: where progress is shown.
+        quiet: show none.
+
+    Raises:
+        InputError: something about a cell, the data or the folder is wrong; nothing was run.
+        RunError: a cell failed; the ones before it are kept.
+    """
+    if out.exists() and not is_sweep(out) and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"output folder {out} is in use, and not by a sweep: name another with --out")
+    folders = {cell.slug: out / "cells" / cell.slug for cell in sweep.cells}
+    open_ = [cell for cell in sweep.cells if not _is_finished(folders[cell.slug], cell)]
+    check(replace(sweep, cells=tuple(open_)), data_root)
+    _write_about(out, sweep)
+    for number, cell in enumerate(sweep.cells, 1):
+        if not quiet:
+            state = "" if cell in open_ else ": finished already"
+            console.print(
+                f"cell {number}/{len(sweep.cells)} {cell.slug}{state}", highlight=False, markup=False
+            )
+        if cell in open_:
+            RunFolder(folders[cell.slug]).discard()  # what an interrupted run has left
+            _run_cell(cell, folders[cell.slug], data_root, console, quiet)
+    table, temporary = summary(out), out / "summary.parquet.part"
+    table.to_parquet(temporary, index=False)
+    os.replace(temporary, out / "summary.parquet")
+    return out
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether ``folder`` is that of a sweep."""
+    return (folder / "sweep.json").is_file()
+
+
+def _run_cell(cell: Cell, folder: Path, data_root: Path, console: Console, quiet: bool) -> None:
+    try:
+        simulate(cell.scenario, folder, data_root, console, quiet)
+    except RunError as error:
+        raise RunError(f"cell {cell.slug}: {error}") from error
+
+
+def _is_finished(folder: Path, cell: Cell) -> bool:
+    """Whether the cell's run is there and done; an interrupted one is not.
+
+    Raises:
+        InputError: what is there is another scenario's, or no run at all.
+    """
+    file = folder / "scenario.yaml"
+    if file.is_file():
+        try:
+            same = scenarios.read(file) == cell.scenario
+        except InputError:  # of another version, or damaged: not what would be run
+            same = False
+        if same:
+            return (folder / "DONE").is_file()
+    elif not any(path.is_file() for path in folder.rglob("*")):
+        return False
+    raise InputError(
+        f"{folder} holds something else than cell {cell.slug} of this sweep: remove it, or name another folder "
+        "with --out"
+    )
+
+
+def _write_about(out: Path, sweep: Sweep) -> None:
+    about = {
+        "name": sweep.name,
+        "cells": [{"slug": cell.slug, "values": dict(cell.values)} for cell in sweep.cells],
+    }
+    (out / "cells").mkdir(parents=True, exist_ok=True)
+    RunFolder(out).write_text("sweep.json", json.dumps(about, indent=1) + "\n")

@@ -1,0 +1,151 @@
+"""A sweep's folder as one table: a row per cell, request and strategy."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedunlearn import report
+from fedunlearn.core import RunError
+from fedunlearn.runfolder import RunFolder
+from fedunlearn.scoring.difference import CONTROLS
+from fedunlearn.sweep.cells import text_of
+
+MEASURES = {
+    kind: (*columns, "share_of_retraining", "tuning_site_seconds") for kind, columns in report.COLUMNS.items()
+}
+"""By kind of task, the measures in ``summary.parquet``, means over seeds: a run's, and what it and tuning cost."""
+WIDEST = 400
+"""Columns that a table may take; a terminal that has fewer breaks its lines, and nothing is cut off."""
+
+
+def summary(folder: Path) -> pd.DataFrame:
+    """One row per finished cell, request and strategy: ``cell``, the swept values, `MEASURES`, and the verdict.
+
+    A measure that a model does not have, or not for every seed, is NaN.
+
+    Raises:
+        RunError: a file of a cell is missing or damaged.
+    """
+    cells, measures = about(folder)["cells"], MEASURES[_kind(folder)]
+    keys = list(cells[0]["values"])
+    kinds = {key: {type(cell["values"][key]) for cell in cells} for key in keys}
+    rows = []
+    for cell in cells:
+        path = folder / "cells" / cell["slug"]
+        if (path / "DONE").is_file():
+            values = {key: _stored(cell["values"][key], kinds[key]) for key in keys}
+            rows += [{"cell": cell["slug"], **values, **row} for row in _rows(RunFolder.open(path))]
+    columns = ("cell", *keys, "request", "strategy", "n_seeds", *measures, "verdict")
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def show(folder: Path, console: Console) -> None:
+    """Print the summary, however wide it is."""
+    headings, rows = _shown(folder)
+    numbers, legend = _headings(folder).values(), report.LEGENDS[_kind(folder)]
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
+    for heading in headings:
+        numeric = heading in numbers
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+    for *cells, verdict in rows:
+        table.add_row(*cells, Text(verdict, style=report.STYLES.get(verdict, "dim")))
+    console.print(f"\n{_title(folder)}\n{legend}", highlight=False, markup=False, soft_wrap=True)
+    wide = Console(file=console.file, width=max(console.width, WIDEST), force_terminal=console.is_terminal)
+    wide.print(table, soft_wrap=True)
+
+
+def markdown(folder: Path) -> str:
+    """The summary in Markdown, for a document."""
+    headings, rows = _shown(folder)
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join([f"**{_title(folder)}**\n", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
+    """One run's models: original, retrained, then the strategies as they were listed; not the controls."""
+    scores, manifest = run.read_table("scores.parquet"), run.read_manifest()
+    verdicts = run.read_table("verdicts.parquet").set_index(["request", "strategy"])["verdict"]
+    measures = MEASURES[manifest["kind"]]
+    whole = scores[(scores["group"] == "all") & scores["measure"].isin(measures)]
+    for moment in manifest["moments"]:
+        known = whole[whole["request"] == moment["id"]]
+        listed = [name for name in known["strategy"] if name not in CONTROLS]
+        for strategy in dict.fromkeys(["original", "retrained", *listed]):
+            of_model = known[known["strategy"] == strategy].groupby("measure")["value"]
+            # A seed that diverged leaves no mean.
+            means = of_model.agg(lambda values: values.mean(skipna=False))
+            yield {
+                "request": moment["id"],
+                "strategy": strategy,
+                "n_seeds": len(manifest["seeds"]),
+                **{name: float(means.get(name, math.nan)) for name in measures},
+                "verdict": str(verdicts.get((moment["id"], strategy), "reference")),
+            }
+
+
+def _shown(folder: Path) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table; keys by their last word where that is enough."""
+    table, keys = summary(folder), list(about(folder)["cells"][0]["values"])
+    shown = _headings(folder)
+    last = [key.rpartition(".")[2] for key in keys]
+    named = [word if last.count(word) == 1 else key for key, word in zip(keys, last, strict=True)]
+    several = ["request"] if table["request"].nunique() > 1 else []
+    rows = [
+        [
+            *(text_of(row[key]) for key in keys),
+            *(row[key] for key in several),
+            row["strategy"],
+            *(report.formatted(name, row[name]) for name in shown),
+            row["verdict"],
+        ]
+        for row in table.to_dict("records")
+    ]
+    return [*named, *several, "strategy", *shown.values(), "verdict"], rows
+
+
+def _kind(folder: Path) -> str:
+    """The kind of task of its cells, as the first finished one tells."""
+    paths = (folder / "cells" / cell["slug"] for cell in about(folder)["cells"])
+    finished = (RunFolder.open(path) for path in paths if (path / "DONE").is_file())
+    return next((str(run.read_manifest()["kind"]) for run in finished), "classification")
+
+
+def _headings(folder: Path) -> dict[str, str]:
+    """The measures shown, as they are headed."""
+    return {**report.COLUMNS[_kind(folder)], "tuning_site_seconds": "tuning s"}
+
+
+def _title(folder: Path) -> str:
+    content = about(folder)
+    count = len(content["cells"])
+    done = sum((folder / "cells" / cell["slug"] / "DONE").is_file() for cell in content["cells"])
+    missing = "" if done == count else f", {count - done} of them not finished: run `simulate` again to go on"
+    return f"{content['name']}: {count} cells{missing}"
+
+
+def _stored(value: Any, kinds: set[type]) -> Any:
+    """A swept value as a column can hold it: numbers and texts as they are, anything else as JSON."""
+    same = kinds <= {int, float} or kinds == {str}
+    return value if same else json.dumps(value)
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """The content of ``sweep.json``.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        content: dict[str, Any] = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {folder / 'sweep.json'}: {error}") from error
+    return content
