@@ -27,6 +27,9 @@ COLUMNS = {
 }
 """The measures shown, as they are headed; `scores.parquet` has all of them."""
 
+TUNED = {**COLUMNS, "tuning_site_seconds": "tune s"}
+"""The same where strategies were tuned: what finding their settings cost the hospitals stands beside their own work."""
+
 PROBED = {
     "relearn_epochs": "relearn",
     "relearn_ratio": "ratio",
@@ -48,7 +51,8 @@ LEGEND = """\
 forget, retain, test: accuracy. MIA AUC: how often a forgotten image has a lower
 loss than an unseen one (.5: no memory). gap: distance from retraining in
 points; ToW: closeness to it. site s, MB: the hospitals' work and traffic, of
-the original for all of training, of the others up to the moment shown."""
+the original for all of training, of the others up to the moment shown; tune s:
+their work for finding a strategy's settings, once for all requests and seeds."""
 
 STYLES = {"PASS": "green", "UNDER": "yellow", "OVER": "magenta", "DAMAGED": "red", "INCONCLUSIVE": "dim"}
 
@@ -92,6 +96,11 @@ def lines(run: RunFolder, request: str, columns: Mapping[str, str] = COLUMNS) ->
     return rows
 
 
+def headed(run: RunFolder) -> Mapping[str, str]:
+    """The columns of a run's tables: `COLUMNS`, or `TUNED` if any of its strategies was."""
+    return TUNED if (run.read_table("ledger.parquet")["phase"] == "tune").any() else COLUMNS
+
+
 def show(run: RunFolder, console: Console) -> None:
     """Print every request's table, with each verdict's reasons below it."""
     manifest = run.read_manifest()
@@ -100,9 +109,10 @@ def show(run: RunFolder, console: Console) -> None:
     if manifest.get("probes", {}).get("names"):
         _say(console, PROBED_LEGEND)
     for request in manifest["moments"]:
-        rows = lines(run, request["id"])
+        columns = headed(run)
+        rows = lines(run, request["id"], columns)
         _say(console, f"\n{_title(request)}")
-        console.print(_table(rows, COLUMNS))
+        console.print(_table(rows, columns))
         for strategies, reasons in _grouped(rows):
             _say(console, f"  {strategies}: {reasons}")
         if sight := _sight(run, request["id"]):
@@ -182,7 +192,8 @@ def markdown(run: RunFolder) -> str:
     """The same tables in Markdown, for a document."""
     parts: list[str] = []
     for request in run.read_manifest()["moments"]:
-        header, rows = ["strategy", *COLUMNS.values(), "verdict"], lines(run, request["id"])
+        columns = headed(run)
+        header, rows = ["strategy", *columns.values(), "verdict"], lines(run, request["id"], columns)
         parts += [f"**{_title(request)}**\n", _row(header), _row(["---"] * len(header))]
         parts += [_row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
         parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows))]
