@@ -38,6 +38,11 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
 }
 """By kind of task, the measures shown, as they are headed; `scores.parquet` has all of them."""
 
+TUNED: Mapping[str, Mapping[str, str]] = {
+    kind: {**columns, "tuning_site_seconds": "tune s"} for kind, columns in COLUMNS.items()
+}
+"""The same where strategies were tuned: what finding their settings cost the hospitals stands beside their own work."""
+
 PROBED: Mapping[str, Mapping[str, str]] = {
     kind: {
         "relearn_epochs": "relearn",
@@ -59,7 +64,8 @@ and MIA AUC once the last layer alone is refitted on what is retained;
 later: once the hospitals have trained on without what was forgotten."""
 
 _OF_COSTS = """site s, MB: the hospitals' work and traffic, of
-the original for all of training, of the others up to the moment shown."""
+the original for all of training, of the others up to the moment shown; tune s:
+their work for finding a strategy's settings, once for all requests and seeds."""
 LEGENDS: Mapping[str, str] = {
     "classification": f"""\
 forget, retain, test: accuracy. MIA AUC: how often a forgotten image has a lower
@@ -115,6 +121,12 @@ def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None
     return rows
 
 
+def headed(run: RunFolder) -> Mapping[str, str]:
+    """The columns of a run's tables: `COLUMNS`, or `TUNED` if any of its strategies was."""
+    tuned = (run.read_table("ledger.parquet")["phase"] == "tune").any()
+    return (TUNED if tuned else COLUMNS)[_kind(run)]
+
+
 def show(run: RunFolder, console: Console) -> None:
     """Print every request's table, with each verdict's reasons below it."""
     manifest = run.read_manifest()
@@ -123,9 +135,10 @@ def show(run: RunFolder, console: Console) -> None:
     if manifest.get("probes", {}).get("names"):
         _say(console, PROBED_LEGEND)
     for request in manifest["moments"]:
-        rows = lines(run, request["id"])
+        columns = headed(run)
+        rows = lines(run, request["id"], columns)
         _say(console, f"\n{_title(request)}")
-        console.print(_table(rows, COLUMNS[_kind(run)]))
+        console.print(_table(rows, columns))
         for strategies, reasons in _grouped(rows):
             _say(console, f"  {strategies}: {reasons}")
         if sight := _sight(run, request["id"]):
@@ -205,7 +218,8 @@ def markdown(run: RunFolder) -> str:
     """The same tables in Markdown, for a document."""
     parts: list[str] = []
     for request in run.read_manifest()["moments"]:
-        header, rows = ["strategy", *COLUMNS[_kind(run)].values(), "verdict"], lines(run, request["id"])
+        columns = headed(run)
+        header, rows = ["strategy", *columns.values(), "verdict"], lines(run, request["id"], columns)
         parts += [f"**{_title(request)}**\n", _row(header), _row(["---"] * len(header))]
         parts += [_row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
         parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows))]

@@ -15,7 +15,7 @@ import torch
 from annotated_types import Ge, Gt
 from rich.console import Console
 
-from fedunlearn import scenario as scenarios, tuning
+from fedunlearn import report, scenario as scenarios, tuning
 from fedunlearn.cohort import Cohort, gather
 from fedunlearn.core import Case, Granularity, Guarantee, InputError, Needs, Procedure, Search, Weights
 from fedunlearn.scenario import Scenario, Tuned
@@ -273,6 +273,7 @@ def test_the_tuned_scenario_can_be_read_run_and_reports_what_tuning_cost(tuned: 
     scores = run.read_table("scores.parquet")
     spent = scores[(scores["measure"] == "tuning_site_seconds") & (scores["strategy"] == "fine_tune")]
     cost = again.strategies[0].tuned
+    assert "| tune s |" in report.markdown(run)
     assert cost is not None and spent["value"].unique().tolist() == [cost.site_seconds]
 
 
