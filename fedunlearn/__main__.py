@@ -26,7 +26,7 @@ Overrides = Annotated[
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(help="Where data files are [default: $FEDUNLEARN_DATA, else a per-user cache]."),
+    typer.Option(help="Where data files are (default: $FEDUNLEARN_DATA, else a per-user cache)."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -88,7 +88,7 @@ def tune(
     scenario: ScenarioFile,
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder to make [default: runs/NAME-tuning, then runs/NAME-tuning-2, …]."),
+        typer.Option(help="The folder to make (default: runs/NAME-tuning, then runs/NAME-tuning-2, …)."),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Settings to try for every strategy.")] = 20,
     site_seconds: Annotated[
