@@ -37,8 +37,8 @@ def simulate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The run folder to make [default: runs/NAME, then runs/NAME-2, …; of a sweep, to go on with: "
-            "runs/NAME]."
+            help="The run folder to make (default: runs/NAME, then runs/NAME-2, …; of a sweep, to go on with: "
+            "runs/NAME)."
         ),
     ] = None,
     engine: Annotated[
