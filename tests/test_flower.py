@@ -96,9 +96,9 @@ def alone(link: Link, task: Task, site: str = "north") -> Answer:
     return answer
 
 
-def failure(link: Link, weights: Weights, site: str = "north") -> str:
+def failure(link: Link, weights: Weights, site: str = "north", lr: float = 2e-3) -> str:
     """What stops a run in which one hospital cannot do its work."""
-    training = fedavg(weights, [site], Select(), LocalTraining(), range(1), seed=1)
+    training = fedavg(weights, [site], Select(), LocalTraining(lr=lr), range(1), seed=1)
     with pytest.raises(SiteError) as caught:
         drive([Job(Label("original", "", "original", 1), training)], link)
     return str(caught.value)
@@ -188,7 +188,7 @@ def seen(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
         notes["averaged"] = averaged(link)
         notes["wrong_names"] = failure(link, {"other": torch.zeros(3)})
         notes["wrong_shape"] = failure(link, {name: torch.tensor(0.5) for name in WEIGHTS})
-        notes["nan"] = failure(link, {name: w * float("nan") for name, w in WEIGHTS.items()})
+        notes["nan"] = failure(link, WEIGHTS, lr=1e30)
         notes["unknown_site"] = failure(link, WEIGHTS, "nowhere")
         notes["killed"] = killed(link)
         notes["stuck"] = stuck(link)
