@@ -48,7 +48,7 @@ pytestmark = [
 ]
 
 SITES = ("east", "north", "west")
-TIMEOUT = 6.0  # seconds
+TIMEOUT = 10.0  # seconds: a busy machine starts its first task late
 WEIGHTS = initial_weights(SmallCNN(), (3, 28, 28), 4, seed=1)
 
 
@@ -292,7 +292,7 @@ def test_a_killed_worker_is_replaced_with_the_same_bits(seen: Seen, inline: Run)
 @pytest.mark.ray
 def test_hospitals_that_hang_are_answered_for_and_the_run_ends(seen: Seen) -> None:
     assert {answer.ticket for answer in seen.stuck} == {1, 2}
-    assert {answer.error for answer in seen.stuck} == {"no answer within 6 s"}
+    assert {answer.error for answer in seen.stuck} == {f"no answer within {TIMEOUT:g} s"}
     assert seen.seconds_to_end < 15 and seen.threads_left == []
 
 
