@@ -166,6 +166,8 @@ class LocalTraining:
         clip: largest L2 norm of a step's gradient; None for no limit.
         hessian_power: power of the curvature that divides a step of adahessian; ignored by the others.
         augmentation: random changes of every batch, of 2D images only.
+        micro_batch: at most so many images of a batch pass through the network at once, and a step is still one of
+            the batch (`fedunlearn.local.fit`); None for the whole batch.
     """
 
     epochs: int = 1
@@ -177,6 +179,7 @@ class LocalTraining:
     clip: float | None = None
     hessian_power: float = 1.0
     augmentation: Augmentation = "none"
+    micro_batch: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ A `torch.optim.Optimizer`, so that `fedunlearn.local.fit` uses it like any other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -46,14 +46,24 @@ class AdaHessian(torch.optim.Optimizer):
         self.steps, self.diagonal = 0, list[Tensor]()
         self.m, self.v = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
 
-    def backward(self, loss: Tensor) -> None:
-        """Differentiate ``loss`` twice: the gradient becomes each parameter's ``grad``, D waits for `step`."""
-        gradients = torch.autograd.grad(loss, self.parameters, create_graph=True)
+    def backward(self, losses: Iterable[Tensor]) -> None:
+        """Differentiate the sum of ``losses`` twice: its gradient goes to the parameters' ``grad``, D waits for `step`.
+
+        Each loss is made when the one before is done with. All see the same probe, since H z adds up over them and
+        |z (H z)| does not.
+        """
         probes = [self._probe(p) for p in self.parameters]
-        products = torch.autograd.grad(gradients, self.parameters, probes, materialize_grads=True)
+        totals, products = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
+        for loss in losses:
+            gradients = torch.autograd.grad(loss, self.parameters, create_graph=True)
+            for total, g in zip(totals, gradients, strict=True):
+                total.add_(g.detach())
+            found = torch.autograd.grad(gradients, self.parameters, probes, materialize_grads=True)
+            for product, hz in zip(products, found, strict=True):
+                product.add_(hz)
         self.diagonal = [averaged((z * hz).abs()) for z, hz in zip(probes, products, strict=True)]
-        for p, g in zip(self.parameters, gradients, strict=True):
-            p.grad = g.detach()
+        for p, total in zip(self.parameters, totals, strict=True):
+            p.grad = total
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

@@ -6,7 +6,7 @@ loop. Everything random comes from the seed a task carries; the global RNG is no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -42,11 +42,16 @@ def fit(
     Every epoch goes through all images in a fresh order drawn from ``seed``; the last batch may be smaller. The
     optimizer starts empty.
 
+    With ``training.micro_batch`` a batch passes through the network piece by piece: its loss is the mean of the pieces'
+    losses, each counted by its images, and so are its gradient and curvature. Of a loss that is a mean over images,
+    nothing changes but rounding. Whatever looks at a batch as a whole is shown pieces instead: BatchNorm's statistics,
+    and the ceiling of `fedunlearn.objectives.Signed`.
+
     Args:
         local: whose network works.
         weights: where to start.
         images: what to train on; none at all returns the weights as they came.
-        training: epochs, batch size, optimizer, augmentation.
+        training: epochs, batch size, optimizer, augmentation, micro-batches.
         seed: of the order of images, and of what the optimizer and the augmentation draw.
         objective: what to minimise; the kind's own by default.
         constraint: applied after every step.
@@ -58,7 +63,7 @@ def fit(
     loss = objective or KINDS[network.kind].objective
     module, parameters = network.module.train(), network.parameters()
     optimizer = _optimizer(list(parameters.values()), training, seed)
-    backward = optimizer.backward if isinstance(optimizer, AdaHessian) else Tensor.backward
+    backward = optimizer.backward if isinstance(optimizer, AdaHessian) else _backward
     generator, augment = torch.Generator().manual_seed(seed), augmenter(training.augmentation, seed)
     for _ in range(training.epochs):
         order = torch.randperm(len(images), generator=generator).to(network.device)
@@ -66,7 +71,7 @@ def fit(
             if augment is not None:
                 batch = replace(batch, inputs=augment(batch.inputs))
             optimizer.zero_grad()
-            backward(loss(module, batch))
+            backward(loss(module, piece) * share for piece, share in pieces(batch, training.micro_batch))
             if training.clip is not None:
                 torch.nn.utils.clip_grad_norm_(parameters.values(), training.clip)
             optimizer.step()
@@ -203,6 +208,16 @@ def batches(images: Images, batch_size: int, order: Tensor | None = None) -> Ite
         yield Batch(scaled(pixels), targets, rows, dict(zip(images.extra, extra, strict=True)))
 
 
+def pieces(batch: Batch, at_most: int | None) -> Iterator[tuple[Batch, float]]:
+    """Cut ``batch`` into pieces of ``at_most`` images (None: of all), each with its share of the batch's images."""
+    size = len(batch.rows)
+    for start in range(0, size, at_most or size):
+        here = slice(start, start + (at_most or size))
+        extra = {name: values[here] for name, values in batch.extra.items()}
+        piece = Batch(batch.inputs[here], batch.targets[here], batch.rows[here], extra)
+        yield piece, len(piece.rows) / size
+
+
 def paced(training: LocalTraining, epochs: int | None = None, lr: float | None = None) -> LocalTraining:
     """``training`` with other epochs and another learning rate, where these are not None."""
     return replace(
@@ -229,6 +244,12 @@ def _optimizer(parameters: list[Tensor], training: LocalTraining, seed: int) -> 
             return torch.optim.AdamW(parameters, lr, weight_decay=decay, fused=True)
         case "adahessian":
             return AdaHessian(parameters, lr, training.hessian_power, decay, derive(seed, "probes"))
+
+
+def _backward(losses: Iterable[Tensor]) -> None:
+    """Add up the gradients of ``losses``, each of which is made when the one before is done with."""
+    for loss in losses:
+        loss.backward()  # type: ignore[no-untyped-call]  # torch says nothing of its types
 
 
 class _At(nn.Module):

@@ -24,7 +24,8 @@ class Signed:
 
     The mean over a batch: a part of b of the batch's B images counts b / B times its factor, so that the gradient of
     a random batch is right on average, whatever it happens to hold. The parts pass through the network one by one.
-    Beyond ``ceiling`` the loss of a batch's images to forget counts as ``ceiling``, and has no slope.
+    Beyond ``ceiling`` the loss of a batch's images to forget counts as ``ceiling``, and has no slope. Of a batch that
+    passes through the network in pieces (`fedunlearn.core.LocalTraining.micro_batch`), each piece's does.
     """
 
     loss: Objective

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from fedunlearn import weights as w
 from fedunlearn.constraints import Mask
 from fedunlearn.core import Batch, Images, LocalTraining, Select, Weights
-from fedunlearn.local import batches, fit, gradient, outputs, scaled
-from tests import toy
+from fedunlearn.kinds import DiceCrossEntropy
+from fedunlearn.local import batches, fit, gradient, outputs, pieces, scaled
+from fedunlearn.objectives import Signed, marked
+from tests import toy, toy_volumes as volumes
 
 ADAM = LocalTraining(
     epochs=2, batch_size=7, optimizer="adam", lr=1e-2
@@ -192,3 +194,63 @@ def test_batches_cut_in_order() -> None:
     assert torch.equal(torch.cat([b.inputs for b in cut]), images.pixels)
     order = torch.arange(24).flip(0)
     assert torch.equal(torch.cat([b.rows for b in batches(images, 10, order)]), images.rows.flip(0))
+
+
+# ------------------------------------------------------------------------------------------- micro-batches
+
+# Rounding must not be magnified: SGD, whose steps are in proportion to gradients.
+SGD = LocalTraining(epochs=2, batch_size=7, optimizer="sgd", lr=0.05, momentum=0.9)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 5, 7, 100])
+@pytest.mark.parametrize("training", [SGD, replace(SGD, clip=0.1)])
+def test_a_step_in_pieces_is_the_whole_batchs_step(training: LocalTraining, micro_batch: int) -> None:
+    """7 images in pieces of 3, 3 and 1: the last counts a seventh, not a third."""
+    start, images = toy.trained()[0], toy.images("north")
+    whole = fit(local(), start, images, training, seed=1)
+    parts = fit(local(), start, images, replace(training, micro_batch=micro_batch), seed=1)
+    assert w.norm(w.subtract(parts, whole)) < 1e-5 * w.norm(w.subtract(whole, start))
+    if micro_batch >= 7:
+        assert w.digest(parts) == w.digest(whole)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2])
+def test_whatever_adds_up_over_images_does_so_in_pieces(micro_batch: int) -> None:
+    """A piece of images to forget alone, of others alone, or of both; and of volumes, whose Dice is each's own."""
+    ward, start = volumes.Ward("north", volumes.network()), volumes.trained()[1]
+    images = marked(volumes.volumes("north"), volumes.volumes("east"))
+    training = replace(volumes.TRAINING.local, batch_size=6, optimizer="sgd", lr=0.02, clip=None)
+    for objective in (DiceCrossEntropy(), Signed(DiceCrossEntropy(), -0.5, 1.0)):
+        whole = fit(ward, start, images, training, 1, objective)
+        parts = fit(ward, start, images, replace(training, micro_batch=micro_batch), 1, objective)
+        assert w.norm(w.subtract(parts, whole)) < 1e-5 * w.norm(w.subtract(whole, start))
+
+
+def test_no_more_than_a_piece_is_seen_at_once_and_every_batch_is_one_step() -> None:
+    spy, clamp, worker = Spy(), Clamp(), local()
+    training = replace(ADAM, micro_batch=3)
+    fit(worker, toy.trained()[0], toy.images("north"), training, 1, spy, clamp)
+    assert [len(rows) for rows in spy.seen] == [3, 3, 1, 3, 3, 1, 3, 3, 1, 3] * 2
+    assert len(clamp.calls) == 8
+    assert worker.work == 2 * 24
+    whole = Spy()
+    fit(local(), toy.trained()[0], toy.images("north"), ADAM, seed=1, objective=whole)
+    assert [*chain(*spy.seen)] == [*chain(*whole.seen)], "the same images in the same order"
+
+
+def test_the_ceiling_is_each_pieces_own() -> None:
+    """Losses of 0 and 4, ceiling 3: the mean of 2 is below it and has slopes; by itself the second is above it."""
+    x = torch.tensor([[0.0], [4.0]])
+    batch = Batch(x, torch.zeros(2), torch.arange(2), {"forget": torch.ones(2, dtype=torch.bool)})
+    signed = Signed(Said(), forget=-1.0, retain=0.0, ceiling=3.0)
+    assert signed(nn.Identity(), batch) == -2.0
+    assert [float(signed(nn.Identity(), piece)) for piece, _ in pieces(batch, 1)] == [0.0, -3.0]
+
+
+@dataclass(frozen=True)
+class Said:
+    """The mean of what the network says."""
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
+        outputs: Tensor = module(batch.inputs)
+        return outputs.mean()

@@ -59,7 +59,7 @@ def test_two_steps_on_a_diagonal_quadratic_by_hand(seed: int, power: float) -> N
     optimizer = AdaHessian([p], lr=0.5, power=power, weight_decay=0.0, seed=seed)
     scale, expected, g = 0.5 / (h.abs() ** power + EPS), [start], list[Tensor]()
     for _ in range(2):
-        optimizer.backward((h * p**2).sum() / 2)
+        optimizer.backward([(h * p**2).sum() / 2])
         assert torch.equal(optimizer.diagonal[0], h.abs())
         optimizer.step()
         g.append(h * expected[-1])
@@ -74,7 +74,7 @@ def test_hutchinsons_estimate_off_the_diagonal() -> None:
     p = torch.zeros(2, requires_grad=True)
     optimizer, seen = AdaHessian([p], 0.1, 1.0, 0.0, seed=3), list[tuple[float, ...]]()
     for _ in range(400):
-        optimizer.backward(p @ H @ p / 2)
+        optimizer.backward([p @ H @ p / 2])
         seen.append(tuple(optimizer.diagonal[0].tolist()))
     assert set(seen) == {(3.0, 4.0), (1.0, 2.0)}
     assert torch.allclose(torch.tensor(seen).mean(0), torch.tensor([2.0, 3.0]), atol=0.15)
@@ -100,7 +100,7 @@ def test_second_derivatives_pass_through_convolutions_and_norms(model: Model) ->
     parameters = list(module.parameters())
     optimizer = AdaHessian(parameters, 0.1, 1.0, 0.0, seed=4)
     state = optimizer.generator.get_state()
-    optimizer.backward(F.cross_entropy(module(x), y))
+    optimizer.backward([F.cross_entropy(module(x), y)])
     probes = torch.Generator()
     probes.set_state(state)
     z = [2 * torch.randint(0, 2, p.shape, generator=probes, dtype=p.dtype) - 1 for p in parameters]
@@ -121,10 +121,15 @@ ADAHESSIAN = LocalTraining(epochs=2, batch_size=4, optimizer="adahessian", lr=0.
 
 
 @pytest.mark.parametrize(
-    "training", [ADAHESSIAN, replace(ADAHESSIAN, weight_decay=0.1, hessian_power=0.5, clip=0.2)]
+    "training",
+    [
+        ADAHESSIAN,
+        replace(ADAHESSIAN, weight_decay=0.1, hessian_power=0.5, clip=0.2),
+        replace(ADAHESSIAN, micro_batch=3),
+    ],
 )
 def test_fit_takes_adahessians_steps(training: LocalTraining) -> None:
-    """On the linear model, all four images in each step, with the whole Hessian written down."""
+    """On the linear model, four images in each step (at once, or 3 and 1), with the whole Hessian written down."""
     images = Clinic().images(Select(split="val"))
     found = fit(Clinic(), WEIGHTS, images, training, seed=5)
 

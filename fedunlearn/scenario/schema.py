@@ -251,6 +251,7 @@ class TrainingKeys:
     clip: Annotated[float, Gt(0)] | None = None
     hessian_power: Annotated[float, Ge(0), Le(1)] = 1.0
     augmentation: Augmentation = "none"
+    micro_batch: Annotated[int, Ge(1)] | None = None
 
     def training(self) -> Training:
         """The same in the words of `fedunlearn.core`."""
@@ -264,6 +265,7 @@ class TrainingKeys:
             clip=self.clip,
             hessian_power=self.hessian_power,
             augmentation=self.augmentation,
+            micro_batch=self.micro_batch,
         )
         return Training(self.rounds, local)
 
@@ -282,4 +284,5 @@ def as_written(training: Training) -> TrainingKeys:
         clip=local.clip,
         hessian_power=local.hessian_power,
         augmentation=local.augmentation,
+        micro_batch=local.micro_batch,
     )
