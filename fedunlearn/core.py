@@ -150,6 +150,8 @@ Procedure = Generator[Asks, Replies, T]
 
 Augmentation = Literal["none", "flips_crops", "trivial_augment"]
 """How the images of every training batch are changed at random (`fedunlearn.augmentation`)."""
+Precision = Literal["float32", "bfloat16"]
+"""What a network computes in while it trains; its weights are float32 in any case."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ class LocalTraining:
         augmentation: random changes of every batch, of 2D images only.
         micro_batch: at most so many images of a batch pass through the network at once, and a step is still one of
             the batch (`fedunlearn.local.fit`); None for the whole batch.
+        precision: bfloat16 is for GPUs; what layers keep for gradients takes half the memory (`fedunlearn.local.fit`).
     """
 
     epochs: int = 1
@@ -180,6 +183,7 @@ class LocalTraining:
     hessian_power: float = 1.0
     augmentation: Augmentation = "none"
     micro_batch: int | None = None
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)

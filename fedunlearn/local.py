@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from fedunlearn.augmentation import augmenter
-from fedunlearn.core import Batch, Images, Local, LocalTraining, Weights, derive
+from fedunlearn.core import Batch, Images, Local, LocalTraining, Precision, Weights, derive
 from fedunlearn.curvature import AdaHessian
 from fedunlearn.kinds import KINDS, Objective, Signal
-from fedunlearn.models import features
+from fedunlearn.models import Network, features
 
 
 class Constraint(Protocol):
@@ -47,11 +47,14 @@ def fit(
     nothing changes but rounding. Whatever looks at a batch as a whole is shown pieces instead: BatchNorm's statistics,
     and the ceiling of `fedunlearn.objectives.Signed`.
 
+    With ``training.precision`` bfloat16 the network's layers compute in bfloat16 where `torch.autocast` says so.
+    Its outputs, all that is made of them, weights, gradients and the optimizer's state are float32.
+
     Args:
         local: whose network works.
         weights: where to start.
         images: what to train on; none at all returns the weights as they came.
-        training: epochs, batch size, optimizer, augmentation, micro-batches.
+        training: epochs, batch size, optimizer, augmentation, micro-batches, precision.
         seed: of the order of images, and of what the optimizer and the augmentation draw.
         objective: what to minimise; the kind's own by default.
         constraint: applied after every step.
@@ -61,7 +64,8 @@ def fit(
     if len(images) == 0:
         return network.read()
     loss = objective or KINDS[network.kind].objective
-    module, parameters = network.module.train(), network.parameters()
+    parameters = network.parameters()
+    network.module.train()
     optimizer = _optimizer(list(parameters.values()), training, seed)
     backward = optimizer.backward if isinstance(optimizer, AdaHessian) else _backward
     generator, augment = torch.Generator().manual_seed(seed), augmenter(training.augmentation, seed)
@@ -71,7 +75,10 @@ def fit(
             if augment is not None:
                 batch = replace(batch, inputs=augment(batch.inputs))
             optimizer.zero_grad()
-            backward(loss(module, piece) * share for piece, share in pieces(batch, training.micro_batch))
+            backward(
+                _loss(network, loss, piece, training.precision) * share
+                for piece, share in pieces(batch, training.micro_batch)
+            )
             if training.clip is not None:
                 torch.nn.utils.clip_grad_norm_(parameters.values(), training.clip)
             optimizer.step()
@@ -244,6 +251,16 @@ def _optimizer(parameters: list[Tensor], training: LocalTraining, seed: int) -> 
             return torch.optim.AdamW(parameters, lr, weight_decay=decay, fused=True)
         case "adahessian":
             return AdaHessian(parameters, lr, training.hessian_power, decay, derive(seed, "probes"))
+
+
+def _loss(network: Network, objective: Objective, batch: Batch, precision: Precision) -> Tensor:
+    """The objective of ``batch``, layers computing in ``precision``; sums over voxels need outputs in float32."""
+    module = network.module
+    if precision == "float32":
+        return objective(module, batch)
+    widened = module.register_forward_hook(lambda module, inputs, outputs: outputs.float())
+    with widened, torch.autocast(network.device.type, torch.bfloat16):
+        return objective(module, batch)
 
 
 def _backward(losses: Iterable[Tensor]) -> None:

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from fedunlearn import weights as w
 from fedunlearn.constraints import Mask
 from fedunlearn.core import Batch, Images, LocalTraining, Select, Weights
-from fedunlearn.kinds import DiceCrossEntropy
+from fedunlearn.kinds import CrossEntropy, DiceCrossEntropy, Objective
 from fedunlearn.local import batches, fit, gradient, outputs, pieces, scaled
-from fedunlearn.objectives import Signed, marked
+from fedunlearn.models import Network, initial_weights
+from fedunlearn.models.volumes import UNet3D
+from fedunlearn.objectives import Signed, loss_of, marked
 from tests import toy, toy_volumes as volumes
 
 ADAM = LocalTraining(
@@ -254,3 +256,62 @@ class Said:
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         outputs: Tensor = module(batch.inputs)
         return outputs.mean()
+
+
+# --------------------------------------------------------------------------------------------- precision
+
+
+@dataclass(frozen=True)
+class Typed:
+    """The objective, and what the network is made of and says."""
+
+    loss: Objective
+    seen: list[tuple[torch.dtype, torch.dtype, torch.dtype]] = field(default_factory=list)
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
+        inside = list[torch.dtype]()
+        layer = next(m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d)))
+        with layer.register_forward_hook(lambda _, inputs, outputs: inside.append(outputs.dtype)):
+            outputs = module(batch.inputs)
+        loss = self.loss(module, batch)
+        self.seen.append((inside[0], outputs.dtype, loss.dtype))
+        return loss
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adahessian"])
+def test_in_bfloat16_it_learns_the_same_in_float32_weights(optimizer: Literal["sgd", "adahessian"]) -> None:
+    """bfloat16 has 8 bits, so that numbers are off by up to 0.4 %, and steps in proportion to gradients by little.
+
+    AdaHessian divides some steps by next to nothing (`tests.test_strategies_curvature` compares curvature itself).
+    """
+    start, images = toy.trained()[0], toy.images("north")
+    training = replace(SGD, epochs=4, optimizer=optimizer, hessian_power=0.5)
+    half, spy = replace(training, precision="bfloat16"), Typed(CrossEntropy())
+    plain = fit(local(), start, images, training, seed=1)
+    found = fit(local(), start, images, half, seed=1, objective=spy)
+    assert set(spy.seen) == {(torch.bfloat16, torch.float32, torch.float32)}
+    assert w.first_difference(start, found) is None, "dtypes too"
+    assert w.digest(found) != w.digest(plain)
+    if optimizer == "sgd":
+        assert w.norm(w.subtract(found, plain)) < 0.1 * w.norm(w.subtract(plain, start))
+    before, after = (loss_of(outputs(local(), x, images), images, CrossEntropy()) for x in (start, found))
+    assert after < 0.9 * before
+    assert outputs(local(), found, images).dtype == torch.float32
+    assert w.digest(fit(local(), start, images, half, seed=1)) == w.digest(found)
+    assert w.digest(fit(local(), start, images, training, seed=1)) == w.digest(plain), (
+        "nothing is left behind"
+    )
+
+
+def test_dice_sums_over_voxels_in_float32() -> None:
+    """In 8 bits, 256 + 1 is 256. No map here is 2 voxels deep: CPUs get gradients of such wrong (`scenario.rules`)."""
+    model, shape = UNet3D(), (1, 16, 16, 16)
+    start = initial_weights(model, shape, 3, seed=1)
+    ward = volumes.Ward("north", Network(model, shape, 3))
+    pixels = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
+    images, spy = Images(pixels, (pixels[:, 0] > 0).long(), torch.arange(2)), Typed(DiceCrossEntropy())
+    training = LocalTraining(3, 2, "sgd", lr=0.1, precision="bfloat16")
+    found = fit(ward, start, images, training, 1, spy)
+    plain = fit(ward, start, images, replace(training, precision="float32"), seed=1)
+    assert set(spy.seen) == {(torch.bfloat16, torch.float32, torch.float32)}
+    assert 0 < w.norm(w.subtract(found, plain)) < 0.1 * w.norm(w.subtract(plain, start))

@@ -56,6 +56,7 @@ def findings(draft: Draft) -> Iterator[Finding]:
     yield from _seeds(draft)
     yield from _sites(draft)
     yield from _augmentation(draft)
+    yield from _precision(draft)
     yield from _evaluation(draft)
     ids = ((f"requests.{i}.id", request.id) for i, request in draft.requests.items())
     yield from _twice(ids, "request id")
@@ -120,6 +121,15 @@ def _augmentation(draft: Draft) -> Iterator[Finding]:
     if (name := draft.training.local.augmentation) != "none":
         advice = f"model {draft.model.name!r} takes volumes: write none, or leave it out"
         yield "training.augmentation", f"{name} is for 2D images, {advice}"
+
+
+def _precision(draft: Draft) -> Iterator[Finding]:
+    """On a CPU (AVX512_BF16), torch 2.13 gets the weight gradient of a Conv3d wrong where maps are 2 voxels deep."""
+    if draft.training is None or draft.engine is None or draft.training.local.precision == "float32":
+        return
+    if draft.engine.name == "inline" or not draft.engine.gpus_per_client:
+        advice = "write float32, or give workers a GPU: engine: {name: flower, gpus_per_client: 1}"
+        yield "training.precision", f"bfloat16 is for GPUs, and this engine works on the CPU: {advice}"
 
 
 def _evaluation(draft: Draft) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from fedunlearn.core import (
     Augmentation,
     LocalTraining,
     PatientId,
+    Precision,
     Problem,
     RequestId,
     SiteId,
@@ -252,6 +253,7 @@ class TrainingKeys:
     hessian_power: Annotated[float, Ge(0), Le(1)] = 1.0
     augmentation: Augmentation = "none"
     micro_batch: Annotated[int, Ge(1)] | None = None
+    precision: Precision = "float32"
 
     def training(self) -> Training:
         """The same in the words of `fedunlearn.core`."""
@@ -266,6 +268,7 @@ class TrainingKeys:
             hessian_power=self.hessian_power,
             augmentation=self.augmentation,
             micro_batch=self.micro_batch,
+            precision=self.precision,
         )
         return Training(self.rounds, local)
 
@@ -285,4 +288,5 @@ def as_written(training: Training) -> TrainingKeys:
         hessian_power=local.hessian_power,
         augmentation=local.augmentation,
         micro_batch=local.micro_batch,
+        precision=local.precision,
     )
