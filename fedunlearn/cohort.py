@@ -14,6 +14,7 @@ import pandas as pd
 
 from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
 from fedunlearn.models import Model, origin
+from fedunlearn.patches import Patched
 from fedunlearn.scenario import Pick, Request, Scenario
 from sites.collection import Collection, digest, duplicates
 from sites.halves import halves
@@ -256,29 +257,27 @@ def _members(scenario: Scenario, table: pd.DataFrame, site: Array, train: Array)
 def _fits_model(scenario: Scenario, collection: Collection) -> None:
     """Refuse a model for another kind of task, or for larger images."""
     model, shape = scenario.model, collection.pixels.shape[1:]
-    problems = []
-    if model.kind != collection.kind:
-        problems.append(
-            Problem(
-                f"model {model.name!r} is for {model.kind}, but the data is for {collection.kind}: name another model"
-            )
-        )
-    if len(shape) - 1 != model.dimensions:
-        problems.append(
-            Problem(
-                f"model {model.name!r} takes {model.dimensions}D images, but the data has {len(shape) - 1}D ones"
-            )
-        )
-    elif min(shape[1:]) < model.smallest:
-        problems.append(
-            Problem(
-                f"model {model.name!r} needs images of at least {model.smallest} pixels, found {min(shape[1:])}"
-            )
-        )
-    if problems:
-        raise InputError([scenario.placed(problem, "model") for problem in problems])
+    if found := list(_misfits(model, collection.kind, shape[1:])):
+        raise InputError([scenario.placed(Problem(message), key) for key, message in found])
     with _placed(scenario, "model"):
         origin(model, tuple(shape), collection.classes)
+
+
+def _misfits(model: Model, kind: str, sizes: tuple[int, ...]) -> Iterator[tuple[str, str]]:
+    """What is wrong between ``model`` and images of ``sizes``: dotted keys and messages."""
+    name = f"model {model.name!r}"
+    if model.kind != kind:
+        yield "model", f"{name} is for {model.kind}, but the data is for {kind}: name another model"
+    if len(sizes) != model.dimensions:
+        yield "model", f"{name} takes {model.dimensions}D images, but the data has {len(sizes)}D ones"
+    elif min(sizes) < model.smallest:
+        yield "model", f"{name} needs images of at least {model.smallest} pixels, found {min(sizes)}"
+    elif isinstance(model, Patched) and model.patch is not None:
+        for i, (edge, size) in enumerate(zip(model.patch, sizes, strict=True)):
+            if edge > size:
+                volumes = " x ".join(map(str, sizes))
+                advice = f"the data's volumes have {volumes} voxels: lower it, or leave patch out"
+                yield f"model.patch.{i}", f"found {edge}, but {advice}"
 
 
 def _forgotten(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -18,6 +19,7 @@ from fedunlearn.core import Batch, Images, Local, LocalTraining, Precision, Weig
 from fedunlearn.curvature import AdaHessian
 from fedunlearn.kinds import KINDS, Objective, Signal
 from fedunlearn.models import Network, features
+from fedunlearn.patches import cropper, slid, slid_features, tiles
 
 
 class Constraint(Protocol):
@@ -55,7 +57,7 @@ def fit(
         weights: where to start.
         images: what to train on; none at all returns the weights as they came.
         training: epochs, batch size, optimizer, augmentation, micro-batches, precision.
-        seed: of the order of images, and of what the optimizer and the augmentation draw.
+        seed: of the order of images, and of what the optimizer, the augmentation and the choice of patches draw.
         objective: what to minimise; the kind's own by default.
         constraint: applied after every step.
     """
@@ -68,10 +70,11 @@ def fit(
     network.module.train()
     optimizer = _optimizer(list(parameters.values()), training, seed)
     backward = optimizer.backward if isinstance(optimizer, AdaHessian) else _backward
-    generator, augment = torch.Generator().manual_seed(seed), augmenter(training.augmentation, seed)
+    generator = torch.Generator().manual_seed(seed)
+    crop, augment = cropper(network.patch, seed), augmenter(training.augmentation, seed)
     for _ in range(training.epochs):
         order = torch.randperm(len(images), generator=generator).to(network.device)
-        for batch in batches(images, training.batch_size, order):
+        for batch in map(crop, batches(images, training.batch_size, order)):
             if augment is not None:
                 batch = replace(batch, inputs=augment(batch.inputs))
             optimizer.zero_grad()
@@ -96,20 +99,21 @@ def gradient(
     objective: Objective | None = None,
     batch_size: int | None = None,
 ) -> dict[str, Tensor]:
-    """The gradient of the mean loss over ``images`` at ``weights``: one tensor for every parameter."""
+    """The gradient of the mean loss over ``images`` at ``weights``: one tensor for every parameter.
+
+    Of a network that trains on patches, the mean over `tiles` that cover each volume.
+    """
     network = local.network
     network.load(weights)
     loss = objective or KINDS[network.kind].objective
     module, parameters = network.module.eval(), network.parameters()
     total = {name: torch.zeros_like(p, device="cpu") for name, p in parameters.items()}
     for batch in batches(images, batch_size or at_once(images)):
-        share = len(batch.rows) / len(images)
-        for (name, _), g in zip(
-            parameters.items(),
-            torch.autograd.grad(loss(module, batch), list(parameters.values())),
-            strict=True,
-        ):
-            total[name].add_(g.cpu(), alpha=share)
+        share, parts = len(batch.rows) / len(images), tiles(batch, network.patch)
+        for part in parts:
+            found = torch.autograd.grad(loss(module, part), list(parameters.values()))
+            for name, g in zip(parameters, found, strict=True):
+                total[name].add_(g.cpu(), alpha=share / len(parts))
     local.processed(len(images))
     return total
 
@@ -117,7 +121,10 @@ def gradient(
 def each_gradient(
     local: Local, weights: Weights, images: Images, objective: Objective | None = None, batch_size: int = 16
 ) -> Iterator[dict[str, Tensor]]:
-    """The gradient of each image's own loss at ``weights``, by batches: (B, ...) for every parameter."""
+    """The gradient of each image's own loss at ``weights``, by batches: (B, ...) for every parameter.
+
+    Of a network that trains on patches, each volume's loss is the mean over `tiles` that cover it.
+    """
     network = local.network
     network.load(weights)
     loss = objective or KINDS[network.kind].objective
@@ -131,7 +138,12 @@ def each_gradient(
 
     of_each = torch.func.vmap(torch.func.grad(of_one), in_dims=(None, 0))
     for batch in batches(images, min(batch_size, at_once(images))):
-        yield of_each(values, (batch.inputs, batch.targets, batch.rows, *batch.extra.values()))
+        first, *others = tiles(batch, network.patch)
+        total = of_each(values, (first.inputs, first.targets, first.rows, *first.extra.values()))
+        for part in others:
+            more = of_each(values, (part.inputs, part.targets, part.rows, *part.extra.values()))
+            total = {name: g + more[name] for name, g in total.items()}
+        yield {name: g / (1 + len(others)) for name, g in total.items()} if others else total
     local.processed(len(images))
 
 
@@ -156,13 +168,17 @@ def outputs(
     batch_size: int | None = None,
     head: str | None = None,
 ) -> Tensor:
-    """The network's outputs for ``images`` in their order, (N, …) float32; with ``head``, its `features` instead."""
+    """The network's outputs for ``images`` in their order, (N, …) float32; with ``head``, its `features` instead.
+
+    A network that trains on patches is slid over each volume; features are the mean over its windows.
+    """
     network = local.network
     network.load(weights)
     module = network.module.eval()
+    shown = partial(slid, module) if head is None else partial(slid_features, partial(features, module, head))
     with torch.inference_mode():
         parts = [
-            (module(batch.inputs) if head is None else features(module, head, batch.inputs)).cpu()
+            shown(batch.inputs, network.patch).cpu()
             for batch in batches(images, batch_size or at_once(images))
         ]
     return torch.cat(parts) if parts else torch.empty(0)
@@ -190,7 +206,7 @@ def signals(
     parts = list[Mapping[str, Tensor]]()
     with torch.inference_mode():
         for batch in batches(images, batch_size or at_once(images)):
-            found = kept(module(batch.inputs), batch.targets)
+            found = kept(slid(module, batch.inputs, network.patch), batch.targets)
             parts.append({name: values.cpu() for name, values in found.items()})
     return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 

@@ -102,7 +102,8 @@ class Contrastive:
 class Noise:
     """Gaussian noises of images, by row and number: the same in every batch and every epoch.
 
-    The deviation of each is uniform in [``min_sigma``, ``max_sigma``].
+    The deviation of each is uniform in [``min_sigma``, ``max_sigma``]. A patch of a volume has noise of its own, at the
+    volume's deviation.
     """
 
     seed: int

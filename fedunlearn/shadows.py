@@ -48,6 +48,7 @@ SOURCES = (
     "fedunlearn.models.pretrained",
     "fedunlearn.models.volumes",
     "fedunlearn.objectives",
+    "fedunlearn.patches",
     "fedunlearn.procedures",
     "fedunlearn.shadows",
     "fedunlearn.tasks",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fedunlearn.core import Layout, Weights
 from fedunlearn.models.pretrained import Pretrained, start
 from fedunlearn.models.volumes import Med3D, UNet3D
+from fedunlearn.patches import Patched
 from fedunlearn.weights import first_difference
 
 
@@ -147,6 +148,7 @@ class Network:
         module: the torch module.
         layout: what is where in its weights.
         kind: the kind of task it is for.
+        patch: the part of a volume that it is shown at a time (`fedunlearn.patches`); None for all of an image.
         device: where it computes.
     """
 
@@ -155,6 +157,7 @@ class Network:
         self.module = model.build(shape, classes).to(device)
         self.device = torch.device(device)
         self.kind = model.kind
+        self.patch = model.patch if isinstance(model, Patched) else None
         self.layout = _layout(self.module)
         self._state: dict[str, Tensor] = dict(self.module.state_dict(keep_vars=True))
 

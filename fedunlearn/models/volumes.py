@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedunlearn.patches import Patch
+
 Norm = Literal["instance", "group", "batch"]
 
 
@@ -26,6 +28,8 @@ class UNet3D:
     Attributes:
         channels: of the first level; each further level has twice as many.
         norm: GroupNorm has 4 groups; BatchNorm's statistics remember the volumes they were computed on.
+        patch: edges in voxels of the part of a volume to train on at a time, [depth, height, width], each at least 8
+            (`fedunlearn.patches`); by default the whole volume.
 
     Reference:
         Kerfoot et al., "Left-Ventricle Quantification Using Residual U-Net", STACOM 2018, as MONAI's UNet without
@@ -35,6 +39,7 @@ class UNet3D:
     name: Literal["unet3d"] = "unet3d"
     channels: Literal[8, 16, 32] = 8
     norm: Norm = "instance"
+    patch: Patch | None = None
 
     kind = "segmentation"
     dimensions = 3
@@ -73,6 +78,7 @@ class Med3D:
         norm: BatchNorm as published; its statistics remember volumes, and batches of a few make them poor.
         weights: a file of pre-trained weights (PyTorch's, read without pickled code, or safetensors), absolute or
             relative to where the command is run; training then starts from it wherever names and shapes match.
+        patch: as of `UNet3D`, each edge at least 16.
 
     Reference:
         Chen et al., "Med3D: Transfer Learning for 3D Medical Image Analysis", arXiv 1904.00625, and the authors'
@@ -84,6 +90,7 @@ class Med3D:
     conv1_t_stride: Literal[1, 2] = 2
     norm: Literal["group", "batch"] = "batch"
     weights: str | None = None
+    patch: Patch | None = None
 
     kind = "segmentation"
     dimensions = 3

@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass
 
 from fedunlearn.core import SERVER, Every, Granularity, RequestId, Strategy, Training
 from fedunlearn.models import Model
+from fedunlearn.patches import Patched
 from fedunlearn.scenario.schema import Engine, Evaluation, Pick, Request, SitesConfig, TopKeys, Tuned
 from fedunlearn.scenario.typed import listed, meant
 from sites.collection import Source
@@ -57,6 +58,7 @@ def findings(draft: Draft) -> Iterator[Finding]:
     yield from _sites(draft)
     yield from _augmentation(draft)
     yield from _precision(draft)
+    yield from _patch(draft)
     yield from _evaluation(draft)
     ids = ((f"requests.{i}.id", request.id) for i, request in draft.requests.items())
     yield from _twice(ids, "request id")
@@ -130,6 +132,19 @@ def _precision(draft: Draft) -> Iterator[Finding]:
     if draft.engine.name == "inline" or not draft.engine.gpus_per_client:
         advice = "write float32, or give workers a GPU: engine: {name: flower, gpus_per_client: 1}"
         yield "training.precision", f"bfloat16 is for GPUs, and this engine works on the CPU: {advice}"
+
+
+def _patch(draft: Draft) -> Iterator[Finding]:
+    """That it fits into the data's volumes is checked when these are there (`fedunlearn.cohort`)."""
+    if draft.model is None or not isinstance(draft.model, Patched):
+        return
+    model, smallest = draft.model.name, draft.model.smallest
+    for i, edge in enumerate(draft.model.patch or ()):
+        if edge < smallest:
+            yield (
+                f"model.patch.{i}",
+                f"found {edge}, but model {model!r} needs at least {smallest} voxels: raise it",
+            )
 
 
 def _evaluation(draft: Draft) -> Iterator[Finding]:

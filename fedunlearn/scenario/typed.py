@@ -173,6 +173,9 @@ def _problem(detail: Any, node: Table, hints: Mapping[str, Any]) -> Problem:
         close = meant(at.text, [str(choice) for choice in choices]) if isinstance(at, Scalar) else ""
         expected = listed(choices) if choices else detail["ctx"]["expected"]
         return at.place.problem(f"{name}: expected {expected}, found {found}{close}")
+    if kind == "too_long":
+        most, many = detail["ctx"]["max_length"], detail["ctx"]["actual_length"]
+        return at.place.problem(f"{name}: expected a list of {most}, found one of {many}")
     if kind.startswith(("greater_than", "less_than")):
         return at.place.problem(f"{name}: expected a number{_range(hint)}, found {found}")
     return at.place.problem(f"{name}: {detail['msg']}, found {found}")
