@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
+from fedunlearn.core import SERVER, Augmentation, InputError, Problem, RequestId, Select, SiteId, derive
 from fedunlearn.models import Model, origin
 from fedunlearn.patches import Patched
 from fedunlearn.scenario import Pick, Request, Scenario
@@ -255,21 +255,28 @@ def _members(scenario: Scenario, table: pd.DataFrame, site: Array, train: Array)
 
 
 def _fits_model(scenario: Scenario, collection: Collection) -> None:
-    """Refuse a model for another kind of task, or for larger images."""
+    """Refuse a model for another kind of task or for other images, and training that these cannot have."""
     model, shape = scenario.model, collection.pixels.shape[1:]
-    if found := list(_misfits(model, collection.kind, shape[1:])):
+    augmentation = scenario.training.local.augmentation
+    if found := list(_misfits(model, augmentation, collection.kind, shape[1:])):
         raise InputError([scenario.placed(Problem(message), key) for key, message in found])
     with _placed(scenario, "model"):
         origin(model, tuple(shape), collection.classes)
 
 
-def _misfits(model: Model, kind: str, sizes: tuple[int, ...]) -> Iterator[tuple[str, str]]:
-    """What is wrong between ``model`` and images of ``sizes``: dotted keys and messages."""
+def _misfits(
+    model: Model, augmentation: Augmentation, kind: str, sizes: tuple[int, ...]
+) -> Iterator[tuple[str, str]]:
+    """What is wrong between training of ``model`` and images of ``sizes``: dotted keys and messages."""
     name = f"model {model.name!r}"
     if model.kind != kind:
         yield "model", f"{name} is for {model.kind}, but the data is for {kind}: name another model"
-    if len(sizes) != model.dimensions:
-        yield "model", f"{name} takes {model.dimensions}D images, but the data has {len(sizes)}D ones"
+    if augmentation != "none" and len(sizes) != 2:
+        advice = f"the data's have {len(sizes)} dimensions: write none, or leave it out"
+        yield "training.augmentation", f"{augmentation} is for 2D images, but {advice}"
+    if len(sizes) not in model.dimensions:
+        takes = " or ".join(f"{n}D" for n in model.dimensions)
+        yield "model", f"{name} takes {takes} images, but the data has {len(sizes)}D ones"
     elif min(sizes) < model.smallest:
         yield "model", f"{name} needs images of at least {model.smallest} pixels, found {min(sizes)}"
     elif isinstance(model, Patched) and model.patch is not None:

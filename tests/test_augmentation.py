@@ -71,7 +71,7 @@ def test_bits_do_not_depend_on_workers(tmp_path: Path) -> None:
 class VolumeNet(toy.ToyNet):
     """A model of volumes, as far as `findings` asks."""
 
-    dimensions = 3
+    dimensions = (3,)
 
 
 @pytest.mark.parametrize(("dimensions", "told"), [(2, 0), (3, 1)])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 import pytest
 import torch
@@ -10,19 +11,21 @@ from fedunlearn import weights as w
 from fedunlearn.models import MODELS, Model, Network, ResNet18, SmallCNN, initial_weights
 
 SHAPES = [((3, 28, 28), 8), ((1, 28, 28), 2), ((3, 64, 64), 14), ((1, 28, 40), 5)]
+VOLUMES = [((1, 28, 28, 28), 11), ((2, 64, 64, 64), 2), ((1, 28, 33, 40), 5)]
 
 
 def test_models_are_found_by_their_names() -> None:
     for name, cls in MODELS.items():
         model = cls()
         assert model.name == name
-        volumes = model.dimensions == 3
-        assert model.kind == ("segmentation" if volumes else "classification")
-        assert model.smallest <= (16 if volumes else 28)
+        assert model.kind in ("segmentation", "classification")
+        segments = model.kind == "segmentation"
+        assert model.dimensions == ((3,) if segments else (2, 3))
+        assert model.smallest <= (16 if segments else 28)
 
 
 @pytest.mark.parametrize("model", [SmallCNN(), ResNet18(), ResNet18(norm="batch")])
-@pytest.mark.parametrize(("shape", "classes"), SHAPES)
+@pytest.mark.parametrize(("shape", "classes"), [*SHAPES, *VOLUMES])
 def test_any_channels_classes_and_sizes(model: Model, shape: tuple[int, ...], classes: int) -> None:
     """Built without memory for its numbers: what counts is which shapes come out."""
     with torch.device("meta"):
@@ -49,6 +52,35 @@ def test_small_cnn_has_some_100k_parameters() -> None:
     assert size(SmallCNN()) == 103_576
     assert size(SmallCNN(hidden=1)) < 20_000
     assert all(80_000 < size(SmallCNN(), (3, edge, edge)) < 165_000 for edge in (28, 32, 64, 128, 224))
+
+
+def test_small_cnn_of_volumes_has_some_200k_parameters_at_most() -> None:
+    """Edges of 28, 14, 7 and 4 voxels; convolutions 1→8→32→32 (27 weights a pair, a bias, GroupNorm), 32*4^3→64→11.
+
+    (216 + 8) + 16 + (6912 + 32) + 64 + (27648 + 32) + 64 + (2048 * 64 + 64) + (64 * 11 + 11) = 166843.
+    """
+    assert size(SmallCNN(), (1, 28, 28, 28), 11) == 166_843
+    assert all(160_000 < size(SmallCNN(), (1, edge, edge, edge)) < 200_000 for edge in (28, 64))
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_resnet18_of_volumes_has_kernels_of_three_times_as_many_weights(
+    norm: Literal["group", "batch"],
+) -> None:
+    """27 for 9; those of single pixels in the shortcuts, the norms and the head are as they were."""
+    with torch.device("meta"):
+        flat, deep = (ResNet18(norm=norm).build((1, *[32] * n), 2).state_dict() for n in (2, 3))
+    assert list(flat) == list(deep)
+    for name, x in flat.items():
+        expected = (*x.shape, x.shape[-1]) if x.dim() == 4 else tuple(x.shape)
+        assert deep[name].shape == expected, name
+
+
+def test_the_layout_of_a_classifier_of_volumes() -> None:
+    layout = Network(SmallCNN(), (1, 28, 28, 28), 3).layout
+    assert (layout.first, layout.head) == ("0.weight", ("12.weight", "12.bias"))
+    layout = Network(ResNet18(), (1, 28, 28, 28), 3).layout
+    assert (layout.first, layout.head) == ("0.0.weight", ("4.weight", "4.bias"))
 
 
 def test_resnet18_has_the_published_size() -> None:

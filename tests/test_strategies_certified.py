@@ -212,7 +212,7 @@ class Pixelwise:
 
     name = "pixelwise"
     kind = "classification"
-    dimensions = 1
+    dimensions = (1,)
     smallest = 1
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -46,7 +46,7 @@ class Linear:
 
     name = "linear"
     kind = "classification"
-    dimensions = 1
+    dimensions = (1,)
     smallest = 1
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:

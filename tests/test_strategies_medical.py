@@ -42,7 +42,7 @@ class TwoLayers:
 
     name = "two_layers"
     kind = "classification"
-    dimensions = 1
+    dimensions = (1,)
     smallest = 1
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:

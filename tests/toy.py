@@ -67,7 +67,7 @@ class ToyNet:
     norm: bool = False
 
     kind = "classification"
-    dimensions = 2
+    dimensions = (2,)
     smallest = 4
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -5,8 +5,9 @@ Memory is what this project measures, and pooling and augmentation hide it: `sma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal, Protocol
 
 import torch
@@ -34,8 +35,8 @@ class Model(Protocol):
         ...
 
     @property
-    def dimensions(self) -> int:
-        """2 for images, 3 for volumes."""
+    def dimensions(self) -> tuple[int, ...]:
+        """What it takes: 2 for images, 3 for volumes."""
         ...
 
     @property
@@ -48,26 +49,32 @@ class Model(Protocol):
         ...
 
 
+_CONVOLUTIONS: Mapping[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_BATCH_NORMS: Mapping[int, Callable[[int], nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_POOLS: Mapping[int, Callable[[int], nn.Module]] = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+
+
 @dataclass(frozen=True)
 class SmallCNN:
-    """A strided CNN of about 100k parameters with a flattening head and GroupNorm, for images from 28 pixels.
+    """A strided CNN of 100k to 200k parameters with a flattening head and GroupNorm, for images or volumes from 28.
 
-    Every convolution halves the image until its edge is at most 8 pixels; then the map is flattened into a hidden
-    layer: position is kept, so single images can be remembered.
+    Every convolution halves the image until its edge is at most 8 pixels, a volume until it is at most 4; then the map
+    is flattened into a hidden layer: position is kept, so single images can be remembered.
     """
 
     name: Literal["small_cnn"] = "small_cnn"
     hidden: Annotated[int, Ge(1)] = 64
 
     kind = "classification"
-    dimensions = 2
+    dimensions = (2, 3)
     smallest = 28
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """See `Model.build`."""
         channels, width, size, layers = shape[0], 8, torch.Size(shape[1:]), nn.Sequential()
-        while max(size) > 8:
-            layers.append(nn.Conv2d(channels, width, 3, stride=2, padding=1))
+        convolution, enough = _CONVOLUTIONS[len(size)], {2: 8, 3: 4}[len(size)]
+        while max(size) > enough:
+            layers.append(convolution(channels, width, 3, stride=2, padding=1))
             layers.append(nn.GroupNorm(width // 4, width))
             layers.append(nn.ReLU(inplace=True))
             channels, width, size = width, 32, torch.Size((n + 1) // 2 for n in size)
@@ -80,7 +87,7 @@ class SmallCNN:
 
 @dataclass(frozen=True)
 class ResNet18:
-    """ResNet-18 (He et al. 2016) with a 3x3 stem and no first pooling, as usual for small images.
+    """ResNet-18 (He et al. 2016) with a 3x3 stem and no first pooling, as usual for small images; of volumes, in 3D.
 
     Attributes:
         norm: GroupNorm by default; BatchNorm's statistics remember the images they were computed on.
@@ -90,47 +97,46 @@ class ResNet18:
     norm: Literal["group", "batch"] = "group"
 
     kind = "classification"
-    dimensions = 2
+    dimensions = (2, 3)
     smallest = 28
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """See `Model.build`."""
-        stem = nn.Sequential(
-            nn.Conv2d(shape[0], 64, 3, padding=1, bias=False), self._norm(64), nn.ReLU(inplace=True)
-        )
+        dimensions = len(shape) - 1
+        convolution = partial(_CONVOLUTIONS[dimensions], bias=False)
+        norm = partial(nn.GroupNorm, 32) if self.norm == "group" else _BATCH_NORMS[dimensions]
+        stem = nn.Sequential(convolution(shape[0], 64, 3, padding=1), norm(64), nn.ReLU(inplace=True))
         stages, channels = nn.Sequential(), 64
         for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-            stages.append(_BasicBlock(channels, width, stride, self._norm))
-            stages.append(_BasicBlock(width, width, 1, self._norm))
+            stages.append(_BasicBlock(channels, width, stride, convolution, norm))
+            stages.append(_BasicBlock(width, width, 1, convolution, norm))
             channels = width
-        return nn.Sequential(stem, stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
-
-    def _norm(self, channels: int) -> nn.Module:
-        return nn.GroupNorm(32, channels) if self.norm == "group" else nn.BatchNorm2d(channels)
+        return nn.Sequential(stem, stages, _POOLS[dimensions](1), nn.Flatten(), nn.Linear(512, classes))
 
 
 class _BasicBlock(nn.Module):
-    def __init__(self, channels: int, width: int, stride: int, norm: _Norm) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        stride: int,
+        convolution: Callable[..., nn.Module],
+        norm: Callable[[int], nn.Module],
+    ) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
+            convolution(channels, width, 3, stride=stride, padding=1),
             norm(width),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            convolution(width, width, 3, padding=1),
             norm(width),
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels != width:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels, width, 1, stride=stride, bias=False), norm(width)
-            )
+            self.shortcut = nn.Sequential(convolution(channels, width, 1, stride=stride), norm(width))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.body(x) + self.shortcut(x))
-
-
-class _Norm(Protocol):
-    def __call__(self, channels: int) -> nn.Module: ...
 
 
 MODELS: Mapping[str, type[Model]] = {

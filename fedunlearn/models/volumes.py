@@ -42,7 +42,7 @@ class UNet3D:
     patch: Patch | None = None
 
     kind = "segmentation"
-    dimensions = 3
+    dimensions = (3,)
     smallest = 8
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -93,7 +93,7 @@ class Med3D:
     patch: Patch | None = None
 
     kind = "segmentation"
-    dimensions = 3
+    dimensions = (3,)
     smallest = 16
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:

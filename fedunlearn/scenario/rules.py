@@ -118,7 +118,8 @@ def _sites(draft: Draft) -> Iterator[Finding]:
 
 
 def _augmentation(draft: Draft) -> Iterator[Finding]:
-    if draft.model is None or draft.training is None or draft.model.dimensions == 2:
+    """Of a model that takes images and volumes, `fedunlearn.cohort` looks at the data."""
+    if draft.model is None or draft.training is None or 2 in draft.model.dimensions:
         return
     if (name := draft.training.local.augmentation) != "none":
         advice = f"model {draft.model.name!r} takes volumes: write none, or leave it out"
