@@ -64,14 +64,18 @@ class Cohort:
 
     def count(self, site: SiteId, select: Select) -> int:
         """How many images ``select`` names at ``site``, a hospital or `SERVER`."""
-        mask = self.split == "proxy" if site == SERVER else self.site == site
+        return int(self.mask(site, select).sum())
+
+    def mask(self, site: SiteId, select: Select) -> Array:
+        """(N,) which images ``select`` names at ``site``, a hospital or `SERVER`."""
+        mask: Array = self.split == "proxy" if site == SERVER else self.site == site
         if select.split != "all":
             mask &= self.split == select.split
         if select.only is not None:
             mask &= self.forgotten[select.only]
         for request in select.without:
             mask &= ~self.forgotten[request]
-        return int(mask.sum())
+        return mask
 
     def store(self, folder: Path, model: Model) -> None:
         """Write what the workers are given: the hospitals' images, each hospital's on their own, and the network.

@@ -27,9 +27,10 @@ from fedunlearn.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
 from fedunlearn.scoring import score
 from fedunlearn.shadows import Shadows
+from fedunlearn.slices import Slices
 from fedunlearn.timeline import moments
 
-LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist")
+LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist", "matplotlib")
 
 
 def simulate(
@@ -66,7 +67,7 @@ def simulate(
                 plan.label, scenario.seeds[0], cost.trials, cost.site_seconds, cost.images, cost.bytes
             )
     campaign = Campaign(scenario, cohort, run, run.scratch, ledger)
-    probing = Probing(campaign)
+    probing, slices = Probing(campaign), Slices(campaign)
     shadows.fetch(run, lambda text: console.print(text, highlight=False, markup=False))
 
     labels = [*campaign.procedures(), *shadows.procedures(), *probing.procedures()]
@@ -75,7 +76,7 @@ def simulate(
 
         def body(link: Link) -> None:
             drive([*campaign.jobs(), *shadows.jobs(run)], link, watchers, scenario.engine.retries)
-            drive(probing.jobs(), link, watchers, scenario.engine.retries)
+            drive([*probing.jobs(), *slices.jobs()], link, watchers, scenario.engine.retries)
 
         try:
             engine(scenario).run(federation, body)
@@ -87,15 +88,16 @@ def simulate(
 
     campaign.blank()
     probing.write()
+    slices.write()
     run.write_table("ledger.parquet", ledger.table())
     if (learnt := campaign.learnt()) is not None:
         run.write_table("difficulty.parquet", learnt)
     run.write_manifest(
-        _manifest(scenario, cohort, campaign, shadows, probing, began)
+        _manifest(scenario, cohort, campaign, shadows, probing, slices, began)
     )  # scoring reads it; written anew below
     _, verdicts = score(run.path)
     _record_verdicts(run, campaign, verdicts.to_dict("records"))
-    run.write_manifest(_manifest(scenario, cohort, campaign, shadows, probing, began))
+    run.write_manifest(_manifest(scenario, cohort, campaign, shadows, probing, slices, began))
     run.finish()
     return run
 
@@ -109,7 +111,13 @@ def engine(scenario: Scenario) -> Engine:
 
 
 def _manifest(
-    scenario: Scenario, cohort: Cohort, campaign: Campaign, shadows: Shadows, probing: Probing, began: float
+    scenario: Scenario,
+    cohort: Cohort,
+    campaign: Campaign,
+    shadows: Shadows,
+    probing: Probing,
+    slices: Slices,
+    began: float,
 ) -> dict[str, Any]:
     return {
         "name": scenario.name,
@@ -144,6 +152,7 @@ def _manifest(
         "diverged": campaign.diverged(),
         "shadows": shadows.summary(),
         "probes": probing.summary(),
+        "slices": slices.summary(),
         "skipped": [
             {"strategy": label, "request": request, "reason": reason}
             for label, request, reason in scenarios.skipped(scenario)
