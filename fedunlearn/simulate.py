@@ -72,7 +72,7 @@ def simulate(
 
     labels = [*campaign.procedures(), *shadows.procedures(), *probing.procedures()]
     with progress(labels, console, quiet) as shown:
-        watchers: list[Watcher] = [*campaign.recorders.values(), ledger, *shown]
+        watchers: list[Watcher] = [*campaign.stage.recorders.values(), ledger, *shown]
 
         def body(link: Link) -> None:
             drive([*campaign.jobs(), *shadows.jobs(run)], link, watchers, scenario.engine.retries)
@@ -90,7 +90,7 @@ def simulate(
     probing.write()
     slices.write()
     run.write_table("ledger.parquet", ledger.table())
-    if (learnt := campaign.learnt()) is not None:
+    if (learnt := campaign.references.learnt()) is not None:
         run.write_table("difficulty.parquet", learnt)
     run.write_manifest(
         _manifest(scenario, cohort, campaign, shadows, probing, slices, began)
@@ -131,6 +131,7 @@ def _manifest(
         "classes": cohort.classes,
         "pretrained": origin(scenario.model, cohort.shape, cohort.classes),
         "seeds": list(scenario.seeds),
+        "horizons": list(scenario.horizons),
         "data": {
             "digest": cohort.digest,
             "note": cohort.note,
@@ -145,11 +146,11 @@ def _manifest(
                 "round": m.round,
                 "summary": cohort.summary(m.request),
             }
-            for chain in campaign.chains
+            for chain in campaign.stage.chains
             for m in moments(scenario, chain)
         ],
         "scored": campaign.scored(),
-        "diverged": campaign.diverged(),
+        "diverged": campaign.unlearning.diverged(),
         "shadows": shadows.summary(),
         "probes": probing.summary(),
         "slices": slices.summary(),
@@ -178,7 +179,7 @@ def _record_requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None
 
 def _record_verdicts(run: RunFolder, campaign: Campaign, verdicts: list[dict[Any, Any]]) -> None:
     """What was done about each request: every model made for it, by hash, and what it was found to be."""
-    lost = {entry["model"]: entry for entry in campaign.diverged()}
+    lost = {entry["model"]: entry for entry in campaign.unlearning.diverged()}
     for entry in campaign.scored():
         for strategy, model in [("retrained", entry["retrained"]), *entry["strategies"].items()]:
             digest = w.digest(run.read_weights(model))
