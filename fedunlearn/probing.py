@@ -199,6 +199,8 @@ class Probing:
         for entry in self.campaign.scored():
             models = {"original": entry["original"], "retrained": entry["retrained"], **entry["strategies"]}
             for strategy, model in models.items():
+                if strategy in entry["horizons"]:
+                    continue
                 yield Subject(known[entry["request"]], strategy, entry["seed"], model, entry["original"])
 
     def _next(self, subject: Subject, probes: Sequence[str]) -> list[Job[Any]]:

@@ -182,6 +182,8 @@ def _record_verdicts(run: RunFolder, campaign: Campaign, verdicts: list[dict[Any
     lost = {entry["model"]: entry for entry in campaign.unlearning.diverged()}
     for entry in campaign.scored():
         for strategy, model in [("retrained", entry["retrained"]), *entry["strategies"].items()]:
+            if strategy in entry["horizons"]:
+                continue  # not what the request was answered with
             digest = w.digest(run.read_weights(model))
             found = [
                 v["verdict"]

@@ -160,7 +160,7 @@ class Slices:
     """
 
     def __init__(self, campaign: Campaign) -> None:
-        self.campaign = campaign
+        self.campaign, self.stage = campaign, campaign.stage
         self._views: tuple[View, ...] = ()
         self._predicted: dict[tuple[str, str], Mapping[str, Tensor]] = {}
 
@@ -173,12 +173,12 @@ class Slices:
         """Draw ``slices/<moment>.png`` and keep what it was drawn from as ``slices/<moment>.npz``."""
         for view in self._views:
             picture = self._picture(view)
-            self.campaign.run.write_arrays(f"slices/{view.moment.name}.npz", packed(picture))
-            self.campaign.run.write_bytes(f"slices/{view.moment.name}.png", png(picture))
+            self.stage.run.write_arrays(f"slices/{view.moment.name}.npz", packed(picture))
+            self.stage.run.write_bytes(f"slices/{view.moment.name}.png", png(picture))
 
     def summary(self) -> dict[str, Any]:
         """What the manifest says of them: which volumes in which slice, and why these."""
-        table = self.campaign.cohort.table
+        table = self.stage.cohort.table
         return {
             "rule": RULE,
             "pictures": [
@@ -203,14 +203,14 @@ class Slices:
     # ------------------------------------------------------------------------------------------- pieces
 
     def _seen(self) -> Iterator[View]:
-        campaign, cohort = self.campaign, self.campaign.cohort
+        stage, cohort = self.stage, self.stage.cohort
         if cohort.targets.ndim == 1:
             return
-        known = {m.name: m for chain in campaign.chains for m in moments(campaign.scenario, chain)}
-        lost = {entry["model"] for entry in campaign.diverged()}
-        for entry in campaign.scored():
+        known = {m.name: m for chain in stage.chains for m in moments(stage.scenario, chain)}
+        lost = {entry["model"] for entry in self.campaign.unlearning.diverged()}
+        for entry in self.campaign.scored():
             moment, seed = known[entry["request"]], entry["seed"]
-            if seed != campaign.scenario.seeds[0]:
+            if seed != stage.scenario.seeds[0]:
                 continue
             models = {"original": entry["original"], "retrained": entry["retrained"], **entry["strategies"]}
             changes = self._dice(models["original"]) - self._dice(models["retrained"])
@@ -229,22 +229,22 @@ class Slices:
         column, others = columns[0], columns[1:]
         planes: dict[SiteId, list[Plane]] = {}
         for there in view.planes.values():
-            planes.setdefault(str(self.campaign.cohort.site[there.row]), []).append(there)
+            planes.setdefault(str(self.stage.cohort.site[there.row]), []).append(there)
 
         def then(found: Mapping[str, Tensor]) -> list[Job[Any]]:
             self._predicted[view.moment.name, column] = found
             return self._next(view, others)
 
-        weights = self.campaign.run.read_weights(view.models[column])
+        weights = self.stage.run.read_weights(view.models[column])
         label = Label("slices", view.moment.name, column, view.seed)
         return [Job(label, sections(weights, planes), then)]
 
     def _dice(self, model: str) -> Floats:
-        signals = self.campaign.run.read_table(f"signals/{model}.parquet")
-        return volume_dice(signals, self.campaign.cohort.classes)
+        signals = self.stage.run.read_table(f"signals/{model}.parquet")
+        return volume_dice(signals, self.stage.cohort.classes)
 
     def _picture(self, view: View) -> Picture:
-        cohort, request = self.campaign.cohort, view.moment.request
+        cohort, request = self.stage.cohort, view.moment.request
         dice = {column: self._dice(model) for column, model in view.models.items()}
         return Picture(
             f"{view.moment.name}: {cohort.summary(request)}; training seed {view.seed}",
@@ -256,7 +256,7 @@ class Slices:
         )
 
     def _row(self, view: View, part: str, there: Plane, dice: Mapping[str, Floats]) -> Row:
-        cohort, row = self.campaign.cohort, there.row
+        cohort, row = self.stage.cohort, there.row
         about = cohort.table.iloc[row]
         labels = np.take(cohort.targets[row], there.index, there.axis)
         return Row(

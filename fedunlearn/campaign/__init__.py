@@ -15,7 +15,7 @@ import pandas as pd
 
 from fedunlearn.campaign.references import LESSONS, References
 from fedunlearn.campaign.stage import Stage
-from fedunlearn.campaign.unlearning import Unlearning, Walk, prepare_label
+from fedunlearn.campaign.unlearning import Unlearning, prepare_label
 from fedunlearn.cohort import Cohort
 from fedunlearn.core import Weights
 from fedunlearn.drive import Job, Label
@@ -86,8 +86,7 @@ class Campaign:
                 "seed": seed,
                 "original": stage.original_name(moment.round, seed),
                 "retrained": stage.retrained_name(moment, seed),
-                "strategies": {p.label: Walk(p, chain, seed).name(moment) for p in stage.plans(chain)},
-                "horizons": self.unlearning.at_horizons(chain, moment, seed),
+                **self.unlearning.scored(chain, moment, seed),
             }
             for chain in stage.chains
             for moment in moments(stage.scenario, chain)

@@ -9,7 +9,6 @@ is touched by it. What it had in hand at a horizon before stays.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -89,20 +88,23 @@ class Unlearning:
         """Which models are not finite, and where that came about: the manifest's ``diverged`` entry."""
         return sorted(self._diverged, key=lambda entry: (entry["request"], entry["strategy"], entry["seed"]))
 
-    def at_horizons(self, chain: Chain, moment: Moment, seed: int) -> dict[str, dict[str, Any]]:
-        """The models that strategies had in hand, by label: the ``horizons`` of an entry of the manifest's ``scored``.
+    def scored(self, chain: Chain, moment: Moment, seed: int) -> dict[str, Any]:
+        """What strategies came to: entries ``strategies`` and ``horizons`` of one of the manifest's ``scored``.
 
-        Only where some seed was still at work then; of the other seeds, the last model stands for it.
+        A model in hand at a horizon comes before the strategy's last one, and is there if any seed was still at work
+        then; of the other seeds, the last model stands for it.
         """
-        found, scenario = dict[str, dict[str, Any]](), self.stage.scenario
-        for plan, horizon in itertools.product(self.stage.plans(chain), scenario.horizons):
+        scenario, models, stops = self.stage.scenario, dict[str, str](), dict[str, dict[str, Any]]()
+        for plan in self.stage.plans(chain):
             walks = {s: Walk(plan, chain, s) for s in scenario.seeds}
-            if any(walk.name(moment, horizon) in self._reached for walk in walks.values()):
-                own = walks[seed].name(moment, horizon)
-                model = own if own in self._reached else walks[seed].name(moment)
-                label = walks[seed].label(horizon)
-                found[label] = {"model": model, "of": plan.label, "rounds": self._reached.get(own)}
-        return found
+            own = walks[seed]
+            for horizon in scenario.horizons:
+                if any(walk.name(moment, horizon) in self._reached for walk in walks.values()):
+                    rounds = self._reached.get(own.name(moment, horizon))
+                    models[own.label(horizon)] = own.name(moment, horizon if rounds is not None else None)
+                    stops[own.label(horizon)] = {"of": plan.label, "rounds": rounds}
+            models[own.label()] = own.name(moment)
+        return {"strategies": models, "horizons": stops}
 
     # ------------------------------------------------------------------------------------- preparation
 

@@ -283,14 +283,10 @@ def _comparison(entry: Mapping[str, Any]) -> Comparison:
     for reference in ("original", "retrained"):
         if not entry[reference]:
             raise ValueError(f"request {entry['request']!r}, seed {entry['seed']} has no {reference} model")
-    horizons = entry.get("horizons", {})
-    models = dict[str, str]()
-    for label, model in entry["strategies"].items():
-        models |= {str(name): str(one["model"]) for name, one in horizons.items() if one["of"] == label}
-        models[str(label)] = str(model)
+    models = {str(label): str(model) for label, model in entry["strategies"].items()}
     stops = {
-        str(name): (str(one["of"]), None if one["rounds"] is None else int(one["rounds"]))
-        for name, one in horizons.items()
+        str(label): (str(one["of"]), None if one["rounds"] is None else int(one["rounds"]))
+        for label, one in entry.get("horizons", {}).items()
     }
     references = str(entry["original"]), str(entry["retrained"])
     return Comparison(str(entry["request"]), int(entry["seed"]), *references, models, stops)
