@@ -93,10 +93,10 @@ class Cohort:
         whose = (
             f"all of hospital {request.site}"
             if request.whole_site
-            else f"{patients} patients of {request.site}{_picked(request)}"
+            else f"{_counted(patients, 'patient')} of {request.site}{_picked(request)}"
         )
         when = f", after round {request.after_round}" if request.after_round else ""
-        return f"forget {whose} ({images} training images){when}"
+        return f"forget {whose} ({_counted(images, 'training image')}){when}"
 
 
 def half(shadow: int) -> Select:
@@ -106,6 +106,10 @@ def half(shadow: int) -> Select:
 
 def _outside(shadow: int) -> RequestId:
     return f"shadow@{shadow}"  # no request may have an @ in its id
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _picked(request: Request) -> str:
