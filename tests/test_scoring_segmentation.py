@@ -32,10 +32,12 @@ IMAGES = [
 INTERSECTION = [[80, 4, 2], [80, 10, 5], [90, 6, 0], [80, 5, 0], [85, 3, 0]]
 PREDICTED = [[88, 8, 4], [80, 12, 8], [94, 6, 0], [85, 10, 5], [95, 5, 0]]
 TRUE = [[84, 12, 4], [85, 10, 5], [90, 10, 0], [90, 10, 0], [85, 7, 8]]
+# Voxels between surfaces: class 2 of patient 2 is in neither, those of 3 and 4 are in one only, a diagonal of 20.
+SURFACE = [[0, 2, 1], [0, 0.5, 1.5], [0, 3, 0], [0, 1, 20], [0, 2, 20]]
 
 
 def answers(losses=(0.1, 0.2, 0.3, 0.4, 0.5), mae=(0.0, 0.1, 0.2, 0.3, 0.4), soft=(0.5, 0.4, 0.3, 0.2, 0.1)):
-    counts = (np.array(x, dtype=np.float64) for x in (INTERSECTION, PREDICTED, TRUE))
+    counts = (np.array(x, dtype=np.float64) for x in (INTERSECTION, PREDICTED, TRUE, SURFACE))
     return Overlaps(*counts, *(np.array(x) for x in (losses, mae, soft)))
 
 
@@ -57,6 +59,11 @@ def value(name: str, group: str = "all") -> float:
         ("retain_dice", "site=B", 12 / 16),
         # Class 1: 10 / 20 and 6 / 12; class 2: a false alarm and a miss, both 0.
         ("test_dice", "all", 0.25),
+        ("forget_surface_distance", "all", 1.5),
+        # Class 1: .5 and 3; class 2: of patient 1 alone.
+        ("retain_surface_distance", "all", (1.75 + 1.5) / 2),
+        ("retain_surface_distance", "site=B", 3.0),
+        ("test_surface_distance", "all", (1.5 + 20) / 2),
         ("dice_gap", "all", ((20 / 22 + 12 / 16) / 2 + 10 / 13) / 2 - 0.45),
         ("retain_voxel_loss", "all", 0.25),
         ("forget_mae", "all", 0.0),
@@ -109,8 +116,9 @@ def random_volumes(rng: np.random.Generator, n: int = 40, classes: int = 4) -> t
         ],
         dtype=np.float64,
     )
+    surface = 9 * rng.random((n, classes))
     numbers = (rng.random(n) for _ in range(3))
-    return frame, Overlaps(counts[..., 0], counts[..., 1], counts[..., 2], *numbers), maps
+    return frame, Overlaps(counts[..., 0], counts[..., 1], counts[..., 2], surface, *numbers), maps
 
 
 def test_dice_is_that_of_scikit_learn():
@@ -151,7 +159,7 @@ def test_the_interval_of_a_gap_is_that_of_a_difference():
 def table(found: Overlaps) -> pd.DataFrame:
     columns = {
         f"{name}_{c}": getattr(found, name)[:, c]
-        for name in ("intersection", "predicted", "true")
+        for name in ("intersection", "predicted", "true", "surface")
         for c in range(3)
     }
     return pd.DataFrame({**columns, "loss_0": found.losses, "mae_0": found.mae, "soft_mae_0": found.soft_mae})
@@ -179,6 +187,18 @@ def test_predictions_dealt_to_other_volumes_overlap_by_chance():
     assert np.array_equal(np.sort(mixed.predicted, axis=0), np.sort(answers().predicted, axis=0))
     assert np.allclose(mixed.intersection, mixed.predicted * mixed.true / 100)
     assert sorted(mixed.losses) == sorted(answers().losses)
+
+
+def test_nobody_knows_the_surfaces_of_predictions_dealt_to_other_volumes():
+    """Then the measure has no row, and what is compared with it none either; the others are as they were."""
+    mixed, reference = (
+        answers().mixed_up(np.random.default_rng(0)),
+        measure(evidence(answers()), MEASURES, None),
+    )
+    found = measure(evidence(mixed), MEASURES, reference)
+    assert mixed.surface is None
+    assert all(not found[f"{part}_surface_distance"] for part in ("forget", "retain", "test"))
+    assert all(found[f"{part}_dice"] for part in ("forget", "retain", "test"))
 
 
 def facts(**values: float) -> Facts:

@@ -56,7 +56,7 @@ def test_signals_hold_numbers_of_volumes_and_no_voxels(tiny: RunFolder) -> None:
     rows = len(tiny.read_table("sites.parquet"))
     for path in (tiny.path / "signals").iterdir():
         table = tiny.read_table(f"signals/{path.name}")
-        assert table.shape == (rows, 3 * 3 + 3)
+        assert table.shape == (rows, 4 * 3 + 3)
         assert (table[["true_0", "true_1", "true_2"]].sum(axis=1) == 8**3).all()
 
 
@@ -69,6 +69,14 @@ def test_every_measure_of_the_kind_is_there(tiny: RunFolder) -> None:
     assert whole["value"].nunique() > 5
     band = scores[(scores["measure"] == "forget_dice") & (scores["group"] == "all")]
     assert (band["null_high"] - band["null_low"] >= 0.05).all()
+
+
+def test_models_have_surfaces_and_predictions_dealt_at_random_have_none(tiny: RunFolder) -> None:
+    """Between 0 and the diagonal of 8 x 8 x 8 voxels."""
+    scores = tiny.read_table("scores.parquet")
+    surfaces = scores[scores["measure"].str.endswith("surface_distance")]
+    assert set(surfaces["strategy"]) == set(scores["strategy"]) - {"damaged"}
+    assert surfaces["value"].between(0, 8 * 3**0.5).all() and surfaces["value"].gt(0).any()
 
 
 def test_the_retrained_model_is_no_distance_from_itself(tiny: RunFolder) -> None:
