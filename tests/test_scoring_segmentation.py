@@ -10,6 +10,7 @@ import pytest
 
 from fedunlearn.core import RunError
 from fedunlearn.scoring import measures_of
+from fedunlearn.scoring.bias import gaps
 from fedunlearn.scoring.difference import Difference
 from fedunlearn.scoring.evidence import Evidence, Frame
 from fedunlearn.scoring.measures import KINDS
@@ -59,6 +60,10 @@ def value(name: str, group: str = "all") -> float:
         ("retain_dice", "site=B", 12 / 16),
         # Class 1: 10 / 20 and 6 / 12; class 2: a false alarm and a miss, both 0.
         ("test_dice", "all", 0.25),
+        ("forget_dice", "class=1", 0.4),
+        ("retain_dice", "class=2", 10 / 13),
+        ("test_surface_distance", "class=1", 1.5),
+        ("dice_gap", "class=2", 10 / 13 - 0.5),
         ("forget_surface_distance", "all", 1.5),
         # Class 1: .5 and 3; class 2: of patient 1 alone.
         ("retain_surface_distance", "all", (1.75 + 1.5) / 2),
@@ -79,8 +84,36 @@ def test_measures_by_hand(name: str, group: str, expected: float):
 
 def test_gaps_are_left_out_where_nothing_is_forgotten():
     found = measure(evidence(answers()), MEASURES, None)
-    assert set(found["dice_gap"]) == set(found["mae_gap"]) == {"all", "site=A"}
+    assert set(found["mae_gap"]) == {"all", "site=A"}
+    assert set(found["dice_gap"]) == {"all", "site=A", "class=1", "class=2"}
     assert found["dice_gap"]["all"].n == 3
+
+
+def test_the_mean_of_the_classes_is_the_mean_over_classes():
+    frame, found, _ = random_volumes(np.random.default_rng(4))
+    for name in ("test_dice", "test_surface_distance"):
+        estimates = MEASURES[name].function(evidence(found, frame))
+        each = [estimates[f"class={c}"] for c in (1, 2, 3)]
+        assert np.mean([one.value for one in each]) == pytest.approx(estimates["all"].value, abs=1e-12)
+        drawn = np.mean([one.replicates for one in each], axis=0)
+        assert np.allclose(drawn, estimates["all"].replicates, atol=1e-12)
+
+
+def test_a_class_that_does_not_occur_and_the_only_class_form_no_group():
+    found = evidence(
+        replace(answers(), predicted=np.array(TRUE) * [1, 1, 0], true=np.array(TRUE) * [1, 1, 0])
+    )
+    assert set(MEASURES["retain_dice"].function(found)) == {"all", "site=A", "site=B", "class=1"}
+    one = {name: x[:, :2] if x.ndim == 2 else x for name, x in vars(answers()).items()}
+    found = evidence(Overlaps(**one), frame_of(IMAGES, 2))
+    assert set(MEASURES["retain_dice"].function(found)) == {"all", "site=A", "site=B"}
+
+
+def test_unequal_treatment_is_of_patients_not_of_classes():
+    frame, found, _ = random_volumes(np.random.default_rng(5), 200)
+    measured = measure(evidence(found, frame), MEASURES, None)
+    assert any(group.startswith("class=") for group in measured["retain_dice"])
+    assert set(gaps(frame, measured, measured)["retain_dice"].values) == {"site=A", "site=B", "site=C"}
 
 
 def test_dice_is_undefined_where_no_class_occurs():

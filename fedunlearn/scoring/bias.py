@@ -86,14 +86,15 @@ class Finding:
 
 
 def gaps(frame: Frame, model: Mapping[str, Estimates], retrained: Mapping[str, Estimates]) -> dict[str, Gaps]:
-    """By measure, the gaps of one model on every group with enough patients."""
+    """By measure, the gaps of one model on every group with enough patients; classes of voxels are no such groups."""
     found = {}
     for name, part in MEASURES.items():
         both = model.get(name, {}), retrained.get(name, {})
         groups = {
             group: frame.patients_in(frame.rows(part) & frame.groups[group])
             for group in both[0]
-            if group != "all" and group in both[1] and all(e[group].replicates.size for e in both)
+            if group in frame.groups and group != "all"
+            if group in both[1] and all(e[group].replicates.size for e in both)
         }
         groups = {group: n for group, n in groups.items() if n >= FEWEST_PATIENTS}
         found[name] = Gaps(

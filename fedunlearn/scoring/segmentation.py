@@ -93,26 +93,22 @@ def dice(evidence: Evidence[Overlaps], part: Part) -> Estimates:
 
     P and G are the voxels that the model and the labels give to the class (Dice, Ecology 1945; by volume and without
     class 0 as in Tencent/MedicalNet, test.py). A class that neither of them has in a volume is undefined there, and
-    left out of the class's mean. Volumes count alike whatever their size.
+    left out of the class's mean. Volumes count alike whatever their size. The group "class=c" has the Dice of class c.
     """
     answers = evidence.unlearned
-    shares = 2 * answers.intersection[:, 1:] / np.maximum(answers.sizes, 1)
-    return ratios(evidence.frame, evidence.frame.rows(part), shares, (answers.sizes > 0).astype(np.float64))
+    return _over_classes(evidence, part, 2 * answers.intersection[:, 1:] / np.maximum(answers.sizes, 1))
 
 
 def surface_distance(evidence: Evidence[Overlaps], part: Part) -> Estimates:
     """The mean over classes but the background of the mean over volumes of the distance between surfaces, in voxels.
 
     The average symmetric surface distance of model and labels. Missing a structure, or making one up, counts as the
-    length of the volume's diagonal; a class that neither of them has in a volume is left out, as in `dice`. A voxel is
-    taken for a cube: where it is none, the distance is not one of the body. Undefined for predictions dealt to other
-    volumes (`Overlaps.mixed_up`), of which only the counts of voxels are known.
+    length of the volume's diagonal; a class that neither of them has in a volume is left out, and the groups "class=c"
+    are those of `dice`. A voxel is taken for a cube: where it is none, the distance is not one of the body. Undefined
+    for predictions dealt to other volumes (`Overlaps.mixed_up`), of which only the counts of voxels are known.
     """
-    answers = evidence.unlearned
-    if answers.surface is None:
-        return {}
-    defined = (answers.sizes > 0).astype(np.float64)
-    return ratios(evidence.frame, evidence.frame.rows(part), answers.surface[:, 1:] * defined, defined)
+    surface = evidence.unlearned.surface
+    return {} if surface is None else _over_classes(evidence, part, surface[:, 1:])
 
 
 def voxel_loss(evidence: Evidence[Overlaps], part: Part) -> Estimates:
@@ -151,6 +147,20 @@ def mae_gap(evidence: Evidence[Overlaps]) -> Estimates:
     return _difference(evidence, "forget_mae", "retain_mae")
 
 
+def _over_classes(evidence: Evidence[Overlaps], part: Part, values: Floats) -> Estimates:
+    """The mean over classes but the background of the mean over volumes of ``values`` (N, C - 1); 0 where undefined.
+
+    Of three classes or more, each that occurs forms a group, too: that is no group of volumes but of voxels, yet the
+    same question as of a classifier, how well it knows this class; and whatever is made of groups follows.
+    """
+    frame, rows = evidence.frame, evidence.frame.rows(part)
+    defined = (evidence.unlearned.sizes > 0).astype(np.float64)
+    estimates = dict(ratios(frame, rows, values, defined))
+    for c in np.flatnonzero(defined[rows].any(axis=0)) if frame.classes > 2 else ():
+        estimates[f"class={c + 1}"] = ratios(frame, rows, values[:, [c]], defined[:, [c]])["all"]
+    return estimates
+
+
 def _mean(evidence: Evidence[Overlaps], part: Part, values: Floats) -> Estimates:
     return ratios(evidence.frame, evidence.frame.rows(part), values[:, None], np.ones((len(values), 1)))
 
@@ -184,10 +194,17 @@ _PARTS: dict[Part, tuple[str, str]] = {
 # it costs more in all but Dice.
 _MARGINS: dict[Part, float] = {"retain": 0.04, "forget": 0.05, "test": 0.04}
 _FAMILIES: tuple[tuple[Callable[[Evidence[Overlaps], Part], Estimates], str, str, float, str], ...] = (
-    (dice, "mean Dice coefficient of the classes but the background", "share", 1.0, "2|P∩G| / (|P|+|G|)"),
+    (
+        dice,
+        "mean Dice coefficient of the classes but the background (of each class: groups class=1, class=2, …)",
+        "share",
+        1.0,
+        "2|P∩G| / (|P|+|G|)",
+    ),
     (
         surface_distance,
-        "mean distance between the surfaces of model and labels, of the classes but the background",
+        "mean distance between the surfaces of model and labels, of the classes but the background (of each class: "
+        "groups class=1, class=2, …)",
         "voxels",
         2.0,
         "ASSD, Heimann et al., IEEE TMI 2009; the volume's diagonal where only one of both has the class",
