@@ -222,6 +222,11 @@ def test_predictions_dealt_to_other_volumes_overlap_by_chance():
     assert sorted(mixed.losses) == sorted(answers().losses)
 
 
+def test_volumes_of_which_nothing_is_known_can_be_dealt_too():
+    nothing = dict.fromkeys(("intersection", "predicted", "true"), np.zeros((5, 3)))
+    assert not replace(answers(), **nothing).mixed_up(np.random.default_rng(0)).intersection.any()
+
+
 def test_nobody_knows_the_surfaces_of_predictions_dealt_to_other_volumes():
     """Then the measure has no row, and what is compared with it none either; the others are as they were."""
     mixed, reference = (

@@ -57,7 +57,7 @@ class Overlaps:
         """See `Answers`: each volume is given another's prediction, which overlaps no more than chance has it."""
         order = rng.permutation(len(self.true))
         predicted = self.predicted[order]
-        voxels = self.true.sum(axis=1, keepdims=True)
+        voxels = np.maximum(self.true.sum(axis=1, keepdims=True), 1)  # of some volume, all may be ignored
         others = (x[order] for x in (self.losses, self.mae, self.soft_mae))
         return Overlaps(predicted * self.true / voxels, predicted, self.true, None, *others)
 
