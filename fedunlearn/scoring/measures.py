@@ -12,7 +12,7 @@ import pandas as pd
 
 from fedunlearn.core import RunError
 from fedunlearn.scoring import composite, cost, performance, probes
-from fedunlearn.scoring.attacks import ATTACKS
+from fedunlearn.scoring.attacks import ATTACKS, BY_LOSS
 from fedunlearn.scoring.classification import Outputs, outputs
 from fedunlearn.scoring.evidence import Answers, Estimates, Evidence, Frame, Part
 from fedunlearn.scoring.measure import Measure as Measure  # part of the catalogue
@@ -253,7 +253,7 @@ PROBES: Mapping[str, Measure] = _by_name(*_AFTER, *_RELEARN, _CANARY)
 """Those that need work after unlearning, or canaries before training: what a run does only if it is asked to."""
 
 _CLASSIFICATION = _by_name(*_PERFORMANCE, *ATTACKS, *_COMPOSITE)
-_SEGMENTATION = {**_by_name(*SEGMENTATION), "mia_loss_auc": _CLASSIFICATION["mia_loss_auc"]}
+_SEGMENTATION = _by_name(*SEGMENTATION, *BY_LOSS)
 _SEGMENTATION_PROBES = _by_name(
     *_after(_SEGMENTATION.values(), "forget_dice", "retain_dice", "mia_loss_auc"), *_RELEARN
 )

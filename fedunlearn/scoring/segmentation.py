@@ -3,7 +3,7 @@
 All of it follows from a few numbers of each volume (the signal of the kind "segmentation", `fedunlearn.kinds`): how
 many voxels the model and the labels give to each class and on how many they agree, how far their surfaces lie apart,
 the mean loss, the mean errors.
-The loss attack of `fedunlearn.scoring.membership` works on volumes as on images.
+Attacks that look at one loss for each image (`fedunlearn.scoring.attacks.BY_LOSS`) work on volumes as on images.
 """
 
 from __future__ import annotations
@@ -60,6 +60,13 @@ class Overlaps:
         voxels = np.maximum(self.true.sum(axis=1, keepdims=True), 1)  # of some volume, all may be ignored
         others = (x[order] for x in (self.losses, self.mae, self.soft_mae))
         return Overlaps(predicted * self.true / voxels, predicted, self.true, None, *others)
+
+    @cached_property
+    def margin(self) -> Floats:
+        """(N,) ``log p - log(1 - p)`` of p = exp(-loss), a voxel's probability in geometric mean over the volume."""
+        losses = np.maximum(self.losses, np.finfo(np.float64).tiny)  # of a perfect answer, large but finite
+        margin: Floats = -losses - np.log(-np.expm1(-losses))
+        return margin
 
     @cached_property
     def sizes(self) -> Floats:
@@ -277,7 +284,7 @@ SEGMENTATION = (
         function=avg_dice_gap,
     ),
 )
-"""The measures of this kind, each after those it builds on; `mia_loss_auc` and costs come beside them."""
+"""The measures of this kind alone, each after those it builds on; attacks and costs come beside them."""
 
 RULES: tuple[tuple[str, str, str, Literal["above", "below"]], ...] = (
     ("DAMAGED", "damaged", "test_dice", "below"),
