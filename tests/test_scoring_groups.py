@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -139,11 +140,17 @@ def test_further_groups_change_nothing_for_all_and_for_hospitals(many: Evidence)
             np.testing.assert_allclose(one[group].replicates, estimate.replicates, atol=1e-12)
 
 
-def test_the_worst_hospital_is_the_lowest_change_of_any_that_stays():
-    """Retain: A -.1, B +.1. Test: A -.2, B 0, and C, which leaves, -.9. The lowest that counts is -.2."""
+@pytest.mark.parametrize("quality", ["accuracy", "dice"])
+def test_the_worst_hospital_is_the_lowest_change_of_any_that_stays(quality: str):
+    """Retain: A -.1, B +.1, D unknown. Test: A -.2, B 0, and C, which leaves, -.9. The lowest that counts is -.2."""
     values = {
-        "retain_accuracy": {"site=A": (0.8, 0.9), "site=B": (1.0, 0.9), "all": (0.1, 0.9)},
-        "test_accuracy": {"site=A": (0.5, 0.7), "site=B": (0.6, 0.6), "site=C": (0.0, 0.9)},
+        f"retain_{quality}": {
+            "site=D": (0.0, math.nan),
+            "site=A": (0.8, 0.9),
+            "site=B": (1.0, 0.9),
+            "all": (0.1, 0.9),
+        },
+        f"test_{quality}": {"site=A": (0.5, 0.7), "site=B": (0.6, 0.6), "site=C": (0.0, 0.9)},
     }
     measured, reference = (
         {name: {g: Estimate(pair[k], 10) for g, pair in groups.items()} for name, groups in values.items()}

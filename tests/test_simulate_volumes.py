@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,36 @@ def test_verdicts_rest_on_dice(tiny: RunFolder) -> None:
     assert {("some", "fix_decoder"), ("leave", "noisy_label"), ("some", "original")} <= pairs
     assert not verdicts["reasons"].str.contains("accuracy").any()
     assert verdicts["reasons"].str.contains("mia_loss_auc|MIA|dice|memory|remember").all()
+
+
+def test_the_report_names_the_hospital_hit_hardest(tiny: RunFolder, tmp_path: Path) -> None:
+    """Of those that stay: north, once its Dice is far below its band; not east, which leaves, and is as bad."""
+    shutil.copytree(tiny.path, tmp_path / "run")
+    scores = tiny.read_table("scores.parquet")
+    scores["null_low"] = 0.0  # what happened in so small a run is no matter here
+    lost = (scores["request"] == "leave") & (scores["strategy"] == "noisy_label")
+    dice = (
+        lost
+        & scores["group"].isin(["site=north", "site=east"])
+        & scores["measure"].isin(["retain_dice", "test_dice"])
+    )
+    scores.loc[dice, "value"] = scores["retrained"] - 2.0
+    scores.loc[dice & (scores["measure"] == "test_dice"), "value"] += 0.5
+    scores.to_parquet(tmp_path / "run" / "scores.parquet", index=False)
+    told = report.fairness(RunFolder(tmp_path / "run"), "leave")[-1]
+    assert told.startswith("hospital hit hardest, below its own band of retraining: ")
+    assert "noisy_label: north -2.00 (retain_dice)" in told and "east" not in told
+
+
+def test_the_worst_hospital_is_measured_by_dice(tiny: RunFolder) -> None:
+    """East leaves, so north it is."""
+    scores = tiny.read_table("scores.parquet")
+    of_request = scores[(scores["request"] == "leave") & (scores["seed"] == 1)]
+    for _, rows in of_request[of_request["strategy"].isin(["original", "noisy_label"])].groupby("strategy"):
+        dice = rows["measure"].isin(["retain_dice", "test_dice"])
+        staying = rows[dice & (rows["group"] == "site=north")]
+        (worst,) = rows.loc[rows["measure"] == "worst_site", "value"]
+        assert len(staying) == 2 and worst == pytest.approx((staying["value"] - staying["retrained"]).min())
 
 
 def test_it_can_be_scored_again_from_the_folder_alone(tiny: RunFolder) -> None:
