@@ -237,7 +237,7 @@ def test_gaps_are_paired_by_group_and_need_five_patients():
     frame = frame_of(made)  # six test patients at A, four at B
     model = {"test_accuracy": {g: estimates(0.5, np.array([0.4, 0.6])) for g in ("all", "site=A", "site=B")}}
     retrained = {"test_accuracy": {"site=A": estimates(0.7, np.array([0.7, 0.5]))}}
-    found = gaps(frame, model, retrained)["test_accuracy"]
+    found = gaps(frame, bias.MEASURES["classification"], model, retrained)["test_accuracy"]
     assert found.values == {"site=A": pytest.approx(-0.2)}
     np.testing.assert_allclose(found.replicates["site=A"], [-0.3, 0.1])
 

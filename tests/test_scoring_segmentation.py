@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fedunlearn.core import RunError
-from fedunlearn.scoring import measures_of
+from fedunlearn.scoring import bias, measures_of
 from fedunlearn.scoring.bias import gaps
 from fedunlearn.scoring.difference import Difference
 from fedunlearn.scoring.evidence import Evidence, Frame
@@ -113,7 +113,9 @@ def test_unequal_treatment_is_of_patients_not_of_classes():
     frame, found, _ = random_volumes(np.random.default_rng(5), 200)
     measured = measure(evidence(found, frame), MEASURES, None)
     assert any(group.startswith("class=") for group in measured["retain_dice"])
-    assert set(gaps(frame, measured, measured)["retain_dice"].values) == {"site=A", "site=B", "site=C"}
+    apart = gaps(frame, bias.MEASURES["segmentation"], measured, measured)
+    assert set(apart) == {"forget_dice", "mia_loss_auc", "retain_dice", "test_dice"}
+    assert set(apart["retain_dice"].values) == {"site=A", "site=B", "site=C"}
 
 
 def test_dice_is_undefined_where_no_class_occurs():
