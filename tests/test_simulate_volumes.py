@@ -134,6 +134,17 @@ def test_it_can_be_scored_again_from_the_folder_alone(tiny: RunFolder) -> None:
     assert before.equals(after)
 
 
+def test_shadows_tell_how_much_is_remembered_of_each_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    few = ["evaluation.shadows=2", "seeds=[1]", "strategies=[]"]
+    run = simulate(scenarios.read(store(tmp_path), few), tmp_path / "run", tmp_path, Console(), quiet=True)
+    found, images = run.read_table("memorisation.parquet"), run.read_table("sites.parquet")
+    assert set(found["image"]) == set(images.loc[images["split"] == "train", "image"])
+    assert found["value"].between(-1, 1).all() and found["value"].nunique() > 1
+
+
 def test_the_report_shows_dice(tiny: RunFolder) -> None:
     console = Console(record=True, width=120)
     report.show(tiny, console)

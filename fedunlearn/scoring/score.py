@@ -90,7 +90,7 @@ def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     _write(pd.concat(tables, ignore_index=True), run / "statistics.parquet")
     _write(judged, run / "verdicts.parquet")
     _write(pd.concat([one.bias for one in found.values()], ignore_index=True), run / "bias.parquet")
-    if content.shadows and content.kind in memorisation.SIGNALS:
+    if content.shadows:
         _write(
             memorisation.table(content.images, content.kind, content.shadows), run / "memorisation.parquet"
         )
