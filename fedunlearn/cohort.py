@@ -64,14 +64,18 @@ class Cohort:
 
     def count(self, site: SiteId, select: Select) -> int:
         """How many images ``select`` names at ``site``, a hospital or `SERVER`."""
-        mask = self.split == "proxy" if site == SERVER else self.site == site
+        return int(self.mask(site, select).sum())
+
+    def mask(self, site: SiteId, select: Select) -> Array:
+        """(N,) which images ``select`` names at ``site``, a hospital or `SERVER`."""
+        mask: Array = self.split == "proxy" if site == SERVER else self.site == site
         if select.split != "all":
             mask &= self.split == select.split
         if select.only is not None:
             mask &= self.forgotten[select.only]
         for request in select.without:
             mask &= ~self.forgotten[request]
-        return int(mask.sum())
+        return mask
 
     def store(self, folder: Path, model: Model) -> None:
         """Write what the workers are given: the hospitals' images, each hospital's on their own, and the network.
@@ -89,10 +93,10 @@ class Cohort:
         whose = (
             f"all of hospital {request.site}"
             if request.whole_site
-            else f"{patients} patients of {request.site}{_picked(request)}"
+            else f"{_counted(patients, 'patient')} of {request.site}{_picked(request)}"
         )
         when = f", after round {request.after_round}" if request.after_round else ""
-        return f"forget {whose} ({images} training images){when}"
+        return f"forget {whose} ({_counted(images, 'training image')}){when}"
 
 
 def half(shadow: int) -> Select:
@@ -102,6 +106,10 @@ def half(shadow: int) -> Select:
 
 def _outside(shadow: int) -> RequestId:
     return f"shadow@{shadow}"  # no request may have an @ in its id
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _picked(request: Request) -> str:

@@ -143,7 +143,8 @@ class Task(Protocol):
 
 
 Asks = Mapping[SiteId, Task]
-"""One round. A `collections.ChainMap` is several rounds at once, one in each of its maps."""
+"""One round. A `collections.ChainMap` is several rounds at once, one in each of its maps, of models that are beside the
+one to be returned: parts of it, or others that it is made with."""
 Replies = Mapping[SiteId, Reply]
 Procedure = Generator[Asks, Replies, T]
 """The server half: yields whom to ask what, receives the replies in the order asked, returns its result."""

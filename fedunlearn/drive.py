@@ -43,7 +43,7 @@ class Label:
 
     Attributes:
         phase: original, retrained, prepare (a strategy's own training), unlearn, continue (training that goes on
-            after unlearning), shadow, evaluate or "probe …" (`fedunlearn.probing`).
+            after unlearning), shadow, evaluate, "probe …" (`fedunlearn.probing`) or slices (`fedunlearn.slices`).
         request: the request's id; empty before any request, ``@round`` where that is in the middle of training.
         strategy: the strategy's label in the scenario, "original" / "retrained", or a shadow's number.
         seed: the training seed.

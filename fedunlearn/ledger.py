@@ -13,6 +13,7 @@ import pandas as pd
 from fedunlearn import wire
 from fedunlearn.core import SERVER
 from fedunlearn.drive import Label, Round
+from fedunlearn.horizons import epochs
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Entry:
         site_seconds: wall time of the hospitals' work, added up.
         server_seconds: wall time of the server's work: the procedure's own, and on images that the server owns.
         images: passes of one image through a network, added up.
+        epochs: the most passes over its images that a hospital, or the server, was asked to train for.
         stored_bytes: history that the server holds for this procedure.
     """
 
@@ -41,6 +43,7 @@ class Entry:
     site_seconds: float
     server_seconds: float
     images: int
+    epochs: int
     stored_bytes: int
 
 
@@ -78,6 +81,7 @@ class Ledger:
             sum(seconds[site] for site in sites),
             round.server_seconds + seconds.get(SERVER, 0.0),
             sum(answer.images for answer in round.answers.values()),
+            epochs(round.asks),
         )
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
@@ -101,6 +105,7 @@ class Ledger:
         seconds: float,
         server: float,
         images: int,
+        epochs: int = 0,
     ) -> None:
         stored = self._stored.get(label, 0)
         self._entries.append(
@@ -116,6 +121,7 @@ class Ledger:
                 seconds,
                 server,
                 images,
+                epochs,
                 stored,
             )
         )

@@ -143,8 +143,8 @@ class Probing:
     """
 
     def __init__(self, campaign: Campaign) -> None:
-        self.campaign = campaign
-        wanted = campaign.scenario.evaluation
+        self.campaign, self.stage = campaign, campaign.stage
+        wanted = self.stage.scenario.evaluation
         known: Mapping[str, tuple[bool, Callable[[Subject], Job[Any]]]] = {
             "relearn": (wanted.relearn, self._relearn),
             "linear_probe": (wanted.linear_probe, partial(self._answering, "linear_probe", self._refit)),
@@ -176,7 +176,7 @@ class Probing:
         ]
         columns = ["request", "strategy", "seed", "epoch", "loss", "goal"]
         table = pd.DataFrame(rows, columns=columns).sort_values(columns[:4], ignore_index=True)
-        self.campaign.run.write_table("probes/relearn.parquet", table)
+        self.stage.run.write_table("probes/relearn.parquet", table)
 
     def summary(self) -> dict[str, Any]:
         """What the manifest says of them: which, how, and which diverged."""
@@ -187,23 +187,25 @@ class Probing:
             "relearn_pace": RELEARN_PACE,
             "refit_rounds": REFIT_ROUNDS,
             "refit_pace": REFIT_PACE,
-            "resurgence_rounds": self.campaign.scenario.evaluation.resurgence_rounds,
+            "resurgence_rounds": self.stage.scenario.evaluation.resurgence_rounds,
             "diverged": sorted(self._diverged, key=lambda entry: [str(value) for value in entry.values()]),
         }
 
     # ------------------------------------------------------------------------------------------- pieces
 
     def _subjects(self) -> Iterator[Subject]:
-        campaign = self.campaign
-        known = {m.name: m for chain in campaign.chains for m in moments(campaign.scenario, chain)}
-        for entry in campaign.scored():
+        stage = self.stage
+        known = {m.name: m for chain in stage.chains for m in moments(stage.scenario, chain)}
+        for entry in self.campaign.scored():
             models = {"original": entry["original"], "retrained": entry["retrained"], **entry["strategies"]}
             for strategy, model in models.items():
+                if strategy in entry["horizons"]:
+                    continue
                 yield Subject(known[entry["request"]], strategy, entry["seed"], model, entry["original"])
 
     def _next(self, subject: Subject, probes: Sequence[str]) -> list[Job[Any]]:
         """The first of ``probes``, followed by the others; a model that diverged itself is not probed."""
-        if any(entry["model"] == subject.model for entry in self.campaign.diverged()):
+        if any(entry["model"] == subject.model for entry in self.campaign.unlearning.diverged()):
             return [Job(_label(probe, subject), nothing()) for probe in probes]
         if not probes:
             return []
@@ -223,11 +225,11 @@ class Probing:
         return [replace(job, then=then, diverged=lost)]
 
     def _relearn(self, subject: Subject) -> Job[Any]:
-        campaign, moment, run = self.campaign, subject.moment, self.campaign.run
+        stage, moment, run = self.stage, subject.moment, self.stage.run
         forget = Select(only=moment.request.id, without=moment.earlier)
-        holders = [site for site in campaign.cohort.sites if campaign.cohort.count(site, forget)]
+        holders = [site for site in stage.cohort.sites if stage.cohort.count(site, forget)]
         weights, original = run.read_weights(subject.model), run.read_weights(subject.original)
-        local = campaign.scenario.training.local
+        local = stage.scenario.training.local
 
         def then(found: Relearnt) -> list[Job[Any]]:
             self._relearnt.append((subject, found))
@@ -244,10 +246,8 @@ class Probing:
         self, probe: str, make: Callable[[Subject], Procedure[Weights]], subject: Subject
     ) -> Job[Any]:
         """Keep what the model made of ``subject`` answers: NaN throughout if it diverges."""
-        run, file = (
-            self.campaign.run,
-            f"probes/{probe}/{subject.moment.name}/{subject.strategy}-{subject.seed}",
-        )
+        run = self.stage.run
+        file = f"probes/{probe}/{subject.moment.name}/{subject.strategy}-{subject.seed}"
 
         def then(found: Signal) -> list[Job[Any]]:
             run.write_table(f"{file}.parquet", signal_table(found))
@@ -259,28 +259,28 @@ class Probing:
             run.write_table(f"{file}.parquet", blank)
             return []
 
-        return Job(_label(probe, subject), answers(make(subject), self.campaign.cohort.sites), then, lost)
+        return Job(_label(probe, subject), answers(make(subject), self.stage.cohort.sites), then, lost)
 
     def _refit(self, subject: Subject) -> Procedure[Weights]:
-        campaign, without = self.campaign, subject.moment.without
+        stage, without = self.stage, subject.moment.without
         return refit(
-            campaign.run.read_weights(subject.model),
-            campaign.initial(subject.seed),
-            campaign.layout,
-            campaign.remaining(without),
+            stage.run.read_weights(subject.model),
+            stage.initial(subject.seed),
+            stage.layout,
+            stage.remaining(without),
             Select(without=without),
-            campaign.scenario.training.local,
+            stage.scenario.training.local,
             subject.seed,
         )
 
     def _train_on(self, subject: Subject) -> Procedure[Weights]:
-        campaign, moment = self.campaign, subject.moment
-        rounds = range(moment.round, moment.round + campaign.scenario.evaluation.resurgence_rounds)
+        stage, moment = self.stage, subject.moment
+        rounds = range(moment.round, moment.round + stage.scenario.evaluation.resurgence_rounds)
         return fedavg(
-            campaign.run.read_weights(subject.model),
-            campaign.remaining(moment.without),
+            stage.run.read_weights(subject.model),
+            stage.remaining(moment.without),
             Select(without=moment.without),
-            campaign.scenario.training.local,
+            stage.scenario.training.local,
             rounds,
             subject.seed,
         )

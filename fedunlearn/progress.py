@@ -11,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from fedunlearn.drive import Label, Round, Watcher
 
+_UNSEEN = ("evaluate", "slices")
+"""Phases too short to be watched."""
+
 
 @contextmanager
 def progress(labels: Sequence[Label], console: Console, quiet: bool) -> Iterator[Sequence[Watcher]]:
@@ -59,8 +62,8 @@ class _Bars:
             self._bars.advance(task[0])
 
     def _task(self, label: Label) -> tuple[TaskID] | None:
-        """The bar of a procedure, if it has one (evaluation has none); a tuple, since a TaskID may be 0."""
-        if label.phase == "evaluate" or _bar(label) not in self._tasks:
+        """The bar of a procedure, if it has one (`_UNSEEN` have none); a tuple, since a TaskID may be 0."""
+        if label.phase in _UNSEEN or _bar(label) not in self._tasks:
             return None
         return (self._tasks[_bar(label)],)
 
@@ -81,7 +84,7 @@ class _Lines:
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
         """See `Watcher`."""
-        if label.phase in ("evaluate", "continue"):
+        if label.phase in (*_UNSEEN, "continue"):
             return
         self._done += 1
         what = "" if label.phase == label.strategy else label.phase

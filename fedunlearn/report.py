@@ -44,6 +44,9 @@ TUNED: Mapping[str, Mapping[str, str]] = {
 }
 """The same where strategies were tuned: what finding their settings cost the hospitals stands beside their own work."""
 
+EPOCHS = {"epochs": "epochs"}
+"""One more column where models were measured at horizons."""
+
 PROBED: Mapping[str, Mapping[str, str]] = {
     kind: {
         "relearn_epochs": "relearn",
@@ -63,6 +66,10 @@ they are known as well as to the original, and their ratio to retraining's
 (below 1: memory left; medians; ∞: not in the epochs given). refit: forget
 and MIA AUC once the last layer alone is refitted on what is retained;
 later: once the hospitals have trained on without what was forgotten."""
+
+HORIZONS_LEGEND = """\
+NAME@20: what NAME had in hand once hospitals had been asked for 20 epochs, if it
+was still at work; NAME: what it ended with, after so many epochs."""
 
 _OF_COSTS = """site s, MB: the hospitals' work and traffic, of
 the original for all of training, of the others up to the moment shown; tune s:
@@ -123,9 +130,10 @@ def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None
 
 
 def headed(run: RunFolder) -> Mapping[str, str]:
-    """The columns of a run's tables: `COLUMNS`, or `TUNED` if any of its strategies was."""
+    """The columns of a run's tables: `COLUMNS`, or `TUNED` if any of its strategies was; `EPOCHS` too with horizons."""
     tuned = (run.read_table("ledger.parquet")["phase"] == "tune").any()
-    return (TUNED if tuned else COLUMNS)[_kind(run)]
+    columns = (TUNED if tuned else COLUMNS)[_kind(run)]
+    return {**columns, **EPOCHS} if run.read_manifest().get("horizons") else columns
 
 
 def show(run: RunFolder, console: Console) -> None:
@@ -133,6 +141,8 @@ def show(run: RunFolder, console: Console) -> None:
     manifest = run.read_manifest()
     _say(console, f"\n{manifest['name']}: {manifest['data']['note']}")
     _say(console, f"Means over {len(manifest['seeds'])} seed(s).\n{LEGENDS[_kind(run)]}")
+    if manifest.get("horizons"):
+        _say(console, HORIZONS_LEGEND)
     if manifest.get("probes", {}).get("names"):
         _say(console, PROBED_LEGEND)
     for request in manifest["moments"]:
@@ -256,7 +266,7 @@ def formatted(measure: str, value: float | None) -> str:
         return "n/a"
     if measure == "bytes" or measure in _DISTANCES or measure.endswith("seconds"):
         return f"{value / 1e6 if measure == 'bytes' else value:.1f}"
-    if measure == "relearn_epochs" or math.isinf(value):
+    if measure in ("relearn_epochs", "epochs") or math.isinf(value):
         return "∞" if math.isinf(value) else f"{value:g}"
     return _short(value, 3)
 

@@ -10,6 +10,8 @@ Layout (a contract)::
     difficulty.parquet  how long each image took the original models to learn
     shadows/        signals of shadow models, and who was in each (only where a scenario asks for them)
     probes/         per image and model after more training, and how that went (only where a scenario asks for it)
+    slices/         per moment, some volumes as all models segment them: a PNG, and an NPZ of what it was drawn from
+                    (only where targets are label maps; the only pixels that a run folder holds)
 
 Beside them, what `score` adds: ``statistics.parquet``, the differences from retraining that verdicts rest on, and
 ``bias.parquet``, groups that are treated unequally.
@@ -18,6 +20,7 @@ Beside them, what `score` adds: ``statistics.parquet``, the differences from ret
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -102,11 +105,22 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {self.path / name}: {error}") from error
 
+    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """An NPZ file; the same arrays give the same bytes."""
+        file = io.BytesIO()
+        np.savez_compressed(file, allow_pickle=False, **dict(arrays))
+        self.write_bytes(name, file.getvalue())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Any file."""
+        temporary = self.path / f"{name}.part"
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        os.replace(temporary, self.path / name)
+
     def write_text(self, name: str, text: str) -> None:
         """A text file."""
-        temporary = self.path / f"{name}.part"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.path / name)
+        self.write_bytes(name, text.encode("utf-8"))
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest.

@@ -27,9 +27,10 @@ from fedunlearn.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
 from fedunlearn.scoring import score
 from fedunlearn.shadows import Shadows
+from fedunlearn.slices import Slices
 from fedunlearn.timeline import moments
 
-LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist")
+LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist", "matplotlib")
 
 
 def simulate(
@@ -66,16 +67,16 @@ def simulate(
                 plan.label, scenario.seeds[0], cost.trials, cost.site_seconds, cost.images, cost.bytes
             )
     campaign = Campaign(scenario, cohort, run, run.scratch, ledger)
-    probing = Probing(campaign)
+    probing, slices = Probing(campaign), Slices(campaign)
     shadows.fetch(run, lambda text: console.print(text, highlight=False, markup=False))
 
     labels = [*campaign.procedures(), *shadows.procedures(), *probing.procedures()]
     with progress(labels, console, quiet) as shown:
-        watchers: list[Watcher] = [*campaign.recorders.values(), ledger, *shown]
+        watchers: list[Watcher] = [*campaign.stage.recorders.values(), ledger, *shown]
 
         def body(link: Link) -> None:
             drive([*campaign.jobs(), *shadows.jobs(run)], link, watchers, scenario.engine.retries)
-            drive(probing.jobs(), link, watchers, scenario.engine.retries)
+            drive([*probing.jobs(), *slices.jobs()], link, watchers, scenario.engine.retries)
 
         try:
             engine(scenario).run(federation, body)
@@ -87,15 +88,16 @@ def simulate(
 
     campaign.blank()
     probing.write()
+    slices.write()
     run.write_table("ledger.parquet", ledger.table())
-    if (learnt := campaign.learnt()) is not None:
+    if (learnt := campaign.references.learnt()) is not None:
         run.write_table("difficulty.parquet", learnt)
     run.write_manifest(
-        _manifest(scenario, cohort, campaign, shadows, probing, began)
+        _manifest(scenario, cohort, campaign, shadows, probing, slices, began)
     )  # scoring reads it; written anew below
     _, verdicts = score(run.path)
     _record_verdicts(run, campaign, verdicts.to_dict("records"))
-    run.write_manifest(_manifest(scenario, cohort, campaign, shadows, probing, began))
+    run.write_manifest(_manifest(scenario, cohort, campaign, shadows, probing, slices, began))
     run.finish()
     return run
 
@@ -109,7 +111,13 @@ def engine(scenario: Scenario) -> Engine:
 
 
 def _manifest(
-    scenario: Scenario, cohort: Cohort, campaign: Campaign, shadows: Shadows, probing: Probing, began: float
+    scenario: Scenario,
+    cohort: Cohort,
+    campaign: Campaign,
+    shadows: Shadows,
+    probing: Probing,
+    slices: Slices,
+    began: float,
 ) -> dict[str, Any]:
     return {
         "name": scenario.name,
@@ -123,6 +131,7 @@ def _manifest(
         "classes": cohort.classes,
         "pretrained": origin(scenario.model, cohort.shape, cohort.classes),
         "seeds": list(scenario.seeds),
+        "horizons": list(scenario.horizons),
         "data": {
             "digest": cohort.digest,
             "note": cohort.note,
@@ -137,13 +146,14 @@ def _manifest(
                 "round": m.round,
                 "summary": cohort.summary(m.request),
             }
-            for chain in campaign.chains
+            for chain in campaign.stage.chains
             for m in moments(scenario, chain)
         ],
         "scored": campaign.scored(),
-        "diverged": campaign.diverged(),
+        "diverged": campaign.unlearning.diverged(),
         "shadows": shadows.summary(),
         "probes": probing.summary(),
+        "slices": slices.summary(),
         "skipped": [
             {"strategy": label, "request": request, "reason": reason}
             for label, request, reason in scenarios.skipped(scenario)
@@ -169,9 +179,11 @@ def _record_requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None
 
 def _record_verdicts(run: RunFolder, campaign: Campaign, verdicts: list[dict[Any, Any]]) -> None:
     """What was done about each request: every model made for it, by hash, and what it was found to be."""
-    lost = {entry["model"]: entry for entry in campaign.diverged()}
+    lost = {entry["model"]: entry for entry in campaign.unlearning.diverged()}
     for entry in campaign.scored():
         for strategy, model in [("retrained", entry["retrained"]), *entry["strategies"].items()]:
+            if strategy in entry["horizons"]:
+                continue  # not what the request was answered with
             digest = w.digest(run.read_weights(model))
             found = [
                 v["verdict"]

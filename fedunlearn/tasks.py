@@ -122,6 +122,39 @@ class Signals:
 
 
 @dataclass(frozen=True)
+class Plane:
+    """A flat slice of the volume with row number ``row``: its voxels number ``index`` along spatial axis ``axis``."""
+
+    row: int
+    axis: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Reply which class ``weights`` gives to each voxel of ``planes``, by row number; for pictures, not for unlearning.
+
+    The network sees the volumes whole; no voxel but those of the planes is replied.
+    """
+
+    weights: Weights
+    planes: tuple[Plane, ...]
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        every = local.images(Select(split="all"))
+        rows = every.rows.tolist()
+        which = torch.tensor([rows.index(plane.row) for plane in self.planes], device=every.rows.device)
+        images = Images(every.pixels[which], every.targets[which], every.rows[which])
+        volumes = signals(local, self.weights, images, _predicted)["predicted"]
+        cut = {
+            str(plane.row): volume.select(plane.axis, plane.index).contiguous()
+            for plane, volume in zip(self.planes, volumes, strict=True)
+        }
+        return Reply(None, len(images), cut)
+
+
+@dataclass(frozen=True)
 class Loss:
     """Reply the mean loss of ``weights`` on ``select``'s images, float64, as the network is in use."""
 
@@ -320,6 +353,11 @@ def retained_labels(labels: Tensor, retained: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(retained), (len(labels),), generator=generator)
     return relabelled(labels, retained[drawn.to(labels.device)])
+
+
+def _predicted(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+    """The class given most score, (N, *spatial) int64."""
+    return {"predicted": outputs.argmax(1)}
 
 
 def _wrong(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:

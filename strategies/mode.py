@@ -27,7 +27,7 @@ from fedunlearn.core import (
 from fedunlearn.kinds import relabelled
 from fedunlearn.local import fit, outputs, paced
 from fedunlearn.objectives import marked
-from fedunlearn.procedures import fedavg, mean, redrawn
+from fedunlearn.procedures import fedavg, mean, redrawn, together
 from fedunlearn.tasks import Fit
 
 
@@ -85,9 +85,8 @@ class MoDe:
         for number in range(self.rounds):
             if number < self.degradation_rounds:
                 once = range(number, number + 1)
-                other = yield from fedavg(
-                    other, case.sites, case.retain, local, once, case.seed, "degradation"
-                )
+                degradation = fedavg(other, case.sites, case.retain, local, once, case.seed, "degradation")
+                other = (yield from together({"other": degradation}))["other"]
                 weights = w.average([weights, other], [self.lambda_, 1 - self.lambda_])
             weights = mean((yield self.guidance(case, weights, other, number)))
         return weights

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tarfile
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from rich.console import Console
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.simulate import simulate
+from fedunlearn.slices import volume_dice
 from sites.collection import duplicates
 from sites.folder import Folder
 from sites.medmnist import MedMNIST
@@ -76,20 +79,27 @@ def test_hippocampus_volumes_are_a_segmentation():
     ).all()  # each side of a brain is a subject of its own
 
 
-def test_hippocampus_nifti_files_become_what_the_npz_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Their README tells how the npz was made: the same scaling and padding as `sites.nifti`'s."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root = root_with("hippocampus260_nifti.tar")
-    with tarfile.open(root / "hippocampus260_nifti.tar") as archive:
+def hippocampi(folder: Path, every: int) -> list[tuple[str, Path]]:
+    """Put one in ``every`` of the NIfTI pairs and a manifest ``m.csv`` there; each one's id and label map."""
+    place = Path("Task04_Hippocampus_260")
+    with tarfile.open(root_with("hippocampus260_nifti.tar") / "hippocampus260_nifti.tar") as archive:
         names = sorted(
             Path(n).name for n in archive.getnames() if "/imagesTr/" in n and n.endswith(".nii.gz")
         )
-        chosen = names[::52]
+        chosen = names[::every]
         parts = [m for m in archive.getmembers() if Path(m.name).name in chosen]
-        archive.extractall(tmp_path, parts, filter="data")
-    place = "Task04_Hippocampus_260"
-    rows = [f"{place}/imagesTr/{n},{place}/labelsTr/{n},{n.removesuffix('.nii.gz')}" for n in chosen]
-    (tmp_path / "m.csv").write_text("\n".join(["file,label_map,patient", *rows]))
+        archive.extractall(folder, parts, filter="data")
+    found = [(n.removesuffix(".nii.gz"), place / "labelsTr" / n) for n in chosen]
+    sites = itertools.cycle(("north", "east"))
+    rows = [f"{place / 'imagesTr' / m.name},{m},{p},{next(sites)}" for p, m in found]
+    (folder / "m.csv").write_text("\n".join(["file,label_map,patient,site", *rows]))
+    return [(patient, folder / label_map) for patient, label_map in found]
+
+
+def test_hippocampus_nifti_files_become_what_the_npz_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Their README tells how the npz was made: the same scaling and padding as `sites.nifti`'s."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    hippocampi(tmp_path, every=52)
     found = Folder(manifest="m.csv", shape=(48, 64, 48)).load(tmp_path)
     whole = Npz(path="hippocampus260_48x64x48.npz").load(root_with("hippocampus260_48x64x48.npz"))
     same = [
@@ -99,6 +109,42 @@ def test_hippocampus_nifti_files_become_what_the_npz_has(tmp_path: Path, monkeyp
     assert np.array_equal(found.targets, whole.targets[same])
     off = np.abs(found.pixels.astype(int) - whole.pixels[same])
     assert off.max() <= 1 and (off > 0).mean() < 0.01  # rounding
+
+
+def test_hippocampus_nifti_files_are_trained_on_unlearned_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Voxels are counted in the files themselves, as nibabel reads them: turning and padding loses none."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    maps = {
+        patient: np.asarray(nibabel.Nifti1Image.from_filename(file).dataobj)
+        for patient, file in hippocampi(tmp_path, every=16)
+    }
+    text = """\
+name: nifti
+seeds: [1]
+engine: {name: inline, workers: 1}
+data: {name: folder, manifest: m.csv, shape: [48, 64, 48]}
+sites: {names: [north, east], partition: {name: by_column, column: site}, split: {train: 0.5, val: 0.2, test: 0.3}}
+model: {name: unet3d}
+training: {rounds: 2, local_epochs: 4, batch_size: 2, lr: 0.01}
+requests: [{id: some, site: north, patients: {count: 1}}, {id: leave, site: east, whole_site: true}]
+strategies: [{name: fine_tune, rounds: 1}]
+"""
+    (tmp_path / "scenario.yaml").write_text(text, encoding="utf-8")
+    scenario = scenarios.read(tmp_path / "scenario.yaml")
+    run = simulate(scenario, tmp_path / "run", tmp_path, Console(), quiet=True)
+    images, signals = run.read_table("sites.parquet"), run.read_table("signals/original-1.parquet")
+    assert len(images) == len(maps) == 17
+    for patient, own in zip(images["patient"], signals.to_dict("records"), strict=True):
+        assert [own["true_1"], own["true_2"]] == [(maps[patient] == c).sum() for c in (1, 2)]
+    assert volume_dice(signals, 3).mean() > 0.1, "it learnt something"
+    for picture in run.read_manifest()["slices"]["pictures"]:
+        kept = dict(np.load(run.path / f"slices/{picture['request']}.npz"))
+        for number, about in enumerate(picture["volumes"]):
+            labelled = maps[about["patient"]] > 0
+            most = max(int(labelled.sum(axis=axes).max()) for axes in ((1, 2), (0, 2), (0, 1)))
+            assert (kept[f"{number}/labels"] > 0).sum() == most
 
 
 def test_chest_x_rays_are_scored_by_real_sex_and_age_and_picked_by_them(tmp_path: Path):

@@ -21,13 +21,16 @@ def answer(ticket: int, seconds: float, images: int) -> Answer:
 def test_a_round_is_the_sum_over_its_hospitals() -> None:
     ledger = Ledger()
     ledger.stores(LABEL, 1234)
-    asks = {site: Fit(WEIGHTS, Select(), LocalTraining(), 1) for site in ("north", "east")}
+    asks = {
+        site: Fit(WEIGHTS, Select(), LocalTraining(epochs), 1) for site, epochs in (("north", 2), ("east", 5))
+    }
     answers = {"north": answer(0, 1.5, 30), "east": answer(1, 0.5, 12)}
     ledger.round(Round(LABEL, 0, asks, answers, 0.25))
     ledger.end(LABEL, 1, 0.125)
     first, last = ledger.table().to_dict("records")
     assert (first["sites"], first["down_bytes"], first["up_bytes"]) == (2, 2 * 48, 2 * (48 + 8))
     assert (first["site_seconds"], first["server_seconds"], first["images"]) == (2.0, 0.25, 42)
+    assert (first["epochs"], last["epochs"]) == (5, 0)
     # what the server did after the last replies is a row without hospitals
     assert (last["round"], last["sites"], last["server_seconds"]) == (1, 0, 0.125)
     assert first["stored_bytes"] == last["stored_bytes"] == 1234

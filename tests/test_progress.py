@@ -16,15 +16,16 @@ LABELS = [
     Label("unlearn", "some", "salun", 7),
     Label("unlearn", "some", "salun", 8),
 ]
+UNSEEN = [Label("evaluate", "", "original-7", 7), Label("slices", "some", "original", 7)]
 
 
 def shown(terminal: bool, quiet: bool = False) -> str:
-    """The output while all procedures but the last run: two rounds each, and an evaluation that nobody cares for."""
+    """The output while all procedures but the last run: two rounds each, and what nobody cares for."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=100, legacy_windows=False)
     with progress(LABELS, console, quiet) as watchers:
         for watcher in watchers:
-            for label in [*LABELS[:3], Label("evaluate", "", "original-7", 7)]:
+            for label in [*LABELS[:3], *UNSEEN]:
                 for number in range(2):
                     watcher.round(Round(label, number, {}, {}, 0.0))
                 watcher.end(label, 2, 0.0)

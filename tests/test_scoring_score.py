@@ -79,7 +79,7 @@ def logits(table: pd.DataFrame, request: str, made: Made, seed: int, classes: in
 def ledger_row(
     phase: str, request: str, strategy: str, seed: int, round: int, **more: float
 ) -> dict[str, Any]:
-    counts = {"sites": 3, "down_bytes": 10, "up_bytes": 20, "images": 100, "stored_bytes": 0}
+    counts = {"sites": 3, "down_bytes": 10, "up_bytes": 20, "images": 100, "epochs": 3, "stored_bytes": 0}
     times = {"site_seconds": 2.0, "server_seconds": 0.5}
     key = {"phase": phase, "request": request, "strategy": strategy, "seed": seed, "round": round}
     return {**key, **counts, **times, **more}
@@ -208,7 +208,7 @@ def test_costs_are_read_from_the_ledger(scored):
     _, scores, _ = scored
     good = pick(scores, request="some", strategy="good", seed=7).set_index("measure")["value"]
     expected = {"seconds": 2.0, "site_seconds": 1.0, "share_of_retraining": 1 / 8, "bytes": 60, "rounds": 1}
-    for name, value in (expected | {"storage_bytes": 5, "images": 200}).items():
+    for name, value in (expected | {"storage_bytes": 5, "images": 200, "epochs": 6}).items():
         assert good[name] == value
     original = pick(scores, request="some", strategy="original", seed=7).set_index("measure")["value"]
     assert (original["rounds"], original["site_seconds"], original["tuning_site_seconds"]) == (4, 8.0, 0.0)

@@ -1,4 +1,4 @@
-"""A whole run on volumes, small: hospitals, label maps, requests, strategies, scores, verdicts, report."""
+"""A whole run on volumes, small: hospitals, label maps, requests, scores, verdicts, report; and the same on Ray."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fedunlearn.core import IGNORED
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scoring import measures_of, score
 from fedunlearn.simulate import simulate
+from tests.runs import run
 
 TINY_VOLUMES = """\
 name: tiny-volumes
@@ -153,3 +154,36 @@ def test_the_report_shows_dice(tiny: RunFolder) -> None:
     assert "| forget | retain | test | MIA AUC | gap | ret-fgt |" in report.markdown(tiny)
     (line,) = [line for line in report.lines(tiny, "some") if line.strategy == "original"]
     assert "n/a" not in line.cells[:6]
+
+
+# --------------------------------------------------------------------------------------------------- on Ray
+
+PHANTOMS = """\
+name: phantoms
+seeds: [1]
+engine: {name: inline, workers: 1, timeout: 300}
+data: {name: phantom_brain, volumes: 24, size: 16}
+sites: {names: [north, east], partition: {name: iid}, split: {train: 0.5, val: 0.25, test: 0.25}}
+model: {name: unet3d}
+training: {rounds: 2, local_epochs: 1, batch_size: 2, optimizer: adam, lr: 0.01}
+requests:
+  - {id: some, site: north, patients: {count: 1, pick: random}}
+  - {id: leave, site: east, whole_site: true}
+strategies:
+  - {name: noisy_label, recovery_rounds: 1}
+"""
+
+
+@pytest.mark.ray
+def test_a_whole_run_of_volumes_on_ray_has_the_same_bits(tmp_path: Path) -> None:
+    """One original, two retrained and two unlearned models: weights, signals and pictures, byte for byte."""
+    inline = run(tmp_path, text=PHANTOMS, name="inline")
+    on_ray = run(tmp_path, "engine.name=flower", "engine.workers=2", text=PHANTOMS, name="ray")
+    kept = {folder: files(inline.path / folder) for folder in ("weights", "signals", "slices")}
+    assert [len(found) for found in kept.values()] == [5, 5, 4]
+    assert {folder: files(on_ray.path / folder) for folder in kept} == kept
+    assert len(set(kept["weights"].values())) == 5, "all models differ"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}

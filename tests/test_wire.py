@@ -14,7 +14,7 @@ from fedunlearn import weights as w, wire
 from fedunlearn.constraints import Mask
 from fedunlearn.core import Every, LocalTraining, Reply, Select
 from fedunlearn.kinds import CrossEntropy
-from fedunlearn.tasks import Fit, Gradient, Relabel, Signals
+from fedunlearn.tasks import Fit, Gradient, Plane, Relabel, Sections, Signals
 
 texts = st.text(max_size=5)
 leaves = st.one_of(
@@ -71,6 +71,7 @@ MASK = Mask({"0.weight": torch.rand(2, 3) > 0.5}, {"0.weight": WEIGHTS["0.weight
         Gradient(WEIGHTS, Select()),
         Relabel(WEIGHTS, Select(only="r"), Select(without=("r",)), LocalTraining(), 1, 2, MASK),
         Signals(WEIGHTS, Select(split="all")),
+        Sections(WEIGHTS, (Plane(3, 0, 7), Plane(4, 2, 0))),
         Reply(WEIGHTS, 12, {"rows": torch.arange(12)}),
         Reply(None, 0),
     ],

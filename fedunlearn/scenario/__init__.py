@@ -137,6 +137,7 @@ def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
             for entry in draft.entries.values()
         ),
         timeline=top.timeline,
+        horizons=top.horizons,
         evaluation=evaluation,
         places=where,
     )
@@ -164,6 +165,7 @@ def to_yaml(scenario: Scenario) -> str:
         "requests": [_request(request) for request in scenario.requests],
         "strategies": [_strategy(plan) for plan in scenario.strategies],
         "timeline": scenario.timeline,
+        "horizons": _row(scenario.horizons),
         "evaluation": _plain(scenario.evaluation),
     }
     text, writer = io.StringIO(), YAML()

@@ -31,7 +31,7 @@ T = TypeVar("T")
 _REQUIRED = ("name", "seeds", "data", "sites", "model", "training", "requests")
 _KEYS = (
     *("name", "seeds", "engine", "data", "sites", "seed", "model", "training", "requests"),
-    *("strategies", "timeline", "evaluation"),
+    *("strategies", "timeline", "horizons", "evaluation"),
 )
 _IDS = re.compile(
     r"name|sites\.names\.\d+|requests\.\d+\.(id|site|patients\.\d+)|strategies\.\d+\.(as|requests\.\d+)"

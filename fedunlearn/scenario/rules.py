@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass
+from itertools import pairwise
 
 from fedunlearn.core import SERVER, Every, Granularity, RequestId, Strategy, Training
 from fedunlearn.models import Model
@@ -54,6 +55,7 @@ class Draft:
 def findings(draft: Draft) -> Iterator[Finding]:
     """All that is wrong between the parts that could be read."""
     yield from _seeds(draft)
+    yield from _horizons(draft)
     yield from _sites(draft)
     yield from _augmentation(draft)
     yield from _evaluation(draft)
@@ -97,6 +99,16 @@ def _seeds(draft: Draft) -> Iterator[Finding]:
     if not draft.top.seeds:
         yield "seeds", "the list is empty; expected at least one whole number, such as [7, 8, 9]"
     yield from _twice(((f"seeds.{i}", str(seed)) for i, seed in enumerate(draft.top.seeds)), "seed")
+
+
+def _horizons(draft: Draft) -> Iterator[Finding]:
+    horizons = draft.top.horizons if draft.top else ()
+    for i, (one, following) in enumerate(pairwise(horizons), 1):
+        if following <= one:
+            yield (
+                f"horizons.{i}",
+                f"found {following} after {one}, expected epochs in ascending order, each once",
+            )
 
 
 def _sites(draft: Draft) -> Iterator[Finding]:

@@ -191,6 +191,8 @@ class Scenario:
         requests: what is to be forgotten.
         strategies: how.
         timeline: each request alone, or all of them one after the other.
+        horizons: in epochs, ascending: what a strategy has in hand then is scored beside its last model
+            (`fedunlearn.horizons`).
         evaluation: what is trained only to judge by.
         places: where each value was written, by dotted path in the YAML (``requests.0.site``).
     """
@@ -206,6 +208,7 @@ class Scenario:
     requests: tuple[Request, ...]
     strategies: tuple[Plan, ...]
     timeline: Literal["independent", "sequential"] = "independent"
+    horizons: tuple[int, ...] = ()
     evaluation: Evaluation = Evaluation()
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
 
@@ -235,6 +238,7 @@ class TopKeys:
     seeds: tuple[Seed, ...]
     seed: Seed = 0
     timeline: Literal["independent", "sequential"] = "independent"
+    horizons: tuple[Annotated[int, Ge(1)], ...] = ()
 
 
 @dataclass(frozen=True)

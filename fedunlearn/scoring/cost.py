@@ -51,5 +51,10 @@ def images(evidence: Evidence[Answers]) -> Estimates:
     return _cost(evidence, evidence.spent.images)
 
 
+def epochs(evidence: Evidence[Answers]) -> Estimates:
+    """Epochs of training: the most that a hospital, or the server, was asked for in each round, added up."""
+    return _cost(evidence, evidence.spent.epochs)
+
+
 def _cost(evidence: Evidence[Answers], value: float) -> Estimates:
     return {"all": Estimate(float(value), evidence.spent.rounds)}

@@ -238,6 +238,7 @@ class Spent:
         rounds: how often any hospital was asked.
         images: passes of one image through a network.
         tuning_seconds: the hospitals' work for finding its hyper-parameters, once for all requests and seeds.
+        epochs: of training, the most that a hospital or the server was asked for in each round, added up.
     """
 
     site_seconds: float
@@ -247,6 +248,7 @@ class Spent:
     rounds: int
     images: int
     tuning_seconds: float = 0.0
+    epochs: int = 0
 
 
 @dataclass(frozen=True, eq=False)

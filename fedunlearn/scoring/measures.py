@@ -242,6 +242,13 @@ _COST = (
     ),
     _cost("rounds", "how often any hospital was asked", "rounds", cost.rounds, _OWN),
     _cost("images", "passes of an image through a network", "images", cost.images, _OWN),
+    _cost(
+        "epochs",
+        "of training, the most that anybody was asked for in each round",
+        "epochs",
+        cost.epochs,
+        _OWN,
+    ),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ LEDGER = (
     "request",
     "strategy",
     "seed",
+    "round",
     "sites",
     "down_bytes",
     "up_bytes",
     "site_seconds",
     "server_seconds",
     "images",
+    "epochs",
     "stored_bytes",
 )
 
@@ -39,13 +41,25 @@ CURVES = ("request", "strategy", "seed", "epoch", "loss", "goal")
 
 @dataclass(frozen=True)
 class Comparison:
-    """The models of one request and seed: an entry of the manifest's ``scored``."""
+    """The models of one request and seed: an entry of the manifest's ``scored``.
+
+    Attributes:
+        request, seed: which.
+        original, retrained: the references.
+        strategies: by label; what a strategy had in hand at a horizon comes before its last model, as ``label@epochs``.
+        stops: by label of those at a horizon, whose they are and after how many rounds: all of them if None.
+    """
 
     request: RequestId
     seed: int
     original: str
     retrained: str
     strategies: Mapping[str, str]
+    stops: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
+
+    def spending(self, label: str) -> tuple[str, int | None]:
+        """Whose cost a model of ``label`` has, and that of how many rounds (None: all)."""
+        return self.stops.get(label, (label, None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +196,10 @@ class Run:
             raise RunError(f"{path} has {len(table)} rows; expected one per image, {len(self.order)}")
         return table.iloc[self.order]
 
-    def spent(self, phase: str, request: RequestId, strategy: str, seed: int) -> Spent:
-        """What a procedure cost.
+    def spent(
+        self, phase: str, request: RequestId, strategy: str, seed: int, rounds: int | None = None
+    ) -> Spent:
+        """What a procedure cost, or its first ``rounds`` rounds.
 
         Raises:
             RunError: the ledger does not know it.
@@ -198,6 +214,8 @@ class Run:
         if rows.empty:
             asked = f"phase {phase!r}, request {request!r}, strategy {strategy!r}, seed {seed}"
             raise RunError(f"{self.path / 'ledger.parquet'} has no row of {asked}")
+        if rounds is not None:
+            rows = rows[rows["round"] < rounds]
         tuning = ledger[(ledger["phase"] == "tune") & (ledger["strategy"] == strategy)]
         return Spent(
             site_seconds=float(rows["site_seconds"].sum()),
@@ -206,6 +224,7 @@ class Run:
             storage_bytes=int(rows["stored_bytes"].max()),
             rounds=int((rows["sites"] > 0).sum()),
             images=int(rows["images"].sum()),
+            epochs=int(rows["epochs"].sum()),
             tuning_seconds=float(tuning["site_seconds"].sum()),
         )
 
@@ -264,10 +283,13 @@ def _comparison(entry: Mapping[str, Any]) -> Comparison:
     for reference in ("original", "retrained"):
         if not entry[reference]:
             raise ValueError(f"request {entry['request']!r}, seed {entry['seed']} has no {reference} model")
-    strategies = {str(label): str(model) for label, model in entry["strategies"].items()}
-    return Comparison(
-        str(entry["request"]), int(entry["seed"]), str(entry["original"]), str(entry["retrained"]), strategies
-    )
+    models = {str(label): str(model) for label, model in entry["strategies"].items()}
+    stops = {
+        str(label): (str(one["of"]), None if one["rounds"] is None else int(one["rounds"]))
+        for label, one in entry.get("horizons", {}).items()
+    }
+    references = str(entry["original"]), str(entry["retrained"])
+    return Comparison(str(entry["request"]), int(entry["seed"]), *references, models, stops)
 
 
 def _forgets(manifest: Mapping[str, Any], request: RequestId) -> tuple[RequestId, ...]:

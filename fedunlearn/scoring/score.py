@@ -224,10 +224,13 @@ def _strategies(
         for i, (comparison, model) in enumerate(zip(comparisons, models, strict=True)):
             if model is None:
                 continue
-            spent = run.spent("unlearn", run.forgets[comparison.request][0], strategy, comparison.seed)
+            whose, rounds = comparison.spending(strategy)
+            request = run.forgets[comparison.request][0]
+            spent = run.spent("unlearn", request, whose, comparison.seed, rounds)
             siblings = tuple(a for j, a in enumerate(answers) if j != i and a is not None)
             own = replace(known[i], spent=spent, siblings=siblings)
-            own = own if answers[i] is None else _probed(run, comparison, strategy, own)
+            probed = answers[i] is not None and strategy not in comparison.stops
+            own = _probed(run, comparison, strategy, own) if probed else own
             found[i][strategy] = _measured(own, answers[i], measures, found[i]["retrained"])
             if answers[i] is None:
                 where = run.diverged.get(model, "in its answers")

@@ -134,13 +134,13 @@ def _rehearsed(
     campaign = Campaign(scenario, cohort, run, run.scratch, ledger)
     requests = tuple(request.id for request in scenario.requests)
     judge = Judge(run.path, scenario.model.kind, cohort.classes, cohort.table, requests)
-    trials, references = Trials(campaign, judge, budget, seed), campaign.references()
+    trials, references = Trials(campaign, judge, budget, seed), campaign.references.jobs()
     labels = [*(job.label for job in references), *trials.labels()]
     with progress(labels, console, quiet) as shown:
         watchers: list[Watcher] = [ledger, *shown]
 
         def body(link: Link) -> None:
-            drive(references, link, [*campaign.recorders.values(), *watchers], scenario.engine.retries)
+            drive(references, link, [*campaign.stage.recorders.values(), *watchers], scenario.engine.retries)
             drive(trials.jobs(), link, [trials, *watchers], scenario.engine.retries)
 
         engine(scenario).run(run.scratch / "federation", body)

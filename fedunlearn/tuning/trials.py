@@ -89,10 +89,10 @@ class Trials:
     def __init__(self, campaign: Campaign, judge: Judge, budget: Budget, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._campaign, self._judge, self._budget = campaign, judge, budget
-        self._plans = [plan for plan in campaign.scenario.strategies if space(type(plan.strategy))]
+        self._plans = [plan for plan in campaign.stage.scenario.strategies if space(type(plan.strategy))]
         self._studies = {plan.label: _study(derive(seed, "tune", plan.label)) for plan in self._plans}
         self._steps: Mapping[RequestId, Step] = {
-            step.request.id: step for chain in campaign.chains for step in chain
+            step.request.id: step for chain in campaign.stage.chains for step in chain
         }
         self._retrained: dict[RequestId, Answers | None] = {}
         self._running: dict[str, _Running] = {}
@@ -100,7 +100,7 @@ class Trials:
 
     def labels(self) -> list[Label]:
         """The labels of all trials, for those who watch."""
-        seed = self._campaign.scenario.seeds[0]
+        seed = self._campaign.stage.scenario.seeds[0]
         return [
             Label("tune", request, plan.label, seed)
             for plan in self._plans
@@ -136,11 +136,11 @@ class Trials:
         return [self._unlearn(running, self._steps[request]) for request in plan.requests]
 
     def _unlearn(self, running: _Running, step: Step) -> Job[Weights]:
-        seed = self._campaign.scenario.seeds[0]
+        seed = self._campaign.stage.scenario.seeds[0]
         label = Label("tune", step.request.id, running.plan.label, seed)
-        original = self._campaign.original(step, seed)
-        case = self._campaign.case(running.plan, step, original, seed)
-        sites = self._campaign.cohort.sites
+        original = self._campaign.stage.original(step, seed)
+        case = self._campaign.unlearning.case(running.plan, step, original, seed)
+        sites = self._campaign.stage.cohort.sites
 
         def then(weights: Weights) -> list[Job[Any]]:
             def judged(found: Mapping[str, Tensor]) -> list[Job[Any]]:
@@ -157,7 +157,7 @@ class Trials:
     def _distance(self, step: Step, found: Mapping[str, Tensor]) -> float:
         request = step.request.id
         if request not in self._retrained:
-            name = self._campaign.retrained_name(step, self._campaign.scenario.seeds[0])
+            name = self._campaign.stage.retrained_name(step.moment, self._campaign.stage.scenario.seeds[0])
             self._retrained[request] = self._judge.reference(request, name)
         retrained, answers = self._retrained[request], self._judge.answers(request, found)
         return (

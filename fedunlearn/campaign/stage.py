@@ -1,0 +1,117 @@
+"""What all jobs of a run work with: hospitals, folder, names, and the pieces that several jobs are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fedunlearn.cohort import Cohort
+from fedunlearn.core import Layout, Procedure, RequestId, Select, SiteId, Weights, derive
+from fedunlearn.drive import Divergence, Job, Label
+from fedunlearn.history import Recorder
+from fedunlearn.models import initial_weights
+from fedunlearn.procedures import fedavg, signals
+from fedunlearn.runfolder import RunFolder
+from fedunlearn.scenario import Plan, Scenario
+from fedunlearn.timeline import Chain, Moment, Step
+
+Diverged = Callable[[Divergence], list[Job[Any]]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What all jobs of a run share. Models are written to the run folder as they come; none is kept in memory.
+
+    Attributes:
+        scenario: what to run.
+        cohort: the hospitals and what each request names.
+        run: where models and signals go.
+        scratch: where history goes while the run lasts.
+        chains: the requests, as they follow from one another.
+        layout: what is where in the model's weights.
+        recorders: by seed, the history of the original training.
+        cuts: the rounds in the middle of training after which requests arrive.
+    """
+
+    scenario: Scenario
+    cohort: Cohort
+    run: RunFolder
+    scratch: Path
+    chains: tuple[Chain, ...]
+    layout: Layout
+    recorders: Mapping[int, Recorder]
+    cuts: tuple[int, ...]
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds training has."""
+        return self.scenario.training.rounds
+
+    def initial(self, seed: int) -> Weights:
+        """The weights that training with ``seed`` starts from."""
+        cohort = self.cohort
+        return initial_weights(self.scenario.model, cohort.shape, cohort.classes, derive(seed, "initial"))
+
+    def original(self, step: Step, seed: int) -> Weights:
+        """The model that ``step`` unlearns from, once it is trained."""
+        return self.run.read_weights(self.original_name(step.round, seed))
+
+    def remaining(self, without: Sequence[RequestId]) -> tuple[SiteId, ...]:
+        """The hospitals that still take part once these requests are honoured."""
+        gone = {r.site for r in self.scenario.requests if r.whole_site and r.id in without}
+        return tuple(site for site in self.cohort.sites if site not in gone)
+
+    def plans(self, chain: Chain) -> tuple[Plan, ...]:
+        """The strategies that serve every request of ``chain``."""
+        return tuple(
+            p for p in self.scenario.strategies if all(step.request.id in p.requests for step in chain)
+        )
+
+    # -------------------------------------------------------------------------------------------- names
+
+    def original_name(self, round: int, seed: int) -> str:
+        """What the original model after ``round`` rounds is called."""
+        return f"original-{seed}" if round == self.rounds else f"original@{round}-{seed}"
+
+    def retrained_name(self, moment: Moment, seed: int) -> str:
+        """What the retrained model of ``moment`` is called."""
+        return f"retrained-{moment.name}-{seed}"
+
+    # -------------------------------------------------------------------------------------------- pieces
+
+    def train(self, step: Step, rounds: range, weights: Weights, seed: int) -> Procedure[Weights]:
+        """Train without what the chain forgets up to ``step``."""
+        sites, select = self.remaining(step.without), Select(without=step.without)
+        return fedavg(weights, sites, select, self.scenario.training.local, rounds, seed)
+
+    def to_the_end(
+        self,
+        chain: Chain,
+        who: str,
+        weights: Weights,
+        seed: int,
+        then: Callable[[Weights], Iterable[Job[Any]]],
+        diverged: Diverged | None = None,
+    ) -> list[Job[Any]]:
+        """Train on to the end without what was forgotten, if the last request came before it."""
+        step = chain[-1]
+        if step.round == self.rounds:
+            return []
+        procedure = self.train(step, range(step.round, self.rounds), weights, seed)
+        return [Job(Label("continue", step.request.id, who, seed), procedure, then, diverged)]
+
+    def keep(
+        self, name: str, weights: Weights, seed: int, diverged: Diverged | None = None
+    ) -> list[Job[Any]]:
+        """Write a model now, and ask every hospital for its signal."""
+
+        def then(found: Mapping[str, Tensor]) -> list[Job[Any]]:
+            self.run.write_signals(name, found)
+            return []
+
+        self.run.write_weights(name, weights)
+        return [Job(Label("evaluate", "", name, seed), signals(weights, self.cohort.sites), then, diverged)]

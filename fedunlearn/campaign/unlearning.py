@@ -1,0 +1,251 @@
+"""Every strategy on every request: from the original model, along each chain of requests.
+
+A strategy that trains in a way of its own (`Preparing`) does so beside the original training, once for every number of
+rounds after which one of its requests arrives, as if training was to end there; from that its unlearning goes on.
+
+A strategy may diverge. It then has a model of NaNs at this moment and at all that follow along its chain; nothing else
+is touched by it. What it had in hand at a horizon before stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedunlearn import weights as w
+from fedunlearn.campaign.stage import Diverged, Stage
+from fedunlearn.core import Case, Course, Preparing, Select, Weights
+from fedunlearn.drive import Divergence, Job, Label
+from fedunlearn.history import keep
+from fedunlearn.horizons import followed
+from fedunlearn.ledger import Ledger
+from fedunlearn.procedures import nothing
+from fedunlearn.scenario import Plan
+from fedunlearn.timeline import Chain, Moment, Step, moments
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One strategy along one chain of requests, with one seed."""
+
+    plan: Plan
+    chain: Chain
+    seed: int
+
+    def label(self, horizon: int | None = None) -> str:
+        """The row that its model has in tables: its last one, or the one in hand at a horizon of unlearning."""
+        return self.plan.label if horizon is None else f"{self.plan.label}@{horizon}"
+
+    def name(self, moment: Moment, horizon: int | None = None) -> str:
+        """What that model is called in files, at ``moment``."""
+        return f"{moment.name}-{self.label(horizon)}-{self.seed}"
+
+
+class Unlearning:
+    """The jobs of all strategies.
+
+    Args:
+        stage: what they share with the references.
+        ledger: told how much history each strategy makes the server hold.
+    """
+
+    def __init__(self, stage: Stage, ledger: Ledger) -> None:
+        self.stage, self.ledger = stage, ledger
+        self._diverged: list[dict[str, Any]] = []
+        self._reached: dict[str, int] = {}  # rounds done, by the name of the model in hand at a horizon
+
+    def jobs(self, weights: Weights, seed: int) -> list[Job[Any]]:
+        """Every strategy that goes on from the original training, which ended with ``weights``."""
+        stage, found = self.stage, list[Job[Any]]()
+        for chain in stage.chains:
+            at_end = chain[0].round == stage.rounds
+            start = weights if at_end else stage.recorders[seed].cut(chain[0].round)
+            plans = [p for p in stage.plans(chain) if not isinstance(p.strategy, Preparing)]
+            found += [self._unlearn(Walk(plan, chain, seed), 0, start) for plan in plans]
+        return found
+
+    def preparing(self) -> list[tuple[Plan, Preparing, int]]:
+        """The plans that train in a way of their own, and for how many rounds each."""
+        return [
+            (plan, plan.strategy, round)
+            for plan in self.stage.scenario.strategies
+            if isinstance(plan.strategy, Preparing)
+            for round in sorted({chain[0].round for chain in self._served(plan)})
+        ]
+
+    def preparations(self) -> list[Job[Any]]:
+        """Every strategy that trains in a way of its own, and what follows from that."""
+        return [
+            self._prepare(plan, strategy, round, seed)
+            for plan, strategy, round in self.preparing()
+            for seed in self.stage.scenario.seeds
+        ]
+
+    def diverged(self) -> list[dict[str, Any]]:
+        """Which models are not finite, and where that came about: the manifest's ``diverged`` entry."""
+        return sorted(self._diverged, key=lambda entry: (entry["request"], entry["strategy"], entry["seed"]))
+
+    def scored(self, chain: Chain, moment: Moment, seed: int) -> dict[str, Any]:
+        """What strategies came to: entries ``strategies`` and ``horizons`` of one of the manifest's ``scored``.
+
+        A model in hand at a horizon comes before the strategy's last one, and is there if any seed was still at work
+        then; of the other seeds, the last model stands for it.
+        """
+        scenario, models, stops = self.stage.scenario, dict[str, str](), dict[str, dict[str, Any]]()
+        for plan in self.stage.plans(chain):
+            walks = {s: Walk(plan, chain, s) for s in scenario.seeds}
+            own = walks[seed]
+            for horizon in scenario.horizons:
+                if any(walk.name(moment, horizon) in self._reached for walk in walks.values()):
+                    rounds = self._reached.get(own.name(moment, horizon))
+                    models[own.label(horizon)] = own.name(moment, horizon if rounds is not None else None)
+                    stops[own.label(horizon)] = {"of": plan.label, "rounds": rounds}
+            models[own.label()] = own.name(moment)
+        return {"strategies": models, "horizons": stops}
+
+    # ------------------------------------------------------------------------------------- preparation
+
+    def _served(self, plan: Plan) -> list[Chain]:
+        return [chain for chain in self.stage.chains if plan in self.stage.plans(chain)]
+
+    def _prepare(self, plan: Plan, strategy: Preparing, round: int, seed: int) -> Job[Mapping[str, Weights]]:
+        walks = [Walk(plan, chain, seed) for chain in self._served(plan) if chain[0].round == round]
+
+        def then(prepared: Mapping[str, Weights]) -> list[Job[Any]]:
+            stored = keep(self._prepared(plan, round, seed), prepared)
+            return [self._unlearn(walk, 0, prepared["model"], stored) for walk in walks]
+
+        def lost(found: Divergence) -> list[Job[Any]]:
+            return [job for walk in walks for job in self._lost(walk, 0, 0, "its own training")(found)]
+
+        cohort, select = self.stage.cohort, Select()
+        course = Course(
+            seed=seed,
+            rounds=round,
+            initial=self.stage.initial(seed),
+            training=self.stage.scenario.training,
+            layout=self.stage.layout,
+            roster=cohort.sites,
+            sites=cohort.sites,
+            select=select,
+            images={site: cohort.count(site, select) for site in cohort.sites},
+        )
+        return Job(prepare_label(self.stage, plan, round, seed), strategy.prepare(course), then, lost)
+
+    def _prepared(self, plan: Plan, round: int, seed: int) -> Path:
+        """Where to keep what a strategy's own training gave."""
+        return self.stage.scratch / f"prepared-{plan.label}-{round}-{seed}"
+
+    # -------------------------------------------------------------------------------------- along a chain
+
+    def _unlearn(self, walk: Walk, index: int, weights: Weights, prepared: int = 0) -> Job[Weights]:
+        """``prepared`` is how many bytes of the strategy's own training the server keeps."""
+        step, stage, due = walk.chain[index], self.stage, list[Job[Any]]()
+        label = Label("unlearn", step.request.id, walk.plan.label, walk.seed)
+        recorder, needs = stage.recorders[walk.seed], walk.plan.strategy.needs
+        self.ledger.stores(label, recorder.stored(needs, step.round, len(stage.cohort.sites)) + prepared)
+
+        def reached(horizon: int, rounds: int, model: Weights) -> None:
+            if w.first_nonfinite(model) is None:  # else the walk is about to be lost
+                due.extend(self._keep(walk, step.moment, model, horizon))
+                self._reached[walk.name(step.moment, horizon)] = rounds
+
+        def then(result: Weights) -> list[Job[Any]]:
+            following = [*due, *self._keep(walk, step.moment, result)]
+            last = index + 1 == len(walk.chain)
+            return following + (self._finish(walk, result) if last else self._go_on(walk, index, result))
+
+        def lost(found: Divergence) -> list[Job[Any]]:
+            return due + self._lost(walk, index, index + 1, f"unlearning {step.request.id}")(found)
+
+        procedure = walk.plan.strategy.unlearn(self.case(walk.plan, step, weights, walk.seed))
+        return Job(label, followed(procedure, stage.scenario.horizons, reached), then, lost)
+
+    def _go_on(self, walk: Walk, index: int, weights: Weights) -> list[Job[Any]]:
+        """Train on until the next request arrives, then unlearn it."""
+        step, following = walk.chain[index], walk.chain[index + 1]
+        if following.round == step.round:
+            return [self._unlearn(walk, index + 1, weights)]
+        label = Label("continue", step.request.id, walk.plan.label, walk.seed)
+        procedure = self.stage.train(step, range(step.round, following.round), weights, walk.seed)
+        lost = self._lost(walk, index + 1, index + 1, f"training on after {step.request.id}")
+        return [Job(label, procedure, lambda new: [self._unlearn(walk, index + 1, new)], lost)]
+
+    def _finish(self, walk: Walk, weights: Weights) -> list[Job[Any]]:
+        chain, end = walk.chain, len(walk.chain)
+        last = moments(self.stage.scenario, chain)[-1]
+        lost = self._lost(walk, end, end, f"training on after {chain[-1].request.id}")
+        return self.stage.to_the_end(
+            chain, walk.plan.label, weights, walk.seed, lambda new: self._keep(walk, last, new), lost
+        )
+
+    def case(self, plan: Plan, step: Step, weights: Weights, seed: int) -> Case:
+        """What ``plan``'s strategy is given to unlearn the request of ``step`` from ``weights``."""
+        stage, cohort = self.stage, self.stage.cohort
+        retain, forget = Select(without=step.without), Select(only=step.request.id, without=step.earlier)
+        sites = stage.remaining(step.without)
+        lost = {site: cohort.count(site, forget) for site in cohort.sites}
+        prepared = self._prepared(plan, step.round, seed)
+        return Case(
+            request=step.request.id,
+            seed=seed,
+            rounds=step.round,
+            initial=stage.initial(seed),
+            original=weights,
+            training=stage.scenario.training,
+            layout=stage.layout,
+            roster=cohort.sites,
+            sites=sites,
+            leaver=step.request.site if step.request.whole_site else None,
+            holders=tuple(site for site, count in lost.items() if count),
+            kept={site: cohort.count(site, retain) for site in sites},
+            lost={site: count for site, count in lost.items() if count},
+            retain=retain,
+            forget=forget,
+            history=stage.recorders[seed].view(plan.strategy.needs, step.round, prepared),
+        )
+
+    # --------------------------------------------------------------------------------- models and losses
+
+    def _keep(
+        self, walk: Walk, moment: Moment, weights: Weights, horizon: int | None = None
+    ) -> list[Job[Any]]:
+        """Keep a model. It may be finite and its signals not: then this model is lost, and no other."""
+
+        def lost(found: Divergence) -> list[Job[Any]]:
+            self._note(walk, moment, found, f"in its answers at hospital {found.site}", horizon)
+            return []
+
+        return self.stage.keep(walk.name(moment, horizon), weights, walk.seed, lost)
+
+    def _lost(self, walk: Walk, moment: int, step: int, doing: str) -> Diverged:
+        """What to do if a strategy diverges: all moments from number ``moment`` on are lost.
+
+        Its requests from number ``step`` on cost nothing: nobody is asked.
+        """
+        plan, seed = walk.plan, walk.seed
+
+        def lost(found: Divergence) -> list[Job[Any]]:
+            for one in moments(self.stage.scenario, walk.chain)[moment:]:
+                self.stage.run.write_weights(walk.name(one), w.multiply(self.stage.initial(seed), math.nan))
+                self._note(walk, one, found, f"{found} of {doing}")
+            unasked = [Label("unlearn", one.request.id, plan.label, seed) for one in walk.chain[step:]]
+            return [Job(label, nothing()) for label in unasked]
+
+        return lost
+
+    def _note(
+        self, walk: Walk, moment: Moment, found: Divergence, where: str, horizon: int | None = None
+    ) -> None:
+        whose = {"request": moment.name, "strategy": walk.label(horizon), "seed": walk.seed}
+        model = walk.name(moment, horizon)
+        self._diverged.append({**whose, "model": model, **asdict(found), "where": where})
+
+
+def prepare_label(stage: Stage, plan: Plan, round: int, seed: int) -> Label:
+    """The label of a strategy's own training."""
+    when = "" if round == stage.rounds else f"@{round}"
+    return Label("prepare", when, plan.label, seed)
