@@ -30,6 +30,9 @@ PatientId = str
 SERVER: SiteId = "server"
 """Under this id, which no hospital may have, a procedure asks the server itself for work on images that it owns."""
 
+IGNORED = 255
+"""In label maps, of voxels that count in no loss and no measure, since nobody says what they are. It is no class."""
+
 Weights = Mapping[str, "Tensor"]
 """A model's state by name, parameters and buffers, on the CPU. Never changed in place."""
 
@@ -61,7 +64,8 @@ class Images:
 
     Attributes:
         pixels: (N, C, *spatial) uint8, or float32 already scaled.
-        targets: (N, ...) int64; one class per image, or a label map per volume; -1 throughout at the server.
+        targets: (N, ...) int64; one class per image, or a label map per volume (`IGNORED` here and there); -1
+            throughout at the server.
         rows: (N,) int64, the images' row numbers in ``sites.parquet``.
         extra: anything else an objective asks of each image, by name, each (N, ...): a teacher's outputs, say.
     """

@@ -6,15 +6,18 @@ the kind's name) the measures. Its networks name it. Nothing else asks what a ta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedunlearn.core import Batch
+from fedunlearn.core import IGNORED, Batch
 
 
 class Objective(Protocol):
@@ -47,18 +50,20 @@ class DiceCrossEntropy:
         L = -mean log p_y + mean over classes c > 0 of 1 - (2 sum p_c g_c + s) / (sum p_c + sum g_c + s),  s = 1e-5
 
     in the mean over volumes, each by itself. The same number as MONAI's ``DiceCELoss(to_onehot_y=True, softmax=True,
-    include_background=False)``, in operations that can be differentiated twice and for each volume at once. The
-    Dice half is between 0 and 1 and cares for a structure however small it is (Milletari et al., "V-Net", 3DV 2016,
-    arXiv 1606.04797); the other half has a slope where the first has none.
+    include_background=False)``, in operations that can be differentiated twice and for each volume at once. Voxels that
+    are `IGNORED` count in neither half, as if they were not there. The Dice half is between 0 and 1 and cares for a
+    structure however small it is (Milletari et al., "V-Net", 3DV 2016, arXiv 1606.04797); the other half has a slope
+    where the first has none.
     """
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """See `Objective`."""
-        outputs, smooth = module(batch.inputs), 1e-5
-        p = torch.softmax(outputs, 1).flatten(2)[:, 1:]
-        g = _by_class(batch.targets, outputs.shape[1]).flatten(2)[:, 1:].to(p.dtype)
+        outputs, targets, smooth = module(batch.inputs), batch.targets, 1e-5
+        p = torch.softmax(outputs, 1).masked_fill(ignored(targets).unsqueeze(1), 0).flatten(2)[:, 1:]
+        g = _by_class(targets, outputs.shape[1]).flatten(2)[:, 1:].to(p.dtype)
         dice = (2 * (p * g).sum(2) + smooth) / (p.sum(2) + g.sum(2) + smooth)
-        return F.cross_entropy(outputs, batch.targets) + 1 - dice.mean()
+        losses = F.cross_entropy(outputs, targets, reduction="none", ignore_index=IGNORED)
+        return (losses * shares(targets, losses.dtype)).mean() + 1 - dice.mean()
 
 
 @dataclass(frozen=True)
@@ -82,23 +87,88 @@ def _logits(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
 
 
 def _overlaps(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-    """What Dice, loss and errors of each volume follow from; of N volumes with classes c.
+    """What Dice, surface distance, loss and errors of each volume follow from; of N volumes with classes c.
 
     ``intersection``, ``predicted``, ``true``: (N, classes) voxels of class c where both, the model (highest score) and
-    the labels say so. ``loss``: (N,) mean cross-entropy over voxels. ``mae``: (N,) mean |predicted class - label|, the
-    numbers of the classes taken as they are. ``soft_mae``: (N,) mean over voxels and classes of |p_c - g_c|.
+    the labels say so. ``surface``: (N, classes) as `surface_distances` tells, 0 for the background. ``loss``: (N,) mean
+    cross-entropy over voxels. ``mae``: (N,) mean |predicted class - label|, the numbers of the classes taken as they
+    are. ``soft_mae``: (N,) mean over voxels and classes of |p_c - g_c|. Voxels that are `IGNORED` are in no count and
+    no mean; for surfaces they are background, to model and labels alike.
     """
-    classes, scores = outputs.shape[1], outputs.double()
+    classes, scores, unknown = outputs.shape[1], outputs.double(), ignored(targets)
     predicted, g = outputs.argmax(1), _by_class(targets, classes)
-    q = _by_class(predicted, classes)
+    q = _by_class(predicted, classes) & ~unknown.unsqueeze(1)
+    share, p = shares(targets, torch.float64), torch.softmax(scores, 1)
     return {
         "intersection": (q & g).flatten(2).sum(2),
         "predicted": q.flatten(2).sum(2),
         "true": g.flatten(2).sum(2),
-        "loss": F.cross_entropy(scores, targets, reduction="none").flatten(1).mean(1),
-        "mae": (predicted - targets).abs().double().flatten(1).mean(1),
-        "soft_mae": (torch.softmax(scores, 1) - g.double()).abs().flatten(1).mean(1),
+        "surface": F.pad(surface_distances(q[:, 1:], g[:, 1:]), (1, 0)),  # 0 for the background
+        "loss": _mean(F.cross_entropy(scores, targets, reduction="none", ignore_index=IGNORED) * share),
+        "mae": _mean((predicted - targets).abs() * share),
+        "soft_mae": _mean((p - g.double()).abs() * share.unsqueeze(1)),
     }
+
+
+def ignored(targets: Tensor) -> Tensor:
+    """Which voxels of label maps (N, *spatial) are `IGNORED`, bool; of images with one class each (N,), none."""
+    return (targets == IGNORED) & (targets.dim() > 1)
+
+
+def relabelled(targets: Tensor, labels: Tensor) -> Tensor:
+    """``labels`` in the place of ``targets``, but what is `IGNORED` stays so; both (N, ...)."""
+    return torch.where(ignored(targets), targets, labels)
+
+
+def filled(targets: Tensor) -> Tensor:
+    """``targets`` with class 0 where they are `IGNORED`, to be used as indices; what comes of these must not count."""
+    return targets.masked_fill(ignored(targets), 0)
+
+
+def shares(targets: Tensor, dtype: torch.dtype) -> Tensor:
+    """What each voxel (or image) counts in the mean over its volume: 1, or if some are `IGNORED`, 0 and more; (N, ...).
+
+    The mean of values times these is the mean of the values that count.
+    """
+    known = (~ignored(targets)).reshape(len(targets), -1)
+    each = known.shape[1] / known.sum(1, keepdim=True).clamp(min=1).double()
+    return (known.to(dtype) * each.to(dtype)).view_as(targets)
+
+
+def _mean(values: Tensor) -> Tensor:
+    """(N,) of each image."""
+    return values.flatten(1).mean(1)
+
+
+def surface_distances(predicted: Tensor, true: Tensor) -> Tensor:
+    """The average symmetric surface distance of every volume and class, in voxels, (N, classes) float64.
+
+    The surface of a class are its voxels with a neighbour, face to face, that is not of it. The mean is over the voxels
+    of both surfaces, each with its distance to the nearest voxel of the other (Heimann et al., IEEE Trans. Med. Imaging
+    28, 2009). The same number as MONAI's ``compute_average_surface_distance(symmetric=True)``, from SciPy in half the
+    time. A class that only one of both has is as far off as the volume's diagonal is long, which is more than any
+    distance in it: what was missed or made up is never left out. What neither has is at 0.
+
+    Args:
+        predicted: (N, classes, *spatial) bool, which voxels are of each class.
+        true: the same of the labels.
+    """
+    one, other = predicted.cpu(), true.cpu()
+    has_one, has_other = (x.flatten(2).any(2) for x in (one, other))
+    found = (has_one != has_other).double() * math.hypot(*one.shape[2:])
+    for n, c in (has_one & has_other).nonzero().tolist():
+        found[n, c] = _surface_distance(one[n, c].numpy(), other[n, c].numpy())
+    return found.to(predicted.device)
+
+
+def _surface_distance(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+    """Of two sets of voxels, (*spatial) each, neither of them empty."""
+    from scipy import ndimage  # here, since only volumes need it
+
+    (box,) = ndimage.find_objects((one | other).astype(np.uint8))  # small for good models, and so is the work
+    first, second = (x[box] ^ ndimage.binary_erosion(x[box]) for x in (one, other))
+    to_first, to_second = (ndimage.distance_transform_edt(~surface) for surface in (first, second))
+    return float(np.concatenate([to_second[first], to_first[second]]).mean())
 
 
 def _by_class(labels: Tensor, classes: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 An objective tells the images of a batch apart by what travels beside them in `Batch.extra`: ``forget``, (B,) bool, or
 what frozen models make of each image, computed once: ``teacher``, outputs, or ``soft``, class probabilities. None of
-them asks what a target is.
+them asks what a target is, so outputs are compared at all voxels, at those too whose labels are `core.IGNORED`.
 """
 
 from __future__ import annotations

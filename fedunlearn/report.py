@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scoring.bias import sentences
+from fedunlearn.scoring.composite import RETAINED, TESTED
 from fedunlearn.scoring.difference import CONTROLS
 
 _COSTS = {"site_seconds": "site s", "bytes": "MB"}
@@ -173,9 +174,9 @@ def fairness(run: RunFolder, request: str) -> list[str]:
 
 def _hit_hardest(scores: pd.DataFrame) -> list[str]:
     """Each strategy's worst hospital of those that stay, if its mean over seeds is below that hospital's own band."""
-    staying = set(scores.loc[scores["measure"] == "retain_accuracy", "group"]) - {"all"}
+    staying = set(scores.loc[scores["measure"].isin(RETAINED), "group"]) - {"all"}
     rows = scores[
-        scores["measure"].isin(["retain_accuracy", "test_accuracy"])
+        scores["measure"].isin([*RETAINED, *TESTED])
         & scores["group"].isin([group for group in staying if group.startswith("site=")])
         & ~scores["strategy"].isin(CONTROLS)
     ]

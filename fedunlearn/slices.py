@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fedunlearn.campaign import Campaign
 from fedunlearn.cohort import Cohort
-from fedunlearn.core import Procedure, Select, SiteId, Weights
+from fedunlearn.core import IGNORED, Procedure, Select, SiteId, Weights
 from fedunlearn.drawing import Picture, Row, packed, png
 from fedunlearn.drive import Job, Label
 from fedunlearn.tasks import Plane, Sections
@@ -126,7 +126,7 @@ def middle(rows: npt.NDArray[np.int64], values: Floats) -> int:
 
 
 def plane(row: int, labels: Array) -> Plane:
-    """The slice of a volume with most voxels that are not background; of equal ones, the most central.
+    """The slice of a volume with most voxels of a class but the background; of equal ones, the most central.
 
     Args:
         row: the volume's number.
@@ -138,7 +138,8 @@ def plane(row: int, labels: Array) -> Plane:
         return int(counts[axis][index]), -abs(index - (labels.shape[axis] - 1) / 2)
 
     axes = range(labels.ndim)
-    counts = [(labels > 0).sum(axis=tuple(other for other in axes if other != axis)) for axis in axes]
+    known = (labels > 0) & (labels != IGNORED)
+    counts = [known.sum(axis=tuple(other for other in axes if other != axis)) for axis in axes]
     axis, index = max(((axis, index) for axis in axes for index in range(labels.shape[axis])), key=rank)
     return Plane(row, axis, index)
 

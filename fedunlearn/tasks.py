@@ -19,7 +19,7 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.kinds import KINDS, Objective
+from fedunlearn.kinds import KINDS, Objective, ignored, relabelled, shares
 from fedunlearn.local import Constraint, fit, gradient, outputs, paced, signals, squared_gradients
 from fedunlearn.objectives import Distillation, Signed, loss_of, marked, taught
 
@@ -323,34 +323,36 @@ def drawn(rows: Tensor, draw: int, rate: float) -> Tensor:
 
 
 def wrong_labels(labels: Tensor, classes: int, seed: int) -> Tensor:
-    """For every label another one, uniform over the ``classes - 1`` others."""
+    """For every label another one, uniform over the ``classes - 1`` others; `IGNORED` ones stay, here and below."""
     generator = torch.Generator().manual_seed(seed)
     offsets = torch.randint(1, classes, labels.shape, generator=generator)
-    return (labels + offsets.to(labels.device)) % classes
+    return relabelled(labels, (labels + offsets.to(labels.device)) % classes)
 
 
 def uniform_labels(labels: Tensor, classes: int, seed: int) -> Tensor:
     """For every label one of all ``classes``, the true one included."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(classes, labels.shape, generator=generator).to(labels)
+    return relabelled(labels, torch.randint(classes, labels.shape, generator=generator).to(labels))
 
 
 def shuffled_labels(labels: Tensor, seed: int) -> Tensor:
     """``labels`` in random order: a volume's (N, *spatial) each among its own voxels, images' (N,) among images."""
-    generator, rows = (
-        torch.Generator().manual_seed(seed),
-        labels.flatten(1) if labels.dim() > 1 else labels[None],
-    )
-    order = torch.rand(rows.shape, generator=generator).argsort(1).to(labels.device)
-    return rows.gather(1, order).view_as(labels)
+    rows = labels.flatten(1) if labels.dim() > 1 else labels[None]
+    out, generator = ignored(labels).view_as(rows), torch.Generator().manual_seed(seed)
+    keys = torch.rand(rows.shape, generator=generator).masked_fill(out.cpu(), 1.0)
+    order = keys.argsort(1).to(labels.device)
+    # The places of labels that count, then of those that do not: `order` has the latter last as well.
+    places = out.byte().argsort(dim=1, stable=True)
+    return torch.empty_like(rows).scatter(1, places, rows.gather(1, order)).view_as(labels)
 
 
 def retained_labels(labels: Tensor, retained: Tensor, seed: int) -> Tensor:
     """For every label (map) a random one of ``retained``; without any, that of the next image of ``labels``."""
     if not len(retained):
-        return labels.roll(1, 0)
+        return relabelled(labels, labels.roll(1, 0))
     generator = torch.Generator().manual_seed(seed)
-    return retained[torch.randint(len(retained), (len(labels),), generator=generator).to(labels.device)]
+    drawn = torch.randint(len(retained), (len(labels),), generator=generator)
+    return relabelled(labels, retained[drawn.to(labels.device)])
 
 
 def _predicted(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
@@ -360,4 +362,5 @@ def _predicted(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
 
 def _wrong(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
     """Which share of an image's targets is not given most score, (N,)."""
-    return {"wrong": (outputs.argmax(1) != targets).float().reshape(len(targets), -1).mean(1)}
+    wrong = (outputs.argmax(1) != targets) * shares(targets, torch.float32)
+    return {"wrong": wrong.reshape(len(targets), -1).mean(1)}

@@ -35,9 +35,9 @@ class Folder:
     012 stays 012. 8-bit images stay as they are; anything else is stretched from its 0.5th…99.5th percentile to
     0…255.
 
-    With ``label_map`` instead of ``label`` (a file, too, of labels 0 for background, 1, …, on the grid of its image)
-    the images are NIfTI volumes to be segmented. They are made alike as `sites.nifti.Handling` tells, once
-    (`sites.volumes`).
+    With ``label_map`` instead of ``label`` (a file, too, of labels 0 for background, 1, …, and 255 for voxels to be
+    ignored, on the grid of its image) the images are NIfTI volumes to be segmented. They are made alike as
+    `sites.nifti.Handling` tells, once (`sites.volumes`).
 
     Attributes:
         manifest: the CSV or Parquet file, relative to the data root.

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedunlearn.core import SERVER, Images, RequestId, Select, SiteId
+from fedunlearn.core import IGNORED, SERVER, Images, RequestId, Select, SiteId
 from fedunlearn.models import MODELS, Model, Network
 from sites.arrays import write_rows
 
@@ -68,7 +68,7 @@ class Federation:
         Args:
             folder: made if it is not there.
             pixels: (N, C, *spatial).
-            targets: (N, …) integers; kept in as few bytes as the classes need.
+            targets: (N, …) integers; kept in as few bytes as the classes and `IGNORED` need.
             site: (N,) the hospital of each image.
             split: (N,) "train", "val", "test" or "proxy".
             forgotten: for each request, (N,) whether it names the image.
@@ -85,9 +85,10 @@ class Federation:
         for number, (name, rows) in enumerate(owned.items()):
             place = folder / str(number)
             place.mkdir(parents=True, exist_ok=True)
-            labels = np.broadcast_to(_NO_LABEL, targets.shape) if name == SERVER else targets
+            none = np.broadcast_to(_NO_LABEL, targets.shape)
+            labels, widest = (none, _NO_LABEL) if name == SERVER else (targets, max(classes, IGNORED))
             write_rows(place / "pixels.npy", pixels, rows, pixels.dtype)
-            write_rows(place / "targets.npy", labels, rows, np.min_scalar_type(-classes))
+            write_rows(place / "targets.npy", labels, rows, np.min_scalar_type(widest))
             np.save(place / "rows.npy", rows.astype(np.int64))
             np.save(place / "split.npy", part[rows])
             np.save(place / "forgotten.npy", masks[rows])

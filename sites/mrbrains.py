@@ -8,17 +8,17 @@ from typing import Literal
 
 import pandas as pd
 
-from fedunlearn.core import InputError, Problem
+from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.nifti import Handling, Pair
 from sites.volumes import Edge, Millimetres, Stored, examine, store
 
 PARTS = ("training", "test")
 CLASSES = {
-    "eight": (0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0),
-    "three": (0, 2, 2, 3, 3, 1, 1, 0, 0, 0, 0),
+    "eight": (0, 1, 2, 3, 4, 5, 6, 7, 8, IGNORED, IGNORED),
+    "three": (0, 2, 2, 3, 3, 1, 1, 0, 0, IGNORED, IGNORED),
 }
-"""The class of each label 0…10."""
+"""The class of each label 0…10; the challenge leaves the last two out of its scores."""
 
 _NAMES = {
     "eight": "1 cortical grey matter, 2 basal ganglia, 3 white matter, 4 white matter lesions, "
@@ -36,7 +36,7 @@ class MRBrainS:
     file, the one without it is taken, and refused if it lies on another grid. Volumes are made alike as
     `sites.nifti.Handling` tells.
 
-    Labels 9 (infarction) and 10 (other) count as background; the challenge leaves these voxels out of its scores.
+    Labels 9 (infarction) and 10 (other) are `IGNORED`, as the challenge leaves these voxels out of its scores.
     Each folder ID is a patient. No more than 30, and no hospitals: fewer, in ``training`` alone, suffice for one.
 
     Attributes:
@@ -80,7 +80,7 @@ class MRBrainS:
             synthetic_patients=False,
             kind="segmentation",
             note=f"{len(names)} brains of MRBrainS18 ({', '.join(self.images)}). Labels: {_NAMES[self.classes]}; "
-            "voxels labelled otherwise count as background.",
+            "voxels labelled 9 infarction or 10 other are ignored, all others count as background.",
         )
 
     def _subjects(self, root: Path) -> list[Path]:

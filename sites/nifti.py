@@ -11,10 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedunlearn.core import IGNORED
+
 Array = npt.NDArray[Any]
 
-MOST = 256
-"""The most labels a map may have: each fits a byte."""
+MOST = IGNORED
+"""The most labels a map may have: each fits a byte, and so does `IGNORED`."""
 
 _APART = 0.1  # mm that the corners of an image and of its label map may lie apart: rounding of affines
 _AXES = (("L", "R"), ("P", "A"), ("I", "S"))  # MONAI's names for the ends of the axes of RAS
@@ -40,7 +42,8 @@ class Handling:
         shape: edges in voxels to the right, to the front and up; None if all volumes have one shape already.
         spacing: edges of a voxel in millimetres; None for as they are.
         dtype: uint8 in 0…255, or float32 in -1…1.
-        classes: the class of each label 0, 1, …, any other label being unknown; None if labels are classes.
+        classes: the class (or `IGNORED`) of each label 0, 1, …; None if labels are classes. The label `IGNORED` itself
+            is always that, any other is unknown.
     """
 
     shape: tuple[int, int, int] | None = None
@@ -132,12 +135,14 @@ def _classes(file: Path, labels: Any, how: Handling) -> Any:
     """
     known = len(how.classes) if how.classes is not None else MOST
     found = np.unique(labels.numpy())
-    unknown = [label for label in found.tolist() if label not in range(known)]
+    unknown = [label for label in found.tolist() if label not in (*range(known), IGNORED)]
     if unknown:
         listed = ", ".join(f"{label:g}" for label in unknown[:5])
-        raise _Unusable(file, f"has the unknown labels {listed}, expected whole numbers in 0…{known - 1}")
+        expected = f"whole numbers in 0…{known - 1}, or {IGNORED} for voxels to be ignored"
+        raise _Unusable(file, f"has the unknown labels {listed}, expected {expected}")
     if how.classes is not None:
-        table = np.array(how.classes, dtype=np.float32)
+        table = np.full(IGNORED + 1, IGNORED, dtype=np.float32)
+        table[:known] = how.classes
         labels.numpy()[:] = table[labels.numpy().astype(np.int64)]
     return labels
 
@@ -160,12 +165,17 @@ def _alike(pair: Pair, opened: Sequence[Any], transform: _Transforms, dtype: str
         pixels.append(transform.fit(transform.scale(resampled, low, high)).numpy()[0])
     whole = transform.maps(labels)
     fitted = transform.fit(whole)
-    if lost := int((whole > 0).sum()) - int((fitted > 0).sum()):
+    if lost := _labelled(whole) - _labelled(fitted):
         message = f"has {lost} labelled voxels outside of the shape given, of {tuple(whole.shape[1:])}"
         raise _Unusable(pair.label_map, f"{message}: give a larger shape, or a coarser spacing")
     scaled = np.stack(pixels)
     final = (scaled * 255).round().astype(np.uint8) if dtype == "uint8" else scaled * 2 - 1
     return final, fitted.numpy()[0].round().astype(np.uint8)
+
+
+def _labelled(classes: Any) -> int:
+    """How many voxels are of a structure."""
+    return int(((classes > 0) & (classes != IGNORED)).sum())
 
 
 def _on_one_grid(image: Path, first: Any, file: Path, other: Any) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from annotated_types import Ge
 
-from fedunlearn.core import InputError, Problem
+from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.pixels import channels_first, resized
 
@@ -33,8 +33,9 @@ class Npz:
     Present splits are pooled, since splits are made by patient here. Every other ``<split>_<name>`` with one entry
     per image becomes a column: ``_patient_id`` (without it every image is a patient of its own), ``_names`` or
     ``_ids`` (image ids), ``_site``, ``_sex``, ``_age``, …. Labels are classes (N,) or (N, 1), or label maps shaped
-    like the images, with 0 for background: then it is a segmentation, in 3D for volumes (N, D, H, W). Ids are no
-    people: the left and the right of one person, say, may be two of them, and forgetting one leaves the other.
+    like the images, with 0 for background and 255 for voxels to be ignored: then it is a segmentation, in 3D for
+    volumes (N, D, H, W). Ids are no people: the left and the right of one person, say, may be two of them, and
+    forgetting one leaves the other.
 
     Attributes:
         path: the file, relative to the data root.
@@ -90,7 +91,7 @@ class Npz:
             if maps
             else targets,  # int64 is 8 times as large
             table=table,
-            classes=int(targets.max()) + 1,
+            classes=int(_classes(targets)[-1]) + 1,
             synthetic_patients=synthetic,
             kind="segmentation" if maps else "classification",
             note=f"{len(pixels)} {'volumes' if pixels.ndim == 5 else 'images'} of {self.path}; "
@@ -236,8 +237,13 @@ def _wrong_values(pixels: Array, targets: Array, table: pd.DataFrame) -> list[st
         messages.append(
             f"images are float32 but not all within -1…1 (first is {first!r}): scale them, or save them as uint8"
         )
-    found = np.unique(targets)
-    if found[0] != 0 or found[-1] != len(found) - 1:
+    found = _classes(targets)
+    if targets.ndim > 1 and len(found) < 2:
+        messages.append(
+            f"found the labels {np.unique(targets).tolist()}, expected 0 for background and at least 1: number the "
+            f"structures from 1 ({IGNORED} stands for voxels to be ignored)"
+        )
+    elif found[0] != 0 or found[-1] != len(found) - 1:
         messages.append(
             f"found the labels {found[:12].tolist()}, the last of them first in {_holder(targets, found[-1], table)}, "
             "expected 0, 1, … without a gap: renumber them"
@@ -252,6 +258,12 @@ def _wrong_values(pixels: Array, targets: Array, table: pd.DataFrame) -> list[st
         twice = table["image"][table["image"].duplicated()].iloc[0]
         messages.append(f"found the image id {twice!r} more than once, expected unique names")
     return messages
+
+
+def _classes(targets: Array) -> Array:
+    """The labels that occur, sorted; without `IGNORED` in maps."""
+    found = np.unique(targets)
+    return found[found != IGNORED] if targets.ndim > 1 else found
 
 
 def _holder(targets: Array, label: int, table: pd.DataFrame) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Gt
 
-from fedunlearn.core import InputError
+from fedunlearn.core import IGNORED, InputError
 from sites.arrays import write_header
 from sites.nifti import Bad, Handling, Pair, preparing
 
@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 Edge = Annotated[int, Ge(4)]
 Millimetres = Annotated[float, Gt(0)]
 
-_FORMAT = 1  # of what is kept; to be raised whenever the same files and settings give other arrays
+_FORMAT = 2  # of what is kept; to be raised whenever the same files and settings give other arrays
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Stored:
 
     Attributes:
         pixels: (N, C, D, H, W) uint8 or float32.
-        targets: (N, D, H, W) uint8 label maps.
+        targets: (N, D, H, W) uint8 label maps, `IGNORED` where no class counts.
         classes: number of classes, background included.
     """
 
@@ -102,7 +102,7 @@ def _all(
             message = f"has the shape {pixels.shape[1:]}, but volumes before have {shape[1:]}: set shape"
             bad.append(Bad(number, pair.images[0], message))
             continue
-        for label in np.unique(labels).tolist():
+        for label in {*np.unique(labels).tolist()} - {IGNORED}:
             holder.setdefault(label, number)
         keep(pixels, labels)
     return bad, holder
@@ -164,7 +164,7 @@ def _fill(entry: Path, pairs: Sequence[Pair], how: Handling) -> list[Bad]:
         if how.classes is None and not bad:
             bad = _gaps(pairs, holder)
         if not bad:
-            classes = max(how.classes or holder) + 1
+            classes = max({*(how.classes or holder)} - {IGNORED}) + 1
             (new / "about.json").write_text(json.dumps({"classes": classes}), encoding="utf-8")
             _publish(new, entry)
         return bad

@@ -26,7 +26,7 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.kinds import KINDS
+from fedunlearn.kinds import KINDS, filled, relabelled
 from fedunlearn.local import at_once, batches, fit, paced, scaled
 from fedunlearn.procedures import at_holders, recover
 
@@ -119,6 +119,7 @@ def neighbours(
         (slope,) = torch.autograd.grad(loss(module, replace(batch, inputs=x)), x)
         with torch.inference_mode():
             scores = module((x + epsilon * (high - low) * slope.sign()).clamp(low, high))
-            found.append(scores.scatter(1, batch.targets.unsqueeze(1), -torch.inf).argmax(1))
+            others = scores.scatter(1, filled(batch.targets).unsqueeze(1), -torch.inf)
+            found.append(relabelled(batch.targets, others.argmax(1)))
     local.processed(len(images))
     return torch.cat(found)

@@ -23,6 +23,7 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
+from fedunlearn.kinds import filled, shares
 from fedunlearn.local import paced
 from fedunlearn.tasks import Fit, Gradient
 
@@ -98,12 +99,12 @@ class FedOSD:
 
 @dataclass(frozen=True)
 class UnlearningLoss:
-    """-log(1 - p_y / 2), p_y the probability of the target's class: between 0 and log 2."""
+    """-log(1 - p_y / 2), p_y the probability of the target's class: between 0 and log 2; 0 where it is `IGNORED`."""
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """See `Objective`."""
-        p = torch.softmax(module(batch.inputs), 1).gather(1, batch.targets.unsqueeze(1))
-        return -torch.log1p(-p / 2).mean()
+        p = torch.softmax(module(batch.inputs), 1).gather(1, filled(batch.targets).unsqueeze(1)).squeeze(1)
+        return -(torch.log1p(-p / 2) * shares(batch.targets, p.dtype)).mean()
 
 
 def orthogonal(vector: Mapping[str, Tensor], others: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

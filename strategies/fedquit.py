@@ -25,7 +25,7 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.kinds import KINDS
+from fedunlearn.kinds import KINDS, filled, ignored
 from fedunlearn.local import fit, outputs, paced
 from fedunlearn.objectives import Distillation, taught
 from fedunlearn.procedures import at_holders, recover
@@ -109,11 +109,14 @@ class Quit:
 
 
 def virtual(logits: Tensor, targets: Tensor, v: Value) -> Tensor:
-    """``logits`` (N, classes, ...) with that of the class in ``targets`` (N, ...) replaced by the value ``v`` names."""
-    true = targets.unsqueeze(1)
+    """``logits`` (N, classes, ...) with that of the class in ``targets`` (N, ...) replaced by the value ``v`` names.
+
+    Where the target is `IGNORED`, no class is the true one and all stay as they are.
+    """
+    true = filled(targets).unsqueeze(1)
     if v == "min":
         value = logits.amin(1, keepdim=True)
     else:
         others = torch.softmax(logits.scatter(1, true, -torch.inf), 1)
         value = (others * logits).sum(1, keepdim=True)
-    return logits.scatter(1, true, value)
+    return torch.where(ignored(targets).unsqueeze(1), logits, logits.scatter(1, true, value))

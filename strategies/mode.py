@@ -24,6 +24,7 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
+from fedunlearn.kinds import relabelled
 from fedunlearn.local import fit, outputs, paced
 from fedunlearn.objectives import marked
 from fedunlearn.procedures import fedavg, mean, redrawn, together
@@ -117,5 +118,6 @@ class Guide:
         """See `Task`."""
         forget = local.images(self.forget)
         labels = outputs(local, self.teacher, forget).argmax(1).to(forget.targets)
-        images = marked(replace(forget, targets=labels), local.images(self.retain))
+        forget = replace(forget, targets=relabelled(forget.targets, labels))
+        images = marked(forget, local.images(self.retain))
         return Reply(fit(local, self.weights, images, self.training, self.seed), len(images))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedunlearn.core import Asks, Batch, Images, Replies, Reply, Select
-from fedunlearn.kinds import KINDS, DiceCrossEntropy
+from fedunlearn.core import IGNORED, Asks, Batch, Images, Replies, Reply, Select
+from fedunlearn.kinds import KINDS, DiceCrossEntropy, filled, ignored, relabelled, shares, surface_distances
 from fedunlearn.local import at_once, each_gradient, fit, gradient, signals
 from fedunlearn.procedures import signals as gathered
 from fedunlearn.tasks import Signals
@@ -68,9 +70,131 @@ def test_the_signal_by_hand() -> None:
     assert found["intersection"].tolist() == [[1, 1, 0]]
     assert found["predicted"].tolist() == [[2, 1, 1]]
     assert found["true"].tolist() == [[2, 2, 0]]
+    # Class 1: voxel 2 of the model and voxels 1, 2 of the labels, all of them surface, 1 and 2 across from each other
+    # in their square: (0 + sqrt 2 + 0) / 3. Class 2: the model's alone, the diagonal of 1 x 2 x 2. Background: 0.
+    assert found["surface"].tolist() == [pytest.approx([0.0, math.sqrt(2) / 3, 3.0])]
     assert found["mae"].tolist() == [0.75]
     assert found["soft_mae"].tolist() == pytest.approx([1 / 3], abs=1e-9)
     assert found["loss"].tolist() == pytest.approx([50.0], abs=1e-9)
+
+
+def balls(n: int, edge: int, seed: int) -> Tensor:
+    """(n, 2, edge, edge, edge) bool: of each volume and class a ball somewhere, some of its voxels missing."""
+    generator = torch.Generator().manual_seed(seed)
+    grid = torch.stack(torch.meshgrid(*[torch.arange(float(edge))] * 3, indexing="ij"))
+    centres = edge * torch.rand(n, 2, 3, 1, 1, 1, generator=generator)
+    noise = torch.rand(n, 2, edge, edge, edge, generator=generator)
+    return ((grid - centres).norm(dim=2) < edge / 3) & (noise < 0.9)
+
+
+def slow_surface_distance(one: Tensor, other: Tensor) -> float:
+    """All pairs of surface voxels."""
+
+    def surface(voxels: Tensor) -> Tensor:
+        padded = F.pad(voxels, [1] * 6)
+        neighbours = [padded.roll(step, axis)[1:-1, 1:-1, 1:-1] for step in (1, -1) for axis in range(3)]
+        return (voxels & ~torch.stack(neighbours).all(0)).nonzero().double()
+
+    apart = torch.cdist(surface(one), surface(other))
+    return float(torch.cat([apart.amin(0), apart.amin(1)]).mean())
+
+
+def test_surface_distances_are_those_of_all_pairs_and_monais() -> None:
+    from monai.metrics.surface_distance import compute_average_surface_distance
+
+    one, other = balls(3, 9, 1), balls(3, 9, 2)
+    found = surface_distances(one, other)
+    slow = [[slow_surface_distance(one[n, c], other[n, c]) for c in range(2)] for n in range(3)]
+    assert torch.allclose(found, torch.tensor(slow, dtype=torch.float64), atol=1e-6)
+    with warnings.catch_warnings():  # MONAI warns of an argument that it gives itself
+        warnings.simplefilter("ignore", FutureWarning)
+        monais = compute_average_surface_distance(one, other, include_background=True, symmetric=True)
+    assert torch.allclose(found, monais.double(), atol=1e-6)
+    assert torch.allclose(found, surface_distances(other, one), atol=1e-6)
+
+
+def test_a_structure_that_one_side_lacks_is_as_far_off_as_can_be() -> None:
+    """Of 2 x 3 x 6 voxels, whose diagonal is 7; opposite corners are sqrt(1 + 4 + 25) apart. Equal ones: 0."""
+    none = torch.zeros(1, 1, 2, 3, 6, dtype=torch.bool)
+    first, last = none.clone(), none.clone()
+    first[..., 0, 0, 0] = last[..., -1, -1, -1] = True
+    assert surface_distances(none, first).item() == surface_distances(first, none).item() == 7.0
+    assert surface_distances(first, last).item() == pytest.approx(math.sqrt(30), abs=1e-6)
+    assert surface_distances(first, first).item() == surface_distances(none, none).item() == 0.0
+
+
+def with_ignored(targets: Tensor) -> Tensor:
+    """A copy of which another share of each volume is ignored; of the last volume, all."""
+    targets, generator = targets.clone(), torch.Generator().manual_seed(0)
+    for n, volume in enumerate(targets):
+        volume[torch.rand(volume.shape, generator=generator) < (n + 1) / len(targets)] = IGNORED
+    return targets
+
+
+def test_what_is_ignored_is_as_if_it_were_not_there() -> None:
+    """Loss and signals of every volume are those of its other voxels, in a row."""
+    scores, targets = volumes(4)
+    targets = with_ignored(targets)
+    found = KINDS["segmentation"].signal(scores, targets)
+    for n in range(3):
+        seen = targets[n] != IGNORED
+        row, labels = scores[n, :, seen].view(1, 3, -1, 1, 1), targets[n, seen].view(1, -1, 1, 1)
+        assert 0 < len(labels[0]) < seen.numel()
+        assert float(value(scores[n : n + 1], targets[n : n + 1])) == pytest.approx(
+            float(value(row, labels)), abs=1e-6
+        )
+        for name, alone in KINDS["segmentation"].signal(row, labels).items():
+            if name != "surface":  # a row has others
+                assert torch.allclose(found[name][n].double(), alone[0].double(), atol=1e-12), name
+
+
+def test_a_volume_of_which_nothing_is_known_counts_as_perfect() -> None:
+    """Cross-entropy 0, Dice (0 + s) / (0 + s) = 1; no class has a voxel."""
+    scores, targets = volumes(2)
+    targets[0] = IGNORED
+    found = KINDS["segmentation"].signal(scores, targets)
+    assert float(value(scores[:1], targets[:1])) == 0.0
+    for name, each in found.items():
+        assert not each[0].any() and each[1].any(), name
+
+
+def test_what_is_predicted_where_labels_are_ignored_changes_nothing() -> None:
+    """No loss, no slope, no signal; the last of three volumes is ignored as a whole."""
+    scores, targets = volumes()
+    targets = with_ignored(targets)
+    out = (targets == IGNORED).unsqueeze(1).expand_as(scores)
+    others = torch.where(
+        out, 5 * torch.randn(scores.shape, generator=torch.Generator().manual_seed(1)), scores
+    )
+    assert not torch.equal(others.argmax(1), scores.argmax(1))
+    assert torch.equal(value(scores, targets), value(others, targets))
+    slopes = [torch.func.grad(lambda x: value(x, targets))(x) for x in (scores, others)]
+    assert torch.equal(*slopes) and not slopes[0][out].any() and slopes[0][~out].any()
+    one, other = (KINDS["segmentation"].signal(x, targets) for x in (scores, others))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_without_ignored_voxels_the_slope_is_that_of_plain_cross_entropy_and_dice() -> None:
+    """To the last bit, so that training is what it was."""
+    scores, targets = volumes(2, edge=16)
+
+    def plain(scores: Tensor, targets: Tensor) -> Tensor:
+        p = torch.softmax(scores, 1).flatten(2)[:, 1:]
+        g = F.one_hot(targets, 3).movedim(-1, 1).flatten(2)[:, 1:].float()
+        dice = (2 * (p * g).sum(2) + 1e-5) / (p.sum(2) + g.sum(2) + 1e-5)
+        return F.cross_entropy(scores, targets) + 1 - dice.mean()
+
+    slopes = [torch.func.grad(loss)(scores, targets) for loss in (value, plain)]
+    assert torch.equal(*slopes)
+    assert float(value(scores, targets)) == pytest.approx(float(plain(scores, targets)), rel=1e-6)
+
+
+def test_no_class_of_an_image_is_ignored() -> None:
+    """Image 255 of a classifier of 300 has class 255, as good as any."""
+    classes = torch.arange(300)
+    assert not ignored(classes).any() and torch.equal(filled(classes), classes)
+    assert torch.equal(relabelled(classes, classes + 1), classes + 1)
+    assert torch.equal(shares(classes, torch.float32), torch.ones(300))
 
 
 def test_scores_that_are_not_finite_show_in_the_loss() -> None:
@@ -88,6 +212,7 @@ def test_signals_are_small_and_do_not_depend_on_the_batch_size() -> None:
         "intersection": (3, 3),
         "predicted": (3, 3),
         "true": (3, 3),
+        "surface": (3, 3),
         "loss": (3,),
         "mae": (3,),
         "soft_mae": (3,),

@@ -13,12 +13,13 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from fedunlearn.scoring import MEASURES
-from fedunlearn.scoring.attacks import ATTACKS
+from fedunlearn.scoring.attacks import ATTACKS, BY_LOSS
 from fedunlearn.scoring.classification import Outputs
 from fedunlearn.scoring.ensembles import divergence, epsilon, points
 from fedunlearn.scoring.evidence import Evidence, Frame, Shadow
 from fedunlearn.scoring.likelihood import PRIOR, predictive
 from fedunlearn.scoring.population import clopper_pearson, true_positives
+from fedunlearn.scoring.segmentation import Overlaps
 from tests.test_scoring_evidence import evidence_of, frame_of, random_images
 
 L = np.log(3.0)  # log-odds of p = 3/4
@@ -151,6 +152,54 @@ def test_what_lacks_models_is_left_out():
     assert value("mia_rmia_auc", two_seeds) and value("iam_completeness", two_seeds)
     assert not MEASURES["mia_lira_auc"].function(two_seeds)
     assert not MEASURES["mia_ulira_auc"].function(two_seeds)
+
+
+def as_volumes(answers: Outputs) -> Overlaps:
+    """Volumes of which nothing is known but the losses."""
+    nothing, none = np.zeros((len(answers.losses), 2)), np.zeros(len(answers.losses))
+    return Overlaps(nothing, nothing, nothing, None, answers.losses, none, none)
+
+
+def of_volumes(evidence: Evidence[Outputs]) -> Evidence[Overlaps]:
+    return Evidence(
+        evidence.frame,
+        as_volumes(evidence.original),
+        as_volumes(evidence.retrained),
+        as_volumes(evidence.unlearned),
+        evidence.spent,
+        evidence.retraining,
+        evidence.seed,
+        others=tuple(as_volumes(model) for model in evidence.others),
+        originals=tuple(as_volumes(model) for model in evidence.originals),
+        siblings=tuple(as_volumes(model) for model in evidence.siblings),
+        shadows=tuple(Shadow(as_volumes(shadow.answers), shadow.members) for shadow in evidence.shadows),
+    )
+
+
+@pytest.mark.parametrize("pairs", [0, 3])
+def test_volumes_with_the_losses_of_images_give_away_as_much(pairs: int):
+    """By every attack but those of an SVC, with shadows and without."""
+    images = made_up(1.0)
+    members = np.random.default_rng(1).random((2 * pairs, len(images.frame.labels))) < 0.5
+    models = (*images.others, *images.originals, *images.siblings)
+    images = replace(images, shadows=tuple(map(Shadow, models, members)))
+    volumes = of_volumes(images)
+    for one in BY_LOSS:
+        expected, found = one.function(images), one.function(volumes)
+        assert found.keys() == expected.keys(), one.name
+        for group, estimate in expected.items():
+            assert found[group].value == pytest.approx(estimate.value, abs=1e-9), one.name
+    svc = {f"mia_svc_{feature}" for feature in ("confidence", "correctness", "entropy", "m_entropy")}
+    assert {m.name for m in ATTACKS} - {m.name for m in BY_LOSS} == svc
+
+
+def test_the_margin_of_a_volume_by_hand_and_at_its_ends():
+    """p = 3/4: log 3. Of no loss at all and of one that overflows exp, finite."""
+    losses = np.array([-np.log(0.75), 0.0, 800.0])
+    none = np.zeros(3)
+    margin = Overlaps(none, none, none, None, losses, none, none).margin
+    assert margin[0] == pytest.approx(L) and margin[2] == pytest.approx(-800.0)
+    assert 700 < margin[1] < np.inf
 
 
 # ------------------------------------------------------------------------------------------- population attacks

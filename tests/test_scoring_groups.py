@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -139,11 +140,17 @@ def test_further_groups_change_nothing_for_all_and_for_hospitals(many: Evidence)
             np.testing.assert_allclose(one[group].replicates, estimate.replicates, atol=1e-12)
 
 
-def test_the_worst_hospital_is_the_lowest_change_of_any_that_stays():
-    """Retain: A -.1, B +.1. Test: A -.2, B 0, and C, which leaves, -.9. The lowest that counts is -.2."""
+@pytest.mark.parametrize("quality", ["accuracy", "dice"])
+def test_the_worst_hospital_is_the_lowest_change_of_any_that_stays(quality: str):
+    """Retain: A -.1, B +.1, D unknown. Test: A -.2, B 0, and C, which leaves, -.9. The lowest that counts is -.2."""
     values = {
-        "retain_accuracy": {"site=A": (0.8, 0.9), "site=B": (1.0, 0.9), "all": (0.1, 0.9)},
-        "test_accuracy": {"site=A": (0.5, 0.7), "site=B": (0.6, 0.6), "site=C": (0.0, 0.9)},
+        f"retain_{quality}": {
+            "site=D": (0.0, math.nan),
+            "site=A": (0.8, 0.9),
+            "site=B": (1.0, 0.9),
+            "all": (0.1, 0.9),
+        },
+        f"test_{quality}": {"site=A": (0.5, 0.7), "site=B": (0.6, 0.6), "site=C": (0.0, 0.9)},
     }
     measured, reference = (
         {name: {g: Estimate(pair[k], 10) for g, pair in groups.items()} for name, groups in values.items()}
@@ -230,7 +237,7 @@ def test_gaps_are_paired_by_group_and_need_five_patients():
     frame = frame_of(made)  # six test patients at A, four at B
     model = {"test_accuracy": {g: estimates(0.5, np.array([0.4, 0.6])) for g in ("all", "site=A", "site=B")}}
     retrained = {"test_accuracy": {"site=A": estimates(0.7, np.array([0.7, 0.5]))}}
-    found = gaps(frame, model, retrained)["test_accuracy"]
+    found = gaps(frame, bias.MEASURES["classification"], model, retrained)["test_accuracy"]
     assert found.values == {"site=A": pytest.approx(-0.2)}
     np.testing.assert_allclose(found.replicates["site=A"], [-0.3, 0.1])
 

@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedunlearn.kinds import KINDS
+from fedunlearn.scoring import memorisation as of_kinds
 from fedunlearn.scoring.classification import Outputs
 from fedunlearn.scoring.evidence import Shadow
-from fedunlearn.scoring.memorisation import memorisation, table
+from fedunlearn.scoring.memorisation import memorisation, overlap, table
+from fedunlearn.scoring.segmentation import Overlaps
 
 # Two pairs of models, three images; the last one is a test image.
 MEMBERS = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0]], dtype=bool)
@@ -72,6 +75,20 @@ def test_models_that_are_no_pairs_are_refused() -> None:
         memorisation(SIGNALS[[0, 3]], MEMBERS[[0, 3]])
     with pytest.raises(ValueError, match="complementary"):
         memorisation(SIGNALS[:3], MEMBERS[:3])
+
+
+def test_of_volumes_dice_is_compared() -> None:
+    """Classes 1 and 2 of four volumes: 2 * 3 / 8 and 2 * 1 / 4; one missed; one in neither; nothing there nor seen."""
+    both = np.array([[9, 3, 1], [9, 3, 0], [9, 3, 0], [20, 0, 0]], dtype=np.float64)
+    predicted = np.array([[14, 4, 2], [16, 4, 0], [16, 4, 0], [20, 0, 0]], dtype=np.float64)
+    true = np.array([[14, 4, 2], [14, 4, 2], [16, 4, 0], [20, 0, 0]], dtype=np.float64)
+    none = np.zeros(4)
+    answers = Overlaps(both, predicted, true, None, none, none, none)
+    assert overlap(answers).tolist() == pytest.approx([(0.75 + 0.5) / 2, 0.75 / 2, 0.75, 1.0])
+
+
+def test_every_kind_of_task_has_something_to_compare() -> None:
+    assert of_kinds.SIGNALS.keys() == KINDS.keys()
 
 
 def test_the_table_names_the_images() -> None:

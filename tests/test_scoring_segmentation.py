@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from fedunlearn.core import RunError
-from fedunlearn.scoring import measures_of
+from fedunlearn.scoring import bias, measures_of
+from fedunlearn.scoring.bias import gaps
 from fedunlearn.scoring.difference import Difference
 from fedunlearn.scoring.evidence import Evidence, Frame
 from fedunlearn.scoring.measures import KINDS
@@ -32,10 +33,12 @@ IMAGES = [
 INTERSECTION = [[80, 4, 2], [80, 10, 5], [90, 6, 0], [80, 5, 0], [85, 3, 0]]
 PREDICTED = [[88, 8, 4], [80, 12, 8], [94, 6, 0], [85, 10, 5], [95, 5, 0]]
 TRUE = [[84, 12, 4], [85, 10, 5], [90, 10, 0], [90, 10, 0], [85, 7, 8]]
+# Voxels between surfaces: class 2 of patient 2 is in neither, those of 3 and 4 are in one only, a diagonal of 20.
+SURFACE = [[0, 2, 1], [0, 0.5, 1.5], [0, 3, 0], [0, 1, 20], [0, 2, 20]]
 
 
 def answers(losses=(0.1, 0.2, 0.3, 0.4, 0.5), mae=(0.0, 0.1, 0.2, 0.3, 0.4), soft=(0.5, 0.4, 0.3, 0.2, 0.1)):
-    counts = (np.array(x, dtype=np.float64) for x in (INTERSECTION, PREDICTED, TRUE))
+    counts = (np.array(x, dtype=np.float64) for x in (INTERSECTION, PREDICTED, TRUE, SURFACE))
     return Overlaps(*counts, *(np.array(x) for x in (losses, mae, soft)))
 
 
@@ -57,6 +60,15 @@ def value(name: str, group: str = "all") -> float:
         ("retain_dice", "site=B", 12 / 16),
         # Class 1: 10 / 20 and 6 / 12; class 2: a false alarm and a miss, both 0.
         ("test_dice", "all", 0.25),
+        ("forget_dice", "class=1", 0.4),
+        ("retain_dice", "class=2", 10 / 13),
+        ("test_surface_distance", "class=1", 1.5),
+        ("dice_gap", "class=2", 10 / 13 - 0.5),
+        ("forget_surface_distance", "all", 1.5),
+        # Class 1: .5 and 3; class 2: of patient 1 alone.
+        ("retain_surface_distance", "all", (1.75 + 1.5) / 2),
+        ("retain_surface_distance", "site=B", 3.0),
+        ("test_surface_distance", "all", (1.5 + 20) / 2),
         ("dice_gap", "all", ((20 / 22 + 12 / 16) / 2 + 10 / 13) / 2 - 0.45),
         ("retain_voxel_loss", "all", 0.25),
         ("forget_mae", "all", 0.0),
@@ -72,8 +84,38 @@ def test_measures_by_hand(name: str, group: str, expected: float):
 
 def test_gaps_are_left_out_where_nothing_is_forgotten():
     found = measure(evidence(answers()), MEASURES, None)
-    assert set(found["dice_gap"]) == set(found["mae_gap"]) == {"all", "site=A"}
+    assert set(found["mae_gap"]) == {"all", "site=A"}
+    assert set(found["dice_gap"]) == {"all", "site=A", "class=1", "class=2"}
     assert found["dice_gap"]["all"].n == 3
+
+
+def test_the_mean_of_the_classes_is_the_mean_over_classes():
+    frame, found, _ = random_volumes(np.random.default_rng(4))
+    for name in ("test_dice", "test_surface_distance"):
+        estimates = MEASURES[name].function(evidence(found, frame))
+        each = [estimates[f"class={c}"] for c in (1, 2, 3)]
+        assert np.mean([one.value for one in each]) == pytest.approx(estimates["all"].value, abs=1e-12)
+        drawn = np.mean([one.replicates for one in each], axis=0)
+        assert np.allclose(drawn, estimates["all"].replicates, atol=1e-12)
+
+
+def test_a_class_that_does_not_occur_and_the_only_class_form_no_group():
+    found = evidence(
+        replace(answers(), predicted=np.array(TRUE) * [1, 1, 0], true=np.array(TRUE) * [1, 1, 0])
+    )
+    assert set(MEASURES["retain_dice"].function(found)) == {"all", "site=A", "site=B", "class=1"}
+    one = {name: x[:, :2] if x.ndim == 2 else x for name, x in vars(answers()).items()}
+    found = evidence(Overlaps(**one), frame_of(IMAGES, 2))
+    assert set(MEASURES["retain_dice"].function(found)) == {"all", "site=A", "site=B"}
+
+
+def test_unequal_treatment_is_of_patients_not_of_classes():
+    frame, found, _ = random_volumes(np.random.default_rng(5), 200)
+    measured = measure(evidence(found, frame), MEASURES, None)
+    assert any(group.startswith("class=") for group in measured["retain_dice"])
+    apart = gaps(frame, bias.MEASURES["segmentation"], measured, measured)
+    assert set(apart) == {"forget_dice", "mia_loss_auc", "retain_dice", "test_dice"}
+    assert set(apart["retain_dice"].values) == {"site=A", "site=B", "site=C"}
 
 
 def test_dice_is_undefined_where_no_class_occurs():
@@ -109,8 +151,9 @@ def random_volumes(rng: np.random.Generator, n: int = 40, classes: int = 4) -> t
         ],
         dtype=np.float64,
     )
+    surface = 9 * rng.random((n, classes))
     numbers = (rng.random(n) for _ in range(3))
-    return frame, Overlaps(counts[..., 0], counts[..., 1], counts[..., 2], *numbers), maps
+    return frame, Overlaps(counts[..., 0], counts[..., 1], counts[..., 2], surface, *numbers), maps
 
 
 def test_dice_is_that_of_scikit_learn():
@@ -151,7 +194,7 @@ def test_the_interval_of_a_gap_is_that_of_a_difference():
 def table(found: Overlaps) -> pd.DataFrame:
     columns = {
         f"{name}_{c}": getattr(found, name)[:, c]
-        for name in ("intersection", "predicted", "true")
+        for name in ("intersection", "predicted", "true", "surface")
         for c in range(3)
     }
     return pd.DataFrame({**columns, "loss_0": found.losses, "mae_0": found.mae, "soft_mae_0": found.soft_mae})
@@ -179,6 +222,23 @@ def test_predictions_dealt_to_other_volumes_overlap_by_chance():
     assert np.array_equal(np.sort(mixed.predicted, axis=0), np.sort(answers().predicted, axis=0))
     assert np.allclose(mixed.intersection, mixed.predicted * mixed.true / 100)
     assert sorted(mixed.losses) == sorted(answers().losses)
+
+
+def test_volumes_of_which_nothing_is_known_can_be_dealt_too():
+    nothing = dict.fromkeys(("intersection", "predicted", "true"), np.zeros((5, 3)))
+    assert not replace(answers(), **nothing).mixed_up(np.random.default_rng(0)).intersection.any()
+
+
+def test_nobody_knows_the_surfaces_of_predictions_dealt_to_other_volumes():
+    """Then the measure has no row, and what is compared with it none either; the others are as they were."""
+    mixed, reference = (
+        answers().mixed_up(np.random.default_rng(0)),
+        measure(evidence(answers()), MEASURES, None),
+    )
+    found = measure(evidence(mixed), MEASURES, reference)
+    assert mixed.surface is None
+    assert all(not found[f"{part}_surface_distance"] for part in ("forget", "retain", "test"))
+    assert all(found[f"{part}_dice"] for part in ("forget", "retain", "test"))
 
 
 def facts(**values: float) -> Facts:

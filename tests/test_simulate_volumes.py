@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from fedunlearn import report, scenario as scenarios
+from fedunlearn.core import IGNORED
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scoring import measures_of, score
 from fedunlearn.simulate import simulate
@@ -41,6 +43,7 @@ def store(folder: Path, edge: int = 8, patients: int = 24) -> Path:
         volume[z : z + edge // 2, y : y + edge // 2, x : x + edge // 2] = 1
         volume[z : z + 2, y : y + 2, x : x + 2] = 2
     images = np.clip(60 * labels + rng.normal(60, 30, labels.shape), 0, 255).astype(np.uint8)
+    labels[:, -1, -1] = IGNORED
     np.savez(folder / "volumes.npz", train_images=images, train_labels=labels)
     path = folder / "scenario.yaml"
     path.write_text(TINY_VOLUMES, encoding="utf-8")
@@ -57,19 +60,29 @@ def test_signals_hold_numbers_of_volumes_and_no_voxels(tiny: RunFolder) -> None:
     rows = len(tiny.read_table("sites.parquet"))
     for path in (tiny.path / "signals").iterdir():
         table = tiny.read_table(f"signals/{path.name}")
-        assert table.shape == (rows, 3 * 3 + 3)
-        assert (table[["true_0", "true_1", "true_2"]].sum(axis=1) == 8**3).all()
+        assert table.shape == (rows, 4 * 3 + 3)
+        assert (table[["true_0", "true_1", "true_2"]].sum(axis=1) == 8**3 - 8).all()
 
 
 def test_every_measure_of_the_kind_is_there(tiny: RunFolder) -> None:
+    """But for those that need probes, 64 seeds, three seeds, or 100 held-out volumes."""
     scores = tiny.read_table("scores.parquet")
-    probed = ("probe_", "resurgence_", "relearn_")
-    assert set(scores["measure"]) == {n for n in measures_of("segmentation") if not n.startswith(probed)}
+    more = ("probe_", "resurgence_", "relearn_", "klom_", "forgetting_", "mia_lira_", "mia_ulira_")
+    many = {name for name in measures_of("segmentation") if name.startswith(more) or "_tpr_" in name}
+    assert set(scores["measure"]) == set(measures_of("segmentation")) - many
     whole = scores[(scores["group"] == "all") & scores["measure"].str.endswith("_dice")]
     assert whole["value"].between(0, 1).all()
     assert whole["value"].nunique() > 5
     band = scores[(scores["measure"] == "forget_dice") & (scores["group"] == "all")]
     assert (band["null_high"] - band["null_low"] >= 0.05).all()
+
+
+def test_models_have_surfaces_and_predictions_dealt_at_random_have_none(tiny: RunFolder) -> None:
+    """Between 0 and the diagonal of 8 x 8 x 8 voxels."""
+    scores = tiny.read_table("scores.parquet")
+    surfaces = scores[scores["measure"].str.endswith("surface_distance")]
+    assert set(surfaces["strategy"]) == set(scores["strategy"]) - {"damaged"}
+    assert surfaces["value"].between(0, 8 * 3**0.5).all() and surfaces["value"].gt(0).any()
 
 
 def test_the_retrained_model_is_no_distance_from_itself(tiny: RunFolder) -> None:
@@ -86,10 +99,51 @@ def test_verdicts_rest_on_dice(tiny: RunFolder) -> None:
     assert verdicts["reasons"].str.contains("mia_loss_auc|MIA|dice|memory|remember").all()
 
 
+def test_the_report_names_the_hospital_hit_hardest(tiny: RunFolder, tmp_path: Path) -> None:
+    """Of those that stay: north, once its Dice is far below its band; not east, which leaves, and is as bad."""
+    shutil.copytree(tiny.path, tmp_path / "run")
+    scores = tiny.read_table("scores.parquet")
+    scores["null_low"] = 0.0  # what happened in so small a run is no matter here
+    lost = (scores["request"] == "leave") & (scores["strategy"] == "noisy_label")
+    dice = (
+        lost
+        & scores["group"].isin(["site=north", "site=east"])
+        & scores["measure"].isin(["retain_dice", "test_dice"])
+    )
+    scores.loc[dice, "value"] = scores["retrained"] - 2.0
+    scores.loc[dice & (scores["measure"] == "test_dice"), "value"] += 0.5
+    scores.to_parquet(tmp_path / "run" / "scores.parquet", index=False)
+    told = report.fairness(RunFolder(tmp_path / "run"), "leave")[-1]
+    assert told.startswith("hospital hit hardest, below its own band of retraining: ")
+    assert "noisy_label: north -2.00 (retain_dice)" in told and "east" not in told
+
+
+def test_the_worst_hospital_is_measured_by_dice(tiny: RunFolder) -> None:
+    """East leaves, so north it is."""
+    scores = tiny.read_table("scores.parquet")
+    of_request = scores[(scores["request"] == "leave") & (scores["seed"] == 1)]
+    for _, rows in of_request[of_request["strategy"].isin(["original", "noisy_label"])].groupby("strategy"):
+        dice = rows["measure"].isin(["retain_dice", "test_dice"])
+        staying = rows[dice & (rows["group"] == "site=north")]
+        (worst,) = rows.loc[rows["measure"] == "worst_site", "value"]
+        assert len(staying) == 2 and worst == pytest.approx((staying["value"] - staying["retrained"]).min())
+
+
 def test_it_can_be_scored_again_from_the_folder_alone(tiny: RunFolder) -> None:
     before = tiny.read_table("scores.parquet")
     after, _ = score(tiny.path)
     assert before.equals(after)
+
+
+def test_shadows_tell_how_much_is_remembered_of_each_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    few = ["evaluation.shadows=2", "seeds=[1]", "strategies=[]"]
+    run = simulate(scenarios.read(store(tmp_path), few), tmp_path / "run", tmp_path, Console(), quiet=True)
+    found, images = run.read_table("memorisation.parquet"), run.read_table("sites.parquet")
+    assert set(found["image"]) == set(images.loc[images["split"] == "train", "image"])
+    assert found["value"].between(-1, 1).all() and found["value"].nunique() > 1
 
 
 def test_the_report_shows_dice(tiny: RunFolder) -> None:

@@ -166,6 +166,19 @@ def test_npz_reports_values_that_cannot_be(tmp_path: Path, change: dict[str, Any
     assert expected in str(caught.value)
 
 
+def test_npz_label_255_is_no_class_of_a_map(tmp_path: Path):
+    images = rng().integers(0, 255, (4, 6, 8, 6), np.uint8)
+    labels = np.where(images > 200, 255, images > 99)
+    found = save(tmp_path, {"train_images": images, "train_labels": labels}).load(tmp_path)
+    assert found.classes == 2 and found.targets.dtype == np.uint8
+    assert np.array_equal(found.targets, labels)
+    only = save(tmp_path, {"train_images": images, "train_labels": np.where(images > 99, 255, 0)})
+    with pytest.raises(
+        InputError, match=r"found the labels \[0, 255\], expected 0 for background and at least 1"
+    ):
+        only.load(tmp_path)
+
+
 def test_npz_reports_missing_and_damaged_files(tmp_path: Path):
     assert "no file" in the_problem(Npz(path="y.npz"), tmp_path)
     source = save(tmp_path, arrays())

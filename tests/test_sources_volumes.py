@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedunlearn.__main__ import app
-from fedunlearn.core import InputError
+from fedunlearn.core import IGNORED, InputError
 from sites import volumes
 from sites.arrays import write_header
 from sites.collection import Collection
@@ -90,6 +90,27 @@ def test_folder_reads_volumes_with_label_maps(tmp_path: Path):
     assert found.table["patient"].tolist() == ["a", "a", "b"]
     assert found.table["image"].tolist()[0] == "a1.nii.gz"
     assert set(found.table.columns) == {"image", "patient", "site", "age"}
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_the_label_255_is_no_class(tmp_path: Path, classes: int | None):
+    """It stays what it is through padding and cropping, and may be cropped off, unlike a structure."""
+    rows = [volume(tmp_path, "a")]
+    made = labels()
+    made[0], made[1, 1, 1] = IGNORED, IGNORED
+    save(tmp_path / "a-map.nii.gz", made)
+    source = replace(manifest(tmp_path, rows), classes=classes, shape=(4, 8, 6))
+    found = source.load(tmp_path)
+    assert found.classes == 3
+    assert (found.targets[0, 0, 1, 1], (found.targets == IGNORED).sum()) == (IGNORED, 1)
+
+
+def test_a_mask_of_0_and_255_is_refused(tmp_path: Path):
+    """It was never meant to be ignored."""
+    rows = [volume(tmp_path, "a")]
+    save(tmp_path / "a-map.nii.gz", (labels() > 0).astype(np.uint8) * 255)
+    (message,) = messages(manifest(tmp_path, rows), tmp_path)
+    assert "has one label only" in message and "expected 0 and at least 1" in message
 
 
 def test_axes_are_turned_to_the_right_to_the_front_and_up(tmp_path: Path):
@@ -318,14 +339,18 @@ def test_mrbrains_reads_its_own_layout(brains: Path):
     assert (found.kind, found.classes, found.synthetic_patients) == ("segmentation", 9, False)
     assert found.table["patient"].tolist() == ["2", "4", "14"]
     assert found.pixels.shape == (3, 1, *SHAPE)
-    assert mapped(found) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0]
-    assert "MRBrainS18 (T1)" in found.note and "8 brain stem" in found.note
+    assert mapped(found) == [0, 1, 2, 3, 4, 5, 6, 7, 8, IGNORED, IGNORED]
+    assert (
+        "MRBrainS18 (T1)" in found.note
+        and "8 brain stem" in found.note
+        and "10 other are ignored" in found.note
+    )
 
 
 def test_mrbrains_merges_tissues_and_takes_several_scans(brains: Path):
     found = MRBrainS(classes="three", images=("FLAIR", "T1", "IR")).load(brains)
     assert (found.pixels.shape, found.classes) == ((3, 3, *SHAPE), 4)
-    assert mapped(found) == [0, 2, 2, 3, 3, 1, 1, 0, 0, 0, 0]
+    assert mapped(found) == [0, 2, 2, 3, 3, 1, 1, 0, 0, IGNORED, IGNORED]
     middle = found.pixels[0, :, 3, 4, 2].astype(int)  # x, x², x³ of a ramp to 1: darker and darker
     assert middle[0] > middle[1] > middle[2]
 

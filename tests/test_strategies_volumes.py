@@ -12,9 +12,21 @@ from torch import Tensor, nn
 
 from fedunlearn import scenario as scenarios, weights as w
 from fedunlearn.catalogue import lines
-from fedunlearn.core import Batch, Granularity, Guarantee, InputError, Preparing, RequestId, Strategy
-from fedunlearn.kinds import CrossEntropy, Objective
+from fedunlearn.core import (
+    IGNORED,
+    Batch,
+    Granularity,
+    Guarantee,
+    InputError,
+    Preparing,
+    RequestId,
+    Select,
+    Strategy,
+)
+from fedunlearn.kinds import KINDS, CrossEntropy, Objective, ignored
+from fedunlearn.local import outputs
 from fedunlearn.objectives import Distillation, SoftLabels
+from fedunlearn.tasks import Errors, retained_labels, shuffled_labels, uniform_labels, wrong_labels
 from strategies.fedosd import UnlearningLoss
 from strategies.fedquit import virtual
 from strategies.lotus import lessons
@@ -95,6 +107,54 @@ def test_outputs_are_changed_voxel_by_voxel() -> None:
     assert torch.allclose(taught.sum(1), torch.ones(2, 4, 4, 4))
 
 
+@pytest.mark.parametrize("how", ["wrong", "uniform", "shuffled", "retained", "next"])
+def test_other_labels_leave_ignored_voxels_as_they_are(how: str) -> None:
+    """Whatever the labels become, they are classes where, and only where, they were."""
+    labels, retained = (toy.volumes(site).targets for site in ("north", "east"))
+    changed = {
+        "wrong": wrong_labels(labels, 3, 1),
+        "uniform": uniform_labels(labels, 3, 1),
+        "shuffled": shuffled_labels(labels, 1),
+        "retained": retained_labels(labels, retained, 1),
+        "next": retained_labels(labels, retained[:0], 1),
+    }[how]
+    assert ignored(labels).any() and not torch.equal(changed, labels)
+    assert torch.equal(ignored(changed), ignored(labels))
+    assert changed[~ignored(changed)].unique().tolist() == [0, 1, 2]
+
+
+def test_shuffled_labels_are_as_many_of_each_in_every_volume() -> None:
+    labels = toy.volumes("north").targets
+    shuffled = shuffled_labels(labels, 1)
+    for volume, own in zip(shuffled, labels, strict=True):
+        assert torch.equal(volume.flatten().sort().values, own.flatten().sort().values)
+
+
+def test_where_no_class_is_true_nothing_is_taken_from_the_teacher_and_nothing_is_lost() -> None:
+    """FedQUIT's teacher answers as before there; FedOSD's loss is the mean over the other voxels of each volume."""
+    scores = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(3))
+    targets = scores.argmax(1)
+    targets[0, 1:] = targets[1, 2] = IGNORED
+    out = ignored(targets)
+    for v in ("min", "entropy"):
+        teacher = virtual(scores, targets, v)
+        assert torch.equal(teacher.movedim(1, -1)[out], scores.movedim(1, -1)[out])
+        assert not torch.isclose(teacher, scores).all(1)[~out].any()
+    p = torch.softmax(scores, 1).amax(1)
+    slow = torch.stack([-torch.log1p(-p[n][~out[n]] / 2).mean() for n in range(2)]).mean()
+    found = UnlearningLoss()(nn.Identity(), Batch(scores, targets, torch.arange(2)))
+    assert torch.allclose(found, slow)
+
+
+def test_errors_are_the_share_of_the_voxels_that_count() -> None:
+    ward, weights, volumes = toy.Ward("north", toy.network()), toy.trained()[1], toy.volumes("north")
+    said = outputs(ward, weights, volumes).argmax(1)
+    slow = [(a != b)[b != IGNORED].float().mean().item() for a, b in zip(said, volumes.targets, strict=True)]
+    found = Errors((weights,), Select())(ward).arrays["error"]
+    assert found.tolist() == pytest.approx([sum(slow) / 3], abs=1e-6)
+    assert 0 < found.item() < 1
+
+
 def test_some_strategy_needs_class_labels_and_most_do_not() -> None:
     needing = {strategy.name for strategy in GIVEN if strategy.needs.class_labels}
     assert needing == {"held_out_target"}
@@ -125,5 +185,7 @@ def test_the_toy_is_remembered() -> None:
         toy.network().load(weights)
         volumes = toy.volumes("north")
         with torch.inference_mode():
-            losses.append(float(torch.nn.functional.cross_entropy(module(volumes.pixels), volumes.targets)))
+            losses.append(
+                float(KINDS["segmentation"].signal(module(volumes.pixels), volumes.targets)["loss"].mean())
+            )
     assert losses[1] < losses[0]

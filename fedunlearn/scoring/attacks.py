@@ -1,7 +1,8 @@
 """The ladder of attacks, from what one model gives away to what many models tell of each image.
 
 Part of the catalogue (`fedunlearn.scoring.measures`). Where a step needs models that a run does not have, it is left
-out; what it needs stands in its summary.
+out; what it needs stands in its summary. Most look at nothing of an image but its loss, and so they work on volumes as
+well; an image to them is whatever has a loss.
 """
 
 from __future__ import annotations
@@ -74,13 +75,7 @@ def _klom(part: Part, percentile: int) -> Measure:
 
 
 _SALUN = "Fan et al., SalUn, ICLR 2024 (arXiv 2310.12508): TN / |D_f|, SVC(C=3, rbf)"
-_POPULATION = (
-    _share(
-        membership.mia_loss_auc,
-        "share of pairs of an image to forget and a held-out one, of the same hospital and label, in which "
-        "the one to forget has the lower loss",
-        "Yeom et al., CSF 2018 (arXiv 1709.01604), at all thresholds, within hospital and label",
-    ),
+_BY_CLASS = (
     _svc(membership.mia_svc_confidence, "the true class's probability", f"{_SALUN} on p_y"),
     _svc(membership.mia_svc_correctness, "whether the answer is right", f"{_SALUN} on argmax = label"),
     _svc(membership.mia_svc_entropy, "the answer's entropy", f"{_SALUN} on -sum p log p"),
@@ -88,6 +83,14 @@ _POPULATION = (
         membership.mia_svc_m_entropy,
         "the answer's modified entropy",
         f"{_SALUN}, on the entropy of Song and Mittal, USENIX Security 2021 (arXiv 2003.10595), eq. 7",
+    ),
+)
+_POPULATION = (
+    _share(
+        membership.mia_loss_auc,
+        "share of pairs of an image to forget and a held-out one, of the same hospital and label, in which "
+        "the one to forget has the lower loss",
+        "Yeom et al., CSF 2018 (arXiv 1709.01604), at all thresholds, within hospital and label",
     ),
     _share(
         population.mia_lr_auc,
@@ -167,4 +170,8 @@ _ENSEMBLES = (
     ),
 )
 
-ATTACKS: tuple[Measure, ...] = (*_POPULATION, *_REFERENCE, *_ENSEMBLES)
+BY_LOSS: tuple[Measure, ...] = (*_POPULATION, *_REFERENCE, *_ENSEMBLES)
+"""Those that only look at the loss of each image (`evidence.WithLosses`)."""
+
+ATTACKS: tuple[Measure, ...] = (*BY_LOSS, *_BY_CLASS)
+"""All of them; the others need the probability of each class of an image."""

@@ -33,16 +33,19 @@ import pandas as pd
 from fedunlearn.core import derive
 from fedunlearn.scoring.evidence import FEWEST_PATIENTS, Estimates, Floats, Frame, Ints, Part
 
-MEASURES: Mapping[str, Part] = {
-    "forget_accuracy": "forget",
-    "mia_loss_auc": "forget",
-    "retain_accuracy": "retain",
-    "test_accuracy": "test",
-    "forget_dice": "forget",
-    "retain_dice": "retain",
-    "test_dice": "test",
+MEASURES: Mapping[str, Mapping[str, Part]] = {
+    kind: {
+        f"forget_{quality}": "forget",
+        "mia_loss_auc": "forget",
+        f"retain_{quality}": "retain",
+        f"test_{quality}": "test",
+    }
+    for kind, quality in (("classification", "accuracy"), ("segmentation", "dice"))
 }
-"""Those compared, as far as the kind of task has them, and the part of the images whose patients they speak of."""
+"""By kind of task, those compared, and the part of the images whose patients they speak of.
+
+Not more than these: whatever is compared must be corrected for all the rest, and would be seen the less.
+"""
 
 COLUMNS = (
     *("request", "strategy", "attribute", "groups", "measure", "difference", "low", "high"),
@@ -85,15 +88,24 @@ class Finding:
     p: float
 
 
-def gaps(frame: Frame, model: Mapping[str, Estimates], retrained: Mapping[str, Estimates]) -> dict[str, Gaps]:
-    """By measure, the gaps of one model on every group with enough patients."""
+def gaps(
+    frame: Frame,
+    measures: Mapping[str, Part],
+    model: Mapping[str, Estimates],
+    retrained: Mapping[str, Estimates],
+) -> dict[str, Gaps]:
+    """The gaps of one model on every group with enough patients, by those of `MEASURES` that its kind of task has.
+
+    Classes of voxels are no groups of patients.
+    """
     found = {}
-    for name, part in MEASURES.items():
+    for name, part in measures.items():
         both = model.get(name, {}), retrained.get(name, {})
         groups = {
             group: frame.patients_in(frame.rows(part) & frame.groups[group])
             for group in both[0]
-            if group != "all" and group in both[1] and all(e[group].replicates.size for e in both)
+            if group in frame.groups and group != "all"
+            if group in both[1] and all(e[group].replicates.size for e in both)
         }
         groups = {group: n for group, n in groups.items() if n >= FEWEST_PATIENTS}
         found[name] = Gaps(
@@ -118,7 +130,7 @@ def compare(request: str, by_strategy: Mapping[str, Sequence[Mapping[str, Gaps]]
             continue
         found = [
             (attribute, name, finding)
-            for name in MEASURES
+            for name in seeds[0]
             for attribute, groups in _attributes([seed[name] for seed in seeds]).items()
             if (finding := _unequal([seed[name] for seed in seeds], attribute, groups)) is not None
         ]

@@ -7,8 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from fedunlearn.scoring.bootstrap import ratios
-from fedunlearn.scoring.classification import Outputs
-from fedunlearn.scoring.evidence import Estimates, Evidence, Floats
+from fedunlearn.scoring.evidence import Estimates, Evidence, Floats, WithLosses
 
 STEPS = 100
 """Points of the interpolation, the two ends among them."""
@@ -17,7 +16,7 @@ EULER = 0.5772156649015329
 """Mean of the standard Gumbel distribution."""
 
 
-def iam_completeness(evidence: Evidence[Outputs]) -> Estimates:
+def iam_completeness(evidence: Evidence[WithLosses]) -> Estimates:
     """The mean completeness of unlearning over the images to forget: 1 forgotten and more, 0 as the original.
 
     Interpolated Approximate Measurement, Wang et al., USENIX Security 2025 (arXiv 2506.06112), as in Happy2Git/
@@ -50,7 +49,7 @@ def iam_completeness(evidence: Evidence[Outputs]) -> Estimates:
     return ratios(frame, frame.rows("forget"), complete, np.ones_like(complete))
 
 
-def _signal(model: Outputs) -> Floats:
+def _signal(model: WithLosses) -> Floats:
     """(N,) ``-log(0.01 - log(p_y + 1e-5))``, which spreads out both the well and the badly known images."""
     signal: Floats = -np.log(1e-2 - np.log(np.exp(-model.losses) + 1e-5))
     return signal

@@ -16,6 +16,8 @@ DICES = ("forget_dice", "retain_dice", "test_dice")
 PARTS = (*ACCURACIES, "mia_svc_confidence", *DICES)
 """All that goes into any of them."""
 
+RETAINED, TESTED = ("retain_accuracy", "retain_dice"), ("test_accuracy", "test_dice")
+"""How good a model is on what stays and on what is held out, as far as its kind of task has them."""
 
 _AVERAGED = (*ACCURACIES, "mia_svc_confidence")
 
@@ -73,17 +75,20 @@ def tow(evidence: Evidence[Answers]) -> Estimates:
 
 
 def worst_site(evidence: Evidence[Answers]) -> Estimates:
-    """The lowest change of retain or test accuracy, from the retrained model's, at any hospital that stays.
+    """The lowest change of retain or test accuracy from the retrained model's at any hospital that stays.
 
     A mean over hospitals hides one that paid for the others. The lowest of several noisy changes is below 0 for honest
     retraining too, the more so the more hospitals there are: look at the hospital's own row before blaming anybody.
+    Of volumes, of Dice; a hospital with nothing to overlap has no change.
     """
     found: list[tuple[float, Estimate, Estimate]] = []
-    staying = [group for group in evidence.measured.get("retain_accuracy", {}) if group.startswith("site=")]
-    for name in ("retain_accuracy", "test_accuracy"):
+    retained = [group for name in RETAINED for group in evidence.measured.get(name, {})]
+    staying = [group for group in retained if group.startswith("site=")]
+    for name in (*RETAINED, *TESTED):
         both = evidence.measured.get(name, {}), evidence.reference.get(name, {})
         pairs = [(both[0][site], both[1][site]) for site in staying if all(site in of for of in both)]
-        found += [(one.value - other.value, one, other) for one, other in pairs]
+        changes = [(one.value - other.value, one, other) for one, other in pairs]
+        found += [change for change in changes if np.isfinite(change[0])]
     if not found:
         return {}
     replicates = np.empty(0)

@@ -13,8 +13,7 @@ import numpy as np
 from scipy.special import rel_entr
 
 from fedunlearn.scoring.bootstrap import ratios
-from fedunlearn.scoring.classification import Outputs
-from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Floats, Part
+from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Floats, Part, WithLosses
 
 KLOM_MODELS = 32
 """Models of each kind that `klom` takes at least."""
@@ -26,7 +25,7 @@ BINS, CLIP, EMPTY = 20, 100.0, 1e-5
 DELTA, CAP, WIDTH = 1e-5, 50.0, 0.5
 
 
-def klom(evidence: Evidence[Outputs], part: Part, percentile: float) -> Estimates:
+def klom(evidence: Evidence[WithLosses], part: Part, percentile: float) -> Estimates:
     """A percentile over images of the KL divergence of margins, unlearned models' from retrained models', in nats.
 
     KLoM of Georgiev et al., "Attribute-to-Delete" (arXiv 2410.23232, appendix E.1), as in RoyRin/data-unlearning-bench:
@@ -48,7 +47,7 @@ def klom(evidence: Evidence[Outputs], part: Part, percentile: float) -> Estimate
     return estimates
 
 
-def forgetting_quality(evidence: Evidence[Outputs]) -> Estimates:
+def forgetting_quality(evidence: Evidence[WithLosses]) -> Estimates:
     """F of the NeurIPS 2023 unlearning competition: the mean over images to forget of ``2^-bin(eps)``.
 
     Triantafillou et al. (arXiv 2406.09073) and google-deepmind/unlearning_evaluation @ ffae0ff, `metric.py`. For each
@@ -63,7 +62,7 @@ def forgetting_quality(evidence: Evidence[Outputs]) -> Estimates:
     return _quality(evidence, MANY_MODELS, None)
 
 
-def forgetting_quality_small(evidence: Evidence[Outputs]) -> Estimates:
+def forgetting_quality_small(evidence: Evidence[WithLosses]) -> Estimates:
     """As `forgetting_quality`, with `FEW_MODELS` or more of each kind, fewer than it needs: not the competition's."""
     return _quality(evidence, FEW_MODELS, MANY_MODELS)
 
@@ -114,7 +113,7 @@ def points(eps: float, models: int) -> float:
     return 2.0 ** -(eps // WIDTH) if eps < np.ceil(np.log(models - 1)) else 0.0
 
 
-def _quality(evidence: Evidence[Outputs], fewest: int, below: int | None) -> Estimates:
+def _quality(evidence: Evidence[WithLosses], fewest: int, below: int | None) -> Estimates:
     found = _halves(evidence, fewest)
     if found is None or (below is not None and len(found[0]) >= below):
         return {}
@@ -125,7 +124,7 @@ def _quality(evidence: Evidence[Outputs], fewest: int, below: int | None) -> Est
     return ratios(frame, rows, scores, np.ones_like(scores))
 
 
-def _halves(evidence: Evidence[Outputs], fewest: int) -> tuple[Floats, Floats] | None:
+def _halves(evidence: Evidence[WithLosses], fewest: int) -> tuple[Floats, Floats] | None:
     """Margins (models, N) of the first half of the unlearned and of the second half of the retrained models."""
     unlearned = (evidence.unlearned, *evidence.siblings)
     retrained = (evidence.retrained, *evidence.others)

@@ -193,6 +193,24 @@ class Answers(Protocol):
         ...
 
 
+class WithLosses(Answers, Protocol):
+    """Answers of which one loss for each image is known, which is all that most attacks look at.
+
+    ``exp(-loss)`` is taken for p_y, the probability of the right answer. Of an image that is one; of a volume it is the
+    geometric mean over its voxels.
+    """
+
+    @property
+    def losses(self) -> Floats:
+        """(N,) ``-log p_y`` in nats, 0 or more."""
+        ...
+
+    @property
+    def margin(self) -> Floats:
+        """(N,) logit-scaled, ``log p_y - log(1 - p_y)``, finite."""
+        ...
+
+
 A = TypeVar("A", bound=Answers, covariant=True)
 
 

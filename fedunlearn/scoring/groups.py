@@ -6,6 +6,8 @@ the images trained on. These two are chosen by what the original models themselv
 comes of it, is right about the early ones is no finding; what retrained models make of them is. Images
 that nobody trained on are in neither, as the choice alone would set original and retrained models apart there.
 
+Volumes have no class, but their voxels do: measures of overlap know ``class=1`` there as well (`segmentation`).
+
 An image whose value is missing belongs to no group of that attribute. An attribute with one value only divides
 nothing and forms no groups.
 """

@@ -12,8 +12,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import gammaln, stdtr
 
-from fedunlearn.scoring.classification import Outputs
-from fedunlearn.scoring.evidence import Bools, Estimate, Estimates, Evidence, Floats, Frame
+from fedunlearn.scoring.evidence import Bools, Estimate, Estimates, Evidence, Floats, Frame, WithLosses
 from fedunlearn.scoring.membership import attack_auc, forget_versus_held_out
 from fedunlearn.scoring.pairs import Pairs, pair_up, share
 
@@ -81,7 +80,7 @@ def predictive(signals: Floats, seen: Bools, among: Bools) -> Predictive | None:
     return Predictive(mean, scale, freedom, known)
 
 
-def mia_lira_auc(evidence: Evidence[Outputs]) -> Estimates:
+def mia_lira_auc(evidence: Evidence[WithLosses]) -> Estimates:
     """LiRA with Student's t: the area under the ROC curve of the likelihood that the model saw the image.
 
     Carlini et al., S&P 2022 (arXiv 2112.03570). *Online*, where shadow models saw both images to forget and held-out
@@ -111,7 +110,7 @@ def mia_lira_auc(evidence: Evidence[Outputs]) -> Estimates:
     return attack_auc(frame, outside.log_odds(phi)) if outside else {}
 
 
-def mia_ulira_auc(evidence: Evidence[Outputs]) -> Estimates:
+def mia_ulira_auc(evidence: Evidence[WithLosses]) -> Estimates:
     """U-LiRA: how often the model, not the retrained one, looks as if it had learnt and unlearnt an image, ties ½.
 
     Hayes et al., SaTML 2025 (arXiv 2403.01218): for an image to forget, in* are models that learnt and then unlearnt
@@ -144,7 +143,7 @@ def mia_ulira_auc(evidence: Evidence[Outputs]) -> Estimates:
     return estimates
 
 
-def _of(models: Sequence[Outputs], among: Bools) -> Predictive | None:
+def _of(models: Sequence[WithLosses], among: Bools) -> Predictive | None:
     """The predictive of models all of which count; None if they are too few."""
     if len(models) < FEWEST:
         return None

@@ -12,7 +12,7 @@ import pandas as pd
 
 from fedunlearn.core import RunError
 from fedunlearn.scoring import composite, cost, performance, probes
-from fedunlearn.scoring.attacks import ATTACKS
+from fedunlearn.scoring.attacks import ATTACKS, BY_LOSS
 from fedunlearn.scoring.classification import Outputs, outputs
 from fedunlearn.scoring.evidence import Answers, Estimates, Evidence, Frame, Part
 from fedunlearn.scoring.measure import Measure as Measure  # part of the catalogue
@@ -91,6 +91,20 @@ _PERFORMANCE = tuple(
     for part in PARTS
 )
 
+_WORST_SITE = Measure(
+    name="worst_site",
+    summary="lowest change of retain or test accuracy (of volumes, Dice) from the retrained model's at any hospital "
+    "that stays",
+    unit="share",
+    low=-1.0,
+    high=1.0,
+    direction="higher",
+    retrained="0 with the same seed; with another seed below 0, by the noise of the smallest hospital",
+    margin=None,
+    source="minimum over hospitals of RA-RA* and TA-TA* (or Dice), as means hide one that paid for the others",
+    function=composite.worst_site,
+)
+
 _COMPOSITE = (
     Measure(
         name="avg_gap",
@@ -116,18 +130,7 @@ _COMPOSITE = (
         source="Zhao et al., RUM, NeurIPS 2024 (arXiv 2406.01257): (1-|FA-FA*|)(1-|RA-RA*|)(1-|TA-TA*|)",
         function=composite.tow,
     ),
-    Measure(
-        name="worst_site",
-        summary="lowest change of retain or test accuracy from the retrained model's at any hospital that stays",
-        unit="share",
-        low=-1.0,
-        high=1.0,
-        direction="higher",
-        retrained="0 with the same seed; with another seed below 0, by the noise of the smallest hospital",
-        margin=None,
-        source="minimum over hospitals of RA-RA* and TA-TA*, as mean accuracies hide one that paid for the others",
-        function=composite.worst_site,
-    ),
+    _WORST_SITE,
 )
 
 
@@ -260,7 +263,7 @@ PROBES: Mapping[str, Measure] = _by_name(*_AFTER, *_RELEARN, _CANARY)
 """Those that need work after unlearning, or canaries before training: what a run does only if it is asked to."""
 
 _CLASSIFICATION = _by_name(*_PERFORMANCE, *ATTACKS, *_COMPOSITE)
-_SEGMENTATION = {**_by_name(*SEGMENTATION), "mia_loss_auc": _CLASSIFICATION["mia_loss_auc"]}
+_SEGMENTATION = _by_name(*SEGMENTATION, *BY_LOSS, _WORST_SITE)
 _SEGMENTATION_PROBES = _by_name(
     *_after(_SEGMENTATION.values(), "forget_dice", "retain_dice", "mia_loss_auc"), *_RELEARN
 )

@@ -15,14 +15,14 @@ from scipy.special import expit
 
 from fedunlearn.scoring.bootstrap import ratios
 from fedunlearn.scoring.classification import Outputs
-from fedunlearn.scoring.evidence import Bools, Estimate, Estimates, Evidence, Floats, Frame, Ints
+from fedunlearn.scoring.evidence import Bools, Estimate, Estimates, Evidence, Floats, Frame, Ints, WithLosses
 from fedunlearn.scoring.pairs import Pairs, pair_up, share
 
 MOST_EXAMPLES = 1000
 """Members, and as many non-members, that an SVC is fitted to at most: its cost grows with the square."""
 
 
-def mia_loss_auc(evidence: Evidence[Outputs]) -> Estimates:
+def mia_loss_auc(evidence: Evidence[WithLosses]) -> Estimates:
     """The share of pairs (image to forget, held-out image) in which the one to forget has the lower loss, ties ½.
 
     Pairs are of the same hospital and label and of different patients; held-out patients have no training image at

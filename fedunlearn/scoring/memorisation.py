@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from fedunlearn.scoring.bootstrap import macro
 from fedunlearn.scoring.classification import Outputs
 from fedunlearn.scoring.evidence import Bools, Floats, Shadow
+from fedunlearn.scoring.segmentation import Overlaps
 
 
 def confidence(answers: Outputs) -> Floats:
@@ -23,7 +25,19 @@ def confidence(answers: Outputs) -> Floats:
     return confident
 
 
-SIGNALS: Mapping[str, Callable[[Any], Floats]] = {"classification": confidence}
+def overlap(answers: Overlaps) -> Floats:
+    """(N,) the mean Dice coefficient over the classes of a volume but the background; 1 if there is none, nor seen.
+
+    Not the probability that stands behind a volume's loss, ``exp(-loss)``: nearly all of that is about background, of
+    which volumes may have any amount. On the hippocampus (half resolution, 6 pairs of models) both are as precise,
+    the halves of the pairs agreeing on images with r = .91 and .93, but the mean score is .11 in Dice and .02 in the
+    other.
+    """
+    found: Floats = macro(2 * answers.intersection[:, 1:], answers.sizes)
+    return np.where(np.isnan(found), 1.0, found)
+
+
+SIGNALS: Mapping[str, Callable[[Any], Floats]] = {"classification": confidence, "segmentation": overlap}
 """By kind of task, what of a model's answers is compared, (N,) in [0, 1]: 1 for a perfect answer."""
 
 
@@ -33,9 +47,9 @@ def memorisation(signals: Floats, members: Bools) -> pd.DataFrame:
     Feldman and Zhang, NeurIPS 2020 (arXiv 2008.03703), equation 1, in the form estimated from models on random subsets:
     ``mem(x) = E[signal | x in] - E[signal | x out]``. Deviations: the whole patient is in or out, not the single image;
     halves, not 70 % of the data; the true class's probability, not whether the class is recognised, which needs fewer
-    models for the same precision. The interval is Student's for the mean of the differences within complementary pairs
-    of models: whatever an image's neighbours add to one model of a pair, the other is denied, so that the two answers
-    are not independent.
+    models for the same precision, and of volumes Dice. The interval is Student's for the mean of the differences within
+    complementary pairs of models: whatever an image's neighbours add to one model of a pair, the other is denied, so
+    that the two answers are not independent.
 
     Args:
         signals: (M, N) of every model and image; models 2j and 2j + 1 are a pair.

@@ -12,15 +12,14 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import betaincinv
 
-from fedunlearn.scoring.classification import Outputs
-from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Floats, Frame, Ints
+from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Floats, Frame, Ints, WithLosses
 from fedunlearn.scoring.membership import attack_auc, forget_versus_held_out
 
 FOLDS = 5
 """Parts of the cross-validation, fewer where there are fewer patients on a side."""
 
 
-def mia_lr_auc(evidence: Evidence[Outputs]) -> Estimates:
+def mia_lr_auc(evidence: Evidence[WithLosses]) -> Estimates:
     """The area under the ROC curve of a logistic regression on the loss, images to forget (1) or held out (0).
 
     The attack of the NeurIPS 2023 unlearning challenge's starting kit. Every image is judged by the regression of the
@@ -47,12 +46,12 @@ def mia_lr_auc(evidence: Evidence[Outputs]) -> Estimates:
     return attack_auc(evidence.frame, scores)
 
 
-def mia_loss_tpr_at_1(evidence: Evidence[Outputs]) -> Estimates:
+def mia_loss_tpr_at_1(evidence: Evidence[WithLosses]) -> Estimates:
     """See `true_positives`: of the attack of `mia_loss_auc`, at 1 %; at least 100 held-out images."""
     return true_positives(evidence.frame, -evidence.unlearned.losses, 100)
 
 
-def mia_loss_tpr_at_01(evidence: Evidence[Outputs]) -> Estimates:
+def mia_loss_tpr_at_01(evidence: Evidence[WithLosses]) -> Estimates:
     """See `true_positives`: of the attack of `mia_loss_auc`, at 0.1 %; at least 1000 held-out images."""
     return true_positives(evidence.frame, -evidence.unlearned.losses, 1000)
 

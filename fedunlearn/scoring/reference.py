@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedunlearn.scoring.classification import Outputs
-from fedunlearn.scoring.evidence import Bools, Estimates, Evidence, Floats
+from fedunlearn.scoring.evidence import Bools, Estimates, Evidence, Floats, WithLosses
 from fedunlearn.scoring.membership import attack_auc
 from fedunlearn.scoring.population import true_positives
 
@@ -19,7 +18,7 @@ OFFLINE_A = 0.3
 """``a`` of `expected_offline`, the default of the authors' Privacy Meter; not tuned to the data."""
 
 
-def mia_rmia_auc(evidence: Evidence[Outputs]) -> Estimates:
+def mia_rmia_auc(evidence: Evidence[WithLosses]) -> Estimates:
     """RMIA, offline: the area under the ROC curve of p_y relative to what other models let expect.
 
     Zarifzadeh, Liu and Shokri, ICML 2024 (arXiv 2312.03262): ``LR(x) = p_y(x) / p(x)``, and the score of an image is
@@ -35,7 +34,7 @@ def mia_rmia_auc(evidence: Evidence[Outputs]) -> Estimates:
     return {} if scores is None else attack_auc(evidence.frame, scores)
 
 
-def mia_rmia_online_auc(evidence: Evidence[Outputs]) -> Estimates:
+def mia_rmia_online_auc(evidence: Evidence[WithLosses]) -> Estimates:
     """RMIA, online: as `mia_rmia_auc`, with ``p(x)`` the mean of models that saw the image and that did not.
 
     ``p(x) = (mean p_in + mean p_out) / 2`` (same paper): in are the original models of other seeds, out their retrained
@@ -53,19 +52,19 @@ def mia_rmia_online_auc(evidence: Evidence[Outputs]) -> Estimates:
     return attack_auc(frame, np.where(seen, online, offline))
 
 
-def mia_rmia_tpr_at_1(evidence: Evidence[Outputs]) -> Estimates:
+def mia_rmia_tpr_at_1(evidence: Evidence[WithLosses]) -> Estimates:
     """See `true_positives`: of ``log LR`` of `mia_rmia_auc`, at 1 %; at least 100 held-out images."""
     scores = _offline(evidence)
     return {} if scores is None else true_positives(evidence.frame, scores, 100)
 
 
-def mia_rmia_tpr_at_01(evidence: Evidence[Outputs]) -> Estimates:
+def mia_rmia_tpr_at_01(evidence: Evidence[WithLosses]) -> Estimates:
     """See `true_positives`: of ``log LR`` of `mia_rmia_auc`, at 0.1 %; at least 1000 held-out images."""
     scores = _offline(evidence)
     return {} if scores is None else true_positives(evidence.frame, scores, 1000)
 
 
-def mia_difference_auc(evidence: Evidence[Outputs]) -> Estimates:
+def mia_difference_auc(evidence: Evidence[WithLosses]) -> Estimates:
     """The area under the ROC curve of how much confidence the model lost: who compares before and after sees who left.
 
     The score is ``phi_original - phi_model``, phi = ``log p_y - log(1 - p_y)``: publishing both models betrays by the
@@ -76,13 +75,13 @@ def mia_difference_auc(evidence: Evidence[Outputs]) -> Estimates:
     return attack_auc(evidence.frame, evidence.original.margin - evidence.unlearned.margin)
 
 
-def expected(models: Sequence[Outputs]) -> Floats:
+def expected(models: Sequence[WithLosses]) -> Floats:
     """(N,) the logarithm of the models' mean p_y, computed from losses: it does not underflow."""
     mean: Floats = np.logaddexp.reduce([-model.losses for model in models], axis=0) - np.log(len(models))
     return mean
 
 
-def expected_offline(models: Sequence[Outputs]) -> Floats:
+def expected_offline(models: Sequence[WithLosses]) -> Floats:
     """(N,) the logarithm of ``p(x) = ((1 + a) mean p_out + 1 - a) / 2``, a = `OFFLINE_A`.
 
     Those that saw an image are thought to answer ``p_in = a p_out + 1 - a``.
@@ -92,6 +91,6 @@ def expected_offline(models: Sequence[Outputs]) -> Floats:
     return mean
 
 
-def _offline(evidence: Evidence[Outputs]) -> Floats | None:
+def _offline(evidence: Evidence[WithLosses]) -> Floats | None:
     """(N,) log LR; None without another seed."""
     return -evidence.unlearned.losses - expected_offline(evidence.others) if evidence.others else None

@@ -15,9 +15,9 @@ from threadpoolctl import threadpool_limits
 from fedunlearn.core import RequestId, RunError, derive
 from fedunlearn.scoring import memorisation
 from fedunlearn.scoring.band import bands
-from fedunlearn.scoring.bias import Gaps, compare, gaps
+from fedunlearn.scoring.bias import MEASURES, Gaps, compare, gaps
 from fedunlearn.scoring.difference import CONTROLS, Difference, Whole, differences, table as statistics
-from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence, Frame
+from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence, Frame, Part
 from fedunlearn.scoring.measures import COSTS, Measure, measures_of
 from fedunlearn.scoring.reading import Comparison, Run, read
 from fedunlearn.scoring.verdict import Diverged, verdicts
@@ -90,7 +90,7 @@ def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     _write(pd.concat(tables, ignore_index=True), run / "statistics.parquet")
     _write(judged, run / "verdicts.parquet")
     _write(pd.concat([one.bias for one in found.values()], ignore_index=True), run / "bias.parquet")
-    if content.shadows and content.kind in memorisation.SIGNALS:
+    if content.shadows:
         _write(
             memorisation.table(content.images, content.kind, content.shadows), run / "memorisation.parquet"
         )
@@ -124,25 +124,26 @@ def _request(run: Run, request: RequestId) -> _Scored:
     scores = pd.DataFrame(rows, columns=[c for c in COLUMNS if not c.startswith("null")])
     nulls = bands(scores[scores["strategy"] == "retrained"], measures)
     scores = scores.merge(nulls, on=["measure", "group"], how="left", validate="many_to_one")
-    bias = _bias(request, frame, comparisons, found, diverged)
+    bias = compare(request, _gaps(MEASURES[run.kind], frame, comparisons, found, diverged))
     return _Scored(scores[list(COLUMNS)], differences(wholes, measures, frame), diverged, bias)
 
 
-def _bias(
-    request: RequestId,
+def _gaps(
+    compared: Mapping[str, Part],
     frame: Frame,
     comparisons: Sequence[Comparison],
     found: Sequence[Mapping[str, Measured]],
     diverged: Sequence[Diverged],
-) -> pd.DataFrame:
-    """Who is treated unequally: doing nothing and every strategy, by the seeds that did not diverge."""
+) -> dict[str, list[Mapping[str, Gaps]]]:
+    """How groups are treated, by those of the seeds that did not diverge: by doing nothing and by every strategy."""
     lost = {(one.strategy, one.seed) for one in diverged}
     apart: dict[str, list[Mapping[str, Gaps]]] = {}
     for comparison, models in zip(comparisons, found, strict=True):
         for strategy in ("original", *comparison.strategies):
             if (strategy, comparison.seed) not in lost:
-                apart.setdefault(strategy, []).append(gaps(frame, models[strategy], models["retrained"]))
-    return compare(request, apart)
+                own = gaps(frame, compared, models[strategy], models["retrained"])
+                apart.setdefault(strategy, []).append(own)
+    return apart
 
 
 def _whole(measured: Measured, measures: Mapping[str, Measure]) -> Whole:

@@ -1,8 +1,9 @@
-"""How well a model segments volumes: Dice, loss and errors, what they say of forgetting, and what verdicts rest on.
+"""How well a model segments volumes: Dice, surfaces, loss and errors, and what verdicts make of them.
 
 All of it follows from a few numbers of each volume (the signal of the kind "segmentation", `fedunlearn.kinds`): how
-many voxels the model and the labels give to each class and on how many they agree, the mean loss, the mean errors.
-The loss attack of `fedunlearn.scoring.membership` works on volumes as on images.
+many voxels the model and the labels give to each class and on how many they agree, how far their surfaces lie apart,
+the mean loss, the mean errors.
+Attacks that look at one loss for each image (`fedunlearn.scoring.attacks.BY_LOSS`) work on volumes as on images.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fedunlearn.scoring.composite import avg_dice_gap
 from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Floats, Frame, Part
 from fedunlearn.scoring.measure import Measure
 
-COUNTS = ("intersection", "predicted", "true")
+BY_CLASS = ("intersection", "predicted", "true", "surface")
 MEANS = ("loss", "mae", "soft_mae")
 
 
@@ -32,6 +33,8 @@ class Overlaps:
     Attributes:
         intersection, predicted, true: (N, C) voxels of each class where model and labels agree, where the model says
             so, where the labels do.
+        surface: (N, C) voxels between the surfaces of model and labels (`fedunlearn.kinds.surface_distances`), 0 for
+            the background; None where predictions were dealt to other volumes, for which it cannot be known.
         losses: (N,) mean cross-entropy over voxels, in nats.
         mae: (N,) mean over voxels of |predicted class - label|.
         soft_mae: (N,) mean over voxels and classes of |probability - (1 where it is the label's class, else 0)|.
@@ -40,6 +43,7 @@ class Overlaps:
     intersection: Floats
     predicted: Floats
     true: Floats
+    surface: Floats | None
     losses: Floats
     mae: Floats
     soft_mae: Floats
@@ -53,9 +57,16 @@ class Overlaps:
         """See `Answers`: each volume is given another's prediction, which overlaps no more than chance has it."""
         order = rng.permutation(len(self.true))
         predicted = self.predicted[order]
-        voxels = self.true.sum(axis=1, keepdims=True)
+        voxels = np.maximum(self.true.sum(axis=1, keepdims=True), 1)  # of some volume, all may be ignored
         others = (x[order] for x in (self.losses, self.mae, self.soft_mae))
-        return Overlaps(predicted * self.true / voxels, predicted, self.true, *others)
+        return Overlaps(predicted * self.true / voxels, predicted, self.true, None, *others)
+
+    @cached_property
+    def margin(self) -> Floats:
+        """(N,) ``log p - log(1 - p)`` of p = exp(-loss), a voxel's probability in geometric mean over the volume."""
+        losses = np.maximum(self.losses, np.finfo(np.float64).tiny)  # of a perfect answer, large but finite
+        margin: Floats = -losses - np.log(-np.expm1(-losses))
+        return margin
 
     @cached_property
     def sizes(self) -> Floats:
@@ -75,7 +86,7 @@ def overlaps(signals: pd.DataFrame, frame: Frame, file: str) -> Overlaps:
     Raises:
         RunError: the columns are others.
     """
-    counts = {name: [f"{name}_{c}" for c in range(frame.classes)] for name in COUNTS}
+    counts = {name: [f"{name}_{c}" for c in range(frame.classes)] for name in BY_CLASS}
     columns = [*(column for names in counts.values() for column in names), *(f"{name}_0" for name in MEANS)]
     if list(signals.columns) != columns:
         raise RunError(f"{file} has columns {list(signals.columns)}; expected {columns}")
@@ -89,11 +100,22 @@ def dice(evidence: Evidence[Overlaps], part: Part) -> Estimates:
 
     P and G are the voxels that the model and the labels give to the class (Dice, Ecology 1945; by volume and without
     class 0 as in Tencent/MedicalNet, test.py). A class that neither of them has in a volume is undefined there, and
-    left out of the class's mean. Volumes count alike whatever their size.
+    left out of the class's mean. Volumes count alike whatever their size. The group "class=c" has the Dice of class c.
     """
     answers = evidence.unlearned
-    shares = 2 * answers.intersection[:, 1:] / np.maximum(answers.sizes, 1)
-    return ratios(evidence.frame, evidence.frame.rows(part), shares, (answers.sizes > 0).astype(np.float64))
+    return _over_classes(evidence, part, 2 * answers.intersection[:, 1:] / np.maximum(answers.sizes, 1))
+
+
+def surface_distance(evidence: Evidence[Overlaps], part: Part) -> Estimates:
+    """The mean over classes but the background of the mean over volumes of the distance between surfaces, in voxels.
+
+    The average symmetric surface distance of model and labels. Missing a structure, or making one up, counts as the
+    length of the volume's diagonal; a class that neither of them has in a volume is left out, and the groups "class=c"
+    are those of `dice`. A voxel is taken for a cube: where it is none, the distance is not one of the body. Undefined
+    for predictions dealt to other volumes (`Overlaps.mixed_up`), of which only the counts of voxels are known.
+    """
+    surface = evidence.unlearned.surface
+    return {} if surface is None else _over_classes(evidence, part, surface[:, 1:])
 
 
 def voxel_loss(evidence: Evidence[Overlaps], part: Part) -> Estimates:
@@ -132,6 +154,20 @@ def mae_gap(evidence: Evidence[Overlaps]) -> Estimates:
     return _difference(evidence, "forget_mae", "retain_mae")
 
 
+def _over_classes(evidence: Evidence[Overlaps], part: Part, values: Floats) -> Estimates:
+    """The mean over classes but the background of the mean over volumes of ``values`` (N, C - 1); 0 where undefined.
+
+    Of three classes or more, each that occurs forms a group, too: that is no group of volumes but of voxels, yet the
+    same question as of a classifier, how well it knows this class; and whatever is made of groups follows.
+    """
+    frame, rows = evidence.frame, evidence.frame.rows(part)
+    defined = (evidence.unlearned.sizes > 0).astype(np.float64)
+    estimates = dict(ratios(frame, rows, values, defined))
+    for c in np.flatnonzero(defined[rows].any(axis=0)) if frame.classes > 2 else ():
+        estimates[f"class={c + 1}"] = ratios(frame, rows, values[:, [c]], defined[:, [c]])["all"]
+    return estimates
+
+
 def _mean(evidence: Evidence[Overlaps], part: Part, values: Floats) -> Estimates:
     return ratios(evidence.frame, evidence.frame.rows(part), values[:, None], np.ones((len(values), 1)))
 
@@ -160,10 +196,26 @@ _PARTS: dict[Part, tuple[str, str]] = {
 }
 # Half of what retraining changed on the volumes to forget in a trial (hippocampus at half resolution, the small U-Net:
 # Dice .86 to .76, loss .019 to .047, MAE .008 to .013, soft MAE .004 to .007), where retrained models of three seeds
-# differed by .006, .002, .0003 and .0002. What fills a volume instead of a fiftieth of it costs more in all but Dice.
+# differed by .006, .002, .0003 and .0002. In a second one surfaces went from .23 to .43 voxels (Dice from .88 to .78)
+# and differed by .002; of voxels half as wide they would be twice as many. What fills a volume instead of a fiftieth of
+# it costs more in all but Dice.
 _MARGINS: dict[Part, float] = {"retain": 0.04, "forget": 0.05, "test": 0.04}
 _FAMILIES: tuple[tuple[Callable[[Evidence[Overlaps], Part], Estimates], str, str, float, str], ...] = (
-    (dice, "mean Dice coefficient of the classes but the background", "share", 1.0, "2|P∩G| / (|P|+|G|)"),
+    (
+        dice,
+        "mean Dice coefficient of the classes but the background (of each class: groups class=1, class=2, …)",
+        "share",
+        1.0,
+        "2|P∩G| / (|P|+|G|)",
+    ),
+    (
+        surface_distance,
+        "mean distance between the surfaces of model and labels, of the classes but the background (of each class: "
+        "groups class=1, class=2, …)",
+        "voxels",
+        2.0,
+        "ASSD, Heimann et al., IEEE TMI 2009; the volume's diagonal where only one of both has the class",
+    ),
     (voxel_loss, "mean cross-entropy of voxels", "nats", 0.3, "-log p_y"),
     (mae, "mean |predicted class - label| over voxels", "classes", 0.05, "mean absolute error"),
     (soft_mae, "mean |probability - label| over voxels and classes", "share", 0.03, "mean absolute error"),
@@ -232,7 +284,7 @@ SEGMENTATION = (
         function=avg_dice_gap,
     ),
 )
-"""The measures of this kind, each after those it builds on; `mia_loss_auc` and costs come beside them."""
+"""The measures of this kind alone, each after those it builds on; attacks and costs come beside them."""
 
 RULES: tuple[tuple[str, str, str, Literal["above", "below"]], ...] = (
     ("DAMAGED", "damaged", "test_dice", "below"),
