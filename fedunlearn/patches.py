@@ -17,7 +17,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedunlearn.core import Batch, derive
+from fedunlearn.core import IGNORED, Batch, derive
 
 Patch = tuple[int, int, int]
 """Edges in voxels: depth, height, width."""
@@ -52,10 +52,10 @@ def cropper(patch: Patch | None, seed: int) -> Callable[[Batch], Batch]:
 
 
 def corners(targets: Tensor, patch: Patch, generator: torch.Generator) -> list[list[int]]:
-    """The first voxel of a random patch of each volume: centred on a label above 0, or anywhere, by a coin.
+    """The first voxel of a random patch of each volume: centred on a class above 0, or anywhere, by a coin.
 
     Args:
-        targets: (B, *spatial); a volume without such labels gets a patch anywhere.
+        targets: (B, *spatial); a volume without such voxels gets a patch anywhere.
         patch: no larger than the volumes.
         generator: what is drawn comes from here, always as much.
     """
@@ -64,7 +64,7 @@ def corners(targets: Tensor, patch: Patch, generator: torch.Generator) -> list[l
     draws = torch.rand(len(targets), 5, generator=generator, dtype=torch.float64)
     for volume, (coin, which, *place) in zip(targets, draws.tolist(), strict=True):
         corner = [int(share * (most + 1)) for share, most in zip(place, room, strict=True)]
-        inside = (volume > 0).nonzero() if coin < 0.5 else ()
+        inside = ((volume > 0) & (volume != IGNORED)).nonzero() if coin < 0.5 else ()
         if len(inside):
             centre = inside[int(which * len(inside))].tolist()
             corner = [
