@@ -182,9 +182,8 @@ def _hit_hardest(scores: pd.DataFrame) -> list[str]:
     ]
     keys = ["strategy", "measure", "group"]
     means = rows.groupby(keys, sort=False)[["value", "retrained", "null_low"]].mean().reset_index()
-    below = means[means["value"] < means["null_low"] - 1e-9].assign(
-        change=means["value"] - means["retrained"]
-    )
+    means["change"] = means["value"] - means["retrained"]
+    below = means[means["value"] < means["null_low"] - 1e-9]
     worst = below.sort_values("change", kind="stable").drop_duplicates("strategy")
     if worst.empty:
         return []

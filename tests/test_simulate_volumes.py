@@ -103,7 +103,9 @@ def test_the_report_names_the_hospital_hit_hardest(tiny: RunFolder, tmp_path: Pa
     """Of those that stay: north, once its Dice is far below its band; not east, which leaves, and is as bad."""
     shutil.copytree(tiny.path, tmp_path / "run")
     scores = tiny.read_table("scores.parquet")
-    scores["null_low"] = 0.0  # what happened in so small a run is no matter here
+    scores["null_low"] = -1.0  # what happened in so small a run is no matter here
+    scores.to_parquet(tmp_path / "run" / "scores.parquet", index=False)
+    assert not [s for s in report.fairness(RunFolder(tmp_path / "run"), "leave") if "hit hardest" in s]
     lost = (scores["request"] == "leave") & (scores["strategy"] == "noisy_label")
     dice = (
         lost
