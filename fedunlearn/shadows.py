@@ -43,6 +43,7 @@ SOURCES = (
     "fedunlearn.core",
     "fedunlearn.curvature",
     "fedunlearn.kinds",
+    "fedunlearn.labels",
     "fedunlearn.local",
     "fedunlearn.models",
     "fedunlearn.models.pretrained",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,12 +18,10 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.kinds import KINDS, Objective, ignored, relabelled, shares
+from fedunlearn.kinds import KINDS, Objective, shares
+from fedunlearn.labels import Labels, replaced
 from fedunlearn.local import Constraint, fit, gradient, outputs, paced, signals, squared_gradients
 from fedunlearn.objectives import Distillation, Signed, loss_of, marked, taught
-
-Labels = Literal["wrong", "uniform", "shuffled", "retained"]
-"""Labels to put in the place of the true ones (`Relabel`)."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +187,8 @@ class Errors:
 class Relabel:
     """Train ``weights`` on ``forget``'s images under other labels and on ``retain``'s under their own.
 
-    Both are shuffled together. ``labels`` seeds the other labels, which are drawn once per image, ``how`` names them:
-    "wrong" (`wrong_labels`), "uniform" over all classes, "shuffled" (`shuffled_labels`) or "retained"
-    (`retained_labels`).
+    Both are shuffled together. ``labels`` seeds the other labels, which are drawn once per image, ``how`` names them
+    (`fedunlearn.labels`).
     """
 
     weights: Weights
@@ -209,22 +205,16 @@ class Relabel:
         forget, retain = local.images(self.forget), local.images(self.retain)
         images = Images(
             torch.cat([forget.pixels, retain.pixels]),
-            torch.cat([self._relabelled(local, forget, retain), retain.targets]),
+            torch.cat(
+                [
+                    replaced(self.how, forget.targets, retain.targets, local.classes, self.labels),
+                    retain.targets,
+                ]
+            ),
             torch.cat([forget.rows, retain.rows]),
         )
         new = fit(local, self.weights, images, self.training, self.seed, constraint=self.constraint)
         return Reply(new, len(images))
-
-    def _relabelled(self, local: Local, forget: Images, retain: Images) -> Tensor:
-        match self.how:
-            case "wrong":
-                return wrong_labels(forget.targets, local.classes, self.labels)
-            case "uniform":
-                return uniform_labels(forget.targets, local.classes, self.labels)
-            case "shuffled":
-                return shuffled_labels(forget.targets, self.labels)
-            case "retained":
-                return retained_labels(forget.targets, retain.targets, self.labels)
 
 
 @dataclass(frozen=True)
@@ -320,39 +310,6 @@ def drawn(rows: Tensor, draw: int, rate: float) -> Tensor:
     return torch.tensor([derive(draw, row) < below for row in rows.tolist()], dtype=torch.bool).to(
         rows.device
     )
-
-
-def wrong_labels(labels: Tensor, classes: int, seed: int) -> Tensor:
-    """For every label another one, uniform over the ``classes - 1`` others; `IGNORED` ones stay, here and below."""
-    generator = torch.Generator().manual_seed(seed)
-    offsets = torch.randint(1, classes, labels.shape, generator=generator)
-    return relabelled(labels, (labels + offsets.to(labels.device)) % classes)
-
-
-def uniform_labels(labels: Tensor, classes: int, seed: int) -> Tensor:
-    """For every label one of all ``classes``, the true one included."""
-    generator = torch.Generator().manual_seed(seed)
-    return relabelled(labels, torch.randint(classes, labels.shape, generator=generator).to(labels))
-
-
-def shuffled_labels(labels: Tensor, seed: int) -> Tensor:
-    """``labels`` in random order: a volume's (N, *spatial) each among its own voxels, images' (N,) among images."""
-    rows = labels.flatten(1) if labels.dim() > 1 else labels[None]
-    out, generator = ignored(labels).view_as(rows), torch.Generator().manual_seed(seed)
-    keys = torch.rand(rows.shape, generator=generator).masked_fill(out.cpu(), 1.0)
-    order = keys.argsort(1).to(labels.device)
-    # The places of labels that count, then of those that do not: `order` has the latter last as well.
-    places = out.byte().argsort(dim=1, stable=True)
-    return torch.empty_like(rows).scatter(1, places, rows.gather(1, order)).view_as(labels)
-
-
-def retained_labels(labels: Tensor, retained: Tensor, seed: int) -> Tensor:
-    """For every label (map) a random one of ``retained``; without any, that of the next image of ``labels``."""
-    if not len(retained):
-        return relabelled(labels, labels.roll(1, 0))
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(retained), (len(labels),), generator=generator)
-    return relabelled(labels, retained[drawn.to(labels.device)])
 
 
 def _predicted(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:

@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 from fedunlearn import augmentation as a, weights as w
 from fedunlearn.core import Augmentation, Images, LocalTraining, Training
 from fedunlearn.local import fit
-from fedunlearn.scenario.rules import Draft, findings
+from fedunlearn.scenario.draft import Draft
+from fedunlearn.scenario.rules import findings
 from tests import toy
 from tests.runs import run, weight_files
 

@@ -12,8 +12,9 @@ from fedunlearn import weights as w
 from fedunlearn.constraints import Mask
 from fedunlearn.core import Asks, Batch, LocalTraining, Replies, Reply, Select, Weights, derive
 from fedunlearn.kinds import KINDS, CrossEntropy
+from fedunlearn.labels import wrong_labels
 from fedunlearn.procedures import calibrated, fedavg
-from fedunlearn.tasks import Fit, Gradient, Relabel, wrong_labels
+from fedunlearn.tasks import Fit, Gradient, Relabel
 from strategies.federaser import FedEraser
 from strategies.fine_tune import FineTune
 from strategies.negation import Negation

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from fedunlearn import weights as w
 from fedunlearn.core import Asks, Batch, Images, Replies, Select, Strategy, Weights
 from fedunlearn.kinds import CrossEntropy
+from fedunlearn.labels import retained_labels, shuffled_labels, uniform_labels
 from fedunlearn.local import fit
 from fedunlearn.models import Network
 from fedunlearn.objectives import Signed
-from fedunlearn.tasks import Contrast, Fit, Relabel, retained_labels, shuffled_labels, uniform_labels
+from fedunlearn.tasks import Contrast, Fit, Relabel
 from strategies.fine_tune import FineTune
 from strategies.fix_decoder import FixDecoder
 from strategies.learn_noise import Learn, LearnNoise, noise

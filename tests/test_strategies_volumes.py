@@ -24,9 +24,10 @@ from fedunlearn.core import (
     Strategy,
 )
 from fedunlearn.kinds import KINDS, CrossEntropy, Objective, ignored
+from fedunlearn.labels import retained_labels, shuffled_labels, uniform_labels, wrong_labels
 from fedunlearn.local import outputs
 from fedunlearn.objectives import Distillation, SoftLabels
-from fedunlearn.tasks import Errors, retained_labels, shuffled_labels, uniform_labels, wrong_labels
+from fedunlearn.tasks import Errors
 from strategies.fedosd import UnlearningLoss
 from strategies.fedquit import virtual
 from strategies.lotus import lessons

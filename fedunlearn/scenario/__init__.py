@@ -18,8 +18,10 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from fedunlearn.core import InputError, Problem, RequestId
+from fedunlearn.scenario.draft import Draft
 from fedunlearn.scenario.parts import read_parts, with_ids
-from fedunlearn.scenario.rules import Draft, findings, misfit, served
+from fedunlearn.scenario.plans import misfit, served
+from fedunlearn.scenario.rules import findings
 from fedunlearn.scenario.schema import (
     Engine,
     Evaluation,

@@ -11,7 +11,7 @@ import sites
 import strategies
 from fedunlearn.core import PatientId, Problem, Training
 from fedunlearn.models import MODELS
-from fedunlearn.scenario.rules import Draft, Entry
+from fedunlearn.scenario.draft import Draft, Entry
 from fedunlearn.scenario.schema import (
     Engine,
     Evaluation,

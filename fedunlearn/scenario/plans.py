@@ -1,0 +1,134 @@
+"""What must hold of strategies: they have what they need, fit the requests they are for, have names of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from fedunlearn.core import Every, Granularity, RequestId, Strategy
+from fedunlearn.scenario.draft import Draft, Entry, Finding, twice
+from fedunlearn.scenario.schema import Request
+from fedunlearn.scenario.typed import listed, meant
+
+RESERVED = ("original", "retrained", "retrained_other", "damaged")
+"""Labels that tables and file names use themselves: the references, and rows whose truth is known."""
+
+
+def plan_findings(draft: Draft, clear: bool) -> Iterator[Finding]:
+    """All that is wrong with strategies; with what they are for, only where all requests are ``clear``."""
+    yield from _labels(draft)
+    for i, entry in draft.entries.items():
+        yield from _needs(draft, f"strategies.{i}", entry)
+        if draft.complete and clear:
+            yield from _fits(draft, f"strategies.{i}", entry)
+    if draft.complete:
+        yield from _file_names(draft)
+
+
+def misfit(strategy: Strategy, label: str, request: Request) -> str | None:
+    """Why ``strategy`` cannot forget what ``request`` names; None if it can."""
+    if request.whole_site and Granularity.SITE not in strategy.granularity:
+        return f"{label} forgets patients only; request {request.id!r} is for the whole of {request.site!r}"
+    if not request.whole_site and Granularity.PATIENTS not in strategy.granularity:
+        return f"{label} forgets whole sites only; request {request.id!r} names patients"
+    return None
+
+
+def served(entry: Entry, requests: Iterable[Request]) -> tuple[RequestId, ...]:
+    """The requests an entry is run for."""
+    wanted = [request for request in requests if entry.wanted is None or request.id in entry.wanted]
+    return tuple(request.id for request in wanted if misfit(entry.strategy, entry.label, request) is None)
+
+
+def _labels(draft: Draft) -> Iterator[Finding]:
+    labels = [(f"strategies.{i}.as", entry.label) for i, entry in draft.entries.items()]
+    yield from twice(labels, "strategy label", "; give each its own with `as: …`")
+    for key, label in labels:
+        if label.casefold() in RESERVED:
+            yield (
+                key,
+                f"the label {label!r} is used for a row that every table has; choose another with `as: …`",
+            )
+
+
+def _needs(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
+    needs, label = entry.strategy.needs, entry.label
+    if needs.proxy_examples > 0 and draft.sites is not None and not draft.sites.split.proxy:
+        why = "sites.split.proxy is 0: give it a share, such as {train: 0.6, val: 0.1, test: 0.2, proxy: 0.1}"
+        yield key, f"{label} needs images that the server owns, and {why}, or remove it"
+    if draft.model is not None and needs.class_labels and draft.model.kind != "classification":
+        kind = f"model {draft.model.name!r} is for {draft.model.kind}"
+        yield key, f"{label} needs one class per image; {kind}: remove it or change the model"
+    stored = needs.updates is not None or needs.cumulative or needs.checkpoints is not None
+    if stored and draft.sequential and len({r.after_round for r in draft.requests.values()}) > 1:
+        why = "which is not kept of training that goes on after a request"
+        yield (
+            key,
+            f"{label} needs the history of training, {why}: remove it, or let all requests come together",
+        )
+    if needs.preparation and draft.sequential and len(draft.requests) > 1:
+        why = "what it keeps of its own training would still hold the first request's data at the second"
+        yield (
+            key,
+            f"{label} cannot serve several requests in sequence, since {why}: remove it, or leave one request, "
+            "or write `timeline: independent`",
+        )
+    if draft.training is None:
+        return
+    cuts = [r.after_round for r in draft.requests.values() if r.after_round and r.id in _listed(draft, entry)]
+    rounds = min([draft.training.rounds, *cuts])
+    for what, every in (("updates", needs.updates), ("checkpoints", needs.checkpoints)):
+        if isinstance(every, Every) and every.k > rounds:
+            but = f"a request comes after round {rounds}" if cuts else f"training has {rounds}"
+            yield f"{key}.every", f"{label} keeps {what} every {every.k} rounds, but {but}; lower it"
+
+
+def _fits(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
+    known = {request.id: request for request in draft.requests.values()}
+    for j, wanted in enumerate(entry.wanted or ()):
+        if wanted not in known:
+            yield (
+                f"{key}.requests.{j}",
+                f"unknown request {wanted!r}{meant(wanted, known)}; expected {listed(known)}",
+            )
+        elif reason := misfit(entry.strategy, entry.label, known[wanted]):
+            yield f"{key}.requests.{j}", reason
+    if entry.wanted is not None:
+        yield from twice(((f"{key}.requests.{j}", name) for j, name in enumerate(entry.wanted)), "request")
+        if not entry.wanted:
+            yield f"{key}.requests", f"the list is empty, so {entry.label} would never run; remove the entry"
+    if draft.sequential:
+        yield from _serves_all(draft, key, entry)
+    elif entry.wanted is None and known and not _listed(draft, entry):
+        reasons = [misfit(entry.strategy, entry.label, request) or "" for request in known.values()]
+        yield key, f"{entry.label} fits none of the requests: {'; '.join(reasons)}"
+
+
+def _serves_all(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
+    """In a sequential timeline a strategy goes on from its own last model, so it cannot sit out a request."""
+    if entry.wanted is not None and any(r.id not in entry.wanted for r in draft.requests.values()):
+        yield f"{key}.requests", "in a sequential timeline a strategy serves every request; remove `requests`"
+    elif entry.wanted is None:
+        reasons = [misfit(entry.strategy, entry.label, request) for request in draft.requests.values()]
+        if reason := next(filter(None, reasons), None):
+            yield key, f"in a sequential timeline a strategy serves every request, but {reason}"
+
+
+def _listed(draft: Draft, entry: Entry) -> tuple[RequestId, ...]:
+    return served(entry, draft.requests.values())
+
+
+def _file_names(draft: Draft) -> Iterator[Finding]:
+    """Models are stored as ``REQUEST-LABEL-SEED`` and ``retrained-REQUEST-SEED``: two must not meet in one file."""
+    taken: dict[str, str] = {}
+    for i, request in draft.requests.items():
+        models = {f"retrained-{request.id}": "the retrained model"}
+        models |= {
+            f"{request.id}-{entry.label}": f"{entry.label!r}"
+            for entry in draft.entries.values()
+            if request.id in _listed(draft, entry)
+        }
+        for file, what in models.items():
+            owner = f"{what} for request {request.id!r}"
+            other = taken.setdefault(file.casefold(), owner)
+            if other != owner:
+                yield f"requests.{i}.id", f"{owner} and {other} would share the file {file!r}; rename one"
