@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 from rich.console import Console
@@ -15,136 +13,18 @@ from fedunlearn.runfolder import RunFolder
 from fedunlearn.scoring.bias import sentences
 from fedunlearn.scoring.composite import RETAINED, TESTED
 from fedunlearn.scoring.difference import CONTROLS
-
-_COSTS = {"site_seconds": "site s", "bytes": "MB"}
-COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "classification": {
-        "forget_accuracy": "forget",
-        "retain_accuracy": "retain",
-        "test_accuracy": "test",
-        "mia_loss_auc": "MIA AUC",
-        "avg_gap": "gap",
-        "tow": "ToW",
-        **_COSTS,
-    },
-    "segmentation": {
-        "forget_dice": "forget",
-        "retain_dice": "retain",
-        "test_dice": "test",
-        "mia_loss_auc": "MIA AUC",
-        "avg_dice_gap": "gap",
-        "dice_gap": "ret-fgt",
-        **_COSTS,
-    },
-}
-"""By kind of task, the measures shown, as they are headed; `scores.parquet` has all of them."""
-
-TUNED: Mapping[str, Mapping[str, str]] = {
-    kind: {**columns, "tuning_site_seconds": "tune s"} for kind, columns in COLUMNS.items()
-}
-"""The same where strategies were tuned: what finding their settings cost the hospitals stands beside their own work."""
-
-EPOCHS = {"epochs": "epochs"}
-"""One more column where models were measured at horizons."""
-
-PROBED: Mapping[str, Mapping[str, str]] = {
-    kind: {
-        "relearn_epochs": "relearn",
-        "relearn_ratio": "ratio",
-        f"probe_forget_{quality}": "refit",
-        "probe_mia_loss_auc": "MIA AUC",
-        f"resurgence_forget_{quality}": "later",
-        "resurgence_mia_loss_auc": "MIA AUC",
-    }
-    for kind, quality in (("classification", "accuracy"), ("segmentation", "dice"))
-}
-"""Those of models that were trained a little more, in a table of their own where a run has them."""
-
-PROBED_LEGEND = """\
-After more training. relearn: epochs, trained on the images to forget, until
-they are known as well as to the original, and their ratio to retraining's
-(below 1: memory left; medians; ∞: not in the epochs given). refit: forget
-and MIA AUC once the last layer alone is refitted on what is retained;
-later: once the hospitals have trained on without what was forgotten."""
-
-HORIZONS_LEGEND = """\
-NAME@20: what NAME had in hand once hospitals had been asked for 20 epochs, if it
-was still at work; NAME: what it ended with, after so many epochs."""
-
-_OF_COSTS = """site s, MB: the hospitals' work and traffic, of
-the original for all of training, of the others up to the moment shown; tune s:
-their work for finding a strategy's settings, once for all requests and seeds."""
-LEGENDS: Mapping[str, str] = {
-    "classification": f"""\
-forget, retain, test: accuracy. MIA AUC: how often a forgotten image has a lower
-loss than an unseen one (.5: no memory). gap: distance from retraining in
-points; ToW: closeness to it. {_OF_COSTS}""",
-    "segmentation": f"""\
-forget, retain, test: Dice. MIA AUC: how often a forgotten volume has a lower
-loss than an unseen one (.5: no memory). gap: distance from retraining in
-points; ret-fgt: retain less forget. {_OF_COSTS}""",
-}
-_DISTANCES = ("avg_gap", "avg_dice_gap")
+from fedunlearn.tables import Line, further, headed, legends, lines, short
 
 STYLES = {"PASS": "green", "UNDER": "yellow", "OVER": "magenta", "DAMAGED": "red", "INCONCLUSIVE": "dim"}
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of a request's table: a model's means over seeds, formatted, and its verdict."""
-
-    strategy: str
-    cells: tuple[str, ...]
-    verdict: str
-    reasons: str
-
-
-def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None) -> list[Line]:
-    """The rows of one request's table: original, retrained and its band, other controls, then strategies as listed.
-
-    Empty if no model has any of the measures.
-    """
-    scores, verdicts = run.read_table("scores.parquet"), run.read_table("verdicts.parquet")
-    columns = columns or COLUMNS[_kind(run)]
-    shown = scores[
-        (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(columns))
-    ]
-    if shown.empty:
-        return []
-    by_model = shown.groupby(["strategy", "measure"], sort=False)["value"]
-    means = by_model.agg(lambda values: values.mean(skipna=False))  # a seed that diverged leaves no mean
-    medians = by_model.agg(lambda values: values.median(skipna=False))
-    means.update(medians[medians.index.isin(["relearn_epochs", "relearn_ratio"], level="measure")])
-    known = verdicts[verdicts["request"] == request].set_index("strategy")
-    order = list(dict.fromkeys(["original", "retrained", *shown["strategy"]]))
-    rows = []
-    for strategy in order:
-        cells = tuple(formatted(name, means.get((strategy, name))) for name in columns)
-        verdict, reasons = (
-            ("reference", "") if strategy not in known.index else known.loc[strategy, ["verdict", "reasons"]]
-        )
-        rows.append(Line(strategy, cells, str(verdict), str(reasons)))
-    band = shown[shown["strategy"] == "retrained"].groupby("measure")[["null_low", "null_high"]].mean()
-    rows.insert(2, Line("  its band", tuple(_band(band, name) for name in columns), "", ""))
-    return rows
-
-
-def headed(run: RunFolder) -> Mapping[str, str]:
-    """The columns of a run's tables: `COLUMNS`, or `TUNED` if any of its strategies was; `EPOCHS` too with horizons."""
-    tuned = (run.read_table("ledger.parquet")["phase"] == "tune").any()
-    columns = (TUNED if tuned else COLUMNS)[_kind(run)]
-    return {**columns, **EPOCHS} if run.read_manifest().get("horizons") else columns
 
 
 def show(run: RunFolder, console: Console) -> None:
     """Print every request's table, with each verdict's reasons below it."""
     manifest = run.read_manifest()
     _say(console, f"\n{manifest['name']}: {manifest['data']['note']}")
-    _say(console, f"Means over {len(manifest['seeds'])} seed(s).\n{LEGENDS[_kind(run)]}")
-    if manifest.get("horizons"):
-        _say(console, HORIZONS_LEGEND)
-    if manifest.get("probes", {}).get("names"):
-        _say(console, PROBED_LEGEND)
+    _say(console, f"Means over {len(manifest['seeds'])} seed(s).")
+    for legend in legends(run):
+        _say(console, legend)
     for request in manifest["moments"]:
         columns = headed(run)
         rows = lines(run, request["id"], columns)
@@ -154,13 +34,13 @@ def show(run: RunFolder, console: Console) -> None:
             _say(console, f"  {strategies}: {reasons}")
         if sight := _sight(run, request["id"]):
             _say(console, f"  {sight}")
-        for skipped in manifest["skipped"]:
-            if skipped["request"] == request["forgets"]:
-                _say(console, f"  {skipped['strategy']}: not run: {skipped['reason']}")
+        for strategies, reason in _skipped(manifest["skipped"], request["forgets"]):
+            _say(console, f"  {strategies}: not run: {reason}")
         for sentence in fairness(run, request["id"]):
             _say(console, f"  {sentence}")
-        if probed := lines(run, request["id"], PROBED[_kind(run)]):
-            console.print(_table(probed, PROBED[_kind(run)]))
+        for others in further(run):
+            if found := lines(run, request["id"], others):
+                console.print(_table(found, others))
 
 
 def fairness(run: RunFolder, request: str) -> list[str]:
@@ -203,8 +83,8 @@ def _sight(run: RunFolder, request: str) -> str:
     known = table[named & (table["measure"] == "mia_loss_auc")].dropna(subset="smallest_visible")
     return "".join(
         f"With {row['patients']} patients to forget and {row['seeds']} seeds, a difference below "
-        f"{_short(row['smallest_visible'], 2)} in MIA AUC would go unseen (80 % power); the original's is "
-        f"{_short(row['difference'], 2)}."
+        f"{short(row['smallest_visible'], 2)} in MIA AUC would go unseen (80 % power); the original's is "
+        f"{short(row['difference'], 2)}."
         for row in known.to_dict("records")
     )
 
@@ -224,24 +104,36 @@ def _grouped(rows: Sequence[Line]) -> list[tuple[str, str]]:
     return [(", ".join(strategies), reasons) for reasons, strategies in found.items()]
 
 
+def _skipped(skipped: Sequence[Mapping[str, str]], request: str) -> list[tuple[str, str]]:
+    """(strategies, reason), once for all that share it."""
+    found: dict[str, list[str]] = {}
+    for one in skipped:
+        if one["request"] == request:
+            found.setdefault(one["reason"], []).append(one["strategy"])
+    return [(", ".join(strategies), reason) for reason, strategies in found.items()]
+
+
 def markdown(run: RunFolder) -> str:
     """The same tables in Markdown, for a document."""
     parts: list[str] = []
     for request in run.read_manifest()["moments"]:
         columns = headed(run)
-        header, rows = ["strategy", *columns.values(), "verdict"], lines(run, request["id"], columns)
-        parts += [f"**{_title(request)}**\n", _row(header), _row(["---"] * len(header))]
-        parts += [_row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
+        rows = lines(run, request["id"], columns)
+        parts += [f"**{_title(request)}**\n", *_rows(rows, columns)]
         parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows))]
         parts += [*(f"- {sentence}" for sentence in fairness(run, request["id"])), ""]
         if sight := _sight(run, request["id"]):
             parts += [f"{sight}\n"]
+        for others in further(run):
+            if found := lines(run, request["id"], others):
+                parts += [*_rows(found, others), ""]
     return "\n".join(parts)
 
 
-def _kind(run: RunFolder) -> str:
-    """The run's kind of task."""
-    return str(run.read_manifest()["kind"])
+def _rows(rows: Sequence[Line], columns: Mapping[str, str]) -> list[str]:
+    header = ["strategy", *columns.values(), "verdict"]
+    body = [_row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
+    return [_row(header), _row(["---"] * len(header)), *body]
 
 
 def _table(rows: Sequence[Line], columns: Mapping[str, str]) -> Table:
@@ -257,39 +149,6 @@ def _table(rows: Sequence[Line], columns: Mapping[str, str]) -> Table:
 
 def _title(request: dict[str, str]) -> str:
     return f"{request['id']}: {request['summary']}"
-
-
-def formatted(measure: str, value: float | None) -> str:
-    """A measure's value as tables show it."""
-    if value is None or pd.isna(value):
-        return "n/a"
-    if measure == "bytes" or measure in _DISTANCES or measure.endswith("seconds"):
-        return f"{value / 1e6 if measure == 'bytes' else value:.1f}"
-    if measure in ("relearn_epochs", "epochs") or math.isinf(value):
-        return "∞" if math.isinf(value) else f"{value:g}"
-    return _short(value, 3)
-
-
-def _band(band: pd.DataFrame, measure: str) -> str:
-    if measure not in band.index or band.loc[measure].isna().any():
-        return ""
-    low, high = (float(edge) for edge in band.loc[measure].to_numpy())
-    return (
-        f"≤{high:.1f}"
-        if measure in _DISTANCES
-        else f"≥{_short(low, 2)}"
-        if measure == "tow"
-        else _between(low, high)
-    )
-
-
-def _between(low: float, high: float) -> str:
-    return f"{_short(low, 2)}–{_short(high, 2)}"
-
-
-def _short(value: float, digits: int) -> str:
-    """A share without its leading zero, so that a table fits 80 columns."""
-    return f"{value:.{digits}f}".removeprefix("0") if 0 <= value < 1 else f"{value:.{digits - 1}f}"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fedunlearn import report, scenario as scenarios, weights as w
+from fedunlearn import scenario as scenarios, tables, weights as w
 from fedunlearn.core import LocalTraining, Procedure, Select, Weights
 from fedunlearn.horizons import epochs, followed
 from fedunlearn.runfolder import RunFolder
@@ -150,8 +150,8 @@ def test_in_the_middle_of_training_it_is_measured_right_after_unlearning(run: Ru
 
 
 def test_the_table_shows_it_before_the_last_model_with_its_epochs(run: RunFolder) -> None:
-    columns = report.headed(run)
-    shown = {line.strategy: line.cells for line in report.lines(run, "late", columns)}
+    columns = tables.headed(run)
+    shown = {line.strategy: line.cells for line in tables.lines(run, "late", columns)}
     order = list(shown)
     assert order.index("fine_tune@2") + 1 == order.index("fine_tune")
     assert [shown[name][list(columns).index("epochs")] for name in ("fine_tune@2", "fine_tune")] == ["2", "6"]

@@ -88,8 +88,8 @@ def test_a_strategy_serves_what_it_can_and_the_rest_is_told(tmp_path: Path) -> N
         ("federaser", ("leave",)),
     ]
     assert skipped(scenario) == [
-        ("longer", "named", "left out of the `requests` of longer"),
-        ("longer", "leave", "left out of the `requests` of longer"),
+        ("longer", "named", "left out of its `requests`"),
+        ("longer", "leave", "left out of its `requests`"),
         ("federaser", "some", "federaser forgets whole sites only; request 'some' names patients"),
         ("federaser", "named", "federaser forgets whole sites only; request 'named' names patients"),
     ]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedunlearn import report
+from fedunlearn import tables
 from fedunlearn.core import RunError
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scoring import MEASURES, measures_of, score
@@ -172,7 +172,7 @@ def test_the_report_shows_medians_and_who_was_not_in_time(probed: Path):
     score(probed)
     shown = {
         line.strategy: line.cells
-        for line in report.lines(RunFolder(probed), "some", report.PROBED["classification"])
+        for line in tables.lines(RunFolder(probed), "some", tables.PROBED["classification"])
     }
     assert shown["original"][:4] == ("0", ".000", "n/a", "n/a")
     assert shown["retrained"][:2] == ("4", "1.00")
@@ -186,8 +186,8 @@ def test_the_report_of_a_run_without_probes_says_nothing_of_them(
     models = {name: MODELS[name] for name in ("original", "retrained")}
     folder = make_run(tmp_path / "run", models, seeds=(7, 8), table=images(patients=10))
     score(folder)
-    assert report.lines(RunFolder(folder), "some", report.PROBED["classification"]) == []
-    assert len(report.lines(RunFolder(folder), "some")) == 5
+    assert tables.lines(RunFolder(folder), "some", tables.PROBED["classification"]) == []
+    assert len(tables.lines(RunFolder(folder), "some")) == 5
 
 
 def test_canaries_are_read_from_the_table_of_images(probed: Path):

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedunlearn import report
+from fedunlearn import report, tables
 from fedunlearn.core import RunError
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scoring import MEASURES, measures_of, score
@@ -323,8 +323,8 @@ def test_a_diverged_strategy_is_damaged_and_has_no_numbers_but_costs(small: Path
     rows = pick(scores, request="some", strategy="good", seed=8).set_index(["measure", "group"])["value"]
     assert np.isnan(rows["test_accuracy", "all"])
     assert rows["rounds", "all"] == 1
-    (line,) = [line for line in report.lines(RunFolder(small), "some") if line.strategy == "good"]
-    shown = dict(zip(report.COLUMNS["classification"], line.cells, strict=True))
+    (line,) = [line for line in tables.lines(RunFolder(small), "some") if line.strategy == "good"]
+    shown = dict(zip(tables.COLUMNS["classification"], line.cells, strict=True))
     assert {name for name, cell in shown.items() if cell != "n/a"} == {"site_seconds", "bytes"}
 
 

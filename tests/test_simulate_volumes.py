@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedunlearn import report, scenario as scenarios
+from fedunlearn import report, scenario as scenarios, tables
 from fedunlearn.core import IGNORED
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scoring import measures_of, score
@@ -154,7 +154,8 @@ def test_the_report_shows_dice(tiny: RunFolder) -> None:
     text = console.export_text()
     assert "Dice" in text and "ret-fgt" in text and "accuracy" not in text
     assert "| forget | retain | test | MIA AUC | gap | ret-fgt |" in report.markdown(tiny)
-    (line,) = [line for line in report.lines(tiny, "some") if line.strategy == "original"]
+    assert "| fgt MAE | ret MAE | MAE gap | fgt SD | ret SD | test SD |" in report.markdown(tiny)
+    (line,) = [line for line in tables.lines(tiny, "some") if line.strategy == "original"]
     assert "n/a" not in line.cells[:6]
 
 

@@ -109,7 +109,7 @@ def skipped(scenario: Scenario) -> list[tuple[str, RequestId, str]]:
         for request in scenario.requests:
             if request.id not in plan.requests:
                 reason = misfit(plan.strategy, plan.label, request)
-                rows.append((plan.label, request.id, reason or f"left out of the `requests` of {plan.label}"))
+                rows.append((plan.label, request.id, reason or "left out of its `requests`"))
     return rows
 
 

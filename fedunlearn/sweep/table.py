@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedunlearn import report
+from fedunlearn import report, tables
 from fedunlearn.core import RunError
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scoring.difference import CONTROLS
 from fedunlearn.sweep.cells import text_of
 
 MEASURES = {
-    kind: (*columns, "share_of_retraining", "tuning_site_seconds") for kind, columns in report.COLUMNS.items()
+    kind: (*columns, "share_of_retraining", "tuning_site_seconds") for kind, columns in tables.COLUMNS.items()
 }
 """By kind of task, the measures in ``summary.parquet``, means over seeds: a run's, and what it and tuning cost."""
 WIDEST = 400
@@ -51,7 +51,7 @@ def summary(folder: Path) -> pd.DataFrame:
 def show(folder: Path, console: Console) -> None:
     """Print the summary, however wide it is."""
     headings, rows = _shown(folder)
-    numbers, legend = _headings(folder).values(), report.LEGENDS[_kind(folder)]
+    numbers, legend = _headings(folder).values(), tables.LEGENDS[_kind(folder)]
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     for heading in headings:
         numeric = heading in numbers
@@ -104,7 +104,7 @@ def _shown(folder: Path) -> tuple[list[str], list[list[str]]]:
             *(text_of(row[key]) for key in keys),
             *(row[key] for key in several),
             row["strategy"],
-            *(report.formatted(name, row[name]) for name in shown),
+            *(tables.formatted(name, row[name]) for name in shown),
             row["verdict"],
         ]
         for row in table.to_dict("records")
@@ -121,7 +121,7 @@ def _kind(folder: Path) -> str:
 
 def _headings(folder: Path) -> dict[str, str]:
     """The measures shown, as they are headed."""
-    return {**report.COLUMNS[_kind(folder)], "tuning_site_seconds": "tuning s"}
+    return {**tables.COLUMNS[_kind(folder)], "tuning_site_seconds": "tuning s"}
 
 
 def _title(folder: Path) -> str:
