@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedunlearn.core import SERVER, Augmentation, InputError, Problem, RequestId, Select, SiteId, derive
-from fedunlearn.models import Model, origin
-from fedunlearn.patches import Patched
+from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
+from fedunlearn.fitting import enough_proxies, fits_model, placed, something_left
+from fedunlearn.models import Model
 from fedunlearn.scenario import Pick, Request, Scenario
 from sites.collection import Collection, digest, duplicates
 from sites.halves import halves
@@ -137,22 +136,22 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
     """
     if problems := scenario.data.problems(data_root):
         raise InputError([scenario.placed(problem, "data") for problem in problems])
-    with _placed(scenario, "data"):
+    with placed(scenario, "data"):
         collection = scenario.data.load(data_root)
-    _fits_model(scenario, collection)
-    with _placed(scenario, "sites.partition"):
+    fits_model(scenario, collection)
+    with placed(scenario, "sites.partition"):
         site = scenario.sites.partition.assign(
             collection.table, collection.targets, scenario.sites.names, _rng(scenario, "partition")
         )
     shares, rng = scenario.sites.split, _rng(scenario, "split")
-    with _placed(scenario, "sites"):
+    with placed(scenario, "sites"):
         fractions = (shares.train, shares.val, shares.test)
         parts = split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
     forgotten = _forgotten(scenario, collection, site, parts)
     if scenario.evaluation.canary:
         collection = _with_canaries(scenario, collection, site, parts, forgotten)
-    _something_left(scenario, parts == "train", forgotten)
-    _enough_proxies(scenario, parts == "proxy", forgotten)
+    something_left(scenario, parts == "train", forgotten)
+    enough_proxies(scenario, parts == "proxy", forgotten)
     members = _members(scenario, collection.table, site, parts == "train")
     return Cohort(
         sites=scenario.sites.names,
@@ -200,53 +199,6 @@ def _with_canaries(
     )
 
 
-@contextmanager
-def _placed(scenario: Scenario, key: str) -> Iterator[None]:
-    """Give the problems found within their place in the scenario."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError([scenario.placed(problem, key) for problem in error.problems]) from error
-
-
-def _something_left(scenario: Scenario, train: Array, forgotten: Mapping[RequestId, Array]) -> None:
-    """Refuse a request that finds nothing left to forget, or leaves nothing to train on."""
-    sequential, gone, problems = scenario.timeline == "sequential", np.zeros_like(train), list[Problem]()
-    for number, request in enumerate(scenario.requests):
-        before = gone if sequential else np.zeros_like(train)
-        gone = before | forgotten[request.id]
-        message = ""
-        if not (train & forgotten[request.id] & ~before).any():
-            message = "names no training image that earlier requests left; remove it or name others"
-        elif not (train & ~gone).any():
-            message = "leaves no image to train on; ask for fewer patients"
-        if message:
-            problem = Problem(f"request {request.id!r} {message}")
-            problems.append(scenario.placed(problem, f"requests.{number}"))
-    if problems:
-        raise InputError(problems)
-
-
-def _enough_proxies(scenario: Scenario, proxy: Array, forgotten: Mapping[RequestId, Array]) -> None:
-    """Refuse a strategy that needs more images of the server's own than a request leaves it."""
-    left, problems = dict[RequestId, int](), list[Problem]()
-    gone = np.zeros_like(proxy)
-    for request in scenario.requests:
-        gone = forgotten[request.id] | (gone if scenario.timeline == "sequential" else False)
-        left[request.id] = int((proxy & ~gone).sum())
-    for number, plan in enumerate(scenario.strategies):
-        needed = plan.strategy.needs.proxy_examples
-        for request_id in plan.requests:
-            if left[request_id] < needed:
-                problem = Problem(
-                    f"{plan.label} needs at least {needed} images that the server owns, but request {request_id!r} "
-                    f"leaves it {left[request_id]}: raise sites.split.proxy or remove the strategy"
-                )
-                problems.append(scenario.placed(problem, f"strategies.{number}"))
-    if problems:
-        raise InputError(problems)
-
-
 def _members(scenario: Scenario, table: pd.DataFrame, site: Array, train: Array) -> Array:
     """Draw the halves that shadows are trained on; each pair by itself, whatever their number."""
     pairs = [
@@ -260,39 +212,6 @@ def _members(scenario: Scenario, table: pd.DataFrame, site: Array, train: Array)
         )
         raise InputError([scenario.placed(problem, "evaluation.shadows")])
     return members
-
-
-def _fits_model(scenario: Scenario, collection: Collection) -> None:
-    """Refuse a model for another kind of task or for other images, and training that these cannot have."""
-    model, shape = scenario.model, collection.pixels.shape[1:]
-    augmentation = scenario.training.local.augmentation
-    if found := list(_misfits(model, augmentation, collection.kind, shape[1:])):
-        raise InputError([scenario.placed(Problem(message), key) for key, message in found])
-    with _placed(scenario, "model"):
-        origin(model, tuple(shape), collection.classes)
-
-
-def _misfits(
-    model: Model, augmentation: Augmentation, kind: str, sizes: tuple[int, ...]
-) -> Iterator[tuple[str, str]]:
-    """What is wrong between training of ``model`` and images of ``sizes``: dotted keys and messages."""
-    name = f"model {model.name!r}"
-    if model.kind != kind:
-        yield "model", f"{name} is for {model.kind}, but the data is for {kind}: name another model"
-    if augmentation != "none" and len(sizes) != 2:
-        advice = f"the data's have {len(sizes)} dimensions: write none, or leave it out"
-        yield "training.augmentation", f"{augmentation} is for 2D images, but {advice}"
-    if len(sizes) not in model.dimensions:
-        takes = " or ".join(f"{n}D" for n in model.dimensions)
-        yield "model", f"{name} takes {takes} images, but the data has {len(sizes)}D ones"
-    elif min(sizes) < model.smallest:
-        yield "model", f"{name} needs images of at least {model.smallest} pixels, found {min(sizes)}"
-    elif isinstance(model, Patched) and model.patch is not None:
-        for i, (edge, size) in enumerate(zip(model.patch, sizes, strict=True)):
-            if edge > size:
-                volumes = " x ".join(map(str, sizes))
-                advice = f"the data's volumes have {volumes} voxels: lower it, or leave patch out"
-                yield f"model.patch.{i}", f"found {edge}, but {advice}"
 
 
 def _forgotten(
