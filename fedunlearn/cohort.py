@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
-from fedunlearn.fitting import enough_proxies, fits_model, placed, something_left
 from fedunlearn.models import Model
 from fedunlearn.scenario import Pick, Request, Scenario
+from fedunlearn.suitability import enough_proxies, placed, something_left, suits_model
 from sites.collection import Collection, digest, duplicates
 from sites.halves import halves
 from sites.hospital import Federation
@@ -138,7 +138,7 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
         raise InputError([scenario.placed(problem, "data") for problem in problems])
     with placed(scenario, "data"):
         collection = scenario.data.load(data_root)
-    fits_model(scenario, collection)
+    suits_model(scenario, collection)
     with placed(scenario, "sites.partition"):
         site = scenario.sites.partition.assign(
             collection.table, collection.targets, scenario.sites.names, _rng(scenario, "partition")

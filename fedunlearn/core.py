@@ -31,7 +31,8 @@ SERVER: SiteId = "server"
 """Under this id, which no hospital may have, a procedure asks the server itself for work on images that it owns."""
 
 IGNORED = 255
-"""In label maps, of voxels that count in no loss and no measure, since nobody says what they are. It is no class."""
+"""In label maps, of voxels that nobody says the class of. It is no class: they count in no loss of labels and in no
+measure but the distance between surfaces, where they are background to model and labels alike."""
 
 Weights = Mapping[str, "Tensor"]
 """A model's state by name, parameters and buffers, on the CPU. Never changed in place."""

@@ -104,7 +104,7 @@ class Round:
     Attributes:
         label: whose round.
         number: which, from 0.
-        asks: what was asked.
+        asks: what was asked, as the procedure asked it.
         answers: what came back, in the order asked; each has a reply, finite unless the procedure ends here, diverged.
         server_seconds: time the procedure itself took to make these asks.
     """
@@ -235,7 +235,7 @@ def _step(running: _Running, watchers: Sequence[Watcher]) -> list[Job[Any]] | No
     for sent in {id(weights): weights for weights in map(_sent, asks.values())}.values():
         if spoiled := _nonfinite(sent):
             return _diverge(running, Divergence(running.number, None, spoiled), watchers, seconds)
-    running.asks, running.answers = dict(asks), {}
+    running.asks, running.answers = asks, {}
     running.number, running.server_seconds = running.number + 1, seconds
     return None
 

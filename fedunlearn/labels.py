@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedunlearn.kinds import ignored, relabelled
+from fedunlearn.kinds import filled, ignored, relabelled
 
 Labels = Literal["wrong", "uniform", "shuffled", "retained"]
 """Which labels: any but the true one, any at all, the same in random order, those of retained images."""
@@ -51,9 +51,12 @@ def shuffled_labels(labels: Tensor, seed: int) -> Tensor:
 
 
 def retained_labels(labels: Tensor, retained: Tensor, seed: int) -> Tensor:
-    """For every label (map) a random one of ``retained``; without any, that of the next image of ``labels``."""
+    """For every label (map) a random one of ``retained``; without any, that of the next image of ``labels``.
+
+    What is `IGNORED` in the other map is background here.
+    """
     if not len(retained):
-        return relabelled(labels, labels.roll(1, 0))
+        return relabelled(labels, filled(labels.roll(1, 0)))
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(retained), (len(labels),), generator=generator)
-    return relabelled(labels, retained[drawn.to(labels.device)])
+    return relabelled(labels, filled(retained[drawn.to(labels.device)]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -19,7 +18,7 @@ from fedunlearn.core import Batch, Images, Local, LocalTraining, Precision, Weig
 from fedunlearn.curvature import AdaHessian
 from fedunlearn.kinds import KINDS, Objective, Signal
 from fedunlearn.models import Network, features
-from fedunlearn.patches import cropper, slid, slid_features, tiles
+from fedunlearn.patches import cropper, slid, tiles
 
 
 class Constraint(Protocol):
@@ -170,17 +169,20 @@ def outputs(
 ) -> Tensor:
     """The network's outputs for ``images`` in their order, (N, …) float32; with ``head``, its `features` instead.
 
-    A network that trains on patches is slid over each volume; features are the mean over its windows.
+    A network that trains on patches is slid over each volume; features are the mean over `tiles` that cover it.
     """
     network = local.network
     network.load(weights)
     module = network.module.eval()
-    shown = partial(slid, module) if head is None else partial(slid_features, partial(features, module, head))
+
+    def shown(batch: Batch) -> Tensor:
+        if head is None:
+            return slid(module, batch.inputs, network.patch)
+        found = [features(module, head, tile.inputs) for tile in tiles(batch, network.patch)]
+        return torch.stack(found).mean(0) if len(found) > 1 else found[0]
+
     with torch.inference_mode():
-        parts = [
-            shown(batch.inputs, network.patch).cpu()
-            for batch in batches(images, batch_size or at_once(images))
-        ]
+        parts = [shown(batch).cpu() for batch in batches(images, batch_size or at_once(images))]
     return torch.cat(parts) if parts else torch.empty(0)
 
 

@@ -1,10 +1,10 @@
 """Patches: a network that trains on a random part of every volume, and is slid over whole ones when it is used.
 
-What a step costs in time and memory goes with the patch then, not with the volume. Half of the patches are centred on a
-voxel that is not background, as far as the borders let them, so that small structures are seen often enough (as Isensee
-et al. do, "nnU-Net", Nature Methods 2021, for a third). Gradients outside of training are those of the mean loss over
-tiles that cover each volume. Where a strategy differentiates by the images themselves (`boundary_shrink`), the network
-is shown whole volumes.
+What a step costs in time, and what the network holds for gradients, goes with the patch then, not with the volume. Half
+of the patches are centred on a voxel that is not background, as far as the borders let them, so that small structures
+are seen often enough (Isensee et al., "nnU-Net", Nature Methods 2021, do so for a third). Gradients outside training,
+and features, are means over tiles that cover each volume. Where a strategy differentiates by the images themselves
+(`boundary_shrink`), the network is shown whole volumes.
 """
 
 from __future__ import annotations
@@ -112,15 +112,6 @@ def slid(predict: Callable[[Tensor], Tensor], inputs: Tensor, patch: Patch | Non
 
     at_once = max(1, VOXELS // prod(patch))
     return cast(Tensor, sliding_window_inference(inputs, patch, at_once, predict, OVERLAP, mode="gaussian"))
-
-
-def slid_features(features: Callable[[Tensor], Tensor], inputs: Tensor, patch: Patch | None) -> Tensor:
-    """The mean over a volume's windows, as `slid` weighs them, of their ``features``, (B, F); all at once without."""
-    if patch is None:
-        return features(inputs)
-    edges = patch
-    spread = slid(lambda x: features(x)[..., None, None, None].repeat(1, 1, *edges), inputs, patch)
-    return spread.flatten(2).mean(2)
 
 
 def _starts(size: int, edge: int) -> Iterator[int]:

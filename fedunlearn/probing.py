@@ -38,7 +38,7 @@ from fedunlearn.drive import Divergence, Job, Label
 from fedunlearn.local import paced
 from fedunlearn.procedures import fedavg, loss, nothing, signals
 from fedunlearn.runfolder import signal_table
-from fedunlearn.timeline import Moment, moments
+from fedunlearn.timeline import Moment
 
 WITHIN = 1.05
 """A model has relearnt once its forget loss is at most this many times the original's."""
@@ -194,14 +194,10 @@ class Probing:
     # ------------------------------------------------------------------------------------------- pieces
 
     def _subjects(self) -> Iterator[Subject]:
-        stage = self.stage
-        known = {m.name: m for chain in stage.chains for m in moments(stage.scenario, chain)}
-        for entry in self.campaign.scored():
-            models = {"original": entry["original"], "retrained": entry["retrained"], **entry["strategies"]}
+        for moment, entry, models in self.campaign.models():
             for strategy, model in models.items():
-                if strategy in entry["horizons"]:
-                    continue
-                yield Subject(known[entry["request"]], strategy, entry["seed"], model, entry["original"])
+                if strategy not in entry["horizons"]:
+                    yield Subject(moment, strategy, entry["seed"], model, entry["original"])
 
     def _next(self, subject: Subject, probes: Sequence[str]) -> list[Job[Any]]:
         """The first of ``probes``, followed by the others; a model that diverged itself is not probed."""

@@ -72,7 +72,12 @@ def simulate(
 
     labels = [*campaign.procedures(), *shadows.procedures(), *probing.procedures()]
     with progress(labels, console, quiet) as shown:
-        watchers: list[Watcher] = [*campaign.stage.recorders.values(), ledger, *shown]
+        watchers: list[Watcher] = [
+            *campaign.stage.recorders.values(),
+            campaign.unlearning.horizons,
+            ledger,
+            *shown,
+        ]
 
         def body(link: Link) -> None:
             drive([*campaign.jobs(), *shadows.jobs(run)], link, watchers, scenario.engine.retries)
@@ -178,7 +183,7 @@ def _record_requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None
 
 
 def _record_verdicts(run: RunFolder, campaign: Campaign, verdicts: list[dict[Any, Any]]) -> None:
-    """What was done about each request: every model made for it, by hash, and what it was found to be."""
+    """What was done about each request: every model that answered it, by hash, and what it was found to be."""
     lost = {entry["model"]: entry for entry in campaign.unlearning.diverged()}
     for entry in campaign.scored():
         for strategy, model in [("retrained", entry["retrained"]), *entry["strategies"].items()]:

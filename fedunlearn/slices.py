@@ -25,8 +25,9 @@ from fedunlearn.cohort import Cohort
 from fedunlearn.core import IGNORED, Procedure, Select, SiteId, Weights
 from fedunlearn.drawing import Picture, Row, packed, png
 from fedunlearn.drive import Job, Label
+from fedunlearn.scoring.segmentation import each_dice
 from fedunlearn.tasks import Plane, Sections
-from fedunlearn.timeline import Moment, moments
+from fedunlearn.timeline import Moment
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -71,22 +72,14 @@ class View:
 
 
 def volume_dice(signals: pd.DataFrame, classes: int) -> Floats:
-    """(N,) the mean over classes but the background of each volume's ``2 |P and G| / (|P| + |G|)``.
-
-    P and G are the voxels that the model and the labels give to the class. A class that neither of them has is left
-    out; NaN where none is left, or the model diverged.
+    """(N,) each volume's Dice (`each_dice`); NaN where it is undefined, or the model diverged.
 
     Args:
         signals: of the kind "segmentation" (`fedunlearn.kinds`), one row per volume.
         classes: how many there are.
     """
-    both, predicted, true = (
-        signals[[f"{name}_{c}" for c in range(1, classes)]].to_numpy(np.float64)
-        for name in ("intersection", "predicted", "true")
-    )
-    sizes = predicted + true
-    shares = pd.DataFrame(np.divide(2 * both, sizes, out=np.full_like(sizes, np.nan), where=sizes > 0))
-    return shares.mean(axis=1).to_numpy(np.float64)
+    counts = (signals[[f"{n}_{c}" for c in range(classes)]] for n in ("intersection", "predicted", "true"))
+    return each_dice(*(table.to_numpy(np.float64) for table in counts))
 
 
 def chosen(cohort: Cohort, moment: Moment, changes: Floats) -> dict[str, int]:
@@ -154,7 +147,7 @@ def sections(weights: Weights, planes: Mapping[SiteId, Sequence[Plane]]) -> Proc
 
 
 class Slices:
-    """The pictures of a campaign; none where targets are no label maps.
+    """The pictures of a campaign; none where targets are no label maps, or nobody wants any.
 
     Args:
         campaign: whose models, once it is done.
@@ -205,15 +198,13 @@ class Slices:
 
     def _seen(self) -> Iterator[View]:
         stage, cohort = self.stage, self.stage.cohort
-        if cohort.targets.ndim == 1:
+        if cohort.targets.ndim == 1 or not stage.scenario.evaluation.slices:
             return
-        known = {m.name: m for chain in stage.chains for m in moments(stage.scenario, chain)}
         lost = {entry["model"] for entry in self.campaign.unlearning.diverged()}
-        for entry in self.campaign.scored():
-            moment, seed = known[entry["request"]], entry["seed"]
+        for moment, entry, models in self.campaign.models():
+            seed = entry["seed"]
             if seed != stage.scenario.seeds[0]:
                 continue
-            models = {"original": entry["original"], "retrained": entry["retrained"], **entry["strategies"]}
             changes = self._dice(models["original"]) - self._dice(models["retrained"])
             rows = chosen(cohort, moment, changes)
             yield View(

@@ -41,7 +41,7 @@ TUNED: Mapping[str, Mapping[str, str]] = {
 EPOCHS = {"epochs": "epochs"}
 """One more column where models were measured at horizons."""
 
-ERRORS: Mapping[str, Mapping[str, str]] = {
+FURTHER: Mapping[str, Mapping[str, str]] = {
     "segmentation": {
         "forget_mae": "fgt MAE",
         "retain_mae": "ret MAE",
@@ -53,7 +53,7 @@ ERRORS: Mapping[str, Mapping[str, str]] = {
 }
 """Those of volumes that are no Dice, in a table of their own."""
 
-ERRORS_LEGEND = """\
+FURTHER_LEGEND = """\
 fgt, ret, test: to forget, retained, test. MAE: mean |predicted class - label|
 of voxels; its gap: fgt less ret. SD: distance between surfaces, in voxels."""
 
@@ -147,7 +147,7 @@ def headed(run: RunFolder) -> Mapping[str, str]:
 def further(run: RunFolder) -> list[Mapping[str, str]]:
     """The columns of further tables; a run may have none of their measures."""
     kind = _kind(run)
-    return [*([ERRORS[kind]] if kind in ERRORS else []), PROBED[kind]]
+    return [*([FURTHER[kind]] if kind in FURTHER else []), PROBED[kind]]
 
 
 def legends(run: RunFolder) -> list[str]:
@@ -156,7 +156,7 @@ def legends(run: RunFolder) -> list[str]:
     probed = bool(manifest.get("probes", {}).get("names"))
     wanted = [
         (HORIZONS_LEGEND, bool(manifest.get("horizons"))),
-        (ERRORS_LEGEND, kind in ERRORS),
+        (FURTHER_LEGEND, kind in FURTHER),
         (PROBED_LEGEND, probed),
     ]
     return [LEGENDS[kind], *(text for text, shown in wanted if shown)]

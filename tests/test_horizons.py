@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import itertools
 from collections import ChainMap
 
 import pandas as pd
@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios, tables, weights as w
-from fedunlearn.core import LocalTraining, Procedure, Select, Weights
-from fedunlearn.horizons import epochs, followed
+from fedunlearn.core import Asks, LocalTraining, Procedure, Replies, Select, Weights
+from fedunlearn.drive import Label, Round
+from fedunlearn.horizons import Horizons, epochs
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.simulate import simulate
 from fedunlearn.tasks import Fit, Gradient, Loss
@@ -35,16 +36,26 @@ def counting(rounds: int) -> Procedure[Weights]:
     return model(rounds)
 
 
-def heard(procedure: Procedure[Weights], *horizons: int) -> tuple[dict[int, tuple[int, float]], float]:
-    """(rounds done, model) by horizon, and the result."""
-    found = dict[int, tuple[int, float]]()
+LABEL = Label("unlearn", "some", "counting", 7)
 
-    def reached(horizon: int, rounds: int, weights: Weights) -> None:
-        assert horizon not in found
+
+def heard(
+    procedure: Procedure[Weights], *horizons: int, label: Label = LABEL
+) -> tuple[dict[int, tuple[int, float]], float]:
+    """(rounds done, model) by horizon, and the result."""
+    found, number = dict[int, tuple[int, float]](), itertools.count()
+
+    def reached(whose: Label, horizon: int, rounds: int, weights: Weights) -> None:
+        assert whose == label and horizon not in found
         found[horizon] = rounds, float(weights["w"])
 
-    result = by_hand(followed(procedure, horizons, reached), lambda asks: {})
-    return found, float(result["w"])
+    watcher = Horizons(horizons, reached)
+
+    def reply(asks: Asks) -> Replies:
+        watcher.round(Round(label, next(number), asks, {}, 0.0))
+        return {}
+
+    return found, float(by_hand(procedure, reply)["w"])
 
 
 def test_a_horizon_is_the_first_time_between_rounds_that_so_many_epochs_are_done() -> None:
@@ -72,12 +83,8 @@ def test_what_is_beside_the_model_in_hand_is_not_taken_for_it() -> None:
     assert heard(procedure(), 1, 2) == ({1: (3, 2.0), 2: (3, 2.0)}, 3.0)
 
 
-def test_closing_it_closes_the_procedure() -> None:
-    inner = counting(3)
-    outer = followed(inner, [1], lambda *_: None)
-    next(outer)
-    outer.close()
-    assert inspect.getgeneratorstate(inner) == inspect.GEN_CLOSED
+def test_only_unlearning_has_horizons() -> None:
+    assert heard(counting(4), 4, label=Label("continue", "some", "counting", 7)) == ({}, 4.0)
 
 
 # ----------------------------------------------------------------------------------------------- a whole run
@@ -99,6 +106,7 @@ strategies:
   - {name: fine_tune, as: one-round, rounds: 1, local_epochs: 2}
   - {name: fine_tune, as: two-rounds, rounds: 2, local_epochs: 2}
   - {name: fine_tune, as: runaway, rounds: 3, local_epochs: 2, lr: 1.0e+30}
+  - {name: mode, as: runaway-later, lr: 1.0e+30, requests: [late]}
 """
 
 
@@ -142,6 +150,14 @@ def test_it_cost_what_was_done_until_then(run: RunFolder) -> None:
     for measure in ("bytes", "images", "rounds"):
         assert rows(run, "fine_tune@2", measure) == rows(run, "one-round", measure)
         assert rows(run, "fine_tune", measure) == [3 * value for value in rows(run, "one-round", measure)]
+
+
+def test_what_was_in_hand_before_it_diverged_stays(run: RunFolder) -> None:
+    """MoDe begins with two epochs of another model; the next round's learning rate is far too large."""
+    lost = {entry["strategy"]: entry["round"] for entry in run.read_manifest()["diverged"]}
+    assert lost == {"runaway": 0, "runaway-later": 1}
+    assert all(0 <= value <= 1 for value in rows(run, "runaway-later@2", "test_accuracy"))
+    assert w.first_nonfinite(run.read_weights("late-runaway-later@2-1")) is None
 
 
 def test_in_the_middle_of_training_it_is_measured_right_after_unlearning(run: RunFolder) -> None:

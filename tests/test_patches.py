@@ -16,10 +16,10 @@ from fedunlearn.cohort import gather
 from fedunlearn.core import IGNORED, Batch, InputError, Preparing, RequestId, Strategy
 from fedunlearn.kinds import DiceCrossEntropy
 from fedunlearn.local import each_gradient, fit, gradient, outputs, signals
-from fedunlearn.models import Network, SmallCNN
+from fedunlearn.models import Network, SmallCNN, features
 from fedunlearn.models.volumes import Med3D, UNet3D
 from fedunlearn.objectives import taught
-from fedunlearn.patches import Patch, corners, cropper, cut, slid, slid_features, tiles
+from fedunlearn.patches import Patch, corners, cropper, cut, slid, tiles
 from fedunlearn.simulate import simulate
 from strategies.retrain import Retrain
 from tests import toy_volumes as toy
@@ -138,23 +138,6 @@ def test_slid_over_a_volume_a_network_of_single_voxels_says_the_same(patch: Patc
         assert torch.equal(slid(layer, x, None), layer(x))
 
 
-def test_the_features_of_a_volume_are_the_mean_over_its_windows() -> None:
-    """The slow way: windows of 4 of 8 voxels, a quarter overlapping, begin at 0, 3 and 4, and count as MONAI's bell."""
-    x = torch.randn(2, 5, 8, 4, 4, generator=seeded(5))
-    bell = compute_importance_map((4, 4, 4), mode="gaussian", sigma_scale=0.125)
-    total, weight = torch.zeros(2, 5, 8, 4, 4), torch.zeros(8, 4, 4)
-    for z in (0, 3, 4):
-        total[:, :, z : z + 4] += bell * mean(x[:, :, z : z + 4])[..., None, None, None]
-        weight[z : z + 4] += bell
-    found = slid_features(mean, x, (4, 4, 4))
-    assert torch.allclose(found, mean(total / weight), atol=1e-5)
-    assert torch.equal(slid_features(mean, x, None), mean(x))
-
-
-def mean(x: Tensor) -> Tensor:
-    return x.mean((2, 3, 4))
-
-
 def test_only_models_of_volumes_have_patches() -> None:
     assert Network(SmallCNN(), (1, 28, 28), 2).patch is None
     assert Network(Med3D(width=8, patch=(16, 16, 16)), (1, 16, 16, 24), 2).patch == (16, 16, 16)
@@ -221,8 +204,11 @@ def test_what_is_kept_of_volumes_comes_of_the_network_slid_over_them(
     assert torch.allclose(found, total / weight, atol=1e-5)
     kept = signals(ward, weights, images)["intersection"]
     assert torch.equal(kept[:, 1], ((found.argmax(1) == 1) & (images.targets == 1)).flatten(1).sum(1))
-    features = outputs(ward, weights, images, head=network.layout.head[0])
-    assert features.shape == (3, 16)
+    head = network.layout.head[0]
+    cutouts = [(..., slice(z, z + 6), slice(0, 8), slice(x, x + 5)) for z in (0, 2) for x in (0, 3)]
+    with torch.inference_mode():
+        means = torch.stack([features(network.module.eval(), head, images.pixels[here]) for here in cutouts])
+    assert torch.allclose(outputs(ward, weights, images, head=head), means.mean(0), atol=1e-5)
     assert not torch.equal(found, outputs(toy.Ward("north", toy.network()), weights, images))
 
 

@@ -133,6 +133,14 @@ def test_a_part_without_volumes_is_left_out(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------- what models make of it
 
 
+def test_no_pixel_is_kept_where_nobody_wants_pictures(tmp_path: Path) -> None:
+    scenario = scenarios.read(store(tmp_path), ["seeds=[1]", "strategies=[]", "evaluation.slices=false"])
+    run = simulate(scenario, tmp_path / "run", tmp_path, Console(), quiet=True)
+    assert not (run.path / "slices").exists()
+    assert run.read_manifest()["slices"]["pictures"] == []
+    assert "slices" not in set(run.read_table("ledger.parquet")["phase"])
+
+
 def test_a_hospital_tells_the_classes_of_the_asked_planes_and_nothing_else() -> None:
     """Against cutting whole predictions, in the order asked."""
     weights, rows = toy.trained()[1], toy.volumes("east").rows.tolist()

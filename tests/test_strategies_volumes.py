@@ -124,6 +124,14 @@ def test_other_labels_leave_ignored_voxels_as_they_are(how: str) -> None:
     assert changed[~ignored(changed)].unique().tolist() == [0, 1, 2]
 
 
+def test_what_another_map_ignores_is_background_here() -> None:
+    """By hand: the own unknown voxel stays, the other map's become 0."""
+    own, other = torch.tensor([[[[1, 2], [IGNORED, 1]]]]), torch.tensor([[[[IGNORED, 1], [2, IGNORED]]]])
+    expected = [[[[0, 1], [IGNORED, 0]]]]
+    assert retained_labels(own, other, 1).tolist() == expected
+    assert retained_labels(torch.cat([own, other]), other[:0], 1)[:1].tolist() == expected
+
+
 def test_shuffled_labels_are_as_many_of_each_in_every_volume() -> None:
     labels = toy.volumes("north").targets
     shuffled = shuffled_labels(labels, 1)

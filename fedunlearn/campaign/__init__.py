@@ -7,6 +7,7 @@ to compare with (`references`) and the strategies (`unlearning`).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fedunlearn.ledger import Ledger
 from fedunlearn.models import Network
 from fedunlearn.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
-from fedunlearn.timeline import chains, moments
+from fedunlearn.timeline import Moment, chains, moments
 
 
 class Campaign:
@@ -92,6 +93,14 @@ class Campaign:
             for moment in moments(stage.scenario, chain)
             for seed in stage.scenario.seeds
         ]
+
+    def models(self) -> Iterator[tuple[Moment, dict[str, Any], dict[str, str]]]:
+        """By moment and seed: its entry of `scored`, and all its models by label, the references first."""
+        stage = self.stage
+        known = {m.name: m for chain in stage.chains for m in moments(stage.scenario, chain)}
+        for entry in self.scored():
+            references = {"original": entry["original"], "retrained": entry["retrained"]}
+            yield known[entry["request"]], entry, {**references, **entry["strategies"]}
 
     def blank(self) -> None:
         """Write signals for the models that diverged, once all others are there: the original's, emptied of numbers."""

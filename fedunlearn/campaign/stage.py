@@ -108,10 +108,16 @@ class Stage:
         self, name: str, weights: Weights, seed: int, diverged: Diverged | None = None
     ) -> list[Job[Any]]:
         """Write a model now, and ask every hospital for its signal."""
+        self.run.write_weights(name, weights)
+        return [self.evaluation(name, weights, seed, diverged)]
+
+    def evaluation(
+        self, name: str, weights: Weights, seed: int, diverged: Diverged | None = None
+    ) -> Job[Mapping[str, Tensor]]:
+        """Ask every hospital for the signal of a model that is written."""
 
         def then(found: Mapping[str, Tensor]) -> list[Job[Any]]:
             self.run.write_signals(name, found)
             return []
 
-        self.run.write_weights(name, weights)
-        return [Job(Label("evaluate", "", name, seed), signals(weights, self.cohort.sites), then, diverged)]
+        return Job(Label("evaluate", "", name, seed), signals(weights, self.cohort.sites), then, diverged)

@@ -20,7 +20,7 @@ from fedunlearn.campaign.stage import Diverged, Stage
 from fedunlearn.core import Case, Course, Preparing, Select, Weights
 from fedunlearn.drive import Divergence, Job, Label
 from fedunlearn.history import keep
-from fedunlearn.horizons import followed
+from fedunlearn.horizons import Horizons
 from fedunlearn.ledger import Ledger
 from fedunlearn.procedures import nothing
 from fedunlearn.scenario import Plan
@@ -41,7 +41,7 @@ class Walk:
 
     def name(self, moment: Moment, horizon: int | None = None) -> str:
         """What that model is called in files, at ``moment``."""
-        return f"{moment.name}-{self.label(horizon)}-{self.seed}"
+        return _name(moment, self.label(horizon), self.seed)
 
 
 class Unlearning:
@@ -50,10 +50,14 @@ class Unlearning:
     Args:
         stage: what they share with the references.
         ledger: told how much history each strategy makes the server hold.
+
+    Attributes:
+        horizons: to be told of all rounds.
     """
 
     def __init__(self, stage: Stage, ledger: Ledger) -> None:
         self.stage, self.ledger = stage, ledger
+        self.horizons = Horizons(stage.scenario.horizons, self._reach)
         self._diverged: list[dict[str, Any]] = []
         self._reached: dict[str, int] = {}  # rounds done, by the name of the model in hand at a horizon
 
@@ -143,26 +147,22 @@ class Unlearning:
 
     def _unlearn(self, walk: Walk, index: int, weights: Weights, prepared: int = 0) -> Job[Weights]:
         """``prepared`` is how many bytes of the strategy's own training the server keeps."""
-        step, stage, due = walk.chain[index], self.stage, list[Job[Any]]()
+        step, stage = walk.chain[index], self.stage
         label = Label("unlearn", step.request.id, walk.plan.label, walk.seed)
         recorder, needs = stage.recorders[walk.seed], walk.plan.strategy.needs
         self.ledger.stores(label, recorder.stored(needs, step.round, len(stage.cohort.sites)) + prepared)
 
-        def reached(horizon: int, rounds: int, model: Weights) -> None:
-            if w.first_nonfinite(model) is None:  # else the walk is about to be lost
-                due.extend(self._keep(walk, step.moment, model, horizon))
-                self._reached[walk.name(step.moment, horizon)] = rounds
-
         def then(result: Weights) -> list[Job[Any]]:
-            following = [*due, *self._keep(walk, step.moment, result)]
+            following = [*self._held(walk, step.moment), *self._keep(walk, step.moment, result)]
             last = index + 1 == len(walk.chain)
             return following + (self._finish(walk, result) if last else self._go_on(walk, index, result))
 
         def lost(found: Divergence) -> list[Job[Any]]:
-            return due + self._lost(walk, index, index + 1, f"unlearning {step.request.id}")(found)
+            others = self._lost(walk, index, index + 1, f"unlearning {step.request.id}")(found)
+            return self._held(walk, step.moment) + others
 
         procedure = walk.plan.strategy.unlearn(self.case(walk.plan, step, weights, walk.seed))
-        return Job(label, followed(procedure, stage.scenario.horizons, reached), then, lost)
+        return Job(label, procedure, then, lost)
 
     def _go_on(self, walk: Walk, index: int, weights: Weights) -> list[Job[Any]]:
         """Train on until the next request arrives, then unlearn it."""
@@ -210,16 +210,36 @@ class Unlearning:
 
     # --------------------------------------------------------------------------------- models and losses
 
-    def _keep(
-        self, walk: Walk, moment: Moment, weights: Weights, horizon: int | None = None
-    ) -> list[Job[Any]]:
-        """Keep a model. It may be finite and its signals not: then this model is lost, and no other."""
+    def _keep(self, walk: Walk, moment: Moment, weights: Weights) -> list[Job[Any]]:
+        """Keep the model that a walk has come to, and ask for its signals."""
+        return self.stage.keep(walk.name(moment), weights, walk.seed, self._silent(walk, moment))
+
+    def _reach(self, label: Label, horizon: int, rounds: int, model: Weights) -> None:
+        """Write the model in hand at a horizon; its signals are asked for when unlearning is over (`_held`)."""
+        steps = (step for chain in self.stage.chains for step in chain)
+        moment = next(step.moment for step in steps if step.request.id == label.request)
+        name = _name(moment, f"{label.strategy}@{horizon}", label.seed)
+        self.stage.run.write_weights(name, model)
+        self._reached[name] = rounds
+
+    def _held(self, walk: Walk, moment: Moment) -> list[Job[Any]]:
+        """Ask for the signals of all models that were in hand at horizons."""
+        found = list[Job[Any]]()
+        for horizon in self.stage.scenario.horizons:
+            name = walk.name(moment, horizon)
+            if name in self._reached:
+                weights, lost = self.stage.run.read_weights(name), self._silent(walk, moment, horizon)
+                found.append(self.stage.evaluation(name, weights, walk.seed, lost))
+        return found
+
+    def _silent(self, walk: Walk, moment: Moment, horizon: int | None = None) -> Diverged:
+        """What to do if a finite model has signals that are not: this model is lost, and no other."""
 
         def lost(found: Divergence) -> list[Job[Any]]:
             self._note(walk, moment, found, f"in its answers at hospital {found.site}", horizon)
             return []
 
-        return self.stage.keep(walk.name(moment, horizon), weights, walk.seed, lost)
+        return lost
 
     def _lost(self, walk: Walk, moment: int, step: int, doing: str) -> Diverged:
         """What to do if a strategy diverges: all moments from number ``moment`` on are lost.
@@ -243,6 +263,10 @@ class Unlearning:
         whose = {"request": moment.name, "strategy": walk.label(horizon), "seed": walk.seed}
         model = walk.name(moment, horizon)
         self._diverged.append({**whose, "model": model, **asdict(found), "where": where})
+
+
+def _name(moment: Moment, label: str, seed: int) -> str:
+    return f"{moment.name}-{label}-{seed}"
 
 
 def prepare_label(stage: Stage, plan: Plan, round: int, seed: int) -> Label:

@@ -67,7 +67,7 @@ def _sites(draft: Draft) -> Iterator[Finding]:
 
 
 def _augmentation(draft: Draft) -> Iterator[Finding]:
-    """Of a model that takes images and volumes, `fedunlearn.cohort` looks at the data."""
+    """Of a model that takes images and volumes, `fedunlearn.suitability` looks at the data."""
     if draft.model is None or draft.training is None or 2 in draft.model.dimensions:
         return
     if (name := draft.training.local.augmentation) != "none":
@@ -85,7 +85,7 @@ def _precision(draft: Draft) -> Iterator[Finding]:
 
 
 def _patch(draft: Draft) -> Iterator[Finding]:
-    """That it fits into the data's volumes is checked when these are there (`fedunlearn.cohort`)."""
+    """That it fits into the data's volumes is checked when these are there (`fedunlearn.suitability`)."""
     if draft.model is None or not isinstance(draft.model, Patched):
         return
     model, smallest = draft.model.name, draft.model.smallest

@@ -166,6 +166,8 @@ class Evaluation:
             0 for not at all.
         canary: of every hospital that leaves as a whole, the share of training patients whose images are given a wrong
             label, which only a model trained on them can know.
+        slices: of volumes with label maps, keep slices of a few, and draw what all models make of them
+            (`fedunlearn.slices`).
     """
 
     shadows: Annotated[int, Ge(0)] = 0
@@ -174,6 +176,7 @@ class Evaluation:
     linear_probe: bool = False
     resurgence_rounds: Annotated[int, Ge(0)] = 0
     canary: Annotated[float, Ge(0), Le(1)] = 0.0
+    slices: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn.core import RunError
-from fedunlearn.scoring.bootstrap import ratios
+from fedunlearn.scoring.bootstrap import macro, ratios
 from fedunlearn.scoring.composite import avg_dice_gap
 from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Floats, Frame, Part
 from fedunlearn.scoring.measure import Measure
@@ -73,6 +73,15 @@ class Overlaps:
         """(N, C - 1) voxels of both, of each class but the background: what twice the intersection is a share of."""
         sizes: Floats = (self.predicted + self.true)[:, 1:]
         return sizes
+
+
+def each_dice(intersection: Floats, predicted: Floats, true: Floats) -> Floats:
+    """(N,) each volume's Dice coefficient, in the mean over those of its classes that model or labels have.
+
+    ``intersection``, ``predicted`` and ``true`` are (N, C) voxels of each class, as of `Overlaps`; the first class, the
+    background, is left out. NaN where nothing is left.
+    """
+    return macro(2 * intersection[:, 1:], (predicted + true)[:, 1:])
 
 
 def overlaps(signals: pd.DataFrame, frame: Frame, file: str) -> Overlaps:

@@ -1,4 +1,4 @@
-"""Whether a scenario fits the data that it found: its model, its training, what its requests leave."""
+"""Whether a scenario suits the data that it found: its model, its training, what its requests leave."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def placed(scenario: Scenario, key: str) -> Iterator[None]:
         raise InputError([scenario.placed(problem, key) for problem in error.problems]) from error
 
 
-def fits_model(scenario: Scenario, collection: Collection) -> None:
+def suits_model(scenario: Scenario, collection: Collection) -> None:
     """Refuse a model for another kind of task or for other images, and training that these cannot have.
 
     Raises:
