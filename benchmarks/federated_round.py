@@ -39,12 +39,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedunlearn.core import LocalTraining, Select, Weights, derive
-from fedunlearn.drive import Job, Label, drive
-from fedunlearn.engines import Link
-from fedunlearn.engines.inline import Inline
-from fedunlearn.local import scaled
-from fedunlearn.models import SmallCNN, initial_weights
-from fedunlearn.procedures import fedavg
+from fedunlearn.federation.drive import Job, Label, drive
+from fedunlearn.federation.engines import Link
+from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.procedures import fedavg
+from fedunlearn.learning.local import scaled
+from fedunlearn.learning.models import SmallCNN, initial_weights
 from sites.hospital import Federation
 
 SHAPE, CLASSES, SEED, LR = (3, 28, 28), 8, 7, 0.002

@@ -35,17 +35,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.core import Select, Weights, derive
-from fedunlearn.drive import Job, Label, drive
-from fedunlearn.engines.inline import Inline
-from fedunlearn.ledger import Ledger
-from fedunlearn.local import scaled
-from fedunlearn.models import Network, initial_weights
-from fedunlearn.procedures import fedavg
-from fedunlearn.runfolder import RunFolder
+from fedunlearn.federation.drive import Job, Label, drive
+from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.ledger import Ledger
+from fedunlearn.federation.procedures import fedavg
+from fedunlearn.learning.local import scaled
+from fedunlearn.learning.models import Network, initial_weights
+from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Evaluation, Scenario
-from fedunlearn.shadows import Shadows
 from sites.hospital import Federation
 
 SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "3hosp.yaml"

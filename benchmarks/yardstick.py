@@ -20,13 +20,13 @@ from functools import cache
 import numpy as np
 
 from fedunlearn.core import derive
-from fedunlearn.scoring.band import band
-from fedunlearn.scoring.classification import Outputs
-from fedunlearn.scoring.difference import Difference, Whole, differences
+from fedunlearn.scoring.attacks.membership import mia_loss_auc
 from fedunlearn.scoring.evidence import Evidence, Floats, Frame, Ints, Spent
-from fedunlearn.scoring.measures import Measure, measures_of
-from fedunlearn.scoring.membership import mia_loss_auc
-from fedunlearn.scoring.verdict import ATTACK, RULES, Facts, decide
+from fedunlearn.scoring.evidence.classification import Outputs
+from fedunlearn.scoring.judgement.band import band
+from fedunlearn.scoring.judgement.difference import Difference, Whole, differences
+from fedunlearn.scoring.judgement.verdict import ATTACK, RULES, Facts, decide
+from fedunlearn.scoring.measures.catalogue import Measure, measures_of
 
 MEASURES: Mapping[str, Measure] = {rule[2]: measures_of("classification")[rule[2]] for rule in RULES}
 """What verdicts rest on."""

@@ -51,7 +51,8 @@ def simulate(
 ) -> None:
     """Train, retrain, unlearn and score a scenario; write a run folder; print the table."""
     with _errors(debug):
-        from fedunlearn import report, sweep
+        from fedunlearn import sweep
+        from fedunlearn.results import report
         from fedunlearn.simulate import simulate as run_scenario
 
         overrides = [*(set or ()), *([f"engine.name={engine}"] if engine else ())]
@@ -123,7 +124,7 @@ def tune(
 def score(run: RunPath, debug: Debug = False) -> None:
     """Score a run again from its folder alone."""
     with _errors(debug):
-        from fedunlearn.runfolder import RunFolder
+        from fedunlearn.results.runfolder import RunFolder
         from fedunlearn.scoring import score as score_run
 
         folder = RunFolder.open(run)
@@ -140,8 +141,9 @@ def report(
 ) -> None:
     """Print the table of a run, or the summary of a sweep."""
     with _errors(debug):
-        from fedunlearn import report as reports, sweep
-        from fedunlearn.runfolder import RunFolder
+        from fedunlearn import sweep
+        from fedunlearn.results import report as reports
+        from fedunlearn.results.runfolder import RunFolder
 
         if sweep.is_sweep(run):
             print(sweep.markdown(run)) if markdown else sweep.show(run, _console())
@@ -161,7 +163,7 @@ def list_(
 ) -> None:
     """List what a scenario can name."""
     with _errors(debug):
-        from fedunlearn import catalogue
+        from fedunlearn.scenario import catalogue
 
         print(json.dumps(catalogue.entries(what), indent=1) if as_json else "\n".join(catalogue.lines(what)))
 

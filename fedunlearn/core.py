@@ -20,9 +20,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
-
-    from fedunlearn.models import Network
 
 SiteId = str
 RequestId = str
@@ -90,6 +89,28 @@ class Batch:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+class Network(Protocol):
+    """A network that a worker has; weights are copied in and out (`fedunlearn.learning.models.Network`)."""
+
+    module: torch.nn.Module
+    device: torch.device
+    layout: Layout
+    kind: str
+    patch: tuple[int, int, int] | None
+
+    def load(self, weights: Weights) -> None:
+        """Copy ``weights`` in."""
+        ...
+
+    def read(self) -> dict[str, Tensor]:
+        """A copy of the weights, on the CPU."""
+        ...
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The trained tensors themselves, by name."""
+        ...
+
+
 class Local(Protocol):
     """A hospital's side of a task, or the server's own: a name, images, a network to work on."""
 
@@ -155,7 +176,7 @@ Procedure = Generator[Asks, Replies, T]
 
 
 Augmentation = Literal["none", "flips_crops", "trivial_augment"]
-"""How the images of every training batch are changed at random (`fedunlearn.augmentation`)."""
+"""How the images of every training batch are changed at random (`fedunlearn.learning.augmentation`)."""
 Precision = Literal["float32", "bfloat16"]
 """What a network computes in while it trains; its weights are float32 in any case."""
 
@@ -175,8 +196,9 @@ class LocalTraining:
         hessian_power: power of the curvature that divides a step of adahessian; ignored by the others.
         augmentation: random changes of every batch, of 2D images only.
         micro_batch: at most so many images of a batch pass through the network at once, and a step is still one of
-            the batch (`fedunlearn.local.fit`); None for the whole batch.
-        precision: bfloat16 is for GPUs; what layers keep for gradients takes half the memory (`fedunlearn.local.fit`).
+            the batch (`fedunlearn.learning.local.fit`); None for the whole batch.
+        precision: bfloat16 is for GPUs; what layers keep for gradients takes half the memory
+            (`fedunlearn.learning.local.fit`).
     """
 
     epochs: int = 1

@@ -11,24 +11,25 @@ from typing import Any
 
 from rich.console import Console
 
-from fedunlearn import __version__, audit, scenario as scenarios, weights as w
-from fedunlearn.campaign import Campaign
-from fedunlearn.cohort import Cohort, gather
+from fedunlearn import __version__, scenario as scenarios, weights as w
+from fedunlearn.campaign.campaign import Campaign
+from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.probing import Probing
+from fedunlearn.campaign.shadows import Shadows
+from fedunlearn.campaign.slices import Slices
+from fedunlearn.campaign.timeline import moments
 from fedunlearn.core import InputError
-from fedunlearn.drive import Watcher, drive
-from fedunlearn.engines import Engine, Link
-from fedunlearn.engines.flower import Flower
-from fedunlearn.engines.inline import Inline
-from fedunlearn.ledger import Ledger
-from fedunlearn.models import origin
-from fedunlearn.probing import Probing
-from fedunlearn.progress import progress
-from fedunlearn.runfolder import RunFolder
+from fedunlearn.federation.drive import Watcher, drive
+from fedunlearn.federation.engines import Engine, Link
+from fedunlearn.federation.engines.flower import Flower
+from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.ledger import Ledger
+from fedunlearn.federation.progress import progress
+from fedunlearn.learning.models import origin
+from fedunlearn.results import audit
+from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
 from fedunlearn.scoring import score
-from fedunlearn.shadows import Shadows
-from fedunlearn.slices import Slices
-from fedunlearn.timeline import moments
 
 LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist", "matplotlib")
 

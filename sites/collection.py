@@ -31,7 +31,7 @@ class Collection:
             data knows it; any attributes (sex, age, view, difficulty, …).
         classes: number of classes.
         synthetic_patients: the patients are made up; the report must say so.
-        kind: the kind of task (`fedunlearn.kinds`).
+        kind: the kind of task (`fedunlearn.learning.kinds`).
         note: what the data is, in words, for the report.
 
     Raises:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from fedunlearn.core import IGNORED, SERVER, Images, RequestId, Select, SiteId
-from fedunlearn.models import MODELS, Model, Network
+from fedunlearn.learning.models import MODELS, Model, Network
 from sites.arrays import write_rows
 
 SPLITS = ("train", "val", "test", "proxy")

@@ -24,10 +24,10 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.kinds import KINDS
-from fedunlearn.local import fit, outputs, paced
-from fedunlearn.objectives import Distillation, drawn, marked, taught
-from fedunlearn.procedures import at_holders, recover
+from fedunlearn.federation.procedures import at_holders, recover
+from fedunlearn.learning.kinds import KINDS
+from fedunlearn.learning.local import fit, outputs, paced
+from fedunlearn.learning.objectives import Distillation, drawn, marked, taught
 
 
 @dataclass(frozen=True)

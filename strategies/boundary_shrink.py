@@ -26,9 +26,9 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.kinds import KINDS, filled, relabelled
-from fedunlearn.local import at_once, batches, fit, paced, scaled
-from fedunlearn.procedures import at_holders, recover
+from fedunlearn.federation.procedures import at_holders, recover
+from fedunlearn.learning.kinds import KINDS, filled, relabelled
+from fedunlearn.learning.local import at_once, batches, fit, paced, scaled
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 
 from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights
-from fedunlearn.procedures import recover
+from fedunlearn.federation.procedures import recover
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.local import paced
-from fedunlearn.procedures import calibrated
-from fedunlearn.tasks import Fit
+from fedunlearn.federation.procedures import calibrated
+from fedunlearn.learning.local import paced
+from fedunlearn.learning.tasks import Fit
 
 
 @dataclass(frozen=True)

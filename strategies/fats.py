@@ -21,8 +21,8 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.procedures import mean
-from fedunlearn.tasks import Draws, FitDrawn
+from fedunlearn.federation.procedures import mean
+from fedunlearn.learning.tasks import Draws, FitDrawn
 
 
 @dataclass(frozen=True)

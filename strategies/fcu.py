@@ -24,9 +24,9 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.local import fit, outputs, paced
-from fedunlearn.objectives import Contrastive
-from fedunlearn.procedures import at_holders, recover
+from fedunlearn.federation.procedures import at_holders, recover
+from fedunlearn.learning.local import fit, outputs, paced
+from fedunlearn.learning.objectives import Contrastive
 
 
 @dataclass(frozen=True)

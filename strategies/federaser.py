@@ -10,9 +10,9 @@ from annotated_types import Ge, Gt, Le
 
 from fedunlearn import weights as w
 from fedunlearn.core import Case, Every, Granularity, Guarantee, Needs, Procedure, Search, Weights, derive
-from fedunlearn.local import paced
-from fedunlearn.procedures import calibrated
-from fedunlearn.tasks import Fit
+from fedunlearn.federation.procedures import calibrated
+from fedunlearn.learning.local import paced
+from fedunlearn.learning.tasks import Fit
 
 
 @dataclass(frozen=True)

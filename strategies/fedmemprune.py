@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fedunlearn import weights as w
 from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights, derive
-from fedunlearn.local import paced
-from fedunlearn.procedures import fedavg, redrawn
+from fedunlearn.federation.procedures import fedavg, redrawn
+from fedunlearn.learning.local import paced
 
 
 @dataclass(frozen=True)

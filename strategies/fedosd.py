@@ -23,9 +23,9 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.kinds import filled, shares
-from fedunlearn.local import paced
-from fedunlearn.tasks import Fit, Gradient
+from fedunlearn.learning.kinds import filled, shares
+from fedunlearn.learning.local import paced
+from fedunlearn.learning.tasks import Fit, Gradient
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.kinds import KINDS, filled, ignored
-from fedunlearn.local import fit, outputs, paced
-from fedunlearn.objectives import Distillation, taught
-from fedunlearn.procedures import at_holders, recover
+from fedunlearn.federation.procedures import at_holders, recover
+from fedunlearn.learning.kinds import KINDS, filled, ignored
+from fedunlearn.learning.local import fit, outputs, paced
+from fedunlearn.learning.objectives import Distillation, taught
 
 Value = Literal["min", "entropy"]
 

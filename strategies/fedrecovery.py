@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedunlearn import weights as w
 from fedunlearn.core import Case, Every, Granularity, Guarantee, Needs, Procedure, Search, Weights, derive
-from fedunlearn.procedures import recover
+from fedunlearn.federation.procedures import recover
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Ge, Gt
 
-from fedunlearn.constraints import Mask
 from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights
-from fedunlearn.local import paced
-from fedunlearn.procedures import recover
+from fedunlearn.federation.procedures import recover
+from fedunlearn.learning.constraints import Mask
+from fedunlearn.learning.local import paced
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.local import each_gradient, paced
-from fedunlearn.procedures import recover
-from fedunlearn.tasks import Gradient
+from fedunlearn.federation.procedures import recover
+from fedunlearn.learning.local import each_gradient, paced
+from fedunlearn.learning.tasks import Gradient
 
 
 @dataclass(frozen=True)

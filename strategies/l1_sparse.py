@@ -24,9 +24,9 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.kinds import KINDS, Objective
-from fedunlearn.local import fit, paced
-from fedunlearn.procedures import mean
+from fedunlearn.federation.procedures import mean
+from fedunlearn.learning.kinds import KINDS, Objective
+from fedunlearn.learning.local import fit, paced
 
 
 @dataclass(frozen=True)

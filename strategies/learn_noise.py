@@ -27,8 +27,8 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.local import fit, paced, scaled
-from fedunlearn.procedures import beside, recover
+from fedunlearn.federation.procedures import beside, recover
+from fedunlearn.learning.local import fit, paced, scaled
 
 
 @dataclass(frozen=True)

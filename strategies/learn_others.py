@@ -23,8 +23,8 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.local import fit, paced
-from fedunlearn.procedures import mean
+from fedunlearn.federation.procedures import mean
+from fedunlearn.learning.local import fit, paced
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.local import fit, outputs, paced
-from fedunlearn.objectives import SoftLabels, drawn, marked, softly
-from fedunlearn.procedures import errors, mean, recover
+from fedunlearn.federation.procedures import errors, mean, recover
+from fedunlearn.learning.local import fit, outputs, paced
+from fedunlearn.learning.objectives import SoftLabels, drawn, marked, softly
 
 MARGIN = 0.01
 """How far below the unseen images' accuracy that of the forget images may fall: then enough is forgotten."""

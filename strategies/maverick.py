@@ -24,9 +24,9 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.local import fit, outputs, paced, scaled
-from fedunlearn.objectives import Noise, Sensitivity, taught
-from fedunlearn.procedures import at_holders, recover
+from fedunlearn.federation.procedures import at_holders, recover
+from fedunlearn.learning.local import fit, outputs, paced, scaled
+from fedunlearn.learning.objectives import Noise, Sensitivity, taught
 
 Against = Literal["itself", "original"]
 

@@ -24,11 +24,11 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.kinds import relabelled
-from fedunlearn.local import fit, outputs, paced
-from fedunlearn.objectives import marked
-from fedunlearn.procedures import fedavg, mean, redrawn, together
-from fedunlearn.tasks import Fit
+from fedunlearn.federation.procedures import fedavg, mean, redrawn, together
+from fedunlearn.learning.kinds import relabelled
+from fedunlearn.learning.local import fit, outputs, paced
+from fedunlearn.learning.objectives import marked
+from fedunlearn.learning.tasks import Fit
 
 
 @dataclass(frozen=True)

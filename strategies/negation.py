@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt
 
 from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights
-from fedunlearn.local import paced
-from fedunlearn.procedures import recover
+from fedunlearn.federation.procedures import recover
+from fedunlearn.learning.local import paced
 
 
 @dataclass(frozen=True)

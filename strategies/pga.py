@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le
 
 from fedunlearn import weights as w
-from fedunlearn.constraints import Ball
 from fedunlearn.core import (
     Case,
     Granularity,
@@ -21,9 +20,10 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.local import paced
-from fedunlearn.procedures import mean, recover, redrawn
-from fedunlearn.tasks import Ascent
+from fedunlearn.federation.procedures import mean, recover, redrawn
+from fedunlearn.learning.constraints import Ball
+from fedunlearn.learning.local import paced
+from fedunlearn.learning.tasks import Ascent
 
 INITS = 10
 

@@ -22,9 +22,9 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.local import paced
-from fedunlearn.procedures import mean, recover
-from fedunlearn.tasks import Fit
+from fedunlearn.federation.procedures import mean, recover
+from fedunlearn.learning.local import paced
+from fedunlearn.learning.tasks import Fit
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le
 
 from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights
-from fedunlearn.local import paced
-from fedunlearn.procedures import fedavg
+from fedunlearn.federation.procedures import fedavg
+from fedunlearn.learning.local import paced
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class RapidRetrain:
     """Train again from the initial weights, without the data to forget, by a diagonal quasi-Newton optimizer.
 
     The hospitals' local steps divide a momentum of the gradients by the curvature along each weight, an average of
-    squares of the Hessian's diagonal D, both corrected for their start at zero (`fedunlearn.curvature.AdaHessian`)::
+    squares of the Hessian's diagonal D, both corrected for their start at zero
+    (`fedunlearn.learning.curvature.AdaHessian`)::
 
         w <- w - lr m / (v^(k / 2) + eps)        m: average of g,  v: average of D^2
 

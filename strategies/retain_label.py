@@ -20,9 +20,9 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.local import paced
-from fedunlearn.procedures import beside, recover
-from fedunlearn.tasks import Relabel
+from fedunlearn.federation.procedures import beside, recover
+from fedunlearn.learning.local import paced
+from fedunlearn.learning.tasks import Relabel
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Weights
-from fedunlearn.procedures import fedavg
+from fedunlearn.federation.procedures import fedavg
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge
 
 from fedunlearn.core import Case, Every, Granularity, Guarantee, Needs, Procedure, Weights
-from fedunlearn.procedures import fedavg
+from fedunlearn.federation.procedures import fedavg
 
 
 @dataclass(frozen=True)

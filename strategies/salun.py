@@ -11,7 +11,6 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from fedunlearn import weights as w
-from fedunlearn.constraints import Mask
 from fedunlearn.core import (
     Case,
     Granularity,
@@ -24,9 +23,10 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.local import paced
-from fedunlearn.procedures import at_holders, recover
-from fedunlearn.tasks import Gradient, Relabel
+from fedunlearn.federation.procedures import at_holders, recover
+from fedunlearn.learning.constraints import Mask
+from fedunlearn.learning.local import paced
+from fedunlearn.learning.tasks import Gradient, Relabel
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fedunlearn.core import (
     SiteId,
     Weights,
 )
-from fedunlearn.procedures import fedavg, together
+from fedunlearn.federation.procedures import fedavg, together
 
 Shards = Mapping[str, tuple[SiteId, ...]]
 

@@ -22,7 +22,7 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.procedures import fedavg
+from fedunlearn.federation.procedures import fedavg
 
 
 @dataclass(frozen=True)

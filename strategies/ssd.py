@@ -12,9 +12,9 @@ from torch import Tensor
 
 from fedunlearn import weights as w
 from fedunlearn.core import Case, Granularity, Guarantee, Leaver, Needs, Procedure, Reply, Search, Weights
-from fedunlearn.local import paced
-from fedunlearn.procedures import recover
-from fedunlearn.tasks import Fisher
+from fedunlearn.federation.procedures import recover
+from fedunlearn.learning.local import paced
+from fedunlearn.learning.tasks import Fisher
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.local import paced
-from fedunlearn.procedures import mean, recover
-from fedunlearn.tasks import Distil
+from fedunlearn.federation.procedures import mean, recover
+from fedunlearn.learning.local import paced
+from fedunlearn.learning.tasks import Distil
 
 
 @dataclass(frozen=True)

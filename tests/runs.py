@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.runfolder import RunFolder
+from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.simulate import simulate
 
 TINY = """\

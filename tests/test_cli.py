@@ -12,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from fedunlearn.__main__ import app
-from fedunlearn.runfolder import RunFolder
+from fedunlearn.results.runfolder import RunFolder
 from tests.runs import TINY, run, write
 
 

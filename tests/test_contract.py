@@ -28,7 +28,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 import strategies
-from fedunlearn import weights as w, wire
+from fedunlearn import weights as w
 from fedunlearn.core import (
     SERVER,
     Asks,
@@ -47,10 +47,11 @@ from fedunlearn.core import (
     Task,
     Weights,
 )
-from fedunlearn.drive import Divergence, Job, Round, drive
-from fedunlearn.engines import Ask
-from fedunlearn.horizons import Horizons
-from fedunlearn.space import space
+from fedunlearn.federation import wire
+from fedunlearn.federation.drive import Divergence, Job, Round, drive
+from fedunlearn.federation.engines import Ask
+from fedunlearn.federation.horizons import Horizons
+from fedunlearn.scenario.space import space
 from strategies.bad_teacher import BadTeacher
 from strategies.boundary_shrink import BoundaryShrink
 from strategies.conda import ConDa
@@ -331,15 +332,16 @@ def test_the_file_is_short_and_imports_only_what_it_may(strategy: Strategy) -> N
     imports = [node for node in ast.parse(text).body if isinstance(node, (ast.Import, ast.ImportFrom))]
     lines = len(text.splitlines()) - sum((node.end_lineno or 0) - node.lineno + 1 for node in imports)
     assert lines <= 115, f"{lines} lines beside the imports: move what others could use to fedunlearn"
-    shared = "core weights procedures tasks objectives constraints local kinds models"
-    own = {f"fedunlearn.{module}" for module in shared.split()}
+    shared = {f"learning.{module}" for module in "tasks objectives constraints local kinds models".split()}
+    own = {f"fedunlearn.{module}" for module in ("core", "weights", "federation.procedures", *shared)}
+    rooms = ("fedunlearn", "fedunlearn.federation", "fedunlearn.learning")
     for node in ast.walk(ast.parse(text)):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            names = [f"{module}.{a.name}" for a in node.names] if module == "fedunlearn" else [module]
+            names = [f"{module}.{a.name}" for a in node.names] if module in rooms else [module]
         for name in names:
             top = name.partition(".")[0]
             allowed = name in own or top in ("torch", "annotated_types") or top in sys.stdlib_module_names
@@ -602,7 +604,7 @@ def test_a_silent_hospital_is_an_error(strategy: Strategy, wish: RequestId, faul
 
 @promise
 def test_what_it_has_in_hand_is_what_it_would_have_come_to(strategy: Strategy, wish: RequestId) -> None:
-    """Before its last round: what one round less comes to, of recovery if it has that (`fedunlearn.horizons`)."""
+    """Before its last round: what one round less comes to, of recovery if it has that (`federation.horizons`)."""
     held, case = dict[int, Weights](), toy.case(wish, strategy=strategy)
     watcher = Horizons(range(200), lambda _, horizon, done, model: held.update({done: model}))
     toy.run(strategy.unlearn(case), watchers=[watcher])

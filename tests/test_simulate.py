@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from fedunlearn import audit
 from fedunlearn.core import InputError, Reply, SiteError
-from fedunlearn.engines import Answer, Ask, inline
-from fedunlearn.models import Network
-from fedunlearn.runfolder import RunFolder
+from fedunlearn.federation.engines import Answer, Ask, inline
+from fedunlearn.learning.models import Network
+from fedunlearn.results import audit
+from fedunlearn.results.runfolder import RunFolder
 from sites.hospital import Federation
 from tests.runs import run, weight_files
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedunlearn import report, scenario as scenarios
-from fedunlearn.cohort import gather
+from fedunlearn import scenario as scenarios
+from fedunlearn.campaign.cohort import gather
 from fedunlearn.core import InputError
-from fedunlearn.runfolder import RunFolder
+from fedunlearn.results import report
+from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.simulate import simulate
 from sites import medmnist
 

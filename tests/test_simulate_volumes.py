@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedunlearn import report, scenario as scenarios, tables
+from fedunlearn import scenario as scenarios
 from fedunlearn.core import IGNORED
-from fedunlearn.runfolder import RunFolder
+from fedunlearn.results import report, tables
+from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scoring import measures_of, score
 from fedunlearn.simulate import simulate
 from tests.runs import run

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fedunlearn import weights as w, wire
+from fedunlearn import weights as w
 from fedunlearn.core import (
     SERVER,
     Asks,
@@ -38,10 +38,11 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.drive import Job, Label, Round, Watcher, drive
-from fedunlearn.engines import Answer, Ask
-from fedunlearn.models import Network, initial_weights
-from fedunlearn.procedures import fedavg
+from fedunlearn.federation import wire
+from fedunlearn.federation.drive import Job, Label, Round, Watcher, drive
+from fedunlearn.federation.engines import Answer, Ask
+from fedunlearn.federation.procedures import fedavg
+from fedunlearn.learning.models import Network, initial_weights
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
@@ -188,7 +189,7 @@ Fault = Callable[[Ask, Reply], Reply]
 
 @dataclass
 class ToyLink:
-    """`fedunlearn.engines.Link` without threads.
+    """`fedunlearn.federation.engines.Link` without threads.
 
     Attributes:
         norm: whether the network has BatchNorm.

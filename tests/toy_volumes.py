@@ -28,9 +28,9 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.models import Network, initial_weights
-from fedunlearn.models.volumes import UNet3D
-from fedunlearn.procedures import fedavg
+from fedunlearn.federation.procedures import fedavg
+from fedunlearn.learning.models import Network, initial_weights
+from fedunlearn.learning.models.volumes import UNet3D
 from tests import toy
 
 SITES, SHAPE, CLASSES, SEED = toy.SITES, (1, 8, 8, 8), 3, 7

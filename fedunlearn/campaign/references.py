@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from fedunlearn import difficulty
+from fedunlearn.campaign import difficulty
 from fedunlearn.campaign.stage import Stage
+from fedunlearn.campaign.timeline import Chain, moments
 from fedunlearn.core import Every, Needs, Select, Weights
-from fedunlearn.drive import Job, Label
-from fedunlearn.procedures import fedavg
-from fedunlearn.timeline import Chain, moments
+from fedunlearn.federation.drive import Job, Label
+from fedunlearn.federation.procedures import fedavg
 
 LESSONS = Needs(checkpoints=Every(1))
-"""What evaluation needs of the original training, for `fedunlearn.difficulty`; no strategy is shown or charged it."""
+"""What `fedunlearn.campaign.difficulty` needs of the original training; no strategy is shown or charged it."""
 
 
 class References:
@@ -82,7 +82,7 @@ class References:
         return [Job(Label("evaluate", "", f"original@each-round-{seed}", seed), procedure, then)]
 
     def learnt(self) -> pd.DataFrame | None:
-        """How long every image took to be learnt (`fedunlearn.difficulty`); None if that cannot be told."""
+        """How long every image took to be learnt (`fedunlearn.campaign.difficulty`); None if that cannot be told."""
         if not self._right:
             return None
         seeds = {seed: self._right[seed] for seed in self.stage.scenario.seeds}

@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
-from fedunlearn.cohort import Cohort
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.timeline import Chain, Moment, Step
 from fedunlearn.core import Layout, Procedure, RequestId, Select, SiteId, Weights, derive
-from fedunlearn.drive import Divergence, Job, Label
-from fedunlearn.history import Recorder
-from fedunlearn.models import initial_weights
-from fedunlearn.procedures import fedavg, signals
-from fedunlearn.runfolder import RunFolder
+from fedunlearn.federation.drive import Divergence, Job, Label
+from fedunlearn.federation.history import Recorder
+from fedunlearn.federation.procedures import fedavg, signals
+from fedunlearn.learning.models import initial_weights
+from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Plan, Scenario
-from fedunlearn.timeline import Chain, Moment, Step
 
 Diverged = Callable[[Divergence], list[Job[Any]]]
 

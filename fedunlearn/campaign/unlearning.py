@@ -17,14 +17,14 @@ from typing import Any
 
 from fedunlearn import weights as w
 from fedunlearn.campaign.stage import Diverged, Stage
+from fedunlearn.campaign.timeline import Chain, Moment, Step, moments
 from fedunlearn.core import Case, Course, Preparing, Select, Weights
-from fedunlearn.drive import Divergence, Job, Label
-from fedunlearn.history import keep
-from fedunlearn.horizons import Horizons
-from fedunlearn.ledger import Ledger
-from fedunlearn.procedures import nothing
+from fedunlearn.federation.drive import Divergence, Job, Label
+from fedunlearn.federation.history import keep
+from fedunlearn.federation.horizons import Horizons
+from fedunlearn.federation.ledger import Ledger
+from fedunlearn.federation.procedures import nothing
 from fedunlearn.scenario import Plan
-from fedunlearn.timeline import Chain, Moment, Step, moments
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from fedunlearn.core import RequestId, Strategy, Training
-from fedunlearn.models import Model
+from fedunlearn.learning.models import Model
 from fedunlearn.scenario.schema import Engine, Evaluation, Request, SitesConfig, TopKeys, Tuned
 from sites.collection import Source
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import sites
 import strategies
 from fedunlearn.core import PatientId, Problem, Training
-from fedunlearn.models import MODELS
+from fedunlearn.learning.models import MODELS
 from fedunlearn.scenario.draft import Draft, Entry
 from fedunlearn.scenario.schema import (
     Engine,

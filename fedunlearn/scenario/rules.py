@@ -7,7 +7,7 @@ from dataclasses import astuple
 from itertools import pairwise
 
 from fedunlearn.core import SERVER, RequestId
-from fedunlearn.patches import Patched
+from fedunlearn.learning.patches import Patched
 from fedunlearn.scenario.draft import Draft, Finding, twice
 from fedunlearn.scenario.plans import plan_findings
 from fedunlearn.scenario.schema import Pick, Request
@@ -67,7 +67,7 @@ def _sites(draft: Draft) -> Iterator[Finding]:
 
 
 def _augmentation(draft: Draft) -> Iterator[Finding]:
-    """Of a model that takes images and volumes, `fedunlearn.suitability` looks at the data."""
+    """Of a model that takes images and volumes, `fedunlearn.campaign.suitability` looks at the data."""
     if draft.model is None or draft.training is None or 2 in draft.model.dimensions:
         return
     if (name := draft.training.local.augmentation) != "none":
@@ -85,7 +85,7 @@ def _precision(draft: Draft) -> Iterator[Finding]:
 
 
 def _patch(draft: Draft) -> Iterator[Finding]:
-    """That it fits into the data's volumes is checked when these are there (`fedunlearn.suitability`)."""
+    """That it fits into the data's volumes is checked when these are there (`fedunlearn.campaign.suitability`)."""
     if draft.model is None or not isinstance(draft.model, Patched):
         return
     model, smallest = draft.model.name, draft.model.smallest

@@ -20,7 +20,7 @@ from fedunlearn.core import (
     Strategy,
     Training,
 )
-from fedunlearn.models import Model
+from fedunlearn.learning.models import Model
 from fedunlearn.scenario.yaml_tree import Place
 from sites.collection import Source
 from sites.partitions import Partition
@@ -158,16 +158,16 @@ class Evaluation:
 
     Attributes:
         shadows: how many models to train on random halves of the training patients, in complementary pairs
-            (`fedunlearn.shadows`).
+            (`fedunlearn.campaign.shadows`).
         cache: where they are kept for other runs; None for the per-user cache.
-        relearn: count how soon each model knows again what it was asked to forget (`fedunlearn.probing`).
+        relearn: count how soon each model knows again what it was asked to forget (`fedunlearn.campaign.probing`).
         linear_probe: refit each model's last layer on frozen features, and measure it again.
         resurgence_rounds: train each model on for so many rounds, without what was forgotten, and measure it again;
             0 for not at all.
         canary: of every hospital that leaves as a whole, the share of training patients whose images are given a wrong
             label, which only a model trained on them can know.
         slices: of volumes with label maps, keep slices of a few, and draw what all models make of them
-            (`fedunlearn.slices`).
+            (`fedunlearn.campaign.slices`).
     """
 
     shadows: Annotated[int, Ge(0)] = 0
@@ -196,7 +196,7 @@ class Scenario:
         strategies: how.
         timeline: each request alone, or all of them one after the other.
         horizons: in epochs, ascending: what a strategy has in hand then is scored beside its last model
-            (`fedunlearn.horizons`).
+            (`fedunlearn.federation.horizons`).
         evaluation: what is trained only to judge by.
         places: where each value was written, by dotted path in the YAML (``requests.0.site``).
     """

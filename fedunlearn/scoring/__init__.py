@@ -4,7 +4,7 @@ Nothing here knows a strategy, a hospital or a network: a measure is a pure func
 models answered, what they cost, and who the images are of. One file per family of measures; `measures` lists them.
 """
 
-from fedunlearn.scoring.measures import MEASURES, Measure, measures_of
+from fedunlearn.scoring.measures.catalogue import MEASURES, Measure, measures_of
 from fedunlearn.scoring.score import score
 
 __all__ = ["MEASURES", "Measure", "measures_of", "score"]

@@ -13,14 +13,20 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from fedunlearn.core import RequestId, RunError, derive
-from fedunlearn.scoring import memorisation
-from fedunlearn.scoring.band import bands
-from fedunlearn.scoring.bias import MEASURES, Gaps, compare, gaps
-from fedunlearn.scoring.difference import CONTROLS, Difference, Whole, differences, table as statistics
 from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence, Frame, Part
-from fedunlearn.scoring.measures import COSTS, Measure, measures_of
-from fedunlearn.scoring.reading import Comparison, Run, read
-from fedunlearn.scoring.verdict import Diverged, verdicts
+from fedunlearn.scoring.evidence.reading import Comparison, Run, read
+from fedunlearn.scoring.judgement.band import bands
+from fedunlearn.scoring.judgement.bias import MEASURES, Gaps, compare, gaps
+from fedunlearn.scoring.judgement.difference import (
+    CONTROLS,
+    Difference,
+    Whole,
+    differences,
+    table as statistics,
+)
+from fedunlearn.scoring.judgement.verdict import Diverged, verdicts
+from fedunlearn.scoring.measures import memorisation
+from fedunlearn.scoring.measures.catalogue import COSTS, Measure, measures_of
 
 COLUMNS = (
     "request",

@@ -21,10 +21,10 @@ from pathlib import Path
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.cohort import gather
+from fedunlearn.campaign.cohort import gather
 from fedunlearn.core import InputError, Problem, RunError
-from fedunlearn.models import origin
-from fedunlearn.runfolder import RunFolder
+from fedunlearn.learning.models import origin
+from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
 from fedunlearn.simulate import simulate
 from fedunlearn.sweep.cells import Cell, Sweep, read, read_one

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedunlearn import report, tables
 from fedunlearn.core import RunError
-from fedunlearn.runfolder import RunFolder
-from fedunlearn.scoring.difference import CONTROLS
+from fedunlearn.results import report, tables
+from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.sweep.cells import text_of
 
 MEASURES = {

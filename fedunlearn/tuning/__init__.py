@@ -14,17 +14,17 @@ from rich.console import Console
 from rich.table import Table
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign import Campaign
-from fedunlearn.cohort import gather
+from fedunlearn.campaign.campaign import Campaign
+from fedunlearn.campaign.cohort import gather
 from fedunlearn.core import InputError, Strategy
-from fedunlearn.drive import Watcher, drive
-from fedunlearn.engines import Link
-from fedunlearn.ledger import Ledger
-from fedunlearn.progress import progress
-from fedunlearn.runfolder import RunFolder
+from fedunlearn.federation.drive import Watcher, drive
+from fedunlearn.federation.engines import Link
+from fedunlearn.federation.ledger import Ledger
+from fedunlearn.federation.progress import progress
+from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Plan, Scenario, Tuned
+from fedunlearn.scenario.space import space
 from fedunlearn.simulate import engine
-from fedunlearn.space import space
 from fedunlearn.tuning.judge import Judge
 from fedunlearn.tuning.rehearsal import Rehearsal, rehearse
 from fedunlearn.tuning.trials import Budget, Trial, Trials

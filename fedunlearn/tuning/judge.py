@@ -12,11 +12,11 @@ import pandas as pd
 from torch import Tensor
 
 from fedunlearn.core import RequestId
-from fedunlearn.runfolder import signal_table
+from fedunlearn.results.runfolder import signal_table
 from fedunlearn.scoring.evidence import Answers, Evidence, Frame, Spent
-from fedunlearn.scoring.measures import READERS, measures_of
-from fedunlearn.scoring.reading import Run
-from fedunlearn.scoring.verdict import RULES_OF
+from fedunlearn.scoring.evidence.reading import READERS, Run
+from fedunlearn.scoring.judgement.verdict import RULES_OF
+from fedunlearn.scoring.measures.catalogue import measures_of
 
 _NOTHING = Spent(0.0, 0.0, 0, 0, 0, 0)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from fedunlearn.cohort import Array, Cohort
+from fedunlearn.campaign.cohort import Array, Cohort
 from fedunlearn.core import InputError, PatientId, Problem, RequestId, SiteId, derive
 from fedunlearn.scenario import Evaluation, Plan, Request, Scenario
 

@@ -15,15 +15,15 @@ from typing import Any
 import optuna
 from torch import Tensor
 
-from fedunlearn import wire
-from fedunlearn.campaign import Campaign
+from fedunlearn.campaign.campaign import Campaign
+from fedunlearn.campaign.timeline import Step
 from fedunlearn.core import RequestId, Strategy, Weights, derive
-from fedunlearn.drive import Divergence, Job, Label, Round
-from fedunlearn.procedures import signals
+from fedunlearn.federation import wire
+from fedunlearn.federation.drive import Divergence, Job, Label, Round
+from fedunlearn.federation.procedures import signals
 from fedunlearn.scenario import Plan
+from fedunlearn.scenario.space import space, suggest
 from fedunlearn.scoring.evidence import Answers
-from fedunlearn.space import space, suggest
-from fedunlearn.timeline import Step
 from fedunlearn.tuning.judge import Judge
 
 

@@ -1,0 +1,122 @@
+"""Everything a scenario trains, retrains and unlearns, as jobs that follow from one another.
+
+Every seed trains the original model once; what follows from it runs along chains of requests (`timeline`): the models
+to compare with (`references`) and the strategies (`unlearning`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.references import LESSONS, References
+from fedunlearn.campaign.stage import Stage
+from fedunlearn.campaign.timeline import Moment, chains, moments
+from fedunlearn.campaign.unlearning import Unlearning, prepare_label
+from fedunlearn.core import Weights
+from fedunlearn.federation.drive import Job, Label
+from fedunlearn.federation.history import Recorder, union
+from fedunlearn.federation.ledger import Ledger
+from fedunlearn.learning.models import Network
+from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.scenario import Scenario
+
+
+class Campaign:
+    """The jobs of a scenario.
+
+    Args:
+        scenario: what to run.
+        cohort: the hospitals and what each request names.
+        run: where models and signals go.
+        scratch: where history goes while the run lasts.
+        ledger: told how much history each strategy makes the server hold.
+
+    Attributes:
+        stage: what all jobs share.
+        references: the original and the retrained models.
+        unlearning: the strategies'.
+    """
+
+    def __init__(
+        self, scenario: Scenario, cohort: Cohort, run: RunFolder, scratch: Path, ledger: Ledger
+    ) -> None:
+        linked, rounds = chains(scenario), scenario.training.rounds
+        needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
+        cuts = sorted({step.round for chain in linked for step in chain if step.round < rounds})
+        recorders = {
+            seed: Recorder(scratch / f"history-{seed}", Label("original", "", "original", seed), needs, cuts)
+            for seed in scenario.seeds
+        }
+        layout = Network(scenario.model, cohort.shape, cohort.classes).layout
+        self.stage = Stage(scenario, cohort, run, scratch, linked, layout, recorders, tuple(cuts))
+        self.references = References(self.stage)
+        self.unlearning = Unlearning(self.stage, ledger)
+
+    def jobs(self) -> list[Job[Any]]:
+        """Where to start: every seed's original model, then all else that waits for nothing."""
+        originals = [self._original(seed) for seed in self.stage.scenario.seeds]
+        return [*originals, *self.references.retrained(), *self.unlearning.preparations()]
+
+    def procedures(self) -> list[Label]:
+        """The labels of all procedures to come, in scenario order (for those who watch)."""
+        stage, seeds = self.stage, self.stage.scenario.seeds
+        labels = [Label("original", "", "original", seed) for seed in seeds]
+        labels += [
+            prepare_label(stage, plan, round, seed)
+            for plan, _, round in self.unlearning.preparing()
+            for seed in seeds
+        ]
+        for chain in stage.chains:
+            rows = [("retrained", "retrained"), *(("unlearn", plan.label) for plan in stage.plans(chain))]
+            labels += [Label(p, s.request.id, who, seed) for p, who in rows for s in chain for seed in seeds]
+        return labels
+
+    def scored(self) -> list[dict[str, Any]]:
+        """Which models to compare at which moment: the manifest's ``scored`` entry."""
+        stage = self.stage
+        return [
+            {
+                "request": moment.name,
+                "seed": seed,
+                "original": stage.original_name(moment.round, seed),
+                "retrained": stage.retrained_name(moment, seed),
+                **self.unlearning.scored(chain, moment, seed),
+            }
+            for chain in stage.chains
+            for moment in moments(stage.scenario, chain)
+            for seed in stage.scenario.seeds
+        ]
+
+    def models(self) -> Iterator[tuple[Moment, dict[str, Any], dict[str, str]]]:
+        """By moment and seed: its entry of `scored`, and all its models by label, the references first."""
+        stage = self.stage
+        known = {m.name: m for chain in stage.chains for m in moments(stage.scenario, chain)}
+        for entry in self.scored():
+            references = {"original": entry["original"], "retrained": entry["retrained"]}
+            yield known[entry["request"]], entry, {**references, **entry["strategies"]}
+
+    def blank(self) -> None:
+        """Write signals for the models that diverged, once all others are there: the original's, emptied of numbers."""
+        run = self.stage.run
+        originals = {(entry["request"], entry["seed"]): entry["original"] for entry in self.scored()}
+        for entry in self.unlearning.diverged():
+            like = run.read_table(f"signals/{originals[entry['request'], entry['seed']]}.parquet")
+            blank = pd.DataFrame(math.nan, like.index, like.columns, dtype="float32")
+            run.write_table(f"signals/{entry['model']}.parquet", blank)
+
+    def _original(self, seed: int) -> Job[Weights]:
+        """The original training, and all that goes on from it."""
+        job = self.references.original(seed)
+
+        def then(weights: Weights) -> list[Job[Any]]:
+            following = [*job.then(weights), *self.unlearning.jobs(weights, seed)]
+            return following + self.references.lessons(weights, seed)
+
+        return replace(job, then=then)

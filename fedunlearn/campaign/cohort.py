@@ -1,0 +1,270 @@
+"""The hospitals of a scenario: who holds which images, how they are split, and what each request names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedunlearn.campaign.suitability import enough_proxies, placed, something_left, suits_model
+from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
+from fedunlearn.learning.models import Model
+from fedunlearn.scenario import Pick, Request, Scenario
+from sites.collection import Collection, digest, duplicates
+from sites.halves import halves
+from sites.hospital import Federation
+from sites.picking import described
+from sites.requests import Named, resolve
+from sites.split import split
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """All images of a scenario, dealt to hospitals.
+
+    Attributes:
+        sites: the hospitals, in scenario order.
+        pixels: (N, C, *spatial).
+        targets: (N, …) int64.
+        classes: number of classes.
+        site: (N,) the hospital of each image.
+        split: (N,) train, val, test or proxy; a patient has one split at all hospitals.
+        forgotten: for each request, (N,) whether it names the image.
+        members: (N, shadows) whether a shadow model is trained on the image.
+        table: the content of ``sites.parquet``, one row per image.
+        note: what the data is, in words.
+        digest: sha256 of the data.
+        duplicates: groups of images with equal pixels that belong to different patients.
+    """
+
+    sites: tuple[SiteId, ...]
+    pixels: Array
+    targets: Array
+    classes: int
+    site: Array
+    split: Array
+    forgotten: Mapping[RequestId, Array]
+    members: Array
+    table: pd.DataFrame
+    note: str
+    digest: str
+    duplicates: tuple[tuple[str, ...], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *spatial) of one image."""
+        return tuple(int(n) for n in self.pixels.shape[1:])
+
+    def count(self, site: SiteId, select: Select) -> int:
+        """How many images ``select`` names at ``site``, a hospital or `SERVER`."""
+        return int(self.mask(site, select).sum())
+
+    def mask(self, site: SiteId, select: Select) -> Array:
+        """(N,) which images ``select`` names at ``site``, a hospital or `SERVER`."""
+        mask: Array = self.split == "proxy" if site == SERVER else self.site == site
+        if select.split != "all":
+            mask &= self.split == select.split
+        if select.only is not None:
+            mask &= self.forgotten[select.only]
+        for request in select.without:
+            mask &= ~self.forgotten[request]
+        return mask
+
+    def store(self, folder: Path, model: Model) -> None:
+        """Write what the workers are given: the hospitals' images, each hospital's on their own, and the network.
+
+        A shadow is stored like a request for all that it must not see; `half` selects what is left.
+        """
+        outsiders = {_outside(number): ~mask for number, mask in enumerate(self.members.T)}
+        masks = {**self.forgotten, **outsiders}
+        Federation.write(folder, self.pixels, self.targets, self.site, self.split, masks, model, self.classes)
+
+    def summary(self, request: Request) -> str:
+        """What a request asks for, in words."""
+        mask = self.forgotten[request.id] & (self.split == "train")
+        patients, images = self.table.loc[mask, "patient"].nunique(), int(mask.sum())
+        whose = (
+            f"all of hospital {request.site}"
+            if request.whole_site
+            else f"{_counted(patients, 'patient')} of {request.site}{_picked(request)}"
+        )
+        when = f", after round {request.after_round}" if request.after_round else ""
+        return f"forget {whose} ({_counted(images, 'training image')}){when}"
+
+
+def half(shadow: int) -> Select:
+    """The images that a shadow model is trained on."""
+    return Select(without=(_outside(shadow),))
+
+
+def _outside(shadow: int) -> RequestId:
+    return f"shadow@{shadow}"  # no request may have an @ in its id
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _picked(request: Request) -> str:
+    """How its patients were picked, in words, unless at random of all or by name."""
+    match request.patients:
+        case Pick(pick=pick, by=by):
+            words = {
+                "hardest": ", the hardest",
+                "easiest": ", the easiest",
+                "rare_class": ", of the rarest class",
+            }
+            return (f" with {described(by)}" if by else "") + words.get(pick, "")
+    return ""
+
+
+def gather(scenario: Scenario, data_root: Path) -> Cohort:
+    """Load the scenario's data, deal it to the hospitals, split it by patient and resolve the requests.
+
+    Everything is drawn from the scenario's data seed, not from the training seeds: all of those compare on the same
+    images.
+
+    Raises:
+        InputError: files are missing or damaged, or a request names what is not there; all problems together.
+    """
+    if problems := scenario.data.problems(data_root):
+        raise InputError([scenario.placed(problem, "data") for problem in problems])
+    with placed(scenario, "data"):
+        collection = scenario.data.load(data_root)
+    suits_model(scenario, collection)
+    with placed(scenario, "sites.partition"):
+        site = scenario.sites.partition.assign(
+            collection.table, collection.targets, scenario.sites.names, _rng(scenario, "partition")
+        )
+    shares, rng = scenario.sites.split, _rng(scenario, "split")
+    with placed(scenario, "sites"):
+        fractions = (shares.train, shares.val, shares.test)
+        parts = split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
+    forgotten = _forgotten(scenario, collection, site, parts)
+    if scenario.evaluation.canary:
+        collection = _with_canaries(scenario, collection, site, parts, forgotten)
+    something_left(scenario, parts == "train", forgotten)
+    enough_proxies(scenario, parts == "proxy", forgotten)
+    members = _members(scenario, collection.table, site, parts == "train")
+    return Cohort(
+        sites=scenario.sites.names,
+        pixels=collection.pixels,
+        targets=collection.targets,
+        classes=collection.classes,
+        site=site,
+        split=parts,
+        forgotten=forgotten,
+        members=members,
+        table=_table(collection, site, parts, forgotten),
+        note=collection.note,
+        digest=digest(collection),
+        duplicates=tuple(duplicates(collection)),
+    )
+
+
+def _with_canaries(
+    scenario: Scenario,
+    collection: Collection,
+    site: Array,
+    parts: Array,
+    forgotten: Mapping[RequestId, Array],
+) -> Collection:
+    """The images with wrong labels for some training patients of every hospital that leaves as a whole.
+
+    Their labels are shifted by one class; column ``canary`` of the table tells which images these are. Labels stay
+    wrong wherever they are used, in training and in scores: they are what there is to be known by heart.
+    """
+    patients = collection.table["patient"].astype(str).to_numpy()
+    canary = np.zeros(len(patients), dtype=bool)
+    for request in scenario.requests:
+        if request.whole_site:
+            own = forgotten[request.id] & (parts == "train") & (site == request.site)
+            known = np.unique(patients[own])
+            count = max(1, round(scenario.evaluation.canary * len(known)))
+            drawn = _rng(scenario, f"canary:{request.site}").choice(known, count, replace=False)
+            canary |= own & np.isin(patients, drawn)
+    told = f"{int(canary.sum())} images of {len(np.unique(patients[canary]))} patients have wrong labels, as canaries"
+    return replace(
+        collection,
+        targets=np.where(canary, (collection.targets + 1) % collection.classes, collection.targets),
+        table=collection.table.assign(canary=canary),
+        note=f"{collection.note} {told}.",
+    )
+
+
+def _members(scenario: Scenario, table: pd.DataFrame, site: Array, train: Array) -> Array:
+    """Draw the halves that shadows are trained on; each pair by itself, whatever their number."""
+    pairs = [
+        halves(table, site, train, _rng(scenario, f"shadows:{pair}"))
+        for pair in range(scenario.evaluation.shadows // 2)
+    ]
+    members = np.concatenate(pairs, axis=1) if pairs else np.zeros((len(train), 0), dtype=bool)
+    if not members.any(axis=0).all():
+        problem = Problem(
+            "a random half of so few patients is empty; leave shadows out, or give more patients"
+        )
+        raise InputError([scenario.placed(problem, "evaluation.shadows")])
+    return members
+
+
+def _forgotten(
+    scenario: Scenario, collection: Collection, site: Array, parts: Array
+) -> dict[RequestId, Array]:
+    """Resolve every request; all problems together, each with its place in the scenario."""
+    label = {"label": collection.targets} if collection.targets.ndim == 1 else {}
+    owned = collection.table.drop(columns="label", errors="ignore").assign(site=site, split=parts, **label)
+    found, problems = dict[RequestId, Array](), list[Problem]()
+    for number, request in enumerate(scenario.requests):
+        masks = []
+        for key, names in _names(scenario, request, owned, f"requests.{number}"):
+            try:
+                masks.append(names().forgotten)
+            except InputError as error:
+                problems += [scenario.placed(problem, key) for problem in error.problems]
+        found[request.id] = np.logical_or.reduce(masks) if masks else np.zeros(len(owned), dtype=bool)
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _names(
+    scenario: Scenario, request: Request, owned: pd.DataFrame, key: str
+) -> Iterator[tuple[str, Callable[[], Named]]]:
+    """What a request names, one by one, so that each wrong id is reported at its own place."""
+    site, rng = request.site, _rng(scenario, f"request:{request.id}")
+    match request.patients:
+        case None:
+            yield key, lambda: resolve(owned, site, rng)
+        case Pick(fraction=fraction, count=count, pick=pick, by=by):
+            yield (
+                f"{key}.patients",
+                lambda: resolve(owned, site, rng, fraction=fraction, count=count, pick=pick, by=by),
+            )
+        case ids:
+            for number, patient in enumerate(ids):
+                yield f"{key}.patients.{number}", partial(resolve, owned, site, rng, ids=(patient,))
+
+
+def _table(
+    collection: Collection, site: Array, parts: Array, forgotten: Mapping[RequestId, Array]
+) -> pd.DataFrame:
+    """``sites.parquet``: identity, owner, part, label, attributes, difficulty, requests."""
+    given = collection.table.drop(columns=["site", "split", "label", "difficulty"], errors="ignore")
+    columns = {"image": given["image"], "patient": given["patient"], "site": site, "split": parts}
+    if collection.targets.ndim == 1:
+        columns["label"] = collection.targets
+    attributes = {name: given[name] for name in given.columns if name not in columns}
+    last = {"difficulty": collection.table.get("difficulty")}
+    asked = [[name for name, mask in forgotten.items() if mask[row]] for row in range(len(given))]
+    return pd.DataFrame({**columns, **attributes, **last, "forgotten_by": asked})
+
+
+def _rng(scenario: Scenario, purpose: str) -> np.random.Generator:
+    return np.random.default_rng(derive(scenario.seed, purpose))

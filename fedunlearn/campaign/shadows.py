@@ -1,0 +1,226 @@
+"""Shadow models: federations trained on random halves of the training patients, to know what memory looks like.
+
+Every training patient is in exactly half of them. Attacks and memorisation scores compare what a shadow answers for an
+image it was trained on with what one answers that was not. Shadows see neither requests nor strategies, so the same
+ones serve every scenario on the same data with the same training; their answers are kept in a cache
+(`fedunlearn.results.cache`), their weights nowhere.
+
+Shadow i trains with a seed of its own, ``derive(seed, "shadow", i)`` of the scenario's data seed ``seed``; the training
+seeds ``seeds`` have no part in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fedunlearn import __version__
+from fedunlearn.campaign.cohort import Cohort, half
+from fedunlearn.core import InputError, Procedure, Select, SiteId, Training, Weights, derive
+from fedunlearn.federation.drive import Job, Label
+from fedunlearn.federation.procedures import fedavg, signals
+from fedunlearn.learning.models import initial_weights, origin
+from fedunlearn.results.cache import Cache, Damaged
+from fedunlearn.results.runfolder import RunFolder, signal_table
+from fedunlearn.scenario import Scenario
+
+AT_ONCE = 16
+"""Shadows under way at once: enough to keep the workers busy, few enough for their weights to fit in memory."""
+
+SOURCES = (
+    "fedunlearn.learning.augmentation",
+    "fedunlearn.learning.constraints",
+    "fedunlearn.core",
+    "fedunlearn.learning.curvature",
+    "fedunlearn.learning.kinds",
+    "fedunlearn.learning.labels",
+    "fedunlearn.learning.local",
+    "fedunlearn.learning.models",
+    "fedunlearn.learning.models.pretrained",
+    "fedunlearn.learning.models.volumes",
+    "fedunlearn.learning.objectives",
+    "fedunlearn.learning.patches",
+    "fedunlearn.federation.procedures",
+    "fedunlearn.campaign.shadows",
+    "fedunlearn.learning.tasks",
+    "fedunlearn.weights",
+    "sites.arrays",
+    "sites.hospital",
+)
+"""The modules that determine what a shadow answers, given its images."""
+
+
+class Shadows:
+    """The jobs of a scenario's shadow models. Their answers go to the run folder and to the cache as they come.
+
+    Args:
+        scenario: how to train, and how many.
+        cohort: the hospitals, and who is in which half.
+
+    Raises:
+        InputError: the cache cannot be written to.
+    """
+
+    def __init__(self, scenario: Scenario, cohort: Cohort) -> None:
+        self.count = scenario.evaluation.shadows
+        self._scenario, self._cohort = scenario, cohort
+        self._cache = Cache(scenario.evaluation.cache or default_cache())
+        self._missing = list(range(self.count))
+        self._origins = origins(scenario, cohort)
+        if self.count:
+            self._check()
+
+    def fetch(self, run: RunFolder, tell: Callable[[str], None]) -> None:
+        """Write who is in which half to the run folder, and what the cache has.
+
+        Args:
+            run: the run folder.
+            tell: is told of entries that are damaged; these are computed again.
+        """
+        if not self.count:
+            return
+        run.write_table("shadows/members.parquet", pd.DataFrame(self._cohort.members).rename(columns=str))
+        for number, key in enumerate(self._origins):
+            try:
+                table = self._cache.fetch(key)
+            except Damaged as damage:
+                tell(f"shadow {number} is damaged in the cache and is trained again: {damage}")
+                continue
+            if table is not None:
+                run.write_table(_file(number), table)
+                self._missing.remove(number)
+
+    def jobs(self, run: RunFolder) -> list[Job[Any]]:
+        """The jobs of shadows that are missing: the first ones, each followed by another when it ends."""
+        waiting = iter(self._missing)
+
+        def following() -> list[Job[Any]]:
+            number = next(waiting, None)
+            return [] if number is None else [self._job(number, run, following)]
+
+        return [job for _ in range(AT_ONCE) for job in following()]
+
+    def procedures(self) -> list[Label]:
+        """The labels of the jobs to come, for those who watch."""
+        return [self._label(number) for number in self._missing]
+
+    def summary(self) -> Mapping[str, object]:
+        """The manifest's ``shadows`` entry: how many, their training seeds, and which of them the cache had."""
+        numbers = range(self.count)
+        return {
+            "count": self.count,
+            "seeds": [self._seed(number) for number in numbers],
+            "cached": [number for number in numbers if number not in self._missing],
+        }
+
+    def _check(self) -> None:
+        try:
+            self._cache.check()
+        except InputError as error:
+            placed = [self._scenario.placed(problem, "evaluation.cache") for problem in error.problems]
+            raise InputError(placed) from error
+
+    def _job(self, number: int, run: RunFolder, following: Callable[[], Iterable[Job[Any]]]) -> Job[Any]:
+        def then(answers: Mapping[str, Tensor]) -> Iterable[Job[Any]]:
+            table = signal_table(answers)
+            run.write_table(_file(number), table)
+            self._cache.store(self._origins[number], table)
+            return following()
+
+        seed, cohort = self._seed(number), self._cohort
+        initial = initial_weights(self._scenario.model, cohort.shape, cohort.classes, derive(seed, "initial"))
+        procedure = shadow(initial, cohort.sites, half(number), self._scenario.training, seed)
+        return Job(self._label(number), procedure, then)
+
+    def _label(self, number: int) -> Label:
+        return Label("shadow", "", str(number), self._seed(number))
+
+    def _seed(self, number: int) -> int:
+        return _seed(self._scenario, number)
+
+
+def shadow(
+    initial: Weights, sites: tuple[SiteId, ...], select: Select, training: Training, seed: int
+) -> Procedure[Mapping[str, Tensor]]:
+    """Train on ``select``, then ask for the signals of all images."""
+    weights = yield from fedavg(initial, sites, select, training.local, range(training.rounds), seed)
+    return (yield from signals(weights, sites))
+
+
+def origins(scenario: Scenario, cohort: Cohort) -> list[dict[str, object]]:
+    """For every shadow, all that its answers depend on: the key of its cache entry, in plain text.
+
+    Requests, strategies, training seeds and the number of workers are not in it.
+    """
+    engine, names = scenario.engine, cohort.table["patient"]
+    common = {
+        "data": cohort.digest,
+        "patients": _digest(
+            *("\x1f".join(map(str, of)).encode() for of in (cohort.site, cohort.split, names))
+        ),
+        "sites": list(cohort.sites),
+        "classes": cohort.classes,
+        "model": asdict(cast(Any, scenario.model)),
+        "pretrained": origin(scenario.model, cohort.shape, cohort.classes),
+        "training": asdict(scenario.training),
+        "seed": scenario.seed,
+        "shadows": scenario.evaluation.shadows,
+        "fedunlearn": __version__,
+        "sources": sources_digest(source_files()),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpu": engine.name == "flower" and engine.gpus_per_client > 0,
+        "cluster": engine.address if engine.name == "flower" else None,
+    }
+    return [
+        {
+            **common,
+            "shadow": number,
+            "training_seed": _seed(scenario, number),
+            "half": _digest(mask.tobytes()),
+        }
+        for number, mask in enumerate(cohort.members.T)
+    ]
+
+
+def source_files() -> list[Path]:
+    """The files of `SOURCES`."""
+    found = (importlib.util.find_spec(name) for name in SOURCES)
+    return [Path(spec.origin) for spec in found if spec is not None and spec.origin is not None]
+
+
+def sources_digest(files: Iterable[Path]) -> str:
+    """The sha256 of some source files."""
+    return _digest(*(file.read_bytes() for file in files))
+
+
+def default_cache() -> Path:
+    """``$XDG_CACHE_HOME/fedunlearn/shadows``, by default that of ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedunlearn" / "shadows"
+
+
+def _seed(scenario: Scenario, number: int) -> int:
+    return derive(scenario.seed, "shadow", number)
+
+
+def _file(number: int) -> str:
+    return f"shadows/{number}.parquet"
+
+
+def _digest(*parts: bytes) -> str:
+    """The sha256 of ``parts``, each with its length, so that none can be taken for a piece of another."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(len(part).to_bytes(8, "big") + part)
+    return sha.hexdigest()

@@ -1,0 +1,119 @@
+"""Whether a scenario suits the data that it found: its model, its training, what its requests leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from fedunlearn.core import Augmentation, InputError, Problem, RequestId
+from fedunlearn.learning.models import Model, origin
+from fedunlearn.learning.patches import Patched
+from fedunlearn.scenario import Scenario
+from sites.collection import Collection
+
+Array = np.ndarray[Any, Any]
+
+
+@contextmanager
+def placed(scenario: Scenario, key: str) -> Iterator[None]:
+    """Give the problems found within it the place of ``key`` in the scenario."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError([scenario.placed(problem, key) for problem in error.problems]) from error
+
+
+def suits_model(scenario: Scenario, collection: Collection) -> None:
+    """Refuse a model for another kind of task or for other images, and training that these cannot have.
+
+    Raises:
+        InputError: all that does not fit, at its place.
+    """
+    model, shape = scenario.model, collection.pixels.shape[1:]
+    augmentation = scenario.training.local.augmentation
+    if found := list(_misfits(model, augmentation, collection.kind, shape[1:])):
+        raise InputError([scenario.placed(Problem(message), key) for key, message in found])
+    with placed(scenario, "model"):
+        origin(model, tuple(shape), collection.classes)
+
+
+def _misfits(
+    model: Model, augmentation: Augmentation, kind: str, sizes: tuple[int, ...]
+) -> Iterator[tuple[str, str]]:
+    """What is wrong between training of ``model`` and images of ``sizes``: dotted keys and messages."""
+    name = f"model {model.name!r}"
+    if model.kind != kind:
+        yield "model", f"{name} is for {model.kind}, but the data is for {kind}: name another model"
+    if augmentation != "none" and len(sizes) != 2:
+        advice = f"the data's have {len(sizes)} dimensions: write none, or leave it out"
+        yield "training.augmentation", f"{augmentation} is for 2D images, but {advice}"
+    if len(sizes) not in model.dimensions:
+        takes = " or ".join(f"{n}D" for n in model.dimensions)
+        yield "model", f"{name} takes {takes} images, but the data has {len(sizes)}D ones"
+    elif min(sizes) < model.smallest:
+        yield "model", f"{name} needs images of at least {model.smallest} pixels, found {min(sizes)}"
+    elif isinstance(model, Patched) and model.patch is not None:
+        for i, (edge, size) in enumerate(zip(model.patch, sizes, strict=True)):
+            if edge > size:
+                volumes = " x ".join(map(str, sizes))
+                advice = f"the data's volumes have {volumes} voxels: lower it, or leave patch out"
+                yield f"model.patch.{i}", f"found {edge}, but {advice}"
+
+
+def something_left(scenario: Scenario, train: Array, forgotten: Mapping[RequestId, Array]) -> None:
+    """Refuse a request that finds nothing left to forget, or leaves nothing to train on.
+
+    Args:
+        scenario: whose requests.
+        train: (N,) bool, the training images.
+        forgotten: by request, (N,) bool, the images that it names.
+
+    Raises:
+        InputError: all such requests.
+    """
+    sequential, gone, problems = scenario.timeline == "sequential", np.zeros_like(train), list[Problem]()
+    for number, request in enumerate(scenario.requests):
+        before = gone if sequential else np.zeros_like(train)
+        gone = before | forgotten[request.id]
+        message = ""
+        if not (train & forgotten[request.id] & ~before).any():
+            message = "names no training image that earlier requests left; remove it or name others"
+        elif not (train & ~gone).any():
+            message = "leaves no image to train on; ask for fewer patients"
+        if message:
+            problem = Problem(f"request {request.id!r} {message}")
+            problems.append(scenario.placed(problem, f"requests.{number}"))
+    if problems:
+        raise InputError(problems)
+
+
+def enough_proxies(scenario: Scenario, proxy: Array, forgotten: Mapping[RequestId, Array]) -> None:
+    """Refuse a strategy that needs more images of the server's own than a request leaves it.
+
+    Args:
+        scenario: whose strategies.
+        proxy: (N,) bool, the images that the server owns.
+        forgotten: by request, (N,) bool, the images that it names.
+
+    Raises:
+        InputError: all such strategies.
+    """
+    left, problems = dict[RequestId, int](), list[Problem]()
+    gone = np.zeros_like(proxy)
+    for request in scenario.requests:
+        gone = forgotten[request.id] | (gone if scenario.timeline == "sequential" else False)
+        left[request.id] = int((proxy & ~gone).sum())
+    for number, plan in enumerate(scenario.strategies):
+        needed = plan.strategy.needs.proxy_examples
+        for request_id in plan.requests:
+            if left[request_id] < needed:
+                problem = Problem(
+                    f"{plan.label} needs at least {needed} images that the server owns, but request {request_id!r} "
+                    f"leaves it {left[request_id]}: raise sites.split.proxy or remove the strategy"
+                )
+                problems.append(scenario.placed(problem, f"strategies.{number}"))
+    if problems:
+        raise InputError(problems)

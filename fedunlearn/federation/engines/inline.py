@@ -1,0 +1,124 @@
+"""The engine without a network: hospitals work in threads of this process, one torch thread each."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from fedunlearn.federation.engines import Answer, Ask, Link
+from fedunlearn.learning.models import Network
+from sites.hospital import Federation
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Inline:
+    """Works in this process.
+
+    Attributes:
+        workers: how many hospitals work at once; None for one per CPU core.
+        timeout: seconds a hospital may take for one task.
+    """
+
+    workers: int | None = None
+    timeout: float = 600.0
+
+    def run(self, federation: Path, body: Callable[[Link], T]) -> T:
+        """See `Engine`."""
+        torch.set_num_threads(1)  # more threads than cores collapse, and the bits depend on their number
+        importlib.import_module(
+            "torch._dynamo"
+        )  # as optimizers do, for seconds: not in the first task's time
+        link = _Link(Federation.open(federation), self.workers or os.cpu_count() or 1, self.timeout)
+        try:
+            return body(link)
+        finally:
+            link.close()
+
+
+class _Link:
+    """A queue of asks, some threads that work on them, a queue of answers.
+
+    The threads are daemons: a hospital that hangs must not keep the process from ending.
+    """
+
+    def __init__(self, federation: Federation, workers: int, timeout: float) -> None:
+        self._federation, self._timeout = federation, timeout
+        self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._started: dict[int, float] = {}
+        self._threads: list[threading.Thread] = []
+        for _ in range(workers):
+            self._hire()
+
+    def submit(self, asks: Sequence[Ask]) -> None:
+        """See `Link`."""
+        for ask in asks:
+            self._asks.put(ask)
+
+    def collect(self) -> Sequence[Answer]:
+        """See `Link`."""
+        while True:
+            try:
+                return [self._answers.get(timeout=min(1.0, self._timeout / 4))]
+            except queue.Empty:
+                if late := self._late():
+                    return late
+
+    def close(self) -> None:
+        """Drop what nobody waits for and let the threads end."""
+        with contextlib.suppress(queue.Empty):  # not `while not empty(): get()`: a worker may be faster
+            while True:
+                self._asks.get_nowait()
+        for _ in self._threads:
+            self._asks.put(None)
+        deadline = time.monotonic() + 2.0  # for all together; one that hangs is left behind
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _hire(self) -> None:
+        """One more worker; called by one thread only, since making a network draws from the global RNG."""
+        network = self._federation.network()
+        self._threads.append(threading.Thread(target=self._work, args=(network,), daemon=True))
+        self._threads[-1].start()
+
+    def _late(self) -> list[Answer]:
+        now = time.monotonic()
+        late = [ticket for ticket, since in list(self._started.items()) if now - since > self._timeout]
+        error = f"no answer within {self._timeout:g} s"
+        # Whoever takes a ticket out of `_started` answers for it: never both this and the late worker.
+        given_up = [ticket for ticket in late if self._started.pop(ticket, None) is not None]
+        for _ in given_up:
+            self._hire()  # or nobody would be left to try again
+        return [Answer(ticket, None, error, self._timeout, 0) for ticket in given_up]
+
+    def _work(self, network: Network) -> None:
+        torch.set_num_threads(1)
+        while (ask := self._asks.get()) is not None:
+            self._started[ask.ticket] = time.monotonic()
+            answer = perform(self._federation, network, ask)
+            if self._started.pop(ask.ticket, None) is None:
+                return  # answered for already, and another works in its place
+            self._answers.put(answer)
+
+
+def perform(federation: Federation, network: Network, ask: Ask) -> Answer:
+    """Let one hospital do one task: the worker's half of every engine. Whatever it raises becomes the answer."""
+    began = time.perf_counter()
+    try:
+        hospital = federation.hospital(ask.site, network)
+        reply = ask.task(hospital)
+        return Answer(ask.ticket, reply, None, time.perf_counter() - began, hospital.work)
+    except Exception as error:  # a hospital may fail in any way; the driver stops the run and names it
+        return Answer(ask.ticket, None, f"{type(error).__name__}: {error}", time.perf_counter() - began, 0)

@@ -1,0 +1,127 @@
+"""What everything cost: bytes, site-seconds, images and storage of every procedure and round, as observed.
+
+A strategy never reports its own cost. Bytes are those of the arrays in tasks and replies, the same for every engine.
+What the server is asked to do with images of its own moves no bytes and costs no hospital anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+from fedunlearn.core import SERVER
+from fedunlearn.federation import wire
+from fedunlearn.federation.drive import Label, Round
+from fedunlearn.federation.horizons import epochs
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One round of one procedure.
+
+    Attributes:
+        phase, request, strategy, seed: whose round (`fedunlearn.federation.drive.Label`).
+        round: its number, from 0.
+        sites: how many hospitals were asked.
+        down_bytes, up_bytes: arrays sent to and received from the hospitals.
+        site_seconds: wall time of the hospitals' work, added up.
+        server_seconds: wall time of the server's work: the procedure's own, and on images that the server owns.
+        images: passes of one image through a network, added up.
+        epochs: the most passes over its images that a hospital, or the server, was asked to train for.
+        stored_bytes: history that the server holds for this procedure.
+    """
+
+    phase: str
+    request: str
+    strategy: str
+    seed: int
+    round: int
+    sites: int
+    down_bytes: int
+    up_bytes: int
+    site_seconds: float
+    server_seconds: float
+    images: int
+    epochs: int
+    stored_bytes: int
+
+
+class Ledger:
+    """Collects one entry per round (see `Watcher`)."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._stored: dict[Label, int] = {}
+
+    def stores(self, label: Label, stored_bytes: int) -> None:
+        """Note how much history the server holds for a procedure that is about to start."""
+        self._stored[label] = stored_bytes
+
+    def tuned(
+        self, strategy: str, seed: int, trials: int, site_seconds: float, images: int, bytes: int
+    ) -> None:
+        """Note what finding a strategy's hyper-parameters has cost, before this run: once, whatever it is used for.
+
+        A row of the phase "tune"; its round is the number of trials, its traffic is all counted as sent.
+        """
+        label = Label("tune", "", strategy, seed)
+        self._add(label, trials, 0, bytes, 0, site_seconds, 0.0, images)
+
+    def round(self, round: Round) -> None:
+        """See `Watcher`."""
+        sites = [site for site in round.asks if site != SERVER]
+        seconds = {site: answer.seconds for site, answer in round.answers.items()}
+        self._add(
+            round.label,
+            round.number,
+            len(sites),
+            sum(wire.size(round.asks[site]) for site in sites),
+            sum(wire.size(round.answers[site].reply) for site in sites),
+            sum(seconds[site] for site in sites),
+            round.server_seconds + seconds.get(SERVER, 0.0),
+            sum(answer.images for answer in round.answers.values()),
+            epochs(round.asks),
+        )
+
+    def end(self, label: Label, rounds: int, server_seconds: float) -> None:
+        """See `Watcher`: the last step, which asks nobody, is a row of its own."""
+        self._add(label, rounds, 0, 0, 0, 0.0, server_seconds, 0)
+
+    def table(self) -> pd.DataFrame:
+        """All entries, ordered by procedure and round, whatever order they finished in."""
+        frame = pd.DataFrame([asdict(entry) for entry in self._entries], columns=list(Entry.__annotations__))
+        return frame.sort_values(
+            ["seed", "request", "strategy", "phase", "round"], kind="stable", ignore_index=True
+        )
+
+    def _add(
+        self,
+        label: Label,
+        number: int,
+        sites: int,
+        down: int,
+        up: int,
+        seconds: float,
+        server: float,
+        images: int,
+        epochs: int = 0,
+    ) -> None:
+        stored = self._stored.get(label, 0)
+        self._entries.append(
+            Entry(
+                label.phase,
+                label.request,
+                label.strategy,
+                label.seed,
+                number,
+                sites,
+                down,
+                up,
+                seconds,
+                server,
+                images,
+                epochs,
+                stored,
+            )
+        )

@@ -1,0 +1,216 @@
+"""Reusable procedures: federated averaging, and the rounds that methods are made of."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from fedunlearn import weights as w
+from fedunlearn.core import (
+    Asks,
+    Case,
+    LocalTraining,
+    Procedure,
+    Replies,
+    RunError,
+    Select,
+    SiteId,
+    Task,
+    Weights,
+    derive,
+)
+from fedunlearn.learning.local import Constraint
+from fedunlearn.learning.tasks import Errors, Fit, Loss, Signals
+
+T = TypeVar("T")
+
+
+def fedavg(
+    weights: Weights,
+    sites: Sequence[SiteId],
+    select: Select,
+    local: LocalTraining,
+    rounds: range,
+    seed: int,
+    purpose: str = "train",
+    constraint: Constraint | None = None,
+) -> Procedure[Weights]:
+    """Federated averaging (McMahan et al. 2017, Algorithm 1), every hospital in every round.
+
+    Args:
+        weights: where to start.
+        sites: who takes part.
+        select: the images each of them uses.
+        local: one hospital's work in one round.
+        rounds: the numbers of the rounds, so that training can go on where it stopped with the same draws.
+        seed: the training seed.
+        purpose: names the random draws; training and retraining share "train".
+        constraint: applied after every local step, and after every average.
+    """
+    for number in rounds:
+        replies = yield {
+            site: Fit(weights, select, local, derive(seed, purpose, site, number), constraint=constraint)
+            for site in sites
+        }
+        weights = mean(replies, constraint)
+    return weights
+
+
+def recover(
+    case: Case, weights: Weights, rounds: int, local: LocalTraining, constraint: Constraint | None = None
+) -> Procedure[Weights]:
+    """Some rounds of federated averaging on what may still be used: the repair step of most methods."""
+    return fedavg(weights, case.sites, case.retain, local, range(rounds), case.seed, "recover", constraint)
+
+
+def together(procedures: Mapping[str, Procedure[T]]) -> Procedure[dict[str, T]]:
+    """Run procedures that ask different hospitals side by side, and return their results by name.
+
+    Each step is one round of every procedure that still has one, as a `ChainMap` of these rounds; bits are those of
+    running one after the other.
+
+    Raises:
+        ValueError: two of them ask the same hospital at once.
+    """
+    asks: dict[str, Asks] = {}
+    results: dict[str, T] = {}
+
+    def step(name: str, replies: Replies | None) -> None:
+        try:
+            asks[name] = procedures[name].send(replies)  # type: ignore[arg-type]  # the first send must be None
+        except StopIteration as stop:
+            results[name] = stop.value
+
+    try:
+        for name in procedures:
+            step(name, None)
+        while asks:
+            merged = ChainMap(*map(dict, asks.values()))
+            if len(merged) < sum(map(len, asks.values())):
+                raise ValueError(f"{', '.join(asks)} cannot run together: they ask the same hospital")
+            replies, asked = (yield merged), dict(asks)
+            asks.clear()
+            for name, sites in asked.items():
+                step(name, {site: replies[site] for site in sites})
+        return {name: results[name] for name in procedures}
+    finally:
+        for procedure in procedures.values():
+            procedure.close()
+
+
+def at_holders(
+    case: Case, task: Callable[[SiteId], Task], constraint: Constraint | None = None
+) -> Procedure[Weights]:
+    """One round at the hospitals that hold images to forget; their average replaces the model."""
+    return mean((yield {site: task(site) for site in case.holders}), constraint)
+
+
+def beside(
+    case: Case,
+    weights: Weights,
+    rounds: int,
+    local: LocalTraining,
+    task: Callable[[Weights, SiteId, int], Task],
+    purpose: str,
+) -> Procedure[Weights]:
+    """Rounds in which the holders do a task of their own while all others train on what they retain.
+
+    Args:
+        case: the request.
+        weights: where to start.
+        rounds: how many.
+        local: the others' work in one round.
+        task: (weights, site, seed) -> what a hospital that holds images to forget does.
+        purpose: names the random draws.
+    """
+    for number in range(rounds):
+        seeds = {site: derive(case.seed, purpose, site, number) for site in (*case.sites, *case.holders)}
+        weights = mean(
+            (
+                yield {
+                    site: task(weights, site, seed)
+                    if site in case.holders
+                    else Fit(weights, case.retain, local, seed)
+                    for site, seed in seeds.items()
+                }
+            )
+        )
+    return weights
+
+
+def signals(weights: Weights, sites: Sequence[SiteId]) -> Procedure[Mapping[str, Tensor]]:
+    """Every hospital's per-image signal of one model, in the order of ``sites.parquet``."""
+    replies = yield {site: Signals(weights, Select(split="all")) for site in sites}
+    arrays = [reply.arrays for reply in replies.values() if reply.count]
+    order = torch.argsort(torch.cat([own["rows"] for own in arrays]))
+    return {name: torch.cat([own[name] for own in arrays])[order] for name in arrays[0]}
+
+
+def nothing() -> Procedure[None]:
+    """Ask nobody."""
+    yield from ()
+
+
+def mean(replies: Replies, constraint: Constraint | None = None) -> dict[str, Tensor]:
+    """The replies' weights averaged by image count, in the order asked.
+
+    The ``constraint`` holds for the average too: rounding moves even a number on which all hospitals agree.
+    """
+    states = [reply.weights for reply in replies.values() if reply.weights is not None]
+    average = w.average(states, [reply.count for reply in replies.values()])
+    if constraint is not None:
+        constraint(average)
+    return average
+
+
+def errors(models: Sequence[Weights], sites: Sequence[SiteId], select: Select) -> Procedure[list[float]]:
+    """How often each model is wrong on ``select``'s images at ``sites`` together, in [0, 1].
+
+    Raises:
+        RunError: there is no such image.
+    """
+    replies = yield {site: Errors(tuple(models), select) for site in sites}
+    counts = [reply.count for reply in replies.values()]
+    if not sum(counts):
+        raise RunError(
+            f"found no {select.split} images at {', '.join(sites)}, expected some to measure errors on: "
+            "give validation a share of the data, or choose a setting that does without"
+        )
+    return [float(x) for x in w.average([reply.arrays for reply in replies.values()], counts)["error"]]
+
+
+def loss(weights: Weights, sites: Sequence[SiteId], select: Select) -> Procedure[float]:
+    """The mean loss of one model on ``select``'s images at ``sites`` together."""
+    replies = yield {site: Loss(weights, select) for site in sites}
+    counts = [reply.count for reply in replies.values()]
+    return float(w.average([reply.arrays for reply in replies.values()], counts)["loss"])
+
+
+def redrawn(weights: Weights, names: Iterable[str], seed: int) -> dict[str, Tensor]:
+    """``weights`` with the entries of each tensor of ``names`` in random order.
+
+    For the weights that training started from, this is another draw from the same initialisation.
+    """
+    generator, new = torch.Generator().manual_seed(seed), dict(weights)
+    for name in names:
+        x = weights[name]
+        new[name] = x.flatten()[torch.randperm(x.numel(), generator=generator)].reshape(x.shape)
+    return new
+
+
+def calibrated(stored: Weights, fresh: Weights, groups: Iterable[Sequence[str]]) -> dict[str, Tensor]:
+    """As ``fresh``, but the tensors of each group together as long as ``stored``'s: |stored| fresh / |fresh|.
+
+    FedEraser's calibration (arXiv 2012.13891). What ``fresh`` did not move has no direction and stays zero; a
+    tensor in no group stays as it is.
+    """
+    steps = dict(fresh)
+    for group in groups:
+        length = w.norm(fresh, group)
+        scale = w.norm(stored, group) / length if length > 0 else 0.0
+        steps |= {name: fresh[name] * scale for name in group}
+    return steps

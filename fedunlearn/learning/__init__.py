@@ -1,0 +1,1 @@
+"""What a hospital computes: networks, the one training loop, and what strategies put into it."""

@@ -1,0 +1,299 @@
+"""The one local training loop, and the other things a hospital does with a network: gradients and outputs.
+
+A client-side method is an objective, a choice of images and maybe a constraint, handed to `fit`; it is never another
+loop. Everything random comes from the seed a task carries; the global RNG is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fedunlearn.core import Batch, Images, Local, LocalTraining, Network, Precision, Weights, derive
+from fedunlearn.learning.augmentation import augmenter
+from fedunlearn.learning.curvature import AdaHessian
+from fedunlearn.learning.kinds import KINDS, Objective, Signal
+from fedunlearn.learning.models import features
+from fedunlearn.learning.patches import cropper, slid, tiles
+
+
+class Constraint(Protocol):
+    """Puts parameters back where they must be, in place, after every step (SalUn's mask, PGA's ball)."""
+
+    def __call__(self, parameters: Mapping[str, Tensor]) -> None:
+        """Change ``parameters`` in place; gradients are off."""
+        ...
+
+
+def fit(
+    local: Local,
+    weights: Weights,
+    images: Images,
+    training: LocalTraining,
+    seed: int,
+    objective: Objective | None = None,
+    constraint: Constraint | None = None,
+) -> dict[str, Tensor]:
+    """Train from ``weights`` on ``images`` and return the new weights.
+
+    Every epoch goes through all images in a fresh order drawn from ``seed``; the last batch may be smaller. The
+    optimizer starts empty.
+
+    With ``training.micro_batch`` a batch passes through the network piece by piece: its loss is the mean of the pieces'
+    losses, each counted by its images, and so are its gradient and curvature. Of a loss that is a mean over images,
+    nothing changes but rounding. Whatever looks at a batch as a whole is shown pieces instead: BatchNorm's statistics,
+    and the ceiling of `fedunlearn.learning.objectives.Signed`.
+
+    With ``training.precision`` bfloat16 the network's layers compute in bfloat16 where `torch.autocast` says so.
+    Its outputs, all that is made of them, weights, gradients and the optimizer's state are float32.
+
+    Args:
+        local: whose network works.
+        weights: where to start.
+        images: what to train on; none at all returns the weights as they came.
+        training: epochs, batch size, optimizer, augmentation, micro-batches, precision.
+        seed: of the order of images, and of what the optimizer, the augmentation and the choice of patches draw.
+        objective: what to minimise; the kind's own by default.
+        constraint: applied after every step.
+    """
+    network = local.network
+    network.load(weights)
+    if len(images) == 0:
+        return network.read()
+    loss = objective or KINDS[network.kind].objective
+    parameters = network.parameters()
+    network.module.train()
+    optimizer = _optimizer(list(parameters.values()), training, seed)
+    backward = optimizer.backward if isinstance(optimizer, AdaHessian) else _backward
+    generator = torch.Generator().manual_seed(seed)
+    crop, augment = cropper(network.patch, seed), augmenter(training.augmentation, seed)
+    for _ in range(training.epochs):
+        order = torch.randperm(len(images), generator=generator).to(network.device)
+        for batch in map(crop, batches(images, training.batch_size, order)):
+            if augment is not None:
+                batch = replace(batch, inputs=augment(batch.inputs))
+            optimizer.zero_grad()
+            backward(
+                _loss(network, loss, piece, training.precision) * share
+                for piece, share in pieces(batch, training.micro_batch)
+            )
+            if training.clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters.values(), training.clip)
+            optimizer.step()
+            if constraint is not None:
+                with torch.no_grad():
+                    constraint(parameters)
+        local.processed(len(images))
+    return network.read()
+
+
+def gradient(
+    local: Local,
+    weights: Weights,
+    images: Images,
+    objective: Objective | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Tensor]:
+    """The gradient of the mean loss over ``images`` at ``weights``: one tensor for every parameter.
+
+    Of a network that trains on patches, the mean over `tiles` that cover each volume.
+    """
+    network = local.network
+    network.load(weights)
+    loss = objective or KINDS[network.kind].objective
+    module, parameters = network.module.eval(), network.parameters()
+    total = {name: torch.zeros_like(p, device="cpu") for name, p in parameters.items()}
+    for batch in batches(images, batch_size or at_once(images)):
+        share, parts = len(batch.rows) / len(images), tiles(batch, network.patch)
+        for part in parts:
+            found = torch.autograd.grad(loss(module, part), list(parameters.values()))
+            for name, g in zip(parameters, found, strict=True):
+                total[name].add_(g.cpu(), alpha=share / len(parts))
+    local.processed(len(images))
+    return total
+
+
+def each_gradient(
+    local: Local, weights: Weights, images: Images, objective: Objective | None = None, batch_size: int = 16
+) -> Iterator[dict[str, Tensor]]:
+    """The gradient of each image's own loss at ``weights``, by batches: (B, ...) for every parameter.
+
+    Of a network that trains on patches, each volume's loss is the mean over `tiles` that cover it.
+    """
+    network = local.network
+    network.load(weights)
+    loss = objective or KINDS[network.kind].objective
+    module, parameters = network.module.eval(), network.parameters()
+    values = {name: p.detach() for name, p in parameters.items()}
+
+    def of_one(at: Mapping[str, Tensor], image: tuple[Tensor, ...]) -> Tensor:
+        inputs, targets, rows, *extra = (x[None] for x in image)
+        batch = Batch(inputs, targets, rows, dict(zip(images.extra, extra, strict=True)))
+        return loss(_At(module, at), batch)
+
+    of_each = torch.func.vmap(torch.func.grad(of_one), in_dims=(None, 0))
+    for batch in batches(images, min(batch_size, at_once(images))):
+        first, *others = tiles(batch, network.patch)
+        total = of_each(values, (first.inputs, first.targets, first.rows, *first.extra.values()))
+        for part in others:
+            more = of_each(values, (part.inputs, part.targets, part.rows, *part.extra.values()))
+            total = {name: g + more[name] for name, g in total.items()}
+        yield {name: g / (1 + len(others)) for name, g in total.items()} if others else total
+    local.processed(len(images))
+
+
+def squared_gradients(
+    local: Local, weights: Weights, images: Images, objective: Objective | None = None, batch_size: int = 16
+) -> dict[str, Tensor]:
+    """The mean over ``images`` of each one's squared gradient at ``weights``: the diagonal empirical Fisher.
+
+    One tensor for every parameter; zeros without images. ``batch_size`` gradients are held at once.
+    """
+    total = {name: torch.zeros_like(p, device="cpu") for name, p in local.network.parameters().items()}
+    for gradients in each_gradient(local, weights, images, objective, batch_size):
+        for name, g in gradients.items():
+            total[name].add_(g.square().sum(0).cpu(), alpha=1 / len(images))
+    return total
+
+
+def outputs(
+    local: Local,
+    weights: Weights,
+    images: Images,
+    batch_size: int | None = None,
+    head: str | None = None,
+) -> Tensor:
+    """The network's outputs for ``images`` in their order, (N, …) float32; with ``head``, its `features` instead.
+
+    A network that trains on patches is slid over each volume; features are the mean over `tiles` that cover it.
+    """
+    network = local.network
+    network.load(weights)
+    module = network.module.eval()
+
+    def shown(batch: Batch) -> Tensor:
+        if head is None:
+            return slid(module, batch.inputs, network.patch)
+        found = [features(module, head, tile.inputs) for tile in tiles(batch, network.patch)]
+        return torch.stack(found).mean(0) if len(found) > 1 else found[0]
+
+    with torch.inference_mode():
+        parts = [shown(batch).cpu() for batch in batches(images, batch_size or at_once(images))]
+    return torch.cat(parts) if parts else torch.empty(0)
+
+
+def signals(
+    local: Local,
+    weights: Weights,
+    images: Images,
+    signal: Signal | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Tensor]:
+    """The signal of each of ``images``, in their order, by name; no more outputs are held than of one batch.
+
+    Args:
+        local: whose network works.
+        weights: of the model.
+        images: what to show it; none at all have no signal of any name.
+        signal: what to keep of outputs; the kind's own by default.
+        batch_size: images at once; as many as `at_once` says by default.
+    """
+    network = local.network
+    network.load(weights)
+    module, kept = network.module.eval(), signal or KINDS[network.kind].signal
+    parts = list[Mapping[str, Tensor]]()
+    with torch.inference_mode():
+        for batch in batches(images, batch_size or at_once(images)):
+            found = kept(slid(module, batch.inputs, network.patch), batch.targets)
+            parts.append({name: values.cpu() for name, values in found.items()})
+    return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def at_once(images: Images) -> int:
+    """How many of ``images`` to pass through a network at once where their number does not matter.
+
+    256, or fewer large ones: no more than a million pixels or voxels (seven volumes of 48 x 64 x 48).
+    """
+    return max(1, min(256, 2**20 // images.pixels.shape[2:].numel()))
+
+
+def batches(images: Images, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
+    """Cut ``images`` (in ``order``) into batches, pixels scaled to [-1, 1]."""
+    for start in range(0, len(images), batch_size):
+        here = slice(start, start + batch_size)
+        pixels, targets, rows, *extra = (
+            # Not values[order[here]], which copies number by number (docs/performance.md).
+            values[here] if order is None else values.index_select(0, order[here])
+            for values in (images.pixels, images.targets, images.rows, *images.extra.values())
+        )
+        yield Batch(scaled(pixels), targets, rows, dict(zip(images.extra, extra, strict=True)))
+
+
+def pieces(batch: Batch, at_most: int | None) -> Iterator[tuple[Batch, float]]:
+    """Cut ``batch`` into pieces of ``at_most`` images (None: of all), each with its share of the batch's images."""
+    size = len(batch.rows)
+    for start in range(0, size, at_most or size):
+        here = slice(start, start + (at_most or size))
+        extra = {name: values[here] for name, values in batch.extra.items()}
+        piece = Batch(batch.inputs[here], batch.targets[here], batch.rows[here], extra)
+        yield piece, len(piece.rows) / size
+
+
+def paced(training: LocalTraining, epochs: int | None = None, lr: float | None = None) -> LocalTraining:
+    """``training`` with other epochs and another learning rate, where these are not None."""
+    return replace(
+        training,
+        epochs=training.epochs if epochs is None else epochs,
+        lr=training.lr if lr is None else lr,
+    )
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """uint8 pixels 0…255 as float32 in [-1, 1]; float pixels as they are."""
+    return pixels.float().div_(127.5).sub_(1.0) if pixels.dtype == torch.uint8 else pixels
+
+
+def _optimizer(parameters: list[Tensor], training: LocalTraining, seed: int) -> torch.optim.Optimizer:
+    """Fused kernels: the same update in a third (Adam) to half (SGD) of the default's time (docs/performance.md)."""
+    lr, decay = training.lr, training.weight_decay
+    match training.optimizer:
+        case "sgd":
+            return torch.optim.SGD(parameters, lr, momentum=training.momentum, weight_decay=decay, fused=True)
+        case "adam":
+            return torch.optim.Adam(parameters, lr, weight_decay=decay, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr, weight_decay=decay, fused=True)
+        case "adahessian":
+            return AdaHessian(parameters, lr, training.hessian_power, decay, derive(seed, "probes"))
+
+
+def _loss(network: Network, objective: Objective, batch: Batch, precision: Precision) -> Tensor:
+    """The objective of ``batch``, layers computing in ``precision``; sums over voxels need outputs in float32."""
+    module = network.module
+    if precision == "float32":
+        return objective(module, batch)
+    widened = module.register_forward_hook(lambda module, inputs, outputs: outputs.float())
+    with widened, torch.autocast(network.device.type, torch.bfloat16):
+        return objective(module, batch)
+
+
+def _backward(losses: Iterable[Tensor]) -> None:
+    """Add up the gradients of ``losses``, each of which is made when the one before is done with."""
+    for loss in losses:
+        loss.backward()  # type: ignore[no-untyped-call]  # torch says nothing of its types
+
+
+class _At(nn.Module):
+    """A module with other parameters in the place of its own."""
+
+    def __init__(self, module: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.module, self.values = module, parameters
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = torch.func.functional_call(self.module, dict(self.values), (inputs,))
+        return outputs

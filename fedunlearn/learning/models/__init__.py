@@ -1,0 +1,260 @@
+"""Networks by name, and the resident network that a worker copies weights into; those for volumes in `volumes`.
+
+Memory is what this project measures, and pooling and augmentation hide it: `small_cnn` has neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal, Protocol
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from fedunlearn.core import Layout, Weights
+from fedunlearn.learning.models.pretrained import Pretrained, start
+from fedunlearn.learning.models.volumes import Med3D, UNet3D
+from fedunlearn.learning.patches import Patched
+from fedunlearn.weights import first_difference
+
+
+class Model(Protocol):
+    """A model's configuration: a frozen dataclass that builds the network for some images."""
+
+    @property
+    def name(self) -> str:
+        """The name it has in a scenario."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """The kind of task it is for (`fedunlearn.learning.kinds`)."""
+        ...
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """What it takes: 2 for images, 3 for volumes."""
+        ...
+
+    @property
+    def smallest(self) -> int:
+        """The smallest image edge in pixels it accepts."""
+        ...
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """A network for images of ``shape`` (C, *spatial); its weights come from the global RNG."""
+        ...
+
+
+_CONVOLUTIONS: Mapping[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_BATCH_NORMS: Mapping[int, Callable[[int], nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_POOLS: Mapping[int, Callable[[int], nn.Module]] = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+
+
+@dataclass(frozen=True)
+class SmallCNN:
+    """A strided CNN of 100k to 200k parameters with a flattening head and GroupNorm, for images or volumes from 28.
+
+    Every convolution halves the image until its edge is at most 8 pixels, a volume until it is at most 4; then the map
+    is flattened into a hidden layer: position is kept, so single images can be remembered.
+    """
+
+    name: Literal["small_cnn"] = "small_cnn"
+    hidden: Annotated[int, Ge(1)] = 64
+
+    kind = "classification"
+    dimensions = (2, 3)
+    smallest = 28
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """See `Model.build`."""
+        channels, width, size, layers = shape[0], 8, torch.Size(shape[1:]), nn.Sequential()
+        convolution, enough = _CONVOLUTIONS[len(size)], {2: 8, 3: 4}[len(size)]
+        while max(size) > enough:
+            layers.append(convolution(channels, width, 3, stride=2, padding=1))
+            layers.append(nn.GroupNorm(width // 4, width))
+            layers.append(nn.ReLU(inplace=True))
+            channels, width, size = width, 32, torch.Size((n + 1) // 2 for n in size)
+        layers.append(nn.Flatten())
+        layers.append(nn.Linear(channels * size.numel(), self.hidden))
+        layers.append(nn.ReLU(inplace=True))
+        layers.append(nn.Linear(self.hidden, classes))
+        return layers
+
+
+@dataclass(frozen=True)
+class ResNet18:
+    """ResNet-18 (He et al. 2016) with a 3x3 stem and no first pooling, as usual for small images; of volumes, in 3D.
+
+    Attributes:
+        norm: GroupNorm by default; BatchNorm's statistics remember the images they were computed on.
+    """
+
+    name: Literal["resnet18"] = "resnet18"
+    norm: Literal["group", "batch"] = "group"
+
+    kind = "classification"
+    dimensions = (2, 3)
+    smallest = 28
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """See `Model.build`."""
+        dimensions = len(shape) - 1
+        convolution = partial(_CONVOLUTIONS[dimensions], bias=False)
+        norm = partial(nn.GroupNorm, 32) if self.norm == "group" else _BATCH_NORMS[dimensions]
+        stem = nn.Sequential(convolution(shape[0], 64, 3, padding=1), norm(64), nn.ReLU(inplace=True))
+        stages, channels = nn.Sequential(), 64
+        for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            stages.append(_BasicBlock(channels, width, stride, convolution, norm))
+            stages.append(_BasicBlock(width, width, 1, convolution, norm))
+            channels = width
+        return nn.Sequential(stem, stages, _POOLS[dimensions](1), nn.Flatten(), nn.Linear(512, classes))
+
+
+class _BasicBlock(nn.Module):
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        stride: int,
+        convolution: Callable[..., nn.Module],
+        norm: Callable[[int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            convolution(channels, width, 3, stride=stride, padding=1),
+            norm(width),
+            nn.ReLU(inplace=True),
+            convolution(width, width, 3, padding=1),
+            norm(width),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != width:
+            self.shortcut = nn.Sequential(convolution(channels, width, 1, stride=stride), norm(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+MODELS: Mapping[str, type[Model]] = {
+    "small_cnn": SmallCNN,
+    "resnet18": ResNet18,
+    "unet3d": UNet3D,
+    "med3d_resnet50": Med3D,
+}
+
+
+class Network:
+    """A network that stays with its worker; weights are copied in and out, it is never rebuilt.
+
+    Attributes:
+        module: the torch module.
+        layout: what is where in its weights.
+        kind: the kind of task it is for.
+        patch: the part of a volume that it is shown at a time (`fedunlearn.learning.patches`); None for all of it.
+        device: where it computes.
+    """
+
+    def __init__(self, model: Model, shape: tuple[int, ...], classes: int, device: str = "cpu") -> None:
+        _keep_freed_memory()
+        self.module = model.build(shape, classes).to(device)
+        self.device = torch.device(device)
+        self.kind = model.kind
+        self.patch = model.patch if isinstance(model, Patched) else None
+        self.layout = _layout(self.module)
+        self._state: dict[str, Tensor] = dict(self.module.state_dict(keep_vars=True))
+
+    def load(self, weights: Weights) -> None:
+        """Copy ``weights`` in.
+
+        Raises:
+            ValueError: names, shapes or dtypes differ from the network's.
+        """
+        if difference := first_difference(self._state, weights):
+            raise ValueError(f"the weights do not fit the network: {difference}")
+        with torch.no_grad():
+            for name, own in self._state.items():
+                own.copy_(weights[name])
+
+    def read(self) -> dict[str, Tensor]:
+        """A copy of the weights, on the CPU."""
+        return {name: own.detach().to("cpu", copy=True).contiguous() for name, own in self._state.items()}
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The trained tensors themselves, by name."""
+        return {name: self._state[name] for name in self.layout.parameters}
+
+
+def initial_weights(model: Model, shape: tuple[int, ...], classes: int, seed: int) -> dict[str, Tensor]:
+    """The weights that training with ``seed`` starts from; the global RNG is left as it was found.
+
+    Of a model that names a file of pre-trained weights, those where they fit (`fedunlearn.learning.models.pretrained`).
+
+    Raises:
+        InputError: that file cannot be used.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        weights = Network(model, shape, classes).read()
+    return start(model, weights)[0] if isinstance(model, Pretrained) and model.weights else weights
+
+
+def origin(model: Model, shape: tuple[int, ...], classes: int) -> str:
+    """Where training starts, in words: what of a file of pre-trained weights fits; empty if it starts untrained.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    if not isinstance(model, Pretrained) or model.weights is None:
+        return ""
+    with torch.device("meta"):
+        untrained = model.build(shape, classes).state_dict()
+    return start(model, untrained)[1]
+
+
+def features(module: nn.Module, head: str, inputs: Tensor) -> Tensor:
+    """What the last layer is given for ``inputs``, (B, features); of a map or a volume, the mean over positions.
+
+    Args:
+        module: the network; it may be training, and gradients flow.
+        head: a parameter of the last layer, by name: any of `Layout.head`.
+        inputs: (B, C, *spatial).
+    """
+    given = list[Tensor]()
+    layer = module.get_submodule(head.rpartition(".")[0])
+    hook = layer.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    try:
+        module(inputs)
+    finally:
+        hook.remove()
+    return given[0].flatten(2).mean(2) if given[0].dim() > 2 else given[0]
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what one step frees for the next one.
+
+    By default it may hand activations back to the kernel after every step, whose pages then fault in again: up to a
+    seventh of a step's time. Freeing one block of nearly 32 MB, the most it learns from, makes it keep twice as much
+    (mallopt(3), M_MMAP_THRESHOLD). Elsewhere this does nothing.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
+
+
+def _layout(module: nn.Module) -> Layout:
+    """What is where; the order is that of registration, which our networks keep equal to the forward pass."""
+    shapes = {name: p.dim() for name, p in module.named_parameters()}
+    parameters = tuple(shapes)
+    first = max(parameters, key=lambda name: min(shapes[name], 3))  # the first of those with most dimensions
+    last = parameters[-1].rpartition(".")[0]
+    head = tuple(name for name in parameters if name.rpartition(".")[0] == last)
+    decoder = tuple(name for name in parameters if name.startswith("decoder."))
+    return Layout(
+        parameters=parameters,
+        buffers=tuple(name for name in module.state_dict() if name not in shapes),
+        first=first,
+        head=head,
+        decoder=decoder or head,
+    )

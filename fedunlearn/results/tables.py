@@ -1,0 +1,202 @@
+"""Which measures of a run folder a person is shown, how they are headed, and the rows of each table, as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from fedunlearn.results.runfolder import RunFolder
+
+_COSTS = {"site_seconds": "site s", "bytes": "MB"}
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "classification": {
+        "forget_accuracy": "forget",
+        "retain_accuracy": "retain",
+        "test_accuracy": "test",
+        "mia_loss_auc": "MIA AUC",
+        "avg_gap": "gap",
+        "tow": "ToW",
+        **_COSTS,
+    },
+    "segmentation": {
+        "forget_dice": "forget",
+        "retain_dice": "retain",
+        "test_dice": "test",
+        "mia_loss_auc": "MIA AUC",
+        "avg_dice_gap": "gap",
+        "dice_gap": "ret-fgt",
+        **_COSTS,
+    },
+}
+"""By kind of task, the measures shown, as they are headed; `scores.parquet` has all of them."""
+
+TUNED: Mapping[str, Mapping[str, str]] = {
+    kind: {**columns, "tuning_site_seconds": "tune s"} for kind, columns in COLUMNS.items()
+}
+"""The same where strategies were tuned: what finding their settings cost the hospitals stands beside their own work."""
+
+EPOCHS = {"epochs": "epochs"}
+"""One more column where models were measured at horizons."""
+
+FURTHER: Mapping[str, Mapping[str, str]] = {
+    "segmentation": {
+        "forget_mae": "fgt MAE",
+        "retain_mae": "ret MAE",
+        "mae_gap": "MAE gap",
+        "forget_surface_distance": "fgt SD",
+        "retain_surface_distance": "ret SD",
+        "test_surface_distance": "test SD",
+    },
+}
+"""Those of volumes that are no Dice, in a table of their own."""
+
+FURTHER_LEGEND = """\
+fgt, ret, test: to forget, retained, test. MAE: mean |predicted class - label|
+of voxels; its gap: fgt less ret. SD: distance between surfaces, in voxels."""
+
+PROBED: Mapping[str, Mapping[str, str]] = {
+    kind: {
+        "relearn_epochs": "relearn",
+        "relearn_ratio": "ratio",
+        f"probe_forget_{quality}": "refit",
+        "probe_mia_loss_auc": "MIA AUC",
+        f"resurgence_forget_{quality}": "later",
+        "resurgence_mia_loss_auc": "MIA AUC",
+    }
+    for kind, quality in (("classification", "accuracy"), ("segmentation", "dice"))
+}
+"""Those of models that were trained a little more, in a table of their own where a run has them."""
+
+PROBED_LEGEND = """\
+After more training. relearn: epochs, trained on the images to forget, until
+they are known as well as to the original, and their ratio to retraining's
+(below 1: memory left; medians; ∞: not in the epochs given). refit: forget
+and MIA AUC once the last layer alone is refitted on what is retained;
+later: once the hospitals have trained on without what was forgotten."""
+
+HORIZONS_LEGEND = """\
+NAME@20: what NAME had in hand once hospitals had been asked for 20 epochs, if it
+was still at work; NAME: what it ended with, after so many epochs."""
+
+_OF_COSTS = """site s, MB: the hospitals' work and traffic, of
+the original for all of training, of the others up to the moment shown; tune s:
+their work for finding a strategy's settings, once for all requests and seeds."""
+LEGENDS: Mapping[str, str] = {
+    "classification": f"""\
+forget, retain, test: accuracy. MIA AUC: how often a forgotten image has a lower
+loss than an unseen one (.5: no memory). gap: distance from retraining in
+points; ToW: closeness to it. {_OF_COSTS}""",
+    "segmentation": f"""\
+forget, retain, test: Dice. MIA AUC: how often a forgotten volume has a lower
+loss than an unseen one (.5: no memory). gap: distance from retraining in
+points; ret-fgt: retain less forget. {_OF_COSTS}""",
+}
+_DISTANCES = ("avg_gap", "avg_dice_gap")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a request's table: a model's means over seeds, formatted, and its verdict."""
+
+    strategy: str
+    cells: tuple[str, ...]
+    verdict: str
+    reasons: str
+
+
+def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None) -> list[Line]:
+    """The rows of one request's table: original, retrained and its band, other controls, then strategies as listed.
+
+    Empty if no model has any of the measures.
+    """
+    scores, verdicts = run.read_table("scores.parquet"), run.read_table("verdicts.parquet")
+    columns = columns or COLUMNS[_kind(run)]
+    shown = scores[
+        (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(columns))
+    ]
+    if shown.empty:
+        return []
+    by_model = shown.groupby(["strategy", "measure"], sort=False)["value"]
+    means = by_model.agg(lambda values: values.mean(skipna=False))  # a seed that diverged leaves no mean
+    medians = by_model.agg(lambda values: values.median(skipna=False))
+    means.update(medians[medians.index.isin(["relearn_epochs", "relearn_ratio"], level="measure")])
+    known = verdicts[verdicts["request"] == request].set_index("strategy")
+    order = list(dict.fromkeys(["original", "retrained", *shown["strategy"]]))
+    rows = []
+    for strategy in order:
+        cells = tuple(formatted(name, means.get((strategy, name))) for name in columns)
+        verdict, reasons = (
+            ("reference", "") if strategy not in known.index else known.loc[strategy, ["verdict", "reasons"]]
+        )
+        rows.append(Line(strategy, cells, str(verdict), str(reasons)))
+    band = shown[shown["strategy"] == "retrained"].groupby("measure")[["null_low", "null_high"]].mean()
+    rows.insert(2, Line("  its band", tuple(_band(band, name) for name in columns), "", ""))
+    return rows
+
+
+def headed(run: RunFolder) -> Mapping[str, str]:
+    """The columns of a run's tables: `COLUMNS`, or `TUNED` if any of its strategies was; `EPOCHS` too with horizons."""
+    tuned = (run.read_table("ledger.parquet")["phase"] == "tune").any()
+    columns = (TUNED if tuned else COLUMNS)[_kind(run)]
+    return {**columns, **EPOCHS} if run.read_manifest().get("horizons") else columns
+
+
+def further(run: RunFolder) -> list[Mapping[str, str]]:
+    """The columns of further tables; a run may have none of their measures."""
+    kind = _kind(run)
+    return [*([FURTHER[kind]] if kind in FURTHER else []), PROBED[kind]]
+
+
+def legends(run: RunFolder) -> list[str]:
+    """How to read a run's tables."""
+    manifest, kind = run.read_manifest(), _kind(run)
+    probed = bool(manifest.get("probes", {}).get("names"))
+    wanted = [
+        (HORIZONS_LEGEND, bool(manifest.get("horizons"))),
+        (FURTHER_LEGEND, kind in FURTHER),
+        (PROBED_LEGEND, probed),
+    ]
+    return [LEGENDS[kind], *(text for text, shown in wanted if shown)]
+
+
+def formatted(measure: str, value: float | None) -> str:
+    """A measure's value as tables show it."""
+    if value is None or pd.isna(value):
+        return "n/a"
+    if measure == "bytes" or measure in _DISTANCES or measure.endswith("seconds"):
+        return f"{value / 1e6 if measure == 'bytes' else value:.1f}"
+    if measure in ("relearn_epochs", "epochs") or math.isinf(value):
+        return "∞" if math.isinf(value) else f"{value:g}"
+    return short(value, 4 if "mae" in measure else 3)
+
+
+def _band(band: pd.DataFrame, measure: str) -> str:
+    if measure not in band.index or band.loc[measure].isna().any():
+        return ""
+    low, high = (float(edge) for edge in band.loc[measure].to_numpy())
+    return (
+        f"≤{high:.1f}"
+        if measure in _DISTANCES
+        else f"≥{short(low, 2)}"
+        if measure == "tow"
+        else _between(low, high, 4 if "mae" in measure else 2)
+    )
+
+
+def _between(low: float, high: float, digits: int) -> str:
+    return f"{short(low, digits)}–{short(high, digits)}"
+
+
+def short(value: float, digits: int) -> str:
+    """A share without its leading zero, so that a table fits 80 columns."""
+    if abs(value) >= 1:
+        return f"{value:.{digits - 1}f}"
+    return f"{value:.{digits}f}".replace("0.", ".", 1)
+
+
+def _kind(run: RunFolder) -> str:
+    """The run's kind of task."""
+    return str(run.read_manifest()["kind"])

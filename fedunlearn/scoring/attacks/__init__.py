@@ -1,0 +1,1 @@
+"""Attacks on membership: how well what a model answers betrays what it was trained on."""

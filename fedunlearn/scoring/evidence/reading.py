@@ -1,0 +1,336 @@
+"""A run folder as values. Whatever is missing, damaged or does not fit together is an error that names the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedunlearn.core import RequestId, RunError, derive
+from fedunlearn.scoring.evidence import Answers, Bools, Frame, Ints, Relearnt, Shadow, Spent
+from fedunlearn.scoring.evidence.classification import outputs
+from fedunlearn.scoring.evidence.groups import attributes
+from fedunlearn.scoring.evidence.segmentation import overlaps
+
+IMAGES = ("image", "patient", "site", "split", "forgotten_by")
+DIFFICULTY = ("image", "seed", "learnt_after")
+LEDGER = (
+    "phase",
+    "request",
+    "strategy",
+    "seed",
+    "round",
+    "sites",
+    "down_bytes",
+    "up_bytes",
+    "site_seconds",
+    "server_seconds",
+    "images",
+    "epochs",
+    "stored_bytes",
+)
+
+RELEARN, RELEARNT = "relearn", "probes/relearn.parquet"
+CURVES = ("request", "strategy", "seed", "epoch", "loss", "goal")
+
+
+READERS: Mapping[str, Callable[[pd.DataFrame, Frame, str], Answers]] = {
+    "classification": outputs,
+    "segmentation": overlaps,
+}
+"""How each kind's file of signals (its content, the images, its name) becomes a model's answers."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The models of one request and seed: an entry of the manifest's ``scored``.
+
+    Attributes:
+        request, seed: which.
+        original, retrained: the references.
+        strategies: by label; what a strategy had in hand at a horizon comes before its last model, as ``label@epochs``.
+        stops: by label of those at a horizon, whose they are and after how many rounds: all of them if None.
+    """
+
+    request: RequestId
+    seed: int
+    original: str
+    retrained: str
+    strategies: Mapping[str, str]
+    stops: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
+
+    def spending(self, label: str) -> tuple[str, int | None]:
+        """Whose cost a model of ``label`` has, and that of how many rounds (None: all)."""
+        return self.stops.get(label, (label, None))
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run folder's content, images in the order of their ids whatever order the files have.
+
+    Attributes:
+        path: the folder.
+        kind: of task.
+        classes: how many there are.
+        comparisons: what to score.
+        forgets: by request as scored, the ids that `forgotten_by` uses: first the request's own, then those of requests
+            honoured earlier.
+        diverged: models known to answer nothing finite, and where that came about; they need no file of signals.
+        images: `sites.parquet`, sorted by image.
+        order: (N,) where each of its rows stands in the files.
+        ledger: `ledger.parquet`.
+        probes: what was done to every model that did not diverge, to measure it again (`fedunlearn.campaign.probing`).
+        relearning: `probes/relearn.parquet`, if that is one of them.
+        learnt: `difficulty.parquet`; None in a run without it.
+    """
+
+    path: Path
+    kind: str
+    classes: int
+    comparisons: tuple[Comparison, ...]
+    forgets: Mapping[RequestId, tuple[RequestId, ...]]
+    diverged: Mapping[str, str]
+    images: pd.DataFrame
+    order: Ints
+    ledger: pd.DataFrame
+    probes: tuple[str, ...] = ()
+    relearning: pd.DataFrame | None = None
+    learnt: pd.DataFrame | None = None
+
+    def frame(self, request: RequestId) -> Frame:
+        """The images as a request divides them.
+
+        Raises:
+            RunError: it names no training image.
+        """
+        table, (own, *earlier) = self.images, self.forgets[request]
+        labels = _labels(table)
+        site_names, sites = np.unique(table["site"].astype(str), return_inverse=True)
+        frame = Frame(
+            patients=np.unique(table["patient"].astype(str), return_inverse=True)[1],
+            sites=sites,
+            site_names=tuple(str(name) for name in site_names),
+            labels=labels,
+            classes=self.classes,
+            train=(table["split"] == "train").to_numpy(bool),
+            test=(table["split"] == "test").to_numpy(bool),
+            forgotten=_named(table, [own]),
+            gone=_named(table, earlier),
+            seed=derive(0, "scoring", "patients", request),
+            attributes=attributes(table, labels, self.learnt),
+            canary=table["canary"].to_numpy(bool) if "canary" in table.columns else None,
+        )
+        if not frame.rows("forget").any():
+            raise RunError(
+                f"{self.path / 'sites.parquet'}: request {own!r} names no training image to forget"
+            )
+        return frame
+
+    def answers(self, model: str, frame: Frame) -> Answers | None:
+        """What a model answers; None if it diverged.
+
+        Raises:
+            RunError: its file of signals is missing or does not fit the images.
+        """
+        if model in self.diverged:
+            return None
+        answers = self._answers(self.path / "signals" / f"{model}.parquet", frame)
+        return answers if answers.finite else None
+
+    @cached_property
+    def shadows(self) -> tuple[Shadow[Answers], ...]:
+        """The shadow models; none if the run has none.
+
+        Raises:
+            RunError: a file is missing or does not fit the images, or a shadow diverged.
+        """
+        members = self.path / "shadows" / "members.parquet"
+        if not members.exists():
+            return ()
+        who, frame = self._rows(members), self.frame(self.comparisons[0].request)
+        return tuple(self._shadow(str(name), who[name].to_numpy(bool), frame) for name in who.columns)
+
+    def _shadow(self, number: str, members: Bools, frame: Frame) -> Shadow[Answers]:
+        path = self.path / "shadows" / f"{number}.parquet"
+        answers = self._answers(path, frame)
+        if not answers.finite:
+            raise RunError(f"{path}: the shadow model diverged (answers not finite)")
+        return Shadow(answers, members)
+
+    def probed(self, request: RequestId, strategy: str, seed: int, frame: Frame) -> Mapping[str, Answers]:
+        """What a model answers after each probe of the run, finite or not.
+
+        Raises:
+            RunError: a file is missing or does not fit the images.
+        """
+        folder, file = self.path / "probes", f"{strategy}-{seed}.parquet"
+        return {
+            probe: self._answers(folder / probe / request / file, frame)
+            for probe in self.probes
+            if probe != RELEARN
+        }
+
+    def relearnt(self, request: RequestId, strategy: str, seed: int) -> Relearnt | None:
+        """How a model learnt again what it was asked to forget; None if the run did not try.
+
+        Raises:
+            RunError: the run did, but not with this model.
+        """
+        if self.relearning is None:
+            return None
+        table = self.relearning
+        rows = table[
+            (table["request"] == request) & (table["strategy"] == strategy) & (table["seed"] == seed)
+        ].sort_values("epoch")
+        if rows.empty:
+            raise RunError(
+                f"{self.path / RELEARNT} has no row of request {request!r}, strategy {strategy!r}, seed {seed}"
+            )
+        return Relearnt(rows["loss"].to_numpy(np.float64), float(rows["goal"].iloc[0]))
+
+    def _answers(self, path: Path, frame: Frame) -> Answers:
+        return READERS[self.kind](self._rows(path), frame, str(path))
+
+    def _rows(self, path: Path) -> pd.DataFrame:
+        """A table with one row per image, in the order of their ids."""
+        table = _table(path)
+        if len(table) != len(self.order):
+            raise RunError(f"{path} has {len(table)} rows; expected one per image, {len(self.order)}")
+        return table.iloc[self.order]
+
+    def spent(
+        self, phase: str, request: RequestId, strategy: str, seed: int, rounds: int | None = None
+    ) -> Spent:
+        """What a procedure cost, or its first ``rounds`` rounds.
+
+        Raises:
+            RunError: the ledger does not know it.
+        """
+        ledger = self.ledger
+        rows = ledger[
+            (ledger["phase"] == phase)
+            & (ledger["request"] == request)
+            & (ledger["strategy"] == strategy)
+            & (ledger["seed"] == seed)
+        ]
+        if rows.empty:
+            asked = f"phase {phase!r}, request {request!r}, strategy {strategy!r}, seed {seed}"
+            raise RunError(f"{self.path / 'ledger.parquet'} has no row of {asked}")
+        if rounds is not None:
+            rows = rows[rows["round"] < rounds]
+        tuning = ledger[(ledger["phase"] == "tune") & (ledger["strategy"] == strategy)]
+        return Spent(
+            site_seconds=float(rows["site_seconds"].sum()),
+            server_seconds=float(rows["server_seconds"].sum()),
+            bytes=int(rows["down_bytes"].sum() + rows["up_bytes"].sum()),
+            storage_bytes=int(rows["stored_bytes"].max()),
+            rounds=int((rows["sites"] > 0).sum()),
+            images=int(rows["images"].sum()),
+            epochs=int(rows["epochs"].sum()),
+            tuning_seconds=float(tuning["site_seconds"].sum()),
+        )
+
+
+def read(path: Path) -> Run:
+    """Read a run folder (signals are read when asked for).
+
+    Raises:
+        RunError: a file is missing or damaged, or is not what a run leaves behind.
+    """
+    file = path / "manifest.json"
+    manifest = _manifest(file)
+    try:
+        kind, classes = str(manifest["kind"]), int(manifest["classes"])
+        comparisons = tuple(_comparison(entry) for entry in manifest["scored"])
+        forgets = {c.request: _forgets(manifest, c.request) for c in comparisons}
+        probes = tuple(str(name) for name in manifest.get("probes", {}).get("names", ()))
+        diverged = {str(entry["model"]): str(entry["where"]) for entry in manifest.get("diverged", ())}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{file} is not the manifest of a run: {type(error).__name__}: {error}") from error
+    if kind not in READERS:
+        raise RunError(f"{file}: cannot read a run of kind {kind!r}; known are {', '.join(sorted(READERS))}")
+    if not comparisons:
+        raise RunError(f"{file}: nothing to score, 'scored' is empty")
+    images, ledger = _table(path / "sites.parquet", IMAGES), _table(path / "ledger.parquet", LEDGER)
+    order = np.argsort(images["image"].to_numpy(), kind="stable")
+    measured = path / "difficulty.parquet"
+    learnt = _table(measured, DIFFICULTY) if measured.exists() else None
+    relearning = _table(path / RELEARNT, CURVES) if RELEARN in probes else None
+    return Run(
+        path,
+        kind,
+        classes,
+        comparisons,
+        forgets,
+        diverged,
+        images.iloc[order],
+        order,
+        ledger,
+        probes,
+        relearning,
+        learnt,
+    )
+
+
+def _manifest(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {file}: {error}") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{file} is not the manifest of a run: expected an object")
+    return content
+
+
+def _comparison(entry: Mapping[str, Any]) -> Comparison:
+    for reference in ("original", "retrained"):
+        if not entry[reference]:
+            raise ValueError(f"request {entry['request']!r}, seed {entry['seed']} has no {reference} model")
+    models = {str(label): str(model) for label, model in entry["strategies"].items()}
+    stops = {
+        str(label): (str(one["of"]), None if one["rounds"] is None else int(one["rounds"]))
+        for label, one in entry.get("horizons", {}).items()
+    }
+    references = str(entry["original"]), str(entry["retrained"])
+    return Comparison(str(entry["request"]), int(entry["seed"]), *references, models, stops)
+
+
+def _forgets(manifest: Mapping[str, Any], request: RequestId) -> tuple[RequestId, ...]:
+    """The request's id in `forgotten_by`, then those honoured before it; ``id@round`` forgets ``id``."""
+    told = [
+        entry for key in ("moments", "requests") for entry in manifest.get(key, ()) if entry["id"] == request
+    ]
+    own = next((str(e["forgets"]) for e in told if "forgets" in e), request.partition("@")[0])
+    earlier = next((e["earlier"] for e in told if "earlier" in e), ())
+    return (own, *(str(other) for other in earlier))
+
+
+def _table(file: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(file)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise RunError(f"cannot read {file}: {error}") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise RunError(f"{file} has no column {', '.join(missing)}")
+    return table
+
+
+def _labels(table: pd.DataFrame) -> Ints:
+    """(N,) int64; -1 where there is no label."""
+    if "label" not in table.columns:
+        return np.full(len(table), -1)
+    return pd.to_numeric(table["label"]).fillna(-1).to_numpy(np.int64)
+
+
+def _named(table: pd.DataFrame, requests: Sequence[RequestId]) -> Bools:
+    """(N,) whether any of the requests names the image."""
+    wanted = set(requests)
+    named = [names is not None and not wanted.isdisjoint(names) for names in table["forgotten_by"]]
+    return np.asarray(named, dtype=bool)

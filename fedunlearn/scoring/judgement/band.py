@@ -1,0 +1,98 @@
+"""The retrained-versus-retrained band: how far apart two honest retrainings lie.
+
+A strategy's mean over K seeds is compared with the retrained models' mean over the same seeds. Had the strategy
+retrained with fresh luck, the difference of these two means would have the standard error ``sd sqrt(2 / K)``, with
+sd that of the retrained models; hence the band
+
+    mean ± max(allowance, t(1 - LEVEL/2, K - 1) sd sqrt(2 / K)).
+
+The allowance is the largest difference that does not count (`allowance`). It keeps a band from being narrower than what
+matters: with few seeds the spread is itself a guess, and may come out near 0; and with many seeds, a difference much
+smaller than that of two honest retrainings could be seen, but matters to nobody. With one seed there is no spread to
+see and no band (NaN).
+
+This holds for measures that judge one model. Those that measure its distance from the retrained one (`COMPOSITES`) are
+0 or 1 for that model itself; their band runs from there to the worst pair of retrained models of different seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit  # Student's quantile; scipy.stats would take half a second to import
+
+from fedunlearn.scoring.measures.catalogue import Measure
+from fedunlearn.scoring.measures.composite import COMPOSITES, PARTS
+
+Band = tuple[float, float]
+NONE: Band = (math.nan, math.nan)
+
+LEVEL = 0.04
+"""Of the test for a difference, two-sided. A verdict looks at five measures, and a model may fail any of them; at this
+level of each, fewer than 5 % of honest retrainings do (`benchmarks/yardstick.py`; at 0.05 it is 5 %)."""
+
+
+def band(retrained: Sequence[float], measure: Measure) -> Band:
+    """The band around the retrained models' values, one per seed, within the measure's range."""
+    values = np.asarray(retrained, dtype=np.float64)
+    k = len(values)
+    if k < 2 or measure.margin is None or not np.isfinite(values).all():
+        return NONE
+    error = float(stdtrit(k - 1, 1 - LEVEL / 2)) * float(values.std(ddof=1)) * math.sqrt(2 / k)
+    centre, half = float(values.mean()), max(allowance(retrained, measure), error)
+    low = -math.inf if measure.low is None else measure.low
+    high = math.inf if measure.high is None else measure.high
+    return max(low, centre - half), min(high, centre + half)
+
+
+def allowance(retrained: Sequence[float], measure: Measure) -> float:
+    """The margin of equivalence: the measure's own, or how far two honest retrainings lie apart if that is more.
+
+    The latter is the 95th percentile of the distance of two retrained models, ``1.96 sqrt(2) sd`` for normal values:
+    no more can be asked of one unlearned model. NaN where the measure has no margin.
+    """
+    if measure.margin is None:
+        return math.nan
+    spread = float(np.std(retrained, ddof=1)) if len(retrained) > 1 else 0.0
+    return max(measure.margin, 1.96 * math.sqrt(2) * spread)
+
+
+def distance_band(retrained: Sequence[Mapping[str, float]], measure: Measure) -> Band:
+    """From no distance to that of the worst pair; ``retrained`` holds each seed's measures by name."""
+    between = COMPOSITES[measure.name]
+    models = [{name: np.asarray(value) for name, value in model.items()} for model in retrained]
+    try:
+        apart = [float(between(one, other)) for one, other in permutations(models, 2)]
+    except KeyError:  # a part of the composite is undefined on this group, and so is the composite
+        return NONE
+    if not apart:
+        return NONE
+    return (0.0, max(apart)) if measure.direction == "lower" else (min(apart), 1.0)
+
+
+def bands(retrained: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
+    """The band of every measure and group of one request.
+
+    Args:
+        retrained: rows of `scores.parquet` (measure, group, seed, value) of the retrained models.
+        measures: by name.
+
+    Returns:
+        Columns measure, group, null_low, null_high.
+    """
+    found = []
+    for group, of_group in retrained.groupby("group", sort=False):
+        parts = of_group[of_group["measure"].isin(PARTS)]
+        table = parts.pivot(index="seed", columns="measure", values="value")
+        models = [{str(name): float(value) for name, value in row.items()} for _, row in table.iterrows()]
+        for name, values in of_group.groupby("measure", sort=False)["value"]:
+            measure = measures[str(name)]
+            low, high = (
+                distance_band(models, measure) if name in COMPOSITES else band(values.tolist(), measure)
+            )
+            found.append((name, group, low, high))
+    return pd.DataFrame(found, columns=["measure", "group", "null_low", "null_high"])

@@ -1,0 +1,1 @@
+"""What a model is measured by; `catalogue` lists it all."""

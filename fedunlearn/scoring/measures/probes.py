@@ -1,0 +1,64 @@
+"""What a model is like after somebody has trained it a little more; how, `fedunlearn.campaign.probing` says.
+
+A run has probes only where its scenario asks for them; without one, its measures are left out. A probe that diverged is
+no number: NaN, as is then the mean over seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence
+
+
+def after(probe: str, measure: Callable[[Evidence[Any]], Estimates]) -> Callable[[Evidence[Any]], Estimates]:
+    """``measure`` of what the model answers after ``probe``, as a function of evidence."""
+
+    def function(evidence: Evidence[Any]) -> Estimates:
+        answers = evidence.probed.get(probe)
+        if answers is None:
+            return {}
+        if not answers.finite:
+            like = measure(replace(evidence, unlearned=evidence.retrained))
+            return {group: Estimate(math.nan, estimate.n) for group, estimate in like.items()}
+        return measure(replace(evidence, unlearned=answers))
+
+    function.__name__, function.__doc__ = f"{probe}_{measure.__name__}", measure.__doc__
+    return function
+
+
+def relearn_epochs(evidence: Evidence[Answers]) -> Estimates:
+    """Epochs of training on the images to forget until their loss is within 5 % of the original model's.
+
+    Golatkar et al., "Eternal Sunshine of the Spotless Net", CVPR 2020 (arXiv 1911.04933): relearn time, with
+    the deviations of `fedunlearn.campaign.probing`. A model at or below that loss from the start needs 0. One that
+    never came there in the epochs it was given is censored: infinity, so that it counts as late in a median and leaves
+    no mean.
+    """
+    if evidence.relearnt is None:
+        return {}
+    losses, goal = evidence.relearnt.losses, evidence.relearnt.goal
+    there = np.flatnonzero(losses <= goal)
+    epochs = float(there[0]) if there.size else math.nan if np.isnan(losses).any() else math.inf
+    return {"all": Estimate(epochs, int(evidence.frame.rows("forget").sum()))}
+
+
+def relearn_ratio(evidence: Evidence[Answers]) -> Estimates:
+    """The model's `relearn_epochs` divided by the retrained model's: below 1 it had something left to build on.
+
+    After the anamnesis index of Chundawat et al., "Zero-Shot Machine Unlearning", IEEE TIFS 2023 (arXiv 2201.05629).
+    Deviation: epochs to a loss, not steps to an accuracy. Undefined, and left out, where the retrained model needs no
+    epoch or never got there.
+    """
+    own, retrained = (
+        measured.get("relearn_epochs", {}) for measured in (evidence.measured, evidence.reference)
+    )
+    if "all" not in own or "all" not in retrained:
+        return {}
+    epochs, reference = own["all"], retrained["all"].value
+    return {"all": Estimate(epochs.value / reference, epochs.n)} if 0 < reference < math.inf else {}

@@ -1,0 +1,356 @@
+"""The engine on Flower and Ray: the same bits as inline, and every way in which a worker can fail.
+
+Ray is started twice in all, since that takes its time: once on this machine, by the engine, for everything that goes
+on within one run (`_everything`), and once as a cluster that the engine attaches to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedunlearn.core import (
+    FedunlearnError,
+    InputError,
+    LocalTraining,
+    Reply,
+    Select,
+    SiteError,
+    Task,
+    Weights,
+)
+from fedunlearn.federation.drive import Job, Label, drive
+from fedunlearn.federation.engines import Answer, Ask, Link, flower
+from fedunlearn.federation.engines.flower import Flower
+from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.procedures import fedavg
+from fedunlearn.learning.models import SmallCNN, initial_weights
+from fedunlearn.learning.tasks import Fit
+from sites.hospital import Federation
+
+# Ray leaves files and processes for the garbage collector to close.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+SITES = ("east", "north", "west")
+TIMEOUT = 10.0  # seconds: a busy machine starts its first task late
+WEIGHTS = initial_weights(SmallCNN(), (3, 28, 28), 4, seed=1)
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, rng, number = tmp_path_factory.mktemp("federation"), np.random.default_rng(0), np.arange(120)
+    pixels = rng.integers(0, 256, (120, 3, 28, 28), dtype=np.uint8)
+    targets, site = rng.integers(0, 4, 120), np.array(SITES)[number % 3]
+    Federation.write(folder, pixels, targets, site, np.full(120, "train"), {}, SmallCNN(), 4)
+    return folder
+
+
+def fit(epochs: int = 1, weights: Weights = WEIGHTS) -> Fit:
+    return Fit(weights, Select(), LocalTraining(epochs=epochs), seed=3)
+
+
+ENDLESS = fit(epochs=10**9)
+LONG = fit(epochs=80)  # a second or more
+
+
+def digest(weights: Weights | None) -> str:
+    assert weights is not None
+    return hashlib.sha256(b"".join(w.numpy().tobytes() for w in weights.values())).hexdigest()
+
+
+def averaged(link: Link) -> dict[int, str]:
+    """Three federated averagings at once, and what they end with."""
+    digests: dict[int, str] = {}
+
+    def job(seed: int) -> Job[Weights]:
+        def then(weights: Weights) -> tuple[()]:
+            digests[seed] = digest(weights)
+            return ()
+
+        training = fedavg(WEIGHTS, SITES, Select(), LocalTraining(), range(2), seed)
+        return Job(Label("original", "", "original", seed), training, then)
+
+    drive([job(seed) for seed in range(3)], link)
+    return digests
+
+
+def alone(link: Link, task: Task, site: str = "north") -> Answer:
+    link.submit([Ask(0, site, task)])
+    [answer] = link.collect()
+    return answer
+
+
+def failure(link: Link, weights: Weights, site: str = "north", lr: float = 2e-3) -> str:
+    """What stops a run in which one hospital cannot do its work."""
+    training = fedavg(weights, [site], Select(), LocalTraining(lr=lr), range(1), seed=1)
+    with pytest.raises(SiteError) as caught:
+        drive([Job(Label("original", "", "original", 1), training)], link)
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------- without Ray
+
+
+def test_the_module_loads_neither_flower_nor_ray() -> None:
+    code = (
+        "import sys, fedunlearn.federation.engines.flower; sys.exit(len({'flwr', 'ray'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+VALUES = {
+    "conv/0.weight": torch.arange(6.0).reshape(2, 3).t(),  # not contiguous
+    "": torch.tensor([float("nan"), float("inf"), -0.0, 1e-45]),
+    "scalar": torch.tensor(0.1),
+    "steps": torch.tensor(7),
+    "empty": torch.empty(0, 3),
+    "mask": torch.tensor([[True, False]]),
+    "bytes": torch.arange(256, dtype=torch.uint8),
+    "long": torch.tensor([-(2**63), 2**63 - 1]),
+    "double": torch.tensor([0.1], dtype=torch.float64),
+    "half": torch.tensor([0.1], dtype=torch.float16),
+}
+
+
+def test_answers_cross_the_wire_bit_for_bit(tmp_path: Path) -> None:
+    with flower._environment(tmp_path), flower._quiet():
+        answer = Answer(3, Reply(VALUES, 5, {"rows": torch.arange(4)}), None, 0.1 + 0.2, 40)
+        back = flower._value(flower._record(answer))
+    assert (back.ticket, back.error, back.seconds, back.images) == (3, None, 0.1 + 0.2, 40)
+    assert list(back.reply.weights) == list(VALUES) and back.reply.count == 5
+    assert torch.equal(back.reply.arrays["rows"], torch.arange(4))
+    for name, value in VALUES.items():
+        got = back.reply.weights[name]
+        assert (got.dtype, got.shape) == (value.dtype, value.shape), name
+        assert got.numpy().tobytes() == value.contiguous().numpy().tobytes(), name
+
+
+def test_tasks_cross_the_wire(tmp_path: Path) -> None:
+    errand = flower._Errand(Ask(2, "north", fit()), str(tmp_path), 1.5, gpu=False)
+    with flower._environment(tmp_path), flower._quiet():
+        back = flower._value(flower._record(errand))
+    assert (back.ask.ticket, back.ask.site, back.federation, back.timeout) == (2, "north", str(tmp_path), 1.5)
+    assert digest(back.ask.task.weights) == digest(WEIGHTS) and back.ask.task.training == LocalTraining()
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once(federation: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"no Ray cluster at '127.0.0.1:1'.*ray start --head"):
+        Flower(address="127.0.0.1:1").run(federation, lambda link: None)
+    assert time.monotonic() - began < 30
+
+
+def test_the_environment_is_put_back(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    with flower._environment(tmp_path):
+        assert os.environ["FLWR_TELEMETRY_ENABLED"] == os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+        assert Path(os.environ["FLWR_HOME"]).is_relative_to(tmp_path)
+    assert dict(os.environ) == before
+
+
+# --------------------------------------------------------------------------------------- one run with everything
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What happened in the one run on this machine."""
+
+    averaged: dict[int, str]
+    wrong_names: str
+    wrong_shape: str
+    nan: str
+    unknown_site: str
+    killed: str
+    stuck: list[Answer]
+    seconds_to_end: float
+    threads_left: list[str]
+
+
+@pytest.fixture(scope="module")
+def seen(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    notes: dict[str, object] = {}
+
+    def everything(link: Link) -> None:
+        notes["averaged"] = averaged(link)
+        notes["wrong_names"] = failure(link, {"other": torch.zeros(3)})
+        notes["wrong_shape"] = failure(link, {name: torch.tensor(0.5) for name in WEIGHTS})
+        notes["nan"] = failure(link, WEIGHTS, lr=1e30)
+        notes["unknown_site"] = failure(link, WEIGHTS, "nowhere")
+        notes["killed"] = killed(link)
+        notes["stuck"] = stuck(link)
+        notes["left"] = time.monotonic()
+        raise FedunlearnError("the end")
+
+    with pytest.raises(FedunlearnError, match="the end"):
+        Flower(workers=2, timeout=TIMEOUT).run(federation, everything)
+    left = notes.pop("left")
+    assert isinstance(left, float)
+    threads = [thread.name for thread in threading.enumerate() if "ThreadPool" in thread.name]
+    return Seen(**notes, seconds_to_end=time.monotonic() - left, threads_left=threads)  # type: ignore[arg-type]
+
+
+def killed(link: Link) -> str:
+    """Kill the worker in the middle of a task."""
+    link.submit([Ask(0, "north", LONG)])
+    [worker] = at_work(1)
+    time.sleep(0.2)
+    os.kill(worker, signal.SIGKILL)
+    [answer] = link.collect()
+    assert answer.reply is not None, answer.error
+    return digest(answer.reply.weights)
+
+
+def stuck(link: Link) -> list[Answer]:
+    """One task that never ends, and one worker that is lost altogether."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flower, "_GRACE", 1.0)
+        link.submit([Ask(1, "north", ENDLESS), Ask(2, "west", ENDLESS)])
+        os.kill(at_work(2)[0], signal.SIGSTOP)
+        answers = list(link.collect())
+        while len(answers) < 2:
+            answers.extend(link.collect())
+    return answers
+
+
+def at_work(count: int) -> list[int]:
+    """The process ids of ``count`` actors of ours that work, as soon as there are as many."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        busy = [pid for pid in descendants(os.getpid()) if b"ClientAppActor.run" in command(pid)]
+        if len(busy) == count:
+            return busy
+        time.sleep(0.05)
+    raise AssertionError("no actor is at work")
+
+
+def command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def descendants(pid: int) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            yield child
+            yield from descendants(child)
+
+
+@pytest.fixture(scope="module")
+def inline(federation: Path) -> Callable[[Callable[[Link], object]], object]:
+    return lambda body: Inline(workers=2).run(federation, body)
+
+
+Run = Callable[[Callable[[Link], object]], object]
+
+
+@pytest.mark.ray
+def test_same_bits_as_inline(seen: Seen, inline: Run) -> None:
+    assert seen.averaged == inline(averaged)
+    assert len(set(seen.averaged.values())) == 3
+
+
+@pytest.mark.ray
+def test_a_hospital_that_raises_is_named_in_one_line(seen: Seen) -> None:
+    assert "\n" not in seen.wrong_names + seen.unknown_site
+    assert "hospital 'north' failed in original seed 1, round 1: ValueError: " in seen.wrong_names
+    assert "weights do not fit the network" in seen.wrong_names
+    assert (
+        "hospital 'nowhere' failed in original seed 1, round 1: ValueError: found no hospital"
+        in seen.unknown_site
+    )
+
+
+@pytest.mark.ray
+def test_nan_and_weights_of_a_wrong_shape_are_refused(seen: Seen) -> None:
+    assert "its reply holds NaN or infinity" in seen.nan
+    assert "the weights do not fit the network" in seen.wrong_shape
+
+
+@pytest.mark.ray
+def test_a_killed_worker_is_replaced_with_the_same_bits(seen: Seen, inline: Run) -> None:
+    answer = inline(lambda link: alone(link, LONG))
+    assert isinstance(answer, Answer) and answer.reply is not None
+    assert seen.killed == digest(answer.reply.weights)
+
+
+@pytest.mark.ray
+def test_hospitals_that_hang_are_answered_for_and_the_run_ends(seen: Seen) -> None:
+    assert {answer.ticket for answer in seen.stuck} == {1, 2}
+    assert {answer.error for answer in seen.stuck} == {f"no answer within {TIMEOUT:g} s"}
+    assert seen.seconds_to_end < 15 and seen.threads_left == []
+
+
+# ------------------------------------------------------------------------------------------ a cluster of others
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """A Ray cluster that is not the engine's; ends with the test."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
+    options = [
+        "--num-cpus=2",
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+        "--node-ip-address=127.0.0.1",
+    ]
+    process = subprocess.Popen([*ray, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_for(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise AssertionError("the cluster did not start")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_attaches_to_a_cluster_and_leaves_it_up_when_interrupted(
+    federation: Path, cluster: str, inline: Run
+) -> None:
+    got: dict[int, str] = {}
+    interrupted = 0.0
+
+    def body(link: Link) -> None:
+        nonlocal interrupted
+        got.update(averaged(link))
+        link.submit([Ask(0, "north", ENDLESS)])
+        time.sleep(1)
+        interrupted = time.monotonic()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Flower(address=cluster, workers=1).run(federation, body)
+    assert time.monotonic() - interrupted < 15
+    assert got == inline(averaged)
+    wait_for(int(cluster.rpartition(":")[2]))  # still up

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedunlearn import weights as w
+from fedunlearn.core import Every, Leaver, Needs, Reply, Select, UndeclaredNeed
+from fedunlearn.federation.drive import Job, Label, Round, drive
+from fedunlearn.federation.engines import Answer
+from fedunlearn.federation.history import Recorder, keep, union
+from fedunlearn.federation.procedures import fedavg
+from fedunlearn.learning.tasks import Fit
+from tests import toy
+
+LABEL = Label("original", "", "original", 7)
+ROUNDS = 5
+ALL = Needs(updates=Every(1), cumulative=True, checkpoints=Every(1))
+
+
+def watch(folder: Path, needs: list[Needs], cuts: tuple[int, ...] = ()) -> Recorder:
+    """Record a made-up training: round t starts from t, and hospital i answers t + 0.5 i."""
+    recorder = Recorder(folder, LABEL, union(needs), cuts)
+    for t in range(ROUNDS):
+        sent = {"x": torch.tensor([float(t)]), "steps": torch.tensor(t)}
+        asks = {site: Fit(sent, Select(), toy.TRAINING.local, 0) for site in toy.SITES}
+        answers = {
+            site: Answer(0, Reply({**sent, "x": sent["x"] + 0.5 * i}, 1), None, 0.0, 0)
+            for i, site in enumerate(toy.SITES)
+        }
+        recorder.round(
+            Round(Label("retrained", "r", "retrained", 7), t, asks, answers, 0.0)
+        )  # not its business
+        recorder.round(Round(LABEL, t, asks, answers, 0.0))
+    recorder.end(LABEL, ROUNDS, 0.0)
+    return recorder
+
+
+def test_the_union_keeps_distinct_needs_for_history_only() -> None:
+    every = Needs(updates=Every(2))
+    assert union([Needs(), every, Needs(leaver=Leaver.ONLINE), every, ALL]) == (every, ALL)
+
+
+def test_what_is_kept_can_be_read(tmp_path: Path) -> None:
+    view = watch(tmp_path, [ALL]).view(ALL, ROUNDS)
+    for t in range(ROUNDS):
+        assert view.checkpoint(t)["x"].item() == t
+        for i, site in enumerate(toy.SITES):
+            assert view.update(t, site)["x"].item() == 0.5 * i
+    for i, site in enumerate(toy.SITES):
+        assert view.cumulative(site)["x"].item() == ROUNDS * 0.5 * i
+
+
+def test_exactly_the_union_is_stored(tmp_path: Path) -> None:
+    watch(tmp_path, [Needs(updates=Every(2)), Needs(updates=Every(4)), Needs(checkpoints=Every(3))])
+    expected = {f"update-{t}-{site}" for t in (0, 2, 4) for site in toy.SITES} | {
+        "checkpoint-0",
+        "checkpoint-3",
+    }
+    assert {path.stem for path in tmp_path.iterdir()} == expected
+
+
+def test_nothing_is_stored_for_strategies_without_history(tmp_path: Path) -> None:
+    watch(tmp_path, [Needs(), Needs(leaver=Leaver.ONLINE)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_strategy_sees_only_what_it_declared_itself(tmp_path: Path) -> None:
+    """All of it is on disk, since another strategy needs it."""
+    recorder = watch(tmp_path, [ALL])
+    view = recorder.view(Needs(updates=Every(2)), 4)
+    assert view.update(2, "east")["x"].item() == 0.5
+    with pytest.raises(UndeclaredNeed, match="updates of round 1 but declares every 2 rounds of 4"):
+        view.update(1, "east")
+    with pytest.raises(UndeclaredNeed, match="updates of round 4"):  # 4 is even, but still to come
+        view.update(4, "east")
+    with pytest.raises(UndeclaredNeed, match="updates of round -2"):
+        view.update(-2, "east")
+    with pytest.raises(UndeclaredNeed, match="checkpoint of round 0 but declares nothing of the kind"):
+        view.checkpoint(0)
+    with pytest.raises(UndeclaredNeed, match="cumulative"):
+        view.cumulative("east")
+
+
+def test_cuts_keep_starting_weights_and_the_sums_up_to_there(tmp_path: Path) -> None:
+    recorder = watch(tmp_path, [Needs(cumulative=True)], cuts=(2, 4))
+    assert recorder.cut(2)["x"].item() == 2
+    assert recorder.cut(4)["x"].item() == 4
+    for rounds in (2, 4, ROUNDS):
+        view = recorder.view(Needs(cumulative=True), rounds)
+        assert view.cumulative("west")["x"].item() == rounds * 1.0
+    assert len(list(tmp_path.iterdir())) == 2 + 3 * 3
+
+
+@pytest.mark.parametrize(
+    ("needs", "models"),
+    [
+        (Needs(), 0),
+        (Needs(updates=Every(1)), 3 * 5),
+        (Needs(updates=Every(2)), 3 * 3),  # rounds 0, 2, 4
+        (Needs(updates=Every(5)), 3),
+        (Needs(cumulative=True), 3),
+        (Needs(checkpoints=Every(3)), 2),  # rounds 0, 3
+        (ALL, 15 + 3 + 5),
+    ],
+)
+def test_stored_bytes_are_those_on_disk(tmp_path: Path, needs: Needs, models: int) -> None:
+    """One model is a float32 and an int64: 12 bytes."""
+    recorder = watch(tmp_path, [needs])
+    assert recorder.stored(needs, ROUNDS, 3) == 12 * models
+    assert sum(w.nbytes(w.load(path)) for path in tmp_path.iterdir()) == 12 * models
+
+
+def test_a_real_training_is_recorded_as_it_happened(tmp_path: Path) -> None:
+    initial, original, memory = toy.trained()
+    recorder = Recorder(tmp_path, LABEL, union([ALL]))
+    procedure = fedavg(initial, toy.SITES, Select(), toy.TRAINING.local, range(toy.TRAINING.rounds), 7)
+    drive([Job(LABEL, procedure)], toy.ToyLink(scramble=4), [recorder])
+    view = recorder.view(ALL, toy.TRAINING.rounds)
+    for (t, site), update in memory.got.items():
+        assert w.digest(view.update(t, site)) == w.digest(update)
+    assert w.digest(view.checkpoint(0)) == w.digest(initial)
+    last = {site: view.update(toy.TRAINING.rounds - 1, site) for site in toy.SITES}
+    mean = w.average(list(last.values()), [24, 24, 24])
+    rebuilt = w.add(view.checkpoint(toy.TRAINING.rounds - 1), mean)
+    assert all(torch.allclose(rebuilt[n], original[n], atol=1e-6) for n in original)
+
+
+def test_what_a_training_of_its_own_kept_is_read_under_its_names(tmp_path: Path) -> None:
+    """The model is not kept: it is what must forget. Two arrays of 8 bytes each are."""
+    own, recorder = tmp_path / "own", watch(tmp_path, [Needs()])
+    half = {"x": torch.tensor([0.5, 1.5])}
+    assert keep(own, {"model": half, "shard-0": half, "drawn": {"north": torch.tensor([3])}}) == 8 + 8
+    view = recorder.view(Needs(preparation=True), ROUNDS, own)
+    assert view.prepared("shard-0")["x"].tolist() == [0.5, 1.5]
+    assert view.prepared("drawn")["north"].item() == 3
+    with pytest.raises(UndeclaredNeed, match="'model' of its own training, which kept nothing of that name"):
+        view.prepared("model")
+    with pytest.raises(UndeclaredNeed, match=r"does not declare Needs\(preparation=True\)"):
+        recorder.view(Needs(), ROUNDS, own).prepared("shard-0")
+    with pytest.raises(UndeclaredNeed, match="kept nothing of that name"):
+        recorder.view(Needs(preparation=True), ROUNDS).prepared("shard-0")

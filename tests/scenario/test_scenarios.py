@@ -1,0 +1,76 @@
+"""Every scenario file of the project: loads, says how it is run, and passes `check` where its data is at hand."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from fedunlearn import scenario as scenarios, sweep
+from fedunlearn.scenario import Scenario
+from fedunlearn.sweep import Sweep
+from sites.folder import Folder
+from sites.medmnist import MedMNIST
+from sites.npz import Npz
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "scenarios").rglob("*.yaml"))
+
+
+read = cache(sweep.read)
+
+
+def cells(path: Path) -> list[Scenario]:
+    """The scenario; of a sweep, every cell."""
+    found = read(path)
+    return [cell.scenario for cell in found.cells] if isinstance(found, Sweep) else [found]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_it_loads_and_is_headed_by_its_command(path: Path) -> None:
+    assert {scenario.name for scenario in cells(path)} == {path.stem}
+    head = path.read_text(encoding="utf-8").partition("\nname:")[0]
+    assert f"python -m fedunlearn simulate {path.relative_to(ROOT)}" in head
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_it_survives_being_written_out_in_full(path: Path, tmp_path: Path) -> None:
+    for scenario in cells(path)[:: max(1, len(cells(path)) - 1)]:  # of a sweep, the first and the last cell
+        (tmp_path / "full.yaml").write_text(scenarios.to_yaml(scenario), encoding="utf-8")
+        assert scenarios.read(tmp_path / "full.yaml") == scenario
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_it_passes_check_where_its_data_is_at_hand(path: Path) -> None:
+    """Of a sweep, the first and the last cell: the smallest and the largest request."""
+    root = Path(os.environ.get("FEDUNLEARN_DATA", "nowhere"))
+    found = read(path)
+    if absent := [
+        file for scenario in cells(path) for file in _files(scenario) if not (root / file).is_file()
+    ]:
+        pytest.skip(f"no {absent[0]} in FEDUNLEARN_DATA ({root})")
+    some = replace(found, cells=(found.cells[0], found.cells[-1])) if isinstance(found, Sweep) else found
+    assert sweep.check(some, root)
+
+
+def _files(scenario: Scenario) -> list[str]:
+    """The file that the scenario's data is read from; phantoms need none."""
+    match scenario.data:
+        case MedMNIST(set=name, size=size):
+            return [f"{name}.npz" if size == 28 else f"{name}_{size}.npz"]
+        case Npz(path=file) | Folder(manifest=file):
+            return [file]
+    return []
+
+
+def test_the_scenario_shown_in_the_readme_can_be_read(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "shown.yaml").write_text(
+        readme.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8"
+    )
+    scenario = scenarios.read(tmp_path / "shown.yaml")
+    assert [plan.label for plan in scenario.strategies] == ["fine_tune", "federaser", "gentle-puf"]

@@ -1,0 +1,200 @@
+"""Every strategy on volumes with label maps: it works, or declares that it needs one class per image and is refused."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedunlearn import scenario as scenarios, weights as w
+from fedunlearn.core import (
+    IGNORED,
+    Batch,
+    Granularity,
+    Guarantee,
+    InputError,
+    Preparing,
+    RequestId,
+    Select,
+    Strategy,
+)
+from fedunlearn.learning.kinds import KINDS, CrossEntropy, Objective, ignored
+from fedunlearn.learning.labels import retained_labels, shuffled_labels, uniform_labels, wrong_labels
+from fedunlearn.learning.local import outputs
+from fedunlearn.learning.objectives import Distillation, SoftLabels
+from fedunlearn.learning.tasks import Errors
+from fedunlearn.scenario.catalogue import lines
+from strategies.fedosd import UnlearningLoss
+from strategies.fedquit import virtual
+from strategies.lotus import lessons
+from strategies.retrain import Retrain
+from tests import toy_volumes as toy
+from tests.runs import TINY, write
+from tests.test_contract import ENTRIES
+
+GIVEN = [entry.strategy for entry in ENTRIES]
+
+
+def shortened(strategy: Strategy) -> Strategy:
+    """As few rounds as show all that it does."""
+    few = {"rounds": 2, "recovery_rounds": 1, "epochs": 1, "samples": 2}
+    own: dict[str, Any] = {field.name: getattr(strategy, field.name) for field in fields(strategy)}  # type: ignore[arg-type]
+    mine = {name: n for name, n in few.items() if own.get(name, 0) > n}
+    return replace(strategy, **mine)  # type: ignore[type-var]
+
+
+def wishes(strategy: Strategy) -> list[RequestId]:
+    names = {Granularity.PATIENTS: "patient", Granularity.SITE: "site"}
+    return [name for granularity, name in names.items() if granularity in strategy.granularity]
+
+
+PAIRS = [
+    pytest.param(strategy, wish, id=f"{strategy.name}-{number}-{wish}")
+    for number, strategy in enumerate(map(shortened, GIVEN))
+    for wish in wishes(strategy)[:1]
+]
+
+
+@pytest.mark.parametrize(("strategy", "wish"), PAIRS)
+def test_it_works_on_volumes_unless_it_declares_class_labels(strategy: Strategy, wish: RequestId) -> None:
+    case = toy.case(wish, strategy)
+    if strategy.needs.class_labels:
+        with pytest.raises((IndexError, RuntimeError, TypeError)):
+            toy.run(strategy.unlearn(case))
+        return
+    result = toy.run(strategy.unlearn(case))
+    assert w.first_difference(case.original, result) is None
+    assert w.first_nonfinite(result) is None
+    if strategy.guarantee is not Guarantee.EXACT:
+        assert w.digest(result) != w.digest(case.original)
+    elif isinstance(strategy, Preparing):
+        assert w.digest(result) == w.digest(toy.run(strategy.prepare(case.course))["model"])
+    else:
+        assert w.digest(result) == w.digest(toy.run(Retrain().unlearn(case)))
+
+
+def flat(values: Tensor) -> Tensor:
+    """(B, C, D, H, W) as (B D H W, C): every voxel an image of its own."""
+    return values.movedim(1, -1).flatten(0, -2)
+
+
+@pytest.mark.parametrize(
+    "objective", [UnlearningLoss(), SoftLabels(), Distillation(CrossEntropy(), 0.5, 2.0, T=3.0)]
+)
+def test_an_objective_takes_voxels_as_it_takes_images(objective: Objective) -> None:
+    generator = torch.Generator().manual_seed(1)
+    scores, teacher = (torch.randn(2, 3, 4, 4, 4, generator=generator) for _ in range(2))
+    targets = torch.randint(3, (2, 4, 4, 4), generator=generator)
+    extra = {"teacher": teacher, "soft": torch.softmax(teacher, 1)}
+    whole = objective(nn.Identity(), Batch(scores, targets, torch.arange(2), extra))
+    each = {name: flat(values) for name, values in extra.items()}
+    one_by_one = objective(nn.Identity(), Batch(flat(scores), targets.flatten(), torch.arange(128), each))
+    assert torch.allclose(whole, one_by_one, rtol=1e-5)
+
+
+def test_outputs_are_changed_voxel_by_voxel() -> None:
+    """FedQUIT's teacher, and LoTUS's certain lessons: one class for every voxel."""
+    scores = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(2))
+    targets = scores.argmax(1)
+    for v in ("min", "entropy"):
+        expected = virtual(flat(scores), targets.flatten(), v)
+        assert torch.allclose(flat(virtual(scores, targets, v)), expected)
+    taught = lessons(scores, 1, 1.0, seed=3)
+    assert torch.equal(taught[1].amax(0), torch.ones(4, 4, 4))
+    assert torch.allclose(taught.sum(1), torch.ones(2, 4, 4, 4))
+
+
+@pytest.mark.parametrize("how", ["wrong", "uniform", "shuffled", "retained", "next"])
+def test_other_labels_leave_ignored_voxels_as_they_are(how: str) -> None:
+    """Whatever the labels become, they are classes where, and only where, they were."""
+    labels, retained = (toy.volumes(site).targets for site in ("north", "east"))
+    changed = {
+        "wrong": wrong_labels(labels, 3, 1),
+        "uniform": uniform_labels(labels, 3, 1),
+        "shuffled": shuffled_labels(labels, 1),
+        "retained": retained_labels(labels, retained, 1),
+        "next": retained_labels(labels, retained[:0], 1),
+    }[how]
+    assert ignored(labels).any() and not torch.equal(changed, labels)
+    assert torch.equal(ignored(changed), ignored(labels))
+    assert changed[~ignored(changed)].unique().tolist() == [0, 1, 2]
+
+
+def test_what_another_map_ignores_is_background_here() -> None:
+    """By hand: the own unknown voxel stays, the other map's become 0."""
+    own, other = torch.tensor([[[[1, 2], [IGNORED, 1]]]]), torch.tensor([[[[IGNORED, 1], [2, IGNORED]]]])
+    expected = [[[[0, 1], [IGNORED, 0]]]]
+    assert retained_labels(own, other, 1).tolist() == expected
+    assert retained_labels(torch.cat([own, other]), other[:0], 1)[:1].tolist() == expected
+
+
+def test_shuffled_labels_are_as_many_of_each_in_every_volume() -> None:
+    labels = toy.volumes("north").targets
+    shuffled = shuffled_labels(labels, 1)
+    for volume, own in zip(shuffled, labels, strict=True):
+        assert torch.equal(volume.flatten().sort().values, own.flatten().sort().values)
+
+
+def test_where_no_class_is_true_nothing_is_taken_from_the_teacher_and_nothing_is_lost() -> None:
+    """FedQUIT's teacher answers as before there; FedOSD's loss is the mean over the other voxels of each volume."""
+    scores = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(3))
+    targets = scores.argmax(1)
+    targets[0, 1:] = targets[1, 2] = IGNORED
+    out = ignored(targets)
+    for v in ("min", "entropy"):
+        teacher = virtual(scores, targets, v)
+        assert torch.equal(teacher.movedim(1, -1)[out], scores.movedim(1, -1)[out])
+        assert not torch.isclose(teacher, scores).all(1)[~out].any()
+    p = torch.softmax(scores, 1).amax(1)
+    slow = torch.stack([-torch.log1p(-p[n][~out[n]] / 2).mean() for n in range(2)]).mean()
+    found = UnlearningLoss()(nn.Identity(), Batch(scores, targets, torch.arange(2)))
+    assert torch.allclose(found, slow)
+
+
+def test_errors_are_the_share_of_the_voxels_that_count() -> None:
+    ward, weights, volumes = toy.Ward("north", toy.network()), toy.trained()[1], toy.volumes("north")
+    said = outputs(ward, weights, volumes).argmax(1)
+    slow = [(a != b)[b != IGNORED].float().mean().item() for a, b in zip(said, volumes.targets, strict=True)]
+    found = Errors((weights,), Select())(ward).arrays["error"]
+    assert found.tolist() == pytest.approx([sum(slow) / 3], abs=1e-6)
+    assert 0 < found.item() < 1
+
+
+def test_some_strategy_needs_class_labels_and_most_do_not() -> None:
+    needing = {strategy.name for strategy in GIVEN if strategy.needs.class_labels}
+    assert needing == {"held_out_target"}
+
+
+def test_a_strategy_that_needs_class_labels_is_refused_for_volumes(tmp_path: Path) -> None:
+    entries = "[" + ", ".join(f"{{name: {name}}}" for name in ("held_out_target", "noisy_label")) + "]"
+    with pytest.raises(InputError) as caught:
+        scenarios.read(write(tmp_path, TINY), ["model={name: unet3d}", f"strategies={entries}"])
+    assert [problem.message for problem in caught.value.problems] == [
+        "held_out_target needs one class per image; model 'unet3d' is for segmentation: "
+        "remove it or change the model"
+    ]
+
+
+def test_the_list_tells_who_needs_class_labels() -> None:
+    text = dict(zip(lines("strategies")[::2], lines("strategies")[1::2], strict=True))
+    needing = [name.split()[0] for name, traits in text.items() if "one class per image" in traits]
+    assert needing == ["held_out_target"]
+
+
+def test_the_toy_is_remembered() -> None:
+    """Or nothing here would be forgotten: training lowers the loss of its volumes."""
+    initial, original, _ = toy.trained()
+    module = toy.network().module
+    losses = []
+    for weights in (initial, original):
+        toy.network().load(weights)
+        volumes = toy.volumes("north")
+        with torch.inference_mode():
+            losses.append(
+                float(KINDS["segmentation"].signal(module(volumes.pixels), volumes.targets)["loss"].mean())
+            )
+    assert losses[1] < losses[0]

@@ -1,0 +1,305 @@
+"""The tuner: what it practises on, what it may look at, what it may spend, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from annotated_types import Ge, Gt
+from rich.console import Console
+
+from fedunlearn import scenario as scenarios, tuning
+from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.core import Case, Granularity, Guarantee, InputError, Needs, Procedure, Search, Weights
+from fedunlearn.results import report
+from fedunlearn.scenario import Scenario, Tuned
+from fedunlearn.scenario.space import space, suggest
+from fedunlearn.simulate import simulate
+from fedunlearn.tuning.judge import Judge
+from fedunlearn.tuning.rehearsal import Rehearsal, rehearse
+from tests.runs import TINY, write
+
+ONLY = TINY.partition("strategies:")[0] + "strategies:\n"
+SOME = ONLY + "  - {name: fine_tune, rounds: 1}\n  - {name: retrain}\n"
+
+
+def read(folder: Path, text: str = SOME, *overrides: str) -> Scenario:
+    return scenarios.read(write(folder, text), overrides)
+
+
+def tune(folder: Path, text: str = SOME, *overrides: str, name: str = "t", **budget: Any) -> tuning.Tuning:
+    limits = tuning.Budget(**{"trials": 3, **budget})
+    return tuning.tune(
+        read(folder, text, *overrides), folder / name, folder, limits, Console(), 1, quiet=True
+    )
+
+
+# ------------------------------------------------------------------------------------------- the space
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Has one of each."""
+
+    name: Literal["searched"] = "searched"
+    rate: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
+    times: Annotated[int, Ge(0), Search(1, 4)] = 2
+    way: Annotated[Literal["a", "b"], Search()] = "a"
+    flag: Annotated[bool, Search()] = False
+    fixed: Annotated[int, Ge(1)] = 1
+
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
+    granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def unlearn(self, case: Case) -> Procedure[Weights]:
+        raise NotImplementedError
+
+
+class Says:
+    """A trial that suggests what it was told to, and notes what it was asked."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values, self.asked = values, dict[str, tuple[Any, ...]]()
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return self._say(name, low, high, log)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self._say(name, low, high, log)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return self._say(name, *choices)
+
+    def _say(self, name: str, *asked: Any) -> Any:
+        self.asked[name] = asked
+        return self.values[name]
+
+
+def test_what_is_searched_is_what_is_marked() -> None:
+    trial = Says(rate=0.00123456, times=3, way="b", flag=True)
+    strategy = Searched(fixed=7)
+    found = suggest(trial, strategy)
+    assert found == replace(strategy, rate=0.00123, times=3, way="b", flag=True)  # three digits are enough
+    expected = {"rate": (1e-4, 1e-2, True), "times": (1, 4, False), "way": ("a", "b"), "flag": (False, True)}
+    assert trial.asked == expected
+    assert "fixed" not in space(Searched)
+
+
+def test_a_rounded_value_stays_within_its_ends() -> None:
+    @dataclass(frozen=True)
+    class Narrow(Searched):
+        rate: Annotated[float, Gt(0), Search(0.12345, 0.12346)] | None = None
+
+    for value in (0.12345, 0.12346):
+        rate = suggest(Says(rate=value, times=1, way="a", flag=False), Narrow()).rate  # type: ignore[attr-defined]
+        assert 0.12345 <= rate <= 0.12346
+
+
+# -------------------------------------------------------------------------------------- the rehearsal
+
+
+def rehearsed(folder: Path, text: str = SOME, repeats: int = 2, *overrides: str) -> tuple[Cohort, Rehearsal]:
+    scenario = read(folder, text, *overrides)
+    cohort = gather(scenario, folder)
+    return cohort, rehearse(scenario, cohort, repeats, 0)
+
+
+def test_rehearsed_patients_are_others_of_the_same_hospital(tmp_path: Path) -> None:
+    cohort, rehearsal = rehearsed(tmp_path)
+    train = rehearsal.cohort.split == "train"
+    for name in ("some~1", "some~2"):
+        forget = rehearsal.cohort.forgotten[name] & train
+        assert not (forget & cohort.forgotten["some"]).any()
+        assert set(cohort.site[forget]) == {"north"}
+        assert cohort.table.loc[forget, "patient"].nunique() == 2  # as many as the real request names
+    assert rehearsal.stands_for == {
+        "some~1": "some",
+        "some~2": "some",
+        "leave~1": "leave",
+        "leave~2": "leave",
+    }
+
+
+def test_patients_that_a_request_names_take_no_part(tmp_path: Path) -> None:
+    cohort, rehearsal = rehearsed(tmp_path)
+    named = cohort.forgotten["some"]
+    assert set(rehearsal.cohort.split[named]) == {"test"}  # which nobody looks at
+    assert (rehearsal.cohort.split[~named] == cohort.split[~named]).all()
+    assert (rehearsal.cohort.table["split"] == rehearsal.cohort.split).all()
+
+
+def test_a_hospital_that_leaves_stays_in_every_rehearsal(tmp_path: Path) -> None:
+    cohort, rehearsal = rehearsed(tmp_path)
+    leaving = [request for request in rehearsal.scenario.requests if request.whole_site]
+    assert [request.site for request in leaving] == ["north", "west"]
+    for request in leaving:
+        assert not (rehearsal.cohort.forgotten[request.id] & cohort.forgotten["leave"]).any()
+
+
+def test_a_rehearsal_has_a_training_seed_of_its_own(tmp_path: Path) -> None:
+    _, rehearsal = rehearsed(tmp_path)
+    assert rehearsal.scenario.seeds == (3,)  # the scenario's are 1 and 2
+    assert all(plan.requests == tuple(rehearsal.stands_for) for plan in rehearsal.scenario.strategies)
+
+
+def test_where_nobody_else_could_leave_it_is_told(tmp_path: Path) -> None:
+    leaves = ", ".join(
+        f"{{id: {site}, site: {site}, whole_site: true}}" for site in ("north", "east", "west")
+    )
+    with pytest.raises(InputError, match=r"requests|cannot be rehearsed: every hospital leaves") as caught:
+        rehearsed(tmp_path, SOME, 2, f"requests=[{leaves}]")
+    assert len(caught.value.problems) == 3
+
+
+def test_where_too_few_patients_are_left_it_is_told_at_its_place(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'north' trains on 1 other patients") as caught:
+        rehearsed(tmp_path, SOME, 2, "requests.0.patients={count: 7}")
+    assert caught.value.problems[0].line is not None or "--set" in str(caught.value.problems[0])
+
+
+# ------------------------------------------------------------------------------------------ the judge
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Rehearsal, Judge]:
+    folder = tmp_path_factory.mktemp("judge")
+    _, rehearsal = rehearsed(folder)
+    requests = tuple(request.id for request in rehearsal.scenario.requests)
+    cohort = rehearsal.cohort
+    return rehearsal, Judge(folder, "classification", cohort.classes, cohort.table, requests)
+
+
+def logits(cohort: Cohort, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {"logits": torch.randn(len(cohort.site), cohort.classes, generator=generator)}
+
+
+def test_the_distance_is_counted_in_margins(bench: tuple[Rehearsal, Judge]) -> None:
+    """All right against all wrong, with certainty: accuracies differ by 1, losses by 30 nats, the AUC is .5 in both."""
+    rehearsal, judge = bench
+    labels = torch.from_numpy(rehearsal.cohort.targets)
+    right = torch.nn.functional.one_hot(labels, rehearsal.cohort.classes) * 30.0
+    one, other = (judge.answers("some~1", {"logits": scores}) for scores in (right, right.roll(1, dims=1)))
+    assert one is not None and other is not None
+    assert judge.distance("some~1", one, one) == 0
+    auc = 0.0  # all losses are equal within a model
+    expected = np.mean([1 / 0.04, 1 / 0.04, auc, 1 / 0.05, 30 / 0.25])
+    assert judge.distance("some~1", one, other) == pytest.approx(expected, rel=1e-3)
+
+
+def test_test_images_are_looked_at_by_nobody(bench: tuple[Rehearsal, Judge]) -> None:
+    rehearsal, judge = bench
+    seen, other = logits(rehearsal.cohort, 1), logits(rehearsal.cohort, 2)
+    hidden = torch.from_numpy(rehearsal.cohort.split == "test")
+    spoilt = {"logits": torch.where(hidden[:, None], other["logits"], seen["logits"])}
+    validation = torch.from_numpy(rehearsal.cohort.split == "val")
+    changed = {"logits": torch.where(validation[:, None], other["logits"], seen["logits"])}
+    retrained, *models = (judge.answers("some~1", s) for s in (other, seen, spoilt, changed))
+    assert retrained is not None
+    first, same, differs = (judge.distance("some~1", retrained, m) for m in models if m is not None)
+    assert first == same != differs
+
+
+def test_a_model_without_finite_answers_has_diverged(bench: tuple[Rehearsal, Judge]) -> None:
+    rehearsal, judge = bench
+    assert judge.answers("some~1", {"logits": logits(rehearsal.cohort, 1)["logits"] * math.nan}) is None
+
+
+# ------------------------------------------------------------------------------------------- the story
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuning.Tuning:
+    return tune(tmp_path_factory.mktemp("tuned"))
+
+
+def test_the_first_trial_is_as_written_and_the_best_is_no_worse(tuned: tuning.Tuning) -> None:
+    trials = tuned.trials["fine_tune"]
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert trials[0].strategy == read(tuned.folder.parent).strategies[0].strategy
+    best = min(trials, key=lambda trial: trial.distance)
+    assert tuned.scenario.strategies[0].strategy == best.strategy
+    assert best.distance <= trials[0].distance
+
+
+def test_what_has_nothing_to_tune_stays_as_it_is(tuned: tuning.Tuning) -> None:
+    assert set(tuned.trials) == {"fine_tune"}
+    assert tuned.scenario.strategies[1] == read(tuned.folder.parent).strategies[1]
+    with pytest.raises(InputError, match="no strategy with anything to tune"):
+        tune(tuned.folder.parent, ONLY + "  - {name: retrain}\n", name="none")
+
+
+def test_the_folder_holds_scenario_trials_and_ledger_and_nothing_of_the_rehearsal(
+    tuned: tuning.Tuning,
+) -> None:
+    files = {str(path.relative_to(tuned.folder)) for path in tuned.folder.rglob("*") if path.is_file()}
+    assert files == {"tuned.yaml", "trials.parquet", "ledger.parquet"}
+    table = pd.read_parquet(tuned.folder / "trials.parquet")
+    assert list(table["trial"]) == [0, 1, 2] and set(table["strategy"]) == {"fine_tune"}
+    assert (
+        json.loads(table["settings"][0]).keys() == space(type(tuned.trials["fine_tune"][0].strategy)).keys()
+    )
+    ledger = pd.read_parquet(tuned.folder / "ledger.parquet")
+    assert set(ledger["phase"]) == {"original", "retrained", "evaluate", "tune"}
+
+
+def test_the_cost_of_trials_is_what_the_ledger_saw(tuned: tuning.Tuning) -> None:
+    """Training and evaluation of every trial; not the rehearsal's references, which all strategies share."""
+    ledger = pd.read_parquet(tuned.folder / "ledger.parquet")
+    own = ledger[ledger["strategy"] == "fine_tune"]
+    cost = tuned.scenario.strategies[0].tuned
+    assert cost is not None
+    assert (cost.trials, cost.images) == (3, own["images"].sum())
+    assert cost.bytes == own["down_bytes"].sum() + own["up_bytes"].sum()
+    assert cost.site_seconds == pytest.approx(own["site_seconds"].sum(), abs=2e-3)
+
+
+def test_the_tuned_scenario_can_be_read_run_and_reports_what_tuning_cost(tuned: tuning.Tuning) -> None:
+    text = (tuned.folder / "tuned.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# Settings found by") and "--trials 3" in text
+    again = scenarios.read(tuned.folder / "tuned.yaml")
+    assert again == tuned.scenario
+    run = simulate(again, tuned.folder.parent / "run", tuned.folder.parent, Console(), quiet=True)
+    scores = run.read_table("scores.parquet")
+    spent = scores[(scores["measure"] == "tuning_site_seconds") & (scores["strategy"] == "fine_tune")]
+    cost = again.strategies[0].tuned
+    assert "| tune s |" in report.markdown(run)
+    assert cost is not None and spent["value"].unique().tolist() == [cost.site_seconds]
+
+
+def without_times(found: tuning.Tuning) -> list[tuple[Any, ...]]:
+    return [
+        (t.number, t.strategy, t.distance, t.images, t.bytes) for own in found.trials.values() for t in own
+    ]
+
+
+def test_workers_change_nothing_but_times(tuned: tuning.Tuning) -> None:
+    alone = tune(tuned.folder.parent, SOME, "engine.workers=1", name="alone")
+    assert without_times(alone) == without_times(tuned)
+
+
+def test_no_trial_starts_beyond_the_site_seconds(tmp_path: Path) -> None:
+    found = tune(
+        tmp_path, SOME, "requests=[{id: some, site: north, patients: {count: 2}}]", site_seconds=1e-9
+    )
+    assert [len(own) for own in found.trials.values()] == [1]
+
+
+def test_a_trial_that_diverges_counts_as_infinitely_far_and_does_not_stop_the_others(tmp_path: Path) -> None:
+    wild = ONLY + "  - {name: fine_tune, rounds: 1, lr: 1.0e+30}\n"
+    found = tune(tmp_path, wild, trials=2)
+    first, second = found.trials["fine_tune"]
+    assert math.isinf(first.distance) and math.isfinite(second.distance)
+    assert found.scenario.strategies[0].strategy == second.strategy
+    assert Tuned is type(found.scenario.strategies[0].tuned)
