@@ -39,9 +39,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedunlearn.core import LocalTraining, Select, Weights, derive
-from fedunlearn.federation.drive import Job, Label, drive
+from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Link
 from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.local import scaled
 from fedunlearn.learning.models import SmallCNN, initial_weights

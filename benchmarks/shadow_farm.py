@@ -38,8 +38,9 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.core import Select, Weights, derive
-from fedunlearn.federation.drive import Job, Label, drive
+from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.local import scaled

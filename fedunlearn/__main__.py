@@ -46,27 +46,36 @@ def simulate(
     ] = None,
     set: Overrides = None,
     data_root: DataRoot = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the unfinished run in --out; nothing is done twice.")
+    ] = False,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN", help="Take from an earlier run what would come to the same (repeatable)."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table.")] = False,
     debug: Debug = False,
 ) -> None:
     """Train, retrain, unlearn and score a scenario; write a run folder; print the table."""
     with _errors(debug):
         from fedunlearn import sweep
-        from fedunlearn.results import report
+        from fedunlearn.results import report, runfolder
         from fedunlearn.simulate import simulate as run_scenario
 
         overrides = [*(set or ()), *([f"engine.name={engine}"] if engine else ())]
         read = sweep.read(scenario, overrides)
         console = _console()
         if isinstance(read, sweep.Sweep):
-            folder = sweep.run(read, out or Path("runs") / read.name, _root(data_root), console, quiet)
+            place = out or Path("runs") / read.name
+            folder = sweep.run(read, place, _root(data_root), console, quiet, reuse or ())
             if not quiet:
                 sweep.show(folder, console)
                 console.print(f"sweep folder: {folder}", highlight=False, markup=False)
             return
-        run = run_scenario(
-            read, out or _next_free(Path("runs") / read.name), _root(data_root), console, quiet
-        )
+        place = runfolder.placed(out, Path("runs") / read.name, resume)
+        run = run_scenario(read, place, _root(data_root), console, quiet, resume, reuse or ())
         if not quiet:
             report.show(run, console)
             console.print(f"run folder: {run.path}", highlight=False, markup=False)
@@ -109,10 +118,11 @@ def tune(
     """Find settings for every strategy on rehearsed requests, at the same budget; write a scenario with them."""
     with _errors(debug):
         from fedunlearn import sweep, tuning
+        from fedunlearn.results import runfolder
 
         overrides = [*(set or ()), *([f"engine.name={engine}"] if engine else ())]
         read, console = sweep.read_one(scenario, overrides), _console()
-        out = out or _next_free(Path("runs") / f"{read.name}-tuning")
+        out = runfolder.placed(out, Path("runs") / f"{read.name}-tuning")
         budget = tuning.Budget(trials, site_seconds)
         found = tuning.tune(read, out, _root(data_root), budget, console, repeats, seed, quiet)
         if not quiet:
@@ -124,12 +134,9 @@ def tune(
 def score(run: RunPath, debug: Debug = False) -> None:
     """Score a run again from its folder alone."""
     with _errors(debug):
-        from fedunlearn.results.runfolder import RunFolder
-        from fedunlearn.scoring import score as score_run
+        from fedunlearn.simulate import rescore
 
-        folder = RunFolder.open(run)
-        score_run(folder.path)
-        folder.write_manifest(folder.read_manifest())
+        rescore(run)
         print(f"{run}: scored; `report` shows the tables")
 
 
@@ -155,6 +162,32 @@ def report(
             reports.show(folder, _console())
 
 
+@app.command()
+def verify(
+    run: RunPath,
+    replay: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Train N of its models again, and compare all bits.")
+    ] = 0,
+    data_root: DataRoot = None,
+    debug: Debug = False,
+) -> None:
+    """Check that a run folder is what the run wrote: checksums, audit log, scores; train models again if asked to."""
+    with _errors(debug):
+        from fedunlearn import verification
+
+        print("\n".join(verification.verify(run, replay, _root(data_root), _console())))
+
+
+@app.command()
+def discard(run: RunPath, debug: Debug = False) -> None:
+    """Remove the folder of an unfinished run."""
+    with _errors(debug):
+        from fedunlearn.results import runfolder
+
+        runfolder.discard(run)
+        print(f"{run}: removed")
+
+
 @app.command(name="list")
 def list_(
     what: Annotated[Literal["strategies", "measures", "data", "models", "partitions"], typer.Argument()],
@@ -173,14 +206,15 @@ def _errors(debug: bool) -> Iterator[None]:
     """Turn errors into one message and an exit code; with ``debug`` let them through."""
     try:
         yield
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("interrupted", *_notes(error), sep="\n", file=sys.stderr)
         raise typer.Exit(130) from None
     except FedunlearnError as error:
         if debug:
             raise
         several = "\n" in str(error)  # then every problem has a line of its own, which starts with its place
         print("error:\n" if several else "error: ", error, sep="", file=sys.stderr)
+        print(*_notes(error), sep="\n", end="\n" if _notes(error) else "", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
     except Exception as error:  # the rim: a full disk, a defect; a traceback is for those who ask for one
         if debug:
@@ -189,15 +223,14 @@ def _errors(debug: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def _notes(error: BaseException) -> list[str]:
+    """What to do about it, where somebody on the way noted that."""
+    return list(getattr(error, "__notes__", ()))
+
+
 def _console() -> Console:
     """As wide as the terminal; wide enough for the tables where there is none."""
     return Console() if sys.stdout.isatty() else Console(width=100)
-
-
-def _next_free(folder: Path) -> Path:
-    """``folder``, or the first of folder-2, folder-3, … that is not there yet."""
-    candidates = [folder, *(folder.with_name(f"{folder.name}-{i}") for i in range(2, 10_000))]
-    return next(path for path in candidates if not path.exists())
 
 
 def _root(given: Path | None) -> Path:

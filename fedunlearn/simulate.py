@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from fedunlearn import __version__, scenario as scenarios, weights as w
+from fedunlearn.campaign import resuming
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.probing import Probing
@@ -19,93 +21,122 @@ from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.campaign.slices import Slices
 from fedunlearn.campaign.timeline import moments
 from fedunlearn.core import InputError
-from fedunlearn.federation.drive import Watcher, drive
+from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Engine, Link
 from fedunlearn.federation.engines.flower import Flower
 from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.jobs import Watcher
+from fedunlearn.federation.journal import Journal
 from fedunlearn.federation.ledger import Ledger
+from fedunlearn.federation.memory import Kept
 from fedunlearn.federation.progress import progress
 from fedunlearn.learning.models import origin
 from fedunlearn.results import audit
-from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.runfolder import RunFolder, locked
+from fedunlearn.results.store import Store, earlier
 from fedunlearn.scenario import Scenario
-from fedunlearn.scoring import score
+from fedunlearn.scoring import WRITTEN, score
 
 LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist", "matplotlib")
+IN_FLIGHT = 2 * 2**30
+"""Bytes of models that procedures under way may hold together, each about `_MODELS` of them."""
+_MODELS = 4
+_FEWEST = 16  # procedures under way, however large their models: enough to keep workers busy
+
+
+@dataclass(frozen=True)
+class Production:
+    """All that takes part in a run.
+
+    Attributes:
+        scenario: what is run.
+        cohort: the hospitals.
+        store: the run folder, and what is known already.
+        ledger: what it costs.
+        campaign: references and strategies.
+        shadows: shadow models.
+        probing: what is asked of finished models.
+        slices: what they make of volumes.
+    """
+
+    scenario: Scenario
+    cohort: Cohort
+    store: Store
+    ledger: Ledger
+    campaign: Campaign
+    shadows: Shadows
+    probing: Probing
+    slices: Slices
+
+    @property
+    def run(self) -> RunFolder:
+        """The run folder."""
+        return self.store.run
 
 
 def simulate(
-    scenario: Scenario, out: Path, data_root: Path, console: Console, quiet: bool = False
+    scenario: Scenario,
+    out: Path,
+    data_root: Path,
+    console: Console,
+    quiet: bool = False,
+    resume: bool = False,
+    reuse: Sequence[Path] = (),
 ) -> RunFolder:
     """Run a scenario into the folder ``out`` and score it.
 
+    A run that is stopped, however that comes about, can be resumed: what was done is not done again, and it comes to
+    the same bits. The hospitals' images stay in the run folder no longer than a process works on them.
+
     Args:
         scenario: what to run.
-        out: the run folder to make; it must not be in use.
+        out: the run folder to make; it must not be in use. With ``resume``, one that was not finished.
         data_root: where the data's files are.
         console: where progress is shown.
         quiet: show none.
+        resume: go on with the run in ``out``.
+        reuse: earlier run folders; work of the same origin is taken from them instead of being done again.
 
     Raises:
-        InputError: something about the scenario, the data or the folder is wrong; nothing was run.
+        InputError: something about the scenario, the data or a folder is wrong, or what is to be resumed was another
+            scenario, other data or other code; nothing was run.
         SiteError: a hospital failed, or a reference diverged; the folder is left without ``DONE``. A strategy that
             diverges does not stop the run.
     """
     began = time.perf_counter()
     cohort = gather(scenario, data_root)
-    shadows = Shadows(scenario, cohort)
-    run = RunFolder.create(out)
-    run.write_text("scenario.yaml", scenarios.to_yaml(scenario))
-    run.write_table("sites.parquet", cohort.table)
-    _record_requests(run, scenario, cohort)
-
-    federation = run.scratch / "federation"
-    cohort.store(federation, scenario.model)
-    ledger = Ledger()
-    for plan in scenario.strategies:
-        if (cost := plan.tuned) is not None:
-            ledger.tuned(
-                plan.label, scenario.seeds[0], cost.trials, cost.site_seconds, cost.images, cost.bytes
-            )
-    campaign = Campaign(scenario, cohort, run, run.scratch, ledger)
-    probing, slices = Probing(campaign), Slices(campaign)
-    shadows.fetch(run, lambda text: console.print(text, highlight=False, markup=False))
-
-    labels = [*campaign.procedures(), *shadows.procedures(), *probing.procedures()]
-    with progress(labels, console, quiet) as shown:
-        watchers: list[Watcher] = [
-            *campaign.stage.recorders.values(),
-            campaign.unlearning.horizons,
-            ledger,
-            *shown,
-        ]
-
-        def body(link: Link) -> None:
-            drive([*campaign.jobs(), *shadows.jobs(run)], link, watchers, scenario.engine.retries)
-            drive([*probing.jobs(), *slices.jobs()], link, watchers, scenario.engine.retries)
-
+    shadows, others = Shadows(scenario, cohort), earlier(reuse)
+    with locked(out):
+        run = RunFolder.unfinished(out) if resume else RunFolder.create(out)
+        if resume:
+            resuming.check(run, scenario, cohort)
         try:
-            engine(scenario).run(federation, body)
-        except InputError:  # no such cluster, no such GPU: nothing was run, so nothing is left behind
-            run.discard()
+            made = _begin(scenario, cohort, shadows, Store(run, others), resume, console)
+            train(made, console, quiet)
+            _finish(made, began)
+        except InputError:
+            if not resume:  # no such cluster, no such GPU: nothing was run, so nothing is left behind
+                run.discard()
             raise
-        finally:
-            run.clean()
-
-    campaign.blank()
-    probing.write()
-    slices.write()
-    run.write_table("ledger.parquet", ledger.table())
-    if (learnt := campaign.references.learnt()) is not None:
-        run.write_table("difficulty.parquet", learnt)
-    run.write_manifest(
-        _manifest(scenario, cohort, campaign, shadows, probing, slices, began)
-    )  # scoring reads it; written anew below
-    _, verdicts = score(run.path)
-    _record_verdicts(run, campaign, verdicts.to_dict("records"))
-    run.write_manifest(_manifest(scenario, cohort, campaign, shadows, probing, slices, began))
-    run.finish()
+        except BaseException as error:
+            error.add_note(resuming.advice(run))
+            raise
     return run
+
+
+def rescore(path: Path) -> None:
+    """Score a finished run again, from its folder alone; the audit log tells.
+
+    Raises:
+        InputError: it is no finished run's.
+        RunError: a file is missing or damaged; the scores stay as they were.
+    """
+    with locked(path):
+        run = RunFolder.open(path)
+        run.check([audit.FILE])
+        score(run.path)
+        audit.append(run.path / audit.FILE, "run-rescored", {"fedunlearn": __version__})
+        run.renew_manifest([audit.FILE, *(name for name in WRITTEN if (run.path / name).is_file())])
 
 
 def engine(scenario: Scenario) -> Engine:
@@ -116,15 +147,80 @@ def engine(scenario: Scenario) -> Engine:
     return Flower(config.workers, config.gpus_per_client, config.address, config.timeout)
 
 
-def _manifest(
-    scenario: Scenario,
-    cohort: Cohort,
-    campaign: Campaign,
-    shadows: Shadows,
-    probing: Probing,
-    slices: Slices,
-    began: float,
-) -> dict[str, Any]:
+def train(made: Production, console: Console, quiet: bool) -> None:
+    """Run all procedures that are not known already; their results are in the run folder then."""
+    run, scenario, campaign = made.run, made.scenario, made.campaign
+    memory = Kept(made.store, Journal(run.scratch / "journal"))
+    size = w.nbytes(campaign.stage.initial(scenario.seeds[0]))
+    most = max(_FEWEST, IN_FLIGHT // (_MODELS * size))
+    labels = [*campaign.procedures(), *made.shadows.procedures(), *made.probing.procedures()]
+    with (
+        progress(labels, console, quiet) as shown,
+        made.cohort.stored(run.scratch / "federation", scenario.model) as there,
+    ):
+        watchers: list[Watcher] = [
+            *campaign.stage.recorders.values(),
+            campaign.unlearning.horizons,
+            made.ledger,
+            *shown,
+        ]
+
+        def body(link: Link) -> None:
+            first = [*campaign.jobs(), *made.shadows.jobs(run)]
+            drive(first, link, watchers, scenario.engine.retries, memory, most)
+            further = [*made.probing.jobs(), *made.slices.jobs()]
+            drive(further, link, watchers, scenario.engine.retries, memory, most)
+
+        engine(scenario).run(there, body)
+
+
+def produce(scenario: Scenario, cohort: Cohort, shadows: Shadows, store: Store) -> Production:
+    """All that takes part in a run, ready to begin."""
+    ledger = Ledger()
+    for plan in scenario.strategies:
+        if (cost := plan.tuned) is not None:
+            ledger.tuned(
+                plan.label, scenario.seeds[0], cost.trials, cost.site_seconds, cost.images, cost.bytes
+            )
+    campaign = Campaign(scenario, cohort, store, store.run.scratch, ledger)
+    return Production(scenario, cohort, store, ledger, campaign, shadows, Probing(campaign), Slices(campaign))
+
+
+def _begin(
+    scenario: Scenario, cohort: Cohort, shadows: Shadows, store: Store, resume: bool, console: Console
+) -> Production:
+    """Write what is known before training."""
+    run = store.run
+    if not resume:
+        run.write_text("scenario.yaml", scenarios.to_yaml(scenario))
+        run.write_table("sites.parquet", cohort.table)
+        _record_requests(run, scenario, cohort)
+        resuming.note(run, scenario, cohort)
+    else:
+        audit.append(run.path / audit.FILE, "run-resumed", {})
+    made = produce(scenario, cohort, shadows, store)
+    shadows.fetch(run, lambda text: console.print(text, highlight=False, markup=False))
+    return made
+
+
+def _finish(made: Production, began: float) -> None:
+    """Write what all models came to, and score it."""
+    run = made.run
+    made.campaign.blank()
+    made.probing.write()
+    made.slices.write()
+    run.write_table("ledger.parquet", made.ledger.table())
+    if (learnt := made.campaign.references.learnt()) is not None:
+        run.write_table("difficulty.parquet", learnt)
+    run.write_manifest(_manifest(made, began))  # scoring reads it; written anew below
+    _, verdicts = score(run.path)
+    _record_verdicts(made, verdicts.to_dict("records"))
+    run.write_manifest(_manifest(made, began))
+    run.finish()
+
+
+def _manifest(made: Production, began: float) -> dict[str, Any]:
+    scenario, cohort, campaign = made.scenario, made.cohort, made.campaign
     return {
         "name": scenario.name,
         "fedunlearn": __version__,
@@ -157,9 +253,10 @@ def _manifest(
         ],
         "scored": campaign.scored(),
         "diverged": campaign.unlearning.diverged(),
-        "shadows": shadows.summary(),
-        "probes": probing.summary(),
-        "slices": slices.summary(),
+        "shadows": made.shadows.summary(),
+        "probes": made.probing.summary(),
+        "slices": made.slices.summary(),
+        "reused": made.store.taken,
         "skipped": [
             {"strategy": label, "request": request, "reason": reason}
             for label, request, reason in scenarios.skipped(scenario)
@@ -169,7 +266,7 @@ def _manifest(
 
 
 def _record_requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
-    audit.append(run.path / "audit.jsonl", "run-started", {"scenario": scenario.name, "data": cohort.digest})
+    audit.append(run.path / audit.FILE, "run-started", {"scenario": scenario.name, "data": cohort.digest})
     for request in scenario.requests:
         mask = cohort.forgotten[request.id]
         counts = {site: int((mask & (cohort.site == site)).sum()) for site in cohort.sites}
@@ -180,11 +277,12 @@ def _record_requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None
             "patients": patients,
             "images": counts,
         }
-        audit.append(run.path / "audit.jsonl", "request-received", details)
+        audit.append(run.path / audit.FILE, "request-received", details)
 
 
-def _record_verdicts(run: RunFolder, campaign: Campaign, verdicts: list[dict[Any, Any]]) -> None:
+def _record_verdicts(made: Production, verdicts: list[dict[Any, Any]]) -> None:
     """What was done about each request: every model that answered it, by hash, and what it was found to be."""
+    run, campaign = made.run, made.campaign
     lost = {entry["model"]: entry for entry in campaign.unlearning.diverged()}
     for entry in campaign.scored():
         for strategy, model in [("retrained", entry["retrained"]), *entry["strategies"].items()]:
@@ -203,7 +301,7 @@ def _record_verdicts(run: RunFolder, campaign: Campaign, verdicts: list[dict[Any
                 "model": digest,
             }
             audit.append(
-                run.path / "audit.jsonl",
+                run.path / audit.FILE,
                 "request-answered",
                 {
                     **details,
@@ -211,4 +309,4 @@ def _record_verdicts(run: RunFolder, campaign: Campaign, verdicts: list[dict[Any
                     "verdict": found[0] if found else None,
                 },
             )
-    audit.append(run.path / "audit.jsonl", "run-finished", {})
+    audit.append(run.path / audit.FILE, "run-finished", {})

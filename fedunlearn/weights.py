@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from fedunlearn import files
 from fedunlearn.core import RunError, Weights
 
 
@@ -110,29 +110,34 @@ def nbytes(a: Mapping[str, Tensor]) -> int:
 
 
 def save(a: Weights, path: Path) -> None:
-    """Write as safetensors; the file appears whole or not at all.
+    """Write as safetensors, with its `digest`; the file appears whole or not at all.
 
     Raises:
         RunError: the file cannot be written.
     """
-    temporary = path.with_name(path.name + ".part")
     try:
-        safetensors.torch.save_file({name: a[name].contiguous() for name in sorted(a)}, temporary)
-        os.replace(temporary, path)
-    except (OSError, safetensors.SafetensorError) as error:
+        with files.replacing(path) as temporary:
+            tensors = {name: a[name].contiguous() for name in sorted(a)}
+            safetensors.torch.save_file(tensors, temporary, metadata={"digest": digest(tensors)})
+    except safetensors.SafetensorError as error:
         raise RunError(f"cannot write weights to {path}: {error}") from error
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    """Read a file that `save` wrote.
 
     Raises:
         RunError: the file is missing or damaged.
     """
     try:
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, "pt") as file:
+            known = (file.metadata() or {}).get("digest")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     except (OSError, safetensors.SafetensorError) as error:
         raise RunError(f"cannot read weights from {path}: {error}") from error
+    if known != digest(tensors):
+        raise RunError(f"weights in {path} are damaged: they are not what was written there")
+    return tensors
 
 
 def _fused(a: Tensor, b: Tensor, ratio: float) -> Tensor:

@@ -48,9 +48,10 @@ from fedunlearn.core import (
     Weights,
 )
 from fedunlearn.federation import wire
-from fedunlearn.federation.drive import Divergence, Job, Round, drive
+from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Ask
 from fedunlearn.federation.horizons import Horizons
+from fedunlearn.federation.jobs import Divergence, Job, Round
 from fedunlearn.scenario.space import space
 from strategies.bad_teacher import BadTeacher
 from strategies.boundary_shrink import BoundaryShrink

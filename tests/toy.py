@@ -39,8 +39,9 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.federation import wire
-from fedunlearn.federation.drive import Job, Label, Round, Watcher, drive
+from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer, Ask
+from fedunlearn.federation.jobs import Job, Label, Round, Watcher
 from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.models import Network, initial_weights
 

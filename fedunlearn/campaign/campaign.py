@@ -15,16 +15,17 @@ from typing import Any
 import pandas as pd
 
 from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.origins import Origins
 from fedunlearn.campaign.references import LESSONS, References
 from fedunlearn.campaign.stage import Stage
 from fedunlearn.campaign.timeline import Moment, chains, moments
 from fedunlearn.campaign.unlearning import Unlearning, prepare_label
 from fedunlearn.core import Weights
-from fedunlearn.federation.drive import Job, Label
 from fedunlearn.federation.history import Recorder, union
+from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.learning.models import Network
-from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.store import Store
 from fedunlearn.scenario import Scenario
 
 
@@ -34,7 +35,7 @@ class Campaign:
     Args:
         scenario: what to run.
         cohort: the hospitals and what each request names.
-        run: where models and signals go.
+        store: where models and signals go, and what is there already.
         scratch: where history goes while the run lasts.
         ledger: told how much history each strategy makes the server hold.
 
@@ -45,17 +46,23 @@ class Campaign:
     """
 
     def __init__(
-        self, scenario: Scenario, cohort: Cohort, run: RunFolder, scratch: Path, ledger: Ledger
+        self, scenario: Scenario, cohort: Cohort, store: Store, scratch: Path, ledger: Ledger
     ) -> None:
         linked, rounds = chains(scenario), scenario.training.rounds
         needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
         cuts = sorted({step.round for chain in linked for step in chain if step.round < rounds})
         recorders = {
-            seed: Recorder(scratch / f"history-{seed}", Label("original", "", "original", seed), needs, cuts)
+            seed: Recorder(
+                scratch / f"history-{seed}",
+                Label("original", "", "original", seed),
+                needs,
+                {cut: store.run.path / "weights" / f"original@{cut}-{seed}.safetensors" for cut in cuts},
+            )
             for seed in scenario.seeds
         }
         layout = Network(scenario.model, cohort.shape, cohort.classes).layout
-        self.stage = Stage(scenario, cohort, run, scratch, linked, layout, recorders, tuple(cuts))
+        origins = Origins(scenario, cohort)
+        self.stage = Stage(scenario, cohort, store, origins, scratch, linked, layout, recorders, tuple(cuts))
         self.references = References(self.stage)
         self.unlearning = Unlearning(self.stage, ledger)
 
@@ -113,7 +120,8 @@ class Campaign:
 
     def _original(self, seed: int) -> Job[Weights]:
         """The original training, and all that goes on from it."""
-        job = self.references.original(seed)
+        history = self.unlearning.needs_history(seed) or not self.references.lessons_known(seed)
+        job = self.references.original(seed, history)
 
         def then(weights: Weights) -> list[Job[Any]]:
             following = [*job.then(weights), *self.unlearning.jobs(weights, seed)]

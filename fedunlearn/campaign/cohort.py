@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -85,6 +87,15 @@ class Cohort:
         outsiders = {_outside(number): ~mask for number, mask in enumerate(self.members.T)}
         masks = {**self.forgotten, **outsiders}
         Federation.write(folder, self.pixels, self.targets, self.site, self.split, masks, model, self.classes)
+
+    @contextmanager
+    def stored(self, folder: Path, model: Model) -> Iterator[Path]:
+        """What `store` writes, for as long as it is needed: it holds the hospitals' images."""
+        try:
+            self.store(folder, model)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def summary(self, request: Request) -> str:
         """What a request asks for, in words."""

@@ -25,20 +25,20 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from fedunlearn.campaign.campaign import Campaign
+from fedunlearn.campaign.keeping import SignalsFile, ValueFile
 from fedunlearn.campaign.timeline import Moment
 from fedunlearn.core import Layout, LocalTraining, Procedure, Select, SiteId, Weights
-from fedunlearn.federation.drive import Divergence, Job, Label
+from fedunlearn.federation.jobs import Divergence, Job, Keeping, Label, Work
 from fedunlearn.federation.procedures import fedavg, loss, nothing, signals
 from fedunlearn.learning.constraints import Mask
 from fedunlearn.learning.local import paced
-from fedunlearn.results.runfolder import signal_table
 
 WITHIN = 1.05
 """A model has relearnt once its forget loss is at most this many times the original's."""
@@ -50,6 +50,8 @@ REFIT_ROUNDS = 2
 """Rounds of refitting the last layer, each of as many local epochs as training has."""
 REFIT_PACE = 5.0
 """The learning rate of refitting the last layer, relative to training's."""
+
+T = TypeVar("T")
 
 Signal = Mapping[str, Tensor]
 
@@ -236,26 +238,39 @@ class Probing:
             relearn(weights, original, holders, forget, local, subject.seed),
             then,
             lambda _: then(Relearnt((math.nan,), math.nan)),
+            self._work("relearn", subject, ValueFile(f"{_file('relearn', subject)}.safetensors")),
         )
 
     def _answering(
         self, probe: str, make: Callable[[Subject], Procedure[Weights]], subject: Subject
     ) -> Job[Any]:
         """Keep what the model made of ``subject`` answers: NaN throughout if it diverges."""
-        run = self.stage.run
-        file = f"probes/{probe}/{subject.moment.name}/{subject.strategy}-{subject.seed}"
-
-        def then(found: Signal) -> list[Job[Any]]:
-            run.write_table(f"{file}.parquet", signal_table(found))
-            return []
+        run, file = self.stage.run, f"{_file(probe, subject)}.parquet"
 
         def lost(_: Divergence) -> list[Job[Any]]:
             like = run.read_table(f"signals/{subject.model}.parquet")
             blank = pd.DataFrame(math.nan, like.index, like.columns, dtype="float32")
-            run.write_table(f"{file}.parquet", blank)
+            run.write_table(file, blank)
             return []
 
-        return Job(_label(probe, subject), answers(make(subject), self.stage.cohort.sites), then, lost)
+        procedure = answers(make(subject), self.stage.cohort.sites)
+        work = self._work(probe, subject, SignalsFile(file))
+        return Job(_label(probe, subject), procedure, diverged=lost, work=work)
+
+    def _work(self, probe: str, subject: Subject, keeping: Keeping[T]) -> Work[T]:
+        stage, moment = self.stage, subject.moment
+        selects = {
+            "forget": Select(only=moment.request.id, without=moment.earlier),
+            "retain": Select(without=moment.without),
+        }
+        settings = {
+            "seed": subject.seed,
+            "round": moment.round,
+            "rounds": stage.scenario.evaluation.resurgence_rounds,
+            "sites": list(stage.remaining(moment.without)),
+        }
+        weights, original = (stage.run.read_weights(name) for name in (subject.model, subject.original))
+        return Work(keeping, stage.origins.probe(probe, weights, original, selects, settings))
 
     def _refit(self, subject: Subject) -> Procedure[Weights]:
         stage, without = self.stage, subject.moment.without
@@ -280,6 +295,11 @@ class Probing:
             rounds,
             subject.seed,
         )
+
+
+def _file(probe: str, subject: Subject) -> str:
+    """Where what came of a probe is kept, without an ending."""
+    return f"probes/{probe}/{subject.moment.name}/{subject.strategy}-{subject.seed}"
 
 
 def _label(probe: str, subject: Subject) -> Label:

@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from fedunlearn.campaign import difficulty
+from fedunlearn.campaign.keeping import ArrayFile, ModelFile
+from fedunlearn.campaign.origins import Origin
 from fedunlearn.campaign.stage import Stage
 from fedunlearn.campaign.timeline import Chain, moments
-from fedunlearn.core import Every, Needs, Select, Weights
-from fedunlearn.federation.drive import Job, Label
+from fedunlearn.core import Every, Needs, Procedure, Select, Weights
+from fedunlearn.federation.jobs import Job, Label, Work
 from fedunlearn.federation.procedures import fedavg
 
 LESSONS = Needs(checkpoints=Every(1))
@@ -26,23 +28,45 @@ class References:
         self._right: dict[int, difficulty.Bools] = {}
 
     def jobs(self) -> list[Job[Any]]:
-        """The references of every seed, and nothing that goes on from them."""
-        return [*(self.original(seed) for seed in self.stage.scenario.seeds), *self.retrained()]
+        """The references of every seed with all their history, and nothing that goes on from them."""
+        return [*(self.original(seed, True) for seed in self.stage.scenario.seeds), *self.retrained()]
 
-    def original(self, seed: int) -> Job[Weights]:
-        """Train with everything, and keep the model wherever a request arrives."""
-        stage = self.stage
+    def original(self, seed: int, history: bool) -> Job[Weights]:
+        """Train with everything, and keep the model wherever a request arrives.
+
+        Args:
+            seed: the training seed.
+            history: whether anybody needs what the server stores of it; then a known result alone is not enough.
+        """
+        stage, recorder = self.stage, self.stage.recorders[seed]
+        cuts = {cut: stage.original_name(cut, seed) for cut in stage.cuts}
+
+        def rest(round: int, weights: Weights) -> Procedure[Weights]:
+            rounds = range(round, stage.rounds)
+            return fedavg(weights, stage.cohort.sites, Select(), stage.scenario.training.local, rounds, seed)
 
         def then(weights: Weights) -> list[Job[Any]]:
-            following = stage.keep(stage.original_name(stage.rounds, seed), weights, seed)
-            for cut in stage.cuts:
-                name = stage.original_name(cut, seed)
-                following += stage.keep(name, stage.recorders[seed].cut(cut), seed)
-            return following
+            models = {stage.original_name(stage.rounds, seed): weights}
+            models |= {name: recorder.cut(cut) for cut, name in cuts.items()}
+            return [stage.evaluation(name, model, seed) for name, model in models.items()]
 
-        local, rounds = stage.scenario.training.local, range(stage.rounds)
-        procedure = fedavg(stage.initial(seed), stage.cohort.sites, Select(), local, rounds, seed)
-        return Job(Label("original", "", "original", seed), procedure, then)
+        keeping, origin = (
+            ModelFile(stage.original_name(stage.rounds, seed)),
+            stage.trained(stage.rounds, seed),
+        )
+        beside = {f"@{cut}": ModelFile(name).file for cut, name in cuts.items()}
+        known = stage.store.known(keeping.file, origin)
+        missing = history or (known is not None and not beside.keys() <= known.files.keys())
+        work = Work(keeping, origin, beside, again=missing and not recorder.complete)
+        label = Label("original", "", "original", seed)
+        return Job(label, rest(0, stage.initial(seed)), then, work=work, restart=rest)
+
+    def lessons_known(self, seed: int) -> bool:
+        """Whether nothing needs to be asked for `lessons`."""
+        if self.stage.cohort.targets.ndim > 1:
+            return True
+        file, origin = self._lessons(seed)
+        return self.stage.store.known(file, origin) is not None
 
     def retrained(self) -> list[Job[Any]]:
         """Train without everything that each chain forgets, once for each of its requests."""
@@ -52,18 +76,23 @@ class References:
     def _retrained(self, chain: Chain, index: int, seed: int) -> Job[Weights]:
         """Train without everything the chain forgets up to ``index``, from scratch."""
         stage, step = self.stage, chain[index]
+        name = stage.retrained_name(step.moment, seed)
+        rounds = range(step.round)
+        origin = stage.origins.training(stage.remaining(step.without), step.without, rounds, seed)
+
+        def rest(round: int, weights: Weights) -> Procedure[Weights]:
+            return stage.train(step, rounds[round:], weights, seed)
 
         def then(result: Weights) -> list[Job[Any]]:
-            following = stage.keep(stage.retrained_name(step.moment, seed), result, seed)
+            following: list[Job[Any]] = [stage.evaluation(name, result, seed)]
             if index + 1 < len(chain):
                 return [*following, self._retrained(chain, index + 1, seed)]
-            name = stage.retrained_name(moments(stage.scenario, chain)[-1], seed)
-            return following + stage.to_the_end(
-                chain, "retrained", result, seed, lambda new: stage.keep(name, new, seed)
-            )
+            last = stage.retrained_name(moments(stage.scenario, chain)[-1], seed)
+            return following + stage.to_the_end(chain, "retrained", last, result, seed, origin)
 
-        procedure = stage.train(step, range(step.round), stage.initial(seed), seed)
-        return Job(Label("retrained", step.request.id, "retrained", seed), procedure, then)
+        label = Label("retrained", step.request.id, "retrained", seed)
+        work = Work(ModelFile(name), origin)
+        return Job(label, rest(0, stage.initial(seed)), then, work=work, restart=rest)
 
     def lessons(self, weights: Weights, seed: int) -> list[Job[Any]]:
         """Ask how early every image was learnt on the way to ``weights``, where images have one class each."""
@@ -79,7 +108,14 @@ class References:
         # The model after a round is the one that the next round starts from.
         models = itertools.chain((history.checkpoint(round) for round in range(1, stage.rounds)), [weights])
         procedure = difficulty.lessons(models, stage.cohort.sites, stage.cohort.targets)
-        return [Job(Label("evaluate", "", f"original@each-round-{seed}", seed), procedure, then)]
+        file, origin = self._lessons(seed)
+        label = Label("evaluate", "", f"original@each-round-{seed}", seed)
+        return [Job(label, procedure, then, work=Work(ArrayFile(file), origin))]
+
+    def _lessons(self, seed: int) -> tuple[str, Origin]:
+        """Where the answers to `lessons` are kept, and their origin."""
+        stage = self.stage
+        return f"difficulty/original-{seed}.npy", stage.origins.lessons(stage.trained(stage.rounds, seed))
 
     def learnt(self) -> pd.DataFrame | None:
         """How long every image took to be learnt (`fedunlearn.campaign.difficulty`); None if that cannot be told."""

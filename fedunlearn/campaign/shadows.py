@@ -12,22 +12,21 @@ seeds ``seeds`` have no part in it.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
-import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from fedunlearn import __version__
+from fedunlearn.campaign import sources
 from fedunlearn.campaign.cohort import Cohort, half
+from fedunlearn.campaign.origins import TRAINING, environment
 from fedunlearn.core import InputError, Procedure, Select, SiteId, Training, Weights, derive
-from fedunlearn.federation.drive import Job, Label
+from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.procedures import fedavg, signals
 from fedunlearn.learning.models import initial_weights, origin
 from fedunlearn.results.cache import Cache, Damaged
@@ -36,28 +35,6 @@ from fedunlearn.scenario import Scenario
 
 AT_ONCE = 16
 """Shadows under way at once: enough to keep the workers busy, few enough for their weights to fit in memory."""
-
-SOURCES = (
-    "fedunlearn.learning.augmentation",
-    "fedunlearn.learning.constraints",
-    "fedunlearn.core",
-    "fedunlearn.learning.curvature",
-    "fedunlearn.learning.kinds",
-    "fedunlearn.learning.labels",
-    "fedunlearn.learning.local",
-    "fedunlearn.learning.models",
-    "fedunlearn.learning.models.pretrained",
-    "fedunlearn.learning.models.volumes",
-    "fedunlearn.learning.objectives",
-    "fedunlearn.learning.patches",
-    "fedunlearn.federation.procedures",
-    "fedunlearn.campaign.shadows",
-    "fedunlearn.learning.tasks",
-    "fedunlearn.weights",
-    "sites.arrays",
-    "sites.hospital",
-)
-"""The modules that determine what a shadow answers, given its images."""
 
 
 class Shadows:
@@ -139,8 +116,11 @@ class Shadows:
 
         seed, cohort = self._seed(number), self._cohort
         initial = initial_weights(self._scenario.model, cohort.shape, cohort.classes, derive(seed, "initial"))
-        procedure = shadow(initial, cohort.sites, half(number), self._scenario.training, seed)
-        return Job(self._label(number), procedure, then)
+
+        def rest(round: int, weights: Weights) -> Procedure[Mapping[str, Tensor]]:
+            return shadow(weights, cohort.sites, half(number), self._scenario.training, seed, round)
+
+        return Job(self._label(number), rest(0, initial), then, restart=rest)
 
     def _label(self, number: int) -> Label:
         return Label("shadow", "", str(number), self._seed(number))
@@ -150,10 +130,15 @@ class Shadows:
 
 
 def shadow(
-    initial: Weights, sites: tuple[SiteId, ...], select: Select, training: Training, seed: int
+    initial: Weights,
+    sites: tuple[SiteId, ...],
+    select: Select,
+    training: Training,
+    seed: int,
+    start: int = 0,
 ) -> Procedure[Mapping[str, Tensor]]:
-    """Train on ``select``, then ask for the signals of all images."""
-    weights = yield from fedavg(initial, sites, select, training.local, range(training.rounds), seed)
+    """Train on ``select`` from round ``start`` on, then ask for the signals of all images."""
+    weights = yield from fedavg(initial, sites, select, training.local, range(start, training.rounds), seed)
     return (yield from signals(weights, sites))
 
 
@@ -162,7 +147,7 @@ def origins(scenario: Scenario, cohort: Cohort) -> list[dict[str, object]]:
 
     Requests, strategies, training seeds and the number of workers are not in it.
     """
-    engine, names = scenario.engine, cohort.table["patient"]
+    names = cohort.table["patient"]
     common = {
         "data": cohort.digest,
         "patients": _digest(
@@ -176,12 +161,8 @@ def origins(scenario: Scenario, cohort: Cohort) -> list[dict[str, object]]:
         "seed": scenario.seed,
         "shadows": scenario.evaluation.shadows,
         "fedunlearn": __version__,
-        "sources": sources_digest(source_files()),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "gpu": engine.name == "flower" and engine.gpus_per_client > 0,
-        "cluster": engine.address if engine.name == "flower" else None,
+        "sources": sources.digest(TRAINING, [__name__]),
+        **environment(scenario.engine),
     }
     return [
         {
@@ -192,17 +173,6 @@ def origins(scenario: Scenario, cohort: Cohort) -> list[dict[str, object]]:
         }
         for number, mask in enumerate(cohort.members.T)
     ]
-
-
-def source_files() -> list[Path]:
-    """The files of `SOURCES`."""
-    found = (importlib.util.find_spec(name) for name in SOURCES)
-    return [Path(spec.origin) for spec in found if spec is not None and spec.origin is not None]
-
-
-def sources_digest(files: Iterable[Path]) -> str:
-    """The sha256 of some source files."""
-    return _digest(*(file.read_bytes() for file in files))
 
 
 def default_cache() -> Path:

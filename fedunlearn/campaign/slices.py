@@ -23,9 +23,10 @@ from torch import Tensor
 
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.keeping import ValueFile
 from fedunlearn.campaign.timeline import Moment
 from fedunlearn.core import IGNORED, Procedure, Select, SiteId, Weights
-from fedunlearn.federation.drive import Job, Label
+from fedunlearn.federation.jobs import Job, Label, Work
 from fedunlearn.learning.tasks import Plane, Sections
 from fedunlearn.results.drawing import Picture, Row, packed, png
 from fedunlearn.scoring.evidence.segmentation import each_dice
@@ -230,7 +231,10 @@ class Slices:
 
         weights = self.stage.run.read_weights(view.models[column])
         label = Label("slices", view.moment.name, column, view.seed)
-        return [Job(label, sections(weights, planes), then)]
+        shown = {site: [[p.row, p.axis, p.index] for p in own] for site, own in planes.items()}
+        origin = self.stage.origins.probe("slices", weights, weights, {}, {"planes": shown})
+        keeping = ValueFile(f"work/slices/{view.moment.name}-{column}.safetensors")
+        return [Job(label, sections(weights, planes), then, work=Work(keeping, origin))]
 
     def _dice(self, model: str) -> Floats:
         signals = self.stage.run.read_table(f"signals/{model}.parquet")

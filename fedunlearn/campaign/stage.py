@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.keeping import ModelFile, SignalsFile
+from fedunlearn.campaign.origins import Origin, Origins
 from fedunlearn.campaign.timeline import Chain, Moment, Step
 from fedunlearn.core import Layout, Procedure, RequestId, Select, SiteId, Weights, derive
-from fedunlearn.federation.drive import Divergence, Job, Label
 from fedunlearn.federation.history import Recorder
+from fedunlearn.federation.jobs import Divergence, Job, Label, Work
 from fedunlearn.federation.procedures import fedavg, signals
 from fedunlearn.learning.models import initial_weights
 from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.store import Store
 from fedunlearn.scenario import Plan, Scenario
 
 Diverged = Callable[[Divergence], list[Job[Any]]]
@@ -29,7 +32,8 @@ class Stage:
     Attributes:
         scenario: what to run.
         cohort: the hospitals and what each request names.
-        run: where models and signals go.
+        store: where models and signals go, and what is there already.
+        origins: what determines them.
         scratch: where history goes while the run lasts.
         chains: the requests, as they follow from one another.
         layout: what is where in the model's weights.
@@ -39,12 +43,18 @@ class Stage:
 
     scenario: Scenario
     cohort: Cohort
-    run: RunFolder
+    store: Store
+    origins: Origins
     scratch: Path
     chains: tuple[Chain, ...]
     layout: Layout
     recorders: Mapping[int, Recorder]
     cuts: tuple[int, ...]
+
+    @property
+    def run(self) -> RunFolder:
+        """The run folder."""
+        return self.store.run
 
     @property
     def rounds(self) -> int:
@@ -81,6 +91,16 @@ class Stage:
         """What the retrained model of ``moment`` is called."""
         return f"retrained-{moment.name}-{seed}"
 
+    def between_name(self, step: Step, label: str, seed: int) -> str:
+        """What a model that was trained on since the request before, up to ``step``, is called."""
+        return f"before-{step.moment.name}-{label}-{seed}"
+
+    # ------------------------------------------------------------------------------------------- origins
+
+    def trained(self, round: int, seed: int) -> Origin:
+        """The origin of the original model after ``round`` rounds."""
+        return self.origins.training(self.cohort.sites, (), range(round), seed)
+
     # -------------------------------------------------------------------------------------------- pieces
 
     def train(self, step: Step, rounds: range, weights: Weights, seed: int) -> Procedure[Weights]:
@@ -91,33 +111,50 @@ class Stage:
     def to_the_end(
         self,
         chain: Chain,
-        who: str,
+        label: str,
+        name: str,
         weights: Weights,
         seed: int,
-        then: Callable[[Weights], Iterable[Job[Any]]],
+        of: Origin,
         diverged: Diverged | None = None,
     ) -> list[Job[Any]]:
-        """Train on to the end without what was forgotten, if the last request came before it."""
-        step = chain[-1]
-        if step.round == self.rounds:
+        """Train on to the end without what was forgotten, if the last request came before it, and evaluate that."""
+        if chain[-1].round == self.rounds:
             return []
-        procedure = self.train(step, range(step.round, self.rounds), weights, seed)
-        return [Job(Label("continue", step.request.id, who, seed), procedure, then, diverged)]
+        job = self.further(chain[-1], self.rounds, label, name, weights, seed, of)
+        return [replace(job, then=lambda new: [self.evaluation(name, new, seed, diverged)])]
 
-    def keep(
-        self, name: str, weights: Weights, seed: int, diverged: Diverged | None = None
-    ) -> list[Job[Any]]:
-        """Write a model now, and ask every hospital for its signal."""
-        self.run.write_weights(name, weights)
-        return [self.evaluation(name, weights, seed, diverged)]
+    def further(
+        self, step: Step, end: int, label: str, name: str, weights: Weights, seed: int, of: Origin
+    ) -> Job[Weights]:
+        """Train on from the round of ``step`` without what the chain forgets up to it.
+
+        Args:
+            step: the last request.
+            end: the number of the round to stop before.
+            label: the row in tables of whoever is trained.
+            name: what the model is called then.
+            weights: where to start.
+            seed: the training seed.
+            of: the origin of ``weights``.
+        """
+
+        def rest(round: int, weights: Weights) -> Procedure[Weights]:
+            return self.train(step, range(step.round + round, end), weights, seed)
+
+        rounds = range(step.round, end)
+        origin = self.origins.further(self.remaining(step.without), step.without, rounds, seed, of)
+        return Job(
+            Label("continue", step.request.id, label, seed),
+            rest(0, weights),
+            work=Work(ModelFile(name), origin),
+            restart=rest,
+        )
 
     def evaluation(
         self, name: str, weights: Weights, seed: int, diverged: Diverged | None = None
     ) -> Job[Mapping[str, Tensor]]:
         """Ask every hospital for the signal of a model that is written."""
-
-        def then(found: Mapping[str, Tensor]) -> list[Job[Any]]:
-            self.run.write_signals(name, found)
-            return []
-
-        return Job(Label("evaluate", "", name, seed), signals(weights, self.cohort.sites), then, diverged)
+        work = Work(SignalsFile(f"signals/{name}.parquet"), self.origins.answers(weights))
+        procedure = signals(weights, self.cohort.sites)
+        return Job(Label("evaluate", "", name, seed), procedure, diverged=diverged, work=work)

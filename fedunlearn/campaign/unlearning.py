@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedunlearn import weights as w
+from fedunlearn.campaign.keeping import ModelFile, ValueFile
+from fedunlearn.campaign.origins import Origin
 from fedunlearn.campaign.stage import Diverged, Stage
 from fedunlearn.campaign.timeline import Chain, Moment, Step, moments
 from fedunlearn.core import Case, Course, Preparing, Select, Weights
-from fedunlearn.federation.drive import Divergence, Job, Label
-from fedunlearn.federation.history import keep
+from fedunlearn.federation.history import keep, union
 from fedunlearn.federation.horizons import Horizons
+from fedunlearn.federation.jobs import Divergence, Job, Label, Work
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.federation.procedures import nothing
 from fedunlearn.scenario import Plan
@@ -65,11 +67,25 @@ class Unlearning:
         """Every strategy that goes on from the original training, which ended with ``weights``."""
         stage, found = self.stage, list[Job[Any]]()
         for chain in stage.chains:
-            at_end = chain[0].round == stage.rounds
-            start = weights if at_end else stage.recorders[seed].cut(chain[0].round)
-            plans = [p for p in stage.plans(chain) if not isinstance(p.strategy, Preparing)]
-            found += [self._unlearn(Walk(plan, chain, seed), 0, start) for plan in plans]
+            round = chain[0].round
+            start = weights if round == stage.rounds else stage.recorders[seed].cut(round)
+            of = stage.trained(round, seed)
+            found += [self._unlearn(walk, 0, start, of) for walk in self._walks(chain, seed)]
         return found
+
+    def needs_history(self, seed: int) -> bool:
+        """Whether a strategy must still be run that uses what the server stored of the original training."""
+        return any(
+            union([walk.plan.strategy.needs])
+            and not self._known(walk, self.stage.trained(chain[0].round, seed))
+            for chain in self.stage.chains
+            for walk in self._walks(chain, seed)
+        )
+
+    def _walks(self, chain: Chain, seed: int) -> list[Walk]:
+        """The strategies that go on from the original training along a chain."""
+        plans = [plan for plan in self.stage.plans(chain) if not isinstance(plan.strategy, Preparing)]
+        return [Walk(plan, chain, seed) for plan in plans]
 
     def preparing(self) -> list[tuple[Plan, Preparing, int]]:
         """The plans that train in a way of their own, and for how many rounds each."""
@@ -118,9 +134,11 @@ class Unlearning:
     def _prepare(self, plan: Plan, strategy: Preparing, round: int, seed: int) -> Job[Mapping[str, Weights]]:
         walks = [Walk(plan, chain, seed) for chain in self._served(plan) if chain[0].round == round]
 
-        def then(prepared: Mapping[str, Weights]) -> list[Job[Any]]:
+        def then(prepared: Mapping[str, Weights] | None) -> list[Job[Any]]:
+            if prepared is None:  # it is gone, and nobody needs it
+                return [self._unlearn(walk, 0, None, origin) for walk in walks]
             stored = keep(self._prepared(plan, round, seed), prepared)
-            return [self._unlearn(walk, 0, prepared["model"], stored) for walk in walks]
+            return [self._unlearn(walk, 0, prepared["model"], origin, stored) for walk in walks]
 
         def lost(found: Divergence) -> list[Job[Any]]:
             return [job for walk in walks for job in self._lost(walk, 0, 0, "its own training")(found)]
@@ -137,7 +155,11 @@ class Unlearning:
             select=select,
             images={site: cohort.count(site, select) for site in cohort.sites},
         )
-        return Job(prepare_label(self.stage, plan, round, seed), strategy.prepare(course), then, lost)
+        origin = self.stage.origins.preparation(strategy, course)
+        keeping = ValueFile(f"work/prepared/{plan.label}-{round}-{seed}.safetensors")
+        work = Work(keeping, origin, dispensable=all(self._known(walk, origin) for walk in walks))
+        label = prepare_label(self.stage, plan, round, seed)
+        return Job(label, strategy.prepare(course), then, lost, work)
 
     def _prepared(self, plan: Plan, round: int, seed: int) -> Path:
         """Where to keep what a strategy's own training gave."""
@@ -145,42 +167,81 @@ class Unlearning:
 
     # -------------------------------------------------------------------------------------- along a chain
 
-    def _unlearn(self, walk: Walk, index: int, weights: Weights, prepared: int = 0) -> Job[Weights]:
-        """``prepared`` is how many bytes of the strategy's own training the server keeps."""
-        step, stage = walk.chain[index], self.stage
+    def _unlearn(
+        self, walk: Walk, index: int, weights: Weights | None, of: Origin, prepared: int = 0
+    ) -> Job[Weights]:
+        """Unlearn one request.
+
+        Args:
+            walk: by whom, along which chain.
+            index: which request of the chain.
+            weights: the model to unlearn from; None if it is gone, and the result is known.
+            of: its origin.
+            prepared: how many bytes of the strategy's own training the server keeps.
+        """
+        step, stage, strategy = walk.chain[index], self.stage, walk.plan.strategy
         label = Label("unlearn", step.request.id, walk.plan.label, walk.seed)
-        recorder, needs = stage.recorders[walk.seed], walk.plan.strategy.needs
-        self.ledger.stores(label, recorder.stored(needs, step.round, len(stage.cohort.sites)) + prepared)
+        stored = stage.recorders[walk.seed].stored(strategy.needs, step.round, len(stage.cohort.sites))
+        self.ledger.stores(label, stored + prepared)
+        case = self.case(walk.plan, step, weights or {}, walk.seed)
+        work = self._work(walk, index, case, of)
 
         def then(result: Weights) -> list[Job[Any]]:
-            following = [*self._held(walk, step.moment), *self._keep(walk, step.moment, result)]
-            last = index + 1 == len(walk.chain)
-            return following + (self._finish(walk, result) if last else self._go_on(walk, index, result))
+            following = [*self._held(walk, step.moment), self._answers(walk, step.moment, result)]
+            if index + 1 == len(walk.chain):
+                return following + self._finish(walk, result, work.origin)
+            return [*following, self._go_on(walk, index, result, work.origin)]
 
         def lost(found: Divergence) -> list[Job[Any]]:
             others = self._lost(walk, index, index + 1, f"unlearning {step.request.id}")(found)
             return self._held(walk, step.moment) + others
 
-        procedure = walk.plan.strategy.unlearn(self.case(walk.plan, step, weights, walk.seed))
-        return Job(label, procedure, then, lost)
+        return Job(label, strategy.unlearn(case), then, lost, work)
 
-    def _go_on(self, walk: Walk, index: int, weights: Weights) -> list[Job[Any]]:
-        """Train on until the next request arrives, then unlearn it."""
+    def _work(self, walk: Walk, index: int, case: Case, of: Origin) -> Work[Weights]:
+        """How a request's answer is kept, with the models in hand at horizons; ``of`` is what it is unlearnt from."""
+        step, strategy = walk.chain[index], walk.plan.strategy
+        history = of if isinstance(strategy, Preparing) else self.stage.trained(step.round, walk.seed)
+        origin = self.stage.origins.unlearning(strategy, case, of, history)
+        horizons = {f"@{h}": ModelFile(walk.name(step.moment, h)).file for h in self.stage.scenario.horizons}
+        return Work(ModelFile(walk.name(step.moment)), origin, horizons)
+
+    def _known(self, walk: Walk, of: Origin) -> bool:
+        """Whether all answers along a walk that starts from work of this origin are known."""
+        for index, step in enumerate(walk.chain):
+            work = self._work(walk, index, self.case(walk.plan, step, {}, walk.seed), of)
+            if self.stage.store.known(work.keeping.file, work.origin) is None:
+                return False
+            if index + 1 < len(walk.chain):
+                of = self._further(walk, index, {}, work.origin)[1]
+        return True
+
+    def _further(
+        self, walk: Walk, index: int, weights: Weights, of: Origin
+    ) -> tuple[Job[Weights] | None, Origin]:
+        """Training on until the next request arrives, None if that is at once; and the origin of what it comes to."""
         step, following = walk.chain[index], walk.chain[index + 1]
         if following.round == step.round:
-            return [self._unlearn(walk, index + 1, weights)]
-        label = Label("continue", step.request.id, walk.plan.label, walk.seed)
-        procedure = self.stage.train(step, range(step.round, following.round), weights, walk.seed)
-        lost = self._lost(walk, index + 1, index + 1, f"training on after {step.request.id}")
-        return [Job(label, procedure, lambda new: [self._unlearn(walk, index + 1, new)], lost)]
+            return None, of
+        name = self.stage.between_name(following, walk.plan.label, walk.seed)
+        job = self.stage.further(step, following.round, walk.plan.label, name, weights, walk.seed, of)
+        return job, job.work.origin if job.work else of
 
-    def _finish(self, walk: Walk, weights: Weights) -> list[Job[Any]]:
+    def _go_on(self, walk: Walk, index: int, weights: Weights, of: Origin) -> Job[Any]:
+        """Train on until the next request arrives, then unlearn it."""
+        job, origin = self._further(walk, index, weights, of)
+        if job is None:
+            return self._unlearn(walk, index + 1, weights, origin)
+        lost = self._lost(walk, index + 1, index + 1, f"training on after {walk.chain[index].request.id}")
+        return replace(job, then=lambda new: [self._unlearn(walk, index + 1, new, origin)], diverged=lost)
+
+    def _finish(self, walk: Walk, weights: Weights, of: Origin) -> list[Job[Any]]:
         chain, end = walk.chain, len(walk.chain)
         last = moments(self.stage.scenario, chain)[-1]
         lost = self._lost(walk, end, end, f"training on after {chain[-1].request.id}")
-        return self.stage.to_the_end(
-            chain, walk.plan.label, weights, walk.seed, lambda new: self._keep(walk, last, new), lost
-        )
+        silent = self._silent(walk, last)
+        jobs = self.stage.to_the_end(chain, walk.plan.label, walk.name(last), weights, walk.seed, of, silent)
+        return [replace(job, diverged=lost) for job in jobs]
 
     def case(self, plan: Plan, step: Step, weights: Weights, seed: int) -> Case:
         """What ``plan``'s strategy is given to unlearn the request of ``step`` from ``weights``."""
@@ -210,16 +271,17 @@ class Unlearning:
 
     # --------------------------------------------------------------------------------- models and losses
 
-    def _keep(self, walk: Walk, moment: Moment, weights: Weights) -> list[Job[Any]]:
-        """Keep the model that a walk has come to, and ask for its signals."""
-        return self.stage.keep(walk.name(moment), weights, walk.seed, self._silent(walk, moment))
+    def _answers(self, walk: Walk, moment: Moment, weights: Weights) -> Job[Any]:
+        """Ask for the signals of the model that a walk has come to."""
+        return self.stage.evaluation(walk.name(moment), weights, walk.seed, self._silent(walk, moment))
 
-    def _reach(self, label: Label, horizon: int, rounds: int, model: Weights) -> None:
+    def _reach(self, label: Label, horizon: int, rounds: int, model: Weights | None) -> None:
         """Write the model in hand at a horizon; its signals are asked for when unlearning is over (`_held`)."""
         steps = (step for chain in self.stage.chains for step in chain)
         moment = next(step.moment for step in steps if step.request.id == label.request)
         name = _name(moment, f"{label.strategy}@{horizon}", label.seed)
-        self.stage.run.write_weights(name, model)
+        if model is not None:
+            self.stage.run.write_weights(name, model)
         self._reached[name] = rounds
 
     def _held(self, walk: Walk, moment: Moment) -> list[Job[Any]]:

@@ -11,10 +11,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from fedunlearn import weights as w
+from fedunlearn import files, weights as w
 from fedunlearn.core import Every, Last, Needs, SiteId, UndeclaredNeed, Weights
-from fedunlearn.federation.drive import Label, Round
+from fedunlearn.federation.jobs import Label, Round
+
+_COMPLETE = "complete"
+_NO_CUTS: Mapping[int, Path] = MappingProxyType({})
 
 
 def union(needs: Iterable[Needs]) -> tuple[Needs, ...]:
@@ -38,13 +42,14 @@ class Recorder:
         folder: where to keep it; made if absent.
         label: the training procedure to watch; other rounds pass by unseen.
         needs: what to keep (`union`).
-        cuts: round numbers whose starting weights are kept because a request arrives there.
+        cuts: by round number, where to keep the weights that it starts from, because a request arrives there.
     """
 
-    def __init__(self, folder: Path, label: Label, needs: Sequence[Needs], cuts: Sequence[int] = ()) -> None:
-        self.folder, self.label, self.needs, self.cuts = folder, label, tuple(needs), frozenset(cuts)
-        self._cumulative: dict[SiteId, Weights] = {}
-        self._rounds, self._update_bytes = 0, 0
+    def __init__(
+        self, folder: Path, label: Label, needs: Sequence[Needs], cuts: Mapping[int, Path] = _NO_CUTS
+    ) -> None:
+        self.folder, self.label, self.needs, self.cuts = folder, label, tuple(needs), cuts
+        self._update_bytes = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def round(self, round: Round) -> None:
@@ -55,16 +60,35 @@ class Recorder:
             sent: Weights = round.asks[site].weights  # type: ignore[attr-defined]  # training asks `Fit`
             got: Weights = answer.reply.weights  # type: ignore[union-attr,assignment]  # and `drive` checked the reply
             self._keep_update(round.number, site, w.subtract(got, sent))
-            self._drop_update(round.number - 1, site)
-        if round.number in self.cuts or any(
-            n.checkpoints and round.number in n.checkpoints for n in self.needs
-        ):
-            w.save(sent, self._checkpoint(round.number))
-        self._rounds = round.number + 1
-        self._snapshot(self._rounds)
+            self._drop_old(round.number, site)
+        if round.number in self.cuts:
+            w.save(sent, self.cuts[round.number])
+        if any(n.checkpoints and round.number in n.checkpoints for n in self.needs):
+            w.save(sent, _checkpoint(self.folder, round.number))
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
         """See `Watcher`."""
+        if label == self.label:
+            files.write(self.folder / _COMPLETE, b"")
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that is needed of the training is there."""
+        return (self.folder / _COMPLETE).is_file()
+
+    @property
+    def name(self) -> str:
+        """See `Remembering`."""
+        return f"history of {self.label}"
+
+    def known(self, label: Label) -> object:
+        """See `Remembering`: the size of an update; the rest is on disk."""
+        return self._update_bytes if label == self.label else None
+
+    def recall(self, label: Label, known: int | None) -> None:
+        """See `Remembering`."""
+        if label == self.label:
+            self._update_bytes = known or 0
 
     def view(self, needs: Needs, rounds: int, prepared: Path | None = None) -> View:
         """The history of the first ``rounds`` rounds as a strategy with ``needs`` may see it.
@@ -75,7 +99,7 @@ class Recorder:
 
     def cut(self, round: int) -> Weights:
         """The weights that ``round`` started from, for a request that arrives there."""
-        return w.load(self._checkpoint(round))
+        return w.load(self.cuts[round])
 
     def stored(self, needs: Needs, rounds: int, sites: int) -> int:
         """Bytes the server holds for ``needs`` after ``rounds`` rounds with ``sites`` hospitals."""
@@ -87,25 +111,20 @@ class Recorder:
         if any(n.updates and number in n.updates for n in self.needs):
             w.save(update, _update(self.folder, number, site))
         if any(n.cumulative for n in self.needs):
-            known = self._cumulative.get(site)
-            self._cumulative[site] = update if known is None else w.add(known, update)
+            before = _sum(self.folder, number, site)
+            w.save(w.add(w.load(before), update) if number else update, _sum(self.folder, number + 1, site))
 
-    def _drop_update(self, number: int, site: SiteId) -> None:
-        """Remove what was kept only because its round was the last."""
-        if number + 1 not in self.cuts and not any(
-            isinstance(n.updates, Every) and number in n.updates for n in self.needs
+    def _drop_old(self, number: int, site: SiteId) -> None:
+        """Remove what was kept only because its round was the last.
+
+        The sum that this round was added to stays until the next one: a killed run may have to do this round again.
+        """
+        if number not in self.cuts and not any(
+            isinstance(n.updates, Every) and number - 1 in n.updates for n in self.needs
         ):
-            _update(self.folder, number, site).unlink(missing_ok=True)
-
-    def _snapshot(self, rounds: int) -> None:
-        """Sums of updates at every cut, and always the newest."""
-        for site, total in self._cumulative.items():
-            w.save(total, _sum(self.folder, rounds, site))
-            if rounds - 1 not in self.cuts:
-                _sum(self.folder, rounds - 1, site).unlink(missing_ok=True)
-
-    def _checkpoint(self, number: int) -> Path:
-        return _checkpoint(self.folder, number)
+            _update(self.folder, number - 1, site).unlink(missing_ok=True)
+        if number - 1 not in self.cuts:
+            _sum(self.folder, number - 1, site).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ model in hand: the one that it sends to hospitals next. What it sends in a `Chai
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fedunlearn.core import Asks, LocalTraining, Weights
-from fedunlearn.federation.drive import Label, Round
+from fedunlearn.federation.drive import in_hand
+from fedunlearn.federation.jobs import Label, Round
 
-Reached = Callable[[Label, int, int, Weights], None]
-"""Told whose model is in hand, at which horizon, after how many rounds, and the model."""
+Reached = Callable[[Label, int, int, Weights | None], None]
+"""Told whose model is in hand, at which horizon, after how many rounds, and the model; None if it was told before."""
 
 
 def epochs(asks: Asks) -> int:
@@ -23,28 +23,19 @@ def epochs(asks: Asks) -> int:
     return max((one.epochs for one in trainings if isinstance(one, LocalTraining)), default=0)
 
 
-def in_hand(asks: Asks) -> Weights | None:
-    """The one model that a round sends; None if it sends none, or several, or others than the one in hand."""
-    if isinstance(asks, ChainMap):
-        return None
-    sent = {
-        id(model): model for task in asks.values() if (model := getattr(task, "weights", None)) is not None
-    }
-    return next(iter(sent.values())) if len(sent) == 1 else None
-
-
 @dataclass
 class _Progress:
-    """How far one procedure has come, and the horizons that are still ahead of it."""
+    """How far one procedure has come, the horizons that are still ahead of it, and those told, each with its rounds."""
 
     ahead: list[int]
     rounds: int = 0
     epochs: int = 0
+    told: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
 class Horizons:
-    """Watches unlearning (`fedunlearn.federation.drive.Watcher`) and tells of the model in hand at each horizon, once.
+    """Watches unlearning (`fedunlearn.federation.jobs.Watcher`) and tells of the model in hand at each horizon, once.
 
     That is between two rounds, the first time that so many epochs or more are done. A procedure that ends before, or
     right there, has no other model than the one it returns, and nothing is told.
@@ -65,8 +56,23 @@ class Horizons:
         far = self._progress.setdefault(round.label, _Progress(list(self.horizons)))
         model = in_hand(round.asks)
         while far.ahead and far.epochs >= far.ahead[0] and model is not None:
-            self.reached(round.label, far.ahead.pop(0), far.rounds, model)
+            self.reached(round.label, horizon := far.ahead.pop(0), far.rounds, model)
+            far.told.append((horizon, far.rounds))
         far.rounds, far.epochs = far.rounds + 1, far.epochs + epochs(round.asks)
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
         """See `Watcher`."""
+
+    @property
+    def name(self) -> str:
+        """See `Remembering`."""
+        return "horizons"
+
+    def known(self, label: Label) -> object:
+        """See `Remembering`: the horizons told, each with its rounds."""
+        return self._progress[label].told if label in self._progress and self.horizons else None
+
+    def recall(self, label: Label, known: Sequence[tuple[int, int]] | None) -> None:
+        """See `Remembering`: of a procedure that ended."""
+        for horizon, rounds in known or ():
+            self.reached(label, horizon, rounds, None)

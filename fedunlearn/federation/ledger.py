@@ -6,14 +6,16 @@ What the server is asked to do with images of its own moves no bytes and costs n
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pandas as pd
 
 from fedunlearn.core import SERVER
 from fedunlearn.federation import wire
-from fedunlearn.federation.drive import Label, Round
 from fedunlearn.federation.horizons import epochs
+from fedunlearn.federation.jobs import Label, Round
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Entry:
     """One round of one procedure.
 
     Attributes:
-        phase, request, strategy, seed: whose round (`fedunlearn.federation.drive.Label`).
+        phase, request, strategy, seed: whose round (`fedunlearn.federation.jobs.Label`).
         round: its number, from 0.
         sites: how many hospitals were asked.
         down_bytes, up_bytes: arrays sent to and received from the hospitals.
@@ -51,7 +53,7 @@ class Ledger:
     """Collects one entry per round (see `Watcher`)."""
 
     def __init__(self) -> None:
-        self._entries: list[Entry] = []
+        self._entries: dict[Label, list[Entry]] = {}
         self._stored: dict[Label, int] = {}
 
     def stores(self, label: Label, stored_bytes: int) -> None:
@@ -77,7 +79,7 @@ class Ledger:
             round.number,
             len(sites),
             sum(wire.size(round.asks[site]) for site in sites),
-            sum(wire.size(round.answers[site].reply) for site in sites),
+            sum(round.received[site] for site in sites),
             sum(seconds[site] for site in sites),
             round.server_seconds + seconds.get(SERVER, 0.0),
             sum(answer.images for answer in round.answers.values()),
@@ -88,9 +90,29 @@ class Ledger:
         """See `Watcher`: the last step, which asks nobody, is a row of its own."""
         self._add(label, rounds, 0, 0, 0, 0.0, server_seconds, 0)
 
+    @property
+    def name(self) -> str:
+        """See `Remembering`."""
+        return "ledger"
+
+    def known(self, label: Label) -> object:
+        """See `Remembering`: its entries."""
+        return [asdict(entry) for entry in self._entries.get(label, ())]
+
+    def recall(self, label: Label, known: Sequence[Mapping[str, Any]] | None) -> None:
+        """See `Remembering`. What is not told by the label's name alone stays as it was."""
+        whose = {
+            "phase": label.phase,
+            "request": label.request,
+            "strategy": label.strategy,
+            "seed": label.seed,
+        }
+        self._entries[label] = [Entry(**{**entry, **whose}) for entry in known or ()]
+
     def table(self) -> pd.DataFrame:
         """All entries, ordered by procedure and round, whatever order they finished in."""
-        frame = pd.DataFrame([asdict(entry) for entry in self._entries], columns=list(Entry.__annotations__))
+        entries = [asdict(entry) for of_label in self._entries.values() for entry in of_label]
+        frame = pd.DataFrame(entries, columns=list(Entry.__annotations__))
         return frame.sort_values(
             ["seed", "request", "strategy", "phase", "round"], kind="stable", ignore_index=True
         )
@@ -108,7 +130,7 @@ class Ledger:
         epochs: int = 0,
     ) -> None:
         stored = self._stored.get(label, 0)
-        self._entries.append(
+        self._entries.setdefault(label, []).append(
             Entry(
                 label.phase,
                 label.request,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from fedunlearn.federation.drive import Label, Round, Watcher
+from fedunlearn.federation.jobs import Label, Round, Watcher
 
 _UNSEEN = ("evaluate", "slices")
 """Phases too short to be watched."""

@@ -1,4 +1,6 @@
-"""Tasks and replies as one JSON text and named arrays, and back: what crosses the wire. Never pickled code.
+"""Tasks and replies as one JSON text and named arrays, and back: what crosses the wire, or waits in a file.
+
+Never pickled code.
 
 A value may be None, a bool, a number, a string, a tensor, a tuple, a mapping with string keys, or a frozen dataclass
 of this project's packages whose fields are such values. The class travels by name and is looked up only in
@@ -8,14 +10,20 @@ of this project's packages whose fields are such values. The class travels by na
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 from torch import Tensor
 
-from fedunlearn.weights import nbytes
+from fedunlearn import files
+from fedunlearn.core import RunError
+from fedunlearn.weights import digest, nbytes
 
 PACKAGES = ("fedunlearn", "strategies")
 
@@ -42,6 +50,58 @@ def unpack(text: str, arrays: Mapping[str, Tensor]) -> Any:
 def size(value: object) -> int:
     """Bytes of the arrays in ``value``: what sending it costs, whatever the engine."""
     return nbytes(pack(value)[1])
+
+
+def save(path: Path, value: object, about: str = "", durable: bool = True) -> dict[str, Tensor]:
+    """Write a value and a text about it as one safetensors file; return the arrays by their names in the file.
+
+    Args:
+        path: the file.
+        value: a wire value.
+        about: any text.
+        durable: whether to wait until it is on the disk (`fedunlearn.files.replacing`).
+
+    Raises:
+        TypeError: something in the value is not a wire value.
+        RunError: the file cannot be written.
+    """
+    text, arrays = pack(value)
+    metadata = {"value": text, "about": about, "digest": _digest(text, about, arrays)}
+    with files.replacing(path, durable) as temporary:
+        safetensors.torch.save_file(_apart(arrays), temporary, metadata=metadata)
+    return arrays
+
+
+def load(path: Path) -> tuple[Any, str]:
+    """A value that `save` wrote, and the text about it.
+
+    Raises:
+        RunError: the file is missing, or is not what was written.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            known = file.metadata()
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        if known["digest"] == _digest(known["value"], known["about"], arrays):
+            return unpack(known["value"], arrays), known["about"]
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+    raise RunError(f"{path} is damaged: it is not what was written there")
+
+
+def _digest(text: str, about: str, arrays: Mapping[str, Tensor]) -> str:
+    return hashlib.sha256(f"{text}\0{about}\0{digest(arrays)}".encode()).hexdigest()
+
+
+def _apart(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same arrays, no two of which share memory: a file holds each for itself."""
+    seen, apart = set[int](), dict[str, Tensor]()
+    for name, array in arrays.items():
+        whole = array.contiguous()
+        storage = whole.untyped_storage().data_ptr()
+        apart[name] = whole.clone() if storage in seen else whole
+        seen.add(storage)
+    return apart
 
 
 def _encode(value: object, path: str, arrays: dict[str, Tensor]) -> object:

@@ -1,7 +1,8 @@
 """The audit log: what was asked for and what was done about it, one JSON line each, chained by hashes.
 
 Every line holds the hash of the line before, so that a line changed, removed or moved breaks the chain from there on.
-Lines speak of counts and model hashes, never of patients.
+A chain does not tell that its end is missing, nor that all of it was written anew: the manifest keeps how many lines
+there are and the hash of the last (`anchor`). Lines speak of counts and model hashes, never of patients.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedunlearn import files
+from fedunlearn.core import RunError
+
+FILE = "audit.jsonl"
 GENESIS = "0" * 64
 
 
@@ -24,18 +28,65 @@ def append(path: Path, event: str, details: Mapping[str, object]) -> None:
         path: the log; made if absent.
         event: what happened, e.g. ``request-received``.
         details: JSON values.
+
+    Raises:
+        RunError: the log cannot be written, or what is there is not a log; it is left as it is.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    last: dict[str, Any] = json.loads(lines[-1]) if lines else {"seq": -1, "hash": GENESIS}
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    last: Mapping[str, Any] = _lines(path, text)[-1] if text else {"seq": -1, "hash": GENESIS}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     line = {"seq": last["seq"] + 1, "time_utc": now, "event": event, **details, "previous": last["hash"]}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**line, "hash": hash_of(line)}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    files.write(path, f"{text}{_text({**line, 'hash': hash_of(line)})}\n".encode())
+
+
+def anchor(path: Path) -> dict[str, object]:
+    """How many lines a log has, and the hash of the last one."""
+    lines = _lines(path, path.read_text(encoding="utf-8")) if path.exists() else []
+    return {"lines": len(lines), "head": lines[-1]["hash"] if lines else GENESIS}
+
+
+def verify(path: Path, anchored: Mapping[str, object]) -> int:
+    """Check a log against itself and against what was anchored elsewhere; return the number of its lines.
+
+    Raises:
+        RunError: a line was changed, removed, added or moved; says which is the first.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+    previous, lines = GENESIS, _lines(path, text)
+    for number, line in enumerate(lines):
+        if line.get("previous") != previous or line.get("seq") != number or hash_of(line) != line.get("hash"):
+            raise RunError(
+                f"{path}:{number + 1}: the chain breaks here: this line or the one before was changed"
+            )
+        previous = line["hash"]
+    if "".join(f"{_text(line)}\n" for line in lines) != text:
+        raise RunError(f"{path} is damaged: it is not what was written there")
+    if {"lines": len(lines), "head": previous} != dict(anchored):
+        raise RunError(
+            f"{path} has {len(lines)} lines and ends with {previous}; expected {anchored.get('lines')} lines and "
+            f"{anchored.get('head')}: lines are missing, or it was written anew"
+        )
+    return len(lines)
 
 
 def hash_of(line: Mapping[str, object]) -> str:
     """sha256 of a line's canonical JSON, its own ``hash`` left out."""
     body = {key: value for key, value in line.items() if key != "hash"}
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _text(line: Mapping[str, object]) -> str:
+    return json.dumps(line)
+
+
+def _lines(path: Path, text: str) -> list[dict[str, Any]]:
+    try:
+        lines = [json.loads(line) for line in text.splitlines()]
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    if not all(isinstance(line, dict) and {"seq", "hash"} <= line.keys() for line in lines):
+        raise RunError(f"{path} is damaged: it is no audit log")
+    return lines

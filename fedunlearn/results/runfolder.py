@@ -7,7 +7,8 @@ Layout (a contract)::
     sites.parquet   one row per image            verdicts.parquet  one row per request and strategy
     weights/        safetensors                  audit.jsonl       hash-chained record of requests
     signals/        per image and model          DONE              written last
-    difficulty.parquet  how long each image took the original models to learn
+    origins/        per weights and signals file, all that determined its bits (`fedunlearn.results.store`)
+    difficulty/, difficulty.parquet  how long each image took the original models to learn
     shadows/        signals of shadow models, and who was in each (only where a scenario asks for them)
     probes/         per image and model after more training, and how that went (only where a scenario asks for it)
     slices/         per moment, some volumes as all models segment them: a PNG, and an NPZ of what it was drawn from
@@ -15,26 +16,36 @@ Layout (a contract)::
 
 Beside them, what `score` adds: ``statistics.parquet``, the differences from retraining that verdicts rest on, and
 ``bias.parquet``, groups that are treated unequally.
+
+While a run is not finished, ``work/`` holds what a resumed run goes on from: history, and answers of procedures under
+way. The hospitals' images are there only while a process works on them. Whoever writes to a run folder holds its lock,
+which ends with the process that took it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
-import os
+import itertools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
-from fedunlearn import weights as w
+from fedunlearn import files, weights as w
 from fedunlearn.core import InputError, RunError, Weights
+from fedunlearn.results import audit
+
+LOCK = ".lock"
+_UNLISTED = ("manifest.json", "DONE", LOCK)
+"""Files without a checksum in the manifest, which has a seal of its own; `DONE` and the lock are empty."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,8 @@ class RunFolder:
             InputError: it is in use, or cannot be made.
         """
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise InputError(f"output folder {path} is in use: name another with --out, or remove it")
+            if path.exists() and (not path.is_dir() or in_use(path)):
+                raise InputError(_refused(path))
             for part in ("weights", "signals", "work"):
                 (path / part).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -60,14 +71,38 @@ class RunFolder:
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
-        """A folder that a run was written to.
+    def unfinished(cls, path: Path) -> RunFolder:
+        """A folder of a run that was interrupted; what was being written then is removed.
 
         Raises:
-            InputError: there is no finished or scorable run.
+            InputError: there is no run, or it is finished.
         """
+        done = (path / "DONE").is_file()
+        if done or not (path / "work").is_dir():
+            found = "a finished run" if done else "no run"
+            raise InputError(
+                f"{path} holds {found}, expected an unfinished one: there is nothing to go on with"
+            )
+        for rest in (*path.rglob(f"*{files.PART}"), path / "manifest.json"):
+            rest.unlink(missing_ok=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A folder that a finished run was written to.
+
+        Raises:
+            InputError: there is none, or it is not finished.
+        """
+        if (path / "work").is_dir() and not (path / "DONE").is_file():
+            raise InputError(
+                f"{path} holds an unfinished run: go on with `simulate SCENARIO --out {path} --resume`, or remove it "
+                f"with `discard {path}`"
+            )
         if not (path / "manifest.json").is_file():
             raise InputError(f"{path} is not a run folder: expected a manifest.json in it")
+        if not (path / "DONE").is_file():
+            raise InputError(f"{path} holds a run that did not finish: expected a file DONE in it")
         return cls(path)
 
     @property
@@ -89,21 +124,24 @@ class RunFolder:
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """A Parquet file."""
-        temporary = self.path / f"{name}.part"
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        table.to_parquet(temporary, index=False)
-        os.replace(temporary, self.path / name)
+        with files.replacing(self.path / name) as temporary:
+            table.to_parquet(temporary, index=False)
 
     def read_table(self, name: str) -> pd.DataFrame:
-        """Read a Parquet file.
+        """Read a Parquet file, after its checksum where the run has a manifest.
 
         Raises:
             RunError: it is missing or damaged.
         """
+        file = self.path / name
         try:
-            return pd.read_parquet(self.path / name)
+            if (self.path / "manifest.json").is_file():
+                return pd.read_parquet(
+                    io.BytesIO(files.checked(file, self.read_manifest()["sha256"].get(name)))
+                )
+            return pd.read_parquet(file)
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {self.path / name}: {error}") from error
+            raise RunError(f"cannot read {file}: {error}") from error
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """An NPZ file; the same arrays give the same bytes."""
@@ -113,10 +151,7 @@ class RunFolder:
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Any file."""
-        temporary = self.path / f"{name}.part"
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, self.path / name)
+        files.write(self.path / name, content)
 
     def write_text(self, name: str, text: str) -> None:
         """A text file."""
@@ -128,38 +163,120 @@ class RunFolder:
         Raises:
             RunError: it is missing or damaged.
         """
-        try:
-            manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {self.path / 'manifest.json'}: {error}") from error
-        return manifest
+        return files.unsealed(self.path / "manifest.json")
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """The manifest, with the sha256 of every other file that is there now."""
-        self.write_text(
-            "manifest.json", json.dumps({**manifest, "sha256": self.checksums()}, indent=1) + "\n"
-        )
+        """The manifest, with the sha256 of every other file that is there now, and how far the audit log goes."""
+        sums = {name: files.sha256(self.path / name) for name in self.listed()}
+        self._seal({**manifest, "sha256": sums})
 
-    def checksums(self) -> dict[str, str]:
-        """sha256 of every file but the manifest and scratch files, by relative path."""
-        files = (p for p in sorted(self.path.rglob("*")) if p.is_file() and self.scratch not in p.parents)
-        return {
-            str(p.relative_to(self.path)): hashlib.sha256(p.read_bytes()).hexdigest()
-            for p in files
-            if p.name not in ("manifest.json", "DONE")
-        }
+    def renew_manifest(self, written: Collection[str]) -> None:
+        """Put the checksums of files that were written just now into the manifest; all others stay as they were."""
+        manifest = self.read_manifest()
+        new = {name: files.sha256(self.path / name) for name in written}
+        self._seal({**manifest, "sha256": dict(sorted({**manifest["sha256"], **new}.items()))})
+
+    def _seal(self, manifest: Mapping[str, Any]) -> None:
+        content = {**manifest, "audit": audit.anchor(self.path / audit.FILE)}
+        files.write(self.path / "manifest.json", files.sealed(content))
+
+    def listed(self) -> list[str]:
+        """The files that have a checksum in the manifest, by relative path."""
+        found = (file for file in sorted(self.path.rglob("*")) if file.is_file())
+        names = [file.relative_to(self.path).as_posix() for file in found if self.scratch not in file.parents]
+        return [name for name in names if name not in _UNLISTED and not name.endswith(files.PART)]
+
+    def check(self, names: Collection[str]) -> None:
+        """Make sure that files are what the manifest says.
+
+        Raises:
+            RunError: one is missing or damaged; names it.
+        """
+        known = self.read_manifest()["sha256"]
+        for name in names:
+            files.checked(self.path / name, known.get(name))
 
     def discard(self) -> None:
-        """Remove the whole folder: nothing came of the run."""
+        """Remove the whole folder."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def clean(self) -> None:
-        """Remove scratch files: they hold the hospitals' images and every update."""
+        """Remove what only an unfinished run needs."""
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def finish(self) -> None:
-        """Write ``DONE``."""
+        """Write ``DONE``; nothing is left then to resume."""
         self.write_text("DONE", "")
+        self.clean()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only one that writes to ``folder``, which is made if it is not there; the lock of a dead process is none.
+
+    Raises:
+        InputError: another process writes to it, or it cannot be made.
+    """
+    lock = filelock.FileLock(folder / LOCK, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise InputError(
+            f"output folder {folder} is in use: another process is writing to it; wait for that to end, or name "
+            "another with --out"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot write to output folder {folder}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        _remove_if_empty(folder)
+
+
+def placed(out: Path | None, default: Path, resume: bool = False) -> Path:
+    """The folder to write to: the one asked for, else a new one called as ``default`` or after it (`claimed`).
+
+    Raises:
+        InputError: the folder to resume is not named; or none can be made.
+    """
+    if out is None and resume:
+        raise InputError("--resume needs --out RUN, the folder of the run to go on with")
+    return claimed(default) if out is None else out
+
+
+def discard(folder: Path) -> None:
+    """Remove the folder of an unfinished run.
+
+    Raises:
+        InputError: it is finished, is no run's, or a process is writing to it.
+    """
+    if (folder / "DONE").is_file() or not (folder / "work").is_dir():
+        found = "a finished run" if (folder / "DONE").is_file() else "no run"
+        raise InputError(
+            f"{folder} holds {found}, expected an unfinished one; remove it by hand if you mean it"
+        )
+    with locked(folder):
+        RunFolder(folder).discard()
+
+
+def claimed(folder: Path) -> Path:
+    """``folder``, or the first of folder-2, folder-3, … that was not there yet: made now, so that nobody else gets it.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    for number in itertools.count(1):
+        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(f"cannot make output folder {path}: {error.strerror}") from error
+        return path
+    raise AssertionError("unreachable")
 
 
 def signal_table(signals: Mapping[str, Tensor]) -> pd.DataFrame:
@@ -170,3 +287,33 @@ def signal_table(signals: Mapping[str, Tensor]) -> pd.DataFrame:
             array = values.numpy().reshape(len(values), -1)
             columns |= {f"{key}_{i}": array[:, i] for i in range(array.shape[1])}
     return pd.DataFrame(columns)
+
+
+def table_signals(table: pd.DataFrame) -> dict[str, Tensor]:
+    """Signals whose `signal_table` is ``table``; each has two dimensions."""
+    columns: dict[str, list[str]] = {}
+    for column in table.columns:
+        columns.setdefault(column.rpartition("_")[0], []).append(column)
+    return {key: torch.from_numpy(table[names].to_numpy().copy()) for key, names in columns.items()}
+
+
+def in_use(folder: Path) -> bool:
+    """Whether there is anything in a folder but its lock."""
+    return any(entry.name != LOCK for entry in folder.iterdir())
+
+
+def _refused(folder: Path) -> str:
+    if (folder / "work").is_dir() and not (folder / "DONE").is_file():
+        return (
+            f"output folder {folder} holds an unfinished run: go on with it with --resume, remove it with "
+            f"`discard {folder}`, or name another with --out"
+        )
+    return f"output folder {folder} is in use: name another with --out, or remove it"
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Leave nothing behind where nothing was written."""
+    with suppress(OSError):
+        if not in_use(folder):
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()

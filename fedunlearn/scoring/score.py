@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from fedunlearn import files
 from fedunlearn.core import RequestId, RunError, derive
 from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence, Frame, Part
 from fedunlearn.scoring.evidence.reading import Comparison, Run, read
@@ -60,6 +60,16 @@ class _Scored:
     differences: Mapping[str, Mapping[str, Difference]]
     diverged: Sequence[Diverged]
     bias: pd.DataFrame
+
+
+WRITTEN = (
+    "scores.parquet",
+    "statistics.parquet",
+    "verdicts.parquet",
+    "bias.parquet",
+    "memorisation.parquet",
+)
+"""What `score` writes, the last only where there are shadow models."""
 
 
 def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -309,6 +319,5 @@ def _intervals(estimates: Sequence[Estimate]) -> list[tuple[float, float]]:
 
 def _write(table: pd.DataFrame, file: Path) -> None:
     """Whole or not at all."""
-    temporary = file.with_name(f"{file.name}.part")
-    table.to_parquet(temporary, index=False)
-    os.replace(temporary, file)
+    with files.replacing(file) as temporary:
+        table.to_parquet(temporary, index=False)

@@ -14,17 +14,18 @@ run again, so that a sweep goes on where it was interrupted.
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
+from fedunlearn.campaign import resuming
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.core import InputError, Problem, RunError
 from fedunlearn.learning.models import origin
-from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.runfolder import RunFolder, in_use, locked
 from fedunlearn.scenario import Scenario
 from fedunlearn.simulate import simulate
 from fedunlearn.sweep.cells import Cell, Sweep, read, read_one
@@ -63,8 +64,17 @@ def check(read: Scenario | Sweep, data_root: Path) -> list[str]:
     return lines
 
 
-def run(sweep: Sweep, out: Path, data_root: Path, console: Console, quiet: bool = False) -> Path:
+def run(
+    sweep: Sweep,
+    out: Path,
+    data_root: Path,
+    console: Console,
+    quiet: bool = False,
+    reuse: Sequence[Path] = (),
+) -> Path:
     """Run every cell that is not finished into ``out``, and write the summary; return ``out``.
+
+    Cells take from one another what would come to the same, and go on where they were interrupted.
 
     Args:
         sweep: what to run.
@@ -72,12 +82,20 @@ def run(sweep: Sweep, out: Path, data_root: Path, console: Console, quiet: bool 
         data_root: where the data's files are.
         console: where progress is shown.
         quiet: show none.
+        reuse: earlier run folders to take work from.
 
     Raises:
         InputError: something about a cell, the data or the folder is wrong; nothing was run.
         RunError: a cell failed; the ones before it are kept.
     """
-    if out.exists() and not is_sweep(out) and (not out.is_dir() or any(out.iterdir())):
+    with locked(out):
+        return _run(sweep, out, data_root, console, quiet, reuse)
+
+
+def _run(
+    sweep: Sweep, out: Path, data_root: Path, console: Console, quiet: bool, reuse: Sequence[Path]
+) -> Path:
+    if out.exists() and not is_sweep(out) and (not out.is_dir() or in_use(out)):
         raise InputError(f"output folder {out} is in use, and not by a sweep: name another with --out")
     folders = {cell.slug: out / "cells" / cell.slug for cell in sweep.cells}
     open_ = [cell for cell in sweep.cells if not _is_finished(folders[cell.slug], cell)]
@@ -90,11 +108,9 @@ def run(sweep: Sweep, out: Path, data_root: Path, console: Console, quiet: bool 
                 f"cell {number}/{len(sweep.cells)} {cell.slug}{state}", highlight=False, markup=False
             )
         if cell in open_:
-            RunFolder(folders[cell.slug]).discard()  # what an interrupted run has left
-            _run_cell(cell, folders[cell.slug], data_root, console, quiet)
-    table, temporary = summary(out), out / "summary.parquet.part"
-    table.to_parquet(temporary, index=False)
-    os.replace(temporary, out / "summary.parquet")
+            done = [other for other in folders.values() if (other / "DONE").is_file()]
+            _run_cell(cell, folders[cell.slug], data_root, console, quiet, (*done, *reuse))
+    RunFolder(out).write_table("summary.parquet", summary(out))
     return out
 
 
@@ -103,9 +119,14 @@ def is_sweep(folder: Path) -> bool:
     return (folder / "sweep.json").is_file()
 
 
-def _run_cell(cell: Cell, folder: Path, data_root: Path, console: Console, quiet: bool) -> None:
+def _run_cell(
+    cell: Cell, folder: Path, data_root: Path, console: Console, quiet: bool, reuse: Sequence[Path]
+) -> None:
+    resume = (folder / "work" / resuming.ABOUT).is_file()
+    if not resume:
+        RunFolder(folder).discard()  # what was interrupted before it began
     try:
-        simulate(cell.scenario, folder, data_root, console, quiet)
+        simulate(cell.scenario, folder, data_root, console, quiet, resume, reuse)
     except RunError as error:
         raise RunError(f"cell {cell.slug}: {error}") from error
 

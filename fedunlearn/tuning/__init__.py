@@ -17,11 +17,15 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.core import InputError, Strategy
-from fedunlearn.federation.drive import Watcher, drive
+from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Link
+from fedunlearn.federation.jobs import Watcher
+from fedunlearn.federation.journal import Journal
 from fedunlearn.federation.ledger import Ledger
+from fedunlearn.federation.memory import Kept
 from fedunlearn.federation.progress import progress
-from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.runfolder import RunFolder, locked
+from fedunlearn.results.store import Store
 from fedunlearn.scenario import Plan, Scenario, Tuned
 from fedunlearn.scenario.space import space
 from fedunlearn.simulate import engine
@@ -81,14 +85,29 @@ def tune(
             "found no strategy with anything to tune; `list strategies` shows what each searches"
         )
     rehearsal = rehearse(scenario, gather(scenario, data_root), repeats, seed)
-    run, ledger = RunFolder.create(out), Ledger()
-    try:
-        trials = _rehearsed(rehearsal, run.scratch / "rehearsal", budget, ledger, console, seed, quiet)
-    except InputError:
-        run.discard()
-        raise
-    finally:
-        run.clean()
+    with locked(out):
+        run = RunFolder.create(out)
+        try:
+            return _tune(scenario, rehearsal, run, budget, console, repeats, seed, quiet)
+        except InputError:
+            run.discard()
+            raise
+        finally:
+            run.clean()
+
+
+def _tune(
+    scenario: Scenario,
+    rehearsal: Rehearsal,
+    run: RunFolder,
+    budget: Budget,
+    console: Console,
+    repeats: int,
+    seed: int,
+    quiet: bool,
+) -> Tuning:
+    ledger = Ledger()
+    trials = _rehearsed(rehearsal, run.scratch / "rehearsal", budget, ledger, console, seed, quiet)
     tuned = dataclasses.replace(scenario, strategies=tuple(_tuned(p, trials) for p in scenario.strategies))
     run.write_text("tuned.yaml", _header(budget, repeats, seed) + scenarios.to_yaml(tuned))
     run.write_table("trials.parquet", _table(trials))
@@ -130,20 +149,23 @@ def _rehearsed(
 ) -> Mapping[str, Sequence[Trial]]:
     """Train and retrain the rehearsal, then let every strategy's trials run side by side."""
     scenario, cohort, run = rehearsal.scenario, rehearsal.cohort, RunFolder.create(folder)
-    cohort.store(run.scratch / "federation", scenario.model)
-    campaign = Campaign(scenario, cohort, run, run.scratch, ledger)
+    store = Store(run)
+    campaign = Campaign(scenario, cohort, store, run.scratch, ledger)
     requests = tuple(request.id for request in scenario.requests)
     judge = Judge(run.path, scenario.model.kind, cohort.classes, cohort.table, requests)
     trials, references = Trials(campaign, judge, budget, seed), campaign.references.jobs()
     labels = [*(job.label for job in references), *trials.labels()]
-    with progress(labels, console, quiet) as shown:
+    federation = cohort.stored(run.scratch / "federation", scenario.model)
+    with progress(labels, console, quiet) as shown, federation as there:
         watchers: list[Watcher] = [ledger, *shown]
 
         def body(link: Link) -> None:
-            drive(references, link, [*campaign.stage.recorders.values(), *watchers], scenario.engine.retries)
-            drive(trials.jobs(), link, [trials, *watchers], scenario.engine.retries)
+            recorders, retries = campaign.stage.recorders.values(), scenario.engine.retries
+            memory = Kept(store, Journal(run.scratch / "journal"))
+            drive(references, link, [*recorders, *watchers], retries, memory)
+            drive(trials.jobs(), link, [trials, *watchers], retries)
 
-        engine(scenario).run(run.scratch / "federation", body)
+        engine(scenario).run(there, body)
     return trials.done
 
 

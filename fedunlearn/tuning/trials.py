@@ -19,7 +19,7 @@ from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.timeline import Step
 from fedunlearn.core import RequestId, Strategy, Weights, derive
 from fedunlearn.federation import wire
-from fedunlearn.federation.drive import Divergence, Job, Label, Round
+from fedunlearn.federation.jobs import Divergence, Job, Label, Round
 from fedunlearn.federation.procedures import signals
 from fedunlearn.scenario import Plan
 from fedunlearn.scenario.space import space, suggest
@@ -119,9 +119,7 @@ class Trials:
         running = self._running[round.label.strategy]
         running.site_seconds += sum(answer.seconds for answer in round.answers.values())
         running.images += sum(answer.images for answer in round.answers.values())
-        running.bytes += sum(
-            wire.size(value) for value in (*round.asks.values(), *(a.reply for a in round.answers.values()))
-        )
+        running.bytes += sum(map(wire.size, round.asks.values())) + sum(round.received.values())
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
         """See `Watcher`."""

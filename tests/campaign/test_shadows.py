@@ -19,8 +19,9 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.campaign import shadows as farm
 from fedunlearn.campaign.cohort import Cohort, gather, half
 from fedunlearn.core import InputError, RunError, Select, derive
-from fedunlearn.federation.drive import Job, Label, drive
+from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.learning.models import initial_weights
 from fedunlearn.results.cache import Cache
 from fedunlearn.results.runfolder import RunFolder, signal_table

@@ -17,8 +17,9 @@ from rich.console import Console
 
 from fedunlearn import scenario as scenarios, weights as w
 from fedunlearn.core import Procedure, Reply, RunError, Select, SiteError, Weights
-from fedunlearn.federation.drive import Divergence, Job, Label, Round, drive
+from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer, Ask, inline
+from fedunlearn.federation.jobs import Divergence, Job, Label, Round
 from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.models import Network
 from fedunlearn.learning.tasks import Fit, Gradient

@@ -19,8 +19,9 @@ from fedunlearn.core import (
     UndeclaredNeed,
     Weights,
 )
-from fedunlearn.federation.drive import Job, Label, Round, drive
+from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer, Ask
+from fedunlearn.federation.jobs import Job, Label, Round
 from fedunlearn.federation.procedures import fedavg, signals
 from fedunlearn.learning.tasks import Fit, Gradient
 from tests import toy

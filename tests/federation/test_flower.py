@@ -32,10 +32,11 @@ from fedunlearn.core import (
     Task,
     Weights,
 )
-from fedunlearn.federation.drive import Job, Label, drive
+from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer, Ask, Link, flower
 from fedunlearn.federation.engines.flower import Flower
 from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.models import SmallCNN, initial_weights
 from fedunlearn.learning.tasks import Fit

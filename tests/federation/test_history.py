@@ -7,9 +7,10 @@ import torch
 
 from fedunlearn import weights as w
 from fedunlearn.core import Every, Leaver, Needs, Reply, Select, UndeclaredNeed
-from fedunlearn.federation.drive import Job, Label, Round, drive
+from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer
 from fedunlearn.federation.history import Recorder, keep, union
+from fedunlearn.federation.jobs import Job, Label, Round
 from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.tasks import Fit
 from tests import toy

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from fedunlearn import scenario as scenarios, weights as w
 from fedunlearn.core import Asks, LocalTraining, Procedure, Replies, Select, Weights
-from fedunlearn.federation.drive import Label, Round
 from fedunlearn.federation.horizons import Horizons, epochs
+from fedunlearn.federation.jobs import Label, Round
 from fedunlearn.learning.tasks import Fit, Gradient, Loss
 from fedunlearn.results import tables
 from fedunlearn.results.runfolder import RunFolder

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from fedunlearn.core import SERVER, LocalTraining, Reply, Select
-from fedunlearn.federation.drive import Label, Round
 from fedunlearn.federation.engines import Answer
+from fedunlearn.federation.jobs import Label, Round
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.learning.tasks import Fit
 

@@ -7,7 +7,7 @@ import re
 
 from rich.console import Console
 
-from fedunlearn.federation.drive import Label, Round
+from fedunlearn.federation.jobs import Label, Round
 from fedunlearn.federation.progress import progress
 
 LABELS = [

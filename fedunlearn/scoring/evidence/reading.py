@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedunlearn import files
 from fedunlearn.core import RequestId, RunError, derive
 from fedunlearn.scoring.evidence import Answers, Bools, Frame, Ints, Relearnt, Shadow, Spent
 from fedunlearn.scoring.evidence.classification import outputs
@@ -88,6 +89,8 @@ class Run:
         probes: what was done to every model that did not diverge, to measure it again (`fedunlearn.campaign.probing`).
         relearning: `probes/relearn.parquet`, if that is one of them.
         learnt: `difficulty.parquet`; None in a run without it.
+        sums: the sha256 of every file by its place, which it must have when it is read; None for files that this
+            process wrote itself.
     """
 
     path: Path
@@ -102,6 +105,7 @@ class Run:
     probes: tuple[str, ...] = ()
     relearning: pd.DataFrame | None = None
     learnt: pd.DataFrame | None = None
+    sums: Mapping[str, str] | None = None
 
     def frame(self, request: RequestId) -> Frame:
         """The images as a request divides them.
@@ -140,7 +144,7 @@ class Run:
         """
         if model in self.diverged:
             return None
-        answers = self._answers(self.path / "signals" / f"{model}.parquet", frame)
+        answers = self._answers(f"signals/{model}.parquet", frame)
         return answers if answers.finite else None
 
     @cached_property
@@ -150,17 +154,17 @@ class Run:
         Raises:
             RunError: a file is missing or does not fit the images, or a shadow diverged.
         """
-        members = self.path / "shadows" / "members.parquet"
-        if not members.exists():
+        members = "shadows/members.parquet"
+        if self.sums is None or members not in self.sums:
             return ()
         who, frame = self._rows(members), self.frame(self.comparisons[0].request)
         return tuple(self._shadow(str(name), who[name].to_numpy(bool), frame) for name in who.columns)
 
     def _shadow(self, number: str, members: Bools, frame: Frame) -> Shadow[Answers]:
-        path = self.path / "shadows" / f"{number}.parquet"
-        answers = self._answers(path, frame)
+        name = f"shadows/{number}.parquet"
+        answers = self._answers(name, frame)
         if not answers.finite:
-            raise RunError(f"{path}: the shadow model diverged (answers not finite)")
+            raise RunError(f"{self.path / name}: the shadow model diverged (answers not finite)")
         return Shadow(answers, members)
 
     def probed(self, request: RequestId, strategy: str, seed: int, frame: Frame) -> Mapping[str, Answers]:
@@ -169,9 +173,8 @@ class Run:
         Raises:
             RunError: a file is missing or does not fit the images.
         """
-        folder, file = self.path / "probes", f"{strategy}-{seed}.parquet"
         return {
-            probe: self._answers(folder / probe / request / file, frame)
+            probe: self._answers(f"probes/{probe}/{request}/{strategy}-{seed}.parquet", frame)
             for probe in self.probes
             if probe != RELEARN
         }
@@ -194,14 +197,16 @@ class Run:
             )
         return Relearnt(rows["loss"].to_numpy(np.float64), float(rows["goal"].iloc[0]))
 
-    def _answers(self, path: Path, frame: Frame) -> Answers:
-        return READERS[self.kind](self._rows(path), frame, str(path))
+    def _answers(self, name: str, frame: Frame) -> Answers:
+        return READERS[self.kind](self._rows(name), frame, str(self.path / name))
 
-    def _rows(self, path: Path) -> pd.DataFrame:
+    def _rows(self, name: str) -> pd.DataFrame:
         """A table with one row per image, in the order of their ids."""
-        table = _table(path)
+        table = _table(self.path, name, self.sums)
         if len(table) != len(self.order):
-            raise RunError(f"{path} has {len(table)} rows; expected one per image, {len(self.order)}")
+            raise RunError(
+                f"{self.path / name} has {len(table)} rows; expected one per image, {len(self.order)}"
+            )
         return table.iloc[self.order]
 
     def spent(
@@ -244,8 +249,9 @@ def read(path: Path) -> Run:
         RunError: a file is missing or damaged, or is not what a run leaves behind.
     """
     file = path / "manifest.json"
-    manifest = _manifest(file)
+    manifest = files.unsealed(file)
     try:
+        sums = {str(name): str(known) for name, known in manifest["sha256"].items()}
         kind, classes = str(manifest["kind"]), int(manifest["classes"])
         comparisons = tuple(_comparison(entry) for entry in manifest["scored"])
         forgets = {c.request: _forgets(manifest, c.request) for c in comparisons}
@@ -257,11 +263,12 @@ def read(path: Path) -> Run:
         raise RunError(f"{file}: cannot read a run of kind {kind!r}; known are {', '.join(sorted(READERS))}")
     if not comparisons:
         raise RunError(f"{file}: nothing to score, 'scored' is empty")
-    images, ledger = _table(path / "sites.parquet", IMAGES), _table(path / "ledger.parquet", LEDGER)
+    images = _table(path, "sites.parquet", sums, IMAGES)
+    ledger = _table(path, "ledger.parquet", sums, LEDGER)
     order = np.argsort(images["image"].to_numpy(), kind="stable")
-    measured = path / "difficulty.parquet"
-    learnt = _table(measured, DIFFICULTY) if measured.exists() else None
-    relearning = _table(path / RELEARNT, CURVES) if RELEARN in probes else None
+    measured = "difficulty.parquet"
+    learnt = _table(path, measured, sums, DIFFICULTY) if measured in sums else None
+    relearning = _table(path, RELEARNT, sums, CURVES) if RELEARN in probes else None
     return Run(
         path,
         kind,
@@ -275,17 +282,8 @@ def read(path: Path) -> Run:
         probes,
         relearning,
         learnt,
+        sums,
     )
-
-
-def _manifest(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {file}: {error}") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{file} is not the manifest of a run: expected an object")
-    return content
 
 
 def _comparison(entry: Mapping[str, Any]) -> Comparison:
@@ -311,9 +309,14 @@ def _forgets(manifest: Mapping[str, Any], request: RequestId) -> tuple[RequestId
     return (own, *(str(other) for other in earlier))
 
 
-def _table(file: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+def _table(
+    folder: Path, name: str, sums: Mapping[str, str] | None, columns: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A table of the run, after its checksum."""
+    file = folder / name
     try:
-        table = pd.read_parquet(file)
+        content = io.BytesIO(files.checked(file, sums.get(name))) if sums is not None else file
+        table = pd.read_parquet(content)
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise RunError(f"cannot read {file}: {error}") from error
     missing = [name for name in columns if name not in table.columns]

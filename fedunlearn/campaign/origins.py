@@ -1,0 +1,236 @@
+"""What determines the bits of each result of a run: its origin, in clear.
+
+Two runs that write the same origin do the same work. An origin names everything that counts: images by their content,
+hospital by hospital; the model, the training, the seed; a strategy's fields; the work it starts from, by its own
+origin; the source files that do the work; the libraries and the kind of processor. It leaves out what does not count:
+the name of a scenario or a label, other strategies, other requests, the engine and its workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedunlearn.campaign import sources
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.core import Case, Course, Every, Last, Needs, RequestId, Select, SiteId, Strategy, Weights
+from fedunlearn.learning.models import origin as pretrained
+from fedunlearn.results.store import digest
+from fedunlearn.scenario import Engine, Scenario
+from fedunlearn.weights import digest as weights_digest
+
+Origin = Mapping[str, object]
+
+TRAINING = ("fedunlearn.federation.procedures", "fedunlearn.federation.engines.inline")
+"""The modules that train: what they import comes with them."""
+
+
+def environment(engine: Engine) -> dict[str, object]:
+    """Libraries and machine, as far as bits depend on them."""
+    on_flower = engine.name == "flower"
+    return {
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "instructions": {n: v for n in _INSTRUCTIONS if (v := os.environ.get(n)) is not None},
+        "gpu": on_flower and engine.gpus_per_client > 0,
+        "cluster": engine.address if on_flower else None,
+    }
+
+
+@dataclass(frozen=True)
+class Origins:
+    """The origins of a scenario's work."""
+
+    scenario: Scenario
+    cohort: Cohort
+
+    # -------------------------------------------------------------------------------------- what is trained
+
+    def training(
+        self, sites: Sequence[SiteId], without: Sequence[RequestId], rounds: range, seed: int
+    ) -> Origin:
+        """Federated training from the start."""
+        start = {"initial": self._model}
+        return self._trained(sites, without, rounds, seed, start)
+
+    def further(
+        self, sites: Sequence[SiteId], without: Sequence[RequestId], rounds: range, seed: int, of: Origin
+    ) -> Origin:
+        """Training that goes on from work that is known by its origin."""
+        return self._trained(sites, without, rounds, seed, {"work": digest(of)})
+
+    def preparation(self, strategy: Strategy, course: Course) -> Origin:
+        """A strategy's own training."""
+        images = {site: self._images(site, course.select) for site in course.sites}
+        return {
+            **self._common(self._of(strategy)),
+            "work": "preparation",
+            "strategy": _fields(strategy),
+            "seed": course.seed,
+            "rounds": course.rounds,
+            "roster": list(course.roster),
+            "images": images,
+            "validation": {site: self._images(site, Select(split="val")) for site in course.sites},
+        }
+
+    def unlearning(self, strategy: Strategy, case: Case, of: Origin, history: Origin) -> Origin:
+        """A strategy's answer to a request, from work that is known by its origin, with the history of another's."""
+        return {
+            **self._common(self._of(strategy)),
+            "work": "unlearning",
+            "strategy": _fields(strategy),
+            "request": case.request,
+            "seed": case.seed,
+            "rounds": case.rounds,
+            "start": digest(of),
+            "history": digest(history),
+            "needs": _needs(strategy.needs),
+            "roster": list(case.roster),
+            "sites": list(case.sites),
+            "leaver": case.leaver,
+            "horizons": list(self.scenario.horizons),
+            "images": {site: self._view(site, case) for site in self.cohort.sites},
+        }
+
+    # ------------------------------------------------------------------------------------- what is asked then
+
+    def answers(self, weights: Weights) -> Origin:
+        """What a model answers for every image."""
+        return {
+            **self._common(TRAINING),
+            "work": "answers",
+            "weights": weights_digest(weights),
+            "images": {site: self._images(site, Select(split="all")) for site in self.cohort.sites},
+        }
+
+    def lessons(self, of: Origin) -> Origin:
+        """How early every image was learnt in a training that is known by its origin."""
+        everything = {site: self._images(site, Select(split="all")) for site in self.cohort.sites}
+        common = self._common(TRAINING, "fedunlearn.campaign.difficulty")
+        return {**common, "work": "lessons", "of": digest(of), "images": everything}
+
+    def probe(
+        self, probe: str, weights: Weights, original: Weights, selects: Mapping[str, Select], settings: Origin
+    ) -> Origin:
+        """What becomes of a model under a probe."""
+        everything = {site: self._images(site, Select(split="all")) for site in self.cohort.sites}
+        return {
+            **self._common(TRAINING, "fedunlearn.campaign.probing"),
+            "work": f"probe {probe}",
+            "weights": weights_digest(weights),
+            "original": weights_digest(original),
+            "images": everything,
+            "selected": {
+                name: {site: self._images(site, select) for site in self.cohort.sites}
+                for name, select in selects.items()
+            },
+            **settings,
+        }
+
+    # -------------------------------------------------------------------------------------------- pieces
+
+    def _trained(
+        self, sites: Sequence[SiteId], without: Sequence[RequestId], rounds: range, seed: int, start: Origin
+    ) -> Origin:
+        select = Select(without=tuple(without))
+        return {
+            **self._common(TRAINING),
+            "work": "training",
+            "seed": seed,
+            "rounds": [rounds.start, rounds.stop],
+            "start": start,
+            "images": {site: self._images(site, select) for site in sites},
+        }
+
+    def _common(self, modules: Sequence[str], *alone: str) -> dict[str, object]:
+        return {
+            **environment(self.scenario.engine),
+            "model": self._model,
+            "training": asdict(self.scenario.training),
+            "classes": self.cohort.classes,
+            "shape": list(self.cohort.shape),
+            "sources": sources.digest(modules, alone),
+        }
+
+    def _of(self, strategy: Strategy) -> tuple[str, ...]:
+        return (*TRAINING, type(strategy).__module__)
+
+    @cached_property
+    def _model(self) -> dict[str, object]:
+        model, cohort = self.scenario.model, self.cohort
+        weights: Path | None = getattr(model, "weights", None)
+        return {
+            **{
+                key: str(value) if isinstance(value, Path) else value for key, value in _fields(model).items()
+            },
+            "pretrained": pretrained(model, cohort.shape, cohort.classes),
+            "file": None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest(),
+        }
+
+    @cached_property
+    def _contents(self) -> npt.NDArray[np.uint8]:
+        """(N, 32) the sha256 of each image's pixels and target, with its row number."""
+        cohort = self.cohort
+        found = [
+            hashlib.sha256(
+                row.to_bytes(8, "big")
+                + np.ascontiguousarray(pixels).tobytes()
+                + np.ascontiguousarray(target).tobytes()
+            ).digest()
+            for row, (pixels, target) in enumerate(zip(cohort.pixels, cohort.targets, strict=True))
+        ]
+        return np.frombuffer(b"".join(found), np.uint8).reshape(len(found), 32)
+
+    def _images(self, site: SiteId, select: Select) -> str:
+        """The digest of some images of a hospital, in their order."""
+        return hashlib.sha256(self._contents[self.cohort.mask(site, select)].tobytes()).hexdigest()
+
+    def _view(self, site: SiteId, case: Case) -> str:
+        """The digest of all images of a hospital and of all that a strategy can know of them in this case."""
+        cohort = self.cohort
+        own = cohort.site == site
+        parts = ",".join(map(str, cohort.split[own])).encode()
+        gone = np.logical_or.reduce([cohort.forgotten[request] for request in case.retain.without])
+        asked = cohort.mask(site, Select(only=case.forget.only, without=case.forget.without, split="all"))
+        known = (self._contents[own].tobytes(), parts, gone[own].tobytes(), asked[own].tobytes())
+        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in known)).hexdigest()
+
+
+_INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
+"""Variables by which a person may tell libraries which instructions to use."""
+
+
+def _processor() -> str:
+    """The kind of processor: libraries choose instructions by it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part")))
+    return next(names, platform.processor())
+
+
+def _fields(value: object) -> dict[str, Any]:
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(cast(Any, value)).items()}
+
+
+def _needs(needs: Needs) -> dict[str, object]:
+    def rounds(kept: Every | Last | None) -> object:
+        return kept.k if isinstance(kept, Every) else None if kept is None else "last"
+
+    return {
+        "updates": rounds(needs.updates),
+        "cumulative": needs.cumulative,
+        "checkpoints": rounds(needs.checkpoints),
+        "preparation": needs.preparation,
+    }

@@ -1,0 +1,73 @@
+"""Which source files a module rests on: what must be the same for the same work to come to the same bits."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PACKAGES = ("fedunlearn", "sites", "strategies")
+"""Our own; libraries are told by their versions."""
+
+
+def closure(modules: Iterable[str]) -> dict[str, Path]:
+    """The files of some modules and of all of ours that these import, wherever in the file, by module name.
+
+    A package's ``__init__`` counts only where something is imported from it. What is imported by a name that is made
+    at run time is not seen: a strategy or a data source must be named here itself.
+    """
+    found: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        file = _file(name)
+        if name not in found and file is not None:
+            found[name] = file
+            waiting += _imported(file)
+    return dict(sorted(found.items()))
+
+
+def digests(modules: Iterable[str]) -> dict[str, str]:
+    """By module name, the sha256 of each file of `closure`."""
+    return {name: _sha256(file) for name, file in closure(modules).items()}
+
+
+def digest(modules: Iterable[str], alone: Iterable[str] = ()) -> str:
+    """One sha256 for all files of `closure`, and for those of modules ``alone``, without what these import."""
+    found = digests(modules) | {name: _sha256(file) for name in alone if (file := _file(name)) is not None}
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
+
+
+@functools.cache
+def _file(name: str) -> Path | None:
+    """The file of a module; None if it is not one of ours, or no module."""
+    if name.partition(".")[0] not in PACKAGES:
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:  # what is imported from a module is no module
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin is not None else None
+
+
+@functools.cache
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@functools.cache
+def _imported(file: Path) -> tuple[str, ...]:
+    return tuple(_names(ast.parse(file.read_bytes())))
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    """What is imported: the modules, and whatever is taken from them, which may be modules too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -1,0 +1,184 @@
+"""What is kept of procedures under way: answers that count, and where trainings stand.
+
+Every answer is written as it comes, so that a killed run loses no more than the tasks that were at work. An answer is
+found again by its procedure, round and hospital, and used only if it was given to the same ask, bit for bit. A training
+that can be restarted keeps its last two models instead, and the answers of the round it is in. When a procedure ends,
+what the journal has of it is dropped; its result is kept elsewhere.
+
+Answers are not forced to the disk one by one: a power cut may cost the newest. What is damaged is as if it was not
+there.
+
+Replies also wait here instead of in memory once there are too many: rounds of a thousand hospitals take no more room
+than rounds of three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import safetensors
+from torch import Tensor
+
+from fedunlearn import weights as w
+from fedunlearn.core import RunError
+from fedunlearn.federation import wire
+from fedunlearn.federation.engines import Answer, Ask
+from fedunlearn.federation.jobs import Checkpoint, Label
+
+IN_MEMORY = 64 * 2**20
+"""Bytes of replies that may wait in memory for their round to be complete, of all procedures together."""
+_TENSORS = 4096  # whose digests are remembered
+
+
+@dataclass(frozen=True)
+class Stored(Mapping[str, Tensor]):
+    """Tensors in a file of the journal, each read when it is asked for.
+
+    Attributes:
+        path: the file.
+        names: by name, what each is called in the file.
+    """
+
+    path: Path
+    names: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> Tensor:
+        with safetensors.safe_open(self.path, "pt") as file:
+            tensor: Tensor = file.get_tensor(self.names[name])
+            return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class Journal:
+    """Answers and checkpoints of procedures under way.
+
+    Args:
+        folder: where they are; made if it is not there.
+        in_memory: bytes of replies that may wait in memory.
+    """
+
+    def __init__(self, folder: Path, in_memory: int = IN_MEMORY) -> None:
+        self._folder, self._room = folder, in_memory
+        self._held: dict[Label, tuple[int, int]] = {}  # the round that replies wait for, and their bytes
+        self._digests: dict[int, tuple[weakref.ref[Tensor], bytes]] = {}
+        self._found: set[Path] = set()
+
+    def answer(self, label: Label, round: int, ask: Ask) -> Answer | None:
+        """The answer to ``ask``, if it is there and whole."""
+        file = self._file(label, round, ask)
+        with suppress(RunError):
+            answer, about = wire.load(file)
+            if about == self._digest_of(ask) and isinstance(answer, Answer):
+                self._found.add(file)
+                return replace(answer, ticket=ask.ticket)
+        return None
+
+    def answered(self, label: Label, round: int, ask: Ask, answer: Answer) -> Answer:
+        """Keep an answer; return it, with its weights on disk if too many others wait in memory.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        file = self._file(label, round, ask)
+        if file in self._found:
+            arrays = wire.pack(answer)[1]
+        else:
+            arrays = wire.save(file, answer, self._digest_of(ask), durable=False)
+        if (
+            answer.reply is None
+            or answer.reply.weights is None
+            or self._has_room(label, round, w.nbytes(arrays))
+        ):
+            return answer
+        names = {id(array): name for name, array in arrays.items()}
+        stored = Stored(file, {name: names[id(array)] for name, array in answer.reply.weights.items()})
+        return replace(answer, reply=replace(answer.reply, weights=stored))
+
+    def passed(self, label: Label, checkpoint: Checkpoint) -> None:
+        """Keep where a training stands; the answers that led there are not needed any more.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        folder = self._of(label)
+        wire.save(_model(folder, checkpoint.rounds), dict(checkpoint.weights), json.dumps(checkpoint.known))
+        for old in folder.iterdir():
+            if (
+                _round(old) < checkpoint.rounds - 1
+            ):  # those of the last round are in use until the next one is asked
+                old.unlink(missing_ok=True)
+
+    def reached(self, label: Label) -> Checkpoint | None:
+        """Where a training stood: the newest checkpoint that is whole."""
+        for file in sorted(self._of(label).glob("model-*"), key=_round, reverse=True):
+            with suppress(RunError):
+                weights, known = wire.load(file)
+                return Checkpoint(_round(file), weights, json.loads(known))
+        return None
+
+    def drop(self, label: Label) -> None:
+        """Forget a procedure that ended."""
+        self._held.pop(label, None)
+        shutil.rmtree(self._of(label), ignore_errors=True)
+
+    # -------------------------------------------------------------------------------------------- pieces
+
+    def _of(self, label: Label) -> Path:
+        return self._folder / _short(repr(label))
+
+    def _file(self, label: Label, round: int, ask: Ask) -> Path:
+        return self._of(label) / f"answer-{round}-{_short(ask.site)}"
+
+    def _has_room(self, label: Label, round: int, more: int) -> bool:
+        """Whether so many bytes more may wait in memory; counts them if so."""
+        of, own = self._held.get(label, (round, 0))
+        own = own if of == round else 0
+        self._held[label] = (round, own)
+        if sum(held for _, held in self._held.values()) + more > self._room:
+            return False
+        self._held[label] = (round, own + more)
+        return True
+
+    def _digest_of(self, ask: Ask) -> str:
+        """The sha256 of what was asked of whom; tensors that many asks share are read once."""
+        text, arrays = wire.pack(ask.task)
+        sha = hashlib.sha256(f"{ask.site}\0{text}".encode())
+        for name, tensor in arrays.items():
+            sha.update(name.encode() + self._digest(tensor))
+        return sha.hexdigest()
+
+    def _digest(self, tensor: Tensor) -> bytes:
+        known = self._digests.get(id(tensor))
+        if known is not None and known[0]() is tensor:
+            return known[1]
+        if len(self._digests) >= _TENSORS:
+            self._digests = {key: value for key, value in self._digests.items() if value[0]() is not None}
+        digest = bytes.fromhex(w.digest({"": tensor}))
+        self._digests[id(tensor)] = weakref.ref(tensor), digest
+        return digest
+
+
+def _model(folder: Path, rounds: int) -> Path:
+    return folder / f"model-{rounds}"
+
+
+def _round(file: Path) -> int:
+    """The round that a file of the journal is of."""
+    return int(file.name.split("-")[1])
+
+
+def _short(text: str) -> str:
+    """A file's name for any text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,151 @@
+"""Files that are whole or not there: written beside their place and moved into it, and never believed unread.
+
+What a run leaves behind must outlive a killed process, a full disk and a power cut, and whoever reads it later must
+know that it is what was written. So every file is written through `replacing`, and every file that says what others
+hold is *sealed*: it carries the sha256 of its own content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from fedunlearn.core import RunError
+
+SEAL = "seal"
+"""The key of a sealed file's own checksum."""
+PART = ".part"
+"""The ending of a file that is being written: what is left of one was never finished."""
+
+
+@contextmanager
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Lend a place to write to; what is written there becomes ``path`` if the block ends well, all of it at once.
+
+    Args:
+        path: the file to make or to replace; its folder is made if it is not there.
+        durable: wait until it is on the disk, so that it survives a power cut too.
+
+    Raises:
+        RunError: it cannot be written; names the file and the free space. What was there before is still there.
+    """
+    temporary = path.with_name(f"{path.name}{PART}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if durable:
+            _flush(temporary)
+        os.replace(temporary, path)
+        if durable:
+            _flush(path.parent)
+    except OSError as error:
+        raise RunError(unwritten(path, error)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Make or replace a file.
+
+    Raises:
+        RunError: see `replacing`.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Make ``target`` a copy of ``source``.
+
+    Raises:
+        RunError: see `replacing`.
+    """
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def unwritten(path: Path, error: OSError) -> str:
+    """Why ``path`` could not be written, in words."""
+    return f"cannot write {path}: {error.strerror or error} ({_free(path)})"
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file's content.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checked(path: Path, known: str | None) -> bytes:
+    """The content of a file whose checksum is known.
+
+    Raises:
+        RunError: it is missing, or is not what was written.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    if known is None:
+        raise RunError(f"{path} has no recorded checksum: it is not what a run wrote there")
+    if (found := hashlib.sha256(content).hexdigest()) != known:
+        raise RunError(f"{path} is damaged: found sha256 {found}, recorded was {known}")
+    return content
+
+
+def sealed(content: Mapping[str, Any]) -> bytes:
+    """``content`` as JSON that carries its own checksum."""
+    body = {key: value for key, value in content.items() if key != SEAL}
+    return (json.dumps({**body, SEAL: _seal(body)}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def unsealed(path: Path) -> dict[str, Any]:
+    """The content of a file that `sealed` made.
+
+    Raises:
+        RunError: it is missing, or is not what was written.
+    """
+    try:
+        raw = path.read_bytes()
+        content = json.loads(raw)
+        whole = isinstance(content, dict) and content.get(SEAL) == _seal(content) and sealed(content) == raw
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+    if not whole:
+        raise RunError(f"{path} is damaged: its seal does not match its content")
+    del content[SEAL]
+    return dict(content)
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    body = {key: value for key, value in content.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or which files a folder holds, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _free(path: Path) -> str:
+    """How much room there is on the disk that ``path`` would be on, in words."""
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return "free space unknown"
+    return f"{free / 1e6:,.0f} MB free"
