@@ -150,6 +150,17 @@ def earlier(folders: Iterable[Path]) -> tuple[Path, ...]:
     return found
 
 
+def recorded(folder: Path) -> dict[str, Record]:
+    """All records of a run folder that have a result, by its file.
+
+    Raises:
+        RunError: one is damaged.
+    """
+    paths = sorted((folder / FOLDER).rglob("*.json"))
+    found = {_file(folder, path): _record(files.unsealed(path)) for path in paths}
+    return {file: record for file, record in found.items() if _MAIN in record.files}
+
+
 def digest(origin: Mapping[str, object]) -> str:
     """The sha256 of an origin, whatever the order of its keys."""
     text = json.dumps(origin, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -161,7 +172,7 @@ def _records(folders: Iterable[Path], without: Collection[str]) -> Iterable[tupl
     for folder in reversed(list(folders)):
         for path in sorted((folder / FOLDER).rglob("*.json")):
             record = _record(files.unsealed(path))
-            if path.relative_to(folder / FOLDER).as_posix().removesuffix(".json") not in without:
+            if _file(folder, path) not in without:
                 yield digest(record.origin), (folder, record)
 
 
@@ -178,6 +189,11 @@ def _read(path: Path) -> Record | None:
 def _record(content: Mapping[str, Any]) -> Record:
     placed = {name: (str(place), str(known)) for name, (place, known) in content["files"].items()}
     return Record(content["origin"], content["facts"], placed)
+
+
+def _file(folder: Path, path: Path) -> str:
+    """The file that a record stands for."""
+    return path.relative_to(folder / FOLDER).as_posix().removesuffix(".json")
 
 
 def _place(run: Path, file: str) -> Path:

@@ -5,6 +5,6 @@ models answered, what they cost, and who the images are of. One file per family 
 """
 
 from fedunlearn.scoring.measures.catalogue import MEASURES, Measure, measures_of
-from fedunlearn.scoring.score import WRITTEN, score
+from fedunlearn.scoring.score import WRITTEN, score, tables
 
-__all__ = ["MEASURES", "WRITTEN", "Measure", "measures_of", "score"]
+__all__ = ["MEASURES", "WRITTEN", "Measure", "measures_of", "score", "tables"]

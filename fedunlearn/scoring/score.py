@@ -73,9 +73,23 @@ WRITTEN = (
 
 
 def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read a run folder, write its `scores.parquet`, `verdicts.parquet` and `bias.parquet`; return the first two.
+    """Write what `tables` says of a run folder into it; return its scores and verdicts.
 
-    Beside them stands `statistics.parquet`: the differences that verdicts rest on (`difference.table`).
+    Raises:
+        RunError: see `tables`; or a file cannot be written.
+    """
+    found = tables(run)
+    for name, table in found.items():
+        with files.replacing(run / name) as temporary:
+            table.to_parquet(temporary, index=False)
+    return found["scores.parquet"], found["verdicts.parquet"]
+
+
+def tables(run: Path) -> dict[str, pd.DataFrame]:
+    """Read a run folder; return what is to be written to it, by file (`WRITTEN`).
+
+    Beside `scores.parquet` and `verdicts.parquet` stands `statistics.parquet`: the differences that verdicts rest on
+    (`difference.table`).
 
     Every request has rows that need no strategy. ``original``: do nothing. ``retrained``: the reference.
     ``retrained_other``: the retrained model of the next seed (of the first, after the last) as if it were a strategy;
@@ -101,16 +115,16 @@ def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     scores = pd.concat([one.scores for one in found.values()], ignore_index=True)
     apart = {request: one.differences for request, one in found.items()}
     judged = verdicts(scores, apart, [lost for one in found.values() for lost in one.diverged], content.kind)
-    tables = [statistics(request, of_request) for request, of_request in apart.items()]
-    _write(scores, run / "scores.parquet")
-    _write(pd.concat(tables, ignore_index=True), run / "statistics.parquet")
-    _write(judged, run / "verdicts.parquet")
-    _write(pd.concat([one.bias for one in found.values()], ignore_index=True), run / "bias.parquet")
+    told = [statistics(request, of_request) for request, of_request in apart.items()]
+    written = {
+        "scores.parquet": scores,
+        "statistics.parquet": pd.concat(told, ignore_index=True),
+        "verdicts.parquet": judged,
+        "bias.parquet": pd.concat([one.bias for one in found.values()], ignore_index=True),
+    }
     if content.shadows:
-        _write(
-            memorisation.table(content.images, content.kind, content.shadows), run / "memorisation.parquet"
-        )
-    return scores, judged
+        written["memorisation.parquet"] = memorisation.table(content.images, content.kind, content.shadows)
+    return written
 
 
 def measure(evidence: Evidence[Any], measures: Mapping[str, Measure], reference: Measured | None) -> Measured:
@@ -315,9 +329,3 @@ def _intervals(estimates: Sequence[Estimate]) -> list[tuple[float, float]]:
         lows, highs = np.quantile(np.stack([estimates[i].replicates for i in some]), [0.025, 0.975], axis=1)
         found |= dict(zip(some, zip(lows.tolist(), highs.tolist(), strict=True), strict=True))
     return [found[i] if i in found else e.interval() for i, e in enumerate(estimates)]
-
-
-def _write(table: pd.DataFrame, file: Path) -> None:
-    """Whole or not at all."""
-    with files.replacing(file) as temporary:
-        table.to_parquet(temporary, index=False)

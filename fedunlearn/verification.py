@@ -1,0 +1,153 @@
+"""Is a run folder what the run wrote? Checksums, the audit log, scores computed again, and models trained again."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from fedunlearn import files, scenario as scenarios
+from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.shadows import Shadows
+from fedunlearn.core import RunError, derive
+from fedunlearn.results import audit
+from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.store import Store, recorded
+from fedunlearn.scenario import Evaluation, Scenario
+from fedunlearn.scoring import WRITTEN, tables
+from fedunlearn.simulate import produce, train
+
+
+def verify(path: Path, replay: int, data_root: Path, console: Console) -> list[str]:
+    """Check a finished run; return what was found good, a line each.
+
+    Args:
+        path: the run folder.
+        replay: how many of its models to train again; all bits must be the same.
+        data_root: where the data's files are, for ``replay``.
+        console: where progress of training is shown.
+
+    Raises:
+        InputError: there is no finished run, or its data is not at hand.
+        RunError: something is not what the run wrote; all of it is told.
+    """
+    run = RunFolder.open(path)
+    manifest = run.read_manifest()
+    if problems := _damage(run, manifest):
+        raise RunError("\n".join(problems))
+    good = [f"{len(manifest['sha256'])} files are what the run wrote"]
+    good.append(f"{manifest['audit']['lines']} lines of the audit log are chained, none is missing")
+    good.append(_scores(run))
+    if replay:
+        good.append(_replay(run, manifest, replay, data_root, console))
+    return good
+
+
+def _damage(run: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
+    """What is missing, damaged or was not there when the run ended."""
+    known, found = manifest["sha256"], run.listed()
+    problems = [f"{run.path / name} was not written by the run" for name in found if name not in known]
+    for name in known:
+        problems += _problem(files.checked, run.path / name, known[name])
+    return problems + _problem(audit.verify, run.path / audit.FILE, manifest["audit"])
+
+
+def _problem(check: Callable[..., object], *arguments: object) -> list[str]:
+    """What a check complains of, if it does."""
+    try:
+        check(*arguments)
+    except RunError as error:
+        return [str(error)]
+    return []
+
+
+def _scores(run: RunFolder) -> str:
+    """Score again, and compare.
+
+    Raises:
+        RunError: a table comes out otherwise.
+    """
+    again = tables(run.path)
+    for name, table in again.items():
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        fresh, known = pd.read_parquet(buffer), run.read_table(name)
+        if not fresh.equals(known):
+            raise RunError(f"{run.path / name}: scoring again came to something else: {_apart(fresh, known)}")
+    return f"{len(again)} of {len(WRITTEN)} tables come out the same when scored again"
+
+
+def _apart(fresh: pd.DataFrame, known: pd.DataFrame) -> str:
+    """Where two tables differ first, in words."""
+    if fresh.shape != known.shape or list(fresh.columns) != list(known.columns):
+        return f"found {known.shape[0]} rows of {list(known.columns)}, now {fresh.shape[0]} of {list(fresh.columns)}"
+    for column in fresh.columns:
+        equal = (fresh[column] == known[column]) | (fresh[column].isna() & known[column].isna())
+        if not equal.all():
+            row = int(np.flatnonzero(~equal.to_numpy())[0])
+            return f"column {column}, row {row}: found {known[column].iloc[row]!r}, now {fresh[column].iloc[row]!r}"
+    return "its columns have other types"
+
+
+# ------------------------------------------------------------------------------------------------- replay
+
+
+def _replay(
+    run: RunFolder, manifest: Mapping[str, Any], count: int, data_root: Path, console: Console
+) -> str:
+    """Train some models again, with all else taken from the run.
+
+    Raises:
+        RunError: data, code, libraries or processor are others than those of the run; or bits differ.
+    """
+    scenario = _plain(scenarios.read(run.path / "scenario.yaml"))
+    cohort = gather(scenario, data_root)
+    if cohort.digest != manifest["data"]["digest"]:
+        raise RunError(
+            f"cannot train models of {run.path} again: the images are not those that it was run on"
+        )
+    chosen = _chosen(run, count)
+    with tempfile.TemporaryDirectory(prefix="fedunlearn-replay-") as folder:
+        again = RunFolder.create(Path(folder) / "run")
+        made = produce(scenario, cohort, Shadows(scenario, cohort), Store(again, (run.path,), chosen))
+        for seed in scenario.seeds:
+            job = made.campaign.references.original(seed, history=False)
+            if job.work is not None:
+                _comparable(run, job.work.keeping.file, job.work.origin)
+        train(made, console, quiet=True)
+        other = [name for name in chosen if files.sha256(again.path / name) != manifest["sha256"][name]]
+    if other:
+        raise RunError(f"trained again, these came to other bits than in {run.path}: {', '.join(other)}")
+    return f"{len(chosen)} models trained again came to the same bits: {', '.join(chosen)}"
+
+
+def _plain(scenario: Scenario) -> Scenario:
+    """A scenario without what is asked of finished models."""
+    return replace(scenario, evaluation=Evaluation(canary=scenario.evaluation.canary, slices=False))
+
+
+def _chosen(run: RunFolder, count: int) -> list[str]:
+    """So many of the run's models, drawn the same way each time; those that diverged were never trained to an end."""
+    names = sorted(name for name in recorded(run.path) if name.startswith("weights/"))
+    rng = np.random.default_rng(derive(0, "replay"))
+    return sorted(rng.permutation(names)[:count].tolist())
+
+
+def _comparable(run: RunFolder, file: str, origin: Mapping[str, object]) -> None:
+    """Make sure that work done here would be the run's.
+
+    Raises:
+        RunError: it would be other work; tells in what.
+    """
+    known = recorded(run.path)[file].origin
+    other = sorted(key for key in known.keys() | origin.keys() if known.get(key) != origin.get(key))
+    if other:
+        told = "; ".join(f"{key}: was {known.get(key)}, is {origin.get(key)}" for key in other)
+        raise RunError(f"cannot train models of {run.path} again and expect the same bits: {told}")
