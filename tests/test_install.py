@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fedunlearn.core import InputError
-from fedunlearn.federation.engines.flower import Flower
+from fedunlearn.federation.engines.flower import Flower, _environment
 from fedunlearn.installation import (
     PACKAGES,
     ROOT,
@@ -77,6 +77,12 @@ def test_ray_would_take_packages_in_the_current_folder_for_ours_and_is_not_start
     monkeypatch.chdir(with_packages(tmp_path))
     with pytest.raises(InputError, match=r"sites, which Ray would load .* or use the engine inline"):
         Flower().run(tmp_path, lambda link: pytest.fail("it was started"))
+
+
+def test_actors_are_told_where_our_packages_are(tmp_path: Path) -> None:
+    with _environment(tmp_path):
+        first = Path(os.environ["PYTHONPATH"].partition(os.pathsep)[0])
+    assert all((first / name / "__init__.py").is_file() for name in PACKAGES)
 
 
 def test_only_other_peoples_packages_are_rivals(tmp_path: Path) -> None:
@@ -152,10 +158,9 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", [with_folders, with_packages])
-@pytest.mark.parametrize("module", [True, False], ids=["python -m fedunlearn", "fedunlearn"])
-def test_an_installation_checks_and_lists(
-    installed: Path, tmp_path: Path, folder: Folder, module: bool
+@pytest.mark.parametrize(("module", "folder"), [(True, with_packages), (False, with_folders)])
+def test_an_installation_knows_its_scenarios_wherever_it_is_started(
+    installed: Path, tmp_path: Path, module: bool, folder: Folder
 ) -> None:
     where = folder(tmp_path)
     command = (installed / "python", "-m", "fedunlearn") if module else (installed / "fedunlearn",)
