@@ -459,10 +459,13 @@ _ENVIRONMENT = {
 def _environment(federation: Path) -> Iterator[None]:
     """Environment variables that Flower and Ray read when imported or started; put back at the end."""
     require_no_rivals(Path.cwd())  # where Ray's actors look first
+    paths = filter(
+        None, (str(ROOT), os.environ.get("PYTHONPATH"))
+    )  # where they find us, `sites` and `strategies`
     new = {
         **_ENVIRONMENT,
         "FLWR_HOME": str(federation / "flwr"),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join(paths),
     }
     old = {name: os.environ.get(name) for name in new}
     os.environ.update(new)
