@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,11 +15,17 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+import fedunlearn
+from fedunlearn import installation
 from fedunlearn.core import FedunlearnError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=fedunlearn.__doc__
+)
 
-ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML).")]
+ScenarioFile = Annotated[
+    Path, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML), or a name of `list scenarios`.")
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 ReportPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or that of a sweep.")]
 Overrides = Annotated[
@@ -28,7 +35,23 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(help="Where data files are (default: $FEDUNLEARN_DATA, else a per-user cache)."),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _or_before(context: typer.Context, debug: bool) -> bool:
+    """``--debug`` counts before the command as well as after it."""
+    return debug or bool(context.find_root().params.get("debug"))
+
+
+Debug = Annotated[bool, typer.Option("--debug", callback=_or_before, help="Show the traceback of an error.")]
+
+
+@app.callback()
+def start(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Before any command: make sure that it would run our code."""
+    with _errors(debug):
+        installation.require_own_packages()
 
 
 @app.command()
@@ -60,12 +83,14 @@ def simulate(
 ) -> None:
     """Train, retrain, unlearn and score a scenario; write a run folder; print the table."""
     with _errors(debug):
+        file = installation.scenario_file(scenario)
+
         from fedunlearn import sweep
         from fedunlearn.results import report, runfolder
         from fedunlearn.simulate import simulate as run_scenario
 
         overrides = [*(set or ()), *([f"engine.name={engine}"] if engine else ())]
-        read = sweep.read(scenario, overrides)
+        read = sweep.read(file, overrides)
         console = _console()
         if isinstance(read, sweep.Sweep):
             place = out or Path("runs") / read.name
@@ -87,10 +112,12 @@ def check(
 ) -> None:
     """Report every problem of a scenario, with its place; run nothing."""
     with _errors(debug):
+        file = installation.scenario_file(scenario)
+
         from fedunlearn import sweep
 
-        print("\n".join(sweep.check(sweep.read(scenario, set or ()), _root(data_root))))
-        print(f"{scenario}: no problems")
+        print("\n".join(sweep.check(sweep.read(file, set or ()), _root(data_root))))
+        print(f"{file}: no problems")
 
 
 @app.command()
@@ -117,11 +144,13 @@ def tune(
 ) -> None:
     """Find settings for every strategy on rehearsed requests, at the same budget; write a scenario with them."""
     with _errors(debug):
+        file = installation.scenario_file(scenario)
+
         from fedunlearn import sweep, tuning
         from fedunlearn.results import runfolder
 
         overrides = [*(set or ()), *([f"engine.name={engine}"] if engine else ())]
-        read, console = sweep.read_one(scenario, overrides), _console()
+        read, console = sweep.read_one(file, overrides), _console()
         out = runfolder.placed(out, Path("runs") / f"{read.name}-tuning")
         budget = tuning.Budget(trials, site_seconds)
         found = tuning.tune(read, out, _root(data_root), budget, console, repeats, seed, quiet)
@@ -173,9 +202,9 @@ def verify(
 ) -> None:
     """Check that a run folder is what the run wrote: checksums, audit log, scores; train models again if asked to."""
     with _errors(debug):
-        from fedunlearn import verification
+        from fedunlearn.verification import verify as verify_run
 
-        print("\n".join(verification.verify(run, replay, _root(data_root), _console())))
+        print("\n".join(verify_run(run, replay, _root(data_root), _console())))
 
 
 @app.command()
@@ -190,15 +219,30 @@ def discard(run: RunPath, debug: Debug = False) -> None:
 
 @app.command(name="list")
 def list_(
-    what: Annotated[Literal["strategies", "measures", "data", "models", "partitions"], typer.Argument()],
+    what: Annotated[
+        Literal["strategies", "measures", "data", "models", "partitions", "scenarios"], typer.Argument()
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     debug: Debug = False,
 ) -> None:
-    """List what a scenario can name."""
+    """List what a scenario can name, or the scenarios that come with fedunlearn."""
     with _errors(debug):
         from fedunlearn.scenario import catalogue
 
         print(json.dumps(catalogue.entries(what), indent=1) if as_json else "\n".join(catalogue.lines(what)))
+
+
+@app.command()
+def copy(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `list scenarios`.")],
+    to: Annotated[Path | None, typer.Argument(metavar="FILE", help="Default: NAME.yaml, here.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Copy a scenario that comes with fedunlearn to a new file, to be changed."""
+    with _errors(debug):
+        to = to or Path(f"{name}.yaml")
+        installation.copy_scenario(name, to)
+        print(f"scenario file: {to}")
 
 
 @contextmanager
@@ -217,7 +261,7 @@ def _errors(debug: bool) -> Iterator[None]:
         print(*_notes(error), sep="\n", end="\n" if _notes(error) else "", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
     except Exception as error:  # the rim: a full disk, a defect; a traceback is for those who ask for one
-        if debug:
+        if debug or (isinstance(error, BrokenPipeError) and _unread()):
             raise
         print(f"error: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -230,7 +274,8 @@ def _notes(error: BaseException) -> list[str]:
 
 def _console() -> Console:
     """As wide as the terminal; wide enough for the tables where there is none."""
-    return Console() if sys.stdout.isatty() else Console(width=100)
+    terminal = sys.stdout is not None and sys.stdout.isatty()  # None where it was closed from the start
+    return Console() if terminal else Console(width=100)
 
 
 def _root(given: Path | None) -> Path:
@@ -242,19 +287,47 @@ def _root(given: Path | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedunlearn"
 
 
+_UNREAD = 128 + 13  # SIGPIPE's number: what a shell says of any program whose reader has gone
+
+
+def _unread() -> bool:
+    """Whether nobody reads standard output any more. A pipe of the engine's that broke is another matter."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _ended(status: int) -> int:
+    """Let go of what was printed; the exit code, which tells of it if not all could go and ``status`` is 0."""
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    except BrokenPipeError:
+        return status or _UNREAD
+    except OSError as error:
+        if not status:
+            print(f"error: cannot write standard output: {error.strerror}", file=sys.stderr)
+        return status or 1
+    return status
+
+
 def main() -> None:
     """Run the command line and end the process."""
     try:
         app()
     except SystemExit as end:
-        if (
-            end.code or threading.active_count() > 1
-        ):  # a hospital still at work: torch aborts if Python ends under it
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 1)
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.__context__, BrokenPipeError):  # click has seen it, and says 1
+            status = _UNREAD
+        status = _ended(status)
+        if status or threading.active_count() > 1:  # a hospital still at work: torch aborts under it
+            os._exit(status)
         raise
 
 
 if __name__ == "__main__":
+    # `python -m` has put the current folder first. Unless that is where we are ourselves, what lies in it, such as a
+    # user's own package `sites`, must not be taken for ours: look there last, as the command `fedunlearn` never does.
+    if not sys.flags.safe_path and Path(sys.path[0]).resolve() != Path(__file__).resolve().parents[1]:
+        sys.path.append(sys.path.pop(0))
     main()

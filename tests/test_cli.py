@@ -136,6 +136,8 @@ def test_a_defect_is_a_message_and_a_traceback_only_for_those_who_ask(
     assert not (tmp_path / "r" / "work").exists()  # no image is left lying around
     with pytest.raises(OSError, match="no space left"):
         call(*words, "--out", tmp_path / "q", "--debug")
+    with pytest.raises(OSError, match="no space left"):
+        call("--debug", *words, "--out", tmp_path / "p")
 
 
 def test_an_output_folder_in_use_is_exit_2_and_left_alone(finished: RunFolder, tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_a_folder_that_is_no_run_is_exit_2(tmp_path: Path, what: str) -> None:
     assert "is not a run folder" in result.stderr
 
 
-@pytest.mark.parametrize("what", ["strategies", "measures", "data", "models", "partitions"])
+@pytest.mark.parametrize("what", ["strategies", "measures", "data", "models", "partitions", "scenarios"])
 def test_lists_have_names_and_summaries(what: str) -> None:
     entries = json.loads(call("list", what, "--json").stdout)
     assert all(entry["name"] and entry["summary"] for entry in entries)

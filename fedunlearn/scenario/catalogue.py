@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fedunlearn.core import Guarantee, Leaver, Needs, Strategy
+from fedunlearn.installation import scenario_files
 from fedunlearn.learning.models import MODELS
 from fedunlearn.scenario.space import Dimension, space
 from fedunlearn.scoring import MEASURES
@@ -39,6 +43,8 @@ def entries(what: str) -> list[Entry]:
             return _classes(SOURCES)
         case "models":
             return _classes(MODELS)
+        case "scenarios":
+            return [_scenario(name, path) for name, path in scenario_files().items()]
         case _:
             return _classes(PARTITIONS)
 
@@ -90,6 +96,15 @@ def _strategy(name: str, cls: type[Strategy]) -> Entry:
         "uses_forget_data": needs.leaver is Leaver.ONLINE,
         "secure_aggregation": needs.secure_aggregation,
     }
+
+
+def _scenario(name: str, path: Path) -> Entry:
+    """Its summary is the first sentence of the comment at its top."""
+    top = itertools.takewhile(
+        lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines()
+    )
+    words = " ".join(line.lstrip("# ") for line in top)
+    return {"name": name, "summary": re.split(r"(?<=[.?])\s", words)[0], "path": str(path)}
 
 
 def _classes(classes: Mapping[str, type[Any]]) -> list[Entry]:

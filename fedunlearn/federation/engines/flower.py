@@ -48,6 +48,7 @@ from fedunlearn.core import InputError, RunError
 from fedunlearn.federation import wire
 from fedunlearn.federation.engines import Answer, Ask, Link
 from fedunlearn.federation.engines.inline import perform
+from fedunlearn.installation import ROOT, require_no_rivals
 from sites.hospital import Federation
 
 if TYPE_CHECKING:
@@ -457,11 +458,14 @@ _ENVIRONMENT = {
 @contextlib.contextmanager
 def _environment(federation: Path) -> Iterator[None]:
     """Environment variables that Flower and Ray read when imported or started; put back at the end."""
-    root = str(Path(__file__).parents[2])  # where this package, `sites` and `strategies` are, for the actors
+    require_no_rivals(Path.cwd())  # where Ray's actors look first
+    paths = filter(
+        None, (str(ROOT), os.environ.get("PYTHONPATH"))
+    )  # where they find us, `sites` and `strategies`
     new = {
         **_ENVIRONMENT,
         "FLWR_HOME": str(federation / "flwr"),
-        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join(paths),
     }
     old = {name: os.environ.get(name) for name in new}
     os.environ.update(new)
