@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import time
@@ -32,13 +33,13 @@ from fedunlearn.federation.memory import Kept
 from fedunlearn.federation.progress import progress
 from fedunlearn.learning.models import origin
 from fedunlearn.results import audit
-from fedunlearn.results.runfolder import RunFolder, locked
+from fedunlearn.results.runfolder import RunFolder, locked, parquet
 from fedunlearn.results.store import Store, earlier
 from fedunlearn.scenario import Scenario
-from fedunlearn.scoring import WRITTEN, score
+from fedunlearn.scoring import score, tables
 
 LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist", "matplotlib")
-IN_FLIGHT = 2 * 2**30
+IN_FLIGHT = 2**28
 """Bytes of models that procedures under way may hold together, each about `_MODELS` of them."""
 _MODELS = 4
 _FEWEST = 16  # procedures under way, however large their models: enough to keep workers busy
@@ -113,6 +114,8 @@ def simulate(
         try:
             made = _begin(scenario, cohort, shadows, Store(run, others), resume, console)
             train(made, console, quiet)
+            if made.store.taken and not quiet:
+                console.print(_taken(made.store.taken), highlight=False, markup=False)
             _finish(made, began)
         except InputError:
             if not resume:  # no such cluster, no such GPU: nothing was run, so nothing is left behind
@@ -133,10 +136,14 @@ def rescore(path: Path) -> None:
     """
     with locked(path):
         run = RunFolder.open(path)
-        run.check([audit.FILE])
-        score(run.path)
-        audit.append(run.path / audit.FILE, "run-rescored", {"fedunlearn": __version__})
-        run.renew_manifest([audit.FILE, *(name for name in WRITTEN if (run.path / name).is_file())])
+        log = run.path / audit.FILE
+        audit.verify(log, run.read_manifest()["audit"])
+        contents = {name: parquet(table) for name, table in tables(run.path).items()}
+        details = {
+            "fedunlearn": __version__,
+            "scores": hashlib.sha256(contents["scores.parquet"]).hexdigest(),
+        }
+        run.renew({**contents, audit.FILE: audit.extended(log, "run-rescored", details)})
 
 
 def engine(scenario: Scenario) -> Engine:
@@ -201,6 +208,12 @@ def _begin(
     made = produce(scenario, cohort, shadows, store)
     shadows.fetch(run, lambda text: console.print(text, highlight=False, markup=False))
     return made
+
+
+def _taken(files: Sequence[str]) -> str:
+    """What was taken from earlier runs, in words."""
+    models = sum(name.startswith("weights/") for name in files)
+    return f"taken from earlier runs: {models} models, and {len(files) - models} other results of theirs"
 
 
 def _finish(made: Production, began: float) -> None:

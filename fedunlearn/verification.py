@@ -18,7 +18,7 @@ from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.core import RunError, derive
 from fedunlearn.results import audit
-from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.runfolder import RunFolder, parquet
 from fedunlearn.results.store import Store, recorded
 from fedunlearn.scenario import Evaluation, Scenario
 from fedunlearn.scoring import WRITTEN, tables
@@ -76,9 +76,7 @@ def _scores(run: RunFolder) -> str:
     """
     again = tables(run.path)
     for name, table in again.items():
-        buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False)
-        fresh, known = pd.read_parquet(buffer), run.read_table(name)
+        fresh, known = pd.read_parquet(io.BytesIO(parquet(table))), run.read_table(name)
         if not fresh.equals(known):
             raise RunError(f"{run.path / name}: scoring again came to something else: {_apart(fresh, known)}")
     return f"{len(again)} of {len(WRITTEN)} tables come out the same when scored again"

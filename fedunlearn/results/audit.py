@@ -32,16 +32,27 @@ def append(path: Path, event: str, details: Mapping[str, object]) -> None:
     Raises:
         RunError: the log cannot be written, or what is there is not a log; it is left as it is.
     """
+    files.write(path, extended(path, event, details))
+
+
+def extended(path: Path, event: str, details: Mapping[str, object]) -> bytes:
+    """What a log would be with one line more.
+
+    Raises:
+        RunError: what is there is not a log.
+    """
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     last: Mapping[str, Any] = _lines(path, text)[-1] if text else {"seq": -1, "hash": GENESIS}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     line = {"seq": last["seq"] + 1, "time_utc": now, "event": event, **details, "previous": last["hash"]}
-    files.write(path, f"{text}{_text({**line, 'hash': hash_of(line)})}\n".encode())
+    return f"{text}{_text({**line, 'hash': hash_of(line)})}\n".encode()
 
 
-def anchor(path: Path) -> dict[str, object]:
-    """How many lines a log has, and the hash of the last one."""
-    lines = _lines(path, path.read_text(encoding="utf-8")) if path.exists() else []
+def anchor(path: Path, content: bytes | None = None) -> dict[str, object]:
+    """How many lines a log has, and the hash of the last one; of ``content``, if that is to be the log at ``path``."""
+    if content is None:
+        content = path.read_bytes() if path.exists() else b""
+    lines = _lines(path, content.decode())
     return {"lines": len(lines), "head": lines[-1]["hash"] if lines else GENESIS}
 
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -44,6 +45,7 @@ from fedunlearn.core import InputError, RunError, Weights
 from fedunlearn.results import audit
 
 LOCK = ".lock"
+_NEXT = ".next"  # the ending of new contents that wait for the manifest to speak of them
 _UNLISTED = ("manifest.json", "DONE", LOCK)
 """Files without a checksum in the manifest, which has a seal of its own; `DONE` and the lock are empty."""
 
@@ -103,7 +105,9 @@ class RunFolder:
             raise InputError(f"{path} is not a run folder: expected a manifest.json in it")
         if not (path / "DONE").is_file():
             raise InputError(f"{path} holds a run that did not finish: expected a file DONE in it")
-        return cls(path)
+        run = cls(path)
+        run._settle()
+        return run
 
     @property
     def scratch(self) -> Path:
@@ -168,23 +172,42 @@ class RunFolder:
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """The manifest, with the sha256 of every other file that is there now, and how far the audit log goes."""
         sums = {name: files.sha256(self.path / name) for name in self.listed()}
-        self._seal({**manifest, "sha256": sums})
+        anchor = audit.anchor(self.path / audit.FILE)
+        files.write(self.path / "manifest.json", files.sealed({**manifest, "sha256": sums, "audit": anchor}))
 
-    def renew_manifest(self, written: Collection[str]) -> None:
-        """Put the checksums of files that were written just now into the manifest; all others stay as they were."""
+    def renew(self, contents: Mapping[str, bytes]) -> None:
+        """Replace files of a finished run, all of them or none, whatever stops it; the others' checksums stay.
+
+        New contents wait beside the old ones until the manifest speaks of them; `open` puts them in their places.
+
+        Raises:
+            RunError: one cannot be written; all are as they were.
+        """
         manifest = self.read_manifest()
-        new = {name: files.sha256(self.path / name) for name in written}
-        self._seal({**manifest, "sha256": dict(sorted({**manifest["sha256"], **new}.items()))})
+        for name, content in contents.items():
+            files.write(self.path / f"{name}{_NEXT}", content)
+        new = {name: files.sha256(self.path / f"{name}{_NEXT}") for name in contents}
+        sums = dict(sorted({**manifest["sha256"], **new}.items()))
+        log = contents.get(audit.FILE)
+        anchor = manifest["audit"] if log is None else audit.anchor(self.path / audit.FILE, log)
+        files.write(
+            self.path / "manifest.json",
+            files.sealed({**manifest, "sha256": sums, "audit": anchor, "next": sorted(contents)}),
+        )
+        self._settle()
 
-    def _seal(self, manifest: Mapping[str, Any]) -> None:
-        content = {**manifest, "audit": audit.anchor(self.path / audit.FILE)}
-        files.write(self.path / "manifest.json", files.sealed(content))
+    def _settle(self) -> None:
+        """Put new contents that the manifest speaks of into their places."""
+        for name in self.read_manifest().get("next", ()):
+            waiting = self.path / f"{name}{_NEXT}"
+            if waiting.is_file():
+                os.replace(waiting, self.path / name)
 
     def listed(self) -> list[str]:
         """The files that have a checksum in the manifest, by relative path."""
         found = (file for file in sorted(self.path.rglob("*")) if file.is_file())
         names = [file.relative_to(self.path).as_posix() for file in found if self.scratch not in file.parents]
-        return [name for name in names if name not in _UNLISTED and not name.endswith(files.PART)]
+        return [name for name in names if name not in _UNLISTED and not name.endswith((files.PART, _NEXT))]
 
     def check(self, names: Collection[str]) -> None:
         """Make sure that files are what the manifest says.
@@ -277,6 +300,13 @@ def claimed(folder: Path) -> Path:
             raise InputError(f"cannot make output folder {path}: {error.strerror}") from error
         return path
     raise AssertionError("unreachable")
+
+
+def parquet(table: pd.DataFrame) -> bytes:
+    """A table as the content of a Parquet file."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
 
 
 def signal_table(signals: Mapping[str, Tensor]) -> pd.DataFrame:
