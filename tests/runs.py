@@ -46,3 +46,9 @@ def weight_files(run: RunFolder) -> dict[str, str]:
     """sha256 of every weights file by name."""
     files = sorted((run.path / "weights").iterdir())
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """sha256 of every file in a folder and below, by relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fedunlearn.__main__ import app
 from fedunlearn.results.runfolder import RunFolder
-from tests.runs import TINY, run, write
+from tests.runs import TINY, contents, run, write
 
 
 def call(*words: object) -> Result:
@@ -133,7 +133,8 @@ def test_a_defect_is_a_message_and_a_traceback_only_for_those_who_ask(
     result = call(*words, "--out", tmp_path / "r")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "no space left" in result.stderr and "Traceback" not in result.stderr
-    assert not (tmp_path / "r" / "work").exists()  # no image is left lying around
+    assert not (tmp_path / "r" / "work" / "federation").exists()  # no image is left lying around
+    assert f"simulate SCENARIO --out {tmp_path / 'r'} --resume" in result.stderr.replace("\n", "")
     with pytest.raises(OSError, match="no space left"):
         call(*words, "--out", tmp_path / "q", "--debug")
     with pytest.raises(OSError, match="no space left"):
@@ -141,11 +142,11 @@ def test_a_defect_is_a_message_and_a_traceback_only_for_those_who_ask(
 
 
 def test_an_output_folder_in_use_is_exit_2_and_left_alone(finished: RunFolder, tmp_path: Path) -> None:
-    before = finished.checksums()
+    before = contents(finished.path)
     result = call("simulate", write(tmp_path), "--out", finished.path)
     assert result.exit_code == 2
     assert "is in use" in result.stderr
-    assert finished.checksums() == before
+    assert contents(finished.path) == before
 
 
 def test_a_run_without_out_takes_the_next_free_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +14,9 @@ import pytest
 import torch
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign import shadows as farm
+from fedunlearn.campaign import shadows as farm, sources
 from fedunlearn.campaign.cohort import Cohort, gather, half
+from fedunlearn.campaign.origins import TRAINING
 from fedunlearn.core import InputError, RunError, Select, derive
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines.inline import Inline
@@ -224,7 +223,7 @@ def test_what_does_not_matter_changes_none(tmp_path: Path) -> None:
         lambda m: m.setattr(farm, "__version__", "9"),
         lambda m: m.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "NEON"),
         lambda m: m.setattr(torch, "__version__", "9"),
-        lambda m: m.setattr(farm, "source_files", list),
+        lambda m: m.setattr(sources, "_sha256", lambda file: "edited"),
     ],
     ids=["version", "cpu", "torch", "sources"],
 )
@@ -246,34 +245,17 @@ def test_a_gpu_and_a_cluster_have_their_own_keys(scenario: Scenario, cohort: Coh
 CHANGES: tuple[dict[str, Any], ...] = ({}, {"gpus_per_client": 0.5}, {"address": "host:6379"})
 
 
-def test_any_source_file_changes_the_key(tmp_path: Path) -> None:
-    copies = [Path(shutil.copy(f, tmp_path / f"{i}.py")) for i, f in enumerate(farm.source_files())]
-    assert len(copies) == len(farm.SOURCES)
-    before = farm.sources_digest(copies)
-    for copy in copies:
-        content = copy.read_bytes()
-        copy.write_bytes(content + b"\n")
-        assert farm.sources_digest(copies) != before
-        copy.write_bytes(content)
-    assert farm.sources_digest(copies) == before
-
-
-def test_the_sources_are_all_that_training_imports() -> None:
-    """Whatever these modules use of this project is among them; a forgotten one would leave stale entries."""
-    for name, file in zip(farm.SOURCES, farm.source_files(), strict=True):
-        if name != "fedunlearn.campaign.shadows":  # it only starts what the others do
-            used = _imported(ast.parse(file.read_text(encoding="utf-8")))
-            assert used <= set(farm.SOURCES), f"add {used - set(farm.SOURCES)}, which {name} uses, to SOURCES"
-
-
-def _imported(tree: ast.Module) -> set[str]:
-    found = set[str]()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module in ("fedunlearn", "sites"):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith(("fedunlearn.", "sites.")):
-            found.add(str(node.module))
-    return {name for name in found if importlib.util.find_spec(name) is not None}
+def test_any_source_file_of_training_changes_the_key(
+    scenario: Scenario, cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, before = sources._sha256, farm.origins(scenario, cohort)[0]
+    files = {*sources.closure(TRAINING).values(), Path(farm.__file__)}
+    assert len(files) > 10
+    for edited in files:
+        with monkeypatch.context() as patch:
+            patch.setattr(sources, "_sha256", lambda file: "edited" if file == edited else honest(file))
+            assert farm.origins(scenario, cohort)[0] != before
+    assert farm.origins(scenario, cohort)[0] == before
 
 
 # ----------------------------------------------------------------------------------------- what cannot be
@@ -309,12 +291,14 @@ def test_scoring_reads_them_in_the_order_of_the_images(first: RunFolder, tmp_pat
     tables = ["sites.parquet", *(f"{p.parent.name}/{p.name}" for p in first.path.glob("s*/*.parquet"))]
     for name in tables:
         shuffled.write_table(name, first.read_table(name).iloc[order])
+    shuffled.write_manifest(shuffled.read_manifest())
     found, expected = read(shuffled.path).shadows, read(first.path).shadows
     assert len(found) == len(expected) == 4
     for one, other in zip(found, expected, strict=True):
         assert (one.members == other.members).all()
         assert (one.answers.logits == other.answers.logits).all()  # type: ignore[attr-defined]  # class scores
     score(shuffled.path)
+    shuffled.write_manifest(shuffled.read_manifest())
     pd.testing.assert_frame_equal(
         shuffled.read_table("memorisation.parquet"), first.read_table("memorisation.parquet")
     )
@@ -343,6 +327,10 @@ def test_a_missing_or_short_file_is_told(first: RunFolder, tmp_path: Path, lost:
         _ = read(tmp_path / "run").shadows
     short = first.read_table(f"shadows/{lost}").iloc[1:]
     shutil.copy(first.path / "shadows" / "0.parquet", tmp_path / "run" / "shadows" / "0.parquet")
-    RunFolder.open(tmp_path / "run").write_table(f"shadows/{lost}", short)
+    run = RunFolder.open(tmp_path / "run")
+    run.write_table(f"shadows/{lost}", short)
+    with pytest.raises(RunError, match=rf"{lost} is damaged"):
+        _ = read(tmp_path / "run").shadows
+    run.write_manifest(run.read_manifest())
     with pytest.raises(RunError, match=rf"{lost} has {len(short)} rows"):
         _ = read(tmp_path / "run").shadows

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
 from fedunlearn import weights as w
-from fedunlearn.core import Every, Leaver, Needs, Reply, Select, UndeclaredNeed
+from fedunlearn.core import Every, Last, Leaver, Needs, Reply, Select, UndeclaredNeed
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer
 from fedunlearn.federation.history import Recorder, keep, union
@@ -20,22 +22,34 @@ ROUNDS = 5
 ALL = Needs(updates=Every(1), cumulative=True, checkpoints=Every(1))
 
 
-def watch(folder: Path, needs: list[Needs], cuts: tuple[int, ...] = ()) -> Recorder:
+def watch(
+    folder: Path, needs: list[Needs], cuts: Mapping[int, Path] | None = None, stop: int = ROUNDS
+) -> Recorder:
     """Record a made-up training: round t starts from t, and hospital i answers t + 0.5 i."""
-    recorder = Recorder(folder, LABEL, union(needs), cuts)
-    for t in range(ROUNDS):
+    recorder = Recorder(folder, LABEL, union(needs), cuts or {})
+    tell(recorder, range(stop))
+    if stop == ROUNDS:
+        recorder.end(LABEL, ROUNDS, 0.0)
+    return recorder
+
+
+def tell(recorder: Recorder, rounds: range) -> None:
+    """Let it see some rounds."""
+    for t in rounds:
         sent = {"x": torch.tensor([float(t)]), "steps": torch.tensor(t)}
         asks = {site: Fit(sent, Select(), toy.TRAINING.local, 0) for site in toy.SITES}
         answers = {
             site: Answer(0, Reply({**sent, "x": sent["x"] + 0.5 * i}, 1), None, 0.0, 0)
             for i, site in enumerate(toy.SITES)
         }
-        recorder.round(
-            Round(Label("retrained", "r", "retrained", 7), t, asks, answers, 0.0)
-        )  # not its business
-        recorder.round(Round(LABEL, t, asks, answers, 0.0))
-    recorder.end(LABEL, ROUNDS, 0.0)
-    return recorder
+        other = Label("retrained", "r", "retrained", 7)
+        recorder.round(Round(other, t, asks, answers, {}, 0.0))  # not its business
+        recorder.round(Round(LABEL, t, asks, answers, {}, 0.0))
+
+
+def models(folder: Path) -> set[str]:
+    """The models that are kept; a file without content says that all of them are there."""
+    return {path.stem for path in folder.iterdir()} - {"complete"}
 
 
 def test_the_union_keeps_distinct_needs_for_history_only() -> None:
@@ -59,12 +73,12 @@ def test_exactly_the_union_is_stored(tmp_path: Path) -> None:
         "checkpoint-0",
         "checkpoint-3",
     }
-    assert {path.stem for path in tmp_path.iterdir()} == expected
+    assert models(tmp_path) == expected
 
 
 def test_nothing_is_stored_for_strategies_without_history(tmp_path: Path) -> None:
     watch(tmp_path, [Needs(), Needs(leaver=Leaver.ONLINE)])
-    assert list(tmp_path.iterdir()) == []
+    assert models(tmp_path) == set()
 
 
 def test_a_strategy_sees_only_what_it_declared_itself(tmp_path: Path) -> None:
@@ -85,17 +99,19 @@ def test_a_strategy_sees_only_what_it_declared_itself(tmp_path: Path) -> None:
 
 
 def test_cuts_keep_starting_weights_and_the_sums_up_to_there(tmp_path: Path) -> None:
-    recorder = watch(tmp_path, [Needs(cumulative=True)], cuts=(2, 4))
+    cuts = {cut: tmp_path / "weights" / f"original@{cut}" for cut in (2, 4)}
+    recorder = watch(tmp_path / "history", [Needs(cumulative=True)], cuts)
     assert recorder.cut(2)["x"].item() == 2
     assert recorder.cut(4)["x"].item() == 4
     for rounds in (2, 4, ROUNDS):
         view = recorder.view(Needs(cumulative=True), rounds)
         assert view.cumulative("west")["x"].item() == rounds * 1.0
-    assert len(list(tmp_path.iterdir())) == 2 + 3 * 3
+    assert len(models(tmp_path / "history")) == 3 * 3
+    assert sorted((tmp_path / "weights").iterdir()) == list(cuts.values())
 
 
 @pytest.mark.parametrize(
-    ("needs", "models"),
+    ("needs", "count"),
     [
         (Needs(), 0),
         (Needs(updates=Every(1)), 3 * 5),
@@ -106,11 +122,47 @@ def test_cuts_keep_starting_weights_and_the_sums_up_to_there(tmp_path: Path) -> 
         (ALL, 15 + 3 + 5),
     ],
 )
-def test_stored_bytes_are_those_on_disk(tmp_path: Path, needs: Needs, models: int) -> None:
-    """One model is a float32 and an int64: 12 bytes."""
+def test_stored_bytes_are_those_on_disk(tmp_path: Path, needs: Needs, count: int) -> None:
+    """One model is a float32 and an int64: 12 bytes.
+
+    Beside them are the sums that the last round was added to, for the case that it must be done again after a kill: no
+    strategy is shown or charged these.
+    """
     recorder = watch(tmp_path, [needs])
-    assert recorder.stored(needs, ROUNDS, 3) == 12 * models
-    assert sum(w.nbytes(w.load(path)) for path in tmp_path.iterdir()) == 12 * models
+    before = {f"sum-{ROUNDS - 1}-{site}" for site in toy.SITES} if needs.cumulative else set()
+    assert recorder.stored(needs, ROUNDS, 3) == 12 * count
+    assert before <= models(tmp_path)
+    kept = models(tmp_path) - before
+    assert sum(w.nbytes(w.load(tmp_path / f"{name}.safetensors")) for name in kept) == 12 * count
+
+
+@pytest.mark.parametrize("needs", [ALL, Needs(updates=Last()), Needs(updates=Every(2), cumulative=True)])
+@pytest.mark.parametrize("killed", range(1, ROUNDS + 1))
+def test_a_round_that_is_done_again_after_a_kill_leaves_the_same_history(
+    tmp_path: Path, needs: Needs, killed: int
+) -> None:
+    """Killed after it was told of a round but before anybody else was: it hears of that round twice."""
+    cuts = {which: {2: tmp_path / which / "cut"} for which in ("whole", "killed")}
+    watch(tmp_path / "whole", [needs], cuts["whole"])
+    watch(tmp_path / "killed", [needs], cuts["killed"], stop=killed)
+    again = Recorder(tmp_path / "killed", LABEL, union([needs]), cuts["killed"])
+    assert again.complete == (killed == ROUNDS)
+    tell(again, range(killed - 1, ROUNDS))
+    again.end(LABEL, ROUNDS, 0.0)
+    assert again.complete
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()} == whole
+
+
+def test_the_size_of_an_update_is_known_again(tmp_path: Path) -> None:
+    """Twelve bytes, at three hospitals after five rounds."""
+    recorder = watch(tmp_path, [ALL])
+    known = json.loads(json.dumps(recorder.known(LABEL)))
+    again = Recorder(tmp_path, LABEL, union([ALL]))
+    again.recall(Label("retrained", "r", "retrained", 7), 99)
+    again.recall(LABEL, known)
+    assert again.stored(Needs(updates=Every(1)), ROUNDS, 3) == 12 * 3 * 5
+    assert recorder.known(Label("retrained", "r", "retrained", 7)) is None
 
 
 def test_a_real_training_is_recorded_as_it_happened(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import ChainMap
 
 import pandas as pd
@@ -46,14 +47,14 @@ def heard(
     """(rounds done, model) by horizon, and the result."""
     found, number = dict[int, tuple[int, float]](), itertools.count()
 
-    def reached(whose: Label, horizon: int, rounds: int, weights: Weights) -> None:
-        assert whose == label and horizon not in found
+    def reached(whose: Label, horizon: int, rounds: int, weights: Weights | None) -> None:
+        assert whose == label and horizon not in found and weights is not None
         found[horizon] = rounds, float(weights["w"])
 
     watcher = Horizons(horizons, reached)
 
     def reply(asks: Asks) -> Replies:
-        watcher.round(Round(label, next(number), asks, {}, 0.0))
+        watcher.round(Round(label, next(number), asks, {}, {}, 0.0))
         return {}
 
     return found, float(by_hand(procedure, reply)["w"])
@@ -86,6 +87,25 @@ def test_what_is_beside_the_model_in_hand_is_not_taken_for_it() -> None:
 
 def test_only_unlearning_has_horizons() -> None:
     assert heard(counting(4), 4, label=Label("continue", "some", "counting", 7)) == ({}, 4.0)
+
+
+def test_what_is_known_is_told_again_without_the_models() -> None:
+    """Two epochs a round, as above; a file keeps what is known as JSON."""
+    told: list[tuple[Label, int, int, bool]] = []
+
+    def reached(label: Label, horizon: int, rounds: int, weights: Weights | None) -> None:
+        told.append((label, horizon, rounds, weights is not None))
+
+    watcher, other, number = Horizons((4, 5, 9), reached), Label("unlearn", "else", "counting", 7), 0
+    procedure = counting(4)
+    for number, asks in enumerate(procedure):
+        watcher.round(Round(LABEL, number, asks, {}, {}, 0.0))
+    known = json.loads(json.dumps(watcher.known(LABEL)))
+    Horizons((4, 5, 9), reached).recall(other, known)
+    assert told == [(LABEL, 4, 2, True), (LABEL, 5, 3, True), (other, 4, 2, False), (other, 5, 3, False)]
+    assert watcher.known(other) is None
+    watcher.recall(other, None)
+    assert len(told) == 4
 
 
 # ----------------------------------------------------------------------------------------------- a whole run

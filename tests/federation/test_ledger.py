@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 import torch
 
-from fedunlearn.core import SERVER, LocalTraining, Reply, Select
+from fedunlearn.core import SERVER, LocalTraining, Reply, Select, SiteId
 from fedunlearn.federation.engines import Answer
 from fedunlearn.federation.jobs import Label, Round
 from fedunlearn.federation.ledger import Ledger
@@ -18,6 +21,11 @@ def answer(ticket: int, seconds: float, images: int) -> Answer:
     return Answer(ticket, Reply(WEIGHTS, images, {"loss": torch.zeros(2)}), None, seconds, images)
 
 
+def sizes(answers: Mapping[SiteId, Answer]) -> dict[SiteId, int]:
+    """What the driver says it received: 48 bytes of weights and 8 of losses from each."""
+    return dict.fromkeys(answers, 48 + 8)
+
+
 def test_a_round_is_the_sum_over_its_hospitals() -> None:
     ledger = Ledger()
     ledger.stores(LABEL, 1234)
@@ -25,7 +33,7 @@ def test_a_round_is_the_sum_over_its_hospitals() -> None:
         site: Fit(WEIGHTS, Select(), LocalTraining(epochs), 1) for site, epochs in (("north", 2), ("east", 5))
     }
     answers = {"north": answer(0, 1.5, 30), "east": answer(1, 0.5, 12)}
-    ledger.round(Round(LABEL, 0, asks, answers, 0.25))
+    ledger.round(Round(LABEL, 0, asks, answers, sizes(answers), 0.25))
     ledger.end(LABEL, 1, 0.125)
     first, last = ledger.table().to_dict("records")
     assert (first["sites"], first["down_bytes"], first["up_bytes"]) == (2, 2 * 48, 2 * (48 + 8))
@@ -40,17 +48,20 @@ def test_what_the_server_does_itself_is_its_own_time_and_moves_no_bytes() -> Non
     ledger = Ledger()
     task = Fit(WEIGHTS, Select(), LocalTraining(), 1)
     answers = {"north": answer(0, 1.5, 30), SERVER: answer(1, 0.5, 12)}
-    ledger.round(Round(LABEL, 0, {"north": task, SERVER: task}, answers, 0.25))
-    ledger.round(Round(LABEL, 1, {SERVER: task}, {SERVER: answer(2, 0.5, 12)}, 0.25))
-    both, alone = ledger.table().to_dict("records")
+    ledger.round(Round(LABEL, 0, {"north": task, SERVER: task}, answers, sizes(answers), 0.25))
+    alone = {SERVER: answer(2, 0.5, 12)}
+    ledger.round(Round(LABEL, 1, {SERVER: task}, alone, sizes(alone), 0.25))
+    both, own = ledger.table().to_dict("records")
     assert (both["sites"], both["down_bytes"], both["up_bytes"]) == (1, 48, 48 + 8)
     assert (both["site_seconds"], both["server_seconds"], both["images"]) == (1.5, 0.75, 42)
-    assert (alone["sites"], alone["down_bytes"], alone["up_bytes"]) == (0, 0, 0)
-    assert (alone["site_seconds"], alone["server_seconds"], alone["images"]) == (0.0, 0.75, 12)
+    assert (own["sites"], own["down_bytes"], own["up_bytes"]) == (0, 0, 0)
+    assert (own["site_seconds"], own["server_seconds"], own["images"]) == (0.0, 0.75, 12)
 
 
 def test_the_table_does_not_depend_on_the_order_in_which_rounds_end() -> None:
-    rounds = [Round(Label("unlearn", "some", name, seed), 0, {}, {}, 0.0) for name in "ab" for seed in (1, 2)]
+    rounds = [
+        Round(Label("unlearn", "some", name, seed), 0, {}, {}, {}, 0.0) for name in "ab" for seed in (1, 2)
+    ]
     forth, back = Ledger(), Ledger()
     for one in rounds:
         forth.round(one)
@@ -65,3 +76,31 @@ def test_what_tuning_cost_is_a_row_of_its_own() -> None:
     (row,) = ledger.table().to_dict("records")
     assert (row["phase"], row["request"], row["strategy"], row["round"]) == ("tune", "", "puf", 20)
     assert (row["site_seconds"], row["images"], row["down_bytes"], row["sites"]) == (31.5, 4000, 123, 0)
+
+
+def test_what_is_known_of_a_procedure_survives_as_json_under_any_label() -> None:
+    """Taken from another run, the same work may have another name; all else of its rows is as it was."""
+    before, after = Ledger(), Ledger()
+    before.stores(LABEL, 1234)
+    task, answers = Fit(WEIGHTS, Select(), LocalTraining(), 1), {"north": answer(0, 1.5, 30)}
+    for number in range(2):
+        before.round(Round(LABEL, number, {"north": task}, answers, sizes(answers), 0.1))
+    before.end(LABEL, 2, 0.125)
+    known = json.loads(json.dumps(before.known(LABEL)))
+    after.recall(LABEL, known)
+    assert after.table().equals(before.table())
+    other = Label("unlearn", "other", "puf-2", 8)
+    after.recall(other, known)
+    rows = after.table()
+    rows = rows[rows["strategy"] == "puf-2"].reset_index(drop=True)
+    assert rows.equals(before.table().assign(request="other", strategy="puf-2", seed=8))
+
+
+def test_what_is_recalled_twice_counts_once() -> None:
+    ledger = Ledger()
+    ledger.round(Round(LABEL, 0, {}, {}, {}, 0.0))
+    ledger.recall(LABEL, json.loads(json.dumps(ledger.known(LABEL))))
+    ledger.recall(LABEL, json.loads(json.dumps(ledger.known(LABEL))))
+    assert len(ledger.table()) == 1
+    ledger.recall(LABEL, None)
+    assert len(ledger.table()) == 0

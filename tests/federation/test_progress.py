@@ -27,7 +27,7 @@ def shown(terminal: bool, quiet: bool = False) -> str:
         for watcher in watchers:
             for label in [*LABELS[:3], *UNSEEN]:
                 for number in range(2):
-                    watcher.round(Round(label, number, {}, {}, 0.0))
+                    watcher.round(Round(label, number, {}, {}, {}, 0.0))
                 watcher.end(label, 2, 0.0)
     return out.getvalue()
 
@@ -56,7 +56,7 @@ def test_all_shadows_share_one_bar() -> None:
         watcher,
     ):
         for label in labels[:2]:
-            watcher.round(Round(label, 0, {}, {}, 0.0))
+            watcher.round(Round(label, 0, {}, {}, {}, 0.0))
             watcher.end(label, 1, 0.0)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
     last = [line.split() for line in plain.splitlines() if line.strip()][-1]

@@ -20,7 +20,7 @@ from fedunlearn.scoring.evidence.groups import BANDS, attributes
 from fedunlearn.scoring.judgement import bias
 from fedunlearn.scoring.judgement.bias import Gaps, compare, gaps, holm, most_different, sentences
 from tests.scoring.test_evidence import Image, evidence_of, frame_of, random_images
-from tests.scoring.test_score import MODELS, images, make_run
+from tests.scoring.test_score import MODELS, change_manifest, images, make_run
 
 # ---------------------------------------------------------------------------------------- which groups
 
@@ -303,7 +303,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     learnt = pd.DataFrame({"image": made["image"], "seed": 7, "learnt_after": 1 + np.arange(len(made)) % 2})
     learnt.to_parquet(path / "difficulty.parquet", index=False)
+    change_manifest(path)
     score(path)
+    change_manifest(path)
     return path
 
 
@@ -336,9 +338,12 @@ def test_the_report_names_the_hospital_hit_hardest(tmp_path: Path, monkeypatch: 
         signal = pd.read_parquet(file)
         signal.loc[(made["site"] == "west") & (made["split"] == "train"), :] = 0.0
         signal.to_parquet(file, index=False)
+    change_manifest(folder)
     score(folder)
+    change_manifest(folder)
     told = report.fairness(RunFolder(folder), "some")[-1]
     assert told.startswith("hospital hit hardest, below its own band of retraining: good: west -0.")
     assert told.endswith("(retain_accuracy)")
     (folder / "bias.parquet").unlink()  # as in a run scored before there was such a table
+    change_manifest(folder)
     assert report.fairness(RunFolder(folder), "some") == []

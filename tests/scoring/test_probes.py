@@ -158,6 +158,7 @@ def test_a_model_that_nobody_tried_to_teach_is_an_error(probed: Path):
     file = probed / "probes" / "relearn.parquet"
     table = pd.read_parquet(file)
     table[table["strategy"] != "good"].to_parquet(file)
+    change_manifest(probed)
     with pytest.raises(
         RunError, match=r"relearn.parquet has no row of request 'some', strategy 'good', seed 7"
     ):
@@ -169,7 +170,9 @@ def test_the_report_shows_medians_and_who_was_not_in_time(probed: Path):
     file = probed / "probes" / "relearn.parquet"
     table = pd.read_parquet(file)
     table[(table["seed"] == 7) | (table["strategy"] != "good") | (table["epoch"] < 3)].to_parquet(file)
+    change_manifest(probed)
     score(probed)
+    change_manifest(probed)
     shown = {
         line.strategy: line.cells
         for line in tables.lines(RunFolder(probed), "some", tables.PROBED["classification"])
@@ -186,6 +189,7 @@ def test_the_report_of_a_run_without_probes_says_nothing_of_them(
     models = {name: MODELS[name] for name in ("original", "retrained")}
     folder = make_run(tmp_path / "run", models, seeds=(7, 8), table=images(patients=10))
     score(folder)
+    change_manifest(folder)
     assert tables.lines(RunFolder(folder), "some", tables.PROBED["classification"]) == []
     assert len(tables.lines(RunFolder(folder), "some")) == 5
 
@@ -195,6 +199,7 @@ def test_canaries_are_read_from_the_table_of_images(probed: Path):
     table = pd.read_parquet(probed / "sites.parquet")
     canary = table["patient"].isin(["east-000", "east-001"])
     table.assign(canary=canary).to_parquet(probed / "sites.parquet")
+    change_manifest(probed)
     rows = pick(score(probed)[0], measure="canary_success", group="all").set_index(["strategy", "seed"])
     assert set(rows["request"]) == {"east-leaves"}
     signals = pd.read_parquet(probed / "signals" / "good-east-leaves-7.parquet").to_numpy()[canary]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -114,9 +113,9 @@ def make_run(
     ledger.append(ledger_row("tune", "", "good", seeds[0], 20, sites=0, site_seconds=30))
     requests = [{"id": r, "site": s, "whole_site": r == "east-leaves"} for r, s in REQUESTS.items()]
     manifest = {"kind": "classification", "classes": classes, "seeds": list(seeds)}
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "requests": requests, "scored": scored}))
     table.to_parquet(folder / "sites.parquet", index=False)
     pd.DataFrame(ledger).to_parquet(folder / "ledger.parquet", index=False)
+    RunFolder(folder).write_manifest({**manifest, "requests": requests, "scored": scored})
     return folder
 
 
@@ -135,8 +134,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def change_manifest(folder: Path, **entries: Any) -> None:
-    file = folder / "manifest.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+    """Seal a folder again, as if a run had written what is there now."""
+    run = RunFolder(folder)
+    run.write_manifest(run.read_manifest() | entries)
 
 
 def pick(scores: pd.DataFrame, **columns: Any) -> pd.DataFrame:
@@ -276,11 +276,12 @@ def test_the_report_says_what_would_go_unseen_and_does_without_for_an_older_run(
     said = report.markdown(RunFolder(small))
     assert "With 3 patients to forget and 2 seeds, a difference below" in said
     (small / "statistics.parquet").unlink()
+    change_manifest(small)
     assert "patients to forget and" not in report.markdown(RunFolder(small))
 
 
 def test_a_strategy_with_the_name_of_a_control_is_an_error(small: Path):
-    entries = json.loads((small / "manifest.json").read_text())["scored"]
+    entries = RunFolder(small).read_manifest()["scored"]
     change_manifest(small, scored=[e | {"strategies": {"damaged": e["strategies"]["good"]}} for e in entries])
     with pytest.raises(RunError, match="'damaged', which is the name of a control"):
         score(small)
@@ -291,6 +292,7 @@ def test_the_order_of_rows_in_the_files_changes_nothing(small: Path):
     order = np.random.default_rng(0).permutation(210)
     for file in [small / "sites.parquet", *(small / "signals").iterdir()]:
         pd.read_parquet(file).iloc[order].to_parquet(file, index=False)
+    change_manifest(small)
     pd.testing.assert_frame_equal(score(small)[0], scores, check_exact=True)
 
 
@@ -314,7 +316,9 @@ def test_where_the_original_does_not_remember_nothing_is_concluded(tmp_path: Pat
 def test_a_diverged_strategy_is_damaged_and_has_no_numbers_but_costs(small: Path):
     file = small / "signals" / "good-some-8.parquet"
     pd.read_parquet(file).assign(logits_0=np.float32("nan")).to_parquet(file, index=False)
+    change_manifest(small)
     scores, verdicts = score(small)
+    change_manifest(small)
     found = verdicts.set_index(["request", "strategy"])
     assert found.loc[("some", "good"), "verdict"] == "DAMAGED"
     reasons = str(found.loc[("some", "good"), "reasons"])
@@ -339,7 +343,7 @@ def test_a_strategy_known_to_have_diverged_needs_no_signals(small: Path):
 
 def test_a_request_scored_in_the_middle_of_training_is_the_same_request(small: Path):
     """`some@2` forgets what `some` forgets and costs what its unlearning cost; the manifest may also say so."""
-    manifest = json.loads((small / "manifest.json").read_text())
+    manifest = RunFolder(small).read_manifest()
     plain = score(small)[0]
     entries = [{**e, "request": e["request"].replace("some", "some@2")} for e in manifest["scored"]]
     change_manifest(small, scored=entries)
@@ -375,10 +379,11 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Evidence[Outpu
     monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 50)
     models = {name: MODELS[name] for name in ("original", "retrained", "good", "lazy")}
     folder = make_run(tmp_path / "run", models, table=images(patients=10))
-    entries = json.loads((folder / "manifest.json").read_text())["scored"]
+    entries = RunFolder(folder).read_manifest()["scored"]
     change_manifest(folder, scored=[e for e in entries if e["request"] == "some"])
     file = folder / "signals" / "lazy-some-8.parquet"
     pd.read_parquet(file).assign(logits_0=np.float32("nan")).to_parquet(file, index=False)
+    change_manifest(folder)
     spy = replace(MEASURES["rounds"], name="seen", function=record)
     module = sys.modules["fedunlearn.scoring.score"]  # the package has a function of that name
     monkeypatch.setattr(module, "measures_of", lambda kind: {**measures_of(kind), "seen": spy})
@@ -409,7 +414,7 @@ def test_others_and_siblings_are_of_other_seeds(seen: list[Evidence[Outputs]]):
 
 
 def test_a_single_seed_has_no_others(small: Path):
-    entries = json.loads((small / "manifest.json").read_text())["scored"]
+    entries = RunFolder(small).read_manifest()["scored"]
     change_manifest(small, scored=[e for e in entries if e["seed"] == 7])
     scores, _ = score(small)
     assert "mia_rmia_auc" not in set(scores["measure"])
@@ -423,18 +428,34 @@ def test_a_single_seed_has_no_others(small: Path):
     "file", ["manifest.json", "sites.parquet", "ledger.parquet", "signals/retrained-some-8.parquet"]
 )
 @pytest.mark.parametrize("how", ["missing", "damaged"])
-def test_a_missing_or_damaged_file_is_an_error_that_names_it(small: Path, file: str, how: str):
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_missing_or_damaged_file_is_an_error_that_names_it(small: Path, file: str, how: str, sealed: bool):
+    """Also if the manifest knows no better: then the file cannot be read."""
     if how == "missing":
         (small / file).unlink()
     else:
         (small / file).write_bytes(b"PAR1 no")
+    if sealed and file != "manifest.json":
+        change_manifest(small)
     with pytest.raises(RunError, match=Path(file).name):
         score(small)
     assert not (small / "scores.parquet").exists()
 
 
+@pytest.mark.parametrize("file", ["sites.parquet", "ledger.parquet", "signals/retrained-some-8.parquet"])
+def test_a_file_that_can_be_read_but_was_changed_is_an_error_that_names_it(small: Path, file: str):
+    """The table is the same, its bytes are not."""
+    table = pd.read_parquet(small / file)
+    table.to_parquet(small / file, index=False, compression="gzip")
+    with pytest.raises(RunError, match=rf"{Path(file).name} is damaged: found sha256 .* recorded was"):
+        score(small)
+    assert not (small / "scores.parquet").exists()
+    change_manifest(small)
+    score(small)
+
+
 def test_a_missing_retrained_reference_is_an_error(small: Path):
-    entries = json.loads((small / "manifest.json").read_text())["scored"]
+    entries = RunFolder(small).read_manifest()["scored"]
     change_manifest(small, scored=[{k: v for k, v in e.items() if k != "retrained"} for e in entries])
     with pytest.raises(RunError, match="retrained"):
         score(small)
@@ -446,6 +467,7 @@ def test_a_missing_retrained_reference_is_an_error(small: Path):
 def test_a_diverged_reference_is_an_error(small: Path):
     file = small / "signals" / "retrained-some-7.parquet"
     pd.read_parquet(file).assign(logits_0=np.float32("inf")).to_parquet(file, index=False)
+    change_manifest(small)
     with pytest.raises(RunError, match=r"retrained-some-7 diverged"):
         score(small)
 
@@ -454,9 +476,11 @@ def test_signals_that_do_not_fit_the_images_are_an_error(small: Path):
     file = small / "signals" / "good-some-7.parquet"
     table = pd.read_parquet(file)
     table.iloc[:-1].to_parquet(file, index=False)
+    change_manifest(small)
     with pytest.raises(RunError, match=r"good-some-7.parquet has 209 rows; expected one per image, 210"):
         score(small)
     table.drop(columns="logits_3").to_parquet(file, index=False)
+    change_manifest(small)
     with pytest.raises(RunError, match=r"good-some-7.parquet has columns"):
         score(small)
 
@@ -474,6 +498,7 @@ def test_signals_that_do_not_fit_the_images_are_an_error(small: Path):
 def test_a_table_of_images_that_cannot_be_scored_is_an_error(small: Path, spoil, message: str):
     file = small / "sites.parquet"
     spoil(pd.read_parquet(file)).to_parquet(file, index=False)
+    change_manifest(small)
     with pytest.raises(RunError, match=message):
         score(small)
 
@@ -482,6 +507,7 @@ def test_a_procedure_the_ledger_does_not_know_is_an_error(small: Path):
     file = small / "ledger.parquet"
     ledger = pd.read_parquet(file)
     ledger[ledger["strategy"] != "good"].to_parquet(file, index=False)
+    change_manifest(small)
     with pytest.raises(RunError, match=r"ledger.parquet has no row of phase 'unlearn', request 'some'"):
         score(small)
 

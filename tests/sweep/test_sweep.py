@@ -186,7 +186,7 @@ def test_check_says_what_every_cell_asks_for(tmp_path: Path) -> None:
 
 
 def test_every_cell_is_an_ordinary_run(finished: Path, tmp_path: Path) -> None:
-    assert {path.name for path in finished.iterdir()} == {"sweep.json", "summary.parquet", "cells"}
+    assert {path.name for path in finished.iterdir()} == {"sweep.json", "summary.parquet", "cells", ".lock"}
     assert sorted(path.name for path in (finished / "cells").iterdir()) == ["count-2", "count-3"]
     cell = RunFolder.open(finished / "cells" / "count-3")
     assert (cell.path / "DONE").is_file() and "sweep" not in (cell.path / "scenario.yaml").read_text()
