@@ -286,7 +286,11 @@ def _following(job: Job[T], ended: Ended[T]) -> Iterable[Job[Any]]:
 
 def _loaded(value: Any) -> Any:
     """``value`` in memory: a reply that is returned as it came may be where a memory keeps answers, which now ends."""
-    return {key: _loaded(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping):
+        return value
+    loaded = {key: _loaded(item) for key, item in value.items()}
+    same = isinstance(value, dict) and all(item is value[key] for key, item in loaded.items())
+    return value if same else loaded
 
 
 def _sent(task: Task) -> Weights | None:
