@@ -80,9 +80,14 @@ def test_whatever_else_fails_inside_passes_unchanged_and_leaves_what_was_there(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
     files.write(tmp_path / "file", b"old")
-    with pytest.raises(error), files.replacing(tmp_path / "file") as temporary:
-        temporary.write_bytes(b"new")
-        raise error
+
+    def fail() -> None:
+        with files.replacing(tmp_path / "file") as temporary:
+            temporary.write_bytes(b"new")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"old"
 

@@ -153,3 +153,18 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"not safetensors at all")
     with pytest.raises(RunError, match=r"bad\.safetensors"):
         w.load(tmp_path / "bad.safetensors")
+
+
+def test_a_file_keeps_the_order_of_names(tmp_path: Path) -> None:
+    """What goes through a model in its order comes to the same, whether the model is in memory or was in a file.
+
+    A network of more than ten layers is not in the order of the alphabet: 10 comes before 2 there.
+    """
+    model = {
+        "2.weight": torch.zeros(2),
+        "10.weight": torch.zeros(3),
+        "1.steps": torch.tensor(1),
+        "0.bias": torch.ones(1),
+    }
+    w.save(model, tmp_path / "file")
+    assert list(w.load(tmp_path / "file")) == list(model)

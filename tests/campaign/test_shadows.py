@@ -249,11 +249,15 @@ def test_any_source_file_of_training_changes_the_key(
     scenario: Scenario, cohort: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest, before = sources._sha256, farm.origins(scenario, cohort)[0]
+
+    def but(edited: Path) -> Callable[[Path], str]:
+        return lambda file: "edited" if file == edited else honest(file)
+
     files = {*sources.closure(TRAINING).values(), Path(farm.__file__)}
     assert len(files) > 10
     for edited in files:
         with monkeypatch.context() as patch:
-            patch.setattr(sources, "_sha256", lambda file: "edited" if file == edited else honest(file))
+            patch.setattr(sources, "_sha256", but(edited))
             assert farm.origins(scenario, cohort)[0] != before
     assert farm.origins(scenario, cohort)[0] == before
 

@@ -38,7 +38,7 @@ from strategies.fine_tune import FineTune
 from strategies.pga import PGA, references
 from strategies.rollback import Rollback, first_touched
 from tests import toy
-from tests.federation.test_history import ROUNDS, watch
+from tests.federation.test_history import ROUNDS, models, watch
 from tests.strategies.test_client import FORGET, WEIGHTS, B, Clinic, W, X, Y
 
 
@@ -75,7 +75,7 @@ def test_what_names_no_training_image_touched_nothing() -> None:
 def test_the_last_updates_are_kept_until_the_next_ones_are_there(tmp_path: Path) -> None:
     """A request after round 2, one at the end after round 5: one model of 12 bytes for each of three hospitals."""
     needs = Needs(updates=Last())
-    recorder = watch(tmp_path, [needs], cuts=(2,))
+    recorder = watch(tmp_path, [needs], cuts={2: tmp_path / "cut"})
     assert {path.stem for path in tmp_path.glob("update*")} == {
         f"update-{t}-{site}" for t in (1, ROUNDS - 1) for site in toy.SITES
     }
@@ -87,9 +87,7 @@ def test_the_last_updates_are_kept_until_the_next_ones_are_there(tmp_path: Path)
 
 def test_keeping_the_last_updates_removes_nothing_another_strategy_needs(tmp_path: Path) -> None:
     watch(tmp_path, [Needs(updates=Last()), Needs(updates=Every(3))])
-    assert {path.stem for path in tmp_path.iterdir()} == {
-        f"update-{t}-{site}" for t in (0, 3, 4) for site in toy.SITES
-    }
+    assert models(tmp_path) == {f"update-{t}-{site}" for t in (0, 3, 4) for site in toy.SITES}
 
 
 def test_the_reference_is_the_average_of_the_stayers_last_models() -> None:
