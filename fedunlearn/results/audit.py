@@ -41,7 +41,7 @@ def extended(path: Path, event: str, details: Mapping[str, object]) -> bytes:
     Raises:
         RunError: what is there is not a log.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = _decoded(path, path.read_bytes()) if path.exists() else ""
     last: Mapping[str, Any] = _lines(path, text)[-1] if text else {"seq": -1, "hash": GENESIS}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     line = {"seq": last["seq"] + 1, "time_utc": now, "event": event, **details, "previous": last["hash"]}
@@ -49,10 +49,14 @@ def extended(path: Path, event: str, details: Mapping[str, object]) -> bytes:
 
 
 def anchor(path: Path, content: bytes | None = None) -> dict[str, object]:
-    """How many lines a log has, and the hash of the last one; of ``content``, if that is to be the log at ``path``."""
+    """How many lines a log has, and the hash of the last one; of ``content``, if that is to be the log at ``path``.
+
+    Raises:
+        RunError: what is there is not a log.
+    """
     if content is None:
         content = path.read_bytes() if path.exists() else b""
-    lines = _lines(path, content.decode())
+    lines = _lines(path, _decoded(path, content))
     return {"lines": len(lines), "head": lines[-1]["hash"] if lines else GENESIS}
 
 
@@ -63,9 +67,9 @@ def verify(path: Path, anchored: Mapping[str, object]) -> int:
         RunError: a line was changed, removed, added or moved; says which is the first.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {path}: {error}") from error
+        text = _decoded(path, path.read_bytes())
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     previous, lines = GENESIS, _lines(path, text)
     for number, line in enumerate(lines):
         if line.get("previous") != previous or line.get("seq") != number or hash_of(line) != line.get("hash"):
@@ -91,6 +95,13 @@ def hash_of(line: Mapping[str, object]) -> str:
 
 def _text(line: Mapping[str, object]) -> str:
     return json.dumps(line)
+
+
+def _decoded(path: Path, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is damaged: {error}") from error
 
 
 def _lines(path: Path, text: str) -> list[dict[str, Any]]:
