@@ -288,7 +288,7 @@ def test_a_tensor_that_many_are_sent_is_read_once(tmp_path: Path, monkeypatch: p
         read.extend(a)
         return honest(a)
 
-    monkeypatch.setattr(module.w, "digest", counted)
+    monkeypatch.setattr("fedunlearn.federation.journal.w.digest", counted)
     for site in map(str, range(20)):
         assert journal.answer(LABEL, 0, ask(site, sent)) is None  # nothing there: nothing to compare with
         journal._digest_of(ask(site, sent))

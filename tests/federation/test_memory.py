@@ -76,7 +76,7 @@ class Told:
 
 @dataclass
 class Play:
-    """A small run: a training that can be restarted, what follows from it, and one that diverges; one more follows that.
+    """A small run: a training that can be restarted, what follows from it, and one that diverges; one more comes after.
 
     ``kept`` says whether results are kept: without, only the journal has anything.
     """
