@@ -198,10 +198,15 @@ class RunFolder:
 
     def _settle(self) -> None:
         """Put new contents that the manifest speaks of into their places."""
-        for name in self.read_manifest().get("next", ()):
+        manifest = self.read_manifest()
+        for name in manifest.get("next", ()):
             waiting = self.path / f"{name}{_NEXT}"
-            if waiting.is_file():
+            if not waiting.is_file():
+                continue
+            if files.sha256(waiting) == manifest["sha256"][name]:
                 os.replace(waiting, self.path / name)
+            else:  # of another renewal, which was stopped before the manifest spoke of it
+                waiting.unlink()
 
     def listed(self) -> list[str]:
         """The files that have a checksum in the manifest, by relative path."""
