@@ -21,6 +21,7 @@ from fedunlearn.core import RunError, Weights
 
 def add(a: Weights, b: Weights, scale: float = 1.0) -> dict[str, Tensor]:
     """``a + scale * b``."""
+    a, b = dict(a), dict(b)
     _alike(a, b)
     return {
         name: x.add(b[name], alpha=scale) if x.is_floating_point() else x.clone() for name, x in a.items()
@@ -37,21 +38,26 @@ def multiply(a: Weights, factor: float) -> dict[str, Tensor]:
     return {name: x * factor if x.is_floating_point() else x.clone() for name, x in a.items()}
 
 
-def average(states: Sequence[Weights], counts: Sequence[float]) -> dict[str, Tensor]:
+def average(states: Iterable[Weights], counts: Sequence[float]) -> dict[str, Tensor]:
     """The mean of ``states`` weighted by ``counts``, summed in the order given (McMahan et al. 2017, Algorithm 1).
+
+    No more than one of ``states`` is held at a time: they may be on disk, or made one by one.
 
     Raises:
         ValueError: no states; names, shapes or dtypes that differ; counts that do not add up to more than zero.
     """
-    total = math.fsum(counts)
-    if not states or not total > 0:
-        raise ValueError(f"cannot average {len(states)} models with counts {list(counts)}")
-    mean = multiply(states[0], counts[0] / total)
-    for state, count in zip(states[1:], counts[1:], strict=True):
-        _alike(mean, state)
+    total, mean = math.fsum(counts), dict[str, Tensor]()
+    if not total > 0:
+        raise ValueError(f"cannot average models with counts {list(counts)}")
+    for state, count in zip(states, counts, strict=True):
+        if not mean:
+            mean = multiply(state, count / total)
+            continue
+        own = dict(state)  # read once, wherever it is
+        _alike(mean, own)
         for name, x in mean.items():
             if x.is_floating_point():
-                x.add_(state[name], alpha=count / total)
+                x.add_(own[name], alpha=count / total)
     return mean
 
 
@@ -100,7 +106,7 @@ def digest(a: Weights) -> str:
     for name in sorted(a):
         x = a[name].contiguous()
         h.update(f"{name}|{x.dtype}|{tuple(x.shape)}|".encode())
-        h.update(x.reshape(-1).view(torch.uint8).numpy().tobytes())
+        h.update(x.reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()
 
 

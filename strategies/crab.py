@@ -76,7 +76,7 @@ class Crab:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         stored = case.history.update
-        first = [stored(0, site) for site in case.sites]
+        first = (stored(0, site) for site in case.sites)
         weights = w.add(case.initial, w.average(first, [case.kept[site] for site in case.sites]))
         tensors = [(name,) for name in case.layout.parameters]
         local = paced(case.training.local, math.ceil(self.r * case.training.local.epochs))
@@ -85,11 +85,11 @@ class Crab:
                 site: Fit(weights, case.retain, local, derive(case.seed, "calibrate", site, t))
                 for site in self.sites(case, t)
             }
-            steps = [
+            steps = (
                 calibrated(stored(t, site), w.subtract(reply.weights, weights), tensors)
                 for site, reply in replies.items()
                 if reply.weights is not None
-            ]
+            )
             weights = w.add(weights, w.average(steps, [reply.count for reply in replies.values()]))
         return weights
 
@@ -112,7 +112,7 @@ class Crab:
 def step(case: Case, t: int) -> Weights:
     """How the global model moved in round ``t``."""
     images = {**case.kept, **case.lost}
-    return w.average([case.history.update(t, site) for site in images], list(images.values()))
+    return w.average((case.history.update(t, site) for site in images), list(images.values()))
 
 
 def change(before: Weights, step: Weights, names: Sequence[str]) -> float:

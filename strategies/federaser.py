@@ -60,7 +60,7 @@ class FedEraser:
         stored = case.history.update
         weights = w.add(
             case.initial,
-            w.average([stored(0, site) for site in case.sites], [case.kept[site] for site in case.sites]),
+            w.average((stored(0, site) for site in case.sites), [case.kept[site] for site in case.sites]),
         )
         names = case.layout.parameters
         groups = [names] if self.norm == "model" else [(name,) for name in names]
@@ -70,10 +70,10 @@ class FedEraser:
                 site: Fit(weights, case.retain, local, derive(case.seed, "calibrate", site, t))
                 for site in case.sites
             }
-            steps = [
+            steps = (
                 calibrated(stored(t, site), w.subtract(reply.weights, weights), groups)
                 for site, reply in replies.items()
                 if reply.weights is not None
-            ]
+            )
             weights = w.add(weights, w.average(steps, [reply.count for reply in replies.values()]))
         return weights

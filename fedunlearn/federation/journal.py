@@ -32,7 +32,7 @@ from fedunlearn.federation import wire
 from fedunlearn.federation.engines import Answer, Ask
 from fedunlearn.federation.jobs import Checkpoint, Label
 
-IN_MEMORY = 64 * 2**20
+IN_MEMORY = 2**24
 """Bytes of replies that may wait in memory for their round to be complete, of all procedures together."""
 _TENSORS = 4096  # whose digests are remembered
 

@@ -160,7 +160,7 @@ def mean(replies: Replies, constraint: Constraint | None = None) -> dict[str, Te
 
     The ``constraint`` holds for the average too: rounding moves even a number on which all hospitals agree.
     """
-    states = [reply.weights for reply in replies.values() if reply.weights is not None]
+    states = (reply.weights for reply in replies.values() if reply.weights is not None)
     average = w.average(states, [reply.count for reply in replies.values()])
     if constraint is not None:
         constraint(average)

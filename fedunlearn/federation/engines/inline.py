@@ -20,6 +20,7 @@ from fedunlearn.learning.models import Network
 from sites.hospital import Federation
 
 T = TypeVar("T")
+_WAITING = 2  # answers of a worker that may wait
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class _Link:
     def __init__(self, federation: Federation, workers: int, timeout: float) -> None:
         self._federation, self._timeout = federation, timeout
         self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        # Full when the server is slower than the hospitals: then they wait, instead of their answers in memory.
+        self._answers: queue.Queue[Answer] = queue.Queue(_WAITING * workers)
         self._started: dict[int, float] = {}
         self._threads: list[threading.Thread] = []
         for _ in range(workers):
