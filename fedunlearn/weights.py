@@ -106,7 +106,7 @@ def digest(a: Weights) -> str:
     for name in sorted(a):
         x = a[name].contiguous()
         h.update(f"{name}|{x.dtype}|{tuple(x.shape)}|".encode())
-        h.update(x.reshape(-1).view(torch.uint8).numpy())
+        h.update(x.reshape(-1).view(torch.uint8).numpy().data)
     return h.hexdigest()
 
 

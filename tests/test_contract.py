@@ -51,7 +51,7 @@ from fedunlearn.federation import wire
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Ask
 from fedunlearn.federation.horizons import Horizons
-from fedunlearn.federation.jobs import Divergence, Job, Round
+from fedunlearn.federation.jobs import Divergence, Job, Label, Round
 from fedunlearn.scenario.space import space
 from strategies.bad_teacher import BadTeacher
 from strategies.boundary_shrink import BoundaryShrink
@@ -609,7 +609,12 @@ def test_a_silent_hospital_is_an_error(strategy: Strategy, wish: RequestId, faul
 def test_what_it_has_in_hand_is_what_it_would_have_come_to(strategy: Strategy, wish: RequestId) -> None:
     """Before its last round: what one round less comes to, of recovery if it has that (`federation.horizons`)."""
     held, case = dict[int, Weights](), toy.case(wish, strategy=strategy)
-    watcher = Horizons(range(200), lambda _, horizon, done, model: held.update({done: model}))
+
+    def reached(label: Label, horizon: int, done: int, model: Weights | None) -> None:
+        assert model is not None
+        held[done] = model
+
+    watcher = Horizons(range(200), reached)
     toy.run(strategy.unlearn(case), watchers=[watcher])
     for model in held.values():
         assert w.first_difference(model, case.original) is None
