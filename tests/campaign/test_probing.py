@@ -27,7 +27,7 @@ from tests import toy
 from tests.federation.test_divergence import sabotage
 from tests.runs import run, write
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
+pytestmark = [pytest.mark.rounding, pytest.mark.usefixtures("few_resamples")]
 
 LOCAL = toy.TRAINING.local
 

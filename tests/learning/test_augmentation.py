@@ -20,6 +20,8 @@ from fedunlearn.scenario.rules import findings
 from tests import toy
 from tests.runs import run, weight_files
 
+pytestmark = pytest.mark.rounding
+
 ADAM = LocalTraining(epochs=2, batch_size=7, optimizer="adam", lr=1e-2)
 SOME: tuple[Augmentation, ...] = ("flips_crops", "trivial_augment")
 SQUARE = torch.arange(16.0).mul(16).reshape(1, 1, 4, 4)  # 0, 16, … 240, row by row

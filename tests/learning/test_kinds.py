@@ -26,6 +26,8 @@ from fedunlearn.learning.local import at_once, each_gradient, fit, gradient, sig
 from fedunlearn.learning.tasks import Signals
 from tests import toy, toy_volumes
 
+pytestmark = pytest.mark.rounding
+
 LOSS = DiceCrossEntropy()
 
 ROUNDING = 1e-10

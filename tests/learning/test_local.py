@@ -20,6 +20,8 @@ from fedunlearn.learning.models.volumes import UNet3D
 from fedunlearn.learning.objectives import Signed, loss_of, marked
 from tests import toy, toy_volumes as volumes
 
+pytestmark = pytest.mark.rounding
+
 ADAM = LocalTraining(
     epochs=2, batch_size=7, optimizer="adam", lr=1e-2
 )  # 24 images: three batches of 7 and one of 3

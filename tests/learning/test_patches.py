@@ -27,6 +27,8 @@ from tests.runs import weight_files
 from tests.strategies.test_volumes import PAIRS
 from tests.test_simulate_volumes import TINY_VOLUMES, store
 
+pytestmark = pytest.mark.rounding
+
 PATCH: Patch = (6, 8, 5)  # below what scenarios may ask for, so that volumes of 8 voxels have more than one
 
 

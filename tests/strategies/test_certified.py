@@ -22,6 +22,8 @@ from tests import toy
 from tests.strategies.test_client import FORGET, RETAIN, STEP, WEIGHTS, B, Clinic, W, X, Y, at_clinic, close
 from tests.strategies.test_server import told
 
+pytestmark = pytest.mark.rounding
+
 # ln 1.25 - ln delta = 2, so that the square root is 2 and the budget is epsilon sigma / 2.
 DELTA = 1.25 / math.e**2
 

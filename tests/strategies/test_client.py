@@ -31,6 +31,8 @@ from strategies.scrub import SCRUB, nearest
 from strategies.ssd import SSD, dampened
 from tests import toy
 
+pytestmark = pytest.mark.rounding
+
 # A linear model on three numbers, two classes; four images at one hospital, of which the first two are to be forgotten.
 X = torch.tensor([[1.0, 0.0, 2.0], [0.0, -1.0, 1.0], [1.0, 1.0, 0.0], [-1.0, 2.0, 1.0]])
 Y = torch.tensor([0, 1, 1, 0])

@@ -31,6 +31,8 @@ from strategies.sharded import Sharded
 from tests import toy
 from tests.runs import run, weight_files, without_scores
 
+pytestmark = pytest.mark.rounding
+
 LOCAL, T = toy.TRAINING.local, toy.TRAINING.rounds
 WISHES = ["patients", "site"]
 

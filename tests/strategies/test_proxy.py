@@ -35,6 +35,8 @@ from tests import toy
 from tests.runs import TINY, run, weight_files, write
 from tests.strategies.test_client import STEP, WEIGHTS, B, Clinic, W, X, close
 
+pytestmark = pytest.mark.rounding
+
 SHARES = "sites.split={train: 0.6, val: 0.1, test: 0.2, proxy: 0.1}"
 WU = "strategies=[{name: wu_distillation, epochs: 2}]"
 

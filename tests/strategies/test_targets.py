@@ -41,6 +41,8 @@ from tests.strategies.test_client import (
     stepped,
 )
 
+pytestmark = pytest.mark.rounding
+
 # ----------------------------------------------------------------------------------------- soft labels
 
 
