@@ -27,6 +27,9 @@ from sites.arrays import write_rows
 SPLITS = ("train", "val", "test", "proxy")
 _NO_LABEL = -1  # no class: a loss that meets it fails
 _CACHE_BYTES = 256 * 2**20  # of gathered images per worker process; whatever was used last always stays
+_HEADER = threading.Lock()
+"""Held while NumPy opens a file: it parses the header with `ast`, which loses count of its recursion, and raises a
+SystemError, if another thread does the same (CPython before 3.11.8, gh-106905)."""
 
 Key = tuple[SiteId, Select, torch.device]
 
@@ -205,14 +208,15 @@ def _gather(place: Path, requests: tuple[RequestId, ...], select: Select, device
     """Copy the selected rows out of one hospital's files; all rows are mapped, not copied."""
     if unknown := {*select.without, *([select.only] if select.only is not None else [])} - set(requests):
         raise ValueError(f"found no request {sorted(unknown)}, expected one of {', '.join(requests)}")
-    split, forgotten = np.load(place / "split.npy"), np.load(place / "forgotten.npy")
+    # Copy-on-write, not read-only: torch warns of read-only memory, and nothing here writes.
+    with _HEADER:
+        split, forgotten = np.load(place / "split.npy"), np.load(place / "forgotten.npy")
+        files = [np.load(place / f"{name}.npy", mmap_mode="c") for name in ("pixels", "targets", "rows")]
     keep = np.ones(len(split), dtype=bool) if select.split == "all" else split == SPLITS.index(select.split)
     if select.only is not None:
         keep &= forgotten[:, requests.index(select.only)]
     for request in select.without:
         keep &= ~forgotten[:, requests.index(request)]
-    # Copy-on-write, not read-only: torch warns of read-only memory, and nothing here writes.
-    files = (np.load(place / f"{name}.npy", mmap_mode="c") for name in ("pixels", "targets", "rows"))
     chosen = (np.asarray(array) if keep.all() else np.asarray(array)[keep] for array in files)
     pixels, targets, rows = (torch.from_numpy(array).to(device) for array in chosen)
     return Images(

@@ -3,12 +3,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import torch
 from hypothesis import settings
 
-torch.set_num_threads(1)  # as in every worker: the bits depend on it
 settings.register_profile("fedunlearn", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("fedunlearn")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """As in every worker, since the bits depend on it.
+
+    Torch is imported here: the process that only hands out tests does without.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unscored() -> Iterator[None]:
+    """For tests of weights alone."""
+    from tests.runs import without_scores
+
+    with without_scores():
+        yield
 
 
 @pytest.fixture(scope="module")

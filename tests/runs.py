@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
+import pytest
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
@@ -40,6 +44,14 @@ def run(folder: Path, *overrides: str, text: str = TINY, name: str = "run") -> R
     """Run the scenario with some values changed."""
     scenario = scenarios.read(write(folder, text), overrides)
     return simulate(scenario, folder / name, folder, Console(), quiet=True)
+
+
+@contextmanager
+def without_scores() -> Iterator[None]:
+    """Runs in here write no scores, which take longer than the training of so small a scenario."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedunlearn.simulate.score", lambda path: (pd.DataFrame(), pd.DataFrame()))
+        yield
 
 
 def weight_files(run: RunFolder) -> dict[str, str]:

@@ -360,6 +360,7 @@ def test_claims_a_granularity(strategy: Strategy) -> None:
 # ------------------------------------------------------------------------------------------ its result
 
 
+@pytest.mark.rounding
 @promise
 def test_names_shapes_dtypes_and_finite(strategy: Strategy, wish: RequestId) -> None:
     result, original = toy.outcome(strategy, wish).weights, toy.case(wish).original
@@ -367,6 +368,7 @@ def test_names_shapes_dtypes_and_finite(strategy: Strategy, wish: RequestId) -> 
     assert w.first_nonfinite(result) is None
 
 
+@pytest.mark.rounding
 @promise
 def test_batch_norm_stays_valid(strategy: Strategy) -> None:
     wish = "site" if Granularity.SITE in strategy.granularity else "patients"
@@ -429,6 +431,7 @@ def again(strategy: Strategy, wish: RequestId) -> Again:
     return Again(result, tuple(tasks), tuple(what for what in before if before[what] != after[what]))
 
 
+@pytest.mark.rounding
 @promise
 def test_same_seed_same_bits(strategy: Strategy, wish: RequestId) -> None:
     assert w.digest(again(strategy, wish).result) == w.digest(toy.outcome(strategy, wish).weights)
@@ -439,6 +442,7 @@ def test_inputs_and_global_rngs_stay_as_they_were(strategy: Strategy, wish: Requ
     assert again(strategy, wish).disturbed == ()
 
 
+@pytest.mark.rounding
 @promise
 def test_order_of_hospitals_does_not_matter(strategy: Strategy, wish: RequestId) -> None:
     """To within what float sums in another order do to the chances given to the forgotten labels."""
@@ -449,6 +453,7 @@ def test_order_of_hospitals_does_not_matter(strategy: Strategy, wish: RequestId)
     assert difference.abs().mean() < 0.01
 
 
+@pytest.mark.rounding
 @promise
 def test_exact_means_equal_to_retraining(strategy: Strategy, wish: RequestId) -> None:
     """Retraining in the strategy's own way, if it has one."""
@@ -457,6 +462,7 @@ def test_exact_means_equal_to_retraining(strategy: Strategy, wish: RequestId) ->
         assert w.digest(toy.outcome(strategy, wish).weights) == w.digest(expected)
 
 
+@pytest.mark.rounding
 @promise
 def test_nearer_to_the_retrained_model_than_the_original(strategy: Strategy, wish: RequestId) -> None:
     """By the chance given to the label of each image to forget: mean distance over images and two seeds."""
@@ -532,6 +538,7 @@ def test_never_asks_a_leaving_site_unless_declared(strategy: Strategy, wish: Req
     assert {site for site, _ in log.asked} <= allowed
 
 
+@pytest.mark.rounding
 @promise
 def test_sums_are_enough_unless_each_reply_is_declared(strategy: Strategy, wish: RequestId) -> None:
     """Secure aggregation shows the server the average of a round only: here every reply is replaced by it."""

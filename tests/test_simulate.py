@@ -126,6 +126,7 @@ def test_the_audit_log_is_an_unbroken_chain(tiny: RunFolder) -> None:
     assert lines[-1]["event"] == "run-finished"
 
 
+@pytest.mark.usefixtures("unscored")
 def test_bits_do_not_depend_on_workers_or_on_company(tiny: RunFolder, tmp_path: Path) -> None:
     alone = run(tmp_path, "engine.workers=1", "strategies=[{name: negation, recovery_rounds: 1}]")
     everyone = weight_files(tiny)
@@ -143,6 +144,7 @@ def test_a_whole_run_on_ray_has_the_same_bits(tiny: RunFolder, tmp_path: Path) -
     assert weight_files(on_ray) == expected
 
 
+@pytest.mark.usefixtures("unscored")
 def test_the_resolved_scenario_gives_the_same_bits(tiny: RunFolder, tmp_path: Path) -> None:
     again = run(tmp_path, text=(tiny.path / "scenario.yaml").read_text())
     assert weight_files(again) == weight_files(tiny)
@@ -172,6 +174,7 @@ def test_a_request_in_the_middle_of_training(tiny: RunFolder, tmp_path: Path) ->
     assert set(scores["request"]) == {"some", "some@1"}
 
 
+@pytest.mark.usefixtures("unscored")
 def test_requests_one_after_the_other(tiny: RunFolder, tmp_path: Path) -> None:
     chain = run(
         tmp_path,
@@ -249,6 +252,7 @@ def test_a_hospital_that_hangs_stops_the_run_by_name(monkeypatch: pytest.MonkeyP
     release.set()
 
 
+@pytest.mark.usefixtures("unscored")
 def test_a_failed_task_is_sent_again_as_declared(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: RunFolder
 ) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor
 from fedunlearn import weights as w
 from fedunlearn.core import RunError
 
+pytestmark = pytest.mark.rounding
+
 numbers = st.floats(-1e3, 1e3, width=32)
 SHAPES = {"conv": (2, 1, 3), "bias": (2,), "scalar": ()}
 

@@ -63,10 +63,11 @@ REQUESTS: Mapping[RequestId, Granularity] = {
 
 @dataclass(frozen=True)
 class ToyNet:
-    """A convolution, BatchNorm if asked for, a hidden layer."""
+    """A convolution, BatchNorm if asked for, a hidden layer; in float64 if ``wide``."""
 
     name: Literal["toy"] = "toy"
     norm: bool = False
+    wide: bool = False
 
     kind = "classification"
     dimensions = (2,)
@@ -74,7 +75,7 @@ class ToyNet:
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """See `Model.build`."""
-        return nn.Sequential(
+        layers = nn.Sequential(
             nn.Conv2d(shape[0], 4, 3, padding=1),
             nn.BatchNorm2d(4) if self.norm else nn.Identity(),
             nn.ReLU(),
@@ -83,6 +84,7 @@ class ToyNet:
             nn.ReLU(),
             nn.Linear(16, classes),
         )
+        return layers.double() if self.wide else layers
 
 
 @cache
@@ -90,6 +92,23 @@ def network(norm: bool = False) -> Network:
     """The one resident network, built without touching the global RNG."""
     with torch.random.fork_rng(devices=[]):
         return Network(ToyNet(norm=norm), SHAPE, CLASSES)
+
+
+@cache
+def wide_network(norm: bool = False) -> Network:
+    """The same in float64, where one way to compute a number is told from another whatever the rounding."""
+    with torch.random.fork_rng(devices=[]):
+        return Network(ToyNet(norm=norm, wide=True), SHAPE, CLASSES)
+
+
+def wide(weights: Weights) -> Weights:
+    """Weights for `wide_network`."""
+    return {name: x.double() if x.is_floating_point() else x for name, x in weights.items()}
+
+
+def widened(images: Images) -> Images:
+    """Images for `wide_network`."""
+    return replace(images, pixels=images.pixels.double())
 
 
 @cache

@@ -27,6 +27,8 @@ from tests import toy
 from tests.federation.test_divergence import sabotage
 from tests.runs import run, write
 
+pytestmark = [pytest.mark.rounding, pytest.mark.usefixtures("few_resamples")]
+
 LOCAL = toy.TRAINING.local
 
 
@@ -214,6 +216,7 @@ def test_a_probe_that_diverges_is_lost_and_nothing_else(
     ]
 
 
+@pytest.mark.usefixtures("unscored")
 def test_along_a_chain_exact_unlearning_is_probed_as_the_retrained_model_is(tmp_path: Path) -> None:
     """Each request with those before it: `leave`'s images to forget and its rounds on are without `some`'s too."""
     plans = "strategies=[{name: retrain}]"

@@ -132,6 +132,7 @@ def test_without_shadows_nothing_is_written(tmp_path: Path) -> None:
     assert read(plain.path).shadows == ()
 
 
+@pytest.mark.usefixtures("unscored")
 def test_one_worker_gives_the_same_bits_and_shadows_change_no_other_model(
     first: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

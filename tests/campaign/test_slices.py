@@ -29,6 +29,8 @@ from fedunlearn.simulate import simulate
 from tests import runs, toy_volumes as toy
 from tests.test_simulate_volumes import store
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 # ------------------------------------------------------------------------------------------- what is shown
 
 
@@ -263,12 +265,14 @@ def test_pictures_cost_no_strategy_anything(pictured: RunFolder) -> None:
     )  # one round of noise, one of recovery
 
 
+@pytest.mark.usefixtures("unscored")
 def test_the_same_run_gives_the_same_bytes(pictured: RunFolder, tmp_path: Path) -> None:
     again = simulated(tmp_path, "again", "engine.workers=1")
     for file in (pictured.path / "slices").iterdir():
         assert (again.path / "slices" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
+@pytest.mark.usefixtures("unscored")
 def test_images_with_a_class_each_have_no_pictures(tmp_path: Path) -> None:
     done = runs.run(tmp_path, "seeds=[1]", "strategies=[{name: fine_tune, rounds: 1}]")
     assert not (done.path / "slices").exists()

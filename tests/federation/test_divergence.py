@@ -31,6 +31,8 @@ from sites.hospital import Federation
 from tests import toy
 from tests.runs import run, weight_files, write
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 WILD = 1e30  # as a learning rate of Adam: a product of two such weights is more than float32 holds
 
 # -------------------------------------------------------------------------------------------- the driver
@@ -233,6 +235,7 @@ def verdicts(folder: RunFolder, strategy: str) -> dict[str, tuple[str, str]]:
     return {row["request"]: (row["verdict"], row["reasons"]) for row in rows}
 
 
+@pytest.mark.usefixtures("unscored")
 def test_the_healthy_have_the_same_bits(mixed: RunFolder, tmp_path: Path) -> None:
     without = run(tmp_path, f"strategies=[{HEALTHY}]")
     assert weight_files(without).items() <= weight_files(mixed).items()

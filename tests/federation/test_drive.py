@@ -26,6 +26,8 @@ from fedunlearn.federation.procedures import fedavg, signals
 from fedunlearn.learning.tasks import Fit, Gradient
 from tests import toy
 
+pytestmark = pytest.mark.rounding
+
 
 def label(number: int) -> Label:
     return Label("unlearn", f"r-{number}", "toy", number)

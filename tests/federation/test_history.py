@@ -17,6 +17,8 @@ from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.tasks import Fit
 from tests import toy
 
+pytestmark = pytest.mark.rounding
+
 LABEL = Label("original", "", "original", 7)
 ROUNDS = 5
 ALL = Needs(updates=Every(1), cumulative=True, checkpoints=Every(1))

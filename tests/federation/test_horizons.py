@@ -21,6 +21,8 @@ from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.simulate import simulate
 from tests.toy import by_hand
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 def model(value: float) -> Weights:
     return {"w": torch.tensor(value)}

@@ -20,6 +20,8 @@ from fedunlearn.scenario.rules import findings
 from tests import toy
 from tests.runs import run, weight_files
 
+pytestmark = pytest.mark.rounding
+
 ADAM = LocalTraining(epochs=2, batch_size=7, optimizer="adam", lr=1e-2)
 SOME: tuple[Augmentation, ...] = ("flips_crops", "trivial_augment")
 SQUARE = torch.arange(16.0).mul(16).reshape(1, 1, 4, 4)  # 0, 16, … 240, row by row
@@ -61,6 +63,7 @@ def test_the_seed_decides_and_the_global_generator_rests(name: Augmentation) -> 
     assert bool((images.pixels == whole.pixels.clamp(-1, 1)).all()), "the hospital's own images must stay"
 
 
+@pytest.mark.usefixtures("unscored")
 def test_bits_do_not_depend_on_workers(tmp_path: Path) -> None:
     changes = ["seeds=[1]", "training.augmentation=trivial_augment", "strategies=[{name: salun, epochs: 1}]"]
     two, one = (run(tmp_path, *changes, f"engine.workers={n}", name=f"run-{n}") for n in (2, 1))

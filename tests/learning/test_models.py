@@ -10,6 +10,8 @@ from torch import nn
 from fedunlearn import weights as w
 from fedunlearn.learning.models import MODELS, Model, Network, ResNet18, SmallCNN, initial_weights
 
+pytestmark = pytest.mark.rounding
+
 SHAPES = [((3, 28, 28), 8), ((1, 28, 28), 2), ((3, 64, 64), 14), ((1, 28, 40), 5)]
 VOLUMES = [((1, 28, 28, 28), 11), ((2, 64, 64, 64), 2), ((1, 28, 33, 40), 5)]
 

@@ -21,6 +21,8 @@ from fedunlearn.learning.models.volumes import Med3D, UNet3D
 from tests.test_simulate_volumes import TINY_VOLUMES, store
 from tests.toy_volumes import Ward
 
+pytestmark = pytest.mark.rounding
+
 SMALL = Med3D(width=8)
 MODELS = [
     UNet3D(),

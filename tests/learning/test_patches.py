@@ -27,6 +27,8 @@ from tests.runs import weight_files
 from tests.strategies.test_volumes import PAIRS
 from tests.test_simulate_volumes import TINY_VOLUMES, store
 
+pytestmark = pytest.mark.rounding
+
 PATCH: Patch = (6, 8, 5)  # below what scenarios may ask for, so that volumes of 8 voxels have more than one
 
 
@@ -262,6 +264,7 @@ def scenario(folder: Path, model: str, edge: int = 10) -> scenarios.Scenario:
     return scenarios.read(file, ["seeds=[1]", "strategies=[{name: fine_tune, rounds: 1, requests: [some]}]"])
 
 
+@pytest.mark.usefixtures("unscored")
 def test_a_scenario_may_train_on_patches(tmp_path: Path) -> None:
     """Through a whole run, with the same bits from one worker and two; scores are of whole volumes."""
     read = scenario(tmp_path, "{name: unet3d, patch: [8, 10, 8]}")

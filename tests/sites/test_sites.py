@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -120,6 +124,27 @@ def test_images_are_gathered_once(folder: Path):
     again = federation.hospital("b", network).images(Select(without=("r1",)))
     assert first is again
     assert federation.hospital("b", network).images(Select()) is not first
+
+
+def test_no_two_threads_open_files_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """NumPy parses a header with `ast`, which CPython 3.11 lets fail at random if two threads are at it."""
+    load, meeting, alone = np.load, threading.Barrier(2), list[bool]()
+
+    def watched(*args: Any, **options: Any) -> Any:
+        try:
+            meeting.wait(0.05)
+        except threading.BrokenBarrierError:
+            alone.append(True)
+            meeting.reset()
+        return load(*args, **options)
+
+    monkeypatch.setattr(np, "load", watched)
+    federation = Federation.open(folder)
+    network = federation.network()
+    tasks = [partial(federation.hospital(site, network).images, Select()) for site in ("a", "b")]
+    with ThreadPoolExecutor(2) as threads:
+        assert [len(found.result()) for found in [threads.submit(task) for task in tasks]] == [2, 3]
+    assert len(alone) == 2 * 5, "two hospitals of five files"
 
 
 def test_a_hospital_counts_its_work(b: Hospital):

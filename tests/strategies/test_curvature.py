@@ -37,6 +37,8 @@ from tests import toy
 from tests.scenario.test_scenario import GOOD as GOOD_SCENARIO, write
 from tests.strategies.test_client import WEIGHTS, B, Clinic, W, X, Y, close, linear
 
+pytestmark = pytest.mark.rounding
+
 EPS = AdaHessian.eps
 
 

@@ -29,7 +29,9 @@ from fedunlearn.scoring.evidence.reading import read
 from strategies.fats import FATS
 from strategies.sharded import Sharded
 from tests import toy
-from tests.runs import run, weight_files
+from tests.runs import run, weight_files, without_scores
+
+pytestmark = pytest.mark.rounding
 
 LOCAL, T = toy.TRAINING.local, toy.TRAINING.rounds
 WISHES = ["patients", "site"]
@@ -247,14 +249,15 @@ def test_a_drawn_part_is_trained_on_as_if_there_were_no_others() -> None:
 
 @pytest.fixture(scope="module")
 def prepared_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return run(
-        tmp_path_factory.mktemp("prepared"),
-        "seeds=[1]",
-        "requests=[{id: some, site: north, patients: {count: 2}, after_round: 1}, "
-        "{id: leave, site: east, whole_site: true}]",
-        "strategies=[{name: sharded}, {name: sharded, as: whole, shards: 1, joint_rounds: 0}, {name: fats}, "
-        "{name: fats, as: all, participation: 3, rate: 1}, {name: fats, as: one, participation: 1, rate: 1}]",
-    )
+    with without_scores():
+        return run(
+            tmp_path_factory.mktemp("prepared"),
+            "seeds=[1]",
+            "requests=[{id: some, site: north, patients: {count: 2}, after_round: 1}, "
+            "{id: leave, site: east, whole_site: true}]",
+            "strategies=[{name: sharded}, {name: sharded, as: whole, shards: 1, joint_rounds: 0}, {name: fats}, "
+            "{name: fats, as: all, participation: 3, rate: 1}, {name: fats, as: one, participation: 1, rate: 1}]",
+        )
 
 
 def test_a_run_gives_the_retrained_model_where_the_way_of_training_is_the_ordinary_one(

@@ -27,6 +27,8 @@ from strategies.random_encoder import RandomEncoder
 from strategies.retain_label import RetainLabel
 from tests import toy
 
+pytestmark = pytest.mark.rounding
+
 FORGET, RETAIN = Select(only="patients"), Select(without=("patients",))
 
 

@@ -35,6 +35,8 @@ from tests.strategies.test_client import (
     stepped,
 )
 
+pytestmark = pytest.mark.rounding
+
 
 @dataclass(frozen=True)
 class TwoLayers:

@@ -41,6 +41,8 @@ from tests import toy
 from tests.federation.test_history import ROUNDS, models, watch
 from tests.strategies.test_client import FORGET, WEIGHTS, B, Clinic, W, X, Y
 
+pytestmark = pytest.mark.rounding
+
 
 def close(a: Weights, b: Weights, tolerance: float = 1e-6) -> bool:
     return a.keys() == b.keys() and all(torch.allclose(a[n], b[n], atol=tolerance, rtol=0) for n in a)

@@ -24,6 +24,8 @@ from strategies.retrain import Retrain
 from strategies.salun import SalUn, salient
 from tests import toy
 
+pytestmark = pytest.mark.rounding
+
 
 def close(a: Weights, b: Weights, tolerance: float = 1e-5) -> bool:
     return a.keys() == b.keys() and all(torch.allclose(a[n], b[n], atol=tolerance, rtol=0) for n in a)

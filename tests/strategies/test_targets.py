@@ -41,6 +41,8 @@ from tests.strategies.test_client import (
     stepped,
 )
 
+pytestmark = pytest.mark.rounding
+
 # ----------------------------------------------------------------------------------------- soft labels
 
 
@@ -201,7 +203,8 @@ def test_the_temperature_follows_the_accuracies_and_ends_the_epochs() -> None:
     """Accuracy on the forget images 1, .8, .7, .68 against .7 on unseen ones: exp(.3 alpha), exp(.1 alpha), 1, stop."""
     taus, result = lotus_run([0.0, 0.2, 0.3, 0.32], 0.3, alpha=2.0, epochs=6)
     assert taus == pytest.approx([math.exp(0.6), math.exp(0.2), 1.0])
-    assert close(result, {name: x + 3 for name, x in toy.case("patients").original.items()})
+    # numbers below 4 are rounded by up to 2^-23, here in three sums, three means and the sum expected
+    assert close(result, {name: x + 3 for name, x in toy.case("patients").original.items()}, 7 * 2**-23)
     taus, _ = lotus_run([0.0, 0.0], 0.3, alpha=2.0, epochs=2)
     assert len(taus) == 2
 

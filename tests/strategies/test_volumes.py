@@ -36,6 +36,8 @@ from tests import toy_volumes as toy
 from tests.runs import TINY, write
 from tests.test_contract import ENTRIES
 
+pytestmark = pytest.mark.rounding
+
 GIVEN = [entry.strategy for entry in ENTRIES]
 
 
