@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
         take(tmp_path / "file" / "run")
     with pytest.raises(InputError, match="cannot write to output folder"):
         take(tmp_path / "file")
-    with pytest.raises(InputError, match="cannot make output folder .*: Not a directory"):
+    with pytest.raises(InputError, match=r"cannot make output folder .*: Not a directory"):
         claimed(tmp_path / "file" / "run")
 
 

@@ -1,0 +1,342 @@
+"""What determines a result changes its origin; what does not leaves it alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedunlearn import scenario as scenarios
+from fedunlearn.campaign import sources
+from fedunlearn.campaign.campaign import Campaign
+from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.origins import Origins, environment
+from fedunlearn.federation.jobs import Job
+from fedunlearn.federation.ledger import Ledger
+from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.store import Store, digest
+from fedunlearn.scenario import Scenario
+from tests.runs import TINY, write
+
+ONE = TINY.replace("seeds: [1, 2]", "seeds: [1]")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("origins")
+
+
+def read(folder: Path, *overrides: str, text: str = ONE) -> Scenario:
+    return scenarios.read(write(folder, text), overrides)
+
+
+@pytest.fixture(scope="module")
+def scenario(folder: Path) -> Scenario:
+    return read(folder)
+
+
+@pytest.fixture(scope="module")
+def cohort(scenario: Scenario, folder: Path) -> Cohort:
+    return gather(scenario, folder)
+
+
+def origins(scenario: Scenario, cohort: Cohort, folder: Path) -> dict[str, str]:
+    """The digest of each origin, by the file that it is of: trainings and what all strategies come to.
+
+    Nothing is trained: whatever follows from a model is asked for with the initial one.
+    """
+    campaign = Campaign(scenario, cohort, Store(RunFolder(folder / "nowhere")), folder / "scratch", Ledger())
+    stage, found = campaign.stage, list[Job[Any]]()
+    for seed in scenario.seeds:
+        weights = stage.initial(seed)
+        found += [campaign.references.original(seed, False), *campaign.unlearning.jobs(weights, seed)]
+        found += [stage.evaluation(f"original-{seed}", weights, seed), *campaign.references.retrained()]
+        found += campaign.references.lessons(weights, seed)
+    works = [job.work for job in found if job.work is not None]
+    for work in works:
+        json.dumps(work.origin, allow_nan=False)  # it is kept in clear
+    return {work.keeping.file: digest(work.origin) for work in works}
+
+
+ORIGINAL, RETRAINED, LEFT = (
+    f"weights/{n}-1.safetensors" for n in ("original", "retrained-some", "retrained-leave")
+)
+TUNED, NEGATED = (f"weights/some-{n}-1.safetensors" for n in ("fine_tune", "negation"))
+ERASED = "weights/leave-federaser-1.safetensors"
+SIGNALS, LESSONS = "signals/original-1.parquet", "difficulty/original-1.npy"
+
+
+@pytest.fixture(scope="module")
+def before(scenario: Scenario, cohort: Cohort, folder: Path) -> Mapping[str, str]:
+    found = origins(scenario, cohort, folder)
+    assert {ORIGINAL, RETRAINED, LEFT, TUNED, ERASED, NEGATED, SIGNALS, LESSONS} < found.keys()
+    assert len(set(found.values())) == len(found), "no two of these are the same work"
+    return found
+
+
+def changed(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+    return {file for file in before if after.get(file) != before[file]}
+
+
+# --------------------------------------------------------------------------------------------- what counts
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "training.lr=0.003",
+        "training.rounds=3",
+        "training.local_epochs=2",
+        "training.optimizer=sgd",
+        "seed=5",
+        "data.images=264",
+        "model.hidden=32",
+        "sites.partition={name: label_skew, alpha: 0.5}",
+        "sites.split={train: 0.5, val: 0.2, test: 0.3}",
+    ],
+)
+def test_whatever_all_training_depends_on_changes_every_origin(
+    before: Mapping[str, str], folder: Path, change: str
+) -> None:
+    """Signals are those of an untrained model here, which knows no split."""
+    other = read(folder, change)
+    found = changed(before, origins(other, gather(other, folder), folder))
+    assert found | {SIGNALS} == before.keys()
+
+
+def test_the_training_seed_changes_all_that_is_trained(before: Mapping[str, str], folder: Path) -> None:
+    other = read(folder, "seeds=[2]")
+    after = origins(other, gather(other, folder), folder)
+    assert not set(after.values()) & set(before.values())
+
+
+def repainted(cohort: Cohort, row: int) -> Cohort:
+    """The same images but for one pixel."""
+    pixels = cohort.pixels.copy()
+    pixels[row].reshape(-1)[5] += np.asarray(1, pixels.dtype)
+    return replace(cohort, pixels=pixels)
+
+
+def first(cohort: Cohort, site: str, split: str = "train", named: bool = False) -> int:
+    """The first image of a hospital that request `some` names, or does not."""
+    wanted = (cohort.site == site) & (cohort.split == split) & (cohort.forgotten["some"] == named)
+    return int(np.flatnonzero(wanted)[0])
+
+
+def test_one_pixel_of_a_training_image_changes_all_that_is_trained_on_it(
+    before: Mapping[str, str], scenario: Scenario, cohort: Cohort, folder: Path
+) -> None:
+    """At east, which leaves: without it, that retraining is the same."""
+    after = origins(scenario, repainted(cohort, first(cohort, "east")), folder)
+    assert before.keys() - changed(before, after) == {LEFT}
+    retained = origins(scenario, repainted(cohort, first(cohort, "north")), folder)
+    assert changed(before, retained) == before.keys()
+
+
+def test_one_pixel_of_an_image_to_forget_changes_no_retraining_without_it(
+    before: Mapping[str, str], scenario: Scenario, cohort: Cohort, folder: Path
+) -> None:
+    after = origins(scenario, repainted(cohort, first(cohort, "north", named=True)), folder)
+    assert before.keys() - changed(before, after) == {RETRAINED}
+
+
+def test_one_pixel_of_a_test_image_changes_no_training_but_what_is_answered(
+    before: Mapping[str, str], scenario: Scenario, cohort: Cohort, folder: Path
+) -> None:
+    """A strategy can see a hospital's validation images; a worker has all images, so any counts for strategies."""
+    after = changed(before, origins(scenario, repainted(cohort, first(cohort, "north", "test")), folder))
+    assert not after & {ORIGINAL, RETRAINED, LEFT}
+    assert {SIGNALS, LESSONS} <= after
+
+
+def test_a_label_counts_as_a_pixel_does(
+    before: Mapping[str, str], scenario: Scenario, cohort: Cohort, folder: Path
+) -> None:
+    targets = cohort.targets.copy()
+    row = first(cohort, "north")
+    targets[row] = (targets[row] + 1) % cohort.classes
+    assert changed(before, origins(scenario, replace(cohort, targets=targets), folder)) == before.keys()
+
+
+def test_two_images_that_change_places_change_the_origin(
+    before: Mapping[str, str], scenario: Scenario, cohort: Cohort, folder: Path
+) -> None:
+    """Batches are drawn by place."""
+    rows = np.flatnonzero((cohort.site == "north") & (cohort.split == "train") & ~cohort.forgotten["some"])[
+        :2
+    ]
+    order = np.arange(len(cohort.site))
+    order[rows] = rows[::-1]
+    moved = replace(cohort, pixels=cohort.pixels[order], targets=cohort.targets[order])
+    assert changed(before, origins(scenario, moved, folder)) == before.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "files"),
+    [
+        ("strategies.0.rounds=2", "fine_tune"),
+        ("strategies.0.lr=0.5", "fine_tune"),
+        ("strategies.1.recovery_rounds=2", "negation"),
+        ("strategies.2.every=2", "federaser"),
+    ],
+)
+def test_a_strategys_field_changes_what_it_comes_to_and_nothing_else(
+    before: Mapping[str, str], cohort: Cohort, folder: Path, change: str, files: str
+) -> None:
+    after = origins(read(folder, change), cohort, folder)
+    assert changed(before, after) == {file for file in before if files in file} != set()
+
+
+def test_whom_a_request_names_changes_what_answers_it(before: Mapping[str, str], folder: Path) -> None:
+    """Three patients instead of two: the original is the same, and so is what answers the other request."""
+    other = read(folder, "requests.0.patients.count=3")
+    after = changed(before, origins(other, gather(other, folder), folder))
+    assert after == {file for file in before if "some" in file}
+
+
+def edit(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """As if a module's file had been edited."""
+    honest, edited = sources._sha256, sources.closure([module])[module]
+    monkeypatch.setattr(sources, "_sha256", lambda file: "edited" if file == edited else honest(file))
+
+
+@pytest.mark.parametrize(
+    ("module", "files"),
+    [
+        ("strategies.negation", "negation"),
+        ("strategies.federaser", "federaser"),
+        ("fedunlearn.campaign.difficulty", "difficulty"),
+        ("fedunlearn.learning.local", ""),
+        ("fedunlearn.core", ""),
+        ("sites.hospital", ""),
+        ("fedunlearn.scoring.score", "nothing at all"),
+        ("fedunlearn.results.report", "nothing at all"),
+        ("fedunlearn.federation.drive", "nothing at all"),
+    ],
+)
+def test_an_edited_source_file_changes_the_origins_of_what_rests_on_it(
+    before: Mapping[str, str],
+    scenario: Scenario,
+    cohort: Cohort,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    files: str,
+) -> None:
+    edit(monkeypatch, module)
+    after = origins(scenario, cohort, folder)
+    assert changed(before, after) == {file for file in before if files in file}
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        lambda m: m.setattr(torch, "__version__", "9"),
+        lambda m: m.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "NEON"),
+        lambda m: m.setattr("fedunlearn.campaign.origins.platform.machine", lambda: "toaster"),
+        lambda m: m.setattr("fedunlearn.campaign.origins._processor", lambda: "another"),
+        lambda m: m.setenv("ATEN_CPU_CAPABILITY", "default"),
+    ],
+    ids=["torch", "cpu", "machine", "processor", "instructions"],
+)
+def test_another_library_or_machine_changes_every_origin(
+    before: Mapping[str, str],
+    scenario: Scenario,
+    cohort: Cohort,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    patch: Callable[[pytest.MonkeyPatch], None],
+) -> None:
+    patch(monkeypatch)
+    assert changed(before, origins(scenario, cohort, folder)) == before.keys()
+
+
+def test_a_gpu_or_a_cluster_is_another_machine(scenario: Scenario) -> None:
+    flower = replace(scenario.engine, name="flower")
+    changes: list[Mapping[str, Any]] = [{}, {"gpus_per_client": 0.5}, {"address": "host:6379"}]
+    found = [environment(replace(flower, **change)) for change in changes]
+    assert len({str(one) for one in found}) == 3
+    assert found[0] == environment(scenario.engine), "inline and flower come to the same bits"
+
+
+# ------------------------------------------------------------------------------------------- what does not count
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "name=another",
+        "engine.workers=1",
+        "engine.timeout=5",
+        "engine.retries=3",
+        "engine={name: flower, workers: 3}",
+        "seeds=[1, 2]",
+        "evaluation.shadows=4",
+        "evaluation={relearn: true, resurgence_rounds: 1}",
+    ],
+)
+def test_what_changes_no_bit_changes_no_origin(
+    before: Mapping[str, str], cohort: Cohort, folder: Path, change: str
+) -> None:
+    other = read(folder, change)
+    assert not changed(before, origins(other, cohort, folder))
+
+
+def test_another_strategy_or_label_changes_no_origin(
+    before: Mapping[str, str], cohort: Cohort, folder: Path
+) -> None:
+    listed = "strategies=[{name: pga}, {name: negation, recovery_rounds: 1, as: turned}, {name: fine_tune, rounds: 1}]"
+    after = origins(read(folder, listed), cohort, folder)
+    known = set(before.values())
+    assert after["weights/some-turned-1.safetensors"] == before[NEGATED]
+    assert (
+        {file for file in after if after[file] not in known}
+        == {
+            "weights/some-pga-1.safetensors",
+            "weights/leave-pga-1.safetensors",
+        }
+        & after.keys()
+        != set()
+    )
+
+
+def test_another_request_or_name_of_it_changes_no_origin_of_the_others(
+    before: Mapping[str, str], folder: Path
+) -> None:
+    more = (
+        "requests=[{id: more, site: west, patients: {count: 1}}, {id: leave, site: east, whole_site: true}, "
+        "{id: some, site: north, patients: {count: 2, pick: random}}]"
+    )
+    other = read(folder, more)
+    after = origins(other, gather(other, folder), folder)
+    assert not changed(before, after)
+    assert any("more" in file for file in after)
+
+
+def test_going_on_after_a_request_rests_on_what_it_starts_from(scenario: Scenario, cohort: Cohort) -> None:
+    made, sites = Origins(scenario, cohort), cohort.sites
+    of = made.training(sites, (), range(1), 1)
+    on = made.further(sites, ("some",), range(1, 2), 1, of)
+    assert digest(on) == digest(made.further(sites, ("some",), range(1, 2), 1, dict(of)))
+    for other in (
+        made.further(sites, ("some",), range(1, 2), 1, made.training(sites, (), range(1), 2)),
+        made.further(sites, (), range(1, 2), 1, of),
+        made.further(sites, ("some",), range(1, 3), 1, of),
+        made.further(sites[:2], ("some",), range(1, 2), 1, of),
+        made.further(sites, ("some",), range(1, 2), 2, of),
+        made.training(sites, ("some",), range(1, 2), 1),
+    ):
+        assert digest(other) != digest(on)
+
+
+def test_the_order_of_hospitals_counts(scenario: Scenario, cohort: Cohort, folder: Path) -> None:
+    """Sums are made in that order, and rounding with them."""
+    made = Origins(scenario, cohort)
+    there, back = (made.training(order, (), range(1), 1) for order in (cohort.sites, cohort.sites[::-1]))
+    assert digest(there) != digest(back)
