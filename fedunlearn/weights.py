@@ -7,6 +7,7 @@ operand's value for them, differences and multiples leave them out of the arithm
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from fedunlearn import files
 from fedunlearn.core import RunError, Weights
+
+
+_ABOUT = "about"  # the one key of a file's metadata: of several, the format does not keep the order
 
 
 def add(a: Weights, b: Weights, scale: float = 1.0) -> dict[str, Tensor]:
@@ -116,15 +120,16 @@ def nbytes(a: Mapping[str, Tensor]) -> int:
 
 
 def save(a: Weights, path: Path) -> None:
-    """Write as safetensors, with its `digest`; the file appears whole or not at all.
+    """Write as safetensors, with its `digest` and the order of names; the file appears whole or not at all.
 
     Raises:
         RunError: the file cannot be written.
     """
     try:
         with files.replacing(path) as temporary:
-            tensors = {name: a[name].contiguous() for name in sorted(a)}
-            safetensors.torch.save_file(tensors, temporary, metadata={"digest": digest(tensors)})
+            tensors = {name: a[name].contiguous() for name in a}
+            about = json.dumps({"digest": digest(tensors), "names": list(tensors)})
+            safetensors.torch.save_file(tensors, temporary, metadata={_ABOUT: about})
     except safetensors.SafetensorError as error:
         raise RunError(f"cannot write weights to {path}: {error}") from error
 
@@ -137,11 +142,11 @@ def load(path: Path) -> dict[str, Tensor]:
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
-            known = (file.metadata() or {}).get("digest")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (OSError, safetensors.SafetensorError) as error:
+            known = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+            tensors = {name: file.get_tensor(name) for name in known.get("names", ())}
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise RunError(f"cannot read weights from {path}: {error}") from error
-    if known != digest(tensors):
+    if known.get("digest") != digest(tensors):
         raise RunError(f"weights in {path} are damaged: they are not what was written there")
     return tensors
 

@@ -66,9 +66,9 @@ def save(path: Path, value: object, about: str = "", durable: bool = True) -> di
         RunError: the file cannot be written.
     """
     text, arrays = pack(value)
-    metadata = {"value": text, "about": about, "digest": _digest(text, about, arrays)}
+    known = json.dumps({"value": text, "about": about, "digest": _digest(text, about, arrays)})
     with files.replacing(path, durable) as temporary:
-        safetensors.torch.save_file(_apart(arrays), temporary, metadata=metadata)
+        safetensors.torch.save_file(_apart(arrays), temporary, metadata={"known": known})
     return arrays
 
 
@@ -80,7 +80,7 @@ def load(path: Path) -> tuple[Any, str]:
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
-            known = file.metadata()
+            known = json.loads(file.metadata()["known"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         if known["digest"] == _digest(known["value"], known["about"], arrays):
             return unpack(known["value"], arrays), known["about"]
