@@ -19,7 +19,6 @@ from torch import Tensor
 from fedunlearn import files
 from fedunlearn.core import RunError, Weights
 
-
 _ABOUT = "about"  # the one key of a file's metadata: of several, the format does not keep the order
 
 
