@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fedunlearn.core import RequestId, RunError, derive
 from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence, Frame, Part
 from fedunlearn.scoring.evidence.reading import Comparison, Run, read
 from fedunlearn.scoring.judgement.band import bands
-from fedunlearn.scoring.judgement.bias import MEASURES, Gaps, compare, gaps
+from fedunlearn.scoring.judgement.bias import MEASURES, Gaps, comparable, compare, gaps
 from fedunlearn.scoring.judgement.difference import (
     CONTROLS,
     Difference,
@@ -214,13 +215,14 @@ def _references(
 ) -> dict[str, Measured]:
     """The measures of the models of the i-th seed that need no strategy: references and controls."""
     comparison, of, following = comparisons[i], known[i], (i + 1) % len(comparisons)
+    settled = partial(_settled, frame=of.frame, kind=run.kind)
     reference = measure(
         _probed(run, comparison, "retrained", replace(of, siblings=of.others)), measures, None
     )
     training = run.spent("original", "", "original", comparison.seed)
     original = replace(of, unlearned=of.original, spent=training, siblings=of.originals)
     original = _probed(run, comparison, "original", original)
-    models = {"original": measure(original, measures, reference), "retrained": reference}
+    models = {"original": settled(measure(original, measures, reference)), "retrained": reference}
     if following != i:
         other = known[following]
         # No model is its own reference: an attack would find it exactly as expected.
@@ -228,10 +230,10 @@ def _references(
         control = replace(
             of, unlearned=other.retrained, spent=other.spent, others=others, siblings=other.others
         )
-        models["retrained_other"] = measure(control, measures, reference)
+        models["retrained_other"] = settled(measure(control, measures, reference))
     free = {name: one for name, one in measures.items() if name not in COSTS}
     damaged = replace(of, unlearned=_damaged(of.original, comparison.seed))
-    return {**models, "damaged": measure(damaged, free, reference)}
+    return {**models, "damaged": settled(measure(damaged, free, reference))}
 
 
 def _strategies(
@@ -261,7 +263,8 @@ def _strategies(
             own = replace(known[i], spent=spent, siblings=siblings)
             probed = answers[i] is not None and strategy not in comparison.stops
             own = _probed(run, comparison, strategy, own) if probed else own
-            found[i][strategy] = _measured(own, answers[i], measures, found[i]["retrained"])
+            measured = _measured(own, answers[i], measures, found[i]["retrained"])
+            found[i][strategy] = _settled(measured, own.frame, run.kind)
             if answers[i] is None:
                 where = run.diverged.get(model, "in its answers")
                 diverged.append(Diverged(comparison.request, strategy, comparison.seed, where))
@@ -283,6 +286,21 @@ def _measured(
     if answers is None:
         return {**_undefined(reference), **measure(evidence, COSTS, reference)}
     return measure(replace(evidence, unlearned=answers), measures, reference)
+
+
+def _settled(measured: Measured, frame: Frame, kind: str) -> Measured:
+    """The same, with the intervals of hospitals in the place of replicates that nothing else needs.
+
+    Of a thousand hospitals, those of all models would take gigabytes.
+    """
+    compared = {(name, group) for name, part in MEASURES[kind].items() for group in comparable(frame, part)}
+    sites = [(name, g) for name, groups in measured.items() for g in groups if g.startswith("site=")]
+    sites = [one for one in sites if one not in compared]
+    intervals = _intervals([measured[name][group] for name, group in sites])
+    settled = {name: dict(groups) for name, groups in measured.items()}
+    for (name, group), interval in zip(sites, intervals, strict=True):
+        settled[name][group] = replace(settled[name][group], replicates=np.empty(0), exact=interval)
+    return settled
 
 
 def _damaged(original: Answers, seed: int) -> Answers:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -88,6 +89,14 @@ class Finding:
     p: float
 
 
+@lru_cache(maxsize=8)
+def comparable(frame: Frame, part: Part) -> Mapping[str, int]:
+    """The groups of a part's images that have enough patients to be compared, and how many."""
+    rows = frame.rows(part)
+    groups = {group: frame.patients_in(rows & own) for group, own in frame.groups.items() if group != "all"}
+    return {group: patients for group, patients in groups.items() if patients >= FEWEST_PATIENTS}
+
+
 def gaps(
     frame: Frame,
     measures: Mapping[str, Part],
@@ -102,12 +111,10 @@ def gaps(
     for name, part in measures.items():
         both = model.get(name, {}), retrained.get(name, {})
         groups = {
-            group: frame.patients_in(frame.rows(part) & frame.groups[group])
-            for group in both[0]
-            if group in frame.groups and group != "all"
-            if group in both[1] and all(e[group].replicates.size for e in both)
+            group: patients
+            for group, patients in comparable(frame, part).items()
+            if all(group in e and e[group].replicates.size for e in both)
         }
-        groups = {group: n for group, n in groups.items() if n >= FEWEST_PATIENTS}
         found[name] = Gaps(
             {g: both[0][g].value - both[1][g].value for g in groups},
             {g: both[0][g].replicates - both[1][g].replicates for g in groups},
