@@ -13,6 +13,7 @@ from fedunlearn.campaign.origins import Origin
 from fedunlearn.campaign.stage import Stage
 from fedunlearn.campaign.timeline import Chain, moments
 from fedunlearn.core import Every, Needs, Procedure, Select, Weights
+from fedunlearn.federation.history import union
 from fedunlearn.federation.jobs import Job, Label, Work
 from fedunlearn.federation.procedures import fedavg
 
@@ -28,8 +29,9 @@ class References:
         self._right: dict[int, difficulty.Bools] = {}
 
     def jobs(self) -> list[Job[Any]]:
-        """The references of every seed with all their history, and nothing that goes on from them."""
-        return [*(self.original(seed, True) for seed in self.stage.scenario.seeds), *self.retrained()]
+        """The references of every seed, with the history that strategies need, and nothing that goes on from them."""
+        history = bool(union(plan.strategy.needs for plan in self.stage.scenario.strategies))
+        return [*(self.original(seed, history) for seed in self.stage.scenario.seeds), *self.retrained()]
 
     def original(self, seed: int, history: bool) -> Job[Weights]:
         """Train with everything, and keep the model wherever a request arrives.

@@ -25,7 +25,7 @@ from fedunlearn.federation.ledger import Ledger
 from fedunlearn.federation.memory import Kept
 from fedunlearn.federation.progress import progress
 from fedunlearn.results.runfolder import RunFolder, locked
-from fedunlearn.results.store import Store
+from fedunlearn.results.store import FOLDER as ORIGINS, Store, earlier
 from fedunlearn.scenario import Plan, Scenario, Tuned
 from fedunlearn.scenario.space import space
 from fedunlearn.simulate import engine
@@ -35,13 +35,16 @@ from fedunlearn.tuning.trials import Budget, Trial, Trials
 
 __all__ = ["Budget", "Tuning", "show", "tune"]
 
+REHEARSAL = "rehearsal"
+"""In a tuning's folder: the references that trials were compared with, for the next tuning to take."""
+
 
 @dataclass(frozen=True)
 class Tuning:
     """What came of tuning.
 
     Attributes:
-        folder: holds ``tuned.yaml``, ``trials.parquet`` and ``ledger.parquet``.
+        folder: holds ``tuned.yaml``, ``trials.parquet`` and ``ledger.parquet``, and `REHEARSAL`.
         scenario: the scenario with the settings found, and what finding them cost.
         trials: by strategy label, in the order tried.
     """
@@ -107,7 +110,7 @@ def _tune(
     quiet: bool,
 ) -> Tuning:
     ledger = Ledger()
-    trials = _rehearsed(rehearsal, run.scratch / "rehearsal", budget, ledger, console, seed, quiet)
+    trials = _rehearsed(rehearsal, run.path / REHEARSAL, budget, ledger, console, seed, quiet)
     tuned = dataclasses.replace(scenario, strategies=tuple(_tuned(p, trials) for p in scenario.strategies))
     run.write_text("tuned.yaml", _header(budget, repeats, seed) + scenarios.to_yaml(tuned))
     run.write_table("trials.parquet", _table(trials))
@@ -149,7 +152,7 @@ def _rehearsed(
 ) -> Mapping[str, Sequence[Trial]]:
     """Train and retrain the rehearsal, then let every strategy's trials run side by side."""
     scenario, cohort, run = rehearsal.scenario, rehearsal.cohort, RunFolder.create(folder)
-    store = Store(run)
+    store = Store(run, _earlier(folder))
     campaign = Campaign(scenario, cohort, store, run.scratch, ledger)
     requests = tuple(request.id for request in scenario.requests)
     judge = Judge(run.path, scenario.model.kind, cohort.classes, cohort.table, requests)
@@ -165,8 +168,17 @@ def _rehearsed(
             drive(references, link, [*recorders, *watchers], retries, memory)
             drive(trials.jobs(), link, [trials, *watchers], retries)
 
-        engine(scenario).run(there, body)
+        try:
+            engine(scenario).run(there, body)
+        finally:
+            run.clean()
     return trials.done
+
+
+def _earlier(folder: Path) -> tuple[Path, ...]:
+    """The rehearsals of earlier tunings whose folders stand beside this one's: references may be the same."""
+    beside = folder.parents[1].glob(f"*/{REHEARSAL}")
+    return earlier(sorted(other for other in beside if other != folder and (other / ORIGINS).is_dir()))
 
 
 def _tuned(plan: Plan, trials: Mapping[str, Sequence[Trial]]) -> Plan:

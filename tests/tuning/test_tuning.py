@@ -19,6 +19,7 @@ from fedunlearn import scenario as scenarios, tuning
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.core import Case, Granularity, Guarantee, InputError, Needs, Procedure, Search, Weights
 from fedunlearn.results import report
+from fedunlearn.results.runfolder import LOCK
 from fedunlearn.scenario import Scenario, Tuned
 from fedunlearn.scenario.space import space, suggest
 from fedunlearn.simulate import simulate
@@ -240,11 +241,12 @@ def test_what_has_nothing_to_tune_stays_as_it_is(tuned: tuning.Tuning) -> None:
         tune(tuned.folder.parent, ONLY + "  - {name: retrain}\n", name="none")
 
 
-def test_the_folder_holds_scenario_trials_and_ledger_and_nothing_of_the_rehearsal(
-    tuned: tuning.Tuning,
-) -> None:
-    files = {str(path.relative_to(tuned.folder)) for path in tuned.folder.rglob("*") if path.is_file()}
-    assert files == {"tuned.yaml", "trials.parquet", "ledger.parquet"}
+def test_the_folder_holds_scenario_trials_ledger_and_references_but_no_images(tuned: tuning.Tuning) -> None:
+    files = [path.relative_to(tuned.folder).parts for path in tuned.folder.rglob("*") if path.is_file()]
+    names = {parts[0] for parts in files} - {LOCK}
+    assert names == {"tuned.yaml", "trials.parquet", "ledger.parquet", tuning.REHEARSAL}
+    kept = {parts[1] for parts in files if parts[0] == tuning.REHEARSAL}
+    assert kept == {"weights", "signals", "origins"}
     table = pd.read_parquet(tuned.folder / "trials.parquet")
     assert list(table["trial"]) == [0, 1, 2] and set(table["strategy"]) == {"fine_tune"}
     assert (
@@ -284,9 +286,18 @@ def without_times(found: tuning.Tuning) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_workers_change_nothing_but_times(tuned: tuning.Tuning) -> None:
-    alone = tune(tuned.folder.parent, SOME, "engine.workers=1", name="alone")
+def test_workers_change_nothing_but_times(tuned: tuning.Tuning, tmp_path: Path) -> None:
+    alone = tune(tmp_path, SOME, "engine.workers=1", name="alone")
     assert without_times(alone) == without_times(tuned)
+
+
+def test_references_are_taken_from_a_tuning_beside_it(tuned: tuning.Tuning) -> None:
+    again = tune(tuned.folder.parent, name="again")
+    assert without_times(again) == without_times(tuned)
+    one, other = (pd.read_parquet(found.folder / "ledger.parquet") for found in (tuned, again))
+    references = one["phase"].isin(["original", "retrained"])
+    assert references.any()
+    assert one[references].equals(other[references])  # wall times too: nothing was trained again
 
 
 def test_no_trial_starts_beyond_the_site_seconds(tmp_path: Path) -> None:
