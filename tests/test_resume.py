@@ -388,11 +388,6 @@ def test_where_history_is_needed_the_original_is_trained_again_to_the_same_bits(
     }
 
 
-def test_another_learning_rate_takes_nothing(plain: Whole, tmp_path: Path) -> None:
-    found = run(tmp_path, PLAIN, "training.lr=0.003", "strategies=[]", reuse=[plain.run.path])
-    assert found.read_manifest()["reused"] == []
-
-
 @pytest.mark.parametrize(
     "file",
     [

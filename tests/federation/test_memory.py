@@ -40,6 +40,7 @@ class Killed(BaseException):
 class Frail(toy.ToyLink):
     """A link that dies after so many answers, and writes down what was answered, by what was asked."""
 
+    across: bool = False
     after: float = math.inf
     given: list[tuple[str, str]] = field(default_factory=list)
 
