@@ -280,6 +280,16 @@ def test_the_report_says_what_would_go_unseen_and_does_without_for_an_older_run(
     assert "patients to forget and" not in report.markdown(RunFolder(small))
 
 
+@pytest.mark.parametrize("file", ["statistics.parquet", "bias.parquet"])
+def test_the_report_notices_that_a_table_is_gone(small: Path, file: str):
+    """Which the manifest speaks of: that is no older run, which had none."""
+    score(small)
+    change_manifest(small, moments=[{"id": "some", "forgets": "some", "summary": "-"}])
+    (small / file).unlink()
+    with pytest.raises(RunError, match=file):
+        report.markdown(RunFolder(small))
+
+
 def test_a_strategy_with_the_name_of_a_control_is_an_error(small: Path):
     entries = RunFolder(small).read_manifest()["scored"]
     change_manifest(small, scored=[e | {"strategies": {"damaged": e["strategies"]["good"]}} for e in entries])
