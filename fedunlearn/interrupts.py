@@ -44,10 +44,18 @@ _OVER = b"\0"  # to the thread that watches; no signal has this number
 
 @dataclass
 class _Ear:
-    """What a process that listens knows: the signal that came, whether to raise, and what must not be left behind."""
+    """What a process that listens knows.
+
+    Attributes:
+        arrived: the first signal that came.
+        immediate: whether the next one is raised at once.
+        mine: the signals that are not ignored.
+        hooks: what to call if the process must be ended the hard way.
+    """
 
     arrived: int | None = None
     immediate: bool = False
+    mine: tuple[signal.Signals, ...] = ()
     hooks: list[Callable[[], object]] = field(default_factory=list)
 
     def hear(self, number: int, frame: FrameType | None) -> None:
@@ -127,6 +135,13 @@ def arrived() -> Interrupted | None:
     return None if ear is None or ear.arrived is None else Interrupted(ear.arrived)
 
 
+def take_back() -> None:
+    """Install our handlers again, below Python too, where native code may have put its own or none."""
+    if (ear := _ear.get()) is not None:
+        for number in ear.mine:
+            signal.signal(number, ear.hear)
+
+
 @contextmanager
 def last_resort(hook: Callable[[], object]) -> Iterator[None]:
     """Have ``hook`` called if the process must be ended the hard way while this lasts.
@@ -160,13 +175,13 @@ def _immediate(value: bool) -> Iterator[bool]:
 def _handlers(ear: _Ear) -> Iterator[None]:
     """Our handlers; afterwards those that were there."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    mine = [number for number in SIGNALS if before[number] not in (signal.SIG_IGN, None)]
+    ear.mine = tuple(number for number in SIGNALS if before[number] not in (signal.SIG_IGN, None))
     try:
-        for number in mine:
+        for number in ear.mine:
             signal.signal(number, ear.hear)
         yield
     finally:
-        for number in mine:
+        for number in ear.mine:
             signal.signal(number, before[number])
 
 

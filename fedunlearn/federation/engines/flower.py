@@ -18,6 +18,8 @@ What is done here about Flower and Ray themselves (measured with flwr 1.41.0 and
 - Ray takes over SIGTERM if it is started in the main thread: it is started in the other one. That thread blocks the
   signals that stop a run, and Ray's processes inherit this: those that a terminal or a batch system sends to all
   processes are answered by the driver alone. The kernel kills Ray's processes when the thread that started them ends.
+- Ray's native half handles SIGTERM too, with a stack trace on the terminal, until it is shut down; from then on SIGTERM
+  would end this process on the spot. Both are undone as soon as they are done.
 - Flower's pool would start a second Ray once the first is shut down, and so would any call of Ray's: both are told
   not to.
 - Ray's processes do not all end with it, nor with a driver that is killed: `fedunlearn.federation.engines.scratch`.
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _POLL = 0.02  # seconds between looks at the grid
+_BLINK = 0.005  # seconds in which a signal is not heard while Ray shuts down
 _LANES = 3  # messages in flight per worker: one at work, the others already waiting at its door
 _GRACE = 60.0  # seconds a worker may need to start, or to start again, before it begins with a task
 _BOOT = 120.0  # seconds that Ray, and then Flower, may take to start; some ten are usual
@@ -253,6 +256,7 @@ class _Simulation:
     def close(self, clean: bool) -> None:
         """End both, and the actors with them; unless it is a ``clean`` end, kill those at work first."""
         self._over.set()
+        processes = scratch.inhabitants(self._folder)
         if not (clean and self._ended()) and self._thread.is_alive():
             killer = threading.Thread(
                 target=_kill_actors, daemon=True
@@ -260,6 +264,7 @@ class _Simulation:
             killer.start()
             killer.join(_HASTE)
             self._ended()
+        scratch.end(processes, timeout=_HASTE)  # Ray kills some and does not wait for them
 
     def _ended(self) -> bool:
         """Whether the thread ends in time; kill the processes that Ray would only wait for once it is shut down."""
@@ -267,7 +272,8 @@ class _Simulation:
 
         deadline = time.monotonic() + _FAREWELL
         while self._thread.is_alive() and time.monotonic() < deadline:
-            self._thread.join(_POLL)
+            self._thread.join(_BLINK)
+            interrupts.take_back()
             if self._up.is_set() and not ray.is_initialized():
                 scratch.kill(self._folder, but=_LAST)
         return not self._thread.is_alive()
@@ -277,12 +283,14 @@ class _Simulation:
         while True:
             with contextlib.suppress(queue.Empty):
                 if (got := news.get(timeout=_POLL)) is not None:
+                    interrupts.take_back()
                     return got
                 self._thread.join(_FAREWELL)  # None is the last that it says
             self._wait(what, deadline)
 
     def _wait(self, what: str, deadline: float) -> None:
         """One look around while waiting for ``what``."""
+        interrupts.take_back()
         interrupts.check()
         self.check()
         if time.monotonic() > deadline:
@@ -345,7 +353,9 @@ def _kill_actors() -> None:
 
     for found in gc.get_objects():
         if issubclass(type(found), ray.actor.ActorHandle):  # isinstance asks objects, and some of them warn
-            with contextlib.suppress(ValueError):  # one of an earlier session
+            with contextlib.suppress(
+                ValueError, ray.exceptions.RayError
+            ):  # of an earlier session; Ray just ended
                 ray.kill(found)
 
 

@@ -82,15 +82,23 @@ def clear(folder: Path, tries: int = 40) -> None:
 
 
 def kill(folder: Path, but: str = "") -> list[psutil.Process]:
-    """Kill the processes that carry the folder's `MARK` and are not called ``but``; those that were there.
+    """Kill the `inhabitants` of a folder that are not called ``but``; those that were there."""
+    found = [process for process in inhabitants(folder) if _name(process) != but]
+    end(found, timeout=0)
+    return found
 
-    None of other users, whom we cannot ask, and not this one.
-    """
-    found = [process for process in psutil.process_iter() if _carries(process, folder, but)]
-    for process in found:
+
+def inhabitants(folder: Path) -> list[psutil.Process]:
+    """The processes that carry the folder's `MARK`; none of other users, whom we cannot ask, and not this one."""
+    return [process for process in psutil.process_iter() if _carries(process, folder)]
+
+
+def end(processes: Sequence[psutil.Process], timeout: float) -> None:
+    """Kill what of ``processes`` still lives, and wait for their end, so that none stays as a dead child."""
+    for process in processes:
         with suppress(psutil.Error):  # ended meanwhile
             process.kill()
-    return found
+    psutil.wait_procs(processes, timeout)
 
 
 def store_size(shared: int, disk: int) -> int:
@@ -116,13 +124,18 @@ def store_size(shared: int, disk: int) -> int:
     )
 
 
-def _carries(process: psutil.Process, folder: Path, but: str) -> bool:
+def _carries(process: psutil.Process, folder: Path) -> bool:
     try:
-        if process.pid == os.getpid() or process.name() == but:
-            return False
-        return process.environ().get(MARK) == str(folder)
+        return process.pid != os.getpid() and process.environ().get(MARK) == str(folder)
     except (psutil.Error, OSError):  # another user's, or ended meanwhile
         return False
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:  # ended meanwhile
+        return ""
 
 
 def _usual_places() -> list[str]:
