@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 
 from fedunlearn.core import Interrupted
@@ -146,8 +147,8 @@ def take_back() -> None:
 def last_resort(hook: Callable[[], object]) -> Iterator[None]:
     """Have ``hook`` called if the process must be ended the hard way while this lasts.
 
-    It runs in a thread of its own beside whatever hangs, and the process ends a few seconds later whether it has
-    returned or not: it should remove or kill, and wait for nobody. Hooks are called last one first.
+    It runs in a thread of its own, beside whatever hangs and all other hooks, and the process ends a few seconds later
+    whether it has returned or not: it should remove or kill, and wait for nobody.
     """
     ear = _ear.get()
     if ear is None:
@@ -219,18 +220,22 @@ def _watch(ours: socket.socket, ear: _Ear, deadline: float) -> None:
 
 
 def _give_up(ear: _Ear, number: int, deadline: float) -> None:
-    """Call the hooks and end the process, whether or not they have returned."""
+    """Call the hooks, all at once, say so, and end the process, whether or not they have returned."""
     stop = Interrupted(number)
     line = f"{stop}; still at work after {deadline:g} s, so stopped the hard way\n"
-    last = threading.Thread(target=_call, args=(ear.hooks[::-1], line), daemon=True)
-    last.start()
-    last.join(_LAST_SECONDS)
+    calls = [
+        *ear.hooks,
+        partial(os.write, 2, line.encode()),
+    ]  # not Python's stream: whoever hangs may hold its lock
+    threads = [threading.Thread(target=_call, args=(call,), daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + _LAST_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
     os._exit(stop.exit_code)
 
 
-def _call(hooks: list[Callable[[], object]], line: str) -> None:
-    for hook in hooks:
-        with contextlib.suppress(Exception):  # nobody is left to tell, and the others must be called
-            hook()
-    with contextlib.suppress(OSError):  # a terminal that is gone
-        os.write(2, line.encode())  # not Python's stream: whoever hangs may hold its lock
+def _call(hook: Callable[[], object]) -> None:
+    with contextlib.suppress(Exception):  # nobody is left to tell
+        hook()

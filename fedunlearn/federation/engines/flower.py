@@ -96,8 +96,9 @@ class Flower:
         """See `Engine`.
 
         Raises:
-            InputError: there is no Ray cluster at ``address``.
+            InputError: there is no Ray cluster at ``address``, or no room for one of our own.
             RunError: Ray or Flower could not start, or stopped.
+            Interrupted: a signal came.
         """
         federation = federation.resolve()
         with (
