@@ -32,6 +32,7 @@ from fedunlearn.core import (
     Interrupted,
     LocalTraining,
     Reply,
+    RunError,
     Select,
     SiteError,
     Task,
@@ -168,6 +169,54 @@ def test_the_environment_is_put_back(tmp_path: Path) -> None:
         assert os.environ["FLWR_TELEMETRY_ENABLED"] == os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
         assert Path(os.environ["FLWR_HOME"]).is_relative_to(tmp_path)
     assert dict(os.environ) == before
+
+
+def test_ray_that_does_not_start_is_given_up_by_name(
+    federation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    @contextmanager
+    def never(engine: Flower, folder: Path) -> Iterator[int]:
+        release.wait(60)
+        yield 1
+
+    for name, value in (("_cluster", never), ("_BOOT", 0.5), ("_FAREWELL", 0.2)):
+        monkeypatch.setattr(flower, name, value)
+    with pytest.raises(RunError, match=r"^Ray did not start within 0.5 s"):
+        Flower(workers=1).run(federation, lambda link: None)
+    release.set()
+
+
+def test_what_goes_wrong_while_ray_starts_is_told_as_it_is(
+    federation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(shared: int, disk: int) -> int:
+        raise InputError("no room")
+
+    monkeypatch.setattr(scratch, "store_size", no_room)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(InputError, match="no room"):
+        Flower(workers=1).run(federation, lambda link: None)
+
+
+def test_flower_cannot_start_a_second_ray(tmp_path: Path) -> None:
+    """It would, in a thread that is left behind, once ours is shut down."""
+    caught: list[str] = []
+
+    def build() -> None:
+        from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+
+        try:
+            RayBackend({"init_args": dict(flower._NO_RAY)})
+        except RuntimeError as error:
+            caught.append(str(error))
+
+    with flower._environment(tmp_path), flower._quiet():
+        thread = threading.Thread(target=build)  # in the main one, Ray would take over SIGTERM
+        thread.start()
+        thread.join(30)
+    assert caught == [f"Unknown keyword argument(s): {', '.join(flower._NO_RAY)}"]
 
 
 # --------------------------------------------------------------------------------------- one run with everything

@@ -329,7 +329,7 @@ class _Simulation:
 
         config: dict[str, dict[str, Any]] = {
             "client_resources": dict(resources),
-            "init_args": {"fedunlearn_has_shut_ray_down": True},  # Ray refuses what it does not know, at once
+            "init_args": dict(_NO_RAY),
         }
         run_simulation(server, _client_app(), lanes, backend_config=config)
 
@@ -345,6 +345,9 @@ def _simulation(engine: Flower, folder: Path) -> Iterator[_Simulation]:
         simulation.close(clean)
 
 
+_NO_RAY = {
+    "fedunlearn_has_shut_ray_down": True
+}  # Flower hands it to Ray, which refuses what it does not know
 _LAST = "gcs_server"  # without it, Ray's driver waits for seconds when it shuts down
 
 
