@@ -50,6 +50,11 @@ class Stopped:
         return self.seconds <= ALLOWED and self.code in (self.expected, 128 - self.expected)
 
     @property
+    def told(self) -> bool:
+        # one line, and one more about going on where there is something to go on with
+        return bool(self.lines) and self.lines[0].startswith("interrupted") and len(self.lines) <= 2
+
+    @property
     def clean(self) -> bool:
         return not self.processes and not self.files
 
@@ -71,6 +76,7 @@ def main() -> None:
         f"nobody stops it: exit code {code}, {length:.1f} s, left: {run.processes()} {run.files()}",
         flush=True,
     )
+    run.remove()
     for name in options.signals:
         rng = random.Random(options.seed)
         moments = sorted(rng.uniform(0, length) for _ in range(options.moments))
@@ -119,7 +125,8 @@ class Run:
 
     def files(self) -> list[str]:
         left = [path.name for path in self.temporary.iterdir() if not path.name.startswith("torchinductor_")]
-        return left + (["run/work"] if (self.out / "work").exists() else [])
+        images = self.out / "work" / "federation"
+        return left + ([str(images)] if images.exists() else [])
 
     def _processes(self) -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if belongs(process, self.temporary)]
@@ -132,9 +139,12 @@ def listen() -> None:
 
 
 def belongs(process: psutil.Process, temporary: Path) -> bool:
+    """Whether it has that folder in its environment. Not by psutil, which stops where Ray writes its titles."""
     try:
-        return process.environ().get("TMPDIR") == str(temporary) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
+        return f"TMPDIR={temporary}".encode() in Path(f"/proc/{process.pid}/environ").read_bytes().split(
+            b"\0"
+        )
+    except OSError:  # ended meanwhile
         return False
 
 
@@ -163,11 +173,11 @@ def stop(engine: str, name: str, at: float, whole: bool) -> Stopped:
 
 def show(name: str, runs: Sequence[Stopped]) -> None:
     good, clean = sum(run.good for run in runs), sum(run.clean for run in runs)
-    told = sum(len(run.lines) == 1 and "interrupted" in run.lines[0] for run in runs)
+    told = sum(run.told for run in runs)
     processes, files = sum(len(run.processes) for run in runs), sum(len(run.files) for run in runs)
     print(
         f"{name}: {good} of {len(runs)} ended within {ALLOWED:g} s with the right code (slowest "
-        f"{max(run.seconds for run in runs):.1f} s), {told} said so in one line, {clean} left nothing "
+        f"{max(run.seconds for run in runs):.1f} s), {told} said so and no more, {clean} left nothing "
         f"({processes} processes and {files} folders left in all)",
         flush=True,
     )

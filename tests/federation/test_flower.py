@@ -324,9 +324,10 @@ def left(place: Path) -> list[str]:
 
 
 def belongs(process: psutil.Process, place: Path) -> bool:
+    """Not asked of psutil, which stops to read where Ray's processes have written their titles."""
     try:
-        return process.environ().get(scratch.MARK, "").startswith(str(place))
-    except psutil.Error:
+        return f"{scratch.MARK}={place}/".encode() in Path(f"/proc/{process.pid}/environ").read_bytes()
+    except OSError:  # ended meanwhile, or another user's
         return False
 
 

@@ -63,6 +63,31 @@ def test_a_process_that_was_adopted_and_is_stopped_goes_too() -> None:
     assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_process_that_has_written_over_the_beginning_of_its_environment_goes_too(
+    sleeper: list[subprocess.Popen[bytes]],
+) -> None:
+    """As titles do: it begins with zeros then, and the mark comes later."""
+    code = """
+        import ctypes, os, re, sys, time
+        block = open("/proc/self/environ", "rb").read()
+        for line in open("/proc/self/stat"):
+            start = int(line.rpartition(")")[2].split()[47])  # env_start, field 50 of proc(5)
+        ctypes.memset(start, 0, block.index(os.environb[b"FIRST"]))
+        print("ready", flush=True)
+        time.sleep(60)
+        """
+    program = [sys.executable, "-c", "\n".join(line[8:] for line in code.splitlines())]
+    with scratch.folder(["/tmp"]) as folder:
+        environment = {"FIRST": "x" * 100, "PATH": os.environ["PATH"], scratch.MARK: str(folder)}
+        process = subprocess.Popen(program, env=environment, stdout=subprocess.PIPE)
+        sleeper.append(process)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        assert scratch.MARK not in psutil.Process(process.pid).environ()  # whom it is written for
+        assert [found.pid for found in scratch.inhabitants(folder)] == [process.pid]
+        process.stdout.close()
+    assert process.wait(5) == -9
+
+
 def test_one_kind_of_process_may_be_spared(sleeper: list[subprocess.Popen[bytes]]) -> None:
     with scratch.folder(["/tmp"]) as folder:
         with scratch.marked(folder):

@@ -126,9 +126,16 @@ def store_size(shared: int, disk: int) -> int:
 
 def _carries(process: psutil.Process, folder: Path) -> bool:
     try:
-        return process.pid != os.getpid() and process.environ().get(MARK) == str(folder)
+        return process.pid != os.getpid() and f"{MARK}={folder}".encode() in _environment(process)
     except (psutil.Error, OSError):  # another user's, or ended meanwhile
         return False
+
+
+def _environment(process: psutil.Process) -> list[bytes]:
+    """What a process was started with. Ray's overwrite the beginning with their titles, where psutil stops to read."""
+    if (block := Path(f"/proc/{process.pid}/environ")).exists():
+        return block.read_bytes().split(b"\0")
+    return [f"{name}={value}".encode() for name, value in process.environ().items()]
 
 
 def _name(process: psutil.Process) -> str:
