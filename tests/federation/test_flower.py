@@ -236,6 +236,7 @@ class Seen:
     seconds_to_end: float
     threads_left: list[str]
     niceness: set[int]
+    marked: tuple[set[int], set[int]]
     left: list[str]
 
 
@@ -250,6 +251,9 @@ def seen(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
         notes["nan"] = failure(link, WEIGHTS, lr=1e30)
         notes["unknown_site"] = failure(link, WEIGHTS, "nowhere")
         notes["niceness"] = niceness(link)
+        [folder] = there.iterdir()
+        found = {process.pid for process in scratch.inhabitants(folder)}
+        notes["marked"] = found, set(descendants(os.getpid()))
         notes["killed"] = killed(link)
         notes["stuck"] = stuck(link)
         notes["end"] = time.monotonic()
@@ -356,6 +360,12 @@ Run = Callable[[Callable[[Link], object]], object]
 @pytest.mark.ray
 def test_nothing_of_ray_is_left(seen: Seen) -> None:
     assert seen.left == []
+
+
+@pytest.mark.ray
+def test_all_that_ray_starts_is_found(seen: Seen) -> None:
+    found, descendants = seen.marked
+    assert found == descendants and len(found) >= 6  # gcs, raylet, two agents and two workers at least
 
 
 @pytest.mark.ray

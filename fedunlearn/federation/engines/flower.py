@@ -556,21 +556,9 @@ def _environment(folder: Path) -> Iterator[None]:
     paths = filter(
         None, (str(ROOT), os.environ.get("PYTHONPATH"))
     )  # where they find us, `sites` and `strategies`
-    new = {
-        **_ENVIRONMENT,
-        "FLWR_HOME": str(folder / "flwr"),
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
-    old = {name: os.environ.get(name) for name in new}
-    os.environ.update(new)
-    try:
+    new = {"FLWR_HOME": str(folder / "flwr"), "PYTHONPATH": os.pathsep.join(paths)}
+    with scratch.variables({**_ENVIRONMENT, **new}):
         yield
-    finally:
-        for name, value in old.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -64,11 +64,24 @@ def folder(places: Sequence[str] | None = None) -> Iterator[Path]:
 @contextmanager
 def marked(folder: Path) -> Iterator[None]:
     """While this lasts, processes that are started carry the folder's `MARK`, and so do all that those start."""
-    os.environ[MARK] = str(folder)
+    # Without SPT_NOENV, Ray's processes write their titles over their environment.
+    with variables({MARK: str(folder), "SPT_NOENV": "1"}):
+        yield
+
+
+@contextmanager
+def variables(new: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables, put back at the end."""
+    old = {name: os.environ.get(name) for name in new}
+    os.environ.update(new)
     try:
         yield
     finally:
-        del os.environ[MARK]
+        for name, value in old.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def clear(folder: Path, tries: int = 40) -> None:
@@ -132,7 +145,7 @@ def _carries(process: psutil.Process, folder: Path) -> bool:
 
 
 def _environment(process: psutil.Process) -> list[bytes]:
-    """What a process was started with. Ray's overwrite the beginning with their titles, where psutil stops to read."""
+    """What a process was started with. Where a title has been written over the beginning, psutil stops to read."""
     if (block := Path(f"/proc/{process.pid}/environ")).exists():
         return block.read_bytes().split(b"\0")
     return [f"{name}={value}".encode() for name, value in process.environ().items()]
