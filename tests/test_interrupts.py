@@ -150,8 +150,7 @@ def test_code_that_never_returns_is_ended_and_all_hooks_are_called() -> None:
 
         def body():
             mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
-            with (
-                interrupts.interruptible(),
+            with (  # not interruptible: the signal may come before the mutex is locked again
                 interrupts.last_resort(lambda: os.write(1, b"first\\n")),
                 interrupts.last_resort(broken),
                 interrupts.last_resort(hung),
@@ -269,7 +268,9 @@ def test_other_threads_have_nothing_to_do_with_signals() -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_run_in_this_process_ends_in_one_line(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_run_ends_in_one_line_and_one_of_advice_and_leaves_no_images(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     """While hospitals train, for as long as it takes: a task of theirs is left behind."""
     words = ["--engine", "inline", "--set", "training.local_epochs=100000", "--set", "training.rounds=1"]
     program = [sys.executable, "-m", "fedunlearn", "simulate", str(write(tmp_path)), "--quiet"]
@@ -283,8 +284,10 @@ def test_a_run_in_this_process_ends_in_one_line(tmp_path: Path, number: signal.S
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert time.monotonic() - began < ALLOWED
-    assert (process.returncode, said.splitlines()) == (CODES[number], [f"interrupted ({number.name})"])
-    assert not (out / "work").exists()
+    assert process.returncode == CODES[number]
+    interrupted, advice = said.splitlines()
+    assert interrupted == f"interrupted ({number.name})" and "--resume" in advice
+    assert not (out / "work" / "federation").exists()
 
 
 def wait_until_stored(work: Path) -> None:
