@@ -268,7 +268,8 @@ def _errors(debug: bool) -> Iterator[None]:
             raise _interrupted(stopped, _notes(error)) from None
         if debug or (isinstance(error, BrokenPipeError) and _unread()):
             raise
-        print(f"error: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+        message = f"error: {type(error).__name__}: {error} (--debug shows where)"
+        print(message, *_notes(error), sep="\n", file=sys.stderr)
         raise typer.Exit(1) from None
 
 
