@@ -347,9 +347,8 @@ def _run() -> None:
         if stop := interrupts.arrived():
             status = stop.exit_code
         status = _ended(status)
-        if (
-            status or threading.active_count() > _OWN_THREADS
-        ):  # a hospital still at work: torch aborts under it
+        # With a hospital still at work, torch aborts if Python ends under it.
+        if status or threading.active_count() > _OWN_THREADS:
             os._exit(status)
         raise
 

@@ -236,9 +236,8 @@ class _Simulation:
         self.workers = self._wait_for(self._workers, "Ray")
         self.grid = self._wait_for(self._grids, "Flower's server half")
         deadline = time.monotonic() + _BOOT
-        while (
-            len(nodes := list(self.grid.get_node_ids())) < self.workers * _LANES
-        ):  # they start after the grid
+        # They start after the grid.
+        while len(nodes := list(self.grid.get_node_ids())) < self.workers * _LANES:
             self._wait("Flower's nodes", deadline)
             time.sleep(_POLL)
         self.lanes = nodes
@@ -259,9 +258,8 @@ class _Simulation:
         self._over.set()
         processes = scratch.inhabitants(self._folder)
         if not (clean and self._ended()) and self._thread.is_alive():
-            killer = threading.Thread(
-                target=_kill_actors, daemon=True
-            )  # without its cluster Ray may not answer
+            # In a thread: without its cluster Ray may not answer.
+            killer = threading.Thread(target=_kill_actors, daemon=True)
             killer.start()
             killer.join(_HASTE)
             self._ended()
@@ -301,9 +299,8 @@ class _Simulation:
             )
 
     def _simulate(self, engine: Flower) -> None:
-        signal.pthread_sigmask(
-            signal.SIG_BLOCK, interrupts.SIGNALS
-        )  # inherited by all that is started from here
+        # All that is started from here inherits it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS)
         try:
             with _cluster(engine, self._folder) as workers:
                 self._up.set()
@@ -345,10 +342,11 @@ def _simulation(engine: Flower, folder: Path) -> Iterator[_Simulation]:
         simulation.close(clean)
 
 
-_NO_RAY = {
-    "fedunlearn_has_shut_ray_down": True
-}  # Flower hands it to Ray, which refuses what it does not know
-_LAST = "gcs_server"  # without it, Ray's driver waits for seconds when it shuts down
+_NO_RAY = {"fedunlearn_has_shut_ray_down": True}
+"""Flower hands it on to Ray, which refuses at once to start with what it does not know."""
+
+_LAST = "gcs_server"
+"""The last of Ray's processes to be killed: without it, a driver waits for seconds when it shuts down."""
 
 
 def _kill_actors() -> None:
@@ -357,9 +355,8 @@ def _kill_actors() -> None:
 
     for found in gc.get_objects():
         if issubclass(type(found), ray.actor.ActorHandle):  # isinstance asks objects, and some of them warn
-            with contextlib.suppress(
-                ValueError, ray.exceptions.RayError
-            ):  # of an earlier session; Ray just ended
+            # One of an earlier session, or Ray has just ended.
+            with contextlib.suppress(ValueError, ray.exceptions.RayError):
                 ray.kill(found)
 
 

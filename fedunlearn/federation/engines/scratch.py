@@ -33,9 +33,8 @@ STORE = 1 << 30
 """Bytes of Ray's object store, claimed as they are used; it spills to disk beyond."""
 
 _PREFIX = "fedun-"
-_LONGEST = 107 - len(
-    "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-)  # of our folder's path
+_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # Ray's longest
+_LONGEST = 107 - len(_SOCKET)  # of our folder's path
 _LEAST_STORE = 1 << 28  # in shared memory; Ray needs 75 MB, and messages of one round should fit
 
 
