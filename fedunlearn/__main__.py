@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,8 +17,8 @@ import typer
 from rich.console import Console
 
 import fedunlearn
-from fedunlearn import installation
-from fedunlearn.core import FedunlearnError
+from fedunlearn import account, installation, interrupts
+from fedunlearn.core import FedunlearnError, Interrupted
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=fedunlearn.__doc__
@@ -249,11 +250,13 @@ def copy(
 def _errors(debug: bool) -> Iterator[None]:
     """Turn errors into one message and an exit code; with ``debug`` let them through."""
     try:
-        yield
-    except KeyboardInterrupt as error:
-        print("interrupted", *_notes(error), sep="\n", file=sys.stderr)
-        raise typer.Exit(130) from None
+        with interrupts.interruptible():
+            yield
+    except KeyboardInterrupt as stop:
+        raise _interrupted(stop) from None
     except FedunlearnError as error:
+        if stopped := interrupts.arrived():
+            raise _interrupted(stopped, _notes(error)) from None
         if debug:
             raise
         several = "\n" in str(error)  # then every problem has a line of its own, which starts with its place
@@ -261,15 +264,25 @@ def _errors(debug: bool) -> Iterator[None]:
         print(*_notes(error), sep="\n", end="\n" if _notes(error) else "", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
     except Exception as error:  # the rim: a full disk, a defect; a traceback is for those who ask for one
+        if stopped := interrupts.arrived():  # it may have met a terminal that is gone
+            raise _interrupted(stopped, _notes(error)) from None
         if debug or (isinstance(error, BrokenPipeError) and _unread()):
             raise
-        print(f"error: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+        message = f"error: {type(error).__name__}: {error} (--debug shows where)"
+        print(message, *_notes(error), sep="\n", file=sys.stderr)
         raise typer.Exit(1) from None
 
 
 def _notes(error: BaseException) -> list[str]:
     """What to do about it, where somebody on the way noted that."""
     return list(getattr(error, "__notes__", ()))
+
+
+def _interrupted(stop: KeyboardInterrupt, notes: Sequence[str] = ()) -> typer.Exit:
+    """Say that the run was interrupted and what to do about it; the exit that goes with it."""
+    with contextlib.suppress(OSError):  # whoever hung up reads nothing
+        print(str(stop) or "interrupted", *_notes(stop), *notes, sep="\n", file=sys.stderr, flush=True)
+    return typer.Exit(stop.exit_code if isinstance(stop, Interrupted) else 130)
 
 
 def _console() -> Console:
@@ -313,14 +326,29 @@ def _ended(status: int) -> int:
 
 def main() -> None:
     """Run the command line and end the process."""
+    account.name_the_user(os.environ)
+    try:
+        with interrupts.listening(interrupts.DEADLINE):
+            _run()
+    except Interrupted as stop:  # in the last moment
+        os._exit(_ended(stop.exit_code))
+
+
+_OWN_THREADS = 2  # the main one, and the one that watches for signals that take too long
+
+
+def _run() -> None:
     try:
         app()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.__context__, BrokenPipeError):  # click has seen it, and says 1
             status = _UNREAD
+        if stop := interrupts.arrived():
+            status = stop.exit_code
         status = _ended(status)
-        if status or threading.active_count() > 1:  # a hospital still at work: torch aborts under it
+        # With a hospital still at work, torch aborts if Python ends under it.
+        if status or threading.active_count() > _OWN_THREADS:
             os._exit(status)
         raise
 

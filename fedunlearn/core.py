@@ -9,12 +9,15 @@ Errors (exit codes of the command line in brackets)::
     ├── RunError [1]          the run could not go on
     │   └── SiteError [1]     a hospital failed, hung or answered something that cannot be used
     └── UndeclaredNeed [1]    a strategy touched what it had not declared
+
+Being told to stop is no error: `Interrupted` [128 + the signal's number] is a KeyboardInterrupt.
 """
 
 from __future__ import annotations
 
 import enum
 import hashlib
+import signal
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -552,3 +555,19 @@ class SiteError(RunError):
 
 class UndeclaredNeed(FedunlearnError):
     """A strategy used something its `needs` do not declare."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal told the process to stop (`fedunlearn.interrupts`).
+
+    No `FedunlearnError`, so that nothing that deals with errors takes it for one: it unwinds whatever runs.
+
+    Attributes:
+        signal: which one.
+        exit_code: what the process ends with, as a shell would say it: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, number: int, text: str = "") -> None:
+        self.signal = signal.Signals(number)
+        self.exit_code = 128 + number
+        super().__init__(text or f"interrupted ({self.signal.name})")

@@ -1,7 +1,7 @@
 """The engine on Flower and Ray: the same bits as inline, and every way in which a worker can fail.
 
-Ray is started twice in all, since that takes its time: once on this machine, by the engine, for everything that goes
-on within one run (`_everything`), and once as a cluster that the engine attaches to.
+Ray is started four times in all, since that takes its time: on this machine, by the engine, once for everything that
+goes on within one run (`seen`) and twice to be interrupted, and once as a cluster that the engine attaches to.
 """
 
 from __future__ import annotations
@@ -12,28 +12,34 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
+from fedunlearn import interrupts
 from fedunlearn.core import (
     FedunlearnError,
     InputError,
+    Interrupted,
     LocalTraining,
     Reply,
+    RunError,
     Select,
     SiteError,
     Task,
     Weights,
 )
 from fedunlearn.federation.drive import drive
-from fedunlearn.federation.engines import Answer, Ask, Link, flower
+from fedunlearn.federation.engines import Answer, Ask, Link, flower, scratch
 from fedunlearn.federation.engines.flower import Flower
 from fedunlearn.federation.engines.inline import Inline
 from fedunlearn.federation.jobs import Job, Label
@@ -165,6 +171,54 @@ def test_the_environment_is_put_back(tmp_path: Path) -> None:
     assert dict(os.environ) == before
 
 
+def test_ray_that_does_not_start_is_given_up_by_name(
+    federation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    @contextmanager
+    def never(engine: Flower, folder: Path) -> Iterator[int]:
+        release.wait(60)
+        yield 1
+
+    for name, value in (("_cluster", never), ("_BOOT", 0.5), ("_FAREWELL", 0.2)):
+        monkeypatch.setattr(flower, name, value)
+    with pytest.raises(RunError, match=r"^Ray did not start within 0.5 s"):
+        Flower(workers=1).run(federation, lambda link: None)
+    release.set()
+
+
+def test_what_goes_wrong_while_ray_starts_is_told_as_it_is(
+    federation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(shared: int, disk: int) -> int:
+        raise InputError("no room")
+
+    monkeypatch.setattr(scratch, "store_size", no_room)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(InputError, match="no room"):
+        Flower(workers=1).run(federation, lambda link: None)
+
+
+def test_flower_cannot_start_a_second_ray(tmp_path: Path) -> None:
+    """It would, in a thread that is left behind, once ours is shut down."""
+    caught: list[str] = []
+
+    def build() -> None:
+        from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+
+        try:
+            RayBackend({"init_args": dict(flower._NO_RAY)})
+        except RuntimeError as error:
+            caught.append(str(error))
+
+    with flower._environment(tmp_path), flower._quiet():
+        thread = threading.Thread(target=build)  # in the main one, Ray would take over SIGTERM
+        thread.start()
+        thread.join(30)
+    assert caught == [f"Unknown keyword argument(s): {', '.join(flower._NO_RAY)}"]
+
+
 # --------------------------------------------------------------------------------------- one run with everything
 
 
@@ -181,6 +235,9 @@ class Seen:
     stuck: list[Answer]
     seconds_to_end: float
     threads_left: list[str]
+    niceness: set[int]
+    marked: tuple[set[int], set[int]]
+    left: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -193,17 +250,32 @@ def seen(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
         notes["wrong_shape"] = failure(link, {name: torch.tensor(0.5) for name in WEIGHTS})
         notes["nan"] = failure(link, WEIGHTS, lr=1e30)
         notes["unknown_site"] = failure(link, WEIGHTS, "nowhere")
+        notes["niceness"] = niceness(link)
+        [folder] = there.iterdir()
+        found = {process.pid for process in scratch.inhabitants(folder)}
+        notes["marked"] = found, set(descendants(os.getpid()))
         notes["killed"] = killed(link)
         notes["stuck"] = stuck(link)
-        notes["left"] = time.monotonic()
+        notes["end"] = time.monotonic()
         raise FedunlearnError("the end")
 
-    with pytest.raises(FedunlearnError, match="the end"):
-        Flower(workers=2, timeout=TIMEOUT).run(federation, everything)
-    left = notes.pop("left")
-    assert isinstance(left, float)
+    with place() as there:
+        with pytest.raises(FedunlearnError, match="the end"):
+            Flower(workers=2, timeout=TIMEOUT).run(federation, everything)
+        notes["left"] = left(there)
+    end = notes.pop("end")
+    assert isinstance(end, float)
     threads = [thread.name for thread in threading.enumerate() if "ThreadPool" in thread.name]
-    return Seen(**notes, seconds_to_end=time.monotonic() - left, threads_left=threads)  # type: ignore[arg-type]
+    return Seen(**notes, seconds_to_end=time.monotonic() - end, threads_left=threads)  # type: ignore[arg-type]
+
+
+def niceness(link: Link) -> set[int]:
+    """How much later than this process its workers come."""
+    link.submit([Ask(0, "north", LONG)])
+    [worker] = at_work(1)
+    nice = psutil.Process(worker).nice() - psutil.Process().nice()
+    assert link.collect()[0].error is None
+    return {nice}
 
 
 def killed(link: Link) -> str:
@@ -240,6 +312,29 @@ def at_work(count: int) -> list[int]:
     raise AssertionError("no actor is at work")
 
 
+@contextmanager
+def place() -> Iterator[Path]:
+    """Where the engine's temporary folder is, and nothing else; pytest's own are too deep for Ray's sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="f-") as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scratch, "_usual_places", lambda: [name])
+        yield Path(name)
+
+
+def left(place: Path) -> list[str]:
+    """What there still is of Ray: folders, descendants of this process, and those whom others adopted."""
+    own = [psutil.Process(pid) for pid in descendants(os.getpid())]
+    adopted = [process for process in psutil.process_iter() if belongs(process, place)]
+    return [*map(str, place.iterdir()), *(process.name() for process in [*own, *adopted])]
+
+
+def belongs(process: psutil.Process, place: Path) -> bool:
+    """Not asked of psutil, which stops to read where Ray's processes have written their titles."""
+    try:
+        return f"{scratch.MARK}={place}/".encode() in Path(f"/proc/{process.pid}/environ").read_bytes()
+    except OSError:  # ended meanwhile, or another user's
+        return False
+
+
 def command(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -260,6 +355,22 @@ def inline(federation: Path) -> Callable[[Callable[[Link], object]], object]:
 
 
 Run = Callable[[Callable[[Link], object]], object]
+
+
+@pytest.mark.ray
+def test_nothing_of_ray_is_left(seen: Seen) -> None:
+    assert seen.left == []
+
+
+@pytest.mark.ray
+def test_all_that_ray_starts_is_found(seen: Seen) -> None:
+    found, descendants = seen.marked
+    assert found == descendants and len(found) >= 6  # gcs, raylet, two agents and two workers at least
+
+
+@pytest.mark.ray
+def test_workers_are_as_nice_as_the_driver(seen: Seen) -> None:
+    assert seen.niceness == {0}  # Ray's own choice is 15
 
 
 @pytest.mark.ray
@@ -297,6 +408,52 @@ def test_hospitals_that_hang_are_answered_for_and_the_run_ends(seen: Seen) -> No
     assert {answer.ticket for answer in seen.stuck} == {1, 2}
     assert {answer.error for answer in seen.stuck} == {f"no answer within {TIMEOUT:g} s"}
     assert seen.seconds_to_end < 15 and seen.threads_left == []
+
+
+# ---------------------------------------------------------------------------------------------------- interrupted
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_tasks_run_or_ray_starts_leaves_nothing(
+    federation: Path, number: signal.Signals
+) -> None:
+    """SIGTERM to a process whose tasks run, SIGINT to one that starts Ray, and to all processes of Ray's at once."""
+    began = 0.0
+    handlers = [signal.getsignal(n) for n in interrupts.SIGNALS]
+
+    def interrupt() -> None:
+        nonlocal began
+        began = time.monotonic()
+        for pid in [*descendants(os.getpid()), os.getpid()]:
+            os.kill(pid, number)
+
+    def body(link: Link) -> None:
+        link.submit([Ask(0, "north", ENDLESS)])
+        at_work(1)
+        interrupt()
+        link.collect()
+
+    def interrupt_boot() -> None:
+        wait_for_process("gcs_server")
+        interrupt()
+
+    if number == signal.SIGINT:
+        threading.Thread(target=interrupt_boot).start()
+    with place() as there:
+        with pytest.raises(Interrupted) as caught:
+            Flower(workers=1).run(federation, body)
+        assert time.monotonic() - began < 15
+        assert caught.value.exit_code == 128 + number
+        assert left(there) == []
+    assert [signal.getsignal(n) for n in interrupts.SIGNALS] == handlers
+
+
+def wait_for_process(name: str) -> None:
+    deadline = time.monotonic() + 60
+    while not any(name.encode() in command(pid) for pid in descendants(os.getpid())):
+        assert time.monotonic() < deadline, f"no {name} was started"
+        time.sleep(0.02)
 
 
 # ------------------------------------------------------------------------------------------ a cluster of others

@@ -2,8 +2,8 @@
 
 The only module that knows Flower and Ray. Asks and answers are Flower messages with typed records: one JSON text
 (`fedunlearn.federation.wire`) and named arrays, never pickled code. The server half stays in the caller's thread and
-uses Flower's `Grid` from there, so Ctrl-C, progress bars and errors behave as with any other engine; Flower's
-simulation runs beside it in a thread that may be left behind.
+uses Flower's `Grid` from there, so signals, progress bars and errors behave as with any other engine; Ray is started
+and Flower's simulation runs beside it in a thread that may be left behind.
 
 What is done here about Flower and Ray themselves (measured with flwr 1.41.0 and ray 2.55.1):
 
@@ -15,10 +15,18 @@ What is done here about Flower and Ray themselves (measured with flwr 1.41.0 and
   the way out the actors are killed.
 - The worker itself answers when a task takes too long, counting from the task's own start. Only for a worker that
   cannot answer (a lost machine) does the server count, from when the message's turn came.
+- Ray takes over SIGTERM if it is started in the main thread: it is started in the other one. That thread blocks the
+  signals that stop a run, and Ray's processes inherit this: those that a terminal or a batch system sends to all
+  processes are answered by the driver alone. The kernel kills Ray's processes when the thread that started them ends.
+- Ray's native half handles SIGTERM too, with a stack trace on the terminal, until it is shut down; from then on SIGTERM
+  would end this process on the spot. Both are undone as soon as they are done.
+- Flower's pool would start a second Ray once the first is shut down, and so would any call of Ray's: both are told
+  not to.
+- Ray's processes do not all end with it, nor with a driver that is killed: `fedunlearn.federation.engines.scratch`.
+- Ray runs workers at niceness 15, so that anything else on the machine goes first: here at the driver's own.
 - Connecting to a Ray address where nothing listens takes minutes and then ends the process: it is tried first.
 - Flower counts on min(32, cores + 4) threads, whatever the cluster: no more tasks than that run at once.
-- Telemetry, usage reports and update checks are off; nothing is written outside the federation's folder but Ray's
-  session, in a temporary folder that is removed.
+- Telemetry, usage reports and update checks are off; nothing is written but into a temporary folder that is removed.
 """
 
 from __future__ import annotations
@@ -31,8 +39,9 @@ import logging
 import os
 import queue
 import re
+import shutil
+import signal
 import socket
-import tempfile
 import threading
 import time
 import warnings
@@ -44,9 +53,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from fedunlearn.core import InputError, RunError
+from fedunlearn import interrupts
+from fedunlearn.core import FedunlearnError, InputError, RunError
 from fedunlearn.federation import wire
-from fedunlearn.federation.engines import Answer, Ask, Link
+from fedunlearn.federation.engines import Answer, Ask, Link, scratch
 from fedunlearn.federation.engines.inline import perform
 from fedunlearn.installation import ROOT, require_no_rivals
 from sites.hospital import Federation
@@ -58,10 +68,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _POLL = 0.02  # seconds between looks at the grid
+_BLINK = 0.005  # seconds in which a signal is not heard while Ray shuts down
 _LANES = 3  # messages in flight per worker: one at work, the others already waiting at its door
 _GRACE = 60.0  # seconds a worker may need to start, or to start again, before it begins with a task
-_FAREWELL = 10.0  # seconds that Flower gets to end
-_STORE = 1 << 30  # bytes of Ray's object store, claimed as they are used; it spills to disk beyond
+_BOOT = 120.0  # seconds that Ray, and then Flower, may take to start; some ten are usual
+_FAREWELL = 10.0  # seconds that Flower and Ray get to end
+_HASTE = 2.0  # seconds that Ray gets to kill actors
 
 
 @dataclass(frozen=True)
@@ -84,23 +96,23 @@ class Flower:
         """See `Engine`.
 
         Raises:
-            InputError: there is no Ray cluster at ``address``.
+            InputError: there is no Ray cluster at ``address``, or no room for one of our own.
             RunError: Ray or Flower could not start, or stopped.
+            Interrupted: a signal came.
         """
         federation = federation.resolve()
-        address = self.address or os.environ.get("RAY_ADDRESS")
-        with _environment(federation), _quiet(), _cluster(self, address) as workers:
-            simulation = _Simulation(workers * _LANES, _resources(self.gpus_per_client))
-            clean = False
+        with (
+            interrupts.listening(),
+            interrupts.deferred(),  # Ray, Flower and logging hold locks; the link's waits look for signals
+            scratch.folder() as folder,
+            _environment(folder),
+            _quiet(),
+            _simulation(self, folder) as simulation,
+        ):
             errand = functools.partial(
                 _Errand, federation=str(federation), timeout=self.timeout, gpu=self.gpus_per_client > 0
             )
-            try:
-                result = body(_Link(simulation, workers, self.timeout, errand))
-                clean = True
-                return result
-            finally:
-                simulation.close(wait=clean)
+            return body(_Link(simulation, self.timeout, errand))
 
 
 # ------------------------------------------------------------------------------------------ the server half
@@ -135,11 +147,8 @@ class _Sent:
 class _Link:
     """Asks in a queue, as many of them in flight as there are lanes."""
 
-    def __init__(
-        self, simulation: _Simulation, workers: int, timeout: float, errand: Callable[[Ask], _Errand]
-    ) -> None:
-        self._simulation, self._workers = simulation, workers
-        self._timeout, self._errand = timeout, errand
+    def __init__(self, simulation: _Simulation, timeout: float, errand: Callable[[Ask], _Errand]) -> None:
+        self._simulation, self._timeout, self._errand = simulation, timeout, errand
         self._waiting: deque[Ask] = deque()
         self._sent: dict[str, _Sent] = {}
         self._lanes = deque(simulation.lanes)
@@ -154,8 +163,10 @@ class _Link:
 
         Raises:
             RunError: every worker is lost, and tasks still wait; or Flower stopped.
+            Interrupted: a signal came.
         """
         while True:
+            interrupts.check()
             if answers := self._pull() or self._late():
                 self._push()
                 return answers
@@ -173,7 +184,7 @@ class _Link:
             message = Message(record, lane, "train.ask", ttl=4 * (self._timeout + _GRACE))
             [number] = self._simulation.grid.push_messages([message])
             self._sent[number] = _Sent(ask, lane)
-        for sent in list(self._sent.values())[: self._workers]:  # first sent, first served
+        for sent in list(self._sent.values())[: self._simulation.workers]:  # first sent, first served
             sent.since = sent.since or time.monotonic()
 
     def _pull(self) -> list[Answer]:
@@ -195,25 +206,41 @@ class _Link:
 
 
 class _Simulation:
-    """Flower's simulation in a thread of its own, which lends its grid until `close`.
+    """Ray and Flower's simulation in a thread of their own, which lends its grid until `close`.
 
     Attributes:
+        workers: how many tasks run at once.
         grid: where messages are pushed and pulled.
         lanes: the ids of its nodes.
     """
 
-    def __init__(self, lanes: int, resources: Mapping[str, float]) -> None:
-        self._opened: queue.SimpleQueue[Grid | None] = queue.SimpleQueue()
-        self._over = threading.Event()
+    def __init__(self, engine: Flower, folder: Path) -> None:
+        self._workers: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._grids: queue.SimpleQueue[Grid | None] = queue.SimpleQueue()
+        self._over, self._up = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
+        self._folder = folder
         # A daemon, and so are the threads it starts: none of them may keep the process from ending.
-        self._thread = threading.Thread(target=self._simulate, args=(lanes, resources), daemon=True)
+        self._thread = threading.Thread(target=self._simulate, args=(engine,), daemon=True)
+
+    def open(self) -> None:
+        """Start Ray, then Flower.
+
+        Raises:
+            InputError: the cluster is not what was asked for.
+            RunError: one of them could not start, or did not in time.
+            Interrupted: a signal came.
+        """
+        interrupts.check()  # importing took its time
         self._thread.start()
-        try:
-            self.grid, self.lanes = self._open(lanes)
-        except BaseException:
-            self.close(wait=False)
-            raise
+        self.workers = self._wait_for(self._workers, "Ray")
+        self.grid = self._wait_for(self._grids, "Flower's server half")
+        deadline = time.monotonic() + _BOOT
+        # They start after the grid.
+        while len(nodes := list(self.grid.get_node_ids())) < self.workers * _LANES:
+            self._wait("Flower's nodes", deadline)
+            time.sleep(_POLL)
+        self.lanes = nodes
 
     def check(self) -> None:
         """Make sure that Flower still runs.
@@ -222,28 +249,71 @@ class _Simulation:
             RunError: it stopped, and why.
         """
         if not self._thread.is_alive():
+            if isinstance(self._failure, FedunlearnError):
+                raise self._failure
             raise RunError(f"Flower's simulation stopped: {_root(self._failure)}") from self._failure
 
-    def close(self, wait: bool) -> None:
-        """End it, and the actors with it; unless ``wait``, kill those at work first."""
+    def close(self, clean: bool) -> None:
+        """End both, and the actors with them; unless it is a ``clean`` end, kill those at work first."""
         self._over.set()
-        if wait:
-            self._thread.join(_FAREWELL)
-        if self._thread.is_alive():
-            _kill_actors()
-            self._thread.join(_FAREWELL)
+        processes = scratch.inhabitants(self._folder)
+        if not (clean and self._ended()) and self._thread.is_alive():
+            # In a thread: without its cluster Ray may not answer.
+            killer = threading.Thread(target=_kill_actors, daemon=True)
+            killer.start()
+            killer.join(_HASTE)
+            self._ended()
+        scratch.end(processes, timeout=_HASTE)  # Ray kills some and does not wait for them
 
-    def _open(self, lanes: int) -> tuple[Grid, list[int]]:
-        grid = self._opened.get()
-        while grid is not None and self._thread.is_alive():
-            if len(nodes := list(grid.get_node_ids())) == lanes:  # the server half starts before the nodes do
-                return grid, nodes
-            time.sleep(_POLL)
-        self._thread.join()
+    def _ended(self) -> bool:
+        """Whether the thread ends in time; kill the processes that Ray would only wait for once it is shut down."""
+        import ray
+
+        deadline = time.monotonic() + _FAREWELL
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            self._thread.join(_BLINK)
+            interrupts.take_back()
+            if self._up.is_set() and not ray.is_initialized():
+                scratch.kill(self._folder, but=_LAST)
+        return not self._thread.is_alive()
+
+    def _wait_for(self, news: queue.SimpleQueue[T | None], what: str) -> T:
+        deadline = time.monotonic() + _BOOT
+        while True:
+            with contextlib.suppress(queue.Empty):
+                if (got := news.get(timeout=_POLL)) is not None:
+                    interrupts.take_back()
+                    return got
+                self._thread.join(_FAREWELL)  # None is the last that it says
+            self._wait(what, deadline)
+
+    def _wait(self, what: str, deadline: float) -> None:
+        """One look around while waiting for ``what``."""
+        interrupts.take_back()
+        interrupts.check()
         self.check()
-        raise AssertionError("unreachable")
+        if time.monotonic() > deadline:
+            raise RunError(
+                f"{what} did not start within {_BOOT:g} s, where some ten are usual: close other programs and try "
+                "again, or use --engine inline"
+            )
 
-    def _simulate(self, lanes: int, resources: Mapping[str, float]) -> None:
+    def _simulate(self, engine: Flower) -> None:
+        # All that is started from here inherits it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS)
+        try:
+            with _cluster(engine, self._folder) as workers:
+                self._up.set()
+                self._workers.put(workers)
+                if not self._over.is_set():  # interrupted while Ray started
+                    self._lend(workers * _LANES, _resources(engine.gpus_per_client))
+        except BaseException as error:  # it goes to the thread that waits for answers
+            self._failure = error
+        finally:
+            self._workers.put(None)
+            self._grids.put(None)
+
+    def _lend(self, lanes: int, resources: Mapping[str, float]) -> None:
         from flwr.serverapp import ServerApp
         from flwr.simulation import run_simulation
 
@@ -251,15 +321,32 @@ class _Simulation:
 
         @server.main()
         def lend(grid: Grid, context: Context) -> None:
-            self._opened.put(grid)
+            self._grids.put(grid)
             self._over.wait()
 
-        try:
-            run_simulation(server, _client_app(), lanes, backend_config={"client_resources": dict(resources)})
-        except Exception as error:  # it goes to the thread that waits for answers
-            self._failure = error
-        finally:
-            self._opened.put(None)
+        config: dict[str, dict[str, Any]] = {
+            "client_resources": dict(resources),
+            "init_args": dict(_NO_RAY),
+        }
+        run_simulation(server, _client_app(), lanes, backend_config=config)
+
+
+@contextlib.contextmanager
+def _simulation(engine: Flower, folder: Path) -> Iterator[_Simulation]:
+    simulation, clean = _Simulation(engine, folder), False
+    try:
+        simulation.open()
+        yield simulation
+        clean = True
+    finally:
+        simulation.close(clean)
+
+
+_NO_RAY = {"fedunlearn_has_shut_ray_down": True}
+"""Flower hands it on to Ray, which refuses at once to start with what it does not know."""
+
+_LAST = "gcs_server"
+"""The last of Ray's processes to be killed: without it, a driver waits for seconds when it shuts down."""
 
 
 def _kill_actors() -> None:
@@ -268,7 +355,8 @@ def _kill_actors() -> None:
 
     for found in gc.get_objects():
         if issubclass(type(found), ray.actor.ActorHandle):  # isinstance asks objects, and some of them warn
-            with contextlib.suppress(ValueError):  # one of an earlier session
+            # One of an earlier session, or Ray has just ended.
+            with contextlib.suppress(ValueError, ray.exceptions.RayError):
                 ray.kill(found)
 
 
@@ -375,45 +463,46 @@ def _resources(gpus: float) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _cluster(engine: Flower, address: str | None) -> Iterator[int]:
+def _cluster(engine: Flower, folder: Path) -> Iterator[int]:
     """A Ray session, and how many tasks run at once in it. A cluster of others is left as it was."""
     import ray
     from flwr.simulation.ray_transport.ray_actor import pool_size_from_resources
 
     if ray.is_initialized():
         raise RunError("Ray is in use in this process already; expected none: call ray.shutdown() first")
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch:
+    try:
+        if address := engine.address or os.environ.get("RAY_ADDRESS"):
+            _attach(address)
+        else:
+            _start(engine, folder)
         try:
-            if address:
-                _attach(address)
-            else:
-                _start(engine, scratch)
-            try:
-                actors = pool_size_from_resources(_resources(engine.gpus_per_client))
-            except ValueError:
-                total = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own
-                has = f"Ray has {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
-                raise InputError(
-                    f"{has}; expected one CPU and gpus_per_client: {engine.gpus_per_client:g} GPU for each worker: "
-                    "lower gpus_per_client or use a larger cluster"
-                ) from None
-            yield min(actors, engine.workers or actors, _flower_threads())
-        finally:
-            ray.shutdown()
+            actors = pool_size_from_resources(_resources(engine.gpus_per_client))
+        except ValueError:
+            total = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own
+            has = f"Ray has {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
+            raise InputError(
+                f"{has}; expected one CPU and gpus_per_client: {engine.gpus_per_client:g} GPU for each worker: "
+                "lower gpus_per_client or use a larger cluster"
+            ) from None
+        yield min(actors, engine.workers or actors, _flower_threads())
+    finally:
+        ray.shutdown()
 
 
-def _start(engine: Flower, scratch: str) -> None:
+def _start(engine: Flower, folder: Path) -> None:
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=engine.workers or os.cpu_count(),
-        include_dashboard=False,
-        object_store_memory=_STORE,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-        _temp_dir=scratch,
-    )
+    shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
+    with scratch.marked(folder):
+        ray.init(
+            address="local",
+            num_cpus=engine.workers or os.cpu_count(),
+            include_dashboard=False,
+            object_store_memory=scratch.store_size(shared, shutil.disk_usage(folder).free),
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            _temp_dir=str(folder),
+        )
 
 
 def _attach(address: str) -> None:
@@ -451,32 +540,22 @@ _ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+    "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray warns of it; without gpus_per_client we use no GPU anyway
 }
 
 
 @contextlib.contextmanager
-def _environment(federation: Path) -> Iterator[None]:
+def _environment(folder: Path) -> Iterator[None]:
     """Environment variables that Flower and Ray read when imported or started; put back at the end."""
     require_no_rivals(Path.cwd())  # where Ray's actors look first
     paths = filter(
         None, (str(ROOT), os.environ.get("PYTHONPATH"))
     )  # where they find us, `sites` and `strategies`
-    new = {
-        **_ENVIRONMENT,
-        "FLWR_HOME": str(federation / "flwr"),
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
-    old = {name: os.environ.get(name) for name in new}
-    os.environ.update(new)
-    try:
+    new = {"FLWR_HOME": str(folder / "flwr"), "PYTHONPATH": os.pathsep.join(paths)}
+    with scratch.variables({**_ENVIRONMENT, **new}):
         yield
-    finally:
-        for name, value in old.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

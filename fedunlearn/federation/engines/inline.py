@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 
+from fedunlearn import interrupts
 from fedunlearn.federation.engines import Answer, Ask, Link
 from fedunlearn.learning.models import Network
 from sites.hospital import Federation
@@ -36,16 +37,21 @@ class Inline:
     timeout: float = 600.0
 
     def run(self, federation: Path, body: Callable[[Link], T]) -> T:
-        """See `Engine`."""
+        """See `Engine`.
+
+        Raises:
+            Interrupted: a signal came.
+        """
         torch.set_num_threads(1)  # more threads than cores collapse, and the bits depend on their number
         importlib.import_module(
             "torch._dynamo"
         )  # as optimizers do, for seconds: not in the first task's time
-        link = _Link(Federation.open(federation), self.workers or os.cpu_count() or 1, self.timeout)
-        try:
-            return body(link)
-        finally:
-            link.close()
+        with interrupts.listening(), interrupts.deferred():  # the link's wait looks for signals
+            link = _Link(Federation.open(federation), self.workers or os.cpu_count() or 1, self.timeout)
+            try:
+                return body(link)
+            finally:
+                link.close()
 
 
 class _Link:
@@ -70,10 +76,15 @@ class _Link:
             self._asks.put(ask)
 
     def collect(self) -> Sequence[Answer]:
-        """See `Link`."""
+        """See `Link`.
+
+        Raises:
+            Interrupted: a signal came.
+        """
         while True:
+            interrupts.check()
             try:
-                return [self._answers.get(timeout=min(1.0, self._timeout / 4))]
+                return [self._answers.get(timeout=min(0.2, self._timeout / 4))]
             except queue.Empty:
                 if late := self._late():
                     return late
