@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedunlearn import interrupts
 from fedunlearn.campaign.suitability import enough_proxies, placed, something_left, suits_model
 from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
 from fedunlearn.learning.models import Model
@@ -91,11 +92,14 @@ class Cohort:
     @contextmanager
     def stored(self, folder: Path, model: Model) -> Iterator[Path]:
         """What `store` writes, for as long as it is needed: it holds the hospitals' images."""
-        try:
-            self.store(folder, model)
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        remove = partial(shutil.rmtree, folder, ignore_errors=True)
+        with interrupts.last_resort(remove):
+            try:
+                self.store(folder, model)
+                yield folder
+            finally:
+                with interrupts.deferred():
+                    remove()
 
     def summary(self, request: Request) -> str:
         """What a request asks for, in words."""

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
-from fedunlearn import weights as w
+from fedunlearn import interrupts, weights as w
 from fedunlearn.core import (
     Asks,
     FedunlearnError,
@@ -121,6 +121,7 @@ class _Drive:
     def hire(self) -> None:
         """Start jobs that wait, as many as may be under way."""
         while self.queue and (self.most is None or len(self.alive) < self.most):
+            interrupts.check()  # much may be known: then nobody waits for a hospital, where signals are looked for
             job = self.queue.popleft()
             if (ended := self.memory.recall(job)) is not None:
                 self._follow(self._recalled(job, ended))
@@ -132,6 +133,7 @@ class _Drive:
         """Answers that are known already; else whatever comes next."""
         if not self.known:
             return self.link.collect()
+        interrupts.check()
         answers = tuple(self.known)
         self.known.clear()
         return answers

@@ -40,7 +40,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fedunlearn import files, weights as w
+from fedunlearn import files, interrupts, weights as w
 from fedunlearn.core import InputError, RunError, Weights
 from fedunlearn.results import audit
 
@@ -226,11 +226,13 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove the whole folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        with interrupts.deferred():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def clean(self) -> None:
         """Remove what only an unfinished run needs."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        with interrupts.deferred():
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
     def finish(self) -> None:
         """Write ``DONE``; nothing is left then to resume."""

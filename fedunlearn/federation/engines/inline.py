@@ -94,6 +94,9 @@ class _Link:
         with contextlib.suppress(queue.Empty):  # not `while not empty(): get()`: a worker may be faster
             while True:
                 self._asks.get_nowait()
+        with contextlib.suppress(queue.Empty):  # a worker may wait for room
+            while True:
+                self._answers.get_nowait()
         for _ in self._threads:
             self._asks.put(None)
         deadline = time.monotonic() + 2.0  # for all together; one that hangs is left behind
