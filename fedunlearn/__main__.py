@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 import typer
 from rich.console import Console
@@ -19,6 +19,7 @@ from rich.console import Console
 import fedunlearn
 from fedunlearn import account, installation, interrupts
 from fedunlearn.core import FedunlearnError, Interrupted
+from fedunlearn.results.wording import safe
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=fedunlearn.__doc__
@@ -98,13 +99,13 @@ def simulate(
             folder = sweep.run(read, place, _root(data_root), console, quiet, reuse or ())
             if not quiet:
                 sweep.show(folder, console)
-                console.print(f"sweep folder: {folder}", highlight=False, markup=False)
+                _say(f"sweep folder: {folder}")
             return
         place = runfolder.placed(out, Path("runs") / read.name, resume)
         run = run_scenario(read, place, _root(data_root), console, quiet, resume, reuse or ())
         if not quiet:
             report.show(run, console)
-            console.print(f"run folder: {run.path}", highlight=False, markup=False)
+            _say(f"run folder: {run.path}")
 
 
 @app.command()
@@ -117,8 +118,8 @@ def check(
 
         from fedunlearn import sweep
 
-        print("\n".join(sweep.check(sweep.read(file, set or ()), _root(data_root))))
-        print(f"{file}: no problems")
+        _say("\n".join(sweep.check(sweep.read(file, set or ()), _root(data_root))))
+        _say(f"{file}: no problems")
 
 
 @app.command()
@@ -157,7 +158,7 @@ def tune(
         found = tuning.tune(read, out, _root(data_root), budget, console, repeats, seed, quiet)
         if not quiet:
             tuning.show(found, console)
-        print(f"tuned scenario: {found.folder / 'tuned.yaml'}")
+        _say(f"tuned scenario: {found.folder / 'tuned.yaml'}")
 
 
 @app.command()
@@ -167,7 +168,7 @@ def score(run: RunPath, debug: Debug = False) -> None:
         from fedunlearn.simulate import rescore
 
         rescore(run)
-        print(f"{run}: scored; `report` shows the tables")
+        _say(f"{run}: scored; `report` shows the tables")
 
 
 @app.command()
@@ -205,7 +206,7 @@ def verify(
     with _errors(debug):
         from fedunlearn.verification import verify as verify_run
 
-        print("\n".join(verify_run(run, replay, _root(data_root), _console())))
+        _say("\n".join(verify_run(run, replay, _root(data_root), _console())))
 
 
 @app.command()
@@ -215,7 +216,7 @@ def discard(run: RunPath, debug: Debug = False) -> None:
         from fedunlearn.results import runfolder
 
         runfolder.discard(run)
-        print(f"{run}: removed")
+        _say(f"{run}: removed")
 
 
 @app.command(name="list")
@@ -243,7 +244,7 @@ def copy(
     with _errors(debug):
         to = to or Path(f"{name}.yaml")
         installation.copy_scenario(name, to)
-        print(f"scenario file: {to}")
+        _say(f"scenario file: {to}")
 
 
 @contextmanager
@@ -260,8 +261,7 @@ def _errors(debug: bool) -> Iterator[None]:
         if debug:
             raise
         several = "\n" in str(error)  # then every problem has a line of its own, which starts with its place
-        print("error:\n" if several else "error: ", error, sep="", file=sys.stderr)
-        print(*_notes(error), sep="\n", end="\n" if _notes(error) else "", file=sys.stderr)
+        _say("\n".join((f"error:{chr(10) if several else ' '}{error}", *_notes(error))), sys.stderr)
         raise typer.Exit(error.exit_code) from None
     except Exception as error:  # the rim: a full disk, a defect; a traceback is for those who ask for one
         if stopped := interrupts.arrived():  # it may have met a terminal that is gone
@@ -269,8 +269,13 @@ def _errors(debug: bool) -> Iterator[None]:
         if debug or (isinstance(error, BrokenPipeError) and _unread()):
             raise
         message = f"error: {type(error).__name__}: {error} (--debug shows where)"
-        print(message, *_notes(error), sep="\n", file=sys.stderr)
+        _say("\n".join((message, *_notes(error))), sys.stderr)
         raise typer.Exit(1) from None
+
+
+def _say(text: str, file: TextIO | None = None) -> None:
+    """Print what may hold anything: no part of it reaches a terminal as a command."""
+    print(safe(text), file=file, flush=True)
 
 
 def _notes(error: BaseException) -> list[str]:
@@ -281,7 +286,7 @@ def _notes(error: BaseException) -> list[str]:
 def _interrupted(stop: KeyboardInterrupt, notes: Sequence[str] = ()) -> typer.Exit:
     """Say that the run was interrupted and what to do about it; the exit that goes with it."""
     with contextlib.suppress(OSError):  # whoever hung up reads nothing
-        print(str(stop) or "interrupted", *_notes(stop), *notes, sep="\n", file=sys.stderr, flush=True)
+        _say("\n".join((str(stop) or "interrupted", *_notes(stop), *notes)), sys.stderr)
     return typer.Exit(stop.exit_code if isinstance(stop, Interrupted) else 130)
 
 

@@ -49,11 +49,12 @@ def average(states: Iterable[Weights], counts: Sequence[float]) -> dict[str, Ten
     Raises:
         ValueError: no states; names, shapes or dtypes that differ; counts that do not add up to more than zero.
     """
-    total, mean = math.fsum(counts), dict[str, Tensor]()
+    total = math.fsum(counts)
     if not total > 0:
         raise ValueError(f"cannot average models with counts {list(counts)}")
+    mean: dict[str, Tensor] | None = None
     for state, count in zip(states, counts, strict=True):
-        if not mean:
+        if mean is None:
             mean = multiply(state, count / total)
             continue
         own = dict(state)  # read once, wherever it is
@@ -61,7 +62,7 @@ def average(states: Iterable[Weights], counts: Sequence[float]) -> dict[str, Ten
         for name, x in mean.items():
             if x.is_floating_point():
                 x.add_(own[name], alpha=count / total)
-    return mean
+    return mean or {}
 
 
 def fused(a: Weights, b: Weights, ratio: float) -> dict[str, Tensor]:

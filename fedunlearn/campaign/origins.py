@@ -81,6 +81,7 @@ class Origins:
             "seed": course.seed,
             "rounds": course.rounds,
             "roster": list(course.roster),
+            "sites": list(course.sites),
             "images": images,
             "validation": {site: self._images(site, Select(split="val")) for site in course.sites},
         }
@@ -151,6 +152,7 @@ class Origins:
             "seed": seed,
             "rounds": [rounds.start, rounds.stop],
             "start": start,
+            "sites": list(sites),  # averages round in their order
             "images": {site: self._images(site, select) for site in sites},
         }
 

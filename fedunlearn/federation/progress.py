@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from fedunlearn.federation.jobs import Label, Round, Watcher
+from fedunlearn.results.wording import safe
 
 _UNSEEN = ("evaluate", "slices")
 """Phases too short to be watched."""
@@ -29,7 +30,7 @@ def progress(labels: Sequence[Label], console: Console, quiet: bool) -> Iterator
 
 def _bars(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rounds]} rounds"),
@@ -45,9 +46,10 @@ class _Bars:
         self._bars = bars
         self._rounds: Counter[str] = Counter()
         totals = Counter(map(_bar, labels))
-        width = max(map(len, totals), default=0)
+        width = max((len(safe(name)) for name in totals), default=0)
         self._tasks: dict[str, TaskID] = {
-            name: bars.add_task(name.ljust(width), total=total, rounds=0) for name, total in totals.items()
+            name: bars.add_task(safe(name).ljust(width), total=total, rounds=0)
+            for name, total in totals.items()
         }
 
     def round(self, round: Round) -> None:
@@ -90,7 +92,7 @@ class _Lines:
         what = "" if label.phase == label.strategy else label.phase
         words = [what, label.strategy, f"for {label.request}" if label.request else "", f"seed {label.seed}"]
         self._console.print(
-            f"[{self._done}/{self._total}] {' '.join(filter(None, words))}: {rounds} rounds",
+            safe(f"[{self._done}/{self._total}] {' '.join(filter(None, words))}: {rounds} rounds"),
             highlight=False,
             markup=False,
         )

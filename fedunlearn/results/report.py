@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.tables import Line, further, headed, legends, lines, short
+from fedunlearn.results.wording import cell, row, safe
 from fedunlearn.scoring.judgement.bias import sentences
 from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.scoring.measures.composite import RETAINED, TESTED
@@ -45,7 +45,7 @@ def show(run: RunFolder, console: Console) -> None:
 
 def fairness(run: RunFolder, request: str) -> list[str]:
     """Who paid for it, in words: groups treated unequally, and the hospital hit hardest; nothing in an old run."""
-    if not (run.path / "bias.parquet").is_file():
+    if "bias.parquet" not in run.read_manifest()["sha256"]:
         return []
     bias, scores = run.read_table("bias.parquet"), run.read_table("scores.parquet")
     told = sentences(bias[bias["request"] == request])
@@ -76,7 +76,7 @@ def _hit_hardest(scores: pd.DataFrame) -> list[str]:
 
 def _sight(run: RunFolder, request: str) -> str:
     """The smallest memory that this request could have shown; empty where that is unknown."""
-    if not (run.path / "statistics.parquet").is_file():
+    if "statistics.parquet" not in run.read_manifest()["sha256"]:
         return ""
     table = run.read_table("statistics.parquet")
     named = (table["request"] == request) & (table["strategy"] == "original")
@@ -90,17 +90,17 @@ def _sight(run: RunFolder, request: str) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(safe(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _grouped(rows: Sequence[Line]) -> list[tuple[str, str]]:
     """(strategies, reasons), once for all that share them; of a PASS only the first, the rest is in the table."""
     found: dict[str, list[str]] = {}
-    for row in rows:
-        first, _, others = row.reasons.partition("; ")
-        shown = {"PASS": [first], "INCONCLUSIVE": [first, others]}.get(row.verdict, [row.reasons])
+    for line in rows:
+        first, _, others = line.reasons.partition("; ")
+        shown = {"PASS": [first], "INCONCLUSIVE": [first, others]}.get(line.verdict, [line.reasons])
         for reasons in filter(None, shown):
-            found.setdefault(reasons, []).append(row.strategy)
+            found.setdefault(reasons, []).append(line.strategy)
     return [(", ".join(strategies), reasons) for reasons, strategies in found.items()]
 
 
@@ -119,9 +119,9 @@ def markdown(run: RunFolder) -> str:
     for request in run.read_manifest()["moments"]:
         columns = headed(run)
         rows = lines(run, request["id"], columns)
-        parts += [f"**{_title(request)}**\n", *_rows(rows, columns)]
-        parts += ["", *(f"- {strategies}: {reasons}" for strategies, reasons in _grouped(rows))]
-        parts += [*(f"- {sentence}" for sentence in fairness(run, request["id"])), ""]
+        parts += [f"**{safe(_title(request))}**\n", *_rows(rows, columns)]
+        parts += ["", *(safe(f"- {strategies}: {reasons}") for strategies, reasons in _grouped(rows))]
+        parts += [*(safe(f"- {sentence}") for sentence in fairness(run, request["id"])), ""]
         if sight := _sight(run, request["id"]):
             parts += [f"{sight}\n"]
         for others in further(run):
@@ -132,8 +132,8 @@ def markdown(run: RunFolder) -> str:
 
 def _rows(rows: Sequence[Line], columns: Mapping[str, str]) -> list[str]:
     header = ["strategy", *columns.values(), "verdict"]
-    body = [_row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
-    return [_row(header), _row(["---"] * len(header)), *body]
+    body = [row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
+    return [row(header), row(["---"] * len(header)), *body]
 
 
 def _table(rows: Sequence[Line], columns: Mapping[str, str]) -> Table:
@@ -142,14 +142,11 @@ def _table(rows: Sequence[Line], columns: Mapping[str, str]) -> Table:
     for heading in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for row in rows:
-        table.add_row(row.strategy, *row.cells, Text(row.verdict, style=STYLES.get(row.verdict, "dim")))
+    for line in rows:
+        verdict = cell(line.verdict, STYLES.get(line.verdict, "dim"))
+        table.add_row(cell(line.strategy), *map(cell, line.cells), verdict)
     return table
 
 
 def _title(request: dict[str, str]) -> str:
     return f"{request['id']}: {request['summary']}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from fedunlearn.core import RunError
 from fedunlearn.results import report, tables
 from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.wording import cell, row, safe
 from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.sweep.cells import text_of
 
@@ -37,13 +37,13 @@ def summary(folder: Path) -> pd.DataFrame:
     """
     cells, measures = about(folder)["cells"], MEASURES[_kind(folder)]
     keys = list(cells[0]["values"])
-    kinds = {key: {type(cell["values"][key]) for cell in cells} for key in keys}
+    kinds = {key: {type(one["values"][key]) for one in cells} for key in keys}
     rows = []
-    for cell in cells:
-        path = folder / "cells" / cell["slug"]
+    for one in cells:
+        path = folder / "cells" / one["slug"]
         if (path / "DONE").is_file():
-            values = {key: _stored(cell["values"][key], kinds[key]) for key in keys}
-            rows += [{"cell": cell["slug"], **values, **row} for row in _rows(RunFolder.open(path))]
+            values = {key: _stored(one["values"][key], kinds[key]) for key in keys}
+            rows += [{"cell": one["slug"], **values, **row} for row in _rows(RunFolder.open(path))]
     columns = ("cell", *keys, "request", "strategy", "n_seeds", *measures, "verdict")
     return pd.DataFrame(rows, columns=list(columns))
 
@@ -55,10 +55,10 @@ def show(folder: Path, console: Console) -> None:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     for heading in headings:
         numeric = heading in numbers
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+        table.add_column(cell(heading), justify="right" if numeric else "left", no_wrap=True)
     for *cells, verdict in rows:
-        table.add_row(*cells, Text(verdict, style=report.STYLES.get(verdict, "dim")))
-    console.print(f"\n{_title(folder)}\n{legend}", highlight=False, markup=False, soft_wrap=True)
+        table.add_row(*map(cell, cells), cell(verdict, report.STYLES.get(verdict, "dim")))
+    console.print(safe(f"\n{_title(folder)}\n{legend}"), highlight=False, markup=False, soft_wrap=True)
     wide = Console(file=console.file, width=max(console.width, WIDEST), force_terminal=console.is_terminal)
     wide.print(table, soft_wrap=True)
 
@@ -67,7 +67,7 @@ def markdown(folder: Path) -> str:
     """The summary in Markdown, for a document."""
     headings, rows = _shown(folder)
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join([f"**{_title(folder)}**\n", *(f"| {' | '.join(line)} |" for line in lines)])
+    return "\n".join([f"**{safe(_title(folder))}**\n", *map(row, lines)])
 
 
 def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,7 @@ from fedunlearn.federation.memory import Kept
 from fedunlearn.federation.progress import progress
 from fedunlearn.results.runfolder import RunFolder, locked
 from fedunlearn.results.store import FOLDER as ORIGINS, Store, earlier
+from fedunlearn.results.wording import cell
 from fedunlearn.scenario import Plan, Scenario, Tuned
 from fedunlearn.scenario.space import space
 from fedunlearn.simulate import engine
@@ -128,7 +129,7 @@ def show(tuning: Tuning, console: Console) -> None:
         settings = ", ".join(f"{name} {value}" for name, value in _searched(best.strategy).items())
         seconds = sum(trial.site_seconds for trial in trials)
         cells = (str(len(trials)), f"{trials[0].distance:.2f}", f"{best.distance:.2f}", f"{seconds:.1f}")
-        table.add_row(label, *cells, settings if best.number else "as written")
+        table.add_row(cell(label), *cells, cell(settings if best.number else "as written"))
     console.print(table)
     console.print(
         "as written, best: distance from retraining on rehearsed requests, in margins (1: what counts).",
