@@ -17,6 +17,7 @@ from fedunlearn import __version__, scenario as scenarios, weights as w
 from fedunlearn.campaign import resuming
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.estimate import estimate, model_bytes, most_under_way, require_room
 from fedunlearn.campaign.probing import Probing
 from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.campaign.slices import Slices
@@ -39,10 +40,6 @@ from fedunlearn.scenario import Scenario
 from fedunlearn.scoring import score, tables
 
 LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist", "matplotlib")
-IN_FLIGHT = 2**28
-"""Bytes of models that procedures under way may hold together, each about `_MODELS` of them."""
-_MODELS = 4
-_FEWEST = 16  # procedures under way, however large their models: enough to keep workers busy
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,10 @@ def simulate(
     """
     began = time.perf_counter()
     cohort = gather(scenario, data_root)
-    shadows, others = Shadows(scenario, cohort), earlier(reuse)
+    shadows, others, needed = Shadows(scenario, cohort), earlier(reuse), estimate(scenario, cohort)
+    require_room(needed, out)
+    if not quiet:
+        console.print(str(needed), highlight=False, markup=False)
     with locked(out):
         run = RunFolder.unfinished(out) if resume else RunFolder.create(out)
         if resume:
@@ -158,8 +158,7 @@ def train(made: Production, console: Console, quiet: bool) -> None:
     """Run all procedures that are not known already; their results are in the run folder then."""
     run, scenario, campaign = made.run, made.scenario, made.campaign
     memory = Kept(made.store, Journal(run.scratch / "journal"))
-    size = w.nbytes(campaign.stage.initial(scenario.seeds[0]))
-    most = max(_FEWEST, IN_FLIGHT // (_MODELS * size))
+    most = most_under_way(model_bytes(scenario, made.cohort))
     labels = [*campaign.procedures(), *made.shadows.procedures(), *made.probing.procedures()]
     with (
         progress(labels, console, quiet) as shown,

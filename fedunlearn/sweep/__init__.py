@@ -23,6 +23,7 @@ from rich.console import Console
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign import resuming
 from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.estimate import estimate, require_room
 from fedunlearn.core import InputError, Problem, RunError
 from fedunlearn.learning.models import origin
 from fedunlearn.results.runfolder import RunFolder, in_use, locked
@@ -49,9 +50,12 @@ def check(read: Scenario | Sweep, data_root: Path) -> list[str]:
     for mark, scenario in cells:
         try:
             cohort = gather(scenario, data_root)
+            needed = estimate(scenario, cohort)
+            require_room(needed, Path("runs"))
         except InputError as error:
             found += error.problems
             continue
+        lines.append(f"{mark}{needed}")
         if start := origin(scenario.model, cohort.shape, cohort.classes):
             lines.append(f"{mark}model: {start}")
         lines += [f"{mark}{request.id}: {cohort.summary(request)}" for request in scenario.requests]
