@@ -69,7 +69,7 @@ def reading() -> Callable[[Path], Array]:
             ".dcm": image_reader.PydicomReader(),
         }
         reader = readers.get(kind) or image_reader.NibabelReader()
-        opened = reader.read(file)
+        opened: Any = reader.read(file)
         if kind == ".dcm" and not any(opened.get(name) for name in _PIXELS):
             raise ValueError("it has no pixels")
         with warnings.catch_warnings():  # of DICOM that does not tell where the patient lay; we do not ask

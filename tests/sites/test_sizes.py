@@ -14,6 +14,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import psutil
 import pydicom
 import pytest
 from PIL import Image
@@ -32,7 +33,7 @@ ROWS = "file,label,patient\n"
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with 2 MB available, of which images may take one."""
-    monkeypatch.setattr(sizes.psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * MB))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * MB))
 
 
 @contextmanager
@@ -242,11 +243,13 @@ def test_voxels_that_claim_to_be_kilometres_are_not_cut_into_millimetres(
     assert "claims voxels of 1e+06 × 1e+06 × 1e+06 mm, and at a spacing of (1.0, 1.0, 1.0) needs" in message
 
 
-def dicom(file: Path, frames: int, syntax: str = ExplicitVRLittleEndian, pixels: bytes = bytes(96)) -> None:
+def dicom(
+    file: Path, frames: int, syntax: pydicom.uid.UID = ExplicitVRLittleEndian, pixels: bytes = bytes(96)
+) -> None:
     meta = pydicom.dataset.FileMetaDataset()
     meta.TransferSyntaxUID = syntax
     meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.UID("1.2.3")
     image = pydicom.dataset.FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     image.Rows = image.Columns = 65535 if frames > 1 else 7
     image.NumberOfFrames, image.SamplesPerPixel, image.BitsAllocated = frames, 1, 16
