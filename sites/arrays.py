@@ -9,6 +9,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from fedunlearn import files
+
 Array = npt.NDArray[Any]
 
 _CHUNK = 32 * 2**20  # bytes of rows copied at once
@@ -24,8 +26,12 @@ def write_header(opened: IO[bytes], shape: tuple[int, ...], dtype: npt.DTypeLike
 
 
 def write_rows(file: Path, array: Array, rows: npt.NDArray[np.int64], dtype: npt.DTypeLike) -> None:
-    """Write ``array[rows]`` as a `.npy` file of ``dtype``, a few rows at a time: a mapped array is not copied whole."""
-    with file.open("wb") as opened:
+    """Write ``array[rows]`` as a `.npy` file of ``dtype``, a few rows at a time: a mapped array is not copied whole.
+
+    Raises:
+        RunError: it cannot be written; names the file and the free space, and leaves none.
+    """
+    with files.replacing(file, durable=False) as temporary, temporary.open("wb") as opened:
         write_header(opened, (len(rows), *array.shape[1:]), dtype)
         for part in _parts(array, rows):
             opened.write(np.ascontiguousarray(part, dtype=dtype).data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ import pandas as pd
 from annotated_types import Ge, Le
 
 from fedunlearn.core import InputError, Problem
-from sites import nifti
+from sites import nifti, sizes
 from sites.collection import Collection
-from sites.manifest import Row, cell_problems, read_manifest, row_problems, suffix
+from sites.images import claimed, reading, unreadable
+from sites.manifest import Fault, Inside, Row, cell_faults, grouped, read_manifest, row_problems
 from sites.pixels import channels_first, resized
 from sites.volumes import Edge, Millimetres, Stored, examine, store
 
@@ -47,6 +47,8 @@ class Folder:
         spacing: with label maps: edges of a voxel in millimetres; None for as they are.
         dtype: with label maps: uint8 in 0…255, or float32 in -1…1.
         classes: with label maps: how many labels there are, background included; None for those that are found.
+        outside: files may lie outside of the manifest's folder (``..``, links, absolute paths). Only for manifests
+            of somebody you trust: any file that you can read could be named.
     """
 
     name: Literal["folder"] = "folder"
@@ -57,6 +59,7 @@ class Folder:
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
     dtype: Literal["uint8", "float32"] = "uint8"
     classes: Annotated[int, Ge(2), Le(nifti.MOST)] | None = None
+    outside: bool = False
 
     def problems(self, root: Path) -> list[Problem]:
         """Every bad row of the manifest with its place; of volumes with label maps every bad one, too.
@@ -65,23 +68,22 @@ class Folder:
             root: where ``manifest`` starts.
         """
         try:
-            rows, folder = read_manifest(root / self.manifest), (root / self.manifest).parent
-            problems = self._misplaced(rows) + row_problems(rows, folder)
-            stored = self._stored(rows, folder, problems) if _with_maps(rows) else problems
+            rows, inside = read_manifest(root / self.manifest), self._inside(root)
+            problems = self._misplaced(rows) + row_problems(rows, inside)
+            stored = self._stored(rows, inside, problems) if _with_maps(rows) else problems
             return stored if isinstance(stored, list) else []
         except InputError as error:
             return list(error.problems)
 
     def load(self, root: Path) -> Collection:
         """Read all files; see `Source.load`."""
-        file = root / self.manifest
-        rows = read_manifest(file)
-        problems = self._misplaced(rows) + row_problems(rows, file.parent)
+        rows, inside = read_manifest(root / self.manifest), self._inside(root)
+        problems = self._misplaced(rows) + row_problems(rows, inside)
         if _with_maps(rows):
-            return self._volumes(rows, file.parent, problems)
+            return self._volumes(rows, inside, problems)
         if problems:
             raise InputError(problems)
-        pixels = self._pixels(rows, file.parent)
+        pixels = self._pixels(rows, inside.folder)
         names, targets = _targets([row.cells["label"] for row in rows])
         return Collection(
             pixels=pixels,
@@ -92,6 +94,9 @@ class Folder:
             note=f"{len(rows)} images of {self.manifest}; patient ids are its own. "
             f"Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}.",
         )
+
+    def _inside(self, root: Path) -> Inside:
+        return Inside((root / self.manifest).parent, self.outside)
 
     def _misplaced(self, rows: Sequence[Row]) -> list[Problem]:
         """Settings that this kind of manifest has no use for."""
@@ -105,8 +110,8 @@ class Folder:
         column = "label_map" if maps else "label"
         return [Problem(f"folder: found {' and '.join(given)}, but the manifest has {column}: {advice}")]
 
-    def _volumes(self, rows: Sequence[Row], folder: Path, problems: list[Problem]) -> Collection:
-        stored = self._stored(rows, folder, problems)
+    def _volumes(self, rows: Sequence[Row], inside: Inside, problems: list[Problem]) -> Collection:
+        stored = self._stored(rows, inside, problems)
         if isinstance(stored, list):
             raise InputError(stored)
         return Collection(
@@ -119,51 +124,77 @@ class Folder:
             note=f"{len(rows)} volumes with label maps of {self.manifest}; patient ids are its own.",
         )
 
-    def _stored(self, rows: Sequence[Row], folder: Path, problems: list[Problem]) -> Stored | list[Problem]:
+    def _stored(self, rows: Sequence[Row], inside: Inside, problems: list[Problem]) -> Stored | list[Problem]:
         """The volumes; or all problems, those given and those of the files that rows without problems name."""
         classes = None if self.classes is None else tuple(range(self.classes))
         how = nifti.Handling(self.shape, self.spacing, self.dtype, classes)
-        good = [row for row in rows if not cell_problems(row, folder)]
+        good, folder = [row for row in rows if not cell_faults(row, inside)], inside.folder
         pairs = [nifti.Pair((folder / row.cells["file"],), folder / row.cells["label_map"]) for row in good]
         found = examine(pairs, how) if problems else store(pairs, how)
         if isinstance(found, Stored):
             return found
         columns = ("label_map" if bad.file == pairs[bad.number].label_map else "file" for bad in found)
-        return problems + [
-            good[bad.number].problem(column, f"{bad.file} {bad.message}")
+        return problems + grouped(
+            good[bad.number].fault(bad.kind, column, f"{bad.file} {bad.message}")
             for column, bad in zip(columns, found, strict=True)
-        ]
+        )
 
     def _pixels(self, rows: Sequence[Row], folder: Path) -> Array:
         """(N, C, *spatial) uint8.
 
         Raises:
-            InputError: files that cannot be read, or shapes that differ.
+            InputError: files that cannot be read or are too large, alone or together, or shapes that differ.
         """
-        images, problems = [], []
-        for row in rows:
+        # Imported before any file is opened: what is wrong with an installation is no file's fault.
+        read, errors = reading(), unreadable()
+        faults, good = self._oversized(rows, folder, errors)
+        images = []
+        for row in good:
             try:
-                images.append(self._image(folder / row.cells["file"]))
-            # MONAI's readers raise whatever the format's library does; the row is named.
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                problems.append(row.problem("file", f"cannot be read as an image ({reason})"))
-        if problems:
-            raise InputError(problems)
-        usual = Counter(image.shape for image in images).most_common(1)[0][0]
-        for row, image in zip(rows, images, strict=True):
-            if image.shape != usual:
-                message = (
-                    f"has shape {image.shape} (channels, edges), most have {usual}: set size, or channels"
-                )
-                problems.append(row.problem("file", message))
-        if problems:
-            raise InputError(problems)
+                images.append(self._image(read(folder / row.cells["file"])))
+            except errors as error:
+                faults[row.line] = _unread(row, error)
+        if faults:
+            raise InputError(grouped(faults[line] for line in sorted(faults)))
+        if others := _of_other_shapes(rows, images):
+            raise InputError(grouped(others))
         return np.stack(images)
 
-    def _image(self, file: Path) -> Array:
+    def _oversized(
+        self, rows: Sequence[Row], folder: Path, errors: tuple[type[Exception], ...]
+    ) -> tuple[dict[int, Fault], list[Row]]:
+        """What is wrong with the files' headers, by line, and the rows whose are good.
+
+        Raises:
+            InputError: memory cannot hold all the images.
+        """
+        faults, good, needed = dict[int, Fault](), list[Row](), 0
+        for row in rows:
+            try:
+                claim = claimed(folder / row.cells["file"])
+            except errors as error:
+                faults[row.line] = _unread(row, error)
+                continue
+            if message := sizes.excess({"it": claim}, sizes.WORK):
+                faults[row.line] = row.fault("too large", "file", message)
+                continue
+            needed += self._kept(claim)
+            good.append(row)
+        if message := sizes.too_large(needed):
+            whole = Problem(f"all {len(good):,} images together: {message}", rows[0].manifest)
+            raise InputError([*grouped(faults.values()), whole])
+        return faults, good
+
+    def _kept(self, claim: sizes.Claim) -> int:
+        """Bytes of an image that claims so much, once it is resized and uint8."""
+        colours = claim.shape[-1] if len(claim.shape) == 3 and claim.shape[-1] in (3, 4) else 1
+        edges = len(claim.shape) - (colours > 1)
+        pixels = claim.count // colours if self.size is None else self.size**edges
+        return pixels * ((self.channels or colours) if edges == 2 else 1)
+
+    def _image(self, pixels: Array) -> Array:
         """(C, *spatial) uint8."""
-        image = channels_first(_read(file)[None])
+        image = channels_first(pixels[None])
         if image.ndim == 4 and self.channels == 1 and image.shape[1] == 3:
             image = np.tensordot(_GREY, image, axes=(0, 1))[:, None].round().astype(image.dtype)
         if image.ndim == 4 and self.channels == 3 and image.shape[1] == 1:
@@ -177,39 +208,22 @@ def _with_maps(rows: Sequence[Row]) -> bool:
     return bool(rows) and "label_map" in rows[0].cells
 
 
-def _read(file: Path) -> Array:
-    """A file as (H, W), (H, W, 3) or (D, H, W), in its own dtype."""
-    from monai.data import image_reader  # here, since it takes seconds
+def _unread(row: Row, error: Exception) -> Fault:
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return row.fault("cannot be read", "file", f"cannot be read as an image ({reason})")
 
-    kind = suffix(file.name)
-    readers = {
-        ".png": image_reader.PILReader(converter=_unpacked),
-        ".npy": image_reader.NumpyReader(),
-        ".dcm": image_reader.PydicomReader(),
-    }
-    reader = readers.get(kind) or image_reader.NibabelReader()
-    opened = reader.read(file)
-    with warnings.catch_warnings():  # of DICOM that does not tell where the patient lay; we do not ask
-        warnings.filterwarnings("ignore", message="PydicomReader: ImageOrientationPatient")
-        image = np.asarray(reader.get_data(opened)[0])
-    if getattr(opened, "PhotometricInterpretation", "") == "MONOCHROME1":  # DICOM with white as 0
-        image = image.max() - image
-    if kind in (".png", ".dcm"):  # MONAI has width first, and slices last
-        image = image.T if image.ndim == 3 and image.shape[-1] > 4 else np.swapaxes(image, 0, 1)
-    if kind == ".png" and image.ndim == 3 and image.shape[-1] in (2, 4):  # the last one is transparency
-        image = image[..., 0] if image.shape[-1] == 2 else image[..., :3]
-    if image.size == 0 or not np.isfinite(image).all():
-        raise ValueError("it has no pixels, or some that are not finite")
-    if kind in (".nii", ".nii.gz") and image.ndim == 3 and image.shape[-1] in (1, 3):
-        raise ValueError(
-            f"a volume of {image.shape[-1]} slices; expected 2D files, or volumes of at least 4 slices"
+
+def _of_other_shapes(rows: Sequence[Row], images: Sequence[Array]) -> list[Fault]:
+    usual = Counter(image.shape for image in images).most_common(1)[0][0]
+    return [
+        row.fault(
+            "another shape",
+            "file",
+            f"has shape {image.shape} (channels, edges), most have {usual}: set size, or channels",
         )
-    return image
-
-
-def _unpacked(image: Any) -> Any:
-    """A Pillow image whose pixels are colours, not numbers of colours in a palette."""
-    return image.convert("RGB") if image.mode == "P" else image
+        for row, image in zip(rows, images, strict=True)
+        if image.shape != usual
+    ]
 
 
 def _stretched(image: Array) -> Array:

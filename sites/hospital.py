@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fedunlearn import files
 from fedunlearn.core import IGNORED, SERVER, Images, RequestId, Select, SiteId
 from fedunlearn.learning.models import MODELS, Model, Network
 from sites.arrays import write_rows
@@ -77,6 +78,9 @@ class Federation:
             forgotten: for each request, (N,) whether it names the image.
             model: the network's configuration.
             classes: number of classes.
+
+        Raises:
+            RunError: a file cannot be written, as where the disk is full.
         """
         owned = {name: np.flatnonzero(site == name) for name in sorted({str(name) for name in site})}
         if (given := np.flatnonzero(split == "proxy")).size:
@@ -87,14 +91,13 @@ class Federation:
         )
         for number, (name, rows) in enumerate(owned.items()):
             place = folder / str(number)
-            place.mkdir(parents=True, exist_ok=True)
             none = np.broadcast_to(_NO_LABEL, targets.shape)
             labels, widest = (none, _NO_LABEL) if name == SERVER else (targets, max(classes, IGNORED))
             write_rows(place / "pixels.npy", pixels, rows, pixels.dtype)
             write_rows(place / "targets.npy", labels, rows, np.min_scalar_type(widest))
-            np.save(place / "rows.npy", rows.astype(np.int64))
-            np.save(place / "split.npy", part[rows])
-            np.save(place / "forgotten.npy", masks[rows])
+            write_rows(place / "rows.npy", np.arange(len(site)), rows, np.int64)
+            write_rows(place / "split.npy", part, rows, part.dtype)
+            write_rows(place / "forgotten.npy", masks, rows, masks.dtype)
         about = {
             "sites": list(owned),
             "requests": list(forgotten),
@@ -102,7 +105,8 @@ class Federation:
             "shape": [int(n) for n in pixels.shape[1:]],
             "model": dataclasses.asdict(cast(Any, model)),
         }
-        (folder / "federation.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+        with files.replacing(folder / "federation.json", durable=False) as temporary:
+            temporary.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
     @staticmethod
     def open(folder: Path) -> Federation:
@@ -210,14 +214,15 @@ def _gather(place: Path, requests: tuple[RequestId, ...], select: Select, device
         raise ValueError(f"found no request {sorted(unknown)}, expected one of {', '.join(requests)}")
     # Copy-on-write, not read-only: torch warns of read-only memory, and nothing here writes.
     with _HEADER:
-        split, forgotten = np.load(place / "split.npy"), np.load(place / "forgotten.npy")
-        files = [np.load(place / f"{name}.npy", mmap_mode="c") for name in ("pixels", "targets", "rows")]
+        split, forgotten = (np.load(place / f"{n}.npy", allow_pickle=False) for n in ("split", "forgotten"))
+        names = ("pixels", "targets", "rows")
+        arrays = [np.load(place / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in names]
     keep = np.ones(len(split), dtype=bool) if select.split == "all" else split == SPLITS.index(select.split)
     if select.only is not None:
         keep &= forgotten[:, requests.index(select.only)]
     for request in select.without:
         keep &= ~forgotten[:, requests.index(request)]
-    chosen = (np.asarray(array) if keep.all() else np.asarray(array)[keep] for array in files)
+    chosen = (np.asarray(array) if keep.all() else np.asarray(array)[keep] for array in arrays)
     pixels, targets, rows = (torch.from_numpy(array).to(device) for array in chosen)
     return Images(
         pixels, targets.long(), rows

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +17,9 @@ from fedunlearn.core import InputError, Problem
 FORMATS = (".png", ".npy", ".nii", ".nii.gz", ".dcm")
 VOLUMES = (".nii", ".nii.gz")
 """Of images that have label maps, and of the maps."""
+
+SHOWN = 5
+"""Problems of one kind that are told one by one; of the others, how many there are."""
 
 LABELS = ("label", "label_map")
 """A manifest has one of these columns: a class for every image, or the file of its label map."""
@@ -40,6 +46,38 @@ class Row:
         if not self.columns:
             return Problem(f"row {self.line}, column {column}: {message}", self.manifest)
         return Problem(f"{column}: {message}", self.manifest, self.line, self.columns.get(column))
+
+    def fault(self, kind: str, column: str, message: str) -> Fault:
+        """A problem with one of the cells, and its kind."""
+        return Fault(self.problem(column, message), f"{column}: {kind}")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One problem of many, some of them alike.
+
+    Attributes:
+        problem: with its place.
+        kind: in a few words, equal for those that are alike.
+    """
+
+    problem: Problem
+    kind: str
+
+
+def grouped(faults: Iterable[Fault]) -> list[Problem]:
+    """The first `SHOWN` problems of every kind in their order, then how many more there are of each."""
+    shown, counts = list[Problem](), Counter[tuple[str | None, str]]()
+    for fault in faults:
+        kind = fault.problem.file, fault.kind
+        counts[kind] += 1
+        if counts[kind] <= SHOWN:
+            shown.append(fault.problem)
+    return shown + [
+        Problem(f"{kind}: so in {count - SHOWN:,} more rows, {count:,} in all", file)
+        for (file, kind), count in counts.items()
+        if count > SHOWN
+    ]
 
 
 def read_manifest(file: Path) -> list[Row]:
@@ -69,7 +107,7 @@ def _csv(file: Path, text: str) -> list[Row]:
     reader = csv.reader(lines, strict=True)
     header = next(reader, [])
     _require(file, header)
-    rows, problems, start = [], [], reader.line_num + 1
+    rows, faults, start = [], list[Fault](), reader.line_num + 1
     for cells in reader:
         line, start = start, reader.line_num + 1
         if len(cells) == len(header):
@@ -77,9 +115,9 @@ def _csv(file: Path, text: str) -> list[Row]:
             rows.append(Row(dict(zip(header, map(str.strip, cells), strict=True)), str(file), line, places))
         elif cells:  # not a blank line
             message = f"found {len(cells)} cells, expected {len(header)}, one for each column"
-            problems.append(Problem(message, str(file), line))
-    if problems:
-        raise InputError(problems)
+            faults.append(Fault(Problem(message, str(file), line), "another number of cells"))
+    if faults:
+        raise InputError(grouped(faults))
     return rows
 
 
@@ -137,22 +175,13 @@ def suffix(file: str) -> str:
     return ".nii.gz" if file.lower().endswith(".nii.gz") else Path(file).suffix.lower()
 
 
-def row_problems(rows: Sequence[Row], folder: Path) -> list[Problem]:
-    """Everything wrong with the rows of a manifest in ``folder``; no image is opened."""
+def row_problems(rows: Sequence[Row], inside: Inside) -> list[Problem]:
+    """Everything wrong with the rows of a manifest; no image is opened."""
     if not rows:
         return [Problem("folder: the manifest has no rows, expected one per image")]
-    problems: list[Problem] = []
     labels = [row.cells["label"] for row in rows if "label" in row.cells]
     numbered = sum(label.isdecimal() for label in labels) * 2 > len(rows)
-    seen: dict[str, int] = {}
-    for row in rows:
-        problems += cell_problems(row, folder, numbered)
-        image = row.cells.get("image", row.cells["file"])
-        if (first := seen.setdefault(image, row.line)) != row.line:
-            column = "image" if "image" in row.cells else "file"
-            problems.append(
-                row.problem(column, f"found {image!r} again (first in line {first}), expected unique ids")
-            )
+    problems = grouped(_row_faults(rows, inside, numbered))
     classes = {int(label) for label in labels if label.isdecimal()}
     if numbered and not problems and classes != set(range(len(classes))):
         problems.append(
@@ -163,34 +192,76 @@ def row_problems(rows: Sequence[Row], folder: Path) -> list[Problem]:
     return problems
 
 
-def cell_problems(row: Row, folder: Path, numbered: bool = False) -> list[Problem]:
+def _row_faults(rows: Sequence[Row], inside: Inside, numbered: bool) -> Iterator[Fault]:
+    seen: dict[str, int] = {}
+    for row in rows:
+        yield from cell_faults(row, inside, numbered)
+        image = row.cells.get("image", row.cells["file"])
+        if (first := seen.setdefault(image, row.line)) != row.line:
+            column = "image" if "image" in row.cells else "file"
+            message = f"found {image!r} again (first in line {first}), expected unique ids"
+            yield row.fault("an id again", column, message)
+
+
+def cell_faults(row: Row, inside: Inside, numbered: bool = False) -> list[Fault]:
     """Everything wrong with one row.
 
     Args:
         row: of a manifest.
-        folder: the manifest's.
+        inside: where its files must lie.
         numbered: whether labels must be numbers.
     """
-    problems = []
+    faults = []
     for column in {"patient", "label", "label_map", "site", "image"} & set(row.cells):
         if not row.cells[column]:
-            problems.append(row.problem(column, f"found nothing, expected the {column} of this image"))
+            message = f"found nothing, expected the {column} of this image"
+            faults.append(row.fault("nothing", column, message))
     if numbered and row.cells["label"] and not row.cells["label"].isdecimal():
         found = row.cells["label"]
-        problems.append(
-            row.problem("label", f"found {found!r}, expected a class number as in most rows (0, 1, …)")
-        )
+        message = f"found {found!r}, expected a class number as in most rows (0, 1, …)"
+        faults.append(row.fault("no class number", "label", message))
     maps = "label_map" in row.cells
-    problems += _file_problems(row, "file", VOLUMES if maps else FORMATS, folder)
+    faults += _file_faults(row, "file", VOLUMES if maps else FORMATS, inside)
     if maps and row.cells["label_map"]:
-        problems += _file_problems(row, "label_map", VOLUMES, folder)
-    return sorted(problems)
+        faults += _file_faults(row, "label_map", VOLUMES, inside)
+    return sorted(faults, key=lambda fault: fault.problem)
 
 
-def _file_problems(row: Row, column: str, formats: Sequence[str], folder: Path) -> list[Problem]:
+@dataclass(frozen=True)
+class Inside:
+    """Where the files of a manifest may lie.
+
+    Attributes:
+        folder: the manifest's, where their paths start.
+        outside: they may lie anywhere else, too.
+    """
+
+    folder: Path
+    outside: bool = False
+
+    @cached_property
+    def real(self) -> str:
+        """The folder without links."""
+        return os.path.realpath(self.folder)
+
+    def leads_out(self, file: str) -> str | None:
+        """Where a path really leads, by ``..``, links or its own start, if that is not in the folder."""
+        found = os.path.realpath(self.folder / file)
+        return None if self.outside or Path(found).is_relative_to(self.real) else found
+
+
+def _file_faults(row: Row, column: str, formats: Sequence[str], inside: Inside) -> list[Fault]:
     file = row.cells[column]
-    if suffix(file) not in formats:
-        return [row.problem(column, f"found {file!r}, expected one of {', '.join(formats)}")]
-    if not (folder / file).is_file():
-        return [row.problem(column, f"found no file {folder / file}; paths start at the manifest's folder")]
+    if suffix(file) not in formats or "\0" in file:
+        message = f"found {file!r}, expected one of {', '.join(formats)}"
+        return [row.fault("another format", column, message)]
+    if found := inside.leads_out(file):
+        message = (
+            f"found {file!r}, which leads out of the manifest's folder, to {found}: put the file there, or set "
+            "outside: true if you trust who wrote the manifest"
+        )
+        return [row.fault("leads out of the manifest's folder", column, message)]
+    if not os.path.isfile(inside.folder / file):  # false, too, for names that no disk can have
+        message = f"found no file {inside.folder / file}; paths start at the manifest's folder"
+        return [row.fault("no file", column, message)]
     return []

@@ -85,7 +85,7 @@ class MedMNIST:
         if problems := self.problems(root):
             raise InputError(problems)
         info = _sets()[self.set]
-        with np.load(root / f"{self.set}{_suffix(self.size)}.npz") as file:
+        with np.load(root / f"{self.set}{_suffix(self.size)}.npz", allow_pickle=False) as file:
             parts = [
                 (p, file[f"{p}_images"], file[f"{p}_labels"].reshape(-1)) for p in ("train", "val", "test")
             ]

@@ -15,6 +15,7 @@ import pandas as pd
 from annotated_types import Ge
 
 from fedunlearn.core import IGNORED, InputError, Problem
+from sites import sizes
 from sites.collection import Collection
 from sites.pixels import channels_first, resized
 
@@ -61,12 +62,13 @@ class Npz:
                 )
             ]
         try:
-            headers = _headers(file)
+            headers = sizes.npz(file)
         except _CORRUPT as error:
             return [_damaged(file, error)]
-        return [
-            Problem(f"npz: {file}: {message}") for message in _wrong(headers) or self._wrong_size(headers)
-        ]
+        messages = _wrong(headers) or self._wrong_size(headers)
+        if not messages and (excess := sizes.excess(headers)):
+            messages = [excess]
+        return [Problem(f"npz: {file}: {message}") for message in messages]
 
     def load(self, root: Path) -> Collection:
         """Read the file; see `Source.load`."""
@@ -74,7 +76,7 @@ class Npz:
             raise InputError(problems)
         file = root / self.path
         try:
-            with np.load(file) as opened:
+            with np.load(file, allow_pickle=False) as opened:
                 arrays = _pooled(opened)
         except _CORRUPT as error:
             raise InputError([_damaged(file, error)]) from error
@@ -98,40 +100,14 @@ class Npz:
             + ("it tells no patients, so each image is one." if synthetic else "patient ids are its own."),
         )
 
-    def _wrong_size(self, headers: Mapping[str, _Header]) -> list[str]:
+    def _wrong_size(self, headers: Mapping[str, sizes.Claim]) -> list[str]:
         maps = any(key.endswith("_labels") and len(header.shape) > 2 for key, header in headers.items())
         if maps and self.size is not None:
             return ["size is given, but the labels are maps and cannot be resized: leave it out"]
         return []
 
 
-@dataclass(frozen=True)
-class _Header:
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def __str__(self) -> str:
-        return f"{self.shape} {self.dtype}"
-
-
-def _headers(file: Path) -> dict[str, _Header]:
-    """Shape and dtype of every array, without reading any."""
-    found = {}
-    with zipfile.ZipFile(file) as archive:
-        for member in archive.namelist():
-            with archive.open(member) as opened:
-                version = np.lib.format.read_magic(opened)
-                read = (
-                    np.lib.format.read_array_header_1_0
-                    if version == (1, 0)
-                    else np.lib.format.read_array_header_2_0
-                )
-                shape, _, dtype = read(opened)
-                found[member.removesuffix(".npy")] = _Header(shape, dtype)
-    return found
-
-
-def _wrong(headers: Mapping[str, _Header]) -> list[str]:
+def _wrong(headers: Mapping[str, sizes.Claim]) -> list[str]:
     """What is wrong with the arrays, as far as headers tell."""
     splits = [s for s in SPLITS if f"{s}_images" in headers or f"{s}_labels" in headers]
     if not splits:
@@ -157,12 +133,12 @@ def _wrong(headers: Mapping[str, _Header]) -> list[str]:
     return messages
 
 
-def _family(header: _Header) -> str:
+def _family(header: sizes.Claim) -> str:
     """Dtypes of one family can be pooled."""
     return "integer" if header.dtype.kind in "iu" else header.dtype.kind
 
 
-def _wrong_split(split: str, columns: Mapping[str, _Header]) -> list[str]:
+def _wrong_split(split: str, columns: Mapping[str, sizes.Claim]) -> list[str]:
     images, labels = columns.get("images"), columns.get("labels")
     if images is None or labels is None:
         return []
@@ -176,7 +152,7 @@ def _wrong_split(split: str, columns: Mapping[str, _Header]) -> list[str]:
     return messages
 
 
-def _wrong_images(key: str, images: _Header) -> list[str]:
+def _wrong_images(key: str, images: sizes.Claim) -> list[str]:
     if images.dtype not in (np.uint8, np.float32):
         return [f"{key} has dtype {images.dtype}, expected uint8, or float32 within -1…1: convert it"]
     if len(images.shape) not in (3, 4) and not (len(images.shape) == 5 and images.shape[-1] == 1):
@@ -184,7 +160,7 @@ def _wrong_images(key: str, images: _Header) -> list[str]:
     return []
 
 
-def _wrong_labels(key: str, labels: _Header, images: _Header) -> list[str]:
+def _wrong_labels(key: str, labels: sizes.Claim, images: sizes.Claim) -> list[str]:
     count = images.shape[:1]
     if labels.dtype.kind not in "iu":
         return [f"{key} has dtype {labels.dtype}, expected integers: number the classes from 0"]

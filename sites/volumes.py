@@ -2,7 +2,8 @@
 
 What is kept lies in a per-user cache (`$XDG_CACHE_HOME` or `~/.cache`, then `fedunlearn/volumes`) under a name that
 depends on the content of all files and on every setting, so that it is never stale. An entry appears whole or not at
-all, and any may be deleted at any time.
+all, and any may be deleted at any time. It holds the checksums of its arrays, which are compared before they are used:
+what was damaged on the disk is made again.
 """
 
 from __future__ import annotations
@@ -13,25 +14,30 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Gt
 
-from fedunlearn.core import IGNORED, InputError
+from fedunlearn import files
+from fedunlearn.core import IGNORED, RunError
 from sites.arrays import write_header
-from sites.nifti import Bad, Handling, Pair, preparing
+from sites.nifti import Bad, Handling, Pair, Volume, preparing
 
 Array = npt.NDArray[Any]
 Edge = Annotated[int, Ge(4)]
 Millimetres = Annotated[float, Gt(0)]
+_Prepare = Callable[[int, Pair], Volume | list[Bad]]
 
-_FORMAT = 2  # of what is kept; to be raised whenever the same files and settings give other arrays
+_FORMAT = 3  # of what is kept; to be raised whenever the same files and settings give other arrays
+_ARRAYS = ("pixels.npy", "targets.npy")
+_ABOUT = "about.json"
+_TRIES = 3  # for an entry that is damaged, or taken away by another process that found it so
 
 
 @dataclass(frozen=True)
@@ -59,37 +65,53 @@ def store(pairs: Sequence[Pair], how: Handling) -> Stored | list[Bad]:
         how: what is done to them.
 
     Raises:
-        InputError: the cache cannot be written, or what it holds was damaged.
+        RunError: the cache cannot be written, or what it gives back is not what was written.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedunlearn" / "volumes"
     entry = cache / _key(pairs, how)
-    if not entry.exists():
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            if bad := _fill(entry, pairs, how):
-                return bad
-        except OSError as error:
-            message = f"cannot keep prepared volumes in {cache} ({error})"
-            raise InputError(
-                f"{message}: make space there, or set XDG_CACHE_HOME to another folder"
-            ) from error
+    for _ in range(_TRIES):
+        if entry.exists():
+            try:
+                return _mapped(entry)
+            except RunError:
+                _discard(entry)  # and make it again: the files it was made from are there
+        if bad := _kept(entry, pairs, how):
+            return bad
     return _mapped(entry)
+
+
+def _kept(entry: Path, pairs: Sequence[Pair], how: Handling) -> list[Bad]:
+    """`_fill`, whose errors say what to do.
+
+    Raises:
+        RunError: the cache cannot be written.
+    """
+    prepare = preparing(how)
+    try:
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            return _fill(entry, pairs, how, prepare)
+        except OSError as error:
+            raise RunError(files.unwritten(entry, error)) from error
+    except RunError as error:
+        advice = "make space there, or set XDG_CACHE_HOME to another folder"
+        raise RunError(f"cannot keep prepared volumes: {error}: {advice}") from error
 
 
 def examine(pairs: Sequence[Pair], how: Handling) -> list[Bad]:
     """Everything wrong with the single volumes; nothing is kept."""
-    return _all(pairs, how, lambda pixels, labels: None)[0]
+    return _all(pairs, preparing(how), lambda pixels, labels: None)[0]
 
 
 def _all(
-    pairs: Sequence[Pair], how: Handling, keep: Callable[[Array, Array], None]
+    pairs: Sequence[Pair], prepare: _Prepare, keep: Callable[[Array, Array], None]
 ) -> tuple[list[Bad], dict[int, int]]:
     """Make all volumes, one by one, and give the good ones to ``keep``: pixels (C, D, H, W), label map (D, H, W).
 
     Returns:
         All that is wrong; and for each label, the first volume that has it.
     """
-    bad, shape, holder, prepare = list[Bad](), None, dict[int, int](), preparing(how)
+    bad, shape, holder = list[Bad](), None, dict[int, int]()
     for number, pair in enumerate(pairs):
         with _one_thread():
             volume = prepare(number, pair)
@@ -100,7 +122,7 @@ def _all(
         shape = shape or pixels.shape
         if pixels.shape != shape:
             message = f"has the shape {pixels.shape[1:]}, but volumes before have {shape[1:]}: set shape"
-            bad.append(Bad(number, pair.images[0], message))
+            bad.append(Bad(number, pair.images[0], message, "another shape than before"))
             continue
         for label in {*np.unique(labels).tolist()} - {IGNORED}:
             holder.setdefault(label, number)
@@ -125,51 +147,56 @@ def _gaps(pairs: Sequence[Pair], holder: dict[int, int]) -> list[Bad]:
     """Labels after a gap, each at the first volume that holds it; or no label at all."""
     first = next(label for label in range(len(holder) + 1) if label not in holder)
     if len(holder) < 2:
-        return [
-            Bad(0, pairs[0].label_map, "has one label only, as all others have: expected 0 and at least 1")
-        ]
+        message = "has one label only, as all others have: expected 0 and at least 1"
+        return [Bad(0, pairs[0].label_map, message, "one label only")]
+    advice = f"but no map has {first}: renumber, or set classes"
     return [
-        Bad(n, pairs[n].label_map, f"has the label {label}, but no map has {first}: renumber, or set classes")
+        Bad(n, pairs[n].label_map, f"has the label {label}, {advice}", "a label after a gap")
         for label, n in sorted(holder.items())
         if label > first
     ]
 
 
 def _key(pairs: Sequence[Pair], how: Handling) -> str:
-    files = [[_digest(file) for file in (*pair.images, pair.label_map)] for pair in pairs]
+    digests = [[files.sha256(file) for file in (*pair.images, pair.label_map)] for pair in pairs]
     libraries = {name: version(name) for name in ("monai", "nibabel", "torch")}  # they decide the last bits
-    about = {"format": _FORMAT, "how": asdict(how), "libraries": libraries, "files": files}
+    about = {"format": _FORMAT, "how": asdict(how), "libraries": libraries, "files": digests}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _fill(entry: Path, pairs: Sequence[Pair], how: Handling) -> list[Bad]:
+def _fill(entry: Path, pairs: Sequence[Pair], how: Handling, prepare: _Prepare) -> list[Bad]:
     """Make a cache entry; or tell what is wrong and leave nothing behind."""
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=entry.parent))
     try:
         with ExitStack() as stack:
-            files = [stack.enter_context((new / f"{name}.npy").open("wb")) for name in ("pixels", "targets")]
+            opened = [stack.enter_context((new / name).open("wb")) for name in _ARRAYS]
 
             def keep(*volume: Array) -> None:
-                for file, array in zip(files, volume, strict=True):
-                    if not file.tell():
-                        write_header(file, (len(pairs), *array.shape), array.dtype)
-                    file.write(np.ascontiguousarray(array).data)
+                for name, file, array in zip(_ARRAYS, opened, volume, strict=True):
+                    try:
+                        _append(file, array, len(pairs))
+                    except OSError as error:
+                        raise RunError(files.unwritten(entry / name, error)) from error
 
-            bad, holder = _all(pairs, how, keep)
+            bad, holder = _all(pairs, prepare, keep)
         if how.classes is None and not bad:
             bad = _gaps(pairs, holder)
         if not bad:
             classes = max({*(how.classes or holder)} - {IGNORED}) + 1
-            (new / "about.json").write_text(json.dumps({"classes": classes}), encoding="utf-8")
+            about = {"classes": classes, "files": {name: files.sha256(new / name) for name in _ARRAYS}}
+            files.write(new / _ABOUT, files.sealed(about))
             _publish(new, entry)
         return bad
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _append(file: IO[bytes], array: Array, count: int) -> None:
+    """Write one of ``count`` arrays of one shape, all the way to the disk's file system: a full one is met here."""
+    if not file.tell():
+        write_header(file, (count, *array.shape), array.dtype)
+    file.write(np.ascontiguousarray(array).data)
+    file.flush()
 
 
 def _publish(new: Path, entry: Path) -> None:
@@ -180,10 +207,27 @@ def _publish(new: Path, entry: Path) -> None:
             raise
 
 
+def _discard(entry: Path) -> None:
+    """Remove an entry in one step, so that nobody meets half of it; another process may have done so."""
+    away = Path(tempfile.mkdtemp(prefix=".old-", dir=entry.parent))
+    with suppress(OSError):
+        entry.rename(away / entry.name)
+    shutil.rmtree(away, ignore_errors=True)
+
+
 def _mapped(entry: Path) -> Stored:
+    """The arrays of an entry, which are what was once written.
+
+    Raises:
+        RunError: they are damaged or not there.
+    """
+    about = files.unsealed(entry / _ABOUT)
     try:
-        about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
-        pixels, targets = (np.load(entry / f"{name}.npy", mmap_mode="r") for name in ("pixels", "targets"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"prepared volumes in {entry} are damaged ({error}): delete that folder") from error
+        for name in _ARRAYS:
+            if (found := files.sha256(entry / name)) != about["files"][name]:
+                recorded = about["files"][name]
+                raise RunError(f"{entry / name} is damaged: found sha256 {found}, recorded was {recorded}")
+        pixels, targets = (np.load(entry / name, mmap_mode="r", allow_pickle=False) for name in _ARRAYS)
+    except OSError as error:
+        raise RunError(f"cannot read prepared volumes in {entry}: {error}") from error
     return Stored(pixels, targets, int(about["classes"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -15,8 +17,9 @@ import pandas as pd
 import pytest
 import torch
 
-from fedunlearn.core import IGNORED, SERVER, InputError, Select
+from fedunlearn.core import IGNORED, SERVER, InputError, RunError, Select
 from fedunlearn.learning.models import ResNet18, SmallCNN
+from sites import arrays
 from sites.hospital import Federation, Hospital
 from sites.requests import resolve
 
@@ -241,3 +244,35 @@ def test_impossible_requests_are_refused(table: pd.DataFrame):
         resolve(table, "north", rng(), ids=[])
     with pytest.raises(ValueError, match="give one"):
         resolve(table, "north", rng(), ids=["p-1"], count=1)
+
+
+@pytest.mark.parametrize("full", ["0/pixels.npy", "1/forgotten.npy", "federation.json"])
+def test_a_full_disk_is_told_with_the_file_and_leaves_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
+):
+    replace = os.replace
+
+    def refusing(source: Path, target: Path) -> None:
+        if target == tmp_path / full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr("fedunlearn.files.os.replace", refusing)
+    pixels = np.zeros((8, 1, 28, 28), np.uint8)
+    with pytest.raises(
+        RunError, match=rf"cannot write {tmp_path / full}: No space left on device \(.* MB free\)"
+    ):
+        Federation.write(tmp_path, pixels, np.arange(8) % 3, SITE, SPLIT, FORGOTTEN, SmallCNN(hidden=8), 3)
+    assert not (tmp_path / full).exists() and not (tmp_path / "federation.json").exists()
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_a_disk_that_is_full_while_rows_are_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(opened: Any, *about: Any) -> None:
+        opened.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(arrays, "write_header", full)
+    with pytest.raises(RunError, match=r"x\.npy: No space left on device \(.* MB free\)"):
+        arrays.write_rows(tmp_path / "x.npy", np.zeros(3), np.arange(3), np.uint8)
+    assert list(tmp_path.iterdir()) == []

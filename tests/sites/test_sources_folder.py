@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,89 @@ def test_parquet_manifests_are_read_and_their_rows_named(tmp_path: Path):
     assert "decimal" in str(Folder(manifest="m.parquet").problems(tmp_path)[0])
     (tmp_path / "m.parquet").write_text("no table")
     assert "no Parquet file" in str(Folder(manifest="m.parquet").problems(tmp_path)[0])
+
+
+# ------------------------------------------------------------------------------- manifests of somebody else
+
+
+def linked(root: Path) -> dict[str, str]:
+    """A folder with a manifest beside one with an image; ways that lead from the one to the other."""
+    (root / "in").mkdir()
+    (root / "out").mkdir()
+    png(root / "out", "x.png")
+    (root / "in" / "link.png").symlink_to(root / "out" / "x.png")
+    (root / "in" / "folder").symlink_to(root / "out")
+    (root / "in" / "chain.png").symlink_to(root / "in" / "link.png")
+    return {
+        "up": "../out/x.png",
+        "absolute": str(root / "out" / "x.png"),
+        "link": "link.png",
+        "folder": "folder/x.png",
+        "chain": "chain.png",
+    }
+
+
+@pytest.mark.parametrize("way", ["up", "absolute", "link", "folder", "chain"])
+def test_a_file_outside_of_the_manifests_folder_is_refused_unless_allowed(tmp_path: Path, way: str):
+    file = linked(tmp_path)[way]
+    source = manifest(tmp_path / "in", [f"{file},0,p1"])
+    (problem,) = source.problems(tmp_path / "in")
+    assert str(problem) == (
+        f"{tmp_path / 'in' / 'm.csv'}:2:1: file: found {file!r}, which leads out of the manifest's folder, to "
+        f"{tmp_path / 'out' / 'x.png'}: put the file there, or set outside: true if you trust who wrote the manifest"
+    )
+    with pytest.raises(InputError, match="leads out"):
+        source.load(tmp_path / "in")
+    allowed = replace(source, outside=True)
+    assert allowed.problems(tmp_path / "in") == []
+    assert allowed.load(tmp_path / "in").pixels.shape == (1, 1, 6, 8)
+
+
+def test_a_label_map_outside_of_the_manifests_folder_is_refused(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    source = manifest(tmp_path / "in", ["../a.nii,../../b.nii,p1"], "file,label_map,patient")
+    assert [problem.column for problem in source.problems(tmp_path / "in")] == [1, 10]
+
+
+def test_files_whose_way_stays_in_the_folder_are_read(tmp_path: Path):
+    """By a manifest that is met through a link itself, by ``..`` within, and by a link to a neighbour."""
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    png(tmp_path / "real", "a.png")
+    (tmp_path / "real" / "b.png").symlink_to("a.png")
+    (tmp_path / "in").symlink_to(tmp_path / "real")
+    absolute = tmp_path / "in" / "deep" / ".." / "a.png"
+    source = manifest(tmp_path / "in", ["deep/../a.png,0,p1", "b.png,1,p2", f"{absolute},1,p3"])
+    assert source.problems(tmp_path / "in") == []
+
+
+@pytest.mark.parametrize("file", ["x\0.png", "x" * 5000 + ".png", "loop.png"])
+def test_names_that_no_file_can_have_are_told_like_others(tmp_path: Path, file: str):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (problem,) = manifest(tmp_path, [f"{file},0,p1"]).problems(tmp_path)
+    assert (problem.line, problem.column) == (2, 1)
+
+
+def test_problems_of_one_kind_are_told_five_times_and_then_counted(tmp_path: Path):
+    rows = [f"{n}.png,{n % 2},{'' if n % 1000 == 7 else 'p'}" for n in range(5000)]
+    rows[3] = "3.bmp,1,p"
+    source = manifest(tmp_path, rows)
+    found = [str(problem) for problem in source.problems(tmp_path)]
+    lines = [int(text.removeprefix(f"{tmp_path / 'm.csv'}:").split(":")[0]) for text in found[:-1]]
+    # no file in lines 2, 3, 4, 6 and 7, another format in 5; every thousandth row without a patient, five in all
+    assert lines == [2, 3, 4, 5, 6, 7, 9, 1009, 2009, 3009, 4009]
+    assert found[-1] == f"{tmp_path / 'm.csv'}: file: no file: so in 4,994 more rows, 4,999 in all"
+    with pytest.raises(InputError) as caught:
+        source.load(tmp_path)
+    assert [str(problem) for problem in caught.value.problems] == found
+
+
+def test_rows_with_too_few_cells_and_files_that_cannot_be_read_are_grouped_too(tmp_path: Path):
+    for n in range(9):
+        (tmp_path / f"{n}.png").write_text("no image")
+    with pytest.raises(InputError) as caught:
+        manifest(tmp_path, [f"{n}.png,0,p" for n in range(9)]).load(tmp_path)
+    assert len(caught.value.problems) == 6
+    assert "cannot be read: so in 4 more rows, 9 in all" in str(caught.value.problems[-1])
+    (*first, last) = manifest(tmp_path, ["a.png,0"] * 20).problems(tmp_path)
+    assert [problem.line for problem in first] == [2, 3, 4, 5, 6]
+    assert "another number of cells: so in 15 more rows, 20 in all" in str(last)

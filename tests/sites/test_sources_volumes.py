@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedunlearn.__main__ import app
-from fedunlearn.core import IGNORED, InputError
+from fedunlearn.core import IGNORED, InputError, RunError
 from sites import volumes
 from sites.arrays import write_header
 from sites.collection import Collection
@@ -186,28 +187,90 @@ def test_other_content_and_other_settings_are_kept_apart(tmp_path: Path, cache: 
     assert len(list(cache.iterdir())) == 3
 
 
-def test_a_failure_leaves_nothing_in_the_cache(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_names_the_file_and_leaves_nothing_in_the_cache(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
     source = manifest(tmp_path, [volume(tmp_path, "a"), volume(tmp_path, "b")])
 
     def full(*arguments: Any) -> None:
         write_header(*arguments)
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(volumes, "write_header", full)
-    with pytest.raises(InputError, match=r"No space left.*XDG_CACHE_HOME"):
+    with pytest.raises(RunError, match=r"pixels\.npy: No space left .*MB free.*XDG_CACHE_HOME"):
         source.load(tmp_path)
     monkeypatch.undo()
+    assert list(cache.iterdir()) == []
+
+
+def test_bad_volumes_leave_nothing_in_the_cache(tmp_path: Path, cache: Path):
+    source = manifest(tmp_path, [volume(tmp_path, "a"), volume(tmp_path, "b")])
     save(tmp_path / "b-map.nii.gz", labels()[:-1])
     assert len(messages(source, tmp_path)) == 1
-    assert not cache.exists() or list(cache.iterdir()) == []
+    assert list(cache.iterdir()) == []
 
 
-def test_a_damaged_cache_is_an_error(tmp_path: Path, cache: Path):
+def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, cache: Path):
     source = manifest(tmp_path, [volume(tmp_path, "a")])
-    source.load(tmp_path)
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(
+        RunError, match=rf"cannot keep prepared volumes: cannot write {cache}.*XDG_CACHE_HOME"
+    ):
+        source.load(tmp_path)
+
+
+def test_any_flipped_bit_in_the_cache_is_noticed_and_the_arrays_are_right_again(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = manifest(tmp_path, [volume(tmp_path, "a"), volume(tmp_path, "b")])
+    first = source.load(tmp_path)
+    pixels, targets = np.array(first.pixels), np.array(first.targets)
     (entry,) = cache.iterdir()
-    (entry / "pixels.npy").write_bytes((entry / "pixels.npy").read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"damaged.*delete that folder"):
+    random, discarded = np.random.default_rng(0), list[Path]()
+    discard = volumes._discard
+
+    def counted(damaged: Path) -> None:
+        discarded.append(damaged)
+        discard(damaged)
+
+    monkeypatch.setattr(volumes, "_discard", counted)
+    for flips in range(1, 101):
+        file = sorted(entry.iterdir())[flips % 3]
+        content = bytearray(file.read_bytes())
+        content[random.integers(len(content))] ^= 1 << int(random.integers(8))
+        file.write_bytes(content)
+        again = source.load(tmp_path)
+        assert len(discarded) == flips, file.name
+        assert np.array_equal(again.pixels, pixels) and np.array_equal(again.targets, targets)
+        assert again.classes == 3
+    assert list(cache.iterdir()) == [entry]
+
+
+@pytest.mark.parametrize("name", ["about.json", "pixels.npy", "targets.npy"])
+def test_an_entry_without_a_file_or_cut_off_is_made_again(tmp_path: Path, cache: Path, name: str):
+    source = manifest(tmp_path, [volume(tmp_path, "a")])
+    expected = np.array(source.load(tmp_path).pixels)
+    (entry,) = cache.iterdir()
+    (entry / name).write_bytes((entry / name).read_bytes()[:-1])
+    assert np.array_equal(source.load(tmp_path).pixels, expected)
+    (entry / name).unlink()
+    assert np.array_equal(source.load(tmp_path).pixels, expected)
+    assert list(cache.iterdir()) == [entry]
+
+
+def test_a_disk_that_never_gives_back_what_was_written_is_an_error(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = manifest(tmp_path, [volume(tmp_path, "a")])
+    publish = volumes._publish
+
+    def damaging(new: Path, entry: Path) -> None:
+        (new / "targets.npy").write_bytes(b"something else")
+        publish(new, entry)
+
+    monkeypatch.setattr(volumes, "_publish", damaging)
+    with pytest.raises(RunError, match=r"targets\.npy is damaged"):
         source.load(tmp_path)
 
 
@@ -243,7 +306,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "NaN": ("image", not_a_number, "has 1 voxels that are not finite"),
     "truncated": ("image", truncated, "cannot be read as a NIfTI volume (EOFError"),
     "no affine": ("image", nowhere, "has no affine that tells where its voxels lie"),
-    "no NIfTI": ("image", lambda f: f.write_text("no image"), "cannot be read as a NIfTI volume (ImageFileError"),
+    "no NIfTI": ("image", lambda f: f.write_text("no image"), "cannot be read as a NIfTI volume (BadGzipFile"),
     "one value": ("image", lambda f: save(f, np.full(SHAPE, 7.0)), "shows nothing: nearly all voxels have the value 7"),
     "four edges": ("image", lambda f: save(f, np.ones((*SHAPE, 2))), "has the shape (6, 8, 5, 2), expected three"),
 }  # fmt: skip

@@ -1,0 +1,237 @@
+"""How much memory files ask for, by their headers alone: what asks for too much is refused before it is expanded.
+
+A few megabytes can claim terabytes, or expand to gigabytes. So nothing here reads more than the start of a file or of
+an archive's member, and whoever reads on expands no more than was claimed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import tokenize
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import psutil
+
+SHARE = 0.5
+"""The share of the memory available now that images may take."""
+WORK = 8
+"""Bytes that an image's voxels take beyond their own while it is worked on: once more, as float64."""
+
+_HEAD = 2**14  # bytes; NumPy refuses headers of more than 10,000
+_DEFLATE = 1032  # times that deflate can make anything smaller, at most (zlib's technical details)
+_PICTURES = ("PNG", "JPEG", "TIFF", "BMP")  # Pillow has readers that start other programs; these do not
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An array as a header tells of it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __post_init__(self) -> None:
+        if any(edge < 0 for edge in self.shape):
+            raise ValueError(f"its header claims the shape {self.shape}")
+
+    @property
+    def count(self) -> int:
+        """How many values it has."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """What the values take."""
+        return self.count * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{self.shape} {self.dtype}"
+
+
+def available() -> int:
+    """How many bytes images may take: `SHARE` of the memory that is free now."""
+    return int(psutil.virtual_memory().available * SHARE)
+
+
+def too_large(needed: float) -> str | None:
+    """Why so many bytes are too many, and what to do; None if they are not."""
+    if needed <= (most := available()):
+        return None
+    return (
+        f"needs {_mb(needed)}, expected at most {_mb(most)} ({SHARE:.0%} of the memory available now): "
+        "get it again if it cannot be that large; else give fewer or smaller images, or use a larger machine"
+    )
+
+
+def excess(claims: Mapping[str, Claim], work: int = 0) -> str | None:
+    """Why arrays, by name, are too large together; None if they are not.
+
+    Args:
+        claims: at least one.
+        work: bytes that each value takes beyond its own.
+    """
+    message = too_large(sum(claim.bytes + work * claim.count for claim in claims.values()))
+    if message is None:
+        return None
+    name, largest = max(claims.items(), key=lambda item: item[1].bytes)
+    return f"{'; '.join(filter(None, [_claims(name, largest), message]))}"
+
+
+def npz(file: Path) -> dict[str, Claim]:
+    """Every array of an archive by name, from the archive's list and the first bytes of each member.
+
+    Raises:
+        ValueError: a member is no array, or claims more than it holds.
+        OSError, EOFError, zipfile.BadZipFile, zlib.error: it is no archive, or is damaged.
+    """
+    found = {}
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{name} is encrypted, or packed otherwise than numpy.savez does it")
+            with archive.open(member) as opened:
+                claim, start = _npy(opened)
+            # Python objects are pickled, in any length; who asked for the header refuses them.
+            if not claim.dtype.hasobject and claim.bytes > member.file_size - start:
+                raise ValueError(f"{_claims(name, claim)}, but holds {_mb(member.file_size)}")
+            found[name] = claim
+    return found
+
+
+def npy(file: Path) -> Claim:
+    """The array of a `.npy` file.
+
+    Raises:
+        ValueError: it is no array, has Python objects, or claims more than the file holds.
+        OSError: the file cannot be read.
+    """
+    with file.open("rb") as opened:
+        claim, start = _npy(opened)
+    if claim.dtype.hasobject:
+        raise ValueError("it has Python objects, which would have to be unpickled: save numbers")
+    return _held(claim, start, file)
+
+
+def picture(file: Path) -> Claim:
+    """The size of a PNG, or of what is one of a few other formats despite its name.
+
+    Raises:
+        ValueError: it has more pixels than Pillow takes for safe.
+        OSError: it is no picture, or cannot be read.
+    """
+    from PIL import Image, ImageMode
+
+    limit = Image.MAX_IMAGE_PIXELS or 2**31
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused here, with its shape
+            with Image.open(file, formats=_PICTURES) as opened:
+                (width, height), mode = opened.size, "RGB" if opened.mode == "P" else opened.mode
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"it claims too many pixels ({error}): save it smaller") from error
+    if width * height > limit:
+        message = f"it claims {width} × {height} pixels, expected at most {limit:,} in all: save it smaller"
+        raise ValueError(message)
+    kind = ImageMode.getmode(mode)
+    bands = (len(kind.bands),) if len(kind.bands) > 1 else ()
+    return Claim((height, width, *bands), np.dtype(kind.typestr))
+
+
+def nifti(file: Path) -> Claim:
+    """The voxels of a NIfTI file; those of a compressed one from the first bytes that it expands to.
+
+    Raises:
+        ValueError: it is no NIfTI volume, or claims more than the file holds.
+        OSError, EOFError, zlib.error: it cannot be read.
+    """
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
+    packed = file.name.lower().endswith(".gz")
+    with gzip.open(file) if packed else file.open("rb") as opened:
+        head = opened.read(Nifti2Header.sizeof_hdr)
+    versions: tuple[Any, ...] = (Nifti1Header, Nifti2Header)  # nibabel has no types here
+    kind = next((kind for kind in versions if kind.may_contain_header(head)), None)
+    if kind is None:
+        raise ValueError("it does not start with a NIfTI header")
+    header = kind(head[: kind.sizeof_hdr], check=False)
+    start = float(header["vox_offset"])
+    try:
+        claim = Claim(tuple(map(int, header.get_data_shape())), header.get_data_dtype())
+    except KeyError as error:
+        raise ValueError(f"its header names an unknown type of voxels, {error}") from error
+    if not 0 <= start < 2**40:
+        raise ValueError(f"its header says that voxels start at byte {start:g}")
+    return _held(claim, int(start), file, _DEFLATE if packed else 1)
+
+
+def dicom(file: Path) -> Claim:
+    """The pixels of a DICOM file.
+
+    Raises:
+        ValueError: it has no size, or may expand to more than memory holds.
+        OSError, pydicom.errors.InvalidDicomError, …: it is no DICOM file; see `sites.images.unreadable`.
+    """
+    import pydicom
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    meta = pydicom.filereader.read_file_meta_info(file)
+    # pydicom expands all of a deflated file to read its first element.
+    packed = meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    if message := too_large(file.stat().st_size * (_DEFLATE if packed else 1)):
+        raise ValueError(f"it may take all the memory before its size is known: it {message}")
+    header = pydicom.dcmread(file, stop_before_pixels=True)
+    names = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+    values = [
+        header.get(name, 1 if name in ("NumberOfFrames", "SamplesPerPixel") else None) for name in names
+    ]
+    wrong = [name for name, value in zip(names, values, strict=True) if not isinstance(value, int)]
+    scale = ("RescaleSlope", "RescaleIntercept")
+    wrong += [name for name in scale if not isinstance(header.get(name, 0), int | float | Decimal)]
+    if wrong:
+        raise ValueError(f"it has no number as {', '.join(wrong)}")
+    frames, rows, columns, samples, bits = map(int, values)
+    shape = (*([frames] if frames > 1 else []), rows, columns, *([samples] if samples > 1 else []))
+    return Claim(shape, np.dtype(f"V{max(1, -(-bits // 8))}"))
+
+
+def _npy(opened: IO[bytes]) -> tuple[Claim, int]:
+    """What an array's header claims, and where its values start."""
+    head = io.BytesIO(opened.read(_HEAD))  # no more, whatever length the header says it has
+    try:
+        version = np.lib.format.read_magic(head)
+        first = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(head)
+    # NumPy hands the text to Python's parser, which raises these for nonsense.
+    except (SyntaxError, tokenize.TokenError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"its header is none of an array ({type(error).__name__})") from error
+    return Claim(shape, dtype), head.tell()
+
+
+def _held(claim: Claim, start: int, file: Path, expands: int = 1) -> Claim:
+    """``claim``, if a file that expands to at most so many times its size can hold it.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if start + claim.bytes > (size := file.stat().st_size) * expands:
+        raise ValueError(f"{_claims('it', claim)}, but the file has {_mb(size)}")
+    return claim
+
+
+def _claims(name: str, claim: Claim) -> str:
+    return f"{name} claims {claim}, {_mb(claim.bytes)}"
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB"
