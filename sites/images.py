@@ -17,7 +17,6 @@ from sites.manifest import suffix
 
 Array = npt.NDArray[Any]
 
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")  # where DICOM may have them
 _CLAIMS = {".png": sizes.picture, ".npy": sizes.npy, ".dcm": sizes.dicom}
 
 
@@ -69,17 +68,27 @@ def reading() -> Callable[[Path], Array]:
             ".dcm": image_reader.PydicomReader(),
         }
         reader = readers.get(kind) or image_reader.NibabelReader()
-        opened: Any = reader.read(file)
-        if kind == ".dcm" and not any(opened.get(name) for name in _PIXELS):
-            raise ValueError("it has no pixels")
-        with warnings.catch_warnings():  # of DICOM that does not tell where the patient lay; we do not ask
-            warnings.filterwarnings("ignore", message="PydicomReader: ImageOrientationPatient")
-            image = np.asarray(reader.get_data(opened)[0])
+        opened, image = _opened(reader, file)
         if getattr(opened, "PhotometricInterpretation", "") == "MONOCHROME1":  # DICOM with white as 0
             image = image.max() - image
         return _checked(kind, _turned(kind, image))
 
     return read
+
+
+def _opened(reader: Any, file: Path) -> tuple[Any, Array]:
+    """What a reader of MONAI's knows of a file, and its values.
+
+    Raises:
+        ValueError: an element of DICOM has no value, or several, or text, where a number is expected.
+    """
+    opened = reader.read(file)
+    try:
+        with warnings.catch_warnings():  # of DICOM that does not tell where the patient lay; we do not ask
+            warnings.filterwarnings("ignore", message="PydicomReader: ImageOrientationPatient")
+            return opened, np.asarray(reader.get_data(opened)[0])
+    except TypeError as error:
+        raise ValueError(f"it has a value of a wrong type: {error}") from error
 
 
 def _turned(kind: str, image: Array) -> Array:

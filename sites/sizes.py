@@ -14,7 +14,6 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,14 +81,14 @@ def excess(claims: Mapping[str, Claim], work: int = 0) -> str | None:
     if message is None:
         return None
     name, largest = max(claims.items(), key=lambda item: item[1].bytes)
-    return f"{'; '.join(filter(None, [_claims(name, largest), message]))}"
+    return f"{_claims(name, largest)}; {'while it is worked on it ' if work else ''}{message}"
 
 
 def npz(file: Path) -> dict[str, Claim]:
     """Every array of an archive by name, from the archive's list and the first bytes of each member.
 
     Raises:
-        ValueError: a member is no array, or claims more than it holds.
+        ValueError: a member is no array, is there twice, or claims more than it holds.
         OSError, EOFError, zipfile.BadZipFile, zlib.error: it is no archive, or is damaged.
     """
     found = {}
@@ -98,6 +97,8 @@ def npz(file: Path) -> dict[str, Claim]:
             name = member.filename.removesuffix(".npy")
             if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{name} is encrypted, or packed otherwise than numpy.savez does it")
+            if name in found:
+                raise ValueError(f"{name} is in it more than once")
             with archive.open(member) as opened:
                 claim, start = _npy(opened)
             # Python objects are pickled, in any length; who asked for the header refuses them.
@@ -194,14 +195,12 @@ def dicom(file: Path) -> Claim:
     values = [
         header.get(name, 1 if name in ("NumberOfFrames", "SamplesPerPixel") else None) for name in names
     ]
-    wrong = [name for name, value in zip(names, values, strict=True) if not isinstance(value, int)]
-    scale = ("RescaleSlope", "RescaleIntercept")
-    wrong += [name for name in scale if not isinstance(header.get(name, 0), int | float | Decimal)]
-    if wrong:
+    if wrong := [name for name, value in zip(names, values, strict=True) if not isinstance(value, int)]:
         raise ValueError(f"it has no number as {', '.join(wrong)}")
     frames, rows, columns, samples, bits = map(int, values)
     shape = (*([frames] if frames > 1 else []), rows, columns, *([samples] if samples > 1 else []))
-    return Claim(shape, np.dtype(f"V{max(1, -(-bits // 8))}"))
+    width = max(1, -(-bits // 8))
+    return Claim(shape, np.dtype(f"u{width}" if width in (1, 2, 4, 8) else f"V{width}"))
 
 
 def _npy(opened: IO[bytes]) -> tuple[Claim, int]:

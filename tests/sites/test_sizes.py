@@ -133,6 +133,14 @@ def test_npz_header_of_nonsense_is_damage(tmp_path: Path, text: str):
     assert "is damaged" in the_problem(archive(tmp_path, train_images=content), tmp_path)
 
 
+def test_npz_with_two_arrays_of_one_name_is_refused(tmp_path: Path):
+    """NumPy takes ``x`` and ``x.npy`` for the same one."""
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as made:
+        for member in ("train_images", "train_images.npy"):
+            made.writestr(member, header((1, 8, 8)) + bytes(64))
+    assert "train_images is in it more than once" in the_problem(Npz(path="x.npz"), tmp_path)
+
+
 def test_npz_members_that_numpy_does_not_write_are_refused(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_LZMA) as made:
         made.writestr("train_images.npy", header((1, 8, 8)) + bytes(64))
@@ -169,7 +177,10 @@ def test_png_that_memory_cannot_hold_is_refused(tmp_path: Path):
     Image.new("RGB", (1000, 1000)).save(tmp_path / "a.png")
     message = the_problem(one(tmp_path, "a.png"), tmp_path)
     # a million pixels of three colours, each 1 byte and 8 more while it is worked on
-    assert "claims (1000, 1000, 3) uint8, 3.0 MB; needs 27.0 MB, expected at most 1.0 MB" in message
+    assert (
+        "claims (1000, 1000, 3) uint8, 3.0 MB; while it is worked on it needs 27.0 MB, expected at most 1.0 MB"
+        in message
+    )
 
 
 def test_what_is_no_picture_is_never_given_to_another_of_pillows_readers(tmp_path: Path):
@@ -193,7 +204,10 @@ def test_nifti_that_expands_beyond_memory_is_refused(tmp_path: Path):
     with frugal():
         message = the_problem(one(tmp_path, "a.nii.gz"), tmp_path)
     # 2^26 voxels of 1 byte and 8 more
-    assert "claims (512, 512, 256) uint8, 67.1 MB; needs 604.0 MB, expected at most 1.0 MB" in message
+    assert (
+        "claims (512, 512, 256) uint8, 67.1 MB; while it is worked on it needs 604.0 MB, expected at most 1.0 MB"
+        in message
+    )
 
 
 @pytest.mark.usefixtures("small")
@@ -261,7 +275,7 @@ def dicom(
 def test_dicom_of_absurd_size_is_refused(tmp_path: Path):
     dicom(tmp_path / "a.dcm", frames=10**6)
     message = the_problem(one(tmp_path, "a.dcm"), tmp_path)
-    assert "claims (1000000, 65535, 65535) " in message and "8,589,672,450.0 MB" in message  # · 2 bytes
+    assert "claims (1000000, 65535, 65535) uint16" in message and "8,589,672,450.0 MB" in message  # · 2 bytes
 
 
 @pytest.mark.usefixtures("small")
