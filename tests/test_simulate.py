@@ -46,7 +46,7 @@ def test_run_folder_holds_what_the_contract_says(tiny: RunFolder) -> None:
     assert names == {
         "scenario.yaml", "manifest.json", "sites.parquet", "weights", "signals", "ledger.parquet",
         "scores.parquet", "statistics.parquet", "verdicts.parquet", "bias.parquet", "difficulty.parquet",
-        "audit.jsonl", "DONE",
+        "audit.jsonl", "DONE", "origins", "difficulty", ".lock",
     }  # fmt: skip
     models = {f"original-{s}" for s in (1, 2)} | {
         f"retrained-{r}-{s}" for r in ("some", "leave") for s in (1, 2)
@@ -64,6 +64,7 @@ def test_manifest_has_the_checksum_of_every_file(tiny: RunFolder) -> None:
     on_disk = {str(p.relative_to(tiny.path)) for p in tiny.path.rglob("*") if p.is_file()} - {
         "manifest.json",
         "DONE",
+        ".lock",
     }
     assert set(recorded) == on_disk
     for name, expected in recorded.items():

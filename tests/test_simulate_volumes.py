@@ -6,13 +6,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.core import IGNORED
 from fedunlearn.results import report, tables
-from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.runfolder import RunFolder, parquet
 from fedunlearn.scoring import measures_of, score
 from fedunlearn.simulate import simulate
 from tests.runs import run
@@ -103,9 +104,13 @@ def test_verdicts_rest_on_dice(tiny: RunFolder) -> None:
 def test_the_report_names_the_hospital_hit_hardest(tiny: RunFolder, tmp_path: Path) -> None:
     """Of those that stay: north, once its Dice is far below its band; not east, which leaves, and is as bad."""
     shutil.copytree(tiny.path, tmp_path / "run")
+
+    def store_again(scores: pd.DataFrame) -> None:
+        RunFolder(tmp_path / "run").renew({"scores.parquet": parquet(scores)})
+
     scores = tiny.read_table("scores.parquet")
     scores["null_low"] = -1.0  # what happened in so small a run is no matter here
-    scores.to_parquet(tmp_path / "run" / "scores.parquet", index=False)
+    store_again(scores)
     assert not [s for s in report.fairness(RunFolder(tmp_path / "run"), "leave") if "hit hardest" in s]
     lost = (scores["request"] == "leave") & (scores["strategy"] == "noisy_label")
     dice = (
@@ -115,7 +120,7 @@ def test_the_report_names_the_hospital_hit_hardest(tiny: RunFolder, tmp_path: Pa
     )
     scores.loc[dice, "value"] = scores["retrained"] - 2.0
     scores.loc[dice & (scores["measure"] == "test_dice"), "value"] += 0.5
-    scores.to_parquet(tmp_path / "run" / "scores.parquet", index=False)
+    store_again(scores)
     told = report.fairness(RunFolder(tmp_path / "run"), "leave")[-1]
     assert told.startswith("hospital hit hardest, below its own band of retraining: ")
     assert "noisy_label: north -2.00 (retain_dice)" in told and "east" not in told

@@ -177,8 +177,10 @@ def test_check_says_what_every_cell_asks_for(tmp_path: Path) -> None:
     result = call("check", write(tmp_path, SWEPT))
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert [line.partition(":")[0] for line in lines[:4]] == SLUGS
-    assert lines[2].startswith(f"{SLUGS[2]}: some: forget 3 patients of north (")
+    room, asked = lines[:8:2], lines[1:8:2]
+    assert [line.partition(":")[0] for line in room] == [line.partition(":")[0] for line in asked] == SLUGS
+    assert all(": needs about " in line for line in room)
+    assert asked[2].startswith(f"{SLUGS[2]}: some: forget 3 patients of north (")
     assert [path.name for path in tmp_path.iterdir()] == ["scenario.yaml"]
 
 
