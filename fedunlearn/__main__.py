@@ -8,6 +8,7 @@ import os
 import select
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -184,11 +185,11 @@ def report(
         from fedunlearn.results.runfolder import RunFolder
 
         if sweep.is_sweep(run):
-            print(sweep.markdown(run)) if markdown else sweep.show(run, _console())
+            _say(sweep.markdown(run)) if markdown else sweep.show(run, _console())
             return
         folder = RunFolder.open(run)
         if markdown:
-            print(reports.markdown(folder))
+            _say(reports.markdown(folder))
         else:
             reports.show(folder, _console())
 
@@ -231,7 +232,7 @@ def list_(
     with _errors(debug):
         from fedunlearn.scenario import catalogue
 
-        print(json.dumps(catalogue.entries(what), indent=1) if as_json else "\n".join(catalogue.lines(what)))
+        _say(json.dumps(catalogue.entries(what), indent=1) if as_json else "\n".join(catalogue.lines(what)))
 
 
 @app.command()
@@ -356,6 +357,9 @@ def _run() -> None:
         if status or threading.active_count() > _OWN_THREADS:
             os._exit(status)
         raise
+    except Exception as error:  # for --debug; a traceback quotes messages, which may hold anything
+        _say("".join(traceback.format_exception(error)).rstrip(), sys.stderr)
+        os._exit(_ended(1))
 
 
 if __name__ == "__main__":

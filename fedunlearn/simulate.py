@@ -36,6 +36,7 @@ from fedunlearn.learning.models import origin
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder, locked, parquet
 from fedunlearn.results.store import Store, earlier
+from fedunlearn.results.wording import plain
 from fedunlearn.scenario import Scenario
 from fedunlearn.scoring import score, tables
 
@@ -106,7 +107,7 @@ def simulate(
     shadows, others, needed = Shadows(scenario, cohort), earlier(reuse), estimate(scenario, cohort)
     require_room(needed, out)
     if not quiet:
-        console.print(str(needed), highlight=False, markup=False)
+        console.print(plain(needed))
     with locked(out):
         run = RunFolder.unfinished(out) if resume else RunFolder.create(out)
         if resume:
@@ -115,7 +116,7 @@ def simulate(
             made = _begin(scenario, cohort, shadows, Store(run, others), resume, console)
             train(made, console, quiet)
             if made.store.taken and not quiet:
-                console.print(_taken(made.store.taken), highlight=False, markup=False)
+                console.print(plain(_taken(made.store.taken)))
             _finish(made, began)
         except InputError:
             if not resume:  # no such cluster, no such GPU: nothing was run, so nothing is left behind
@@ -205,7 +206,7 @@ def _begin(
     else:
         audit.append(run.path / audit.FILE, "run-resumed", {})
     made = produce(scenario, cohort, shadows, store)
-    shadows.fetch(run, lambda text: console.print(text, highlight=False, markup=False))
+    shadows.fetch(run, lambda text: console.print(plain(text)))
     return made
 
 

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from fedunlearn.federation.jobs import Label, Round, Watcher
-from fedunlearn.results.wording import safe
+from fedunlearn.results.wording import line, plain
 
 _UNSEEN = ("evaluate", "slices")
 """Phases too short to be watched."""
@@ -46,9 +47,10 @@ class _Bars:
         self._bars = bars
         self._rounds: Counter[str] = Counter()
         totals = Counter(map(_bar, labels))
-        width = max((len(safe(name)) for name in totals), default=0)
+        names = {name: line(name) for name in totals}
+        width = max(map(cell_len, names.values()), default=0)
         self._tasks: dict[str, TaskID] = {
-            name: bars.add_task(safe(name).ljust(width), total=total, rounds=0)
+            name: bars.add_task(names[name] + " " * (width - cell_len(names[name])), total=total, rounds=0)
             for name, total in totals.items()
         }
 
@@ -91,8 +93,5 @@ class _Lines:
         self._done += 1
         what = "" if label.phase == label.strategy else label.phase
         words = [what, label.strategy, f"for {label.request}" if label.request else "", f"seed {label.seed}"]
-        self._console.print(
-            safe(f"[{self._done}/{self._total}] {' '.join(filter(None, words))}: {rounds} rounds"),
-            highlight=False,
-            markup=False,
-        )
+        told = line(" ".join(filter(None, words)))
+        self._console.print(plain(f"[{self._done}/{self._total}] {told}: {rounds} rounds"))

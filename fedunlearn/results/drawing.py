@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fedunlearn.results.wording import safe
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -196,7 +198,7 @@ class _Page:
     ) -> Text:
         place = x / self.width, 1 - y / self.height
         look = {"ha": align, "va": vertical, "color": color, "weight": weight, "linespacing": 1.25}
-        return self.figure.text(*place, words, look, size=size, parse_math=False)
+        return self.figure.text(*place, safe(words), look, size=size, parse_math=False)
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
         low = 1 - (y + height) / self.height

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.tables import Line, further, headed, legends, lines, short
-from fedunlearn.results.wording import cell, row, safe
+from fedunlearn.results.wording import cell, line, plain, quoted, row
 from fedunlearn.scoring.judgement.bias import sentences
 from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.scoring.measures.composite import RETAINED, TESTED
@@ -21,14 +21,16 @@ STYLES = {"PASS": "green", "UNDER": "yellow", "OVER": "magenta", "DAMAGED": "red
 def show(run: RunFolder, console: Console) -> None:
     """Print every request's table, with each verdict's reasons below it."""
     manifest = run.read_manifest()
-    _say(console, f"\n{manifest['name']}: {manifest['data']['note']}")
+    console.print()
+    _say(console, f"{manifest['name']}: {manifest['data']['note']}")
     _say(console, f"Means over {len(manifest['seeds'])} seed(s).")
     for legend in legends(run):
-        _say(console, legend)
+        console.print(plain(legend), soft_wrap=True)
     for request in manifest["moments"]:
         columns = headed(run)
         rows = lines(run, request["id"], columns)
-        _say(console, f"\n{_title(request)}")
+        console.print()
+        _say(console, _title(request))
         console.print(_table(rows, columns))
         for strategies, reasons in _grouped(rows):
             _say(console, f"  {strategies}: {reasons}")
@@ -90,17 +92,17 @@ def _sight(run: RunFolder, request: str) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(safe(text), highlight=False, markup=False, soft_wrap=True)
+    console.print(plain(line(text)), soft_wrap=True)
 
 
 def _grouped(rows: Sequence[Line]) -> list[tuple[str, str]]:
     """(strategies, reasons), once for all that share them; of a PASS only the first, the rest is in the table."""
     found: dict[str, list[str]] = {}
-    for line in rows:
-        first, _, others = line.reasons.partition("; ")
-        shown = {"PASS": [first], "INCONCLUSIVE": [first, others]}.get(line.verdict, [line.reasons])
+    for one in rows:
+        first, _, others = one.reasons.partition("; ")
+        shown = {"PASS": [first], "INCONCLUSIVE": [first, others]}.get(one.verdict, [one.reasons])
         for reasons in filter(None, shown):
-            found.setdefault(reasons, []).append(line.strategy)
+            found.setdefault(reasons, []).append(one.strategy)
     return [(", ".join(strategies), reasons) for reasons, strategies in found.items()]
 
 
@@ -119,9 +121,9 @@ def markdown(run: RunFolder) -> str:
     for request in run.read_manifest()["moments"]:
         columns = headed(run)
         rows = lines(run, request["id"], columns)
-        parts += [f"**{safe(_title(request))}**\n", *_rows(rows, columns)]
-        parts += ["", *(safe(f"- {strategies}: {reasons}") for strategies, reasons in _grouped(rows))]
-        parts += [*(safe(f"- {sentence}") for sentence in fairness(run, request["id"])), ""]
+        parts += [f"**{quoted(_title(request))}**\n", *_rows(rows, columns)]
+        parts += ["", *(f"- {quoted(f'{strategies}: {reasons}')}" for strategies, reasons in _grouped(rows))]
+        parts += [*(f"- {quoted(sentence)}" for sentence in fairness(run, request["id"])), ""]
         if sight := _sight(run, request["id"]):
             parts += [f"{sight}\n"]
         for others in further(run):
@@ -132,19 +134,19 @@ def markdown(run: RunFolder) -> str:
 
 def _rows(rows: Sequence[Line], columns: Mapping[str, str]) -> list[str]:
     header = ["strategy", *columns.values(), "verdict"]
-    body = [row([line.strategy.strip(), *line.cells, line.verdict]) for line in rows]
+    body = [row([one.strategy.strip(), *one.cells, one.verdict]) for one in rows]
     return [row(header), row(["---"] * len(header)), *body]
 
 
 def _table(rows: Sequence[Line], columns: Mapping[str, str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
-    table.add_column("strategy", no_wrap=True)
+    table.add_column("strategy", overflow="fold")  # a label that was cut off could be another's
     for heading in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for line in rows:
-        verdict = cell(line.verdict, STYLES.get(line.verdict, "dim"))
-        table.add_row(cell(line.strategy), *map(cell, line.cells), verdict)
+    for one in rows:
+        verdict = cell(one.verdict, STYLES.get(one.verdict, "dim"))
+        table.add_row(cell(one.strategy), *map(cell, one.cells), verdict)
     return table
 
 

@@ -1,11 +1,12 @@
-"""Text from scenarios and data, as it may be shown: whole, and without power over a terminal or a document.
+r"""Text from scenarios and data, as it may be shown: whole, and without power over a terminal or a document.
 
 Labels, ids and messages may hold anything a file can hold. A terminal would obey an escape sequence, rich would take
-``[eta=1]`` for its markup, and Markdown a ``|`` for the end of a cell.
+``[eta=1]`` for its markup and ``:heart:`` for a picture, and Markdown a ``|`` for the end of a cell.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -15,6 +16,8 @@ _KEPT = "\n\t"
 _HARMFUL = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of control characters, invisible formatting (which turns the direction of text), surrogates and
 separators of lines and paragraphs."""
+_MARKS = re.compile(r"[\\`*<&~|]|\](?=\()|(?<!\w)_|_(?!\w)")
+"""What would be more than itself inside of a Markdown paragraph or cell; a ``_`` between letters is not."""
 
 
 def safe(text: object) -> str:
@@ -22,22 +25,32 @@ def safe(text: object) -> str:
     return "".join(_visible(character) for character in str(text))
 
 
+def line(text: object) -> str:
+    r"""The same in one line: what comes from data does not begin a line that looks like ours. ``\n``, ``\t``."""
+    return safe(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def plain(text: object) -> Text:
+    """`safe` text for a console, which looks for neither markup nor names of pictures in it."""
+    return Text(safe(text))
+
+
 def cell(text: object, style: str = "") -> Text:
     """A cell of a table on a terminal, as it is."""
-    return Text(safe(text), style=style)
+    return Text(line(text), style=style)
+
+
+def quoted(text: object) -> str:
+    """A `line` of text in a document in Markdown."""
+    return _MARKS.sub(r"\\\g<0>", line(text))
 
 
 def row(cells: Iterable[object]) -> str:
     """A row of a table in Markdown."""
-    return f"| {' | '.join(map(_escaped, cells))} |"
+    return f"| {' | '.join(map(quoted, cells))} |"
 
 
 def _visible(character: str) -> str:
     if character in _KEPT or unicodedata.category(character) not in _HARMFUL:
         return character
     return character.encode("unicode_escape").decode("ascii")
-
-
-def _escaped(text: object) -> str:
-    plain = safe(text).replace("\\", "\\\\").replace("|", "\\|")
-    return " ".join(plain.split("\n"))

@@ -27,6 +27,7 @@ from fedunlearn.campaign.estimate import estimate, require_room
 from fedunlearn.core import InputError, Problem, RunError
 from fedunlearn.learning.models import origin
 from fedunlearn.results.runfolder import RunFolder, in_use, locked
+from fedunlearn.results.wording import plain
 from fedunlearn.scenario import Scenario
 from fedunlearn.simulate import simulate
 from fedunlearn.sweep.cells import Cell, Sweep, read, read_one
@@ -108,9 +109,7 @@ def _run(
     for number, cell in enumerate(sweep.cells, 1):
         if not quiet:
             state = "" if cell in open_ else ": finished already"
-            console.print(
-                f"cell {number}/{len(sweep.cells)} {cell.slug}{state}", highlight=False, markup=False
-            )
+            console.print(plain(f"cell {number}/{len(sweep.cells)} {cell.slug}{state}"))
         if cell in open_:
             done = [other for other in folders.values() if (other / "DONE").is_file()]
             _run_cell(cell, folders[cell.slug], data_root, console, quiet, (*done, *reuse))

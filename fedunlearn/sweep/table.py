@@ -15,7 +15,7 @@ from rich.table import Table
 from fedunlearn.core import RunError
 from fedunlearn.results import report, tables
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.results.wording import cell, row, safe
+from fedunlearn.results.wording import cell, line, plain, quoted, row
 from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.sweep.cells import text_of
 
@@ -58,7 +58,7 @@ def show(folder: Path, console: Console) -> None:
         table.add_column(cell(heading), justify="right" if numeric else "left", no_wrap=True)
     for *cells, verdict in rows:
         table.add_row(*map(cell, cells), cell(verdict, report.STYLES.get(verdict, "dim")))
-    console.print(safe(f"\n{_title(folder)}\n{legend}"), highlight=False, markup=False, soft_wrap=True)
+    console.print(plain(f"\n{line(_title(folder))}\n{legend}"), soft_wrap=True)
     wide = Console(file=console.file, width=max(console.width, WIDEST), force_terminal=console.is_terminal)
     wide.print(table, soft_wrap=True)
 
@@ -67,7 +67,7 @@ def markdown(folder: Path) -> str:
     """The summary in Markdown, for a document."""
     headings, rows = _shown(folder)
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join([f"**{safe(_title(folder))}**\n", *map(row, lines)])
+    return "\n".join([f"**{quoted(_title(folder))}**\n", *map(row, lines)])
 
 
 def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:

@@ -123,7 +123,10 @@ def show(tuning: Tuning, console: Console) -> None:
     """Print what every strategy's trials gave."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     for heading in ("strategy", "trials", "as written", "best", "site s", "settings found"):
-        table.add_column(heading, justify="left" if heading in ("strategy", "settings found") else "right")
+        words = heading in ("strategy", "settings found")
+        table.add_column(
+            heading, justify="left" if words else "right", overflow="fold" if words else "ellipsis"
+        )
     for label, trials in tuning.trials.items():
         best = nearest(trials)
         settings = ", ".join(f"{name} {value}" for name, value in _searched(best.strategy).items())

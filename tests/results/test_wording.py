@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from click.testing import Result
+from hypothesis import example, given, strategies as st
+from markdown_it import MarkdownIt
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -15,10 +21,10 @@ from fedunlearn.federation.jobs import Label
 from fedunlearn.federation.progress import progress
 from fedunlearn.results import report
 from fedunlearn.results.tables import Line
-from fedunlearn.results.wording import cell, row, safe
+from fedunlearn.results.wording import line, row, safe
 
 HOSTILE = "\x1b]0;owned\x07\u202eabc"
-LABELS = ["puf[eta=1]", "puf[eta=2]", "[red]x", "a|b", "back\\slash", HOSTILE]
+LABELS = ["puf[eta=1]", "puf[eta=2]", "[red]x", "a|b", "back\\slash", "\\", "a:heart:b", "患者", HOSTILE]
 
 
 def test_what_is_seen_stays_and_what_commands_is_shown() -> None:
@@ -42,22 +48,64 @@ def test_nothing_shown_is_a_control_character(text: str) -> None:
     }
 
 
-def test_a_cell_of_a_document_ends_where_its_row_says() -> None:
-    """A reader splits at a bar that no backslash stands before."""
-    written = row(["a|b", "c\\", "d\ne"])
-    assert written == "| a\\|b | c\\\\ | d e |"
+TEXTS = st.text(st.sampled_from("ab_ []()|\\`*<>/&;#~:!\n\x1b\u202e") | st.characters())
+"""Texts rich in what Markdown, rich or terminals read as more than itself."""
 
 
-def test_labels_come_whole_into_tables_on_terminals_and_in_documents() -> None:
-    lines = [Line(label, ("1.0",), "PASS", "") for label in LABELS]
-    console = Console(file=io.StringIO(), width=200, force_terminal=True)
-    console.print(report._table(lines, {"forget_accuracy": "forget"}))
-    shown = console.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
-    document = "\n".join(report._rows(lines, {"forget_accuracy": "forget"}))
-    for label in LABELS:
-        assert safe(label) in shown
-        assert row([label])[2:-2] in document
-    assert HOSTILE not in shown and cell("[red]x").plain == "[red]x"
+def read_back(document: str) -> list[list[str]]:
+    """The cells of all tables of a document, row by row, as a reader of Markdown shows them."""
+    rows: list[list[str]] = []
+    for token in MarkdownIt().enable(["table", "strikethrough"]).parse(document):
+        if token.type == "tr_open":
+            rows.append([])
+        if token.type == "inline" and rows:
+            parts = token.children or []
+            assert {part.type for part in parts} <= {"text", "text_special"}, f"{token.content!r} is no text"
+            rows[-1].append("".join(part.content for part in parts))
+    return rows
+
+
+@given(TEXTS, TEXTS)
+@example("puf[eta=1]", "puf[eta=2]")
+@example("a|b", "\\")
+@example("\\|", "[x](y)")
+@example("<b>&lt;</b>", "*a* _b_ `c` ~~d~~")
+def test_a_reader_of_markdown_shows_cells_as_they_are(one: str, other: str) -> None:
+    document = "\n".join([row(["one", "other"]), row(["---", "---"]), row([f"x{one}x", f"x{other}x"])])
+    assert read_back(document) == [["one", "other"], [line(f"x{one}x"), line(f"x{other}x")]]
+
+
+def test_words_stay_readable_in_a_document() -> None:
+    assert row(["fine_tune", "0.98", "[eta=1]", "a-b.c"]) == "| fine_tune | 0.98 | [eta=1] | a-b.c |"
+
+
+@given(TEXTS)
+def test_a_line_is_one_line(text: str) -> None:
+    assert line(text).splitlines() == [line(text)] * bool(text)
+
+
+@pytest.mark.parametrize("width", [40, 100, 200])
+def test_labels_come_whole_into_tables_on_terminals_of_any_width(width: int) -> None:
+    """Columns of numbers stay; the one with labels goes on in the next line, so that none is taken for another."""
+    labels = [*LABELS, "federaser_every_two_rounds_of_all_1", "federaser_every_two_rounds_of_all_2"]
+    lines = [Line(label, ("1.0", "2.0"), "PASS", "") for label in labels]
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(report._table(lines, {"forget_accuracy": "forget", "retain_accuracy": "retain"}))
+    shown = printed(console).splitlines()
+    room = shown[0].index("forget")
+    in_column = "".join(text[:room].rstrip() for text in shown[1:])
+    assert in_column == "".join(map(line, labels))
+
+
+def test_a_summary_line_is_shown_as_it_is() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    report._say(console, "[red]x :heart: [/] a\nPASS")
+    assert printed(console) == "[red]x :heart: [/] a\\nPASS\n"
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -68,7 +116,7 @@ def test_labels_come_whole_into_progress(terminal: bool) -> None:
         for label in labels:
             for watcher in watchers:
                 watcher.end(label, 1, 0.0)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
+    shown = printed(console)
     assert all(safe(label) in shown for label in LABELS) and "]0;owned\x07" not in shown
 
 
@@ -78,3 +126,88 @@ def test_a_message_about_a_hostile_scenario_does_not_reach_the_terminal_as_a_com
     done = CliRunner().invoke(app, ["check", str(file)])
     assert done.exit_code == 2
     assert "\x1b" not in done.output and "\u202e" not in done.output
+
+
+SCENARIO = """\
+name: hostile
+seeds: [1]
+engine: {name: inline, workers: 2}
+data: {name: npz, path: x.npz}
+sites: {names: ["no[red]rth", east], partition: {name: iid}}
+model: {name: small_cnn}
+training: {rounds: 1, batch_size: 64}
+requests:
+  - {id: "some[bold]", site: "no[red]rth", patients: {count: 2}}
+strategies:
+  - {name: fine_tune, as: "a|b[eta=1]:heart:", rounds: 1}
+  - {name: fine_tune, as: "a|b[eta=2]:heart:", rounds: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scenario whose data has hostile patients, images and sexes."""
+    folder, rng = tmp_path_factory.mktemp("hostile"), np.random.default_rng(0)
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for split, count in (("train", 60), ("val", 2), ("test", 2)):
+        arrays[f"{split}_images"] = rng.integers(0, 255, (count, 28, 28), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(count, dtype=np.uint8) % 2
+        arrays[f"{split}_patient_id"] = np.array([f"{HOSTILE}{split}{i // 2}" for i in range(count)])
+        arrays[f"{split}_names"] = np.array([f"{split}{i}{HOSTILE}" for i in range(count)])
+        arrays[f"{split}_sex"] = np.array([f"{HOSTILE}|\n{i % 2}" for i in range(count)])
+    np.savez(folder / "x.npz", allow_pickle=False, **arrays)
+    (folder / "scenario.yaml").write_text(SCENARIO, encoding="utf-8")
+    return folder
+
+
+def call(folder: Path, *words: str) -> Result:
+    done = CliRunner().invoke(
+        app, [word.replace("HERE", str(folder)) for word in words], catch_exceptions=False
+    )
+    assert not set("\x1b\x07\u202e") & set(done.output), "a command for the terminal"
+    return done
+
+
+def test_what_data_and_labels_hold_is_shown_and_not_obeyed(hostile: Path) -> None:
+    """The whole way: check, simulate with its progress and table, report, a document."""
+    root = ("--data-root", "HERE")
+    checked = call(hostile, "check", "HERE/scenario.yaml", *root)
+    run = call(hostile, "simulate", "HERE/scenario.yaml", "--out", "HERE/run", *root)
+    reported = call(hostile, "report", "HERE/run")
+    document = call(hostile, "report", "HERE/run", "--markdown")
+    assert {done.exit_code for done in (checked, run, reported, document)} == {0}
+    assert "some[bold]: forget 2 patients of no[red]rth" in checked.output
+    for number in (1, 2):
+        label = f"a|b[eta={number}]:heart:"
+        assert f"unlearn {label} for some[bold] seed 1: 1 rounds" in run.output
+        assert any(text.startswith(f"{label} ") for text in run.output.splitlines())
+        assert any(text.startswith(f"{label} ") for text in reported.output.splitlines())
+        assert label in [cells[0] for cells in read_back(document.output)]
+
+
+def test_a_patient_that_is_not_there_is_told_without_obeying_those_that_are(hostile: Path) -> None:
+    named = ('requests.0.patients={count: 1, by: {sex: "x"}}', "requests.0.patients=[nobody]")
+    for change in named:
+        told = call(hostile, "check", "HERE/scenario.yaml", "--data-root", "HERE", "--set", change)
+        assert told.exit_code == 2 and "\\x1b]0;owned" in told.output
+
+
+def test_a_traceback_quotes_what_it_must_not_obey(hostile: Path) -> None:
+    words = ["--data-root", str(hostile), "--set", 'requests.0.patients={by: {sex: "x"}}', "--debug"]
+    told = subprocess.run(
+        [sys.executable, "-m", "fedunlearn", "check", str(hostile / "scenario.yaml"), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 1 and "Traceback" in told.stderr and "\\x1b]0;owned" in told.stderr
+    assert not set("\x1b\x07\u202e") & set(told.stderr)
+
+
+def test_the_name_of_a_file_is_shown_and_not_obeyed(hostile: Path) -> None:
+    good, bad = (hostile / f"{name}{HOSTILE}.yaml" for name in ("good", "bad"))
+    good.write_text(SCENARIO, encoding="utf-8")
+    bad.write_text(SCENARIO.replace("rounds: 1", "rounds: x"), encoding="utf-8")
+    for file, code in ((good, 0), (bad, 2)):
+        done = call(hostile, "check", str(file), "--data-root", "HERE")
+        assert done.exit_code == code and f"{hostile}/{safe(file.name)}:" in done.output
