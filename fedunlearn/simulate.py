@@ -105,7 +105,7 @@ def simulate(
     began = time.perf_counter()
     cohort = gather(scenario, data_root)
     shadows, others, needed = Shadows(scenario, cohort), earlier(reuse), estimate(scenario, cohort)
-    require_room(needed, out)
+    require_room(needed, out, [out] if resume else [])
     if not quiet:
         console.print(plain(needed))
     with locked(out):

@@ -1,26 +1,35 @@
 """How much disk and memory a run will take, before any of it is taken.
 
-The parts are upper bounds of what is there at once, from sizes alone: how many models, of how many bytes, from how many
-hospitals. What cannot fit is refused, with the numbers, before anything is trained.
+The parts follow from sizes alone: how many models, of how many bytes, from how many hospitals. Each is about the most
+that is there at once; only what strategies ask for beyond whole rounds of models is not known before they run. What
+cannot fit is refused, with the numbers, before anything is trained.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 import torch
 
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.references import LESSONS
-from fedunlearn.campaign.timeline import chains, moments
-from fedunlearn.core import Every, InputError, Last
+from fedunlearn.campaign.shadows import AT_ONCE
+from fedunlearn.campaign.timeline import Chain, chains, moments
+from fedunlearn.core import IGNORED, Every, Guarantee, InputError, Last, Problem, Strategy
 from fedunlearn.federation.history import union
 from fedunlearn.federation.journal import IN_MEMORY
-from fedunlearn.scenario import Scenario
+from fedunlearn.scenario import Plan, Scenario
 
 IN_FLIGHT = 2**28
 """Bytes of models that procedures under way may hold together, each about `_MODELS` of them."""
@@ -28,6 +37,23 @@ _MODELS = 4
 _FEWEST = 16  # procedures under way, however large their models: enough to keep workers busy
 _PROCESS = 600 * 2**20  # of memory that a process takes before it has any image or model
 _GATHERED = 256 * 2**20  # of images that a worker keeps at hand (`sites.hospital`)
+_TRAINED = 4  # models' sizes that a network under training takes: weights, gradients, two moments of Adam
+_FILE = 3 * 2**12  # of a Parquet file and of the records beside it and its model, however little is in them
+
+_STAYING = ("weights", "signals")
+"""Parts of the disk that are there as long as the run folder is."""
+_REMEDIES = {
+    "history": "choose fewer rounds, or leave out strategies that use stored updates (`list strategies`)",
+    "own trainings of strategies": "choose fewer rounds, or leave out strategies that prepare (`list strategies`)",
+    "weights": "choose fewer seeds, requests or strategies, or a smaller model",
+    "signals": "choose fewer seeds, requests or strategies",
+    "work under way": "choose fewer seeds, requests or strategies at a time, or a smaller model",
+    "images": "choose fewer or smaller images",
+    "processes": "choose fewer workers (engine.workers)",
+    "networks": "choose fewer workers (engine.workers), or a smaller model",
+    "models under way": "choose a smaller model",
+}
+"""By what takes most, what makes it less."""
 
 
 @dataclass(frozen=True)
@@ -43,58 +69,80 @@ class Estimate:
     memory: Mapping[str, int]
 
     def __str__(self) -> str:
-        return f"needs about {_told(self.disk)} of disk and {_told(self.memory)} of memory"
+        return f"needs about {_told('disk', self.disk)} and {_told('memory', self.memory)}"
 
 
 def estimate(scenario: Scenario, cohort: Cohort) -> Estimate:
     """What a run of ``scenario`` takes."""
-    size, hospitals, seeds = model_bytes(scenario, cohort), len(cohort.sites), len(scenario.seeds)
-    models, procedures = _models(scenario)
-    at_once = min(procedures * seeds, most_under_way(size))
-    images = cohort.pixels.nbytes + cohort.targets.size * (1 if cohort.classes < 256 else 2)
-    columns = cohort.classes if cohort.targets.ndim == 1 else 4 * cohort.classes + 3
-    engine = scenario.engine
-    own = engine.name == "flower" and engine.address is None  # workers are processes of this machine
-    workers = (engine.workers or psutil.cpu_count() or 1) if own else 0
+    size = model_bytes(scenario, cohort)
+    phases = _phases(scenario)
+    at_once = min(max(map(len, phases)), most_under_way(size))
+    journal = max(_journal(phase, len(cohort.sites), at_once) for phase in phases) * size
     return Estimate(
         disk={
-            "history": seeds * _history(scenario, hospitals) * size,
-            "models": seeds * models * size,
-            "signals": seeds * models * len(cohort.site) * columns * 4,
-            "images while it runs": images,
-            "journal": (2 + hospitals) * at_once * size,
+            "history": len(scenario.seeds) * _history(scenario, len(cohort.sites)) * size,
+            "own trainings of strategies": len(scenario.seeds) * _prepared(scenario, cohort) * size,
+            "weights": len(scenario.seeds) * _models(scenario) * size,
+            "signals": _signals(scenario, cohort),
+            "work under way": journal,
+            "images": cohort.pixels.nbytes
+            + cohort.targets.size * np.min_scalar_type(max(cohort.classes, IGNORED)).itemsize,
         },
-        memory={
-            "processes": (1 + workers) * _PROCESS,
-            "images": cohort.pixels.nbytes + (1 + workers) * min(_GATHERED, 2 * images),
-            "models under way": _MODELS * at_once * size + IN_MEMORY,
-        },
+        memory=_memory(scenario, cohort, size, _MODELS * at_once * size + min(IN_MEMORY, journal)),
     )
 
 
-def require_room(needed: Estimate, out: Path) -> None:
-    """Make sure that a run fits.
+def of_all(needed: Sequence[Estimate]) -> Estimate:
+    """What several runs take, one after another: the results of all, and the most that any takes for a time."""
+    parts = {name: [one.disk[name] for one in needed] for name in needed[0].disk}
+    return Estimate(
+        disk={name: sum(each) if name in _STAYING else max(each) for name, each in parts.items()},
+        memory=max((one.memory for one in needed), key=lambda memory: sum(memory.values())),
+    )
+
+
+def require_room(needed: Estimate, out: Path, runs: Iterable[Path] = ()) -> None:
+    """Make sure that there is room for what is ``needed`` in the folder ``out``.
+
+    Args:
+        needed: what is needed.
+        out: where to write; it need not be there yet.
+        runs: folders of unfinished runs that will go on: what they hold is there already.
 
     Raises:
-        InputError: it does not; tells what there is, and what to do.
+        InputError: there is not (`refuse`).
     """
-    folder = next(
-        (parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists()), Path("/")
+    folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(folder).free + sum(map(_held, runs))
+    # What this process has, its images among it, is a part of what is needed.
+    available = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    refuse(needed, free, available, folder)
+
+
+def refuse(needed: Estimate, free: int, available: int, folder: Path) -> None:
+    """Refuse what cannot fit.
+
+    Args:
+        needed: what is needed.
+        free: bytes of disk there are for it.
+        available: bytes of memory there are for it.
+        folder: where the disk is.
+
+    Raises:
+        InputError: it cannot; tells the numbers, what takes most, and what to do.
+    """
+    given = (
+        ("disk", needed.disk, free, f"there is room for {_size(free)} in {folder}"),
+        ("memory", needed.memory, available, f"{_size(available)} are available"),
     )
-    disk, memory = shutil.disk_usage(folder).free, psutil.virtual_memory().available
-    problems = []
-    if sum(needed.disk.values()) > disk:
-        problems.append(
-            f"needs about {_told(needed.disk)} of disk, but {folder} has {_size(disk)} free: choose a folder on "
-            "another disk with --out, or fewer seeds, strategies or rounds"
-        )
-    if (wanted := sum(needed.memory.values())) > memory:
-        problems.append(
-            f"needs about {_told(needed.memory)} of memory, but {_size(memory)} are available: choose fewer images, "
-            f"a smaller model or fewer workers (missing: {_size(wanted - memory)})"
-        )
+    problems = list[Problem]()
+    for what, parts, room, told in given:
+        if sum(parts.values()) > room:
+            remedy = _REMEDIES[max(parts, key=lambda name: parts[name])]
+            elsewhere = ", or give a folder on another disk with --out" if what == "disk" else ""
+            problems.append(Problem(f"needs about {_told(what, parts)}, but {told}: {remedy}{elsewhere}"))
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError(problems)
 
 
 def model_bytes(scenario: Scenario, cohort: Cohort) -> int:
@@ -109,38 +157,146 @@ def most_under_way(size: int) -> int:
     return max(_FEWEST, IN_FLIGHT // (_MODELS * size))
 
 
-def _models(scenario: Scenario) -> tuple[int, int]:
-    """For one seed, how many models are kept, and how many procedures lead to them."""
-    models = procedures = 1
+# ---------------------------------------------------------------------------------------------- the parts
+
+
+class _Procedure(NamedTuple):
+    """A procedure under way: how many rounds it has, and whether it restarts from its last model."""
+
+    rounds: int
+    restarts: bool
+
+
+def _served(scenario: Scenario, chain: Chain) -> list[Plan]:
+    """The strategies that serve every request of ``chain``."""
+    return [p for p in scenario.strategies if all(step.request.id in p.requests for step in chain)]
+
+
+def _cuts(scenario: Scenario) -> int:
+    """In how many places in the middle of training a request arrives."""
+    rounds = {step.round for chain in chains(scenario) for step in chain}
+    return len(rounds - {scenario.training.rounds})
+
+
+def _models(scenario: Scenario) -> int:
+    """For one seed, how many models are kept."""
+    models = 1 + _cuts(scenario)
     for chain in chains(scenario):
         at = len(moments(scenario, chain))
-        plans = sum(all(step.request.id in plan.requests for step in chain) for plan in scenario.strategies)
-        early = chain[0].round < scenario.training.rounds  # then the original of that moment is kept too
-        models += at + plans * at * (1 + len(scenario.horizons)) + early
-        procedures += at + plans * at
-    return models, procedures
+        between = len({step.round for step in chain}) - 1
+        models += at + len(_served(scenario, chain)) * (at + between + len(chain) * len(scenario.horizons))
+    return models
+
+
+def _signals(scenario: Scenario, cohort: Cohort) -> int:
+    """Bytes of what models answer for every image (`fedunlearn.learning.kinds`), after probes and from shadows too."""
+    wanted = scenario.evaluation
+    one = 4 * cohort.classes if cohort.targets.ndim == 1 else 8 * (4 * cohort.classes + 3)
+    answered = 1 + wanted.linear_probe + (wanted.resurgence_rounds > 0)
+    files = len(scenario.seeds) * _models(scenario) * answered + wanted.shadows
+    return files * (len(cohort.site) * one + _FILE)
 
 
 def _history(scenario: Scenario, hospitals: int) -> int:
-    """For one seed, of how many models' size the history is that the server keeps."""
-    needs, rounds = (
-        (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS),
-        scenario.training.rounds,
-    )
-    updates = {
-        t for need in needs if isinstance(need.updates, Every) for t in range(rounds) if t in need.updates
+    """For one seed, how many models' size the history of training has."""
+    needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
+    rounds, places = range(scenario.training.rounds), 2 + _cuts(scenario)
+    updates = {t for n in needs if isinstance(n.updates, Every) for t in rounds if t in n.updates}
+    checkpoints = {t for n in needs if n.checkpoints for t in rounds if t in n.checkpoints}
+    last = places if any(isinstance(n.updates, Last) for n in needs) else 0
+    sums = places if any(n.cumulative for n in needs) else 0  # the one before stays until the next round
+    return len(checkpoints) + hospitals * (len(updates) + last + sums)
+
+
+def _preparing(scenario: Scenario) -> Iterable[int]:
+    """For one seed, the rounds of every training that strategies do in a way of their own."""
+    served = {(p.label, c[0].round) for c in chains(scenario) for p in _served(scenario, c)}
+    labels = {plan.label for plan in scenario.strategies if plan.strategy.needs.preparation}
+    return [round for label, round in served if label in labels]
+
+
+def _prepared(scenario: Scenario, cohort: Cohort) -> int:
+    """For one seed, how many models such trainings keep: by round or by group of hospitals, and once more to go on."""
+    return sum(2 * max(rounds, len(cohort.sites)) + 1 for rounds in _preparing(scenario))
+
+
+def _phases(scenario: Scenario) -> tuple[list[_Procedure], list[_Procedure]]:
+    """What is under way at once: trainings, then unlearning."""
+    linked, seeds, rounds = chains(scenario), len(scenario.seeds), scenario.training.rounds
+    shadows = min(AT_ONCE, scenario.evaluation.shadows)
+    trainings = [_Procedure(rounds, restarts=True)] * (1 + len(linked))
+    own = [_Procedure(rounds, restarts=False) for rounds in _preparing(scenario)]
+    unlearning = [
+        _Procedure(_asked(plan.strategy, chain[-1].round), restarts=False)
+        for chain in linked
+        for plan in _served(scenario, chain)
+    ]
+    return (trainings + own) * seeds + trainings[:1] * shadows, unlearning * seeds
+
+
+def _journal(phase: Sequence[_Procedure], hospitals: int, most: int) -> int:
+    """How many models the journal has at the most, of procedures that go on round by round side by side.
+
+    Of a training the last two and a round of replies, of any other all its replies; of one that ended, nothing.
+    """
+
+    def kept(procedure: _Procedure, rounds: int) -> int:
+        return 2 + hospitals if procedure.restarts else rounds * hospitals
+
+    ends = {procedure.rounds for procedure in phase}
+    alive = ([kept(one, end) for one in phase if one.rounds >= end] for end in ends)
+    return max((sum(sorted(each, reverse=True)[:most]) for each in alive), default=0)
+
+
+def _asked(strategy: Strategy, rounds: int) -> int:
+    """About how many rounds a strategy asks hospitals for models: training's, or what its own settings say."""
+    if strategy.guarantee is Guarantee.EXACT or strategy.needs.updates is not None:
+        return rounds
+    settings: dict[str, Any] = dataclasses.asdict(cast(Any, strategy))
+    return max(1, sum(int(value) for name, value in settings.items() if name.endswith("rounds")))
+
+
+def _memory(scenario: Scenario, cohort: Cohort, size: int, under_way: int) -> dict[str, int]:
+    """Memory by what takes it; workers on other machines take none of this one's."""
+    engine, workers = scenario.engine, scenario.engine.workers or os.cpu_count() or 1
+    elsewhere, apart = engine.address is not None, engine.name == "flower"
+    here = 0 if elsewhere else workers
+    processes = 1 + here * apart
+    gathered = cohort.pixels.nbytes + 8 * cohort.targets.size  # labels are whole numbers of 8 bytes there
+    return {
+        "processes": processes * _PROCESS,
+        "images": _in_memory(cohort.pixels)
+        + _in_memory(cohort.targets)
+        + processes * min(_GATHERED, gathered),
+        "networks": here * _TRAINED * size,
+        "models under way": under_way,
     }
-    checkpoints = {t for need in needs if need.checkpoints for t in range(rounds) if t in need.checkpoints}
-    last = any(isinstance(need.updates, Last) for need in needs)
-    sums = 2 * hospitals if any(need.cumulative for need in needs) else 0
-    return len(checkpoints) + hospitals * (len(updates) + 2 * last) + sums
 
 
-def _told(parts: Mapping[str, int]) -> str:
+def _in_memory(array: npt.NDArray[Any]) -> int:
+    """Of a mapped file, nothing must be in memory."""
+    return 0 if isinstance(array, np.memmap) else array.nbytes
+
+
+def _held(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # gone by now
+                total += os.stat(os.path.join(place, name)).st_size
+    return total
+
+
+# ------------------------------------------------------------------------------------------------ in words
+
+
+def _told(what: str, parts: Mapping[str, int]) -> str:
     """A sum, and what most of it is."""
-    largest = sorted(parts.items(), key=lambda part: -part[1])[:3]
-    return f"{_size(sum(parts.values()))} ({', '.join(f'{name} {_size(part)}' for name, part in largest)})"
+    known = sorted((part for part in parts.items() if part[1]), key=lambda part: -part[1])
+    shown = ", ".join([*(f"{name} {_size(part)}" for name, part in known[:3]), *(["…"] if known[3:] else [])])
+    return f"{_size(sum(parts.values()))} of {what} ({shown})"
 
 
 def _size(number: int) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(number / 1e6, 1):.0f} MB"
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(math.ceil(number / 1e6), 1)} MB"

@@ -23,7 +23,7 @@ from rich.console import Console
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign import resuming
 from fedunlearn.campaign.cohort import gather
-from fedunlearn.campaign.estimate import estimate, require_room
+from fedunlearn.campaign.estimate import Estimate, estimate, of_all, require_room
 from fedunlearn.core import InputError, Problem, RunError
 from fedunlearn.learning.models import origin
 from fedunlearn.results.runfolder import RunFolder, in_use, locked
@@ -36,27 +36,33 @@ from fedunlearn.sweep.table import markdown, show, summary
 __all__ = ["Cell", "Sweep", "check", "is_sweep", "markdown", "read", "read_one", "run", "show", "summary"]
 
 
-def check(read: Scenario | Sweep, data_root: Path) -> list[str]:
-    """What every request means, and which strategies are not run for it, in words; of a sweep, for every cell.
+def check(read: Scenario | Sweep, data_root: Path, out: Path = Path("runs")) -> list[str]:
+    """What every request means, which strategies are not run for it, and what it takes; of a sweep, for every cell.
+
+    Args:
+        read: what to check.
+        data_root: where the data's files are.
+        out: where it is to be run.
 
     Raises:
-        InputError: data is missing or damaged, or a request names what is not there; all problems of all cells.
+        InputError: data is missing or damaged, a request names what is not there, or there is no room for all cells;
+            all problems of all cells.
     """
+    slugs = [cell.slug for cell in read.cells] if isinstance(read, Sweep) else []
     cells = (
         [(f"{cell.slug}: ", cell.scenario) for cell in read.cells]
         if isinstance(read, Sweep)
         else [("", read)]
     )
-    lines, found = list[str](), list[Problem]()
+    lines, found, needed = list[str](), list[Problem](), list[Estimate]()
     for mark, scenario in cells:
         try:
             cohort = gather(scenario, data_root)
-            needed = estimate(scenario, cohort)
-            require_room(needed, Path("runs"))
         except InputError as error:
             found += error.problems
             continue
-        lines.append(f"{mark}{needed}")
+        needed.append(estimate(scenario, cohort))
+        lines.append(f"{mark}{needed[-1]}")
         if start := origin(scenario.model, cohort.shape, cohort.classes):
             lines.append(f"{mark}model: {start}")
         lines += [f"{mark}{request.id}: {cohort.summary(request)}" for request in scenario.requests]
@@ -66,7 +72,9 @@ def check(read: Scenario | Sweep, data_root: Path) -> list[str]:
         ]
     if found:
         raise scenarios.together(found)
-    return lines
+    if needed:
+        require_room(of_all(needed), out, [out / "cells" / slug for slug in slugs])
+    return lines + ([f"all cells: {of_all(needed)}"] if len(needed) > 1 else [])
 
 
 def run(
@@ -104,7 +112,7 @@ def _run(
         raise InputError(f"output folder {out} is in use, and not by a sweep: name another with --out")
     folders = {cell.slug: out / "cells" / cell.slug for cell in sweep.cells}
     open_ = [cell for cell in sweep.cells if not _is_finished(folders[cell.slug], cell)]
-    check(replace(sweep, cells=tuple(open_)), data_root)
+    check(replace(sweep, cells=tuple(open_)), data_root, out)
     _write_about(out, sweep)
     for number, cell in enumerate(sweep.cells, 1):
         if not quiet:

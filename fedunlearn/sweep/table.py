@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def show(folder: Path, console: Console) -> None:
         table.add_column(cell(heading), justify="right" if numeric else "left", no_wrap=True)
     for *cells, verdict in rows:
         table.add_row(*map(cell, cells), cell(verdict, report.STYLES.get(verdict, "dim")))
-    console.print(plain(f"\n{line(_title(folder))}\n{legend}"), soft_wrap=True)
+    console.print(plain(f"\n{_title(folder, line)}\n{legend}"), soft_wrap=True)
     wide = Console(file=console.file, width=max(console.width, WIDEST), force_terminal=console.is_terminal)
     wide.print(table, soft_wrap=True)
 
@@ -67,7 +67,7 @@ def markdown(folder: Path) -> str:
     """The summary in Markdown, for a document."""
     headings, rows = _shown(folder)
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join([f"**{quoted(_title(folder))}**\n", *map(row, lines)])
+    return "\n".join([f"**{_title(folder, quoted)}**\n", *map(row, lines)])
 
 
 def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
@@ -124,12 +124,13 @@ def _headings(folder: Path) -> dict[str, str]:
     return {**tables.COLUMNS[_kind(folder)], "tuning_site_seconds": "tuning s"}
 
 
-def _title(folder: Path) -> str:
+def _title(folder: Path, shown: Callable[[str], str]) -> str:
+    """What a sweep is, its name as ``shown``."""
     content = about(folder)
     count = len(content["cells"])
     done = sum((folder / "cells" / cell["slug"] / "DONE").is_file() for cell in content["cells"])
     missing = "" if done == count else f", {count - done} of them not finished: run `simulate` again to go on"
-    return f"{content['name']}: {count} cells{missing}"
+    return f"{shown(content['name'])}: {count} cells{missing}"
 
 
 def _stored(value: Any, kinds: set[type]) -> Any:

@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
+from fedunlearn.campaign import estimate as estimates
 from fedunlearn.campaign.cohort import gather
-from fedunlearn.campaign.estimate import Estimate, estimate, model_bytes, require_room
+from fedunlearn.campaign.estimate import Estimate, estimate, model_bytes, of_all, refuse, require_room
 from fedunlearn.core import InputError
 from fedunlearn.learning.models import initial_weights
+from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.scenario import Scenario
 from fedunlearn.simulate import simulate
 from fedunlearn.weights import nbytes
-from tests.runs import write
+from strategies import catalogue
+from tests.runs import TINY, write
+
+MORE = """
+  - {name: sharded, shards: 3}
+  - {name: sifu}
+"""
+"""A strategy that trains in a way of its own, and one that uses sums or the like of updates."""
 
 
-def size(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # it is gone by now
-            continue
-    return total
+def read(folder: Path, *overrides: str, text: str = TINY) -> Scenario:
+    return scenarios.read(write(folder, text), overrides)
 
 
-def test_a_run_takes_no_more_than_was_told_and_its_results_about_as_much(tmp_path: Path) -> None:
-    scenario = scenarios.read(write(tmp_path))
+def test_a_run_takes_about_as_much_disk_as_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest size seen is at most what was told, and at least half of it; so are parts that stay."""
+    scenario = read(tmp_path, "seeds=[1]", text=TINY + MORE)
     told = estimate(scenario, gather(scenario, tmp_path)).disk
+    monkeypatch.setattr(RunFolder, "clean", lambda _: None)
     most, over = [0], threading.Event()
 
     def look() -> None:
         while not over.wait(0.02):
-            most[0] = max(most[0], size(tmp_path / "run"))
+            most[0] = max(most[0], estimates._held(tmp_path / "run"))
 
     watching = threading.Thread(target=look)
     watching.start()
@@ -46,9 +53,15 @@ def test_a_run_takes_no_more_than_was_told_and_its_results_about_as_much(tmp_pat
     finally:
         over.set()
         watching.join()
-    assert most[0] <= sum(told.values())
-    for part, folder in (("models", "weights"), ("signals", "signals")):
-        assert told[part] / 2 <= size(run.path / folder) <= 2 * told[part]
+    assert sum(told.values()) / 2 <= most[0] <= sum(told.values())
+    places = {
+        "history": [run.scratch / "history-1"],
+        "own trainings of strategies": [run.scratch / "prepared", run.scratch / "prepared-sharded-2-1"],
+        "weights": [run.path / "weights"],
+        "signals": [run.path / "signals", run.path / "origins"],
+    }
+    for part, folders in places.items():
+        assert told[part] / 2 <= sum(map(estimates._held, folders)) <= 1.02 * told[part], part
 
 
 def test_a_model_is_as_large_as_its_weights(tmp_path: Path) -> None:
@@ -59,29 +72,115 @@ def test_a_model_is_as_large_as_its_weights(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("part", "spoil"),
-    [
-        ("disk", lambda m: m.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=999))),
-        (
-            "memory",
-            lambda m: m.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=999)),
-        ),
-    ],
-)
+def counts(folder: Path, text: str, *overrides: str) -> Mapping[str, float]:
+    """What a run takes, in models."""
+    scenario = read(folder, *overrides, text=text)
+    cohort = gather(scenario, folder)
+    size = model_bytes(scenario, cohort)
+    return {part: taken / size for part, taken in estimate(scenario, cohort).disk.items()}
+
+
+def test_models_are_counted_by_hand(tmp_path: Path) -> None:
+    """`some`: retrained, two strategies; `leave`: retrained, three. FedEraser: 2 rounds of 3 updates; 2 checkpoints.
+
+    Trainings under way: the original and two retrained ones, 2 models and 3 replies each.
+    """
+    one = counts(tmp_path, TINY, "seeds=[1]")
+    assert (one["weights"], one["history"]) == (1 + 3 + 4, 2 * 3 + 2)
+    assert one["work under way"] == 3 * (2 + 3)
+    two = counts(tmp_path, TINY)
+    assert all(two[part] == 2 * one[part] for part in ("weights", "history", "work under way", "signals"))
+
+
+def test_requests_in_the_middle_and_horizons_are_counted_by_hand(tmp_path: Path) -> None:
+    """Half-way: the original there, and for who answers `some` a model there and one at the end; by 2 horizons more."""
+    text = TINY.replace("site: north, ", "site: north, after_round: 1, ")
+    early = counts(tmp_path, text, "seeds=[1]", "horizons=[1, 2]")
+    assert early["weights"] == 2 + 2 * (1 + 2) + 2 * 2 + (1 + 3) + 3 * 2
+
+
+def test_what_ended_takes_nothing_of_the_journal() -> None:
+    """Of 3 hospitals: after 2 rounds 5 + 6 + 6, after 5 rounds 5 + 15; with one at a time, 15."""
+    phase = [
+        estimates._Procedure(9, restarts=True),
+        estimates._Procedure(2, restarts=False),
+        estimates._Procedure(5, restarts=False),
+    ]
+    assert estimates._journal(phase, 3, 100) == 20
+    assert estimates._journal(phase, 3, 1) == 15
+    assert estimates._journal([], 3, 1) == 0
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_every_strategy_tells_for_how_long_it_asks(name: str) -> None:
+    assert 1 <= estimates._asked(catalogue()[name](), 7) <= 40
+
+
+def test_mapped_images_need_no_memory(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 4)))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert (estimates._in_memory(mapped), estimates._in_memory(np.array(mapped))) == (0, 96)
+
+
+def test_results_of_all_cells_stay_and_the_rest_makes_room() -> None:
+    small = Estimate({"weights": 1, "signals": 2, "history": 3}, {"images": 5})
+    large = Estimate({"weights": 10, "signals": 20, "history": 30}, {"images": 4})
+    both = of_all([small, large])
+    assert both == Estimate({"weights": 11, "signals": 22, "history": 30}, {"images": 5})
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, disk: int = 10**12, memory: int = 10**12, own: int = 0) -> None:
+    """Pretend that a machine has so much room."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=disk))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=memory))
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=own))
+    monkeypatch.setattr("psutil.Process", lambda: process)
+
+
+@pytest.mark.parametrize("part", ["disk", "memory"])
 def test_what_does_not_fit_is_refused_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, spoil: Callable[[pytest.MonkeyPatch], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    scenario = scenarios.read(write(tmp_path))
-    spoil(monkeypatch)
-    with pytest.raises(InputError, match=f"of {part}, but"):
+    scenario = read(tmp_path)
+    spoil(monkeypatch, **{part: 999})
+    with pytest.raises(
+        InputError, match=rf"^needs about \d+ MB of {part} \(.*\), but .*: choose fewer"
+    ) as caught:
         simulate(scenario, tmp_path / "run", tmp_path, Console(), quiet=True)
-    assert not (tmp_path / "run").exists()
+    assert len(caught.value.problems) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["scenario.yaml"]
 
 
-def test_what_just_fits_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2_000_000))
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=3_000_000))
-    require_room(Estimate({"a": 2_000_000}, {"b": 3_000_000}), tmp_path)
-    with pytest.raises(InputError, match=r"needs about 2 MB \(a 2 MB\) of disk, but .* has 2 MB free"):
-        require_room(Estimate({"a": 2_000_001}, {"b": 3_000_000}), tmp_path)
+def test_what_just_fits_is_not_refused() -> None:
+    needed = Estimate({"weights": 2_000_000, "history": 0}, {"images": 3_000_000})
+    refuse(needed, 2_000_000, 3_000_000, Path("/there"))
+    with pytest.raises(InputError) as caught:
+        refuse(needed, 1_999_999, 2_000_000, Path("/there"))
+    disk, memory = map(str, caught.value.problems)
+    assert disk == (
+        "needs about 2 MB of disk (weights 2 MB), but there is room for 2 MB in /there: choose fewer seeds, requests "
+        "or strategies, or a smaller model, or give a folder on another disk with --out"
+    )
+    assert memory == (
+        "needs about 3 MB of memory (images 3 MB), but 2 MB are available: choose fewer or smaller images"
+    )
+
+
+def test_what_is_there_already_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on has a part of it on the disk, and this process a part of it in memory."""
+    needed = Estimate({"weights": 1000}, {"images": 1000})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "x").write_bytes(bytes(400))
+    spoil(monkeypatch, disk=600, memory=600, own=400)
+    require_room(needed, tmp_path / "run", [tmp_path / "run"])
+    with pytest.raises(InputError, match="of disk"):
+        require_room(needed, tmp_path / "run")
+    spoil(monkeypatch, disk=600, memory=600, own=399)
+    with pytest.raises(InputError, match="of memory"):
+        require_room(needed, tmp_path / "run", [tmp_path / "run"])
+
+
+def test_every_part_has_a_remedy(tmp_path: Path) -> None:
+    scenario = read(tmp_path)
+    told = estimate(scenario, gather(scenario, tmp_path))
+    assert {*told.disk, *told.memory} == set(estimates._REMEDIES)
