@@ -9,9 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from click.testing import Result
 from rich.console import Console
+from typer.testing import CliRunner
 
 from fedunlearn import scenario as scenarios
+from fedunlearn.__main__ import app
 from fedunlearn.campaign import estimate as estimates
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.estimate import Estimate, estimate, model_bytes, of_all, refuse, require_room
@@ -184,3 +187,16 @@ def test_every_part_has_a_remedy(tmp_path: Path) -> None:
     scenario = read(tmp_path)
     told = estimate(scenario, gather(scenario, tmp_path))
     assert {*told.disk, *told.memory} == set(estimates._REMEDIES)
+
+
+def test_the_command_line_tells_it_and_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(*words: str) -> Result:
+        return CliRunner().invoke(app, [words[0], str(write(tmp_path)), *words[1:]], catch_exceptions=False)
+
+    told = str(estimate(read(tmp_path), gather(read(tmp_path), tmp_path)))
+    assert told in call("check").output.splitlines()
+    spoil(monkeypatch, disk=999)
+    for command in (["check"], ["simulate", "--out", str(tmp_path / "run")]):
+        refused = call(*command)
+        assert refused.exit_code == 2 and "but there is room for 1 MB in " in refused.stderr
+    assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 
 from fedunlearn import scenario as scenarios, sweep
 from fedunlearn.__main__ import app
+from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.estimate import estimate, of_all
 from fedunlearn.core import InputError, RunError, SiteError
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Pick, Scenario
@@ -181,7 +184,25 @@ def test_check_says_what_every_cell_asks_for(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in room] == [line.partition(":")[0] for line in asked] == SLUGS
     assert all(": needs about " in line for line in room)
     assert asked[2].startswith(f"{SLUGS[2]}: some: forget 3 patients of north (")
+    assert any(line.startswith("all cells: needs about ") for line in lines)
     assert [path.name for path in tmp_path.iterdir()] == ["scenario.yaml"]
+
+
+@pytest.mark.parametrize("command", [["check"], ["simulate", "--out", "HERE/out"]])
+def test_cells_that_fit_one_by_one_but_not_together_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """Each cell's results stay, so four need more than the one that needs most; half-way between is too little."""
+    path, cells = write(tmp_path, SWEPT), read(tmp_path).cells
+    needed = [estimate(cell.scenario, gather(cell.scenario, tmp_path)) for cell in cells]
+    largest, together = (max(sum(one.disk.values()) for one in some) for some in (needed, [of_all(needed)]))
+    assert largest < together
+    free = (largest + together) // 2
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    words = [word.replace("HERE", str(tmp_path)) for word in command]
+    result = call(words[0], path, *words[1:])
+    assert result.exit_code == 2 and "of disk (" in result.stderr
+    assert not list(tmp_path.rglob("cells"))
 
 
 # ------------------------------------------------------------------------------------------------ running
