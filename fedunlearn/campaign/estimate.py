@@ -35,7 +35,9 @@ IN_FLIGHT = 2**28
 """Bytes of models that procedures under way may hold together, each about `_MODELS` of them."""
 _MODELS = 4
 _FEWEST = 16  # procedures under way, however large their models: enough to keep workers busy
-_PROCESS = 600 * 2**20  # of memory that a process takes before it has any image or model
+_PROCESS = 600 * 2**20  # of memory that this process takes before it has any image or model
+_RAY = 360 * 2**20  # of memory that Ray's own processes take,
+_WORKER = 320 * 2**20  # and what each of its workers does not share with others (torch 2.13, on Linux)
 _GATHERED = 256 * 2**20  # of images that a worker keeps at hand (`sites.hospital`)
 _TRAINED = 4  # models' sizes that a network under training takes: weights, gradients, two moments of Adam
 _FILE = 3 * 2**12  # of a Parquet file and of the records beside it and its model, however little is in them
@@ -258,17 +260,17 @@ def _asked(strategy: Strategy, rounds: int) -> int:
 
 def _memory(scenario: Scenario, cohort: Cohort, size: int, under_way: int) -> dict[str, int]:
     """Memory by what takes it; workers on other machines take none of this one's."""
-    engine, workers = scenario.engine, scenario.engine.workers or os.cpu_count() or 1
-    elsewhere, apart = engine.address is not None, engine.name == "flower"
-    here = 0 if elsewhere else workers
-    processes = 1 + here * apart
+    engine, cores = scenario.engine, os.cpu_count() or 1
+    apart = engine.name == "flower" and engine.address is None
+    most = min(32, cores + 4) if apart else 0 if engine.name == "flower" else math.inf  # Flower's threads
+    workers = int(min(engine.workers or cores, most))
+    readers = 1 + (workers if apart else 0)
     gathered = cohort.pixels.nbytes + 8 * cohort.targets.size  # labels are whole numbers of 8 bytes there
+    held = _in_memory(cohort.pixels) + _in_memory(cohort.targets)
     return {
-        "processes": processes * _PROCESS,
-        "images": _in_memory(cohort.pixels)
-        + _in_memory(cohort.targets)
-        + processes * min(_GATHERED, gathered),
-        "networks": here * _TRAINED * size,
+        "processes": _PROCESS + (_RAY + workers * _WORKER if apart else 0),
+        "images": held + readers * min(_GATHERED, gathered),
+        "networks": workers * _TRAINED * size,
         "models under way": under_way,
     }
 

@@ -200,3 +200,29 @@ def test_the_command_line_tells_it_and_refuses(tmp_path: Path, monkeypatch: pyte
         refused = call(*command)
         assert refused.exit_code == 2 and "but there is room for 1 MB in " in refused.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("engine", "processes", "readers", "networks"),
+    [
+        ("{name: inline, workers: 3}", 600, 1, 3),
+        ("{name: flower, workers: 3}", 600 + 360 + 3 * 320, 4, 3),
+        (
+            "{name: flower, workers: 99}",
+            600 + 360 + 6 * 320,
+            7,
+            6,
+        ),  # of two cores, Flower's threads carry six tasks
+        ("{name: flower, workers: 3, address: '10.0.0.1:6379'}", 600, 1, 0),  # they work on other machines
+    ],
+)
+def test_memory_is_counted_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, processes: int, readers: int, networks: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    scenario = read(tmp_path, f"engine={engine}")
+    cohort = gather(scenario, tmp_path)
+    told, images = estimate(scenario, cohort).memory, cohort.pixels.nbytes + cohort.targets.nbytes
+    assert told["processes"] == processes * 2**20
+    assert told["images"] == (1 + readers) * images  # fewer than workers keep at hand
+    assert told["networks"] == networks * 4 * model_bytes(scenario, cohort)

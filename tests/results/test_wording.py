@@ -6,7 +6,8 @@ import io
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,12 +17,16 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from typer.testing import CliRunner
 
+from fedunlearn import tuning
 from fedunlearn.__main__ import app
 from fedunlearn.federation.jobs import Label
 from fedunlearn.federation.progress import progress
 from fedunlearn.results import report
 from fedunlearn.results.tables import Line
 from fedunlearn.results.wording import line, row, safe
+from fedunlearn.sweep import table
+from fedunlearn.tuning.trials import Trial
+from strategies import catalogue
 
 HOSTILE = "\x1b]0;owned\x07\u202eabc"
 LABELS = ["puf[eta=1]", "puf[eta=2]", "[red]x", "a|b", "back\\slash", "\\", "a:heart:b", "患者", HOSTILE]
@@ -101,6 +106,29 @@ def test_a_summary_line_is_shown_as_it_is() -> None:
     console = Console(file=io.StringIO(), width=80)
     report._say(console, "[red]x :heart: [/] a\nPASS")
     assert printed(console) == "[red]x :heart: [/] a\\nPASS\n"
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_labels_come_whole_into_the_tables_of_sweeps_and_of_tuning(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    labels = [label for label in LABELS if label.isascii() or label == HOSTILE]  # a letter to a column
+    rows = [[label, label, "1.0", "PASS"] for label in labels]
+    monkeypatch.setattr(table, "_shown", lambda _: (["a|[red]key", "strategy", "test", "verdict"], rows))
+    monkeypatch.setattr(table, "_kind", lambda _: "classification")
+    monkeypatch.setattr(table, "about", lambda _: {"name": "a[b]:heart:", "cells": []})
+    trials = {label: [Trial(label, 0, catalogue()["fine_tune"](), 1.0, 1.0, 1, 1)] for label in labels}
+    swept, tuned = (Console(file=io.StringIO(), width=width, color_system=None) for _ in range(2))
+    table.show(Path("any"), swept)
+    tuning.show(cast(Any, SimpleNamespace(trials=trials)), tuned)
+    assert "a[b]:heart:: 0 cells" in printed(swept) and "a|[red]key" in printed(swept)
+    shown = printed(swept).splitlines()
+    for label in labels:
+        assert any(text.split()[:2] == [line(label)] * 2 for text in shown)
+    room = printed(tuned).splitlines()[0].index("trials")
+    body = printed(tuned).partition("as written, best:")[0].splitlines()[1:]
+    assert "".join(text[:room].strip() for text in body) == "".join(map(line, labels))
+    assert read_back(table.markdown(Path("any")))[1:] == [list(map(line, row)) for row in rows]
 
 
 def printed(console: Console) -> str:
