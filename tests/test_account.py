@@ -14,6 +14,9 @@ import pytest
 
 from fedunlearn import account
 
+pytestmark = pytest.mark.gate
+
+
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # where Python looks before it asks the system
 
 

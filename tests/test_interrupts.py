@@ -17,6 +17,8 @@ from fedunlearn import interrupts
 from fedunlearn.core import FedunlearnError, Interrupted
 from tests.runs import write
 
+pytestmark = pytest.mark.gate
+
 SIGNALS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
 CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + 1, 2, 15: what a shell reports
 ALLOWED = 15.0
@@ -25,6 +27,7 @@ BEGIN = """
 import ctypes, logging, os, signal, sys, threading, time
 from fedunlearn import interrupts
 from fedunlearn.core import Interrupted
+
 
 def ready():
     print("ready", flush=True)

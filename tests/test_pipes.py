@@ -14,6 +14,9 @@ from typer.testing import CliRunner
 from fedunlearn.__main__ import app
 from tests.runs import write
 
+pytestmark = pytest.mark.gate
+
+
 COMMANDS = {
     "python -m": ["-m", "fedunlearn"],
     "the command": ["-c", "from fedunlearn.__main__ import main; main()"],

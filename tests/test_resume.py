@@ -345,6 +345,7 @@ def test_a_finished_run_cannot_be_resumed(plain: Whole) -> None:
 # ----------------------------------------------------------------------------------------------------- reuse
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("whole", ["plain", "much", "chain"], indirect=True)
 def test_the_same_run_again_asks_nobody(whole: Whole, tmp_path: Path) -> None:
     """Nor is a strategy's own training done again, which a finished run has no more."""

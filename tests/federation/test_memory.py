@@ -204,6 +204,7 @@ def test_a_memory_changes_nothing(whole: Outcome, tmp_path: Path) -> None:
     assert list((tmp_path / "work" / "journal").iterdir()) == [], "what ended is in the journal no more"
 
 
+@pytest.mark.gate
 def test_killed_at_any_answer_it_comes_to_the_same_and_asks_nothing_twice(
     whole: Outcome, tmp_path: Path
 ) -> None:
