@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 import psutil
-import torch
 
+from fedunlearn import weights as w
+from fedunlearn.campaign.activations import activations, untrained
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.references import LESSONS
 from fedunlearn.campaign.shadows import AT_ONCE
@@ -52,7 +53,7 @@ _REMEDIES = {
     "work under way": "choose fewer seeds, requests or strategies at a time, or a smaller model",
     "images": "choose fewer or smaller images",
     "processes": "choose fewer workers (engine.workers)",
-    "networks": "choose fewer workers (engine.workers), or a smaller model",
+    "networks": "choose fewer workers (engine.workers), a smaller batch or model, or set training.micro_batch",
     "models under way": "choose a smaller model",
 }
 """By what takes most, what makes it less."""
@@ -117,7 +118,11 @@ def require_room(needed: Estimate, out: Path, runs: Iterable[Path] = ()) -> None
     folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
     free = shutil.disk_usage(folder).free + sum(map(_held, runs))
     # What this process has, its images among it, is a part of what is needed.
-    available = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    used = psutil.Process().memory_info()
+    own = used.rss - getattr(
+        used, "shared", 0
+    )  # where it is told; pages of mapped files are available to all
+    available = psutil.virtual_memory().available + own
     refuse(needed, free, available, folder)
 
 
@@ -149,9 +154,7 @@ def refuse(needed: Estimate, free: int, available: int, folder: Path) -> None:
 
 def model_bytes(scenario: Scenario, cohort: Cohort) -> int:
     """The size of one model."""
-    with torch.device("meta"):
-        state = scenario.model.build(cohort.shape, cohort.classes).state_dict()
-    return sum(x.numel() * x.element_size() for x in state.values())
+    return w.nbytes(untrained(scenario, cohort).state_dict())
 
 
 def most_under_way(size: int) -> int:
@@ -265,12 +268,13 @@ def _memory(scenario: Scenario, cohort: Cohort, size: int, under_way: int) -> di
     most = min(32, cores + 4) if apart else 0 if engine.name == "flower" else math.inf  # Flower's threads
     workers = int(min(engine.workers or cores, most))
     readers = 1 + (workers if apart else 0)
+    layers = 0 if engine.gpus_per_client else activations(scenario, cohort)  # else they are on the GPU
     gathered = cohort.pixels.nbytes + 8 * cohort.targets.size  # labels are whole numbers of 8 bytes there
     held = _in_memory(cohort.pixels) + _in_memory(cohort.targets)
     return {
         "processes": _PROCESS + (_RAY + workers * _WORKER if apart else 0),
         "images": held + readers * min(_GATHERED, gathered),
-        "networks": workers * _TRAINED * size,
+        "networks": workers * (_TRAINED * size + layers),
         "models under way": under_way,
     }
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from fedunlearn import scenario as scenarios
 from fedunlearn.__main__ import app
 from fedunlearn.campaign import estimate as estimates
+from fedunlearn.campaign.activations import activations
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.estimate import Estimate, estimate, model_bytes, of_all, refuse, require_room
 from fedunlearn.core import InputError
@@ -132,11 +133,13 @@ def test_results_of_all_cells_stay_and_the_rest_makes_room() -> None:
     assert both == Estimate({"weights": 11, "signals": 22, "history": 30}, {"images": 5})
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, disk: int = 10**12, memory: int = 10**12, own: int = 0) -> None:
-    """Pretend that a machine has so much room."""
+def spoil(
+    monkeypatch: pytest.MonkeyPatch, disk: int = 10**12, memory: int = 10**12, own: int = 0, shared: int = 0
+) -> None:
+    """Pretend that a machine has so much room, and this process takes ``own`` bytes of it, some of them shared."""
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=disk))
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=memory))
-    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=own))
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=own, shared=shared))
     monkeypatch.setattr("psutil.Process", lambda: process)
 
 
@@ -178,9 +181,10 @@ def test_what_is_there_already_counts(tmp_path: Path, monkeypatch: pytest.Monkey
     require_room(needed, tmp_path / "run", [tmp_path / "run"])
     with pytest.raises(InputError, match="of disk"):
         require_room(needed, tmp_path / "run")
-    spoil(monkeypatch, disk=600, memory=600, own=399)
-    with pytest.raises(InputError, match="of memory"):
-        require_room(needed, tmp_path / "run", [tmp_path / "run"])
+    for own, shared in ((399, 0), (400, 1)):  # pages of mapped files are among those that are available
+        spoil(monkeypatch, disk=600, memory=600, own=own, shared=shared)
+        with pytest.raises(InputError, match="of memory"):
+            require_room(needed, tmp_path / "run", [tmp_path / "run"])
 
 
 def test_every_part_has_a_remedy(tmp_path: Path) -> None:
@@ -225,4 +229,4 @@ def test_memory_is_counted_where_it_is(
     told, images = estimate(scenario, cohort).memory, cohort.pixels.nbytes + cohort.targets.nbytes
     assert told["processes"] == processes * 2**20
     assert told["images"] == (1 + readers) * images  # fewer than workers keep at hand
-    assert told["networks"] == networks * 4 * model_bytes(scenario, cohort)
+    assert told["networks"] == networks * (4 * model_bytes(scenario, cohort) + activations(scenario, cohort))
