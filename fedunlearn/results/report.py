@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.tables import Line, further, headed, legends, lines, short
-from fedunlearn.results.wording import cell, line, plain, quoted, row
+from fedunlearn.results.wording import cell, item, line, plain, quoted, row
 from fedunlearn.scoring.judgement.bias import sentences
 from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.scoring.measures.composite import RETAINED, TESTED
@@ -122,8 +122,8 @@ def markdown(run: RunFolder) -> str:
         columns = headed(run)
         rows = lines(run, request["id"], columns)
         parts += [f"**{quoted(_title(request))}**\n", *_rows(rows, columns)]
-        parts += ["", *(f"- {quoted(f'{strategies}: {reasons}')}" for strategies, reasons in _grouped(rows))]
-        parts += [*(f"- {quoted(sentence)}" for sentence in fairness(run, request["id"])), ""]
+        parts += ["", *(item(f"{strategies}: {reasons}") for strategies, reasons in _grouped(rows))]
+        parts += [*(item(sentence) for sentence in fairness(run, request["id"])), ""]
         if sight := _sight(run, request["id"]):
             parts += [f"{sight}\n"]
         for others in further(run):

@@ -16,8 +16,10 @@ _KEPT = "\n\t"
 _HARMFUL = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of control characters, invisible formatting (which turns the direction of text), surrogates and
 separators of lines and paragraphs."""
-_MARKS = re.compile(r"[\\`*<&~|]|\](?=\()|(?<!\w)_|_(?!\w)")
+_MARKS = re.compile(r"[\\`*<&~|]|\](?=\()|(?<![^\W_])_|_(?![^\W_])")
 """What would be more than itself inside of a Markdown paragraph or cell; a ``_`` between letters is not."""
+_STARTS = re.compile(r"^(\d*)([#+>=.)\[-])")
+"""What would make a heading, a quotation, a link or another list of a line that starts with it."""
 
 
 def safe(text: object) -> str:
@@ -43,6 +45,11 @@ def cell(text: object, style: str = "") -> Text:
 def quoted(text: object) -> str:
     """A `line` of text in a document in Markdown."""
     return _MARKS.sub(r"\\\g<0>", line(text))
+
+
+def item(text: object) -> str:
+    """An item of a list in Markdown."""
+    return "- " + _STARTS.sub(r"\1\\\2", quoted(text).lstrip())
 
 
 def row(cells: Iterable[object]) -> str:

@@ -23,7 +23,7 @@ from fedunlearn.federation.jobs import Label
 from fedunlearn.federation.progress import progress
 from fedunlearn.results import report
 from fedunlearn.results.tables import Line
-from fedunlearn.results.wording import line, row, safe
+from fedunlearn.results.wording import item, line, row, safe
 from fedunlearn.sweep import table
 from fedunlearn.tuning.trials import Trial
 from strategies import catalogue
@@ -75,9 +75,30 @@ def read_back(document: str) -> list[list[str]]:
 @example("a|b", "\\")
 @example("\\|", "[x](y)")
 @example("<b>&lt;</b>", "*a* _b_ `c` ~~d~~")
+@example(" __a__ ", " ___ _b")
 def test_a_reader_of_markdown_shows_cells_as_they_are(one: str, other: str) -> None:
     document = "\n".join([row(["one", "other"]), row(["---", "---"]), row([f"x{one}x", f"x{other}x"])])
     assert read_back(document) == [["one", "other"], [line(f"x{one}x"), line(f"x{other}x")]]
+
+
+@given(TEXTS)
+@example("1. first")
+@example("12) last")
+@example("# title")
+@example("- [ ] task")
+@example("+ a")
+@example("> said")
+@example("===")
+@example("\N{NO-BREAK SPACE}   code")
+@example("__init__")
+@example("[a]: b")
+def test_a_reader_of_markdown_shows_items_as_they_are(text: str) -> None:
+    tokens = MarkdownIt().enable(["table", "strikethrough"]).parse(f"{item(f'{text}x')}\n{item('end')}")
+    kinds = ["bullet_list", *["list_item", "paragraph"] * 2]
+    assert [token.type.removesuffix("_open") for token in tokens if token.nesting == 1] == kinds
+    parts = [token.children or [] for token in tokens if token.type == "inline"]
+    assert {part.type for each in parts for part in each} <= {"text", "text_special"}
+    assert ["".join(part.content for part in each) for each in parts] == [line(f"{text}x").lstrip(), "end"]
 
 
 def test_words_stay_readable_in_a_document() -> None:
