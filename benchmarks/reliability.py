@@ -40,6 +40,7 @@ from fedunlearn.verification import verify
 SHORT = ["data.images=300", "training.rounds=3", "seeds=[7, 8]"]
 TINY = [*SHORT, "seeds=[7]", "training.rounds=2", "training.local_epochs=1"]
 TINY += ["strategies=[{name: fine_tune, rounds: 1}, {name: federaser, every: 1}]"]
+LEAST = [*TINY, "data.images=120", "requests=[{id: leave, site: east, whole_site: true}]"]
 SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "3hosp.yaml"
 TIMES = ("seconds", "site_seconds", "server_seconds", "share_of_retraining")
 
@@ -170,7 +171,7 @@ def _flipped(path: Path, rng: random.Random) -> Iterator[None]:
 
 def writes(folder: Path) -> None:
     """Let the k-th write fail for want of space, for every k: what is there can be gone on with, or is as it was."""
-    scenario, quiet = _scenario(TINY, "inline"), Console(quiet=True)
+    scenario, quiet = _scenario(LEAST, "inline"), Console(quiet=True)
     whole = _state(simulate(scenario, folder / "whole", folder, quiet, True).path)
     told = resumed = 0
     for count in range(1, 100_000):

@@ -34,7 +34,7 @@ from fedunlearn.federation.memory import Kept
 from fedunlearn.federation.progress import progress
 from fedunlearn.learning.models import origin
 from fedunlearn.results import audit
-from fedunlearn.results.runfolder import RunFolder, locked, parquet
+from fedunlearn.results.runfolder import ABOUT, RunFolder, locked, parquet
 from fedunlearn.results.store import Store, earlier
 from fedunlearn.results.wording import plain
 from fedunlearn.scenario import Scenario
@@ -123,7 +123,10 @@ def simulate(
                 run.discard()
             raise
         except BaseException as error:
-            error.add_note(resuming.advice(run))
+            if (run.path / ABOUT).is_file():
+                error.add_note(resuming.advice(run))
+            else:  # it had not begun
+                run.discard()
             raise
     return run
 
@@ -199,12 +202,13 @@ def _begin(
     """Write what is known before training."""
     run = store.run
     if not resume:
-        run.write_text("scenario.yaml", scenarios.to_yaml(scenario))
-        run.write_table("sites.parquet", cohort.table)
-        _record_requests(run, scenario, cohort)
         resuming.note(run, scenario, cohort)
-    else:
+    run.write_text("scenario.yaml", scenarios.to_yaml(scenario))
+    run.write_table("sites.parquet", cohort.table)
+    if resume and (run.path / audit.FILE).is_file():
         audit.append(run.path / audit.FILE, "run-resumed", {})
+    else:
+        _record_requests(run, scenario, cohort)
     made = produce(scenario, cohort, shadows, store)
     shadows.fetch(run, lambda text: console.print(plain(text)))
     return made
@@ -279,7 +283,9 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
 
 
 def _record_requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
-    audit.append(run.path / audit.FILE, "run-started", {"scenario": scenario.name, "data": cohort.digest})
+    events: list[tuple[str, Mapping[str, object]]] = [
+        ("run-started", {"scenario": scenario.name, "data": cohort.digest})
+    ]
     for request in scenario.requests:
         mask = cohort.forgotten[request.id]
         counts = {site: int((mask & (cohort.site == site)).sum()) for site in cohort.sites}
@@ -290,13 +296,15 @@ def _record_requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None
             "patients": patients,
             "images": counts,
         }
-        audit.append(run.path / audit.FILE, "request-received", details)
+        events.append(("request-received", details))
+    audit.append_all(run.path / audit.FILE, events)
 
 
 def _record_verdicts(made: Production, verdicts: list[dict[Any, Any]]) -> None:
     """What was done about each request: every model that answered it, by hash, and what it was found to be."""
     run, campaign = made.run, made.campaign
     lost = {entry["model"]: entry for entry in campaign.unlearning.diverged()}
+    events: list[tuple[str, Mapping[str, object]]] = []
     for entry in campaign.scored():
         for strategy, model in [("retrained", entry["retrained"]), *entry["strategies"].items()]:
             if strategy in entry["horizons"]:
@@ -313,13 +321,9 @@ def _record_verdicts(made: Production, verdicts: list[dict[Any, Any]]) -> None:
                 "seed": entry["seed"],
                 "model": digest,
             }
-            audit.append(
-                run.path / audit.FILE,
-                "request-answered",
-                {
-                    **details,
-                    "diverged": lost[model]["where"] if model in lost else None,
-                    "verdict": found[0] if found else None,
-                },
-            )
-    audit.append(run.path / audit.FILE, "run-finished", {})
+            outcome = {
+                "diverged": lost[model]["where"] if model in lost else None,
+                "verdict": found[0] if found else None,
+            }
+            events.append(("request-answered", {**details, **outcome}))
+    audit.append_all(run.path / audit.FILE, [*events, ("run-finished", {})])

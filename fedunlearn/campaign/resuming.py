@@ -13,17 +13,15 @@ from fedunlearn.campaign import sources
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.origins import TRAINING, environment
 from fedunlearn.core import InputError
-from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.runfolder import ABOUT, RunFolder
 from fedunlearn.scenario import Scenario
 
-ABOUT = "about.json"
-"""In an unfinished run's ``work`` folder: what is run."""
 _MOST = 8  # changes that are told one by one
 
 
 def note(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
     """Write down what is run."""
-    files.write(run.scratch / ABOUT, files.sealed(_about(scenario, cohort)))
+    files.write(run.path / ABOUT, files.sealed(_about(scenario, cohort)))
 
 
 def check(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
@@ -32,7 +30,7 @@ def check(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
     Raises:
         InputError: it is not; tells what changed.
     """
-    known, found = files.unsealed(run.scratch / ABOUT), _about(scenario, cohort)
+    known, found = files.unsealed(run.path / ABOUT), _about(scenario, cohort)
     if changes := list(_changes(known, found)):
         more = [f"and {len(changes) - _MOST} more"] if len(changes) > _MOST else []
         told = "".join(f"\n  {change}" for change in (*changes[:_MOST], *more))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,33 @@ def append(path: Path, event: str, details: Mapping[str, object]) -> None:
     files.write(path, extended(path, event, details))
 
 
+def append_all(path: Path, events: Iterable[tuple[str, Mapping[str, object]]]) -> None:
+    """Add several lines, all of them or none.
+
+    Raises:
+        RunError: see `append`.
+    """
+    files.write(path, _extended(path, events))
+
+
 def extended(path: Path, event: str, details: Mapping[str, object]) -> bytes:
     """What a log would be with one line more.
 
     Raises:
         RunError: what is there is not a log.
     """
+    return _extended(path, [(event, details)])
+
+
+def _extended(path: Path, events: Iterable[tuple[str, Mapping[str, object]]]) -> bytes:
     text = _decoded(path, path.read_bytes()) if path.exists() else ""
     last: Mapping[str, Any] = _lines(path, text)[-1] if text else {"seq": -1, "hash": GENESIS}
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    line = {"seq": last["seq"] + 1, "time_utc": now, "event": event, **details, "previous": last["hash"]}
-    return f"{text}{_text({**line, 'hash': hash_of(line)})}\n".encode()
+    for event, details in events:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        line = {"seq": last["seq"] + 1, "time_utc": now, "event": event, **details, "previous": last["hash"]}
+        last = {**line, "hash": hash_of(line)}
+        text += f"{_text(last)}\n"
+    return text.encode()
 
 
 def anchor(path: Path, content: bytes | None = None) -> dict[str, object]:

@@ -45,6 +45,8 @@ from fedunlearn.core import InputError, RunError, Weights
 from fedunlearn.results import audit
 
 LOCK = ".lock"
+ABOUT = "work/about.json"
+"""What is run: written first, and there for as long as there is anything to go on with."""
 _NEXT = ".next"  # the ending of new contents that wait for the manifest to speak of them
 _UNLISTED = ("manifest.json", "DONE", LOCK)
 """Files without a checksum in the manifest, which has a seal of its own; `DONE` and the lock are empty."""
@@ -80,7 +82,7 @@ class RunFolder:
             InputError: there is no run, or it is finished.
         """
         done = (path / "DONE").is_file()
-        if done or not (path / "work").is_dir():
+        if done or not (path / ABOUT).is_file():
             found = "a finished run" if done else "no run"
             raise InputError(
                 f"{path} holds {found}, expected an unfinished one: there is nothing to go on with"
@@ -335,8 +337,9 @@ def table_signals(table: pd.DataFrame) -> dict[str, Tensor]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether there is anything in a folder but its lock."""
-    return any(entry.name != LOCK for entry in folder.iterdir())
+    """Whether there is anything in a folder but its lock, empty folders and files that were never finished."""
+    files_there = (path for path in folder.rglob("*") if not path.is_dir())
+    return any(path.name != LOCK and not path.name.endswith(files.PART) for path in files_there)
 
 
 def _refused(folder: Path) -> str:
@@ -351,6 +354,6 @@ def _refused(folder: Path) -> str:
 def _remove_if_empty(folder: Path) -> None:
     """Leave nothing behind where nothing was written."""
     with suppress(OSError):
-        if not in_use(folder):
+        if [entry.name for entry in folder.iterdir()] == [LOCK]:
             (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()

@@ -21,12 +21,11 @@ from pathlib import Path
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign import resuming
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.estimate import Estimate, estimate, of_all, require_room
 from fedunlearn.core import InputError, Problem, RunError
 from fedunlearn.learning.models import origin
-from fedunlearn.results.runfolder import RunFolder, in_use, locked
+from fedunlearn.results.runfolder import ABOUT, RunFolder, in_use, locked
 from fedunlearn.results.wording import plain
 from fedunlearn.scenario import Scenario
 from fedunlearn.simulate import simulate
@@ -133,7 +132,7 @@ def is_sweep(folder: Path) -> bool:
 def _run_cell(
     cell: Cell, folder: Path, data_root: Path, console: Console, quiet: bool, reuse: Sequence[Path]
 ) -> None:
-    resume = (folder / "work" / resuming.ABOUT).is_file()
+    resume = (folder / ABOUT).is_file()
     if not resume:
         RunFolder(folder).discard()  # what was interrupted before it began
     try:
