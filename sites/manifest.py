@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from fedunlearn.core import InputError, Problem
+from sites import sizes
 
 FORMATS = (".png", ".npy", ".nii", ".nii.gz", ".dcm")
 VOLUMES = (".nii", ".nii.gz")
@@ -133,7 +134,10 @@ def _starts(line: str) -> Iterator[int]:
 
 def _parquet(file: Path) -> list[Row]:
     try:
-        table = pd.read_parquet(file)
+        needed, texts = sizes.rows(file)
+        if message := sizes.too_large(needed):
+            raise InputError([Problem(f"is too large: it {message}", str(file))])
+        table = pd.read_parquet(file, engine="pyarrow", read_dictionary=texts)
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise InputError([Problem(f"is no Parquet file ({error}): save it as one", str(file))]) from error
     header = [str(name) for name in table.columns]
@@ -143,14 +147,19 @@ def _parquet(file: Path) -> list[Row]:
             raise InputError(
                 [Problem(f"{column} ids are decimal numbers, expected text or integers", str(file))]
             )
-    cells = [
-        ["" if missing else str(v) for v, missing in zip(table[c], table[c].isna(), strict=True)]
-        for c in header
-    ]
+    cells = [_cells(table[column]) for column in table.columns]
     return [
         Row(dict(zip(header, row, strict=True)), str(file), number, {})
         for number, row in enumerate(zip(*cells, strict=True), start=1)
     ]
+
+
+def _cells(column: pd.Series) -> list[str]:
+    """The texts of a column, empty where one is missing; a text that many rows have is there once."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        texts = [*map(str, column.cat.categories), ""]
+        return [texts[code] for code in column.cat.codes]  # -1 where one is missing
+    return ["" if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]
 
 
 def _require(file: Path, header: list[str]) -> None:

@@ -25,6 +25,8 @@ SHARE = 0.5
 WORK = 8
 """Bytes that an image's voxels take beyond their own while it is worked on: once more, as float64."""
 
+_BEFORE = 2**26  # bytes of a NIfTI file before its voxels: a header, and extensions that nobody here asks for
+_ROW = 600  # bytes that a row of a manifest takes: places, and references to cells
 _HEAD = 2**14  # bytes; NumPy refuses headers of more than 10,000
 _DEFLATE = 1032  # times that deflate can make anything smaller, at most (zlib's technical details)
 _PICTURES = ("PNG", "JPEG", "TIFF", "BMP")  # Pillow has readers that start other programs; these do not
@@ -170,9 +172,28 @@ def nifti(file: Path) -> Claim:
         claim = Claim(tuple(map(int, header.get_data_shape())), header.get_data_dtype())
     except KeyError as error:
         raise ValueError(f"its header names an unknown type of voxels, {error}") from error
-    if not 0 <= start < 2**40:
-        raise ValueError(f"its header says that voxels start at byte {start:g}")
+    if not 0 <= start <= _BEFORE:  # whoever opens it reads all that comes before them
+        raise ValueError(
+            f"its header says that voxels start at byte {start:,.0f}, expected at most {_BEFORE:,}"
+        )
     return _held(claim, int(start), file, _DEFLATE if packed else 1)
+
+
+def rows(file: Path) -> tuple[int, list[str]]:
+    """How many bytes a Parquet table may take, by its footer, and which columns have texts.
+
+    That is if columns of texts are read as dictionaries: a text that a million rows have is then there once.
+
+    Raises:
+        OSError, ValueError: it is no Parquet file, or is damaged.
+    """
+    from pyarrow.parquet import read_metadata
+
+    about = read_metadata(file)
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    columns = [about.schema.column(number) for number in range(about.num_columns)]
+    texts = [one.path for one in columns if one.physical_type == "BYTE_ARRAY" and "." not in one.path]
+    return sum(one.total_byte_size for one in groups) + about.num_rows * _ROW, texts
 
 
 def dicom(file: Path) -> Claim:

@@ -14,6 +14,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pandas as pd
 import psutil
 import pydicom
 import pytest
@@ -24,10 +25,24 @@ from fedunlearn.core import InputError
 from sites import sizes
 from sites.folder import Folder
 from sites.images import claimed, reading, unreadable
+from sites.manifest import read_manifest
 from sites.npz import Npz
 
 MB = 2**20
 ROWS = "file,label,patient\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever is imported on the way is there before memory is measured."""
+    folder = tmp_path_factory.mktemp("imports")
+    Image.new("L", (8, 8)).save(folder / "a.png")
+    np.save(folder / "a.npy", np.zeros((8, 8), np.uint8))
+    (folder / "a.nii").write_bytes(nifti((8, 8, 8), bytes(512)))
+    for file in ("a.png", "a.npy", "a.nii"):
+        one(folder, file).load(folder)
+    parquet(folder, "a.png", 2, dictionary=True)
+    read_manifest(folder / "m.parquet")
 
 
 @pytest.fixture
@@ -234,6 +249,19 @@ def test_no_more_of_a_stream_is_expanded_than_its_header_claims(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_nifti_with_an_extension_that_expands_without_end_is_not_read(tmp_path: Path, name: str):
+    """nibabel reads all that comes before the voxels."""
+    made, size = nibabel.Nifti1Header.from_fileobj(io.BytesIO(nifti((8, 8, 8), b""))), 70 * MB
+    made["vox_offset"] = 352 + size
+    extension = b"\1\0\0\0" + np.array([size, 6], "<i4").tobytes() + bytes(size - 8)
+    content = bytes(made.binaryblock) + extension + bytes(512)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    with frugal():
+        message = the_problem(one(tmp_path, name), tmp_path)
+    assert f"voxels start at byte {352 + size:,}, expected at most 67,108,864" in message
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_nifti_that_claims_more_than_its_file_can_hold_is_refused(tmp_path: Path, name: str):
     content = nifti((30000, 30000, 30000), bytes(99))
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
@@ -362,3 +390,35 @@ def test_what_is_wrong_with_the_installation_is_not_blamed_on_an_image(
     monkeypatch.setattr("sites.folder.reading", lambda: broken)
     with pytest.raises(KeyError, match="getpwuid"):
         one(tmp_path, "a.png").load(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------- manifests
+
+
+def parquet(root: Path, file: str, count: int, dictionary: bool) -> Folder:
+    table = pd.DataFrame({"file": [file] * count, "label": 0, "patient": [f"p{n % 2}" for n in range(count)]})
+    table.to_parquet(root / "m.parquet", compression="zstd", use_dictionary=dictionary)
+    return Folder(manifest="m.parquet")
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("file", "count", "dictionary"), [("a.png", 10_000, True), ("a" * 9999, 1000, False)]
+)
+def test_a_manifest_that_expands_beyond_memory_is_refused(
+    tmp_path: Path, file: str, count: int, dictionary: bool
+):
+    """10,000 rows of 600 bytes; or 1,000 times 10 kB, which the file has once."""
+    source = parquet(tmp_path, file, count, dictionary)
+    assert (tmp_path / "m.parquet").stat().st_size < 100_000
+    with frugal():
+        message = the_problem(source, tmp_path)
+    assert "m.parquet: is too large: it needs " in message and "expected at most 1.0 MB" in message
+
+
+def test_a_text_that_all_rows_have_is_there_once(tmp_path: Path):
+    """1,000 times 1 MB would be a gigabyte."""
+    parquet(tmp_path, "a" * MB, 1000, dictionary=True)
+    rows = read_manifest(tmp_path / "m.parquet")
+    assert len({id(row.cells["file"]) for row in rows}) == 1
+    assert [len(rows), len(rows[0].cells["file"]), rows[1].cells["patient"]] == [1000, MB, "p1"]
