@@ -48,6 +48,7 @@ LOCK = ".lock"
 ABOUT = "work/about.json"
 """What is run: written first, and there for as long as there is anything to go on with."""
 _NEXT = ".next"  # the ending of new contents that wait for the manifest to speak of them
+_PARTS = ("weights", "signals", "work")
 _UNLISTED = ("manifest.json", "DONE", LOCK)
 """Files without a checksum in the manifest, which has a seal of its own; `DONE` and the lock are empty."""
 
@@ -68,7 +69,7 @@ class RunFolder:
         try:
             if path.exists() and (not path.is_dir() or in_use(path)):
                 raise InputError(_refused(path))
-            for part in ("weights", "signals", "work"):
+            for part in _PARTS:
                 (path / part).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write to output folder {path}: {error.strerror}") from error
@@ -337,9 +338,15 @@ def table_signals(table: pd.DataFrame) -> dict[str, Tensor]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether there is anything in a folder but its lock, empty folders and files that were never finished."""
-    files_there = (path for path in folder.rglob("*") if not path.is_dir())
-    return any(path.name != LOCK and not path.name.endswith(files.PART) for path in files_there)
+    """Whether there is anything in a folder but its lock and what a run had made before it began."""
+    return any(entry.name != LOCK and not _blank(entry) for entry in folder.iterdir())
+
+
+def _blank(entry: Path) -> bool:
+    """Whether it is one of a run folder's parts, and nothing in it was finished."""
+    if entry.name not in _PARTS or not entry.is_dir():
+        return False
+    return all(path.is_dir() or path.name.endswith(files.PART) for path in entry.rglob("*"))
 
 
 def _refused(folder: Path) -> str:

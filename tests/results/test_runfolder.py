@@ -21,6 +21,7 @@ from fedunlearn import files
 from fedunlearn.core import InputError, RunError
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import (
+    ABOUT,
     LOCK,
     RunFolder,
     claimed,
@@ -146,6 +147,7 @@ def finished(folder: Path) -> RunFolder:
 def unfinished(folder: Path) -> RunFolder:
     """A small folder as a killed run leaves it."""
     run = RunFolder.create(folder)
+    run.write_text(ABOUT, "what is run")
     run.write_text("scenario.yaml", "name: x\n")
     for name in ("weights/a.safetensors.part", "work/journal/x/answer.part", "manifest.json"):
         run.write_text(name, "half")
@@ -176,6 +178,17 @@ def test_a_folder_in_use_is_refused_and_left_alone(
     assert contents(tmp_path) == before
 
 
+def test_what_was_killed_before_it_began_is_no_use(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run")
+    run.write_text(f"{ABOUT}.part", "half")
+    RunFolder.create(tmp_path / "run")
+    with pytest.raises(InputError, match="holds no run"):
+        RunFolder.unfinished(tmp_path / "run")
+    run.write_text(ABOUT, "what is run")
+    with pytest.raises(InputError, match="holds an unfinished run"):
+        RunFolder.create(tmp_path / "run")
+
+
 def test_a_lock_alone_is_no_use(tmp_path: Path) -> None:
     with locked(tmp_path / "run"):
         RunFolder.create(tmp_path / "run")
@@ -202,7 +215,7 @@ def test_only_a_finished_run_is_opened(tmp_path: Path, made: Callable[[Path], ob
 def test_only_an_unfinished_run_goes_on_without_what_was_half_written(tmp_path: Path) -> None:
     unfinished(tmp_path / "run")
     run = RunFolder.unfinished(tmp_path / "run")
-    assert set(contents(run.path)) == {"scenario.yaml"}
+    assert set(contents(run.path)) == {"scenario.yaml", ABOUT}
     finished(tmp_path / "done")
     with pytest.raises(InputError, match="holds a finished run, expected an unfinished one"):
         RunFolder.unfinished(tmp_path / "done")
