@@ -200,16 +200,23 @@ class RunFolder:
         self._settle()
 
     def _settle(self) -> None:
-        """Put new contents that the manifest speaks of into their places."""
+        """Put new contents that the manifest speaks of into their places.
+
+        Raises:
+            RunError: one cannot be put there; the next `open` tries again.
+        """
         manifest = self.read_manifest()
         for name in manifest.get("next", ()):
             waiting = self.path / f"{name}{_NEXT}"
             if not waiting.is_file():
                 continue
-            if files.sha256(waiting) == manifest["sha256"][name]:
-                os.replace(waiting, self.path / name)
-            else:  # of another renewal, which was stopped before the manifest spoke of it
-                waiting.unlink()
+            try:
+                if files.sha256(waiting) == manifest["sha256"][name]:
+                    os.replace(waiting, self.path / name)
+                else:  # of another renewal, which was stopped before the manifest spoke of it
+                    waiting.unlink()
+            except OSError as error:
+                raise RunError(files.unwritten(self.path / name, error)) from error
 
     def listed(self) -> list[str]:
         """The files that have a checksum in the manifest, by relative path."""
