@@ -125,10 +125,6 @@ class RunFolder:
         """Read ``weights/<name>.safetensors``."""
         return w.load(self.path / "weights" / f"{name}.safetensors")
 
-    def write_signals(self, name: str, signals: Mapping[str, Tensor]) -> None:
-        """``signals/<name>.parquet`` (`signal_table`)."""
-        self.write_table(f"signals/{name}.parquet", signal_table(signals))
-
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """A Parquet file."""
         with files.replacing(self.path / name) as temporary:

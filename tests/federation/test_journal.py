@@ -20,7 +20,7 @@ from fedunlearn.federation.jobs import Checkpoint, Label
 from fedunlearn.federation.journal import Journal, Stored
 from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.tasks import Fit, Gradient
-from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.runfolder import ABOUT, RunFolder
 from tests import toy
 
 LABEL = Label("unlearn", "some", "toy", 7)
@@ -242,7 +242,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, cut: 
 
 def test_what_was_being_written_when_a_run_was_killed_is_no_checkpoint(tmp_path: Path) -> None:
     """The folder of an unfinished run is cleared of these before it goes on."""
-    folder = RunFolder.create(tmp_path / "run").scratch / "journal"
+    run = RunFolder.create(tmp_path / "run")
+    run.write_text(ABOUT, "what is run")
+    folder = run.scratch / "journal"
     passed(Journal(folder), 1)
     (file,) = folder.rglob("model-1")
     shutil.copy(file, file.with_name("model-2.part"))

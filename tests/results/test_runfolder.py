@@ -293,7 +293,7 @@ def test_signals_are_the_same_after_a_table(tmp_path: Path) -> None:
 
     signals = {"logits": torch.rand(5, 3), "dice_of_rim": torch.rand(5, 11), "rows": torch.arange(5)}
     run = RunFolder.create(tmp_path / "run")
-    run.write_signals("x", signals)
+    run.write_table("signals/x.parquet", signal_table(signals))
     found = table_signals(run.read_table("signals/x.parquet"))
     assert list(found) == ["logits", "dice_of_rim"]
     assert all(torch.equal(found[name], signals[name]) for name in found)
