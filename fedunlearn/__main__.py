@@ -102,8 +102,8 @@ def simulate(
                 sweep.show(folder, console)
                 _say(f"sweep folder: {folder}")
             return
-        place = runfolder.placed(out, Path("runs") / read.name, resume)
-        run = run_scenario(read, place, _root(data_root), console, quiet, resume, reuse or ())
+        with runfolder.placed(out, Path("runs") / read.name, resume) as place:
+            run = run_scenario(read, place, _root(data_root), console, quiet, resume, reuse or ())
         if not quiet:
             report.show(run, console)
             _say(f"run folder: {run.path}")
@@ -154,9 +154,9 @@ def tune(
 
         overrides = [*(set or ()), *([f"engine.name={engine}"] if engine else ())]
         read, console = sweep.read_one(file, overrides), _console()
-        out = runfolder.placed(out, Path("runs") / f"{read.name}-tuning")
         budget = tuning.Budget(trials, site_seconds)
-        found = tuning.tune(read, out, _root(data_root), budget, console, repeats, seed, quiet)
+        with runfolder.placed(out, Path("runs") / f"{read.name}-tuning") as place:
+            found = tuning.tune(read, place, _root(data_root), budget, console, repeats, seed, quiet)
         if not quiet:
             tuning.show(found, console)
         _say(f"tuned scenario: {found.folder / 'tuned.yaml'}")

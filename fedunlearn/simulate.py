@@ -107,7 +107,7 @@ def simulate(
     shadows, others, needed = Shadows(scenario, cohort), earlier(reuse), estimate(scenario, cohort)
     require_room(needed, out, [out] if resume else [])
     if not quiet:
-        console.print(plain(needed))
+        console.print(plain(needed), soft_wrap=True)
     with locked(out):
         run = RunFolder.unfinished(out) if resume else RunFolder.create(out)
         if resume:
@@ -118,14 +118,12 @@ def simulate(
             if made.store.taken and not quiet:
                 console.print(plain(_taken(made.store.taken)))
             _finish(made, began)
-        except InputError:
-            if not resume:  # no such cluster, no such GPU: nothing was run, so nothing is left behind
-                run.discard()
-            raise
         except BaseException as error:
-            if (run.path / ABOUT).is_file():
+            if (run.path / ABOUT).is_file() and (
+                resume or not isinstance(error, InputError) or run.has_results
+            ):
                 error.add_note(resuming.advice(run))
-            else:  # it had not begun
+            else:  # it had not begun: no such cluster, no such GPU; nothing is left behind
                 run.discard()
             raise
     return run

@@ -287,6 +287,23 @@ def test_what_was_damaged_meanwhile_is_done_again(plain: Whole, tmp_path: Path) 
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
+def test_wrong_input_that_comes_to_light_late_costs_no_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any model is trained it leaves nothing behind; once there are some, they stay."""
+
+    def refuse(*_: object) -> None:
+        raise InputError("the file is gone")
+
+    for what, stays in (("train", False), ("score", True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"fedunlearn.simulate.{what}", refuse)
+            with pytest.raises(InputError) as caught:
+                run(tmp_path, PLAIN)
+        assert (tmp_path / "run").exists() == stays
+        assert bool(getattr(caught.value, "__notes__", ())) == stays
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was interrupted early, to look at."""

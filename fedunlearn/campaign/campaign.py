@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 
 from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.keeping import ModelFile
 from fedunlearn.campaign.origins import Origins
 from fedunlearn.campaign.references import LESSONS, References
-from fedunlearn.campaign.stage import Stage
+from fedunlearn.campaign.stage import Stage, cut_name
 from fedunlearn.campaign.timeline import Moment, chains, moments
 from fedunlearn.campaign.unlearning import Unlearning, prepare_label
 from fedunlearn.core import Weights
@@ -56,7 +57,7 @@ class Campaign:
                 scratch / f"history-{seed}",
                 Label("original", "", "original", seed),
                 needs,
-                {cut: store.run.path / "weights" / f"original@{cut}-{seed}.safetensors" for cut in cuts},
+                {cut: store.run.path / ModelFile(cut_name(cut, seed)).file for cut in cuts},
             )
             for seed in scenario.seeds
         }

@@ -22,6 +22,12 @@ from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.store import Store
 from fedunlearn.scenario import Plan, Scenario
 
+
+def cut_name(round: int, seed: int) -> str:
+    """What the original model is called at a round in the middle of training after which a request arrives."""
+    return f"original@{round}-{seed}"
+
+
 Diverged = Callable[[Divergence], list[Job[Any]]]
 
 
@@ -85,7 +91,7 @@ class Stage:
 
     def original_name(self, round: int, seed: int) -> str:
         """What the original model after ``round`` rounds is called."""
-        return f"original-{seed}" if round == self.rounds else f"original@{round}-{seed}"
+        return f"original-{seed}" if round == self.rounds else cut_name(round, seed)
 
     def retrained_name(self, moment: Moment, seed: int) -> str:
         """What the retrained model of ``moment`` is called."""

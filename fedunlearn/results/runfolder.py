@@ -117,6 +117,11 @@ class RunFolder:
         """Files that live only while the run does."""
         return self.path / "work"
 
+    @property
+    def has_results(self) -> bool:
+        """Whether any model is trained."""
+        return any((self.path / "weights").iterdir())
+
     def write_weights(self, name: str, weights: Weights) -> None:
         """``weights/<name>.safetensors``."""
         w.save(weights, self.path / "weights" / f"{name}.safetensors")
@@ -271,15 +276,29 @@ def locked(folder: Path) -> Iterator[None]:
         _remove_if_empty(folder)
 
 
-def placed(out: Path | None, default: Path, resume: bool = False) -> Path:
+@contextmanager
+def placed(out: Path | None, default: Path, resume: bool = False) -> Iterator[Path]:
     """The folder to write to: the one asked for, else a new one called as ``default`` or after it (`claimed`).
+
+    A new one in which nothing was written is removed at the end.
 
     Raises:
         InputError: the folder to resume is not named; or none can be made.
     """
     if out is None and resume:
         raise InputError("--resume needs --out RUN, the folder of the run to go on with")
-    return claimed(default) if out is None else out
+    if out is not None:
+        yield out
+        return
+    around = default.parent.exists()
+    new = claimed(default)
+    try:
+        yield new
+    finally:
+        with suppress(OSError):  # it is there no more, or it is in use
+            new.rmdir()
+            if not around:
+                new.parent.rmdir()
 
 
 def discard(folder: Path) -> None:

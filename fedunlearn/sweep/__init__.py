@@ -155,7 +155,7 @@ def _is_finished(folder: Path, cell: Cell) -> bool:
             same = False
         if same:
             return (folder / "DONE").is_file()
-    elif not any(path.is_file() for path in folder.rglob("*")):
+    elif not folder.exists() or not in_use(folder) or (folder / ABOUT).is_file():
         return False
     raise InputError(
         f"{folder} holds something else than cell {cell.slug} of this sweep: remove it, or name another folder "

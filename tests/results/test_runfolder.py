@@ -119,13 +119,26 @@ def test_twenty_at_once_get_twenty_folders(tmp_path: Path) -> None:
 
 
 def test_the_folder_asked_for_is_taken_and_one_to_resume_must_be_named(tmp_path: Path) -> None:
-    assert placed(tmp_path / "out", tmp_path / "default") == tmp_path / "out"
-    assert placed(tmp_path / "out", tmp_path / "default", resume=True) == tmp_path / "out"
+    for resume in (False, True):
+        with placed(tmp_path / "out", tmp_path / "default", resume) as place:
+            assert place == tmp_path / "out"
     assert not list(tmp_path.iterdir())
-    assert placed(None, tmp_path / "default") == tmp_path / "default"
-    assert placed(None, tmp_path / "default") == tmp_path / "default-2"
-    with pytest.raises(InputError, match="--resume needs --out RUN"):
-        placed(None, tmp_path / "default", resume=True)
+    with placed(None, tmp_path / "default") as one, placed(None, tmp_path / "default") as other:
+        assert (one, other) == (tmp_path / "default", tmp_path / "default-2")
+    with (
+        pytest.raises(InputError, match="--resume needs --out RUN"),
+        placed(None, tmp_path / "default", resume=True),
+    ):
+        pass
+
+
+def test_a_new_folder_in_which_nothing_was_written_does_not_stay(tmp_path: Path) -> None:
+    with pytest.raises(InputError), placed(None, tmp_path / "runs" / "tiny"):
+        raise InputError("the data is missing")
+    assert not list(tmp_path.iterdir())
+    with placed(None, tmp_path / "runs" / "tiny") as place:
+        (place / "file").touch()
+    assert (tmp_path / "runs" / "tiny" / "file").exists()
 
 
 # ------------------------------------------------------------------------------------------- states of a folder

@@ -20,7 +20,7 @@ from fedunlearn.__main__ import app
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.estimate import estimate, of_all
 from fedunlearn.core import InputError, RunError, SiteError
-from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.runfolder import ABOUT, LOCK, RunFolder
 from fedunlearn.scenario import Pick, Scenario
 from fedunlearn.sweep import Sweep
 from fedunlearn.sweep.table import MEASURES
@@ -296,6 +296,16 @@ def test_a_cell_of_another_scenario_is_in_the_way(finished: Path, tmp_path: Path
     with pytest.raises(InputError, match="count-2 holds something else than cell count-2"):
         execute(read(tmp_path, TWO, ["training.lr=0.5"]), out)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("left", [LOCK, ABOUT])
+def test_a_cell_that_was_stopped_as_it_began_is_run(tmp_path: Path, left: str) -> None:
+    """A lock, or what is to be run and nothing of it: no other scenario's work is in the way."""
+    file = tmp_path / "cell" / left
+    file.parent.mkdir(parents=True)
+    file.touch()
+    (cell, *_) = read(tmp_path).cells
+    assert not sweep._is_finished(tmp_path / "cell", cell)
 
 
 def test_a_folder_of_something_else_is_left_alone(finished: Path, tmp_path: Path) -> None:
