@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +72,35 @@ WRITTEN = (
 """What `score` writes, the last only where there are shadow models."""
 
 
+@dataclass(frozen=True)
+class _Later:
+    """Which replicates are read again once a model is measured; those of all models would take gigabytes.
+
+    Attributes:
+        parts: the measures that others are made of.
+        whole: the measures of all images that differences are taken of.
+        compared: the measures and groups that are looked at for unequal treatment.
+    """
+
+    parts: frozenset[str]
+    whole: frozenset[str]
+    compared: frozenset[tuple[str, str]]
+
+    def settled(self, name: str, estimates: Estimates) -> Estimates:
+        """A measure's estimates; intervals take the place of replicates that nobody reads again."""
+        over = [
+            group
+            for group in estimates
+            if (name, group) not in self.compared and not (group == "all" and name in self.whole)
+        ]
+        intervals = _intervals([estimates[group] for group in over])
+        done = {
+            group: replace(estimates[group], replicates=np.empty(0), exact=interval)
+            for group, interval in zip(over, intervals, strict=True)
+        }
+        return {group: done.get(group, estimate) for group, estimate in estimates.items()}
+
+
 def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write what `tables` says of a run folder into it; return its scores and verdicts.
 
@@ -128,19 +156,28 @@ def tables(run: Path) -> dict[str, pd.DataFrame]:
     return written
 
 
-def measure(evidence: Evidence[Any], measures: Mapping[str, Measure], reference: Measured | None) -> Measured:
+def measure(
+    evidence: Evidence[Any],
+    measures: Mapping[str, Measure],
+    reference: Measured | None,
+    later: _Later | None = None,
+) -> Measured:
     """Every measure of one model.
 
     Args:
         evidence: what is known of it.
         measures: by name, in order.
         reference: the retrained model's; None if it is the retrained model that is measured.
+        later: what is read again later: of all else intervals take the place of replicates; None to keep them all.
     """
     measured: dict[str, Estimates] = {}
     against = measured if reference is None else reference
     for name, one in measures.items():
-        measured[name] = one.function(replace(evidence, measured=measured, reference=against))
-    return measured
+        found = one.function(replace(evidence, measured=measured, reference=against))
+        measured[name] = found if later is None or name in later.parts else later.settled(name, found)
+    if later is None or reference is None:  # others are compared with it
+        return measured
+    return {name: later.settled(name, estimates) for name, estimates in measured.items()}
 
 
 def _request(run: Run, request: RequestId) -> _Scored:
@@ -148,8 +185,9 @@ def _request(run: Run, request: RequestId) -> _Scored:
     frame, measures = run.frame(request), measures_of(run.kind)
     comparisons = [comparison for comparison in run.comparisons if comparison.request == request]
     known = _known(run, frame, comparisons)
-    found = [_references(run, comparisons, known, i, measures) for i in range(len(comparisons))]
-    diverged = _strategies(run, comparisons, known, found, measures)
+    later = _later(measures, frame, MEASURES[run.kind])
+    found = [_references(run, comparisons, known, i, measures, later) for i in range(len(comparisons))]
+    diverged = _strategies(run, comparisons, known, found, measures, later)
     rows = [row for c, models in zip(comparisons, found, strict=True) for row in _rows(c, models)]
     wholes = [{strategy: _whole(m, measures) for strategy, m in models.items()} for models in found]
     scores = pd.DataFrame(rows, columns=[c for c in COLUMNS if not c.startswith("null")])
@@ -157,6 +195,16 @@ def _request(run: Run, request: RequestId) -> _Scored:
     scores = scores.merge(nulls, on=["measure", "group"], how="left", validate="many_to_one")
     bias = compare(request, _gaps(MEASURES[run.kind], frame, comparisons, found, diverged))
     return _Scored(scores[list(COLUMNS)], differences(wholes, measures, frame), diverged, bias)
+
+
+def _later(measures: Mapping[str, Measure], frame: Frame, compared: Mapping[str, Part]) -> _Later:
+    return _Later(
+        parts=frozenset(part for one in measures.values() for part in one.parts),
+        whole=frozenset(name for name, one in measures.items() if one.margin is not None),
+        compared=frozenset(
+            (name, group) for name, part in compared.items() for group in comparable(frame, part)
+        ),
+    )
 
 
 def _gaps(
@@ -212,17 +260,17 @@ def _references(
     known: Sequence[Evidence[Answers]],
     i: int,
     measures: Mapping[str, Measure],
+    later: _Later,
 ) -> dict[str, Measured]:
     """The measures of the models of the i-th seed that need no strategy: references and controls."""
     comparison, of, following = comparisons[i], known[i], (i + 1) % len(comparisons)
-    settled = partial(_settled, frame=of.frame, kind=run.kind)
     reference = measure(
-        _probed(run, comparison, "retrained", replace(of, siblings=of.others)), measures, None
+        _probed(run, comparison, "retrained", replace(of, siblings=of.others)), measures, None, later
     )
     training = run.spent("original", "", "original", comparison.seed)
     original = replace(of, unlearned=of.original, spent=training, siblings=of.originals)
     original = _probed(run, comparison, "original", original)
-    models = {"original": settled(measure(original, measures, reference)), "retrained": reference}
+    models = {"original": measure(original, measures, reference, later), "retrained": reference}
     if following != i:
         other = known[following]
         # No model is its own reference: an attack would find it exactly as expected.
@@ -230,10 +278,10 @@ def _references(
         control = replace(
             of, unlearned=other.retrained, spent=other.spent, others=others, siblings=other.others
         )
-        models["retrained_other"] = settled(measure(control, measures, reference))
+        models["retrained_other"] = measure(control, measures, reference, later)
     free = {name: one for name, one in measures.items() if name not in COSTS}
     damaged = replace(of, unlearned=_damaged(of.original, comparison.seed))
-    return {**models, "damaged": settled(measure(damaged, free, reference))}
+    return {**models, "damaged": measure(damaged, free, reference, later)}
 
 
 def _strategies(
@@ -242,6 +290,7 @@ def _strategies(
     known: Sequence[Evidence[Answers]],
     found: Sequence[dict[str, Measured]],
     measures: Mapping[str, Measure],
+    later: _Later,
 ) -> list[Diverged]:
     """Add the measures of every strategy's models to ``found``, by seed; return which of the models diverged.
 
@@ -263,8 +312,7 @@ def _strategies(
             own = replace(known[i], spent=spent, siblings=siblings)
             probed = answers[i] is not None and strategy not in comparison.stops
             own = _probed(run, comparison, strategy, own) if probed else own
-            measured = _measured(own, answers[i], measures, found[i]["retrained"])
-            found[i][strategy] = _settled(measured, own.frame, run.kind)
+            found[i][strategy] = _measured(own, answers[i], measures, found[i]["retrained"], later)
             if answers[i] is None:
                 where = run.diverged.get(model, "in its answers")
                 diverged.append(Diverged(comparison.request, strategy, comparison.seed, where))
@@ -280,27 +328,16 @@ def _probed(
 
 
 def _measured(
-    evidence: Evidence[Answers], answers: Answers | None, measures: Mapping[str, Measure], reference: Measured
+    evidence: Evidence[Answers],
+    answers: Answers | None,
+    measures: Mapping[str, Measure],
+    reference: Measured,
+    later: _Later,
 ) -> Measured:
     """The measures of a strategy's model; of one that diverged, its costs, and that the rest is undefined."""
     if answers is None:
         return {**_undefined(reference), **measure(evidence, COSTS, reference)}
-    return measure(replace(evidence, unlearned=answers), measures, reference)
-
-
-def _settled(measured: Measured, frame: Frame, kind: str) -> Measured:
-    """The same, with the intervals of hospitals in the place of replicates that nothing else needs.
-
-    Of a thousand hospitals, those of all models would take gigabytes.
-    """
-    compared = {(name, group) for name, part in MEASURES[kind].items() for group in comparable(frame, part)}
-    sites = [(name, g) for name, groups in measured.items() for g in groups if g.startswith("site=")]
-    sites = [one for one in sites if one not in compared]
-    intervals = _intervals([measured[name][group] for name, group in sites])
-    settled = {name: dict(groups) for name, groups in measured.items()}
-    for (name, group), interval in zip(sites, intervals, strict=True):
-        settled[name][group] = replace(settled[name][group], replicates=np.empty(0), exact=interval)
-    return settled
+    return measure(replace(evidence, unlearned=answers), measures, reference, later)
 
 
 def _damaged(original: Answers, seed: int) -> Answers:

@@ -23,6 +23,7 @@ class Measure:
         margin: the smallest difference from the retrained model that counts; None where there is no such thing.
         source: paper and formula.
         function: computes it.
+        parts: the measures that it is made of, this model's or the retrained one's; they come before it.
     """
 
     name: str
@@ -35,3 +36,4 @@ class Measure:
     margin: float | None
     source: str
     function: Callable[[Evidence[Any]], Estimates]
+    parts: tuple[str, ...] = ()

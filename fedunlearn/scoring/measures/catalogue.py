@@ -101,6 +101,7 @@ _WORST_SITE = Measure(
     margin=None,
     source="minimum over hospitals of RA-RA* and TA-TA* (or Dice), as means hide one that paid for the others",
     function=composite.worst_site,
+    parts=(*composite.RETAINED, *composite.TESTED),
 )
 
 _COMPOSITE = (
@@ -115,6 +116,7 @@ _COMPOSITE = (
         margin=None,
         source="Fan et al., SalUn, ICLR 2024 (arXiv 2310.12508): mean of |UA-UA*|, |RA-RA*|, |TA-TA*|, |MIA-MIA*|",
         function=composite.avg_gap,
+        parts=composite.AVERAGED,
     ),
     Measure(
         name="tow",
@@ -127,6 +129,7 @@ _COMPOSITE = (
         margin=None,
         source="Zhao et al., RUM, NeurIPS 2024 (arXiv 2406.01257): (1-|FA-FA*|)(1-|RA-RA*|)(1-|TA-TA*|)",
         function=composite.tow,
+        parts=composite.ACCURACIES,
     ),
     _WORST_SITE,
 )
@@ -204,6 +207,7 @@ _RELEARN = (
         margin=0.25,
         source="Chundawat et al., IEEE TIFS 2023 (arXiv 2201.05629): anamnesis index, here of epochs to a loss",
         function=probes.relearn_ratio,
+        parts=("relearn_epochs",),
     ),
 )
 

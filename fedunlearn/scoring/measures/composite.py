@@ -19,12 +19,12 @@ PARTS = (*ACCURACIES, "mia_svc_confidence", *DICES)
 RETAINED, TESTED = ("retain_accuracy", "retain_dice"), ("test_accuracy", "test_dice")
 """How good a model is on what stays and on what is held out, as far as its kind of task has them."""
 
-_AVERAGED = (*ACCURACIES, "mia_svc_confidence")
+AVERAGED = (*ACCURACIES, "mia_svc_confidence")
 
 
 def gap(model: Values, retrained: Values) -> Floats:
     """See `avg_gap`."""
-    return _apart(model, retrained, _AVERAGED)
+    return _apart(model, retrained, AVERAGED)
 
 
 def dice_distance(model: Values, retrained: Values) -> Floats:
@@ -54,7 +54,7 @@ def avg_gap(evidence: Evidence[Answers]) -> Estimates:
     interval resamples patients, the same for both models; absolute values of noise are above 0, so it leans upwards
     near 0.
     """
-    return _combine(evidence, _AVERAGED, gap)
+    return _combine(evidence, AVERAGED, gap)
 
 
 def avg_dice_gap(evidence: Evidence[Answers]) -> Estimates:

@@ -15,7 +15,7 @@ from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Floats, P
 from fedunlearn.scoring.evidence.bootstrap import ratios
 from fedunlearn.scoring.evidence.measure import Measure
 from fedunlearn.scoring.evidence.segmentation import Overlaps
-from fedunlearn.scoring.measures.composite import avg_dice_gap
+from fedunlearn.scoring.measures.composite import DICES, avg_dice_gap
 
 
 def dice(evidence: Evidence[Overlaps], part: Part) -> Estimates:
@@ -181,6 +181,7 @@ SEGMENTATION = (
         margin=0.05,
         source="Singh et al., arXiv 2606.16180: Dice_retain - Dice_forget",
         function=dice_gap,
+        parts=("retain_dice", "forget_dice"),
     ),
     Measure(
         name="mae_gap",
@@ -193,6 +194,7 @@ SEGMENTATION = (
         margin=0.0025,
         source="Singh et al., arXiv 2606.16180: MAE_forget - MAE_retain",
         function=mae_gap,
+        parts=("forget_mae", "retain_mae"),
     ),
     Measure(
         name="avg_dice_gap",
@@ -205,6 +207,7 @@ SEGMENTATION = (
         margin=None,
         source="as avg_gap (Fan et al., arXiv 2310.12508), of Dice: mean of |FD-FD*|, |RD-RD*|, |TD-TD*|",
         function=avg_dice_gap,
+        parts=DICES,
     ),
 )
 """The measures of this kind alone, each after those it builds on; attacks and costs come beside them."""
