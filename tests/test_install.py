@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from fedunlearn.core import InputError
-from fedunlearn.federation.engines.flower import Flower, _environment
+from fedunlearn.federation.engines.flower import Flower
+from fedunlearn.federation.engines.flower.cluster import environment
 from fedunlearn.installation import (
     PACKAGES,
     ROOT,
@@ -80,7 +81,7 @@ def test_ray_would_take_packages_in_the_current_folder_for_ours_and_is_not_start
 
 
 def test_actors_are_told_where_our_packages_are(tmp_path: Path) -> None:
-    with _environment(tmp_path):
+    with environment(tmp_path):
         first = Path(os.environ["PYTHONPATH"].partition(os.pathsep)[0])
     assert all((first / name / "__init__.py").is_file() for name in PACKAGES)
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from fedunlearn.core import InputError
-from fedunlearn.federation.engines import scratch
+from fedunlearn.federation.engines.flower import scratch
 
 MB = 1 << 20
 
@@ -102,7 +102,7 @@ def test_what_a_dead_run_left_is_cleared_and_what_a_living_one_has_is_not(place:
     # A run that is killed: it holds its lock until it ends, and has no time to clear anything.
     code = """
         import sys, time, subprocess
-        from fedunlearn.federation.engines import scratch
+        from fedunlearn.federation.engines.flower import scratch
         with scratch.folder([sys.argv[1]]) as folder:
             with scratch.marked(folder):
                 child = subprocess.Popen(["sleep", "60"])
