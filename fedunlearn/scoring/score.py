@@ -275,9 +275,8 @@ def _references(
         other = known[following]
         # No model is its own reference: an attack would find it exactly as expected.
         others = tuple(known[j].retrained for j in range(len(known)) if j not in (i, following))
-        control = replace(
-            of, unlearned=other.retrained, spent=other.spent, others=others, siblings=other.others
-        )
+        # Nor has it siblings: among the other retrained models is the one it is compared with.
+        control = replace(of, unlearned=other.retrained, spent=other.spent, others=others)
         models["retrained_other"] = measure(control, measures, reference, later)
     free = {name: one for name, one in measures.items() if name not in COSTS}
     damaged = replace(of, unlearned=_damaged(of.original, comparison.seed))

@@ -140,6 +140,25 @@ def test_ulira_by_hand():
     assert value("mia_ulira_auc", evidence) == 3.5 / 4
 
 
+def test_ulira_with_more_retrained_models_than_siblings_by_hand():
+    """In*: 3, 5 and 1, 3 (means 4, 2; sums of squares 2, 2). Out: 0, 1, 2, 1 and 1, 3, 1, 3 (means 1, 2; 2, 4).
+
+    v = (2 + 2 + 2 + 4) / (2 (2 + 4 - 2)) = 5/4; times 2 (1 + 1/4) and 2 (1 + 1/2): 25/8 and 15/4.
+    Model, phi 4, 3: 9 * 8/25 - 0 = 2.88, 8/25 - 4/15 = .053. Retrained, phi 1, 5: 0 - 9 * 4/15 = -2.4, (9 - 9) of
+    different variances, 9 * 8/25 - 9 * 4/15 = .48. Pairs won: 2, 1 of two each.
+    """
+    frame = frame_of(SMALL)
+    evidence = with_models(
+        frame,
+        [4, 3, 0, 0, 0],
+        retrained=[1, 5, 0, 0, 0],
+        siblings=[[3, 1, 0, 0, 0], [5, 3, 0, 0, 0]],
+        others=[[0, 1, 0, 0, 0], [1, 3, 0, 0, 0], [2, 1, 0, 0, 0], [1, 3, 0, 0, 0]],
+    )
+    assert value("mia_ulira_auc", evidence) == 3 / 4
+    assert value("mia_ulira_auc", replace(evidence, unlearned=evidence.retrained)) == 0.5
+
+
 def test_ulira_of_the_retrained_model_is_one_half():
     evidence = made_up(2.0)
     same = replace(evidence, unlearned=evidence.retrained, siblings=evidence.others)

@@ -415,12 +415,27 @@ def test_others_and_siblings_are_of_other_seeds(seen: list[Evidence[Outputs]]):
     for k, evidence in enumerate(controls):  # a model is never its own reference
         assert evidence.unlearned is references[(k + 1) % 3]
         assert evidence.others == (references[(k + 2) % 3],)
+        assert evidence.siblings == ()
     assert [e.unlearned for e in retrained] == references
     assert [e.siblings for e in retrained] == [e.others for e in retrained]
     assert [e.siblings for e in originals] == [e.originals for e in originals]
     for k, evidence in enumerate(good):
         assert evidence.siblings == tuple(e.unlearned for i, e in enumerate(good) if i != k)
     assert [e.siblings for e in lazy] == [(lazy[1].unlearned,), (lazy[0].unlearned,)]
+
+
+def test_no_model_is_compared_with_one_that_is_among_its_references(seen: list[Evidence[Outputs]]):
+    """Neither the model in question nor the retrained one of its seed, which it is compared with, is any other's."""
+    for evidence in seen:
+        compared = {id(evidence.unlearned), id(evidence.retrained)}
+        assert not compared & {id(one) for one in (*evidence.others, *evidence.siblings)}
+
+
+def test_only_another_retraining_has_no_ulira(scored):
+    _, scores, _ = scored
+    rows = pick(scores, measure="mia_ulira_auc", group="all")
+    assert set(rows["strategy"]) == {*MODELS}
+    assert (pick(rows, strategy="retrained")["value"] == 0.5).all()
 
 
 def test_a_single_seed_has_no_others(small: Path):

@@ -127,7 +127,7 @@ _REFERENCE = (
     _share(
         likelihood.mia_ulira_auc,
         "share of pairs of images to forget, one as the model answers it and one as the retrained model does, in which "
-        "the model's looks more like one learnt and unlearnt; needs 3 seeds",
+        "the model's looks more like one learnt and unlearnt; needs 3 seeds, and retrained_other has none",
         "Hayes et al., U-LiRA, SaTML 2025 (arXiv 2403.01218); seeds instead of shadows, one variance",
         "0.5 exactly",
         0.08,

@@ -115,25 +115,32 @@ def mia_ulira_auc(evidence: Evidence[WithLosses]) -> Estimates:
 
     Hayes et al., SaTML 2025 (arXiv 2403.01218): for an image to forget, in* are models that learnt and then unlearnt
     it by the *same* procedure (those of other seeds), out the retrained ones of other seeds; the score is the log
-    likelihood ratio of two normal distributions ``((phi - m_out)^2 - (phi - m_in)^2) / (2 v)`` with one variance v,
-    pooled over images and sides. The value is the area under the ROC curve between the model's scores and those of the
-    retrained model of the same seed, both of the images to forget: 0.5 is no leak, and what the retrained model scores.
+    likelihood ratio of two normal distributions with one variance v, pooled over images and sides. A mean of n models
+    is off by v / n itself, so that the next model's variance is v (1 + 1 / n), and the ratio, but for a constant,
+    ``(phi - m_out)^2 / (2 v (1 + 1 / n_out)) - (phi - m_in)^2 / (2 v (1 + 1 / n_in))``. The value is the area under the
+    ROC curve between the model's scores and those of the retrained model of the same seed, both of the images to
+    forget: 0.5 is no leak, and what the retrained model scores.
 
     Deviations: the runs' own seeds instead of many shadows; one variance (with few models, one per image is noise); the
     same patients are asked to be forgotten in all models. Above 0.5 whatever the direction in which models differ: a
     damaged model stands out too. Range 0 to 1; cost: at least two other seeds, of both kinds, else undefined.
+
+    The control ``retrained_other`` has none. What the same procedure made of other seeds are the other retrained
+    models; the one it is compared with is among them, and so is found as expected (.25 to .28 came of it). Without that
+    one, in* and out would be the same models.
     """
-    frame = evidence.frame
-    if min(len(evidence.siblings), len(evidence.others)) < FEWEST:
+    frame, (n_in, n_out) = evidence.frame, (len(evidence.siblings), len(evidence.others))
+    if min(n_in, n_out) < FEWEST:
         return {}
     rows = frame.rows("forget")
     inside, outside = (np.stack([m.margin for m in of]) for of in (evidence.siblings, evidence.others))
     (m_in, s_in), (m_out, s_out) = ((x.mean(axis=0), x.var(axis=0) * len(x)) for x in (inside, outside))
-    variance = (s_in + s_out)[rows].sum() / (rows.sum() * (len(inside) + len(outside) - 2))
+    variance = (s_in + s_out)[rows].sum() / (rows.sum() * (n_in + n_out - 2))
     if not variance > 0:
         return {}
+    v_in, v_out = 2 * variance * (1 + 1 / n_in), 2 * variance * (1 + 1 / n_out)
     scores = [
-        ((model.margin - m_out) ** 2 - (model.margin - m_in) ** 2) / (2 * variance)
+        (model.margin - m_out) ** 2 / v_out - (model.margin - m_in) ** 2 / v_in
         for model in (evidence.unlearned, evidence.retrained)
     ]
     estimates = {}
