@@ -304,3 +304,8 @@ def test_the_difference_by_hand():
 def test_leaving_shows_in_the_difference_even_after_retraining():
     evidence = made_up(0.0)
     assert value("mia_difference_auc", replace(evidence, unlearned=evidence.retrained)) > 0.9
+
+
+def test_no_difference_from_retraining_counts_in_the_difference_of_two_models():
+    """Models of one seed share a lineage, those of different seeds do not: honest retrainings are not comparable."""
+    assert MEASURES["mia_difference_auc"].margin is None

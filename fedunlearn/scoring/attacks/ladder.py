@@ -24,7 +24,7 @@ _HALVES = "one half of the retrained models against the other: what perfect unle
 
 
 def _share(
-    function: Function, summary: str, source: str, retrained: str = _NO_MEMORY, margin: float = 0.06
+    function: Function, summary: str, source: str, retrained: str = _NO_MEMORY, margin: float | None = 0.06
 ) -> Measure:
     """An attack whose value is a share, to be as near as possible to the retrained model's."""
     return Measure(
@@ -138,6 +138,7 @@ _REFERENCE = (
         "(logit-scaled) since the original model",
         "after Chen et al., CCS 2021 (arXiv 2005.02205): log p_y - log(1 - p_y), before minus after",
         "well above 0.5: whoever has both models sees who left, however it is done",
+        None,
     ),
     _share(
         completeness.iam_completeness,

@@ -71,6 +71,10 @@ def mia_difference_auc(evidence: Evidence[WithLosses]) -> Estimates:
     difference what neither does alone (Chen et al., CCS 2021, arXiv 2005.02205, who learn an attack on both answers;
     here the difference is the attack). Images as in `mia_loss_auc`. Range 0 to 1; the original itself scores 0.5 (it
     changed nothing), *the retrained model well above*: leaving shows, however it is done. Cost: one model of each kind.
+
+    No difference from the retrained model counts here, hence there is no margin: models of one seed share a lineage
+    (first weights, order of batches), and the more of it, the less else has changed beside the images to forget. An
+    honest retraining with another seed differs by -.12.
     """
     return attack_auc(evidence.frame, evidence.original.margin - evidence.unlearned.margin)
 
