@@ -67,7 +67,7 @@ def test_signals_hold_numbers_of_volumes_and_no_voxels(tiny: RunFolder) -> None:
 
 
 def test_every_measure_of_the_kind_is_there(tiny: RunFolder) -> None:
-    """But for those that need probes, 64 seeds, three seeds, or 100 held-out volumes."""
+    """But for those that need probes, 64 seeds, three seeds, or 199 held-out volumes."""
     scores = tiny.read_table("scores.parquet")
     more = ("probe_", "resurgence_", "relearn_", "klom_", "forgetting_", "mia_lira_", "mia_ulira_")
     many = {name for name in measures_of("segmentation") if name.startswith(more) or "_tpr_" in name}

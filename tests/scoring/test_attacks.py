@@ -7,14 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.attacks.ladder import ATTACKS, BY_LOSS
-from fedunlearn.scoring.attacks.population import clopper_pearson, true_positives
 from fedunlearn.scoring.evidence import Evidence, Frame, Shadow
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.evidence.segmentation import Overlaps
@@ -215,31 +213,6 @@ def test_the_regression_finds_members_by_their_higher_loss_too():
 def test_the_regression_is_undefined_for_a_single_patient():
     frame = frame_of([(0, 0, 0, "forget"), (0, 0, 0, "forget"), (1, 0, 0, "test"), (2, 0, 0, "test")])
     assert not MEASURES["mia_lr_auc"].function(evidence_of(frame, [1.0, 2.0, 0.0, 1.0]))
-
-
-# ------------------------------------------------------------------------------------------- true positive rates
-
-
-def test_a_true_positive_rate_by_hand():
-    """Held out 0 … 99: one of 100 may be accused, 99. So the threshold is 98, and 99 and 200 of four are found."""
-    frame = frame_of([(p, 0, 0, "forget") for p in range(4)] + [(p, 0, 0, "test") for p in range(4, 104)])
-    scores = np.concatenate([[98.0, 99.0, 200.0, 5.0], np.arange(100.0)])
-    estimate = true_positives(frame, scores, 100)["all"]
-    assert (estimate.value, estimate.n) == (0.5, 4)
-    assert estimate.interval() == clopper_pearson(2, 4)
-    assert not true_positives(frame, scores, 101)
-
-
-def test_equal_scores_are_not_found():
-    """All the same: whoever finds one member accuses all others."""
-    frame = frame_of([(p, 0, 0, "forget") for p in range(4)] + [(p, 0, 0, "test") for p in range(4, 104)])
-    assert true_positives(frame, np.zeros(104), 100)["all"].value == 0
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 7), (7, 7), (3, 7), (40, 264)])
-def test_the_interval_of_a_share_is_that_of_scipy(k: int, n: int):
-    slow = stats.binomtest(k, n).proportion_ci(0.95, "exact")
-    assert clopper_pearson(k, n) == pytest.approx((slow.low, slow.high), abs=1e-9)
 
 
 # ------------------------------------------------------------------------------------------- reference attacks

@@ -17,7 +17,7 @@ from fedunlearn.core import RunError
 from fedunlearn.results import report, tables
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scoring import MEASURES, measures_of, score
-from fedunlearn.scoring.evidence import Estimates, Evidence
+from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.measures.catalogue import PROBES
 from fedunlearn.scoring.score import COLUMNS
@@ -154,7 +154,7 @@ def test_scores_have_the_columns_and_rows_of_the_contract(scored):
     assert set(measures_of("classification")) - set(scores["measure"]) == {
         *PROBES,
         *(name for name in MEASURES if name.startswith(("klom", "forgetting_quality"))),  # 64 seeds and more
-        *(name for name in MEASURES if "_tpr_" in name),  # 100 held-out images and more
+        *(name for name in MEASURES if "_tpr_" in name),  # 199 held-out images and more
     }
     groups = {"all", *(f"site={site}" for site in SITES), *(f"class={c}" for c in range(4))}
     assert set(scores["group"]) == groups
@@ -436,6 +436,14 @@ def test_only_another_retraining_has_no_ulira(scored):
     rows = pick(scores, measure="mia_ulira_auc", group="all")
     assert set(rows["strategy"]) == {*MODELS}
     assert (pick(rows, strategy="retrained")["value"] == 0.5).all()
+
+
+def test_an_interval_that_is_not_the_replicates_alone_is_kept():
+    replicates = np.linspace(0.0, 1.0, 41)
+    wider = Estimate(0.5, 9, replicates, (-1.0, 2.0))
+    module = sys.modules["fedunlearn.scoring.score"]
+    (low, high), exact = module._intervals([Estimate(0.5, 9, replicates), wider])
+    assert (low, high) == pytest.approx((0.025, 0.975)) and exact == (-1.0, 2.0)
 
 
 def test_a_single_seed_has_no_others(small: Path):

@@ -11,7 +11,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-from fedunlearn.scoring.attacks import completeness, ensembles, likelihood, membership, population, reference
+from fedunlearn.scoring.attacks import (
+    completeness,
+    ensembles,
+    likelihood,
+    membership,
+    population,
+    rates,
+    reference,
+)
 from fedunlearn.scoring.evidence import Estimates, Evidence, Part
 from fedunlearn.scoring.evidence.measure import Measure
 
@@ -49,10 +57,10 @@ def _svc(function: Function, feature: str, source: str) -> Measure:
 def _true_positives(function: Function, attack: str, rate: str, one_in: int) -> Measure:
     summary = (
         f"share of the images to forget that {attack} finds while it accuses {rate} of the held-out ones; "
-        f"needs {one_in} of these"
+        f"with fewer than {rates.FEWEST_PLACES * one_in - 1} of these there are too few images, and no row"
     )
-    source = "Carlini et al., S&P 2022 (arXiv 2112.03570); interval of Clopper and Pearson"
-    return _share(function, summary, source, f"about {1 / one_in:g}: it never saw either", 0.05)
+    source = "Carlini et al., S&P 2022 (arXiv 2112.03570); the rate is exact in the mean, by places among the held-out"
+    return _share(function, summary, source, f"{1 / one_in:g} in the mean: it never saw either", 0.05)
 
 
 def _many(

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import betaincinv
 
 from fedunlearn.scoring.attacks.membership import attack_auc, forget_versus_held_out
-from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Floats, Frame, Ints, WithLosses
+from fedunlearn.scoring.attacks.rates import true_positives
+from fedunlearn.scoring.evidence import Estimates, Evidence, Frame, Ints, WithLosses
 
 FOLDS = 5
 """Parts of the cross-validation, fewer where there are fewer patients on a side."""
@@ -47,48 +47,13 @@ def mia_lr_auc(evidence: Evidence[WithLosses]) -> Estimates:
 
 
 def mia_loss_tpr_at_1(evidence: Evidence[WithLosses]) -> Estimates:
-    """See `true_positives`: of the attack of `mia_loss_auc`, at 1 %; at least 100 held-out images."""
+    """See `true_positives`: of the attack of `mia_loss_auc`, at 1 %; at least 199 held-out images."""
     return true_positives(evidence.frame, -evidence.unlearned.losses, 100)
 
 
 def mia_loss_tpr_at_01(evidence: Evidence[WithLosses]) -> Estimates:
-    """See `true_positives`: of the attack of `mia_loss_auc`, at 0.1 %; at least 1000 held-out images."""
+    """See `true_positives`: of the attack of `mia_loss_auc`, at 0.1 %; at least 1999 held-out images."""
     return true_positives(evidence.frame, -evidence.unlearned.losses, 1000)
-
-
-def true_positives(frame: Frame, scores: Floats, one_in: int) -> Estimates:
-    """The share of images to forget that an attack finds while it accuses at most one of ``one_in`` held-out ones.
-
-    Carlini et al., S&P 2022 (arXiv 2112.03570): an attack that is sure of a few patients harms them, whatever its
-    average. The threshold is the score of a held-out image, which is exceeded by ``floor(held out / one_in)`` of
-    them; the value is the share of images to forget above it. Images as in `mia_loss_auc`, but one threshold for all
-    hospitals and labels, as an attacker would have. Range 0 to 1; without memory about ``1 / one_in``.
-
-    Undefined with fewer than ``one_in`` held-out images: the rate would be smaller than one of them. The interval is
-    that of Clopper and Pearson for the images to forget, taken as independent and the threshold as fixed: several
-    images of each patient make it too narrow.
-
-    Args:
-        frame: the images.
-        scores: (N,) the higher, the rather a member.
-        one_in: the reciprocal of the false positive rate.
-    """
-    estimates = {}
-    for group, pairs in forget_versus_held_out(frame).items():
-        held_out = np.sort(scores[pairs.right])
-        if len(held_out) < one_in:
-            continue
-        threshold = held_out[-1 - len(held_out) // one_in]
-        found, n = int((scores[pairs.left] > threshold).sum()), len(pairs.left)
-        estimates[group] = Estimate(found / n, n, exact=clopper_pearson(found, n))
-    return estimates
-
-
-def clopper_pearson(k: int, n: int) -> tuple[float, float]:
-    """The exact 95 % interval of a share, ``k`` of ``n`` (Clopper and Pearson, Biometrika 1934)."""
-    low = float(betaincinv(k, n - k + 1, 0.025)) if k else 0.0
-    high = float(betaincinv(k + 1, n - k, 0.975)) if k < n else 1.0
-    return low, high
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedunlearn.scoring.attacks.membership import attack_auc
-from fedunlearn.scoring.attacks.population import true_positives
+from fedunlearn.scoring.attacks.rates import true_positives
 from fedunlearn.scoring.evidence import Bools, Estimates, Evidence, Floats, WithLosses
 
 OFFLINE_A = 0.3
@@ -53,13 +53,13 @@ def mia_rmia_online_auc(evidence: Evidence[WithLosses]) -> Estimates:
 
 
 def mia_rmia_tpr_at_1(evidence: Evidence[WithLosses]) -> Estimates:
-    """See `true_positives`: of ``log LR`` of `mia_rmia_auc`, at 1 %; at least 100 held-out images."""
+    """See `rates.true_positives`: of ``log LR`` of `mia_rmia_auc`, at 1 %; at least 199 held-out images."""
     scores = _offline(evidence)
     return {} if scores is None else true_positives(evidence.frame, scores, 100)
 
 
 def mia_rmia_tpr_at_01(evidence: Evidence[WithLosses]) -> Estimates:
-    """See `true_positives`: of ``log LR`` of `mia_rmia_auc`, at 0.1 %; at least 1000 held-out images."""
+    """See `rates.true_positives`: of ``log LR`` of `mia_rmia_auc`, at 0.1 %; at least 1999 held-out images."""
     scores = _offline(evidence)
     return {} if scores is None else true_positives(evidence.frame, scores, 1000)
 

@@ -38,13 +38,16 @@ class Estimate:
         n: how many images it speaks for.
         replicates: (RESAMPLES,) its values when patients are drawn anew; NaN where undefined, empty where pointless
             or, on the groups of an attribute, where they would cost more than they tell.
-        exact: its 95 % interval, where that is known without drawing anew.
+        exact: its 95 % interval, where that is known otherwise, or is not the replicates' alone.
+        luck: the standard deviation that it has at least from one training to the next, by the luck of single images:
+            a few values that happen to be equal must not pass for free of noise.
     """
 
     value: float
     n: int
     replicates: Floats = field(default_factory=lambda: np.empty(0))
     exact: tuple[float, float] | None = None
+    luck: float = 0.0
 
     def interval(self) -> tuple[float, float]:
         """The exact interval, else the central 95 % of the replicates; NaN where there are none."""

@@ -76,7 +76,8 @@ class Difference:
         seeds: K.
         patients: P, of those the measure speaks of.
         spread: s, the standard deviation over seeds; NaN of a single one.
-        null_spread: what s is for honest retrainings, √2 times the standard deviation of the retrained models.
+        null_spread: what s is for honest retrainings, √2 times the standard deviation of the retrained models (at least
+            their `Estimate.luck`).
         shared: max(C, 0), the variance that other patients would add for all seeds alike; NaN where unknown.
         margin: the largest difference that does not count.
     """
@@ -189,13 +190,13 @@ def differences(
 def _difference(pairs: Sequence[tuple[Estimate, Estimate]], measure: Measure, patients: int) -> Difference:
     gaps = np.array([one.value - other.value for one, other in pairs])
     retrained = np.array([other.value for _, other in pairs])
-    several = len(pairs) > 1
+    several, luck = len(pairs) > 1, max(other.luck for _, other in pairs)
     return Difference(
         value=float(gaps.mean()),
         seeds=len(pairs),
         patients=patients,
         spread=float(gaps.std(ddof=1)) if several else math.nan,
-        null_spread=math.sqrt(2) * float(retrained.std(ddof=1)) if several else math.nan,
+        null_spread=math.sqrt(2) * max(float(retrained.std(ddof=1)), luck) if several else math.nan,
         shared=_shared(pairs, patients) if several else math.nan,
         margin=allowance(retrained.tolist(), measure),
     )
