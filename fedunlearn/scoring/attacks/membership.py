@@ -107,12 +107,12 @@ def _pairs(frame: Frame, known: bytes) -> Mapping[str, Pairs]:
     for group, here in frame.within(left).items():
         members = np.zeros(len(left), dtype=bool)
         members[here] = True
-        found[group] = pair_up(frame, members, right, _strata(frame))
+        found[group] = pair_up(frame, members, right, alike(frame))
     return {group: pairs for group, pairs in found.items() if pairs is not None}
 
 
-def _strata(frame: Frame) -> Ints:
-    """(N,) one code per hospital and label."""
+def alike(frame: Frame) -> Ints:
+    """(N,) one code per hospital and label: images with the same are compared."""
     return frame.sites * (frame.classes + 1) + frame.labels + 1
 
 
@@ -130,7 +130,7 @@ def _judged_non_member(evidence: Evidence[Outputs], signal: Floats) -> Estimates
 def _balanced(frame: Frame, seed: int) -> tuple[Ints, Ints]:
     """Rows of as many retained as test images, equally many of each hospital and label, in random order."""
     rng = np.random.default_rng(seed)
-    strata, members, others = _strata(frame), [], []
+    strata, members, others = alike(frame), [], []
     retained, held_out = np.flatnonzero(frame.rows("retain")), np.flatnonzero(frame.rows("test"))
     for stratum in np.intersect1d(strata[retained], strata[held_out]):
         one, other = retained[strata[retained] == stratum], held_out[strata[held_out] == stratum]
