@@ -79,8 +79,7 @@ def test_what_lacks_models_is_left_out():
     missing = {m.name for m in ATTACKS if not m.function(evidence)}
     assert missing == {
         *(m.name for m in ATTACKS if m.name.startswith(("klom", "forgetting"))),
-        "mia_quantile_auc",
-        *("mia_rmia_auc", "mia_rmia_online_auc", "mia_rmia_tpr_at_1", "mia_rmia_tpr_at_01"),
+        *("mia_quantile_auc", "mia_rmia_auc", "mia_rmia_tpr_at_1", "mia_rmia_tpr_at_01"),
         *("mia_lira_auc", "mia_ulira_auc", "iam_completeness", "mia_loss_tpr_at_01"),
     }
     two_seeds = made_up(1.0, models=2)
@@ -200,12 +199,42 @@ def test_rmia_by_hand():
     frame = frame_of(SMALL)
     evidence = with_models(frame, [L, 0, L, -L, 0], others=[[0, 0, L, -L, 0]])
     assert value("mia_rmia_auc", evidence) == 3 / 4
-    # Online, p(x) = (p_in + p_out) / 2 with p_in = .75: .75/.625 = 1.2, .5/.625 = .8; held out as offline.
-    online = replace(evidence, originals=(outputs(frame, np.full(5, L)),))
-    assert value("mia_rmia_online_auc", online) == 3 / 4
-    # With p_in = .25 for image 1: .5/.375 = 1.33, so that it wins both of its pairs.
-    hard = replace(evidence, originals=(outputs(frame, [L, -L, L, -L, 0]),))
-    assert value("mia_rmia_online_auc", hard) == 1.0
+
+
+def test_rmia_with_shadows_that_saw_both_sides_is_online():
+    """p_y .75 .5 | .75 .25 of the model; p(x) = (p_in + p_out) / 2 of two shadows, one of which saw the image.
+
+    p_in .75 .25 | .75 .5, p_out .5 .25 | .25 .25: p(x) = .625 .25 | .5 .375. LR: 1.2, 2 | 1.5, .67. Wins: 1 of 2, 2 of
+    2. Whichever of the two it was: the second image to forget and the second held-out one were seen by the other.
+    """
+    frame = frame_of(SMALL)
+    shadows = (
+        Shadow(outputs(frame, [L, -L, L, -L, 0]), np.array([True, False, True, False, True])),
+        Shadow(outputs(frame, [0, -L, -L, 0, 0]), np.array([False, True, False, True, False])),
+    )
+    evidence = replace(with_models(frame, [L, 0, L, -L, 0]), shadows=shadows)
+    assert value("mia_rmia_auc", evidence) == 3 / 4
+    # Nobody saw the second held-out image: it has no p_in, and is left out. Wins: 0 and 1 of one.
+    never = (shadows[0], replace(shadows[1], members=np.array([False, True, False, False, False])))
+    assert value("mia_rmia_auc", replace(evidence, shadows=never)) == 1 / 2
+
+
+def test_rmia_with_shadows_that_saw_one_side_is_offline_with_as_many_of_them_for_each_image():
+    """Of two shadows one saw each image to forget, none a held-out one: of these, the first counts.
+
+    p_out .5 .25 | .75 .25; p(x) = .65 p_out + .35 = .675 .5125 | .8375 .5125. LR of p_y .75 .5 | .75 .25: 1.11, .976 |
+    .896, .488: all won. The mean of both shadows would make it .65 * .5 + .35 = .675 of the first held-out image, and
+    1.11 as well: half a pair less, and another one lost.
+    """
+    frame = frame_of(SMALL)
+    shadows = (
+        Shadow(outputs(frame, [L, -L, L, -L, 0]), np.array([True, False, False, False, True])),
+        Shadow(outputs(frame, [0, L, -L, -L, 0]), np.array([False, True, False, False, False])),
+    )
+    evidence = replace(with_models(frame, [L, 0, L, -L, 0]), shadows=shadows)
+    assert value("mia_rmia_auc", evidence) == 1.0
+    # With others of other seeds as well: shadows come first.
+    assert value("mia_rmia_auc", replace(evidence, others=(outputs(frame, np.full(5, -9.0)),))) == 1.0
 
 
 def test_rmia_is_the_area_of_the_share_of_population_images():
@@ -234,11 +263,12 @@ def test_rmia_is_the_area_of_the_share_of_population_images():
 
 def test_rmia_of_surely_wrong_models_stays_finite():
     """p_y = exp(-900) is 0 in float64; its logarithm is not."""
-    evidence = with_models(
-        frame_of(SMALL), np.full(5, -900.0), others=[np.full(5, -900.0)], originals=[np.full(5, -900.0)]
-    )
+    evidence = with_models(frame_of(SMALL), np.full(5, -900.0), others=[np.full(5, -900.0)])
     assert value("mia_rmia_auc", evidence) == 0.5
-    assert np.isfinite(value("mia_rmia_online_auc", evidence))
+    shadow = evidence.others[0]
+    members = np.array([[True] * 5, [False] * 5])
+    online = replace(evidence, shadows=tuple(Shadow(shadow, seen) for seen in members))
+    assert value("mia_rmia_auc", online) == 0.5
 
 
 def test_the_difference_by_hand():
