@@ -236,7 +236,8 @@ class Spent:
         bytes: sent to and received from the hospitals.
         storage_bytes: the most history the server held for it at any time.
         rounds: how often any hospital was asked.
-        images: passes of one image through a network.
+        images: passes of one image through a network, or of one patch of a volume: each time that it was trained on,
+            differentiated or asked about, by whatever model.
         tuning_seconds: the hospitals' work for finding its hyper-parameters, once for all requests and seeds.
         epochs: of training, the most that a hospital or the server was asked for in each round, added up.
     """

@@ -243,7 +243,14 @@ _COST = (
         _OWN,
     ),
     _cost("rounds", "how often any hospital was asked", "rounds", cost.rounds, _OWN),
-    _cost("images", "passes of an image through a network", "images", cost.images, _OWN),
+    _cost(
+        "images",
+        "passes of an image (of a volume's patch) through a network, each time it was trained on, differentiated or "
+        "asked about",
+        "images",
+        cost.images,
+        _OWN,
+    ),
     _cost(
         "epochs",
         "of training, the most that anybody was asked for in each round",
