@@ -377,7 +377,11 @@ def _rows(comparison: Comparison, models: Mapping[str, Measured]) -> list[tuple[
 
 def _intervals(estimates: Sequence[Estimate]) -> list[tuple[float, float]]:
     """`Estimate.interval` of each, many at once: one by one they would take as long as all measures."""
-    plain = [i for i, e in enumerate(estimates) if e.replicates.size and np.isfinite(e.replicates).all()]
+    plain = [
+        i
+        for i, e in enumerate(estimates)
+        if e.exact is None and e.replicates.size and np.isfinite(e.replicates).all()
+    ]
     found = dict[int, tuple[float, float]]()
     for start in range(0, len(plain), 256):
         some = plain[start : start + 256]

@@ -38,7 +38,7 @@ class Estimate:
         n: how many images it speaks for.
         replicates: (RESAMPLES,) its values when patients are drawn anew; NaN where undefined, empty where pointless
             or, on the groups of an attribute, where they would cost more than they tell.
-        exact: its 95 % interval, where that is known without drawing anew.
+        exact: its 95 % interval, where that is known without drawing anew, or is not that of the replicates.
     """
 
     value: float
@@ -84,6 +84,7 @@ class Frame:
         seed: of the bootstrap: every model of a request is resampled by the same draws.
         attributes: by name, what divides images into further groups (`fedunlearn.scoring.evidence.groups`).
         canary: (N,) the label is wrong on purpose, for who learnt it to be told; None where no image's is.
+        costs: (C, C) what it costs to take an image of one class (row) for another (column); None for 1 each.
     """
 
     patients: Ints
@@ -98,6 +99,7 @@ class Frame:
     seed: int
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     canary: Bools | None = None
+    costs: Floats | None = None
 
     def rows(self, part: Part) -> Bools:
         """(N,) the images of a part.
@@ -236,8 +238,7 @@ class Spent:
         bytes: sent to and received from the hospitals.
         storage_bytes: the most history the server held for it at any time.
         rounds: how often any hospital was asked.
-        images: passes of one image through a network, or of one patch of a volume: each time that it was trained on,
-            differentiated or asked about, by whatever model.
+        images: passes of one image, or one patch of a volume, through a network (`Network.passes`).
         tuning_seconds: the hospitals' work for finding its hyper-parameters, once for all requests and seeds.
         epochs: of training, the most that a hospital or the server was asked for in each round, added up.
     """

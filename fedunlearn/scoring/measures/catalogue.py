@@ -14,6 +14,7 @@ from fedunlearn.scoring.evidence import Estimates, Evidence, Part
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.evidence.measure import Measure as Measure  # part of the catalogue
 from fedunlearn.scoring.measures import composite, cost, performance, probes
+from fedunlearn.scoring.measures.clinical import CLINICAL
 from fedunlearn.scoring.measures.segmentation import SEGMENTATION
 
 
@@ -271,7 +272,7 @@ COSTS: Mapping[str, Measure] = _by_name(*_COST)
 PROBES: Mapping[str, Measure] = _by_name(*_AFTER, *_RELEARN, _CANARY)
 """Those that need work after unlearning, or canaries before training: what a run does only if it is asked to."""
 
-_CLASSIFICATION = _by_name(*_PERFORMANCE, *ATTACKS, *_COMPOSITE)
+_CLASSIFICATION = _by_name(*_PERFORMANCE, *CLINICAL, *ATTACKS, *_COMPOSITE)
 _SEGMENTATION = _by_name(*SEGMENTATION, *BY_LOSS, _WORST_SITE)
 _SEGMENTATION_PROBES = _by_name(
     *_after(_SEGMENTATION.values(), "forget_dice", "retain_dice", "mia_loss_auc"), *_RELEARN
