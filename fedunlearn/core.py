@@ -100,6 +100,7 @@ class Network(Protocol):
     layout: Layout
     kind: str
     patch: tuple[int, int, int] | None
+    passes: int
 
     def load(self, weights: Weights) -> None:
         """Copy ``weights`` in."""
@@ -134,10 +135,6 @@ class Local(Protocol):
 
     def images(self, select: Select) -> Images:
         """The images that ``select`` names, in the order of ``sites.parquet``, on the network's device."""
-        ...
-
-    def processed(self, images: int) -> None:
-        """Count ``images`` more passes of one image through the network (the ledger's cost)."""
         ...
 
 

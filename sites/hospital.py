@@ -164,12 +164,11 @@ class Hospital:
         site: its name.
         network: the worker's network.
         classes: number of classes.
-        work: passes of one image through the network so far.
     """
 
     def __init__(self, federation: Federation, site: SiteId, network: Network) -> None:
-        self.site, self.network, self.classes, self.work = site, network, federation.classes, 0
-        self._federation = federation
+        self.site, self.network, self.classes = site, network, federation.classes
+        self._federation, self._before = federation, network.passes
 
     def images(self, select: Select) -> Images:
         """See `fedunlearn.core.Local.images`.
@@ -179,9 +178,10 @@ class Hospital:
         """
         return self._federation.images(self.site, select, self.network.device)
 
-    def processed(self, images: int) -> None:
-        """See `fedunlearn.core.Local.processed`."""
-        self.work += images
+    @property
+    def work(self) -> int:
+        """How many images it has passed through the network (`fedunlearn.learning.models.Network.passes`)."""
+        return self.network.passes - self._before
 
 
 class _Gathered:

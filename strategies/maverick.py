@@ -114,11 +114,13 @@ class Calm:
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
-        images, passes = local.images(self.forget), self.sensitivity.samples
+        images = local.images(self.forget)
         if self.against == "original":
             pixels, noise = scaled(images.pixels), self.sensitivity.noise
-            noisy = (replace(images, pixels=pixels + noise(pixels, images.rows, i)) for i in range(passes))
+            noisy = (
+                replace(images, pixels=pixels + noise(pixels, images.rows, i))
+                for i in range(self.sensitivity.samples)
+            )
             images = taught(images, torch.stack([outputs(local, self.weights, x) for x in noisy], 1))
         new = fit(local, self.weights, images, self.training, self.seed, self.sensitivity)
-        local.processed(len(images) * passes * (self.training.epochs if self.against == "itself" else 1))
         return Reply(new, len(images))

@@ -52,6 +52,7 @@ from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Ask
 from fedunlearn.federation.horizons import Horizons
 from fedunlearn.federation.jobs import Divergence, Job, Label, Round
+from fedunlearn.federation.ledger import Ledger
 from fedunlearn.scenario.space import space
 from strategies.bad_teacher import BadTeacher
 from strategies.boundary_shrink import BoundaryShrink
@@ -393,22 +394,27 @@ class Again:
     Attributes:
         result: the unlearned weights.
         tasks: everything that was asked.
+        counted: passes of images through a network, as the ledger has them.
+        seen: the same, as the network saw them.
         disturbed: which of the things that must stay as they were did not.
     """
 
     result: Weights
     tasks: tuple[Task, ...]
+    counted: int
+    seen: int
     disturbed: tuple[str, ...]
 
 
 @toy.once
 def again(strategy: Strategy, wish: RequestId) -> Again:
     case = toy.case(wish, strategy=strategy)
-    tasks: list[Task] = []
+    tasks, ledger = list[Task](), Ledger()
 
     class Watch(toy.Asked):
         def round(self, round: Round) -> None:
             tasks.extend(round.asks.values())
+            ledger.round(round)
 
     def state() -> dict[str, object]:
         _, _, memory = toy.trained()
@@ -426,9 +432,11 @@ def again(strategy: Strategy, wish: RequestId) -> Again:
         torch.manual_seed(99)
         before = state()
         link = toy.ToyLink(across=False, scramble=3)
-        result = toy.run(strategy.unlearn(case), link, [Watch(toy.Log())])
+        with toy.counting() as seen:
+            result = toy.run(strategy.unlearn(case), link, [Watch(toy.Log())])
         after = state()
-    return Again(result, tuple(tasks), tuple(what for what in before if before[what] != after[what]))
+    disturbed = tuple(what for what in before if before[what] != after[what])
+    return Again(result, tuple(tasks), int(ledger.table()["images"].sum()), sum(seen), disturbed)
 
 
 @pytest.mark.rounding
@@ -440,6 +448,14 @@ def test_same_seed_same_bits(strategy: Strategy, wish: RequestId) -> None:
 @promise
 def test_inputs_and_global_rngs_stay_as_they_were(strategy: Strategy, wish: RequestId) -> None:
     assert again(strategy, wish).disturbed == ()
+
+
+@promise
+def test_every_pass_through_a_network_is_counted(strategy: Strategy, wish: RequestId) -> None:
+    """Teachers', losses' and errors' too: whatever a hospital or the server shows a network, as often as it does."""
+    found = again(strategy, wish)
+    assert found.counted == found.seen
+    assert (found.seen > 0) == bool(found.tasks)
 
 
 @pytest.mark.rounding

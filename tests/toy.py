@@ -7,8 +7,10 @@ Everything a strategy touches is written down in a `Log`.
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, TypeVar
@@ -92,6 +94,22 @@ def network(norm: bool = False) -> Network:
     """The one resident network, built without touching the global RNG."""
     with torch.random.fork_rng(devices=[]):
         return Network(ToyNet(norm=norm), SHAPE, CLASSES)
+
+
+@contextmanager
+def counting(norm: bool = False) -> Iterator[list[int]]:
+    """How many images the first layer of `network` is given, one number for each time; also by vmap."""
+    seen = list[int]()
+
+    def see(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        given = arguments[0]
+        while torch._C._functorch.is_functorch_wrapped_tensor(given):
+            given = torch._C._functorch.get_unwrapped(given)
+        seen.append(given.numel() // math.prod(SHAPE))
+
+    first = next(layer for layer in network(norm).module.modules() if isinstance(layer, nn.Conv2d))
+    with first.register_forward_pre_hook(see):
+        yield seen
 
 
 @cache
@@ -184,7 +202,14 @@ class ToyLocal:
     site: SiteId
     network: Network
     log: Log
-    work: int = 0
+
+    def __post_init__(self) -> None:
+        self._before = self.network.passes
+
+    @property
+    def work(self) -> int:
+        """See `sites.hospital.Hospital`."""
+        return self.network.passes - self._before
 
     @property
     def classes(self) -> int:
@@ -197,10 +222,6 @@ class ToyLocal:
         found = select(self.site, wanted)
         self.log.rows.setdefault(self.site, set()).update(found.rows.tolist())
         return found
-
-    def processed(self, images: int) -> None:
-        """See `Local`."""
-        self.work += images
 
 
 Fault = Callable[[Ask, Reply], Reply]

@@ -96,13 +96,17 @@ class Ward:
     site: SiteId
     network: Network
     classes: int = CLASSES
-    work: int = 0
+
+    def __post_init__(self) -> None:
+        self._before = self.network.passes
+
+    @property
+    def work(self) -> int:
+        """See `sites.hospital.Hospital`."""
+        return self.network.passes - self._before
 
     def images(self, wanted: Select) -> Images:
         return select(self.site, wanted)
-
-    def processed(self, images: int) -> None:
-        self.work += images
 
 
 def answer(asks: Asks) -> Replies:

@@ -27,7 +27,7 @@ def placed(scenario: Scenario, key: str) -> Iterator[None]:
 
 
 def suits_model(scenario: Scenario, collection: Collection) -> None:
-    """Refuse a model for another kind of task or for other images, and training that these cannot have.
+    """Refuse a model for another kind of task or other images, training that these cannot have, costs of other classes.
 
     Raises:
         InputError: all that does not fit, at its place.
@@ -36,6 +36,12 @@ def suits_model(scenario: Scenario, collection: Collection) -> None:
     augmentation = scenario.training.local.augmentation
     if found := list(_misfits(model, augmentation, collection.kind, shape[1:])):
         raise InputError([scenario.placed(Problem(message), key) for key, message in found])
+    if (costs := scenario.evaluation.costs) is not None and len(costs) != collection.classes:
+        message = (
+            f"found costs of {len(costs)} classes, but the data has {collection.classes}: write one row and one column "
+            "for each"
+        )
+        raise InputError([scenario.placed(Problem(message), "evaluation.costs")])
     with placed(scenario, "model"):
         origin(model, tuple(shape), collection.classes)
 

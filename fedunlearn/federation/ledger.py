@@ -29,7 +29,8 @@ class Entry:
         down_bytes, up_bytes: arrays sent to and received from the hospitals.
         site_seconds: wall time of the hospitals' work, added up.
         server_seconds: wall time of the server's work: the procedure's own, and on images that the server owns.
-        images: passes of one image through a network, added up.
+        images: passes of one image through a network, added up: all of them, whatever for
+            (`fedunlearn.learning.models.Network.passes`). An answer that failed counts none.
         epochs: the most passes over its images that a hospital, or the server, was asked to train for.
         stored_bytes: history that the server holds for this procedure.
     """

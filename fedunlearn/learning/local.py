@@ -87,7 +87,6 @@ def fit(
             if constraint is not None:
                 with torch.no_grad():
                     constraint(parameters)
-        local.processed(len(images))
     return network.read()
 
 
@@ -113,7 +112,6 @@ def gradient(
             found = torch.autograd.grad(loss(module, part), list(parameters.values()))
             for name, g in zip(parameters, found, strict=True):
                 total[name].add_(g.cpu(), alpha=share / len(parts))
-    local.processed(len(images))
     return total
 
 
@@ -137,13 +135,14 @@ def each_gradient(
 
     of_each = torch.func.vmap(torch.func.grad(of_one), in_dims=(None, 0))
     for batch in batches(images, min(batch_size, at_once(images))):
+        before = network.passes
         first, *others = tiles(batch, network.patch)
         total = of_each(values, (first.inputs, first.targets, first.rows, *first.extra.values()))
         for part in others:
             more = of_each(values, (part.inputs, part.targets, part.rows, *part.extra.values()))
             total = {name: g + more[name] for name, g in total.items()}
+        network.passes += (network.passes - before) * (len(batch.rows) - 1)  # vmap shows it one image for all
         yield {name: g / (1 + len(others)) for name, g in total.items()} if others else total
-    local.processed(len(images))
 
 
 def squared_gradients(

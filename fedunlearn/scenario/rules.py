@@ -23,6 +23,7 @@ def findings(draft: Draft) -> Iterator[Finding]:
     yield from _precision(draft)
     yield from _patch(draft)
     yield from _evaluation(draft)
+    yield from _costs(draft)
     ids = ((f"requests.{i}.id", request.id) for i, request in draft.requests.items())
     yield from twice(ids, "request id")
     for i, request in draft.requests.items():
@@ -104,6 +105,26 @@ def _evaluation(draft: Draft) -> Iterator[Finding]:
             "evaluation.shadows",
             f"found {found}, expected an even number: shadows come in complementary pairs",
         )
+
+
+def _costs(draft: Draft) -> Iterator[Finding]:
+    """That there are as many as classes is checked when the data is there (`fedunlearn.campaign.suitability`)."""
+    costs = draft.evaluation.costs if draft.evaluation else None
+    if costs is None:
+        return
+    if draft.model is not None and draft.model.kind != "classification":
+        yield (
+            "evaluation.costs",
+            f"costs are of classes of images, but model {draft.model.name!r} is for {draft.model.kind}: remove them",
+        )
+    for i, row in enumerate(costs):
+        if len(row) != len(costs):
+            message = (
+                f"found {len(row)} numbers in one of {len(costs)} rows, expected as many: one for each class"
+            )
+            yield f"evaluation.costs.{i}", message
+        elif row[i]:
+            yield f"evaluation.costs.{i}.{i}", f"found {row[i]:g}, expected 0: to be right costs nothing"
 
 
 def _is_clear(request: Request) -> bool:

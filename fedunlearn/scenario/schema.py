@@ -154,7 +154,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is trained only to judge by, besides the references.
+    """What is done only to judge by, besides the references.
 
     Attributes:
         shadows: how many models to train on random halves of the training patients, in complementary pairs
@@ -168,6 +168,8 @@ class Evaluation:
             label, which only a model trained on them can know.
         slices: of volumes with label maps, keep slices of a few, and draw what all models make of them
             (`fedunlearn.campaign.slices`).
+        costs: of classes, what it costs to take an image of one (row) for another (column), 0 where they are the same;
+            None for 1 each. Of the measure `test_risk`; nothing is trained by it.
     """
 
     shadows: Annotated[int, Ge(0)] = 0
@@ -177,6 +179,7 @@ class Evaluation:
     resurgence_rounds: Annotated[int, Ge(0)] = 0
     canary: Annotated[float, Ge(0), Le(1)] = 0.0
     slices: bool = True
+    costs: tuple[tuple[Annotated[float, Ge(0)], ...], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,13 @@ def test_whom_a_request_names_changes_what_answers_it(before: Mapping[str, str],
     assert after == {file for file in before if "some" in file}
 
 
+def test_what_mistakes_cost_changes_nothing_that_is_trained(
+    before: Mapping[str, str], cohort: Cohort, folder: Path
+) -> None:
+    costs = [[float(true != given) * (1 + true) for given in range(8)] for true in range(8)]
+    assert origins(read(folder, f"evaluation.costs={costs}"), cohort, folder) == before
+
+
 def edit(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     """As if a module's file had been edited."""
     honest, edited = sources._sha256, sources.closure([module])[module]

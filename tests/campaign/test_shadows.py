@@ -117,7 +117,10 @@ def test_the_ledger_keeps_their_cost_apart(first: RunFolder) -> None:
     rows = ledger[ledger["phase"] == "shadow"]
     # four shadows of 2 rounds of training, one of answers, one that asks nobody
     assert sorted(rows["strategy"]) == sorted(list("0123") * 4)
-    assert rows["images"].sum() == 2 * 2 * first.read_table("shadows/members.parquet")["0"].size * 0.6
+    images = len(first.read_table("shadows/members.parquet"))
+    assert (
+        rows["images"].sum() == 2 * 2 * 0.6 * images + 4 * images
+    )  # halves of 0.6 in two rounds; all, of four models
     own = {derive(0, "shadow", i) for i in range(4)}
     assert set(rows["seed"]) == own == set(first.read_manifest()["shadows"]["seeds"])
     scores = first.read_table("scores.parquet")

@@ -14,7 +14,7 @@ from fedunlearn import weights as w
 from fedunlearn.core import Batch, Images, LocalTraining, Select, Weights
 from fedunlearn.learning.constraints import Mask
 from fedunlearn.learning.kinds import CrossEntropy, DiceCrossEntropy, Objective
-from fedunlearn.learning.local import batches, fit, gradient, outputs, pieces, scaled
+from fedunlearn.learning.local import batches, each_gradient, fit, gradient, outputs, pieces, scaled, signals
 from fedunlearn.learning.models import Network, initial_weights
 from fedunlearn.learning.models.volumes import UNet3D
 from fedunlearn.learning.objectives import Signed, loss_of, marked
@@ -122,6 +122,25 @@ def test_work_is_counted_in_images() -> None:
     assert worker.work == 2 * 24
     gradient(worker, toy.trained()[0], toy.images("north"))
     assert worker.work == 3 * 24
+    outputs(worker, toy.trained()[0], toy.images("north"))
+    signals(worker, toy.trained()[0], toy.images("north"))
+    assert worker.work == 5 * 24
+
+
+@dataclass(frozen=True)
+class Twice:
+    """The kind's own objective, of an image as it is and of its negative."""
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
+        return CrossEntropy()(module, batch) + CrossEntropy()(module, replace(batch, inputs=-batch.inputs))
+
+
+def test_what_is_mapped_over_images_counts_as_often_as_there_are_images() -> None:
+    """Two passes of each of 24 images, ten at once."""
+    worker, images = local(), toy.images("north")
+    found = list(each_gradient(worker, toy.trained()[0], images, Twice(), 10))
+    assert [len(gradients["6.bias"]) for gradients in found] == [10, 10, 4]
+    assert worker.work == 2 * 24
 
 
 @dataclass(frozen=True)

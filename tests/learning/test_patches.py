@@ -163,7 +163,7 @@ def test_it_trains_on_patches_and_nothing_but_the_seed_decides_which(ward: toy.W
     found = fit(ward, start, images, training, 1, spy)
     assert [batch.inputs.shape for batch in spy.seen] == [(2, 1, *PATCH), (1, 1, *PATCH)] * 3
     assert {tuple(batch.extra["teacher"].shape[1:]) for batch in spy.seen} == {(2, *PATCH)}
-    assert ward.work == 3 * 3
+    assert ward.work == 3 * 3, "one patch of each volume in every epoch"
     assert w.digest(fit(ward, start, images, training, 1)) == w.digest(found)
     assert w.digest(fit(ward, start, images, training, 2)) != w.digest(found)
     whole = fit(toy.Ward("north", toy.network()), start, images, training, 1)
@@ -224,7 +224,9 @@ def test_gradients_are_those_of_the_mean_loss_over_tiles(ward: toy.Ward, network
     expected = torch.autograd.grad(loss, list(network.parameters().values()))
     found = gradient(ward, weights, images, batch_size=2)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found.values(), expected, strict=True))
+    before = ward.work
     each = list(each_gradient(ward, weights, images, batch_size=2))
+    assert ward.work - before == 3 * 4, "of each volume, four patches"
     assert [len(g["encoder.0.conv.weight"]) for g in each] == [2, 1]
     for name, g in found.items():
         assert torch.allclose(torch.cat([part[name] for part in each]).mean(0), g, atol=1e-5)

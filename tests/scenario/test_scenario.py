@@ -123,6 +123,7 @@ def test_a_sequential_timeline_in_order(tmp_path: Path) -> None:
         ["strategies=[]"],
         ["evaluation={relearn: true, shadows: 6, cache: some/where}"],
         ["training.micro_batch=4"],
+        ["evaluation={costs: [[0, 1.5], [5, 0]]}"],
         ['requests.1.patients=["NO", "a: b", "ü, {"]'],
     ],
 )

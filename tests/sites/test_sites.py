@@ -150,10 +150,11 @@ def test_no_two_threads_open_files_at_once(folder: Path, monkeypatch: pytest.Mon
     assert len(alone) == 2 * 5, "two hospitals of five files"
 
 
-def test_a_hospital_counts_its_work(b: Hospital):
-    b.processed(3)
-    b.processed(4)
+def test_a_hospital_counts_what_passes_through_the_network_while_it_works(folder: Path, b: Hospital):
+    b.network.module(torch.zeros(3, 1, 28, 28))
+    b.network.module(torch.zeros(4, 1, 28, 28))
     assert b.work == 7
+    assert Federation.open(folder).hospital("a", b.network).work == 0, "another's work is not its own"
 
 
 def test_unknown_names_are_errors(folder: Path, b: Hospital):

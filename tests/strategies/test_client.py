@@ -80,9 +80,6 @@ class Clinic:
             rows = rows[named if select.only else ~named]
         return Images(X[rows][:, None], Y[rows], rows)
 
-    def processed(self, images: int) -> None:
-        pass
-
 
 def by_autograd(loss: Any) -> dict[str, Tensor]:
     """The gradient of ``loss(outputs of weights W, B)`` at the linear model."""

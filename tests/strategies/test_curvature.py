@@ -268,9 +268,6 @@ class Ward:
         pick = pick[: self.lost] if select.only else pick[self.lost :]
         return Images(self.x[pick, None], self.y[pick], pick)
 
-    def processed(self, images: int) -> None:
-        pass
-
 
 def requested(wards: Mapping[SiteId, Ward], original: Weights) -> Case:
     """The case in which each ward loses what it says; one that loses everything has left."""

@@ -45,8 +45,6 @@ class Clinic:
     def images(self, select: Select) -> Images:
         return self.forget if select.only else self.retain
 
-    def processed(self, images: int) -> None: ...
-
 
 def clinic() -> Clinic:
     return Clinic(toy.select("north", FORGET), toy.select("north", RETAIN))

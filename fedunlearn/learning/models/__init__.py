@@ -156,6 +156,9 @@ class Network:
         kind: the kind of task it is for.
         patch: the part of a volume that it is shown at a time (`fedunlearn.learning.patches`); None for all of it.
         device: where it computes.
+        passes: how many images it was shown so far, each as often as it was shown; of volumes in patches, patches. To
+            train on an image, to differentiate its loss or to ask for its outputs is one pass each. Whoever calls the
+            module is counted, so nobody has to count.
     """
 
     def __init__(self, model: Model, shape: tuple[int, ...], classes: int, device: str = "cpu") -> None:
@@ -165,7 +168,12 @@ class Network:
         self.kind = model.kind
         self.patch = model.patch if isinstance(model, Patched) else None
         self.layout = _layout(self.module)
+        self.passes = 0
+        self.module.register_forward_pre_hook(self._count)
         self._state: dict[str, Tensor] = dict(self.module.state_dict(keep_vars=True))
+
+    def _count(self, _module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        self.passes += len(arguments[0])
 
     def load(self, weights: Weights) -> None:
         """Copy ``weights`` in.

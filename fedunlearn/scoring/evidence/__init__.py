@@ -87,6 +87,7 @@ class Frame:
         seed: of the bootstrap: every model of a request is resampled by the same draws.
         attributes: by name, what divides images into further groups (`fedunlearn.scoring.evidence.groups`).
         canary: (N,) the label is wrong on purpose, for who learnt it to be told; None where no image's is.
+        costs: (C, C) what it costs to take an image of one class (row) for another (column); None for 1 each.
     """
 
     patients: Ints
@@ -101,6 +102,7 @@ class Frame:
     seed: int
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     canary: Bools | None = None
+    costs: Floats | None = None
 
     def rows(self, part: Part) -> Bools:
         """(N,) the images of a part.
@@ -239,7 +241,7 @@ class Spent:
         bytes: sent to and received from the hospitals.
         storage_bytes: the most history the server held for it at any time.
         rounds: how often any hospital was asked.
-        images: passes of one image through a network.
+        images: passes of one image, or one patch of a volume, through a network (`Network.passes`).
         tuning_seconds: the hospitals' work for finding its hyper-parameters, once for all requests and seeds.
         epochs: of training, the most that a hospital or the server was asked for in each round, added up.
     """

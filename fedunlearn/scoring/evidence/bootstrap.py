@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 
@@ -23,7 +24,14 @@ def macro(over: Floats, under: Floats) -> Floats:
     return np.where(terms > 0, ratio.sum(axis=-1) / np.maximum(terms, 1), np.nan)
 
 
-def ratios(frame: Frame, rows: Bools, over: Floats, under: Floats, everywhere: bool = True) -> Estimates:
+def ratios(
+    frame: Frame,
+    rows: Bools,
+    over: Floats,
+    under: Floats,
+    everywhere: bool = True,
+    columns: Mapping[str, int] = MappingProxyType({}),
+) -> Estimates:
     """The macro mean over k of ``sum_i over[i, k] / sum_i under[i, k]``, by group, with its replicates.
 
     Args:
@@ -32,20 +40,57 @@ def ratios(frame: Frame, rows: Bools, over: Floats, under: Floats, everywhere: b
         over: (N, K) numerators.
         under: (N, K) denominators.
         everywhere: whether the groups of attributes get replicates, as "all" and hospitals do.
+        columns: groups that are no group of images but a single k, of all ``rows``; those that occur (`Frame.within`).
     """
     groups, drawn = frame.within(rows), _resampled_groups(frame, rows.tobytes(), everywhere)
     replicates = dict[str, Floats]()
     if drawn:
         bottom = _drawn_sums(frame, rows.tobytes(), under.tobytes(), under.shape, everywhere)
-        replicates = dict(zip(drawn, macro(_draw(frame, groups, drawn, over), bottom), strict=True))
-    return {
-        group: Estimate(
-            float(macro(over[here].sum(axis=0), under[here].sum(axis=0))),
-            here.size,
-            replicates.get(group, np.empty(0)),
-        )
-        for group, here in groups.items()
-    }
+        top = _draw(frame, groups, drawn, over)
+        replicates = dict(zip(drawn, macro(top, bottom), strict=True))
+        if "all" in drawn:
+            every = drawn.index("all")
+            alone = (
+                (group, macro(top[every, :, [k]].T, bottom[every, :, [k]].T)) for group, k in columns.items()
+            )
+            replicates |= dict(alone)
+    found = {}
+    for group, here in groups.items():
+        of, k = (groups["all"], [columns[group]]) if group in columns else (here, slice(None))
+        value = macro(over[of][:, k].sum(axis=0), under[of][:, k].sum(axis=0))
+        n = int((under[of][:, k] > 0).sum()) if group in columns else here.size
+        if n:
+            found[group] = Estimate(float(value), n, replicates.get(group, np.empty(0)))
+    return found
+
+
+def distances(frame: Frame, rows: Bools, values: Floats) -> Estimates:
+    """``sum_k |m_k|``, m_k the mean of ``values[i, k]`` over i, by group; with intervals on "all" and hospitals.
+
+    Noise alone makes such a sum larger than 0, and drawing patients anew adds the same again, so that replicates lie
+    too high: for the upper end that is on the safe side, for the lower one it is not. The sum of the true means is at
+    least the value less ``sum_k |m_k - true m_k|``, by the triangle inequality; so the lower end is the value less the
+    97.5 % quantile of ``sum_k |m*_k - m_k|``, m* the means of patients drawn anew, and 0 at least.
+
+    Args:
+        frame: the images.
+        rows: (N,) which images.
+        values: (N, K).
+    """
+    groups, drawn = frame.within(rows), _resampled_groups(frame, rows.tobytes(), False)
+    means = {group: values[here].sum(axis=0) / here.size for group, here in groups.items()}
+    found = {group: Estimate(float(np.abs(m).sum()), groups[group].size) for group, m in means.items()}
+    if not drawn:
+        return found
+    ones = np.ones((len(values), 1))
+    images = _drawn_sums(frame, rows.tobytes(), ones.tobytes(), ones.shape, False)
+    again = _draw(frame, groups, drawn, values) / np.where(images > 0, images, np.nan)
+    for group, m in zip(drawn, again, strict=True):
+        value, replicates = found[group].value, np.abs(m).sum(axis=1)
+        noise = np.nanquantile(np.abs(m - means[group]).sum(axis=1), 0.975)
+        ends = max(0.0, value - float(noise)), max(value, float(np.nanquantile(replicates, 0.975)))
+        found[group] = Estimate(value, groups[group].size, replicates, ends)
+    return found
 
 
 @lru_cache(maxsize=16)

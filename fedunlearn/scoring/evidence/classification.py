@@ -69,9 +69,21 @@ class Outputs:
         return entropy
 
     @cached_property
+    def confidence(self) -> Floats:
+        """(N,) the highest probability of any class."""
+        confidence: Floats = expit(self.margins.max(axis=1))
+        return confidence
+
+    @cached_property
+    def predicted(self) -> Ints:
+        """(N,) the class of the highest score, the first of equal ones."""
+        predicted: Ints = self.logits.argmax(axis=1)
+        return predicted
+
+    @cached_property
     def correct(self) -> Floats:
         """(N,) 1 where the highest score is the true class's, else 0 (the first of equal scores counts)."""
-        correct: Floats = (self.logits.argmax(axis=1) == self.labels).astype(np.float64)
+        correct: Floats = (self.predicted == self.labels).astype(np.float64)
         return correct
 
 

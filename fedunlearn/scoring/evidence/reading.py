@@ -14,7 +14,7 @@ import pandas as pd
 
 from fedunlearn import files
 from fedunlearn.core import RequestId, RunError, derive
-from fedunlearn.scoring.evidence import Answers, Bools, Frame, Ints, Relearnt, Shadow, Spent
+from fedunlearn.scoring.evidence import Answers, Bools, Floats, Frame, Ints, Relearnt, Shadow, Spent
 from fedunlearn.scoring.evidence.classification import outputs
 from fedunlearn.scoring.evidence.groups import attributes
 from fedunlearn.scoring.evidence.segmentation import overlaps
@@ -89,6 +89,7 @@ class Run:
         probes: what was done to every model that did not diverge, to measure it again (`fedunlearn.campaign.probing`).
         relearning: `probes/relearn.parquet`, if that is one of them.
         learnt: `difficulty.parquet`; None in a run without it.
+        costs: (C, C) of mistakes, by true and given class (`Frame.costs`); None where none were given.
         sums: the sha256 of every file by its place, which it must have when it is read; None for files that this
             process wrote itself.
     """
@@ -105,6 +106,7 @@ class Run:
     probes: tuple[str, ...] = ()
     relearning: pd.DataFrame | None = None
     learnt: pd.DataFrame | None = None
+    costs: Floats | None = None
     sums: Mapping[str, str] | None = None
 
     def frame(self, request: RequestId) -> Frame:
@@ -129,6 +131,7 @@ class Run:
             seed=derive(0, "scoring", "patients", request),
             attributes=attributes(table, labels, self.learnt),
             canary=table["canary"].to_numpy(bool) if "canary" in table.columns else None,
+            costs=self.costs,
         )
         if not frame.rows("forget").any():
             raise RunError(
@@ -256,6 +259,7 @@ def read(path: Path) -> Run:
         comparisons = tuple(_comparison(entry) for entry in manifest["scored"])
         forgets = {c.request: _forgets(manifest, c.request) for c in comparisons}
         probes = tuple(str(name) for name in manifest.get("probes", {}).get("names", ()))
+        costs = _costs(manifest.get("costs"), classes)
         diverged = {str(entry["model"]): str(entry["where"]) for entry in manifest.get("diverged", ())}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{file} is not the manifest of a run: {type(error).__name__}: {error}") from error
@@ -282,6 +286,7 @@ def read(path: Path) -> Run:
         probes,
         relearning,
         learnt,
+        costs,
         sums,
     )
 
@@ -307,6 +312,15 @@ def _forgets(manifest: Mapping[str, Any], request: RequestId) -> tuple[RequestId
     own = next((str(e["forgets"]) for e in told if "forgets" in e), request.partition("@")[0])
     earlier = next((e["earlier"] for e in told if "earlier" in e), ())
     return (own, *(str(other) for other in earlier))
+
+
+def _costs(given: object, classes: int) -> Floats | None:
+    if given is None:
+        return None
+    costs = np.asarray(given, dtype=np.float64)
+    if costs.shape != (classes, classes):
+        raise ValueError(f"costs of shape {costs.shape}; expected {classes} rows of {classes} numbers")
+    return costs
 
 
 def _table(

@@ -14,6 +14,7 @@ from fedunlearn.scoring.evidence import Estimates, Evidence, Part
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.evidence.measure import Measure as Measure  # part of the catalogue
 from fedunlearn.scoring.measures import composite, cost, performance, probes
+from fedunlearn.scoring.measures.clinical import CLINICAL
 from fedunlearn.scoring.measures.segmentation import SEGMENTATION
 
 
@@ -243,7 +244,14 @@ _COST = (
         _OWN,
     ),
     _cost("rounds", "how often any hospital was asked", "rounds", cost.rounds, _OWN),
-    _cost("images", "passes of an image through a network", "images", cost.images, _OWN),
+    _cost(
+        "images",
+        "passes of an image (of a volume's patch) through a network, each time it was trained on, differentiated or "
+        "asked about",
+        "images",
+        cost.images,
+        _OWN,
+    ),
     _cost(
         "epochs",
         "of training, the most that anybody was asked for in each round",
@@ -264,7 +272,7 @@ COSTS: Mapping[str, Measure] = _by_name(*_COST)
 PROBES: Mapping[str, Measure] = _by_name(*_AFTER, *_RELEARN, _CANARY)
 """Those that need work after unlearning, or canaries before training: what a run does only if it is asked to."""
 
-_CLASSIFICATION = _by_name(*_PERFORMANCE, *ATTACKS, *_COMPOSITE)
+_CLASSIFICATION = _by_name(*_PERFORMANCE, *CLINICAL, *ATTACKS, *_COMPOSITE)
 _SEGMENTATION = _by_name(*SEGMENTATION, *BY_LOSS, _WORST_SITE)
 _SEGMENTATION_PROBES = _by_name(
     *_after(_SEGMENTATION.values(), "forget_dice", "retain_dice", "mia_loss_auc"), *_RELEARN
