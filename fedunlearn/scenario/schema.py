@@ -168,6 +168,8 @@ class Evaluation:
             label, which only a model trained on them can know.
         slices: of volumes with label maps, keep slices of a few, and draw what all models make of them
             (`fedunlearn.campaign.slices`).
+        copies: ask every model about slightly changed copies of the images to forget and of held-out ones too
+            (`fedunlearn.learning.copies`).
     """
 
     shadows: Annotated[int, Ge(0)] = 0
@@ -177,6 +179,7 @@ class Evaluation:
     resurgence_rounds: Annotated[int, Ge(0)] = 0
     canary: Annotated[float, Ge(0), Le(1)] = 0.0
     slices: bool = True
+    copies: bool = True
 
 
 @dataclass(frozen=True)
