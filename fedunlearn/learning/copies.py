@@ -12,11 +12,11 @@ number and on the copy's number alone: not on a seed of the run, other images, b
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from fedunlearn.core import Batch, derive
 
@@ -37,12 +37,11 @@ def copied(batch: Batch, number: int) -> Batch:
 
 
 def _shifted(batch: Batch) -> Batch:
-    axes = batch.inputs.dim() - 2
-    forward = _drawn(batch, 0, lambda rng: torch.randint(2, (axes,), generator=rng)).bool()
-    inputs, targets = batch.inputs, batch.targets
-    for axis, here in enumerate(forward.to(inputs.device).T):
-        inputs = _moved(inputs, 2 + axis, here)
-        targets = _moved(targets, 1 + axis, here) if targets.dim() > 1 else targets
+    inputs, targets, seeds = batch.inputs, batch.targets, torch.tensor(_seeds(batch, 0))
+    for axis in range(inputs.dim() - 2):
+        forward = ((seeds >> axis) % 2 == 1).to(inputs.device)
+        inputs = _moved(inputs, 2 + axis, forward)
+        targets = _moved(targets, 1 + axis, forward) if targets.dim() > 1 else targets
     return replace(batch, inputs=inputs, targets=targets)
 
 
@@ -53,21 +52,22 @@ def _mirrored(batch: Batch) -> Batch:
 
 def _noisy(batch: Batch) -> Batch:
     inputs = batch.inputs
-    noise = _drawn(batch, 2, lambda rng: torch.randn(inputs.shape[1:], generator=rng))
-    axes = tuple(range(1, inputs.dim()))
-    scale = NOISE * (inputs.amax(axes, keepdim=True) - inputs.amin(axes, keepdim=True))
-    return replace(batch, inputs=inputs + scale * noise.to(inputs))
+    noise = np.empty(inputs.shape, np.float32)
+    for own, seed in zip(noise, _seeds(batch, 2), strict=True):
+        np.random.default_rng(seed).standard_normal(dtype=np.float32, out=own)  # in half of torch's time
+    least, most = inputs.flatten(1).aminmax(dim=1)
+    scale = (NOISE * (most - least)).view(-1, *[1] * (inputs.dim() - 1))
+    return replace(batch, inputs=inputs + scale * torch.from_numpy(noise).to(inputs))
 
 
-def _drawn(batch: Batch, number: int, draw: Callable[[Generator], Tensor]) -> Tensor:
-    """What is drawn for each image by itself, (B, ...)."""
-    seeds = (derive(0, "copies", row, number) for row in batch.rows.tolist())
-    return torch.stack([draw(torch.Generator().manual_seed(seed)) for seed in seeds])
+def _seeds(batch: Batch, number: int) -> list[int]:
+    """What each image's copy is drawn by."""
+    return [derive(0, "copies", row, number) for row in batch.rows.tolist()]
 
 
 def _moved(values: Tensor, axis: int, forward: Tensor) -> Tensor:
     """``values`` (B, ...) one step further along ``axis`` where ``forward`` (B,) says so, else one step back."""
-    length = values.shape[axis]
-    places = torch.arange(length, device=values.device)
-    up, down = (values.index_select(axis, (places + step).clamp(0, length - 1)) for step in (-1, 1))
+    rest = values.shape[axis] - 1
+    up = torch.cat([values.narrow(axis, 0, 1), values.narrow(axis, 0, rest)], axis)
+    down = torch.cat([values.narrow(axis, 1, rest), values.narrow(axis, rest, 1)], axis)
     return torch.where(forward.view(-1, *[1] * (values.dim() - 1)), up, down)
