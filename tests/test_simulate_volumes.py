@@ -15,6 +15,7 @@ from fedunlearn.core import IGNORED
 from fedunlearn.results import report, tables
 from fedunlearn.results.runfolder import RunFolder, parquet
 from fedunlearn.scoring import measures_of, score
+from fedunlearn.scoring.evidence.reading import read
 from fedunlearn.simulate import simulate
 from tests.runs import run
 
@@ -64,6 +65,24 @@ def test_signals_hold_numbers_of_volumes_and_no_voxels(tiny: RunFolder) -> None:
         table = tiny.read_table(f"signals/{path.name}")
         assert table.shape == (rows, 4 * 3 + 3)
         assert (table[["true_0", "true_1", "true_2"]].sum(axis=1) == 8**3 - 8).all()
+
+
+def test_labels_move_with_the_copies_of_volumes(tiny: RunFolder) -> None:
+    """Mirrored and noisy ones have as many voxels of each class as the volume.
+
+    Of 8 x 8 x 8 voxels the last row of the last plane is ignored. Shifted forward along either axis it moves out;
+    backward along both, edges repeat it: it is there four times.
+    """
+    images, whole = tiny.read_table("sites.parquet"), tiny.read_table("signals/original-1.parquet")
+    copies, true = tiny.read_table("copies/original-1.parquet"), ["true_0", "true_1", "true_2"]
+    expected = whole[true].set_index(images["image"]).loc[copies["image"]].to_numpy()
+    still = (copies["copy"] > 0).to_numpy()
+    assert (copies[true].to_numpy()[still] == expected[still]).all()
+    ignored = 8**3 - copies[true].sum(axis=1)
+    assert set(ignored[~still]) == {0, 4 * 8}
+    run = read(tiny.path)
+    margins = run.on_copies("original-1", run.frame("leave"))
+    assert margins is not None and set(run.images["image"][np.isfinite(margins)]) == set(copies["image"])
 
 
 def test_every_measure_of_the_kind_is_there(tiny: RunFolder) -> None:
@@ -185,11 +204,11 @@ strategies:
 
 @pytest.mark.ray
 def test_a_whole_run_of_volumes_on_ray_has_the_same_bits(tmp_path: Path) -> None:
-    """One original, two retrained and two unlearned models: weights, signals and pictures, byte for byte."""
+    """One original, two retrained and two unlearned models: weights, signals, copies' and pictures, byte for byte."""
     inline = run(tmp_path, text=PHANTOMS, name="inline")
     on_ray = run(tmp_path, "engine.name=flower", "engine.workers=2", text=PHANTOMS, name="ray")
-    kept = {folder: files(inline.path / folder) for folder in ("weights", "signals", "slices")}
-    assert [len(found) for found in kept.values()] == [5, 5, 4]
+    kept = {folder: files(inline.path / folder) for folder in ("weights", "signals", "copies", "slices")}
+    assert [len(found) for found in kept.values()] == [5, 5, 5, 4]
     assert {folder: files(on_ray.path / folder) for folder in kept} == kept
     assert len(set(kept["weights"].values())) == 5, "all models differ"
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,12 +51,12 @@ def _mirrored(batch: Batch) -> Batch:
 
 def _noisy(batch: Batch) -> Batch:
     inputs = batch.inputs
-    noise = np.empty(inputs.shape, np.float32)
+    noise, generator = torch.empty(inputs.shape), torch.Generator()
     for own, seed in zip(noise, _seeds(batch, 2), strict=True):
-        np.random.default_rng(seed).standard_normal(dtype=np.float32, out=own)  # in half of torch's time
+        own.normal_(generator=generator.manual_seed(seed))
     least, most = inputs.flatten(1).aminmax(dim=1)
     scale = (NOISE * (most - least)).view(-1, *[1] * (inputs.dim() - 1))
-    return replace(batch, inputs=inputs + scale * torch.from_numpy(noise).to(inputs))
+    return replace(batch, inputs=inputs + scale * noise.to(inputs))
 
 
 def _seeds(batch: Batch, number: int) -> list[int]:

@@ -57,11 +57,16 @@ def origins(scenario: Scenario, cohort: Cohort, folder: Path) -> dict[str, str]:
         weights = stage.initial(seed)
         found += [campaign.references.original(seed, False), *campaign.unlearning.jobs(weights, seed)]
         found += [stage.evaluation(f"original-{seed}", weights, seed), *campaign.references.retrained()]
+        found += [job for evaluation in found for job in asked_about_copies(evaluation)]
         found += campaign.references.lessons(weights, seed)
     works = [job.work for job in found if job.work is not None]
     for work in works:
         json.dumps(work.origin, allow_nan=False)  # it is kept in clear
     return {work.keeping.file: digest(work.origin) for work in works}
+
+
+def asked_about_copies(job: Job[Any]) -> list[Job[Any]]:
+    return [*job.then({})] if job.label.phase == "evaluate" else []
 
 
 ORIGINAL, RETRAINED, LEFT = (
@@ -70,12 +75,13 @@ ORIGINAL, RETRAINED, LEFT = (
 TUNED, NEGATED = (f"weights/some-{n}-1.safetensors" for n in ("fine_tune", "negation"))
 ERASED = "weights/leave-federaser-1.safetensors"
 SIGNALS, LESSONS = "signals/original-1.parquet", "difficulty/original-1.npy"
+COPIES = "copies/original-1.parquet"
 
 
 @pytest.fixture(scope="module")
 def before(scenario: Scenario, cohort: Cohort, folder: Path) -> Mapping[str, str]:
     found = origins(scenario, cohort, folder)
-    assert {ORIGINAL, RETRAINED, LEFT, TUNED, ERASED, NEGATED, SIGNALS, LESSONS} < found.keys()
+    assert {ORIGINAL, RETRAINED, LEFT, TUNED, ERASED, NEGATED, SIGNALS, LESSONS, COPIES} < found.keys()
     assert len(set(found.values())) == len(found), "no two of these are the same work"
     return found
 

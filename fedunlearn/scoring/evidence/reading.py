@@ -179,11 +179,15 @@ class Run:
         margins = []
         for number in np.unique(table["copy"]):
             of_copy = (table["copy"] == number).to_numpy()
-            whole = pd.DataFrame(0.0, range(len(blank)), signals.columns)  # of images not asked about, anything
+            whole = pd.DataFrame(
+                0.0, range(len(blank)), signals.columns
+            )  # of images not asked about, anything
             whole.iloc[rows[of_copy]] = signals[of_copy].to_numpy(np.float64)
             with np.errstate(invalid="ignore"):  # of answers that are not finite
                 answers = READERS[self.kind](whole, frame, str(self.path / name))
-                margins.append(np.where(np.isin(np.arange(len(blank)), rows[of_copy]), answers.margin, np.nan))
+                margins.append(
+                    np.where(np.isin(np.arange(len(blank)), rows[of_copy]), answers.margin, np.nan)
+                )
         found: Floats = np.mean(margins, axis=0)
         return np.where(np.isfinite(found), found, np.nan)
 
