@@ -203,15 +203,16 @@ def _signals(scenario: Scenario, cohort: Cohort) -> int:
     one = 4 * cohort.classes if cohort.targets.ndim == 1 else 8 * (4 * cohort.classes + 3)
     answered = 1 + wanted.linear_probe + (wanted.resurgence_rounds > 0)
     files = len(scenario.seeds) * _models(scenario) * answered + wanted.shadows
-    return files * (len(cohort.site) * one + _FILE) + len(scenario.seeds) * _copies(scenario, cohort, one)
+    return files * (len(cohort.site) * one + _FILE) + len(scenario.seeds) * _copies(scenario, cohort)
 
 
-def _copies(scenario: Scenario, cohort: Cohort, one: int) -> int:
-    """For one seed, bytes of what models answer for changed copies of images, ``one`` for each, its id beside it."""
+def _copies(scenario: Scenario, cohort: Cohort) -> int:
+    """For one seed, bytes of what models answer for changed copies of images: scores of classes, or a volume's loss."""
+    one = _ID + (4 * cohort.classes if cohort.targets.ndim == 1 else 8)
 
     def size(moment: Moment | None) -> int:
         asked = copied(scenario, cohort, moment)
-        return 0 if asked is None else _FILE + NUMBER * asked.count(cohort) * (one + _ID)
+        return 0 if asked is None else _FILE + NUMBER * asked.count(cohort) * one
 
     total = (1 + _cuts(scenario)) * size(None)
     for chain in chains(scenario):

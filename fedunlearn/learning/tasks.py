@@ -122,7 +122,7 @@ class Signals:
 
 @dataclass(frozen=True)
 class Copies:
-    """Reply the per-image signal of ``weights`` for each changed copy of ``selects``' images (`copies.copied`).
+    """Reply the brief signal of ``weights`` for each changed copy (`copied`) of ``selects``' images (`Kind.brief`).
 
     ``rows`` and ``copy`` tell which copy of which image each signal is of. For scoring, not for unlearning.
     """
@@ -132,12 +132,13 @@ class Copies:
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
+        brief = KINDS[local.network.kind].brief
         asked = [images for images in map(local.images, self.selects) if len(images)]
         parts = [
             {
                 "rows": images.rows.cpu(),
                 "copy": torch.full((len(images),), number),
-                **signals(local, self.weights, images, change=partial(copied, number=number)),
+                **signals(local, self.weights, images, brief, change=partial(copied, number=number)),
             }
             for images in asked
             for number in range(NUMBER)

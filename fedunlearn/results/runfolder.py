@@ -7,8 +7,8 @@ Layout (a contract)::
     sites.parquet   one row per image            verdicts.parquet  one row per request and strategy
     weights/        safetensors                  audit.jsonl       hash-chained record of requests
     signals/        per image and model          DONE              written last
-    copies/         the same for changed copies of images to forget and of held-out ones: columns image, copy (0
-                    shifted, 1 mirrored, 2 noisy), then the signal's (unless a scenario does without)
+    copies/         per model, of changed copies of images to forget and of held-out ones: columns image, copy (0
+                    shifted, 1 mirrored, 2 noisy), then the signal's, or a volume's loss (unless turned off)
     origins/        per file of weights, signals and copies, all that determined its bits (`fedunlearn.results.store`)
     difficulty/, difficulty.parquet  how long each image took the original models to learn
     shadows/        signals of shadow models, and who was in each (only where a scenario asks for them)

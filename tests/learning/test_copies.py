@@ -144,10 +144,12 @@ def test_a_volumes_signal_is_of_the_label_map_that_moved_along(number: int) -> N
     """A model that tells every voxel of a copy rightly overlaps its labels wholly; what is ignored counts nowhere."""
     new = copied(batch(3, (4, 5, 6)), number)
     rightly = torch.nn.functional.one_hot(there(new) % IGNORED, 4).movedim(-1, 1).float() * 50
-    signal = KINDS["segmentation"].signal(rightly, new.targets)
+    kind = KINDS["segmentation"]
+    signal, brief = kind.signal(rightly, new.targets), kind.brief(rightly, new.targets)
     known = (new.targets != IGNORED).flatten(1).sum(1)
     assert torch.equal(signal["intersection"].sum(1), known)
     assert signal["loss"].max() < 1e-9
+    assert brief.keys() == {"loss"} and torch.equal(brief["loss"], signal["loss"])
 
 
 def test_signals_of_no_change_are_signals() -> None:

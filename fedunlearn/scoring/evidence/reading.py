@@ -23,11 +23,10 @@ from fedunlearn.scoring.evidence import (
     Relearnt,
     Shadow,
     Spent,
-    WithLosses,
+    classification,
+    segmentation,
 )
-from fedunlearn.scoring.evidence.classification import outputs
 from fedunlearn.scoring.evidence.groups import attributes
-from fedunlearn.scoring.evidence.segmentation import overlaps
 
 IMAGES = ("image", "patient", "site", "split", "forgotten_by")
 DIFFICULTY = ("image", "seed", "learnt_after")
@@ -51,11 +50,16 @@ RELEARN, RELEARNT = "relearn", "probes/relearn.parquet"
 CURVES = ("request", "strategy", "seed", "epoch", "loss", "goal")
 
 
-READERS: Mapping[str, Callable[[pd.DataFrame, Frame, str], WithLosses]] = {
-    "classification": outputs,
-    "segmentation": overlaps,
+READERS: Mapping[str, Callable[[pd.DataFrame, Frame, str], Answers]] = {
+    "classification": classification.outputs,
+    "segmentation": segmentation.overlaps,
 }
 """How each kind's file of signals (its content, the images, its name) becomes a model's answers."""
+MARGINS: Mapping[str, Callable[[pd.DataFrame, Frame, str], Floats]] = {
+    "classification": classification.margin,
+    "segmentation": segmentation.margin,
+}
+"""How each kind's brief signals (`fedunlearn.learning.kinds.Kind.brief`) become logit-scaled margins, (N,)."""
 
 
 @dataclass(frozen=True)
@@ -178,16 +182,11 @@ class Run:
             raise RunError(f"{self.path / name} is of images that are not in sites.parquet, or of some twice")
         margins = []
         for number in np.unique(table["copy"]):
-            of_copy = (table["copy"] == number).to_numpy()
-            whole = pd.DataFrame(
-                0.0, range(len(blank)), signals.columns
-            )  # of images not asked about, anything
-            whole.iloc[rows[of_copy]] = signals[of_copy].to_numpy(np.float64)
+            here = (table["copy"] == number).to_numpy()
+            asked, whole = blank.copy(), pd.DataFrame(0.0, range(len(blank)), signals.columns)
+            asked[rows[here]], whole.iloc[rows[here]] = 0.0, signals[here].to_numpy(np.float64)
             with np.errstate(invalid="ignore"):  # of answers that are not finite
-                answers = READERS[self.kind](whole, frame, str(self.path / name))
-                margins.append(
-                    np.where(np.isin(np.arange(len(blank)), rows[of_copy]), answers.margin, np.nan)
-                )
+                margins.append(asked + MARGINS[self.kind](whole, frame, str(self.path / name)))
         found: Floats = np.mean(margins, axis=0)
         return np.where(np.isfinite(found), found, np.nan)
 
