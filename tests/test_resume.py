@@ -192,7 +192,7 @@ def whole(request: pytest.FixtureRequest) -> Whole:
 
 # ----------------------------------------------------------------------------------------------- what is the same
 
-RESULTS = ("weights", "signals", "probes", "difficulty", "slices")
+RESULTS = ("weights", "signals", "copies", "probes", "difficulty", "slices")
 TIMES = ["site_seconds", "server_seconds"]
 
 
@@ -381,12 +381,13 @@ def test_another_strategy_is_all_that_is_asked_for(plain: Whole, tmp_path: Path)
     known = files(plain.run)
     assert {name for name in files(found) if name not in known} == {
         f"{part}/{request}-longer-1.{ending}"
-        for part, ending in (("weights", "safetensors"), ("signals", "parquet"))
+        for part, ending in (("weights", "safetensors"), ("signals", "parquet"), ("copies", "parquet"))
         for request in ("some", "leave")
     }
     assert known.items() <= files(found).items()
-    # two rounds and one of answers: at all three hospitals, and at two that stay, which answer for three
-    assert asked.submitted.total() == (2 * 3 + 3) + (2 * 2 + 3)
+    # two rounds and one of answers: at all three hospitals, and at two that stay, which answer for three; and about
+    # copies, the one that asks
+    assert asked.submitted.total() == (2 * 3 + 3 + 1) + (2 * 2 + 3 + 1)
     fresh = run(tmp_path, listed, name="fresh")
     assert_same(found, fresh)
 
@@ -403,6 +404,7 @@ def test_where_history_is_needed_the_original_is_trained_again_to_the_same_bits(
     assert {name for name in files(plain.run) if name not in same} == {
         "weights/leave-federaser-1.safetensors",
         "signals/leave-federaser-1.parquet",
+        "copies/leave-federaser-1.parquet",
     }
 
 

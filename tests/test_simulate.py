@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,6 +18,7 @@ from fedunlearn.federation.engines import Answer, Ask, inline
 from fedunlearn.learning.models import Network
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.scoring.evidence.reading import read
 from sites.hospital import Federation
 from tests.runs import run, weight_files
 
@@ -46,7 +48,7 @@ def test_run_folder_holds_what_the_contract_says(tiny: RunFolder) -> None:
     assert names == {
         "scenario.yaml", "manifest.json", "sites.parquet", "weights", "signals", "ledger.parquet",
         "scores.parquet", "statistics.parquet", "verdicts.parquet", "bias.parquet", "difficulty.parquet",
-        "audit.jsonl", "DONE", "origins", "difficulty", ".lock",
+        "audit.jsonl", "DONE", "origins", "difficulty", "copies", ".lock",
     }  # fmt: skip
     models = {f"original-{s}" for s in (1, 2)} | {
         f"retrained-{r}-{s}" for r in ("some", "leave") for s in (1, 2)
@@ -55,6 +57,7 @@ def test_run_folder_holds_what_the_contract_says(tiny: RunFolder) -> None:
     models |= {f"leave-{m}-{s}" for m in ("fine_tune", "negation", "federaser") for s in (1, 2)}
     assert {path.stem for path in (tiny.path / "weights").iterdir()} == models
     assert {path.stem for path in (tiny.path / "signals").iterdir()} == models
+    assert {path.stem for path in (tiny.path / "copies").iterdir()} == models
     assert list(tiny.read_table("scores.parquet").columns) == SCORES
     assert list(tiny.read_table("verdicts.parquet").columns) == ["request", "strategy", "verdict", "reasons"]
 
@@ -88,6 +91,51 @@ def test_signals_are_in_the_order_of_the_sites_table(tiny: RunFolder) -> None:
         frame = pd.read_parquet(path)
         assert frame.shape == (rows, 8)
         assert frame.notna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("model", "requests", "sites"),
+    [
+        ("original-1", {"some", "leave"}, {"north", "east"}),
+        ("retrained-some-2", {"some"}, {"north"}),
+        ("leave-negation-1", {"leave"}, {"east"}),
+    ],
+)
+def test_models_are_asked_about_copies_of_what_they_must_forget_and_of_test_images_there(
+    tiny: RunFolder, model: str, requests: set[str], sites: set[str]
+) -> None:
+    images, found = tiny.read_table("sites.parquet"), tiny.read_table(f"copies/{model}.parquet")
+    named = images["forgotten_by"].map(lambda names: not requests.isdisjoint(names)).astype(bool)
+    split, held_out = images["split"], images["site"].isin(sites)
+    wanted = ((split == "train") & named) | ((split == "test") & held_out)
+    assert found["image"].tolist() == [one for one in images["image"][wanted] for _ in range(3)]
+    assert found["copy"].tolist() == [0, 1, 2] * int(wanted.sum())
+    assert list(found.columns[2:]) == list(tiny.read_table(f"signals/{model}.parquet").columns)
+    assert np.isfinite(found.iloc[:, 2:].to_numpy()).all()
+
+
+def test_what_models_answer_for_copies_is_read_back(tiny: RunFolder) -> None:
+    """The margin by hand: the logit of the class less the log of the sum of the others' exponentials."""
+    run, images = read(tiny.path), tiny.read_table("sites.parquet").sort_values("image", ignore_index=True)
+    found = run.on_copies("retrained-some-2", run.frame("some"))
+    table = tiny.read_table("copies/retrained-some-2.parquet")
+    assert found is not None and found.shape == (len(images),)
+    assert set(images["image"][np.isfinite(found)]) == set(table["image"])
+    row = int(np.flatnonzero(np.isfinite(found))[3])
+    logits = (
+        table[table["image"] == images["image"][row]].drop(columns=["image", "copy"]).to_numpy(np.float64)
+    )
+    label = int(images["label"][row])
+    margins = logits[:, label] - np.log(np.exp(np.delete(logits, label, axis=1)).sum(axis=1))
+    assert found[row] == pytest.approx(margins.mean(), abs=1e-9)
+
+
+@pytest.mark.usefixtures("unscored")
+def test_a_scenario_may_do_without_copies(tmp_path: Path) -> None:
+    without = run(tmp_path, "seeds=[1]", "strategies=[]", "evaluation.copies=false")
+    assert not (without.path / "copies").exists()
+    found = read(without.path)
+    assert found.on_copies("original-1", found.frame("some")) is None
 
 
 def test_difficulty_is_measured_for_every_image_and_seed_at_no_strategys_cost(tiny: RunFolder) -> None:

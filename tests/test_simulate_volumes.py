@@ -15,6 +15,7 @@ from fedunlearn.core import IGNORED
 from fedunlearn.results import report, tables
 from fedunlearn.results.runfolder import RunFolder, parquet
 from fedunlearn.scoring import measures_of, score
+from fedunlearn.scoring.evidence.reading import read
 from fedunlearn.simulate import simulate
 from tests.runs import run
 
@@ -64,6 +65,19 @@ def test_signals_hold_numbers_of_volumes_and_no_voxels(tiny: RunFolder) -> None:
         table = tiny.read_table(f"signals/{path.name}")
         assert table.shape == (rows, 4 * 3 + 3)
         assert (table[["true_0", "true_1", "true_2"]].sum(axis=1) == 8**3 - 8).all()
+
+
+def test_of_copies_there_is_the_loss_of_each_volume(tiny: RunFolder) -> None:
+    """What is read back is p = exp(-loss) logit-scaled, in the mean over copies."""
+    copies = tiny.read_table("copies/original-1.parquet")
+    assert list(copies.columns) == ["image", "copy", "loss_0"]
+    run = read(tiny.path)
+    found = run.on_copies("original-1", run.frame("leave"))
+    assert found is not None
+    p = np.exp(-copies["loss_0"])
+    expected = np.log(p / (1 - p)).groupby(copies["image"]).mean()
+    known = pd.Series(found, run.images["image"]).dropna()
+    pd.testing.assert_series_equal(known, expected, check_names=False)
 
 
 def test_every_measure_of_the_kind_is_there(tiny: RunFolder) -> None:
@@ -185,11 +199,11 @@ strategies:
 
 @pytest.mark.ray
 def test_a_whole_run_of_volumes_on_ray_has_the_same_bits(tmp_path: Path) -> None:
-    """One original, two retrained and two unlearned models: weights, signals and pictures, byte for byte."""
+    """One original, two retrained and two unlearned models: weights, signals, copies' and pictures, byte for byte."""
     inline = run(tmp_path, text=PHANTOMS, name="inline")
     on_ray = run(tmp_path, "engine.name=flower", "engine.workers=2", text=PHANTOMS, name="ray")
-    kept = {folder: files(inline.path / folder) for folder in ("weights", "signals", "slices")}
-    assert [len(found) for found in kept.values()] == [5, 5, 4]
+    kept = {folder: files(inline.path / folder) for folder in ("weights", "signals", "copies", "slices")}
+    assert [len(found) for found in kept.values()] == [5, 5, 5, 4]
     assert {folder: files(on_ray.path / folder) for folder in kept} == kept
     assert len(set(kept["weights"].values())) == 5, "all models differ"
 

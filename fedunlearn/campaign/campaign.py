@@ -6,13 +6,10 @@ to compare with (`references`) and the strategies (`unlearning`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.keeping import ModelFile
@@ -26,6 +23,7 @@ from fedunlearn.federation.history import Recorder, union
 from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.learning.models import Network
+from fedunlearn.results.runfolder import blank
 from fedunlearn.results.store import Store
 from fedunlearn.scenario import Scenario
 
@@ -111,13 +109,21 @@ class Campaign:
             yield known[entry["request"]], entry, {**references, **entry["strategies"]}
 
     def blank(self) -> None:
-        """Write signals for the models that diverged, once all others are there: the original's, emptied of numbers."""
+        """Write signals for the models that diverged, once all others are there: the retrained's, emptied of numbers.
+
+        So are those for copies, where these alone were not finite too.
+        """
         run = self.stage.run
-        originals = {(entry["request"], entry["seed"]): entry["original"] for entry in self.scored()}
-        for entry in self.unlearning.diverged():
-            like = run.read_table(f"signals/{originals[entry['request'], entry['seed']]}.parquet")
-            blank = pd.DataFrame(math.nan, like.index, like.columns, dtype="float32")
-            run.write_table(f"signals/{entry['model']}.parquet", blank)
+        references = {(entry["request"], entry["seed"]): entry["retrained"] for entry in self.scored()}
+        lost = {entry["model"]: entry for entry in self.unlearning.diverged()}
+        for entry in lost.values():
+            like = f"{references[entry['request'], entry['seed']]}.parquet"
+            run.write_table(f"signals/{entry['model']}.parquet", blank(run.read_table(f"signals/{like}")))
+        for one in self.scored():
+            like = f"copies/{one['retrained']}.parquet"
+            for file in (f"copies/{model}.parquet" for model in one["strategies"].values()):
+                if (run.path / like).is_file() and not (run.path / file).is_file():
+                    run.write_table(file, blank(run.read_table(like)))
 
     def _original(self, seed: int) -> Job[Weights]:
         """The original training, and all that goes on from it."""

@@ -24,12 +24,14 @@ import psutil
 from fedunlearn import weights as w
 from fedunlearn.campaign.activations import activations, untrained
 from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.copying import copied
 from fedunlearn.campaign.references import LESSONS
 from fedunlearn.campaign.shadows import AT_ONCE
-from fedunlearn.campaign.timeline import Chain, chains, moments
+from fedunlearn.campaign.timeline import Chain, Moment, chains, moments
 from fedunlearn.core import IGNORED, Every, Guarantee, InputError, Last, Problem, Strategy
 from fedunlearn.federation.history import union
 from fedunlearn.federation.journal import IN_MEMORY
+from fedunlearn.learning.copies import NUMBER
 from fedunlearn.scenario import Plan, Scenario
 
 IN_FLIGHT = 2**28
@@ -42,6 +44,8 @@ _WORKER = 320 * 2**20  # and what each of its workers does not share with others
 _GATHERED = 256 * 2**20  # of images that a worker keeps at hand (`sites.hospital`)
 _TRAINED = 4  # models' sizes that a network under training takes: weights, gradients, two moments of Adam
 _FILE = 3 * 2**12  # of a Parquet file and of the records beside it and its model, however little is in them
+
+_ID = 16  # of an image's id and a copy's number in a table
 
 _STAYING = ("weights", "signals")
 """Parts of the disk that are there as long as the run folder is."""
@@ -199,7 +203,23 @@ def _signals(scenario: Scenario, cohort: Cohort) -> int:
     one = 4 * cohort.classes if cohort.targets.ndim == 1 else 8 * (4 * cohort.classes + 3)
     answered = 1 + wanted.linear_probe + (wanted.resurgence_rounds > 0)
     files = len(scenario.seeds) * _models(scenario) * answered + wanted.shadows
-    return files * (len(cohort.site) * one + _FILE)
+    return files * (len(cohort.site) * one + _FILE) + len(scenario.seeds) * _copies(scenario, cohort)
+
+
+def _copies(scenario: Scenario, cohort: Cohort) -> int:
+    """For one seed, bytes of what models answer for changed copies of images: scores of classes, or a volume's loss."""
+    one = _ID + (4 * cohort.classes if cohort.targets.ndim == 1 else 8)
+
+    def size(moment: Moment | None) -> int:
+        asked = copied(scenario, cohort, moment)
+        return 0 if asked is None else _FILE + NUMBER * asked.count(cohort) * one
+
+    total = (1 + _cuts(scenario)) * size(None)
+    for chain in chains(scenario):
+        served = len(_served(scenario, chain))
+        total += sum((1 + served) * size(moment) for moment in moments(scenario, chain))
+        total += sum(served * len(scenario.horizons) * size(step.moment) for step in chain)
+    return total
 
 
 def _history(scenario: Scenario, hospitals: int) -> int:

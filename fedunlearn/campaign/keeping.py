@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from torch import Tensor
 
 from fedunlearn import files, weights as w
@@ -55,6 +56,37 @@ class SignalsFile:
             return table_signals(pd.read_parquet(path))
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {path}: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class CopiesFile:
+    """A model's signals for changed copies of some images as a table: ``image``, ``copy``, then the signal's columns.
+
+    Attributes:
+        file: its place.
+        images: the ids of all images of the run, in the order of ``sites.parquet``.
+    """
+
+    file: str
+    images: pd.Index[Any]
+
+    def write(self, path: Path, result: Mapping[str, Tensor]) -> None:
+        """See `Keeping`."""
+        table = signal_table({name: values for name, values in result.items() if name != "copy"})
+        table.insert(0, "image", self.images[result["rows"].numpy()])
+        table.insert(1, "copy", result["copy"].numpy())
+        with files.replacing(path) as temporary:
+            table.to_parquet(temporary, index=False)
+
+    def read(self, path: Path) -> Mapping[str, Tensor]:
+        """See `Keeping`: each signal has two dimensions then."""
+        try:
+            table = pd.read_parquet(path)
+            rows, copy = self.images.get_indexer(pd.Index(table["image"])), table["copy"].to_numpy(copy=True)
+            signals = table_signals(table.drop(columns=["image", "copy"]))
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError(f"cannot read {path}: {error}") from error
+        return {"rows": torch.from_numpy(rows), "copy": torch.from_numpy(copy), **signals}
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,15 @@ class Origins:
             "images": {site: self._images(site, Select(split="all")) for site in self.cohort.sites},
         }
 
+    def copies(self, weights: Weights, sites: Sequence[SiteId], selects: Sequence[Select]) -> Origin:
+        """What a model answers for changed copies of some images, which are drawn by row number."""
+        return {
+            **self._common(TRAINING),
+            "work": "copies",
+            "weights": weights_digest(weights),
+            "images": {site: [self._images(site, select) for select in selects] for site in sites},
+        }
+
     def lessons(self, of: Origin) -> Origin:
         """How early every image was learnt in a training that is known by its origin."""
         everything = {site: self._images(site, Select(split="all")) for site in self.cohort.sites}

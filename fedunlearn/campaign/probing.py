@@ -39,6 +39,7 @@ from fedunlearn.federation.jobs import Divergence, Job, Keeping, Label, Work
 from fedunlearn.federation.procedures import fedavg, loss, nothing, signals
 from fedunlearn.learning.constraints import Mask
 from fedunlearn.learning.local import paced
+from fedunlearn.results.runfolder import blank
 
 WITHIN = 1.05
 """A model has relearnt once its forget loss is at most this many times the original's."""
@@ -249,8 +250,7 @@ class Probing:
 
         def lost(_: Divergence) -> list[Job[Any]]:
             like = run.read_table(f"signals/{subject.model}.parquet")
-            blank = pd.DataFrame(math.nan, like.index, like.columns, dtype="float32")
-            run.write_table(file, blank)
+            run.write_table(file, blank(like))
             return []
 
         procedure = answers(make(subject), self.stage.cohort.sites)

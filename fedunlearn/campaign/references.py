@@ -86,7 +86,7 @@ class References:
             return stage.train(step, rounds[round:], weights, seed)
 
         def then(result: Weights) -> list[Job[Any]]:
-            following: list[Job[Any]] = [stage.evaluation(name, result, seed)]
+            following: list[Job[Any]] = [stage.evaluation(name, result, seed, step.moment)]
             if index + 1 < len(chain):
                 return [*following, self._retrained(chain, index + 1, seed)]
             last = stage.retrained_name(moments(stage.scenario, chain)[-1], seed)

@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from torch import Tensor
 
 from fedunlearn.campaign.cohort import Cohort
-from fedunlearn.campaign.keeping import ModelFile, SignalsFile
+from fedunlearn.campaign.copying import copied
+from fedunlearn.campaign.keeping import CopiesFile, ModelFile, SignalsFile
 from fedunlearn.campaign.origins import Origin, Origins
-from fedunlearn.campaign.timeline import Chain, Moment, Step
+from fedunlearn.campaign.timeline import Chain, Moment, Step, moments
 from fedunlearn.core import Layout, Procedure, RequestId, Select, SiteId, Weights, derive
 from fedunlearn.federation.history import Recorder
 from fedunlearn.federation.jobs import Divergence, Job, Label, Work
-from fedunlearn.federation.procedures import fedavg, signals
+from fedunlearn.federation.procedures import copies, fedavg, signals
 from fedunlearn.learning.models import initial_weights
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.store import Store
@@ -128,7 +130,8 @@ class Stage:
         if chain[-1].round == self.rounds:
             return []
         job = self.further(chain[-1], self.rounds, label, name, weights, seed, of)
-        return [replace(job, then=lambda new: [self.evaluation(name, new, seed, diverged)])]
+        last = moments(self.scenario, chain)[-1]
+        return [replace(job, then=lambda new: [self.evaluation(name, new, seed, last, diverged)])]
 
     def further(
         self, step: Step, end: int, label: str, name: str, weights: Weights, seed: int, of: Origin
@@ -158,9 +161,36 @@ class Stage:
         )
 
     def evaluation(
-        self, name: str, weights: Weights, seed: int, diverged: Diverged | None = None
+        self,
+        name: str,
+        weights: Weights,
+        seed: int,
+        moment: Moment | None = None,
+        diverged: Diverged | None = None,
     ) -> Job[Mapping[str, Tensor]]:
-        """Ask every hospital for the signal of a model that is written."""
+        """Ask every hospital for the signal of a model that is written; then for copies, if that is wanted.
+
+        Args:
+            name: what the model is called.
+            weights: the model.
+            seed: the training seed.
+            moment: when it is compared; None for any (`fedunlearn.campaign.copying.copied`).
+            diverged: what to do if its signals are not finite; None if that must stop the run.
+        """
         work = Work(SignalsFile(f"signals/{name}.parquet"), self.origins.answers(weights))
+        following = self._copies(name, weights, seed, moment, diverged is not None)
         procedure = signals(weights, self.cohort.sites)
-        return Job(Label("evaluate", "", name, seed), procedure, diverged=diverged, work=work)
+        return Job(Label("evaluate", "", name, seed), procedure, lambda _: following, diverged, work)
+
+    def _copies(
+        self, name: str, weights: Weights, seed: int, moment: Moment | None, may_diverge: bool
+    ) -> list[Job[Any]]:
+        """Ask for a model's signals for changed copies; if they are not finite, `Campaign.blank` writes blank ones."""
+        asked = copied(self.scenario, self.cohort, moment)
+        if asked is None:
+            return []
+        keeping = CopiesFile(f"copies/{name}.parquet", pd.Index(self.cohort.table["image"]))
+        work = Work(keeping, self.origins.copies(weights, asked.sites, asked.selects))
+        procedure = copies(weights, asked.sites, asked.selects)
+        lost: Diverged | None = (lambda found: []) if may_diverge else None
+        return [Job(Label("evaluate", "", f"{name}@copies", seed), procedure, diverged=lost, work=work)]

@@ -273,7 +273,8 @@ class Unlearning:
 
     def _answers(self, walk: Walk, moment: Moment, weights: Weights) -> Job[Any]:
         """Ask for the signals of the model that a walk has come to."""
-        return self.stage.evaluation(walk.name(moment), weights, walk.seed, self._silent(walk, moment))
+        name, silent = walk.name(moment), self._silent(walk, moment)
+        return self.stage.evaluation(name, weights, walk.seed, moment, silent)
 
     def _reach(self, label: Label, horizon: int, rounds: int, model: Weights | None) -> None:
         """Write the model in hand at a horizon; its signals are asked for when unlearning is over (`_held`)."""
@@ -291,7 +292,7 @@ class Unlearning:
             name = walk.name(moment, horizon)
             if name in self._reached:
                 weights, lost = self.stage.run.read_weights(name), self._silent(walk, moment, horizon)
-                found.append(self.stage.evaluation(name, weights, walk.seed, lost))
+                found.append(self.stage.evaluation(name, weights, walk.seed, moment, lost))
         return found
 
     def _silent(self, walk: Walk, moment: Moment, horizon: int | None = None) -> Diverged:

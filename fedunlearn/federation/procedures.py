@@ -24,7 +24,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.learning.local import Constraint
-from fedunlearn.learning.tasks import Errors, Fit, Loss, Signals
+from fedunlearn.learning.tasks import Copies, Errors, Fit, Loss, Signals
 
 T = TypeVar("T")
 
@@ -144,15 +144,32 @@ def beside(
 
 def signals(weights: Weights, sites: Sequence[SiteId]) -> Procedure[Mapping[str, Tensor]]:
     """Every hospital's per-image signal of one model, in the order of ``sites.parquet``."""
-    replies = yield {site: Signals(weights, Select(split="all")) for site in sites}
-    arrays = [reply.arrays for reply in replies.values() if reply.count]
-    order = torch.argsort(torch.cat([own["rows"] for own in arrays]))
-    return {name: torch.cat([own[name] for own in arrays])[order] for name in arrays[0]}
+    return _by_row((yield {site: Signals(weights, Select(split="all")) for site in sites}))
+
+
+def copies(
+    weights: Weights, sites: Sequence[SiteId], selects: tuple[Select, ...]
+) -> Procedure[Mapping[str, Tensor]]:
+    """What one model answers for changed copies of ``selects``' images at ``sites``, by row, then by copy.
+
+    Args:
+        weights: of the model.
+        sites: the hospitals, of which one at least has such images.
+        selects: the images, none of which is in two of them.
+    """
+    return _by_row((yield {site: Copies(weights, selects) for site in sites}))
 
 
 def nothing() -> Procedure[None]:
     """Ask nobody."""
     yield from ()
+
+
+def _by_row(replies: Replies) -> Mapping[str, Tensor]:
+    """All hospitals' arrays by name, in the order of ``rows``; of equal rows, as each hospital has them."""
+    arrays = [reply.arrays for reply in replies.values() if reply.count]
+    order = torch.argsort(torch.cat([own["rows"] for own in arrays]), stable=True)
+    return {name: torch.cat([own[name] for own in arrays])[order] for name in arrays[0]}
 
 
 def mean(replies: Replies, constraint: Constraint | None = None) -> dict[str, Tensor]:

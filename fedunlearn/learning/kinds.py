@@ -75,11 +75,13 @@ class Kind:
         objective: what training minimises.
         signal: (outputs, targets) -> per-image numbers by name, each (N,) or (N, k): all that scoring ever sees. It
             is given some images at a time.
+        brief: of the signal, what tells how sure a model is of the right answer, in less time.
     """
 
     name: str
     objective: Objective
     signal: Signal
+    brief: Signal
 
 
 def _logits(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
@@ -104,10 +106,16 @@ def _overlaps(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         "predicted": q.flatten(2).sum(2),
         "true": g.flatten(2).sum(2),
         "surface": F.pad(surface_distances(q[:, 1:], g[:, 1:]), (1, 0)),  # 0 for the background
-        "loss": _mean(F.cross_entropy(scores, targets, reduction="none", ignore_index=IGNORED) * share),
+        **_losses(outputs, targets),
         "mae": _mean((predicted - targets).abs() * share),
         "soft_mae": _mean((p - g.double()).abs() * share.unsqueeze(1)),
     }
+
+
+def _losses(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+    """``loss``: (N,) as in `_overlaps`."""
+    losses = F.cross_entropy(outputs.double(), targets, reduction="none", ignore_index=IGNORED)
+    return {"loss": _mean(losses * shares(targets, torch.float64))}
 
 
 def ignored(targets: Tensor) -> Tensor:
@@ -180,7 +188,7 @@ def _by_class(labels: Tensor, classes: int) -> Tensor:
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("classification", CrossEntropy(), _logits),
-        Kind("segmentation", DiceCrossEntropy(), _overlaps),
+        Kind("classification", CrossEntropy(), _logits, _logits),
+        Kind("segmentation", DiceCrossEntropy(), _overlaps, _losses),
     )
 }

@@ -6,7 +6,7 @@ loop. Everything random comes from the seed a task carries; the global RNG is no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -191,6 +191,7 @@ def signals(
     images: Images,
     signal: Signal | None = None,
     batch_size: int | None = None,
+    change: Callable[[Batch], Batch] | None = None,
 ) -> dict[str, Tensor]:
     """The signal of each of ``images``, in their order, by name; no more outputs are held than of one batch.
 
@@ -200,13 +201,14 @@ def signals(
         images: what to show it; none at all have no signal of any name.
         signal: what to keep of outputs; the kind's own by default.
         batch_size: images at once; as many as `at_once` says by default.
+        change: what to do to every batch before it is shown.
     """
     network = local.network
     network.load(weights)
     module, kept = network.module.eval(), signal or KINDS[network.kind].signal
     parts = list[Mapping[str, Tensor]]()
     with torch.inference_mode():
-        for batch in batches(images, batch_size or at_once(images)):
+        for batch in map(change or _as_it_is, batches(images, batch_size or at_once(images))):
             found = kept(slid(module, batch.inputs, network.patch), batch.targets)
             parts.append({name: values.cpu() for name, values in found.items()})
     return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
@@ -254,6 +256,10 @@ def paced(training: LocalTraining, epochs: int | None = None, lr: float | None =
 def scaled(pixels: Tensor) -> Tensor:
     """uint8 pixels 0…255 as float32 in [-1, 1]; float pixels as they are."""
     return pixels.float().div_(127.5).sub_(1.0) if pixels.dtype == torch.uint8 else pixels
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def _optimizer(parameters: list[Tensor], training: LocalTraining, seed: int) -> torch.optim.Optimizer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.learning.constraints import Ball, distance
+from fedunlearn.learning.copies import NUMBER, copied
 from fedunlearn.learning.kinds import KINDS, Objective, shares
 from fedunlearn.learning.labels import Labels, replaced
 from fedunlearn.learning.local import Constraint, fit, gradient, outputs, paced, signals, squared_gradients
@@ -116,6 +118,33 @@ class Signals:
         images = local.images(self.select)
         signal = signals(local, self.weights, images)
         return Reply(None, len(images), {"rows": images.rows.cpu(), **signal})
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Reply the brief signal of ``weights`` for each changed copy (`copied`) of ``selects``' images (`Kind.brief`).
+
+    ``rows`` and ``copy`` tell which copy of which image each signal is of. For scoring, not for unlearning.
+    """
+
+    weights: Weights
+    selects: tuple[Select, ...]
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        brief = KINDS[local.network.kind].brief
+        asked = [images for images in map(local.images, self.selects) if len(images)]
+        parts = [
+            {
+                "rows": images.rows.cpu(),
+                "copy": torch.full((len(images),), number),
+                **signals(local, self.weights, images, brief, change=partial(copied, number=number)),
+            }
+            for images in asked
+            for number in range(NUMBER)
+        ]
+        arrays = {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+        return Reply(None, sum(map(len, asked)), arrays)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ Layout (a contract)::
     sites.parquet   one row per image            verdicts.parquet  one row per request and strategy
     weights/        safetensors                  audit.jsonl       hash-chained record of requests
     signals/        per image and model          DONE              written last
-    origins/        per weights and signals file, all that determined its bits (`fedunlearn.results.store`)
+    copies/         per model, of changed copies of images to forget and of held-out ones: columns image, copy (0
+                    shifted, 1 mirrored, 2 noisy), then the signal's, or a volume's loss (unless turned off)
+    origins/        per file of weights, signals and copies, all that determined its bits (`fedunlearn.results.store`)
     difficulty/, difficulty.parquet  how long each image took the original models to learn
     shadows/        signals of shadow models, and who was in each (only where a scenario asks for them)
     probes/         per image and model after more training, and how that went (only where a scenario asks for it)
@@ -26,6 +28,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -349,6 +352,14 @@ def signal_table(signals: Mapping[str, Tensor]) -> pd.DataFrame:
             array = values.numpy().reshape(len(values), -1)
             columns |= {f"{key}_{i}": array[:, i] for i in range(array.shape[1])}
     return pd.DataFrame(columns)
+
+
+def blank(signals: pd.DataFrame) -> pd.DataFrame:
+    """The same table without its numbers, as of a model that answers nothing finite; which copies it is of stays."""
+    kept = [name for name in ("image", "copy") if name in signals.columns]
+    numbers = [name for name in signals.columns if name not in kept]
+    nothing = pd.DataFrame(math.nan, signals.index, numbers, dtype="float32")
+    return pd.concat([signals[kept], nothing], axis=1)
 
 
 def table_signals(table: pd.DataFrame) -> dict[str, Tensor]:

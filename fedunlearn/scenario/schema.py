@@ -170,6 +170,8 @@ class Evaluation:
             (`fedunlearn.campaign.slices`).
         costs: of classes, what it costs to take an image of one (row) for another (column), 0 where they are the same;
             None for 1 each. Of the measure `test_risk`; nothing is trained by it.
+        copies: ask every model about slightly changed copies of the images to forget and of held-out ones too
+            (`fedunlearn.learning.copies`).
     """
 
     shadows: Annotated[int, Ge(0)] = 0
@@ -180,6 +182,7 @@ class Evaluation:
     canary: Annotated[float, Ge(0), Le(1)] = 0.0
     slices: bool = True
     costs: tuple[tuple[Annotated[float, Ge(0)], ...], ...] | None = None
+    copies: bool = True
 
 
 @dataclass(frozen=True)

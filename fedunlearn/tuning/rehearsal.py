@@ -74,7 +74,7 @@ def rehearse(scenario: Scenario, cohort: Cohort, repeats: int, seed: int) -> Reh
             requests=tuple(requests),
             strategies=plans,
             timeline="independent",
-            evaluation=Evaluation(),
+            evaluation=Evaluation(copies=False),
         ),
         _cohort(cohort, split, requests),
         stands_for,

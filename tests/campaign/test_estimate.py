@@ -62,7 +62,7 @@ def test_a_run_takes_about_as_much_disk_as_was_told(tmp_path: Path, monkeypatch:
         "history": [run.scratch / "history-1"],
         "own trainings of strategies": [run.scratch / "prepared", run.scratch / "prepared-sharded-2-1"],
         "weights": [run.path / "weights"],
-        "signals": [run.path / "signals", run.path / "origins"],
+        "signals": [run.path / "signals", run.path / "copies", run.path / "origins"],
     }
     for part, folders in places.items():
         assert told[part] / 2 <= sum(map(estimates._held, folders)) <= 1.02 * told[part], part

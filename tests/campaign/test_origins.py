@@ -57,11 +57,16 @@ def origins(scenario: Scenario, cohort: Cohort, folder: Path) -> dict[str, str]:
         weights = stage.initial(seed)
         found += [campaign.references.original(seed, False), *campaign.unlearning.jobs(weights, seed)]
         found += [stage.evaluation(f"original-{seed}", weights, seed), *campaign.references.retrained()]
+        found += [job for evaluation in found for job in asked_about_copies(evaluation)]
         found += campaign.references.lessons(weights, seed)
     works = [job.work for job in found if job.work is not None]
     for work in works:
         json.dumps(work.origin, allow_nan=False)  # it is kept in clear
     return {work.keeping.file: digest(work.origin) for work in works}
+
+
+def asked_about_copies(job: Job[Any]) -> list[Job[Any]]:
+    return [*job.then({})] if job.label.phase == "evaluate" else []
 
 
 ORIGINAL, RETRAINED, LEFT = (
@@ -70,12 +75,13 @@ ORIGINAL, RETRAINED, LEFT = (
 TUNED, NEGATED = (f"weights/some-{n}-1.safetensors" for n in ("fine_tune", "negation"))
 ERASED = "weights/leave-federaser-1.safetensors"
 SIGNALS, LESSONS = "signals/original-1.parquet", "difficulty/original-1.npy"
+COPIES = "copies/original-1.parquet"
 
 
 @pytest.fixture(scope="module")
 def before(scenario: Scenario, cohort: Cohort, folder: Path) -> Mapping[str, str]:
     found = origins(scenario, cohort, folder)
-    assert {ORIGINAL, RETRAINED, LEFT, TUNED, ERASED, NEGATED, SIGNALS, LESSONS} < found.keys()
+    assert {ORIGINAL, RETRAINED, LEFT, TUNED, ERASED, NEGATED, SIGNALS, LESSONS, COPIES} < found.keys()
     assert len(set(found.values())) == len(found), "no two of these are the same work"
     return found
 
@@ -136,7 +142,9 @@ def test_one_pixel_of_a_training_image_changes_all_that_is_trained_on_it(
     after = origins(scenario, repainted(cohort, first(cohort, "east")), folder)
     assert before.keys() - changed(before, after) == {LEFT}
     retained = origins(scenario, repainted(cohort, first(cohort, "north")), folder)
-    assert changed(before, retained) == before.keys()
+    assert changed(before, retained) == before.keys() - {COPIES}, (
+        "nobody asks about copies of what is retained"
+    )
 
 
 def test_one_pixel_of_an_image_to_forget_changes_no_retraining_without_it(
@@ -152,7 +160,7 @@ def test_one_pixel_of_a_test_image_changes_no_training_but_what_is_answered(
     """A strategy can see a hospital's validation images; a worker has all images, so any counts for strategies."""
     after = changed(before, origins(scenario, repainted(cohort, first(cohort, "north", "test")), folder))
     assert not after & {ORIGINAL, RETRAINED, LEFT}
-    assert {SIGNALS, LESSONS} <= after
+    assert {SIGNALS, LESSONS, COPIES} <= after
 
 
 def test_a_label_counts_as_a_pixel_does(
@@ -161,7 +169,8 @@ def test_a_label_counts_as_a_pixel_does(
     targets = cohort.targets.copy()
     row = first(cohort, "north")
     targets[row] = (targets[row] + 1) % cohort.classes
-    assert changed(before, origins(scenario, replace(cohort, targets=targets), folder)) == before.keys()
+    found = changed(before, origins(scenario, replace(cohort, targets=targets), folder))
+    assert found == before.keys() - {COPIES}
 
 
 def test_two_images_that_change_places_change_the_origin(
@@ -174,7 +183,7 @@ def test_two_images_that_change_places_change_the_origin(
     order = np.arange(len(cohort.site))
     order[rows] = rows[::-1]
     moved = replace(cohort, pixels=cohort.pixels[order], targets=cohort.targets[order])
-    assert changed(before, origins(scenario, moved, folder)) == before.keys()
+    assert changed(before, origins(scenario, moved, folder)) == before.keys() - {COPIES}
 
 
 @pytest.mark.parametrize(
@@ -194,10 +203,13 @@ def test_a_strategys_field_changes_what_it_comes_to_and_nothing_else(
 
 
 def test_whom_a_request_names_changes_what_answers_it(before: Mapping[str, str], folder: Path) -> None:
-    """Three patients instead of two: the original is the same, and so is what answers the other request."""
+    """Three patients instead of two: the original is the same, and so is what answers the other request.
+
+    But the original is asked about copies of their images.
+    """
     other = read(folder, "requests.0.patients.count=3")
     after = changed(before, origins(other, gather(other, folder), folder))
-    assert after == {file for file in before if "some" in file}
+    assert after == {file for file in before if "some" in file} | {COPIES}
 
 
 def test_what_mistakes_cost_changes_nothing_that_is_trained(
@@ -322,7 +334,9 @@ def test_another_request_or_name_of_it_changes_no_origin_of_the_others(
     )
     other = read(folder, more)
     after = origins(other, gather(other, folder), folder)
-    assert not changed(before, after)
+    assert changed(before, after) == {COPIES}, (
+        "the original is asked about copies of whatever a request names"
+    )
     assert any("more" in file for file in after)
 
 

@@ -225,6 +225,11 @@ def lost(folder: RunFolder) -> set[str]:
         signals = pd.read_parquet(folder.path / "signals" / f"{name}.parquet")
         assert signals.isna().all(axis=None) == (name in gone)
         assert signals.shape == (len(folder.read_table("sites.parquet")), 8)
+        copies = pd.read_parquet(folder.path / "copies" / f"{name}.parquet")
+        assert copies[["image", "copy"]].notna().all(axis=None) and list(copies.columns[2:]) == list(
+            signals.columns
+        )
+        assert copies[signals.columns].isna().all(axis=None) == (name in gone)
     return gone
 
 

@@ -15,7 +15,7 @@ from fedunlearn.core import Every, LocalTraining, Reply, Select
 from fedunlearn.federation import wire
 from fedunlearn.learning.constraints import Mask
 from fedunlearn.learning.kinds import CrossEntropy
-from fedunlearn.learning.tasks import Fit, Gradient, Plane, Relabel, Sections, Signals
+from fedunlearn.learning.tasks import Copies, Fit, Gradient, Plane, Relabel, Sections, Signals
 
 texts = st.text(max_size=5)
 leaves = st.one_of(
@@ -72,6 +72,7 @@ MASK = Mask({"0.weight": torch.rand(2, 3) > 0.5}, {"0.weight": WEIGHTS["0.weight
         Gradient(WEIGHTS, Select()),
         Relabel(WEIGHTS, Select(only="r"), Select(without=("r",)), LocalTraining(), 1, 2, MASK),
         Signals(WEIGHTS, Select(split="all")),
+        Copies(WEIGHTS, (Select(only="a"), Select(only="b", without=("a",)), Select(split="test"))),
         Sections(WEIGHTS, (Plane(3, 0, 7), Plane(4, 2, 0))),
         Reply(WEIGHTS, 12, {"rows": torch.arange(12)}),
         Reply(None, 0),

@@ -87,6 +87,15 @@ class Outputs:
         return correct
 
 
+def margin(signals: pd.DataFrame, frame: Frame, file: str) -> Floats:
+    """(N,) `Outputs.margin` of what `outputs` reads.
+
+    Raises:
+        RunError: see `outputs`.
+    """
+    return outputs(signals, frame, file).margin
+
+
 def outputs(signals: pd.DataFrame, frame: Frame, file: str) -> Outputs:
     """A model's signal as a run folder keeps it: columns ``logits_0`` … ``logits_{C-1}``.
 

@@ -14,10 +14,19 @@ import pandas as pd
 
 from fedunlearn import files
 from fedunlearn.core import RequestId, RunError, derive
-from fedunlearn.scoring.evidence import Answers, Bools, Floats, Frame, Ints, Relearnt, Shadow, Spent
-from fedunlearn.scoring.evidence.classification import outputs
+from fedunlearn.scoring.evidence import (
+    Answers,
+    Bools,
+    Floats,
+    Frame,
+    Ints,
+    Relearnt,
+    Shadow,
+    Spent,
+    classification,
+    segmentation,
+)
 from fedunlearn.scoring.evidence.groups import attributes
-from fedunlearn.scoring.evidence.segmentation import overlaps
 
 IMAGES = ("image", "patient", "site", "split", "forgotten_by")
 DIFFICULTY = ("image", "seed", "learnt_after")
@@ -42,10 +51,15 @@ CURVES = ("request", "strategy", "seed", "epoch", "loss", "goal")
 
 
 READERS: Mapping[str, Callable[[pd.DataFrame, Frame, str], Answers]] = {
-    "classification": outputs,
-    "segmentation": overlaps,
+    "classification": classification.outputs,
+    "segmentation": segmentation.overlaps,
 }
 """How each kind's file of signals (its content, the images, its name) becomes a model's answers."""
+MARGINS: Mapping[str, Callable[[pd.DataFrame, Frame, str], Floats]] = {
+    "classification": classification.margin,
+    "segmentation": segmentation.margin,
+}
+"""How each kind's brief signals (`fedunlearn.learning.kinds.Kind.brief`) become logit-scaled margins, (N,)."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +163,35 @@ class Run:
             return None
         answers = self._answers(f"signals/{model}.parquet", frame)
         return answers if answers.finite else None
+
+    def on_copies(self, model: str, frame: Frame) -> Floats | None:
+        """What a model answers for changed copies of images (`fedunlearn.learning.copies`).
+
+        (N,) the mean over an image's copies of the logit-scaled margin of the right answer (`WithLosses.margin`); NaN
+        where it was not asked about the image, and where what it answers is not finite. None if the run has no copies.
+
+        Raises:
+            RunError: the model's file is missing, or does not fit the images.
+        """
+        name, blank = f"copies/{model}.parquet", np.full(len(self.images), np.nan)
+        if not any(file.startswith("copies/") for file in self.sums or ()):
+            return None
+        if model in self.diverged:
+            return blank
+        table = _table(self.path, name, self.sums, ("image", "copy"))
+        rows = pd.Index(self.images["image"]).get_indexer(pd.Index(table["image"]))
+        signals = table.drop(columns=["image", "copy"])
+        if (rows < 0).any() or table.duplicated(["image", "copy"]).any():
+            raise RunError(f"{self.path / name} is of images that are not in sites.parquet, or of some twice")
+        margins = []
+        for number in np.unique(table["copy"]):
+            here = (table["copy"] == number).to_numpy()
+            asked, whole = blank.copy(), pd.DataFrame(0.0, range(len(blank)), signals.columns)
+            asked[rows[here]], whole.iloc[rows[here]] = 0.0, signals[here].to_numpy(np.float64)
+            with np.errstate(invalid="ignore"):  # of answers that are not finite
+                margins.append(asked + MARGINS[self.kind](whole, frame, str(self.path / name)))
+        found: Floats = np.mean(margins, axis=0)
+        return np.where(np.isfinite(found), found, np.nan)
 
     @cached_property
     def shadows(self) -> tuple[Shadow[Answers], ...]:

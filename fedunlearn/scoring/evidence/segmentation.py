@@ -58,9 +58,7 @@ class Overlaps:
     @cached_property
     def margin(self) -> Floats:
         """(N,) ``log p - log(1 - p)`` of p = exp(-loss), a voxel's probability in geometric mean over the volume."""
-        losses = np.maximum(self.losses, np.finfo(np.float64).tiny)  # of a perfect answer, large but finite
-        margin: Floats = -losses - np.log(-np.expm1(-losses))
-        return margin
+        return _margin(self.losses)
 
     @cached_property
     def sizes(self) -> Floats:
@@ -76,6 +74,23 @@ def each_dice(intersection: Floats, predicted: Floats, true: Floats) -> Floats:
     background, is left out. NaN where nothing is left.
     """
     return macro(2 * intersection[:, 1:], (predicted + true)[:, 1:])
+
+
+def margin(signals: pd.DataFrame, frame: Frame, file: str) -> Floats:
+    """(N,) `Overlaps.margin` of a table that has a model's losses alone, one row per volume of ``frame``.
+
+    Raises:
+        RunError: ``file``, which it is from, has other columns.
+    """
+    if list(signals.columns) != ["loss_0"]:
+        raise RunError(f"{file} has columns {list(signals.columns)}; expected ['loss_0']")
+    return _margin(signals["loss_0"].to_numpy(np.float64))
+
+
+def _margin(losses: Floats) -> Floats:
+    losses = np.maximum(losses, np.finfo(np.float64).tiny)  # of a perfect answer, large but finite
+    margin: Floats = -losses - np.log(-np.expm1(-losses))
+    return margin
 
 
 def overlaps(signals: pd.DataFrame, frame: Frame, file: str) -> Overlaps:

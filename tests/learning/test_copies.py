@@ -1,0 +1,160 @@
+"""Changed copies of images: what moves, what is drawn, and what that depends on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, strategies as st
+from torch import Tensor
+
+from fedunlearn.core import IGNORED, Batch, Select
+from fedunlearn.federation.procedures import copies
+from fedunlearn.learning.copies import NOISE, NUMBER, copied
+from fedunlearn.learning.kinds import KINDS
+from fedunlearn.learning.local import signals
+from tests import toy
+
+SHIFT, MIRROR, NOISY = range(NUMBER)
+
+
+def batch(count: int, spatial: tuple[int, ...], seed: int = 0, first: int = 0) -> Batch:
+    """Images whose label maps are what their first channel rounds down to, some voxels ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randint(4, (count, *spatial), generator=generator)
+    targets[torch.rand(targets.shape, generator=generator) < 0.1] = IGNORED
+    inputs = targets[:, None] + torch.rand((count, 2, *spatial), generator=generator) / 2
+    return Batch(inputs, targets, torch.arange(first, first + count))
+
+
+def there(of: Batch) -> Tensor:
+    """The labels that the first channel tells."""
+    return of.inputs[:, 0].floor().long()
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return all(
+        torch.equal(getattr(one, name), getattr(other, name)) for name in ("inputs", "targets", "rows")
+    )
+
+
+volumes = st.builds(
+    batch,
+    st.integers(1, 4),
+    st.sampled_from([(1, 2, 3), (4, 5, 6), (3, 4), (1, 1)]),
+    st.integers(0, 99),
+    st.integers(0, 99),
+)
+
+
+@given(volumes)
+def test_label_maps_move_with_their_images_and_what_is_ignored_with_them(of: Batch) -> None:
+    for number in (SHIFT, MIRROR):
+        new = copied(of, number)
+        assert new.inputs.shape == of.inputs.shape
+        assert torch.equal(there(new), new.targets)
+    assert torch.equal(copied(of, NOISY).targets, of.targets)
+
+
+@given(volumes)
+def test_an_images_copies_are_the_same_alone_and_in_a_batch(of: Batch) -> None:
+    for number in range(NUMBER):
+        together = copied(of, number)
+        for i in range(len(of.rows)):
+            here = slice(i, i + 1)
+            alone = copied(Batch(of.inputs[here], of.targets[here], of.rows[here]), number)
+            expected = Batch(together.inputs[here], together.targets[here], together.rows[here])
+            assert same(alone, expected)
+
+
+def test_every_way_to_shift_comes_up_and_edges_repeat() -> None:
+    """Of 64 images all 4 ways come up, unless by a chance of 4 * .75 ** 64. By hand: each pixel is its neighbour."""
+    edge = 5
+    inputs = torch.arange(edge**2).view(1, 1, edge, edge).float().expand(64, 1, edge, edge)
+    new = copied(Batch(inputs, torch.zeros(64).long(), torch.arange(64)), SHIFT).inputs
+    found = set()
+    for image in new:
+        ways = [
+            (down, right)
+            for down in (-1, 1)
+            for right in (-1, 1)
+            if all(
+                image[0, i, j] == edge * min(max(i - down, 0), edge - 1) + min(max(j - right, 0), edge - 1)
+                for i in range(edge)
+                for j in range(edge)
+            )
+        ]
+        assert len(ways) == 1
+        found.update(ways)
+    assert len(found) == 4
+
+
+def test_mirrored_twice_is_as_before() -> None:
+    of = batch(3, (4, 5))
+    assert torch.equal(copied(of, MIRROR).inputs[0, 0, 2], of.inputs[0, 0, 2].flip(0))
+    assert same(copied(copied(of, MIRROR), MIRROR), of)
+
+
+def test_noise_is_a_share_of_each_images_own_range() -> None:
+    """Of 64 x 64 numbers the standard deviation is known to 1 / sqrt(2 * 4096) = 1.1 %: here, to 5 %."""
+    flat = torch.linspace(0, 1, 64 * 64).view(1, 1, 64, 64)
+    inputs = torch.cat([flat, 100 * flat - 7, torch.full_like(flat, 3)])
+    of = Batch(inputs, torch.zeros(3).long(), torch.arange(3))
+    noise = copied(of, NOISY).inputs - inputs
+    spread = noise.flatten(1).std(1)
+    assert torch.allclose(spread[:2], NOISE * torch.tensor([1.0, 100.0]), rtol=0.05)
+    assert spread[2] == 0, "what has no range stays as it is"
+    assert not torch.allclose(noise[1], 100 * noise[0], rtol=0.5), "each image has noise of its own"
+
+
+def test_nothing_global_is_drawn_from() -> None:
+    before = torch.random.get_rng_state()
+    first, second = (copied(batch(4, (6, 6)), NOISY) for _ in range(2))
+    assert same(first, second)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_hospitals_answer_for_each_copy_in_the_order_of_rows() -> None:
+    """As what each hospital answers when its images are changed by hand."""
+    weights, selects = toy.trained()[1], (Select(only="patients"), Select(without=("patients",)))
+    found = toy.run(copies(weights, ("west", "north"), selects))
+    rows = [*range(24), *range(48, 72)]
+    assert found["rows"].tolist() == [row for row in rows for _ in range(NUMBER)]
+    assert found["copy"].tolist() == list(range(NUMBER)) * 48
+    images = toy.images("west")
+    changed = copied(Batch(images.pixels, images.targets, images.rows), NOISY)
+    network = toy.network()
+    network.load(weights)
+    with torch.no_grad():
+        expected = network.module.eval()(changed.inputs)
+    west = (found["rows"] >= 48) & (found["copy"] == NOISY)
+    # rounding of sums of at most 144 products of numbers of about 1
+    assert torch.allclose(found["logits"][west], expected, atol=1e-4)
+
+
+def test_the_order_of_hospitals_changes_nothing() -> None:
+    one, other = (
+        toy.run(copies(toy.trained()[1], sites, (Select(),)))
+        for sites in (("west", "north"), ("north", "west"))
+    )
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("number", [SHIFT, MIRROR])
+def test_a_volumes_signal_is_of_the_label_map_that_moved_along(number: int) -> None:
+    """A model that tells every voxel of a copy rightly overlaps its labels wholly; what is ignored counts nowhere."""
+    new = copied(batch(3, (4, 5, 6)), number)
+    rightly = torch.nn.functional.one_hot(there(new) % IGNORED, 4).movedim(-1, 1).float() * 50
+    kind = KINDS["segmentation"]
+    signal, brief = kind.signal(rightly, new.targets), kind.brief(rightly, new.targets)
+    known = (new.targets != IGNORED).flatten(1).sum(1)
+    assert torch.equal(signal["intersection"].sum(1), known)
+    assert signal["loss"].max() < 1e-9
+    assert brief.keys() == {"loss"} and torch.equal(brief["loss"], signal["loss"])
+
+
+def test_signals_of_no_change_are_signals() -> None:
+    ward = toy.ToyLocal("west", toy.network(), toy.Log())
+    plain, changed = (
+        signals(ward, toy.trained()[1], toy.images("west"), change=change) for change in (None, lambda of: of)
+    )
+    assert torch.equal(plain["logits"], changed["logits"])
