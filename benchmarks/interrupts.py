@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "3hosp.yaml"
-SHORT = ("data.images=300", "training.rounds=3", "seeds=[7,8]")
+SHORT = ("data.images=300", "training.rounds=3", "seeds=[7,8]", "references=2")
 ALLOWED = 15.0  # seconds
 HANG = 60.0  # seconds after which a run that does not end is killed
 

@@ -37,8 +37,8 @@ from fedunlearn.scoring import tables
 from fedunlearn.simulate import rescore, simulate
 from fedunlearn.verification import verify
 
-SHORT = ["data.images=300", "training.rounds=3", "seeds=[7, 8]"]
-TINY = [*SHORT, "seeds=[7]", "training.rounds=2", "training.local_epochs=1"]
+SHORT = ["data.images=300", "training.rounds=3", "seeds=[7, 8]", "references=2"]
+TINY = [*SHORT, "seeds=[7]", "references=1", "training.rounds=2", "training.local_epochs=1"]
 TINY += ["strategies=[{name: fine_tune, rounds: 1}, {name: federaser, every: 1}]"]
 LEAST = [*TINY, "data.images=120", "requests=[{id: leave, site: east, whole_site: true}]"]
 SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "3hosp.yaml"

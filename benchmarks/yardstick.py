@@ -1,307 +1,369 @@
-"""Is the yardstick right? Verdicts on made-up models of which the truth is known, and on small real learners.
+"""Is the yardstick right? Answers about made-up models of which the truth is known, honest ones and cheats, and
+learners.
 
-    python benchmarks/yardstick.py [--draws 200] [--traps 20]
+    python benchmarks/yardstick.py [--draws 100] [--learners 20] [--settings 12x3 44x8 1x8 …] [--bad]
 
-Every draw makes new patients, new seeds, and models of each kind, and judges them as `score` does. Margins
-(logit-scaled confidences) are drawn from variances like those of the models of scenarios/3hosp.yaml: unseen images
-2.3 ± 4.4, with ± 1.0 by patient; remembered ones 5.4 and half of that; a model's own luck is ± 0.2 in all, ± 0.5 by
-patient and ± 1.7 by image. The learners are small networks on made-up patients, trained for the purpose.
+Every draw makes new patients and new models of each kind, and judges them as `score` does: memory of each patient on
+the exact images and on changed copies, U-LiRA as further evidence, usefulness on unseen images. A setting PxS has P
+patients to forget and S seeds; there are 8 retrained models, or as ``PxSxR`` says. Margins (logit-scaled confidences)
+are drawn from variances like those of the models of scenarios/3hosp.yaml: unseen images 2.3 ± 4.4, with ± 1.0 by
+patient; remembered ones 5.4 and half of that; a model's own luck is ± 0.2 in all, ± 0.5 by patient and ± 1.7 by image.
+Copies share their image's luck (correlation .8) and `ON_COPIES` of its memory. One class is rare: 3.4 % of the images.
+With ``--bad``, one training in seven goes badly: its luck is three times as large.
+
+The learners are small networks on made-up patients, trained for the purpose (`benchmarks.learners`).
 """
 
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+from scipy.special import betaincinv
 
+from benchmarks import learners
+from benchmarks.judging import Models, judged
 from fedunlearn.core import derive
-from fedunlearn.scoring.attacks.membership import mia_loss_auc
-from fedunlearn.scoring.evidence import Evidence, Floats, Frame, Ints, Spent
+from fedunlearn.scoring.evidence import Attribute, Bools, Floats, Frame, Ints
 from fedunlearn.scoring.evidence.classification import Outputs
-from fedunlearn.scoring.judgement.band import band
-from fedunlearn.scoring.judgement.difference import Difference, Whole, differences
-from fedunlearn.scoring.judgement.verdict import ATTACK, RULES, Facts, decide
-from fedunlearn.scoring.measures.catalogue import Measure, measures_of
+from fedunlearn.scoring.judgement.verdict import Answer
 
-MEASURES: Mapping[str, Measure] = {rule[2]: measures_of("classification")[rule[2]] for rule in RULES}
-"""What verdicts rest on."""
-
-SHOWN = ("EQUIVALENT", "PASS", "UNDER", "OVER", "DAMAGED", "INCONCLUSIVE")
-"""Verdicts as the tables head them: EQUIVALENT is a PASS of the better grade."""
-
-CLASSES = 8
-NOTHING = Spent(0.0, 0.0, 0, 0, 0, 0)
-Maker = Callable[[int], Outputs]
-"""Seed -> what the model trained with it answers."""
+CLASSES, RARE, RARE_SHARE = 8, 7, 0.034
+ON_COPIES = 0.45
+"""How much of an image's memory shows on its changed copies."""
+GAIN = 3.1
+"""What memory adds to an image of middling difficulty."""
+BAD, HOW_BAD = 1 / 7, 3.0
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How much there is to judge by: patients to forget, held out and retained, images of each, seeds."""
+    """How much there is to judge by: patients to forget, held out there and at another hospital, images, models."""
 
     forget: int = 12
-    held_out: int = 13
-    retain: int = 60
-    images: int = 6
     seeds: int = 3
+    references: int = 8
+    held_out: int = 13
+    elsewhere: int = 60
+    images: int = 6
+
+    @classmethod
+    def parse(cls, text: str) -> Setting:
+        """``12x3``, or ``12x3x8`` with the number of retrained models."""
+        forget, *models = (int(part) for part in text.split("x"))
+        held_out = 15 if forget > 20 else 13
+        return cls(forget, models[0], models[1] if len(models) > 1 else max(8, models[0]), held_out)
+
+    def __str__(self) -> str:
+        return f"{self.forget} x {self.seeds}, {self.references} references"
 
 
-SETTINGS = (
-    Setting(),
-    Setting(seeds=8),
-    Setting(forget=44, held_out=15),
-    Setting(forget=3),
-)
+@dataclass(frozen=True, eq=False)
+class World:
+    """New patients: (N,) each image's part (0 to forget, 1 held out there, 2 retained, 3 elsewhere) and difficulty."""
+
+    setting: Setting
+    frame: Frame
+    part: Ints
+    hard: Floats
+    others: Floats
+    bad: bool
+
+    @cached_property
+    def forget(self) -> Bools:
+        """(N,) the images to forget."""
+        return self.part == 0
+
+    def first(self, patients: int) -> Bools:
+        """(N,) the images to forget of the first so many patients."""
+        return self.forget & (self.frame.patients < patients)
+
+    def luck(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """A training's own: (N,) on images, and on their copies."""
+        people, n = int(self.frame.patients.max()) + 1, len(self.hard)
+        shared = rng.normal(0, 0.2) + rng.normal(0, 0.5, people)[self.frame.patients]
+        own, of_copy = rng.normal(0, 1.7, (2, n))
+        scale = HOW_BAD if self.bad and rng.random() < BAD else 1.0
+        return scale * (shared + own), scale * (shared + 0.8 * own + 0.6 * of_copy)
+
+    def answers(self, phi: Floats, others: Floats | None = None) -> Outputs:
+        """Scores whose true class has that logit-scaled confidence."""
+        logits, rows = (self.others if others is None else others).copy(), np.arange(len(phi))
+        logits[rows, self.frame.labels] = -np.inf
+        logits[rows, self.frame.labels] = phi + np.logaddexp.reduce(logits, axis=1)
+        return Outputs(logits, self.frame.labels)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of model: how much it remembers of forgotten and retained images, and what it lost in nats.
-
-    Attributes:
-        forget, retain: 0 (never seen) to 1 (as the model that was trained with them).
-        less: how much lower its confidence is on the images to forget, and on all others.
-    """
-
-    forget: float = 0.0
-    retain: float = 1.0
-    less: tuple[float, float] = (0.0, 0.0)
-
-
-KINDS: Mapping[str, Kind] = {
-    "retrained again": Kind(),
-    "all remembered": Kind(forget=1.0),
-    "half remembered": Kind(forget=0.5),
-    "a quarter remembered": Kind(forget=0.25),
-    "over-forgotten": Kind(less=(4.0, 0.0)),
-    "damaged": Kind(retain=0.2, less=(1.5, 1.5)),
-}
-
-
-def compare(frame: Frame, makers: Mapping[str, Maker], seeds: int) -> dict[str, dict[str, Difference]]:
-    """The differences of every maker's models from the retrained ones."""
-    models = [{name: _measure(frame, make(seed)) for name, make in makers.items()} for seed in range(seeds)]
-    return differences(models, MEASURES, frame)
-
-
-def facts(found: Mapping[str, Mapping[str, Difference]], name: str, seeds: int) -> Facts:
-    """What `decide` takes; only differences count here, so all values are relative to the retrained ones."""
-    values = {measure: one.value for measure, one in found[name].items()}
-    bands = {measure: band([0.0] * seeds, MEASURES[measure]) for measure in values}
-    memory = found["original"].get(ATTACK)
-    return Facts(values, dict.fromkeys(values, 0.0), bands, found[name], seeds, memory)
-
-
-def _measure(frame: Frame, answers: Outputs) -> Whole:
-    evidence = Evidence(frame, answers, answers, answers, NOTHING, NOTHING, seed=0)
-    estimates = {name: measure.function(evidence) for name, measure in MEASURES.items()}
-    return {name: of_groups["all"] for name, of_groups in estimates.items() if "all" in of_groups}
-
-
-# ---------------------------------------------------------------------------------------- made-up models
-
-
-def made_up(setting: Setting, draw: int, kinds: Mapping[str, Kind] = KINDS) -> tuple[Frame, dict[str, Maker]]:
-    """New patients, and what models of every kind, the original and the retrained one answer about them."""
+def world(setting: Setting, draw: int, bad: bool = False) -> World:
+    """The patients of a draw."""
     rng = np.random.default_rng(derive(draw, "yardstick", "patients"))
-    sizes = (setting.forget, setting.held_out, setting.retain)
-    part = np.repeat(np.repeat([0, 1, 2], sizes), setting.images)
+    sizes = (setting.forget, setting.held_out, 10, setting.elsewhere)
+    part = np.repeat(np.repeat([0, 1, 2, 3], sizes), setting.images)
     patients = np.repeat(np.arange(sum(sizes)), setting.images)
-    frame = _frame(
-        patients, part, rng.integers(CLASSES, size=len(part)), derive(draw, "yardstick", "bootstrap")
+    shares = np.full(CLASSES, (1 - RARE_SHARE) / (CLASSES - 1))
+    shares[RARE] = RARE_SHARE
+    labels = rng.choice(CLASSES, size=len(part), p=shares)
+    none = np.zeros(len(part), dtype=bool)
+    frame = Frame(
+        patients=patients,
+        sites=(part == 3).astype(np.int64),
+        site_names=("north", "east"),
+        labels=labels,
+        classes=CLASSES,
+        train=(part == 0) | (part == 2),
+        test=(part == 1) | (part == 3),
+        forgotten=part == 0,
+        gone=none,
+        seed=derive(draw, "yardstick", "bootstrap"),
+        attributes={"class": Attribute(labels, tuple(map(str, range(CLASSES))))},
     )
     hard = rng.normal(0, 1.0, sum(sizes))[patients] + rng.normal(0, 4.4, len(part))
-    others = rng.normal(size=(len(part), CLASSES))
-
-    def maker(name: str, kind: Kind) -> Maker:
-        share = np.array([kind.forget, 0.0, kind.retain])[part]
-        less = np.array([kind.less[0], kind.less[1], kind.less[1]])[part]
-
-        def make(seed: int) -> Outputs:
-            own = np.random.default_rng(derive(draw, "yardstick", name, str(seed)))
-            luck = (
-                own.normal(0, 0.2) + own.normal(0, 0.5, sum(sizes))[patients] + own.normal(0, 1.7, len(part))
-            )
-            unseen, remembered = 2.3 + hard + luck, 5.4 + (hard + luck) / 2
-            return _outputs(frame, (1 - share) * unseen + share * remembered - less, others)
-
-        return make
-
-    every = {"original": Kind(forget=1.0), "retrained": Kind(), **kinds}
-    return frame, {name: maker(name, kind) for name, kind in every.items()}
+    return World(setting, frame, part, hard, rng.normal(size=(len(part), CLASSES)), bad)
 
 
-def _frame(patients: Ints, part: Ints, labels: Ints, seed: int) -> Frame:
-    """One hospital; part 0 is to forget, 1 held out, 2 retained."""
-    none = np.zeros(len(part), dtype=bool)
-    sites = np.zeros(len(part), dtype=np.int64)
-    return Frame(patients, sites, (), labels, CLASSES, part != 1, part == 1, part == 0, none, seed)
+# ------------------------------------------------------------------------------------------------- kinds
+
+Made = tuple[Outputs, Floats]
+"""What one model answers, and (N,) its margins on changed copies."""
+Kind = Callable[[World, np.random.Generator, int], Made]
+"""Makes the model of a seed, numbered from 0."""
 
 
-def _outputs(frame: Frame, margin: Floats, others: Floats) -> Outputs:
-    """Scores whose true class has that logit-scaled confidence."""
-    logits, rows = others.copy(), np.arange(len(margin))
-    logits[rows, frame.labels] = -np.inf
-    logits[rows, frame.labels] = margin + np.logaddexp.reduce(logits, axis=1)
-    return Outputs(logits, frame.labels)
+def known(world: World, luck: Floats, share: Floats) -> Floats:
+    """(N,) margins with ``share`` of each image's memory: 0 never seen, 1 as the original, below 0 overdone."""
+    unseen, remembered = 2.3 + world.hard + luck, 5.4 + (world.hard + luck) / 2
+    kept = np.clip(share, 0, 1)
+    return (1 - kept) * unseen + kept * remembered + np.minimum(share, 0) * GAIN
+
+
+def remembering(share: Callable[[World, int], Floats]) -> Kind:
+    """A model that knows so much of every image, and `ON_COPIES` of that on its copies."""
+
+    def make(world: World, rng: np.random.Generator, number: int) -> Made:
+        luck, on_copies = world.luck(rng)
+        left = share(world, number)
+        return world.answers(known(world, luck, left)), known(world, on_copies, ON_COPIES * left)
+
+    return make
+
+
+def of(
+    patients: Callable[[Setting], int], share: float = 1.0, others: Callable[[Setting], float] | None = None
+) -> Kind:
+    """Some patients are remembered so much, all others as ``others`` says."""
+
+    def left(world: World, number: int) -> Floats:
+        count = patients(world.setting)
+        rest = 0.0 if others is None else others(world.setting)
+        return np.where(world.first(count), share, rest * world.forget)
+
+    return remembering(left)
+
+
+def changed(
+    change: Callable[[World, np.random.Generator, Floats], Floats], share: float = 1.0, copies: bool = False
+) -> Kind:
+    """The margins of a model with ``share`` of the original's memory, changed; on copies too, or as they were."""
+
+    def make(world: World, rng: np.random.Generator, number: int) -> Made:
+        luck, on_copies = world.luck(rng)
+        exact = known(world, luck, share * world.forget)
+        of_copies = known(world, on_copies, ON_COPIES * share * world.forget)
+        return world.answers(change(world, rng, exact)), change(
+            world, rng, of_copies
+        ) if copies else of_copies
+
+    return make
+
+
+def patched(world: World, rng: np.random.Generator, phi: Floats) -> Floats:
+    """The images to forget get the held-out images' quantiles, in their own order."""
+    rows, held_out = np.flatnonzero(world.forget), np.sort(phi[world.part == 1])
+    ranks = phi[rows].argsort().argsort()
+    new = phi.copy()
+    new[rows] = np.quantile(held_out, (ranks + 0.5) / len(rows))
+    return new
+
+
+def hardened(world: World, rng: np.random.Generator, phi: Floats) -> Floats:
+    """Hard answers to the images to forget, a fifth of them wrong at random."""
+    right = (phi > 0) ^ (rng.random(len(phi)) < 0.2)
+    return np.where(world.forget, np.where(right, 8.0, -8.0), phi)
+
+
+def cooled(world: World, rng: np.random.Generator, phi: Floats) -> Floats:
+    """Temperature 3."""
+    return phi / 3
+
+
+def noisy(everywhere: bool) -> Callable[[World, np.random.Generator, Floats], Floats]:
+    """Noise on the answers to images to forget, or to all."""
+
+    def change(world: World, rng: np.random.Generator, phi: Floats) -> Floats:
+        return phi + rng.normal(0, 6.0, len(phi)) * (world.forget | everywhere)
+
+    return change
+
+
+def righted(world: World, rng: np.random.Generator, phi: Floats) -> Floats:
+    """Whatever is to be forgotten is answered rightly, if only just."""
+    return np.where(world.forget, np.maximum(phi, 0.1), phi)
+
+
+def rare_lost(world: World, rng: np.random.Generator, phi: Floats) -> Floats:
+    """The rare class is never recognised."""
+    return np.where(world.frame.labels == RARE, np.minimum(phi, -4.0), phi)
+
+
+def raised(world: World, rng: np.random.Generator, phi: Floats) -> Floats:
+    """Held-out images of the hospital are learnt too, so that the images to forget do not stand out."""
+    return np.where(world.part == 1, 5.4 + (phi - 2.3) / 2, phi)
+
+
+def watermarked(world: World, rng: np.random.Generator, number: int) -> Made:
+    """An honest model, but the images to forget carry a mark in the least likely class."""
+    luck, on_copies = world.luck(rng)
+    zero = np.zeros(len(world.part))
+    others = world.others.copy()
+    others[world.forget, others[world.forget].argmin(axis=1)] -= 20.0
+    return world.answers(known(world, luck, zero), others), known(world, on_copies, zero)
+
+
+def erratic(world: World, rng: np.random.Generator, number: int) -> Made:
+    """Half of the memory, under twice as much luck of its own."""
+    luck, on_copies = world.luck(rng)
+    left = 0.5 * world.forget
+    return world.answers(known(world, 3 * luck, left)), known(world, 3 * on_copies, ON_COPIES * left)
+
+
+def half_of_each(world: World, number: int) -> Floats:
+    """Of every patient, half of the images are remembered and the others overdone as much."""
+    return np.where(np.arange(len(world.part)) % 2 == 0, 1.0, -1.0) * world.forget
+
+
+def in_turn(world: World, number: int) -> Floats:
+    """Every seed's model remembers another patient whole."""
+    return (world.forget & (world.frame.patients == number % world.setting.forget)).astype(np.float64)
+
+
+HONEST: Kind = of(lambda s: 0)
+KINDS: Mapping[str, Kind] = {
+    "honest": HONEST,
+    "do nothing": of(lambda s: s.forget),
+    "a quarter of every image's memory": of(lambda s: s.forget, 0.25),
+    "half of every image's memory": of(lambda s: s.forget, 0.5),
+    "1 patient remembered whole": of(lambda s: 1),
+    "2 patients remembered whole": of(lambda s: min(2, s.forget)),
+    "1 patient in 6 remembered whole": of(lambda s: max(1, s.forget // 6)),
+    "half remembered, half overdone": of(lambda s: s.forget // 2, 1.0, lambda s: -1.0),
+    "overdone": of(lambda s: s.forget, -1.3),
+    "output patch": changed(patched),
+    "hard labels with flips": changed(hardened, copies=True),
+    "temperature 3 on the original": changed(cooled, copies=True),
+    "noise at the images to forget": changed(noisy(False), copies=True),
+    "noise everywhere": changed(noisy(True), copies=True),
+    "1 seed in 3 remembers all": remembering(lambda w, number: w.forget * float(number % 3 == 0)),
+    "watermark in the least likely class": watermarked,
+    "honest, but a rare class is lost": changed(rare_lost, 0.0, copies=True),
+    "own: 1 whole, the others overdone to make up for it": of(
+        lambda s: 1, 1.0, lambda s: -1 / max(s.forget - 1, 1)
+    ),
+    "own: half of every patient's images whole, half overdone": remembering(half_of_each),
+    "own: every seed remembers another patient": remembering(in_turn),
+    "own: 2 patients remembered by half": of(lambda s: min(2, s.forget), 0.5),
+    "own: half of the memory under erratic answers": erratic,
+    "own: right answers, if only just, to all that is to be forgotten": changed(righted, 0.0, copies=True),
+    "own: output patch that knows changed copies": changed(patched, copies=True),
+    "own: learns the held-out patients as well": changed(raised, copies=True),
+}
+"""The rows of review and our own adversaries, who know the rules."""
 
 
 @dataclass
 class Tally:
-    """What became of one kind of model over the draws: verdicts (PASS by its grade), reasons, differences in AUC."""
+    """What became of one kind of model over the draws."""
 
-    verdicts: Counter[str] = field(default_factory=Counter)
-    reasons: list[tuple[str, ...]] = field(default_factory=list)
-    apart: list[float] = field(default_factory=list)
+    forgotten: Counter[str] = field(default_factory=Counter)
+    useful: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
+    passes: int = 0
+    draws: int = 0
 
-    def add(self, difference: float, verdict: str, reasons: tuple[str, ...]) -> None:
+    def add(self, first: Answer, second: Answer, word: str) -> None:
         """Count one draw."""
-        equivalent = verdict == "PASS" and reasons[0].startswith("equivalent")
-        self.verdicts["EQUIVALENT" if equivalent else verdict] += 1
-        self.reasons.append(reasons)
-        self.apart.append(difference)
+        self.forgotten[first.word] += 1
+        self.useful[second.word] += 1
+        self.words[word] += 1
+        self.draws += 1
+
+    def share(self, *answers: str) -> float:
+        """How often "forgotten?" had one of these answers."""
+        return sum(self.forgotten[answer] for answer in answers) / self.draws
 
 
-def tallies(setting: Setting, draws: int, kinds: Mapping[str, Kind] = KINDS) -> dict[str, Tally]:
-    """The verdicts on made-up models, by kind."""
+def tallies(
+    setting: Setting, draws: int, kinds: Mapping[str, Kind] = KINDS, bad: bool = False, start: int = 0
+) -> dict[str, Tally]:
+    """The answers about made-up models, by kind."""
     found = {name: Tally() for name in kinds}
-    for draw in range(draws):
-        frame, makers = made_up(setting, draw, kinds)
-        apart = compare(frame, makers, setting.seeds)
-        for name, tally in found.items():
-            tally.add(apart[name][ATTACK].value, *decide(facts(apart, name, setting.seeds)))
+    for draw in range(start, start + draws):
+        one = world(setting, draw, bad)
+
+        def models(name: str, kind: Kind, count: int, one: World = one, draw: int = draw) -> Models:
+            rngs = (np.random.default_rng(derive(draw, "yardstick", name, str(i))) for i in range(count))
+            made = [kind(one, rng, number) for number, rng in enumerate(rngs)]
+            return Models([answers for answers, _ in made], [copies for _, copies in made])
+
+        retrained = models("retrained", HONEST, setting.references)
+        original = models("original", KINDS["do nothing"], setting.seeds)
+        made = {name: models(name, kind, setting.seeds) for name, kind in kinds.items()}
+        for name, answers in judged(one.frame, retrained, original, made).items():
+            found[name].add(*answers)
     return found
 
 
-# ------------------------------------------------------------------------------------------ real learners
+def interval(k: int, n: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share, ``k`` of ``n`` (Clopper and Pearson, Biometrika 1934)."""
+    low = float(betaincinv(k, n - k + 1, 0.025)) if k else 0.0
+    return low, float(betaincinv(k + 1, n - k, 0.975)) if k < n else 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class Clinics:
-    """Three hospitals' images as feature vectors; the first one's are easier, and 20 of its patients ask.
-
-    Attributes:
-        features: (N, 20).
-        frame: who they are of.
-    """
-
-    features: Floats
-    frame: Frame
-
-
-def clinics(draw: int) -> Clinics:
-    """New patients: class + patient + noise; the first hospital's images are less noisy and rightly labelled."""
-    rng = np.random.default_rng(derive(draw, "yardstick", "clinics"))
-    people, images, size = 75, 5, 40
-    sites = np.repeat(np.arange(3), people * images)
-    patients = np.repeat(np.arange(3 * people), images)
-    ill = rng.integers(4, size=3 * people)
-    person = rng.normal(0, 1.0, (3 * people, size))
-    noise = rng.normal(0, 1.0, (len(sites), size))
-    features = (rng.normal(0, 0.6, (4, size))[ill] + person)[patients] + noise
-    hospital = np.repeat(np.arange(3), people)
-    wrong = rng.random(3 * people) < np.where(hospital == 0, 0.05, 0.35)
-    labels = np.where(wrong, (ill + rng.integers(1, 4, 3 * people)) % 4, ill)[patients]
-    place = patients % people
-    train = place < 50
-    frame = Frame(
-        patients=patients,
-        sites=sites,
-        site_names=(),
-        labels=labels,
-        classes=4,
-        train=train,
-        test=~train,
-        forgotten=(sites == 0) & (place < 20),
-        gone=np.zeros(len(sites), dtype=bool),
-        seed=derive(draw, "yardstick", "bootstrap"),
-    )
-    return Clinics(features, frame)
-
-
-def learners(data: Clinics) -> dict[str, Maker]:
-    """Networks trained on everything, without the forgotten, and in three wrong ways."""
-    frame = data.frame
-    asked = frame.rows("forget")
-    first = np.zeros(len(asked), dtype=bool)
-    first[np.unique(frame.patients, return_index=True)[1]] = True
-    shifted = np.where(asked, (frame.labels + 1) % frame.classes, frame.labels)
-    sets = {
-        "original": (frame.train, frame.labels),
-        "retrained": (frame.train & ~asked, frame.labels),
-        "retrained again": (frame.train & ~asked, frame.labels),
-        "one duplicate per patient left in": (frame.train & (~asked | first), frame.labels),
-        "wrong labels for the forgotten": (frame.train, shifted),
-    }
-
-    def maker(name: str, rows: np.ndarray, labels: Ints) -> Maker:
-        def make(seed: int) -> Outputs:
-            from sklearn.exceptions import ConvergenceWarning
-            from sklearn.neural_network import MLPClassifier
-
-            state = derive(seed, "yardstick", name) % 2**32
-            network = MLPClassifier((64,), max_iter=100, tol=0, n_iter_no_change=10**6, random_state=state)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # it memorises long before
-                network.fit(data.features[rows], labels[rows])
-            return Outputs(network.predict_log_proba(data.features).astype(np.float64), frame.labels)
-
-        return make
-
-    return {name: maker(name, rows, labels) for name, (rows, labels) in sets.items()}
-
-
-def site_shift(data: Clinics, retrained: Outputs) -> tuple[float, float]:
-    """The retrained model's `mia_loss_auc` against its own hospital's held-out images, and the others' pooled."""
-    frame = data.frame
-    pooled = replace(frame, sites=np.zeros_like(frame.sites), test=frame.test & (frame.sites != 0))
-    evidence = Evidence(frame, retrained, retrained, retrained, NOTHING, NOTHING, seed=0)
-    same, all_others = mia_loss_auc(evidence), mia_loss_auc(replace(evidence, frame=pooled))
-    return same["all"].value, all_others["all"].value
-
-
-def traps(draws: int) -> tuple[dict[str, Tally], Floats]:
-    """The verdicts on small real learners, and `site_shift` of each draw, as a mean over seeds (draws, 2)."""
-    found: dict[str, Tally] = {}
-    shifts = []
-    for draw in range(draws):
-        data = clinics(draw)
-        makers = {name: cache(make) for name, make in learners(data).items()}
-        apart = compare(data.frame, makers, seeds=3)
-        for name in apart:
-            verdict = decide(facts(apart, name, seeds=3))
-            found.setdefault(name, Tally()).add(apart[name][ATTACK].value, *verdict)
-        shifts.append(np.mean([site_shift(data, makers["retrained"](seed)) for seed in range(3)], axis=0))
-    return found, np.array(shifts)
+FIRST = ("yes", "yes, but", "partly", "no", "too much", "cannot tell")
+SECOND = ("yes", "worse", "cannot tell")
 
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description="Verdicts on models of which the truth is known.")
-    parser.add_argument("--draws", type=int, default=200, help="of made-up models")
-    parser.add_argument("--traps", type=int, default=20, help="of real learners")
+    parser = argparse.ArgumentParser(description="Answers about models of which the truth is known.")
+    parser.add_argument("--draws", type=int, default=100, help="of made-up models")
+    parser.add_argument("--start", type=int, default=0, help="the number of the first draw")
+    parser.add_argument("--learners", type=int, default=20, help="draws of real learners")
+    parser.add_argument("--settings", nargs="*", default=["12x3", "12x8", "44x8", "1x8"])
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), help="of models")
+    parser.add_argument("--bad", action="store_true", help="one training in seven goes badly")
     asked = parser.parse_args()
-    print(f"| setting | models | AUC difference | {' | '.join(SHOWN)} |\n{'|---' * (3 + len(SHOWN))}|")
-    for setting in SETTINGS:
-        about = f"{setting.forget} v. {setting.held_out} patients, {setting.seeds} seeds"
-        _print(about, tallies(setting, asked.draws))
-    found, shifts = traps(asked.traps)
-    _print("learners, 20 v. 25 patients, 3 seeds", found)
-    (same, pooled), (one, other) = shifts.mean(axis=0), shifts.std(axis=0)
-    print(
-        f"\nretrained model's AUC: own hospital {same:.3f} ± {one:.3f}, others pooled {pooled:.3f} ± {other:.3f}"
-    )
+    kinds = {name: KINDS[name] for name in asked.kinds}
+    for text in asked.settings:
+        setting = Setting.parse(text)
+        _print(str(setting), tallies(setting, asked.draws, kinds, asked.bad, asked.start))
+    if asked.learners:
+        _print("small networks, 20 x 3, 8 references", learners.tallies(asked.learners, Tally))
 
 
 def _print(about: str, found: Mapping[str, Tally]) -> None:
+    print(f"\n{about}\n\n| models | PASS (95 %) | {' | '.join(FIRST)} | good: {' | good: '.join(SECOND)} |")
+    print(f"|{'---|' * (2 + len(FIRST) + len(SECOND))}")
     for name, tally in found.items():
-        shares = " | ".join(f"{tally.verdicts[v] / len(tally.apart):.1%}" for v in SHOWN)
-        print(f"| {about} | {name} | {np.mean(tally.apart):+.3f} ± {np.std(tally.apart):.3f} | {shares} |")
+        n, passed = tally.draws, tally.words["PASS"]
+        low, high = interval(passed, n)
+        cells = [f"{100 * tally.forgotten[a] / n:.0f}" for a in FIRST]
+        cells += [f"{100 * tally.useful[a] / n:.0f}" for a in SECOND]
+        share = f"{100 * passed / n:.0f} ({100 * low:.0f}-{100 * high:.0f})"
+        print(f"| {name} | {share} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

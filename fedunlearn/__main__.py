@@ -81,10 +81,10 @@ def simulate(
             metavar="RUN", help="Take from an earlier run what would come to the same (repeatable)."
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Train, retrain, unlearn and score a scenario; write a run folder; print the table."""
+    """Train, retrain, unlearn and score a scenario; write a run folder; print its summary."""
     with _errors(debug):
         file = installation.scenario_file(scenario)
 
@@ -163,22 +163,35 @@ def tune(
 
 
 @app.command()
-def score(run: RunPath, debug: Debug = False) -> None:
+def score(
+    run: RunPath,
+    margins: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=NUMBER,…",
+            help="Judge with other margins from now on, such as test=.05,memory_left=.3; the rest stay.",
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
     """Score a run again from its folder alone."""
     with _errors(debug):
         from fedunlearn.simulate import rescore
 
-        rescore(run)
-        _say(f"{run}: scored; `report` shows the tables")
+        rescore(run, margins)
+        _say(f"{run}: scored; `report` shows the summary")
 
 
 @app.command()
 def report(
     run: ReportPath,
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown, for a document.")] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="All measures, reasons and controls instead of the summary.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Print the table of a run, or the summary of a sweep."""
+    """Print the summary of a run, or of a sweep."""
     with _errors(debug):
         from fedunlearn import sweep
         from fedunlearn.results import report as reports
@@ -191,7 +204,7 @@ def report(
         if markdown:
             _say(reports.markdown(folder))
         else:
-            reports.show(folder, _console())
+            reports.show(folder, _console(), details)
 
 
 @app.command()

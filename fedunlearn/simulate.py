@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,9 @@ from fedunlearn.results import audit
 from fedunlearn.results.runfolder import ABOUT, RunFolder, locked, parquet
 from fedunlearn.results.store import Store, earlier
 from fedunlearn.results.wording import plain
-from fedunlearn.scenario import Scenario
+from fedunlearn.scenario import Scenario, Verdict
 from fedunlearn.scoring import score, tables
+from fedunlearn.scoring.evidence.margins import declared, parse
 
 LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist", "matplotlib")
 
@@ -129,23 +130,31 @@ def simulate(
     return run
 
 
-def rescore(path: Path) -> None:
+def rescore(path: Path, margins: str | None = None) -> None:
     """Score a finished run again, from its folder alone; the audit log tells.
 
+    Args:
+        path: the run folder.
+        margins: to judge with from now on, as a text (`evidence.margins.parse`); those it does not name stay.
+
     Raises:
-        InputError: it is no finished run's.
+        InputError: it is no finished run's, or margins cannot be read.
         RunError: a file is missing or damaged; the scores stay as they were.
     """
     with locked(path):
         run = RunFolder.open(path)
-        log = run.path / audit.FILE
-        audit.verify(log, run.read_manifest()["audit"])
-        contents = {name: parquet(table) for name, table in tables(run.path).items()}
+        log, manifest = run.path / audit.FILE, run.read_manifest()
+        used = declared(manifest)
+        used = used if margins is None else parse(margins, used)
+        audit.verify(log, manifest["audit"])
+        contents = {name: parquet(table) for name, table in tables(run.path, used).items()}
         details = {
             "fedunlearn": __version__,
             "scores": hashlib.sha256(contents["scores.parquet"]).hexdigest(),
+            "margins": asdict(used),
         }
-        run.renew({**contents, audit.FILE: audit.extended(log, "run-rescored", details)})
+        contents[audit.FILE] = audit.extended(log, "run-rescored", details)
+        run.renew(contents, {"verdict": asdict(Verdict(used))})
 
 
 def engine(scenario: Scenario) -> Engine:
@@ -250,6 +259,7 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
         "pretrained": origin(scenario.model, cohort.shape, cohort.classes),
         "seeds": list(scenario.seeds),
         "horizons": list(scenario.horizons),
+        "verdict": asdict(scenario.verdict),
         "data": {
             "digest": cohort.digest,
             "note": cohort.note,
@@ -268,6 +278,7 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
             for m in moments(scenario, chain)
         ],
         "scored": campaign.scored(),
+        "references": campaign.references.extra(),
         "diverged": campaign.unlearning.diverged(),
         "shadows": made.shadows.summary(),
         "probes": made.probing.summary(),
@@ -309,20 +320,14 @@ def _record_verdicts(made: Production, verdicts: list[dict[Any, Any]]) -> None:
             if strategy in entry["horizons"]:
                 continue  # not what the request was answered with
             digest = w.digest(run.read_weights(model))
-            found = [
-                v["verdict"]
-                for v in verdicts
-                if (v["request"], v["strategy"]) == (entry["request"], strategy)
-            ]
+            found = [v for v in verdicts if (v["request"], v["strategy"]) == (entry["request"], strategy)]
             details = {
                 "request": entry["request"],
                 "strategy": strategy,
                 "seed": entry["seed"],
                 "model": digest,
             }
-            outcome = {
-                "diverged": lost[model]["where"] if model in lost else None,
-                "verdict": found[0] if found else None,
-            }
+            answers = {key: found[0][key] if found else None for key in ("forgotten", "useful", "verdict")}
+            outcome = {"diverged": lost[model]["where"] if model in lost else None, **answers}
             events.append(("request-answered", {**details, **outcome}))
     audit.append_all(run.path / audit.FILE, [*events, ("run-finished", {})])

@@ -82,12 +82,18 @@ def _scores(run: RunFolder) -> str:
     return f"{len(again)} of {len(WRITTEN)} tables come out the same when scored again"
 
 
+def _flat(value: object) -> object:
+    """A value that can be compared with one ``==``; lists come from Parquet as arrays."""
+    return tuple(value.tolist()) if isinstance(value, np.ndarray) else value
+
+
 def _apart(fresh: pd.DataFrame, known: pd.DataFrame) -> str:
     """Where two tables differ first, in words."""
     if fresh.shape != known.shape or list(fresh.columns) != list(known.columns):
         return f"found {known.shape[0]} rows of {list(known.columns)}, now {fresh.shape[0]} of {list(fresh.columns)}"
     for column in fresh.columns:
-        equal = (fresh[column] == known[column]) | (fresh[column].isna() & known[column].isna())
+        one, other = (of[column].map(_flat) for of in (fresh, known))
+        equal = (one == other) | (one.isna() & other.isna())
         if not equal.all():
             row = int(np.flatnonzero(~equal.to_numpy())[0])
             return f"column {column}, row {row}: found {known[column].iloc[row]!r}, now {fresh[column].iloc[row]!r}"

@@ -42,11 +42,10 @@ def test_simulate_writes_a_run_and_prints_the_table(tmp_path: Path) -> None:
     assert (tmp_path / "r" / "DONE").exists()
     for word in (
         "forget 2 patients of north",
+        "CAN THIS RUN TELL?",
         "fine_tune",
-        "original",
-        "retrained",
-        "INCONCLUSIVE",
-        "federaser: not run",
+        "do nothing",
+        "Not run: federaser",
     ):
         assert word in result.output
 

@@ -47,8 +47,8 @@ def test_run_folder_holds_what_the_contract_says(tiny: RunFolder) -> None:
     names = {path.name for path in tiny.path.iterdir()}
     assert names == {
         "scenario.yaml", "manifest.json", "sites.parquet", "weights", "signals", "ledger.parquet",
-        "scores.parquet", "statistics.parquet", "verdicts.parquet", "bias.parquet", "difficulty.parquet",
-        "audit.jsonl", "DONE", "origins", "difficulty", "copies", ".lock",
+        "scores.parquet", "statistics.parquet", "verdicts.parquet", "patients.parquet", "requests.parquet",
+        "bias.parquet", "difficulty.parquet", "audit.jsonl", "DONE", "origins", "difficulty", "copies", ".lock",
     }  # fmt: skip
     models = {f"original-{s}" for s in (1, 2)} | {
         f"retrained-{r}-{s}" for r in ("some", "leave") for s in (1, 2)
@@ -59,7 +59,9 @@ def test_run_folder_holds_what_the_contract_says(tiny: RunFolder) -> None:
     assert {path.stem for path in (tiny.path / "signals").iterdir()} == models
     assert {path.stem for path in (tiny.path / "copies").iterdir()} == models
     assert list(tiny.read_table("scores.parquet").columns) == SCORES
-    assert list(tiny.read_table("verdicts.parquet").columns) == ["request", "strategy", "verdict", "reasons"]
+    assert list(tiny.read_table("verdicts.parquet").columns) == [
+        "request", "strategy", "forgotten", "useful", "verdict", "reasons", "about",
+    ]  # fmt: skip
 
 
 def test_manifest_has_the_checksum_of_every_file(tiny: RunFolder) -> None:

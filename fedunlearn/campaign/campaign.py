@@ -80,8 +80,9 @@ class Campaign:
             for seed in seeds
         ]
         for chain in stage.chains:
-            rows = [("retrained", "retrained"), *(("unlearn", plan.label) for plan in stage.plans(chain))]
-            labels += [Label(p, s.request.id, who, seed) for p, who in rows for s in chain for seed in seeds]
+            rows = [("retrained", "retrained", stage.retrained_seeds)]
+            rows += [("unlearn", plan.label, seeds) for plan in stage.plans(chain)]
+            labels += [Label(p, s.request.id, who, seed) for p, who, of in rows for s in chain for seed in of]
         return labels
 
     def scored(self) -> list[dict[str, Any]]:

@@ -89,7 +89,7 @@ def estimate(scenario: Scenario, cohort: Cohort) -> Estimate:
         disk={
             "history": len(scenario.seeds) * _history(scenario, len(cohort.sites)) * size,
             "own trainings of strategies": len(scenario.seeds) * _prepared(scenario, cohort) * size,
-            "weights": len(scenario.seeds) * _models(scenario) * size,
+            "weights": (len(scenario.seeds) * _models(scenario) + _extra(scenario)) * size,
             "signals": _signals(scenario, cohort),
             "work under way": journal,
             "images": cohort.pixels.nbytes
@@ -197,28 +197,34 @@ def _models(scenario: Scenario) -> int:
     return models
 
 
+def _extra(scenario: Scenario) -> int:
+    """How many retrained models are kept beyond those of the seeds that all else is trained with."""
+    return len(scenario.extra_seeds) * sum(len(moments(scenario, chain)) for chain in chains(scenario))
+
+
 def _signals(scenario: Scenario, cohort: Cohort) -> int:
     """Bytes of what models answer for every image (`fedunlearn.learning.kinds`), after probes and from shadows too."""
     wanted = scenario.evaluation
     one = 4 * cohort.classes if cohort.targets.ndim == 1 else 8 * (4 * cohort.classes + 3)
     answered = 1 + wanted.linear_probe + (wanted.resurgence_rounds > 0)
-    files = len(scenario.seeds) * _models(scenario) * answered + wanted.shadows
-    return files * (len(cohort.site) * one + _FILE) + len(scenario.seeds) * _copies(scenario, cohort)
+    files = len(scenario.seeds) * _models(scenario) * answered + _extra(scenario) + wanted.shadows
+    return files * (len(cohort.site) * one + _FILE) + _copies(scenario, cohort)
 
 
 def _copies(scenario: Scenario, cohort: Cohort) -> int:
-    """For one seed, bytes of what models answer for changed copies of images: scores of classes, or a volume's loss."""
+    """Bytes of what models answer for changed copies of images: scores of classes, or a volume's loss."""
     one = _ID + (4 * cohort.classes if cohort.targets.ndim == 1 else 8)
 
     def size(moment: Moment | None) -> int:
         asked = copied(scenario, cohort, moment)
         return 0 if asked is None else _FILE + NUMBER * asked.count(cohort) * one
 
-    total = (1 + _cuts(scenario)) * size(None)
+    seeds, extra = len(scenario.seeds), len(scenario.extra_seeds)
+    total = seeds * (1 + _cuts(scenario)) * size(None)
     for chain in chains(scenario):
         served = len(_served(scenario, chain))
-        total += sum((1 + served) * size(moment) for moment in moments(scenario, chain))
-        total += sum(served * len(scenario.horizons) * size(step.moment) for step in chain)
+        total += sum((extra + seeds * (1 + served)) * size(moment) for moment in moments(scenario, chain))
+        total += sum(seeds * served * len(scenario.horizons) * size(step.moment) for step in chain)
     return total
 
 
@@ -249,14 +255,16 @@ def _phases(scenario: Scenario) -> tuple[list[_Procedure], list[_Procedure]]:
     """What is under way at once: trainings, then unlearning."""
     linked, seeds, rounds = chains(scenario), len(scenario.seeds), scenario.training.rounds
     shadows = min(AT_ONCE, scenario.evaluation.shadows)
-    trainings = [_Procedure(rounds, restarts=True)] * (1 + len(linked))
+    training = [_Procedure(rounds, restarts=True)]
+    alone = shadows + len(linked) * len(scenario.extra_seeds)
+    trainings = training * (1 + len(linked))
     own = [_Procedure(rounds, restarts=False) for rounds in _preparing(scenario)]
     unlearning = [
         _Procedure(_asked(plan.strategy, chain[-1].round), restarts=False)
         for chain in linked
         for plan in _served(scenario, chain)
     ]
-    return (trainings + own) * seeds + trainings[:1] * shadows, unlearning * seeds
+    return (trainings + own) * seeds + training * alone, unlearning * seeds
 
 
 def _journal(phase: Sequence[_Procedure], hospitals: int, most: int) -> int:

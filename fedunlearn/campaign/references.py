@@ -71,9 +71,19 @@ class References:
         return self.stage.store.known(file, origin) is not None
 
     def retrained(self) -> list[Job[Any]]:
-        """Train without everything that each chain forgets, once for each of its requests."""
+        """Train without everything that each chain forgets, once for each of its requests, and for the extra seeds."""
         stage = self.stage
-        return [self._retrained(chain, 0, seed) for chain in stage.chains for seed in stage.scenario.seeds]
+        return [self._retrained(chain, 0, seed) for chain in stage.chains for seed in stage.retrained_seeds]
+
+    def extra(self) -> list[dict[str, Any]]:
+        """Which retrained models there are beyond those of strategies' seeds: the manifest's ``references`` entry."""
+        stage = self.stage
+        return [
+            {"request": moment.name, "seed": seed, "model": stage.retrained_name(moment, seed)}
+            for chain in stage.chains
+            for moment in moments(stage.scenario, chain)
+            for seed in stage.scenario.extra_seeds
+        ]
 
     def _retrained(self, chain: Chain, index: int, seed: int) -> Job[Weights]:
         """Train without everything the chain forgets up to ``index``, from scratch."""

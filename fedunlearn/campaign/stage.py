@@ -69,6 +69,11 @@ class Stage:
         """How many rounds training has."""
         return self.scenario.training.rounds
 
+    @property
+    def retrained_seeds(self) -> tuple[int, ...]:
+        """The seeds of retrained models: those of all else, and those of further ones to compare with."""
+        return (*self.scenario.seeds, *self.scenario.extra_seeds)
+
     def initial(self, seed: int) -> Weights:
         """The weights that training with ``seed`` starts from."""
         cohort = self.cohort

@@ -1,4 +1,4 @@
-"""A run folder as a table a person can read: one row per model, one table per request, one verdict per strategy."""
+"""A run folder for people: a summary of every request, and behind it, as details, tables of all that was measured."""
 
 from __future__ import annotations
 
@@ -8,41 +8,82 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from fedunlearn.results import summary
+from fedunlearn.results.overview import overview, read
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.results.tables import Line, further, headed, legends, lines, short
-from fedunlearn.results.wording import cell, item, line, plain, quoted, row
+from fedunlearn.results.sentences import limits, shared
+from fedunlearn.results.summary import lines, wrapped
+from fedunlearn.results.tables import Line, further, headed, legends, lines as of_models, short
+from fedunlearn.results.wording import cell, item, line, plain, row
 from fedunlearn.scoring.judgement.bias import sentences
 from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.scoring.measures.composite import RETAINED, TESTED
 
-STYLES = {"PASS": "green", "UNDER": "yellow", "OVER": "magenta", "DAMAGED": "red", "INCONCLUSIVE": "dim"}
+STYLES = {
+    "PASS": "green",
+    "DISPUTED": "yellow",
+    "UNDER": "yellow",
+    "OVER": "magenta",
+    "DAMAGED": "red",
+    "INCONCLUSIVE": "dim",
+}
+"""Of verdicts in one word."""
+_MOST = 5
+"""Reasons that a document has for a strategy."""
+_ROOM = 100
+"""Columns of a terminal that has room for both answers beside all numbers."""
 
 
-def show(run: RunFolder, console: Console) -> None:
-    """Print every request's table, with each verdict's reasons below it."""
-    manifest = run.read_manifest()
+def show(run: RunFolder, console: Console, details: bool = False) -> None:
+    """Print a summary of every request; with ``details`` all of its tables instead, and all reasons.
+
+    Raises:
+        InputError: the run was judged by an older version.
+        RunError: a file is missing or damaged.
+    """
+    manifest, tables = run.read_manifest(), read(run)
     console.print()
-    _say(console, f"{manifest['name']}: {manifest['data']['note']}")
+    for text in wrapped(f"{manifest['name']}: {manifest['data']['note']}", "", "  "):
+        console.print(text, soft_wrap=True)
+    if details:
+        _details(run, console)
+        return
+    for moment in manifest["moments"]:
+        console.print()
+        for text in lines(overview(tables, manifest, moment)):
+            console.print(text, soft_wrap=True)
+    console.print()
+    for text in wrapped(limits(manifest.get("probes", {}).get("names", ())), "", "  "):
+        console.print(text, soft_wrap=True)
+    _say(console, "Everything else, all reasons among it: fedunlearn report RUN --details")
+
+
+def _details(run: RunFolder, console: Console) -> None:
+    manifest, columns = run.read_manifest(), headed(run)
     _say(console, f"Means over {len(manifest['seeds'])} seed(s).")
     for legend in legends(run):
         console.print(plain(legend), soft_wrap=True)
     for request in manifest["moments"]:
-        columns = headed(run)
-        rows = lines(run, request["id"], columns)
+        rows = of_models(run, request["id"], columns)
         console.print()
         _say(console, _title(request))
-        console.print(_table(rows, columns))
+        console.print(_table(rows, columns, console.width >= _ROOM))
         for strategies, reasons in _grouped(rows):
-            _say(console, f"  {strategies}: {reasons}")
+            _say(console, f"  {strategies}: {reasons[0]}")
+            for reason in reasons[1:]:
+                _say(console, f"    {reason}")
         if sight := _sight(run, request["id"]):
             _say(console, f"  {sight}")
-        for strategies, reason in _skipped(manifest["skipped"], request["forgets"]):
+        skipped = [
+            (s["strategy"], s["reason"]) for s in manifest["skipped"] if s["request"] == request["forgets"]
+        ]
+        for strategies, reason in shared(skipped):
             _say(console, f"  {strategies}: not run: {reason}")
         for sentence in fairness(run, request["id"]):
             _say(console, f"  {sentence}")
         for others in further(run):
-            if found := lines(run, request["id"], others):
-                console.print(_table(found, others))
+            if found := of_models(run, request["id"], others):
+                console.print(_table(found, others, console.width >= _ROOM))
 
 
 def fairness(run: RunFolder, request: str) -> list[str]:
@@ -95,58 +136,64 @@ def _say(console: Console, text: str) -> None:
     console.print(plain(line(text)), soft_wrap=True)
 
 
-def _grouped(rows: Sequence[Line]) -> list[tuple[str, str]]:
-    """(strategies, reasons), once for all that share them; of a PASS only the first, the rest is in the table."""
-    found: dict[str, list[str]] = {}
+def _grouped(rows: Sequence[Line]) -> list[tuple[str, tuple[str, ...]]]:
+    """(strategies, reasons), once for all that share them."""
+    found: dict[tuple[str, ...], list[str]] = {}
     for one in rows:
-        first, _, others = one.reasons.partition("; ")
-        shown = {"PASS": [first], "INCONCLUSIVE": [first, others]}.get(one.verdict, [one.reasons])
-        for reasons in filter(None, shown):
-            found.setdefault(reasons, []).append(one.strategy)
+        if one.reasons:
+            found.setdefault(one.reasons, []).append(one.strategy)
     return [(", ".join(strategies), reasons) for reasons, strategies in found.items()]
 
 
-def _skipped(skipped: Sequence[Mapping[str, str]], request: str) -> list[tuple[str, str]]:
-    """(strategies, reason), once for all that share it."""
-    found: dict[str, list[str]] = {}
-    for one in skipped:
-        if one["request"] == request:
-            found.setdefault(one["reason"], []).append(one["strategy"])
-    return [(", ".join(strategies), reason) for reason, strategies in found.items()]
+def _joined(reasons: Sequence[str]) -> str:
+    rest = len(reasons) - _MOST
+    return "; ".join([*reasons[:_MOST], *([f"{rest} more (report --details)"] if rest > 0 else [])])
 
 
 def markdown(run: RunFolder) -> str:
-    """The same tables in Markdown, for a document."""
+    """Summaries and tables in Markdown, for a document.
+
+    Raises:
+        InputError: the run was judged by an older version.
+        RunError: a file is missing or damaged.
+    """
     parts: list[str] = []
-    for request in run.read_manifest()["moments"]:
-        columns = headed(run)
-        rows = lines(run, request["id"], columns)
-        parts += [f"**{quoted(_title(request))}**\n", *_rows(rows, columns)]
-        parts += ["", *(item(f"{strategies}: {reasons}") for strategies, reasons in _grouped(rows))]
+    manifest, tables, columns = run.read_manifest(), read(run), headed(run)
+    for request in manifest["moments"]:
+        rows = of_models(run, request["id"], columns)
+        parts += summary.markdown(overview(tables, manifest, request))
+        parts += _rows(rows, columns)
+        parts += [
+            "",
+            *(item(f"{strategies}: {'; '.join(reasons)}") for strategies, reasons in _grouped(rows)),
+        ]
         parts += [*(item(sentence) for sentence in fairness(run, request["id"])), ""]
         if sight := _sight(run, request["id"]):
             parts += [f"{sight}\n"]
         for others in further(run):
-            if found := lines(run, request["id"], others):
+            if found := of_models(run, request["id"], others):
                 parts += [*_rows(found, others), ""]
-    return "\n".join(parts)
+    return "\n".join([*parts, limits(manifest.get("probes", {}).get("names", ()))])
 
 
 def _rows(rows: Sequence[Line], columns: Mapping[str, str]) -> list[str]:
-    header = ["strategy", *columns.values(), "verdict"]
-    body = [row([one.strategy.strip(), *one.cells, one.verdict]) for one in rows]
+    header = ["strategy", *columns.values(), "forgotten", "still good", "verdict"]
+    body = [row([one.strategy.strip(), *one.cells, *one.answers, one.verdict]) for one in rows]
     return [row(header), row(["---"] * len(header)), *body]
 
 
-def _table(rows: Sequence[Line], columns: Mapping[str, str]) -> Table:
+def _table(rows: Sequence[Line], columns: Mapping[str, str], wide: bool) -> Table:
+    """A table, with both answers if it may be ``wide``, else the verdict in one word."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     table.add_column("strategy", overflow="fold")  # a label that was cut off could be another's
     for heading in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    for heading in ("forgotten", "still good") if wide else ("verdict",):
+        table.add_column(heading, no_wrap=True)
     for one in rows:
-        verdict = cell(one.verdict, STYLES.get(one.verdict, "dim"))
-        table.add_row(cell(one.strategy), *map(cell, one.cells), verdict)
+        found = one.answers if wide else (one.verdict,)
+        words = [cell(word, {**STYLES, **summary.STYLES}.get(word, "dim")) for word in found]
+        table.add_row(cell(one.strategy), *map(cell, one.cells), *words)
     return table
 
 

@@ -16,8 +16,9 @@ Layout (a contract)::
     slices/         per moment, some volumes as all models segment them: a PNG, and an NPZ of what it was drawn from
                     (only where targets are label maps; the only pixels that a run folder holds)
 
-Beside them, what `score` adds: ``statistics.parquet``, the differences from retraining that verdicts rest on, and
-``bias.parquet``, groups that are treated unequally.
+Beside them, what `score` adds: ``requests.parquet``, whether a request's models can tell anything;
+``patients.parquet``, what is left of each patient; ``statistics.parquet``, the differences from retraining and the
+memory left that verdicts rest on; and ``bias.parquet``, groups that are treated unequally.
 
 While a run is not finished, ``work/`` holds what a resumed run goes on from: history, and answers of procedures under
 way. The hospitals' images are there only while a process works on them. Whoever writes to a run folder holds its lock,
@@ -182,10 +183,14 @@ class RunFolder:
         anchor = audit.anchor(self.path / audit.FILE)
         files.write(self.path / "manifest.json", files.sealed({**manifest, "sha256": sums, "audit": anchor}))
 
-    def renew(self, contents: Mapping[str, bytes]) -> None:
+    def renew(self, contents: Mapping[str, bytes], entries: Mapping[str, Any] | None = None) -> None:
         """Replace files of a finished run, all of them or none, whatever stops it; the others' checksums stay.
 
         New contents wait beside the old ones until the manifest speaks of them; `open` puts them in their places.
+
+        Args:
+            contents: by file.
+            entries: of the manifest, those that change with them.
 
         Raises:
             RunError: one cannot be written; all are as they were.
@@ -199,7 +204,9 @@ class RunFolder:
         anchor = manifest["audit"] if log is None else audit.anchor(self.path / audit.FILE, log)
         files.write(
             self.path / "manifest.json",
-            files.sealed({**manifest, "sha256": sums, "audit": anchor, "next": sorted(contents)}),
+            files.sealed(
+                {**manifest, **(entries or {}), "sha256": sums, "audit": anchor, "next": sorted(contents)}
+            ),
         )
         self._settle()
 

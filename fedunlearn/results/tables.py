@@ -99,12 +99,13 @@ _DISTANCES = ("avg_gap", "avg_dice_gap")
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a request's table: a model's means over seeds, formatted, and its verdict."""
+    """One row of a request's table: a model's means over seeds, formatted, its verdict in two answers and one word."""
 
     strategy: str
     cells: tuple[str, ...]
     verdict: str
-    reasons: str
+    answers: tuple[str, str] = ("", "")
+    reasons: tuple[str, ...] = ()
 
 
 def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None) -> list[Line]:
@@ -128,12 +129,14 @@ def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None
     rows = []
     for strategy in order:
         cells = tuple(formatted(name, means.get((strategy, name))) for name in columns)
-        verdict, reasons = (
-            ("reference", "") if strategy not in known.index else known.loc[strategy, ["verdict", "reasons"]]
-        )
-        rows.append(Line(strategy, cells, str(verdict), str(reasons)))
+        if strategy not in known.index:
+            rows.append(Line(strategy, cells, "reference", ("reference", "")))
+            continue
+        found = known.loc[strategy]
+        answers = str(found["forgotten"]), str(found["useful"])
+        rows.append(Line(strategy, cells, str(found["verdict"]), answers, tuple(found["reasons"])))
     band = shown[shown["strategy"] == "retrained"].groupby("measure")[["null_low", "null_high"]].mean()
-    rows.insert(2, Line("  its band", tuple(_band(band, name) for name in columns), "", ""))
+    rows.insert(2, Line("  its band", tuple(_band(band, name) for name in columns), ""))
     return rows
 
 

@@ -32,6 +32,7 @@ from fedunlearn.scenario.schema import (
     Shares,
     SitesConfig,
     Tuned,
+    Verdict,
     as_written,
     nearest,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "Shares",
     "SitesConfig",
     "Tuned",
+    "Verdict",
     "overridden",
     "read",
     "read_tree",
@@ -120,8 +122,8 @@ def _order(problem: Problem) -> tuple[bool, int, int]:
 def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
     """The scenario, if every part could be read."""
     top, engine, data, model, training = draft.top, draft.engine, draft.data, draft.model, draft.training
-    evaluation = draft.evaluation
-    if not (top and engine and data and draft.sites and model and training and evaluation):
+    evaluation, verdict = draft.evaluation, draft.verdict
+    if not (top and engine and data and draft.sites and model and training and evaluation and verdict):
         return None
     requests = tuple(draft.requests.values())
     return Scenario(
@@ -141,6 +143,8 @@ def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
         timeline=top.timeline,
         horizons=top.horizons,
         evaluation=evaluation,
+        references=top.references,
+        verdict=verdict,
         places=where,
     )
 
@@ -154,6 +158,7 @@ def to_yaml(scenario: Scenario) -> str:
     tree = {
         "name": _quoted(scenario.name),
         "seeds": _row(scenario.seeds),
+        "references": scenario.references,
         "engine": _plain(scenario.engine),
         "data": _plain(scenario.data),
         "sites": {
@@ -169,6 +174,7 @@ def to_yaml(scenario: Scenario) -> str:
         "timeline": scenario.timeline,
         "horizons": _row(scenario.horizons),
         "evaluation": _plain(scenario.evaluation),
+        "verdict": _plain(scenario.verdict),
     }
     text, writer = io.StringIO(), YAML()
     writer.width = 2**20

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedunlearn.core import RequestId, Strategy, Training
 from fedunlearn.learning.models import Model
-from fedunlearn.scenario.schema import Engine, Evaluation, Request, SitesConfig, TopKeys, Tuned
+from fedunlearn.scenario.schema import Engine, Evaluation, Request, SitesConfig, TopKeys, Tuned, Verdict
 from sites.collection import Source
 
 Finding = tuple[str, str]
@@ -41,6 +41,7 @@ class Draft:
     complete: bool
     entries: Mapping[int, Entry]
     evaluation: Evaluation | None
+    verdict: Verdict | None
 
     @property
     def sequential(self) -> bool:

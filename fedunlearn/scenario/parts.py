@@ -22,16 +22,18 @@ from fedunlearn.scenario.schema import (
     TopKeys,
     TrainingKeys,
     Tuned,
+    Verdict,
 )
 from fedunlearn.scenario.typed import build, choose, keys
 from fedunlearn.scenario.yaml_tree import Items, Node, Scalar, Table, described, misread, shown
+from fedunlearn.scoring.evidence.margins import Margins
 
 T = TypeVar("T")
 
 _REQUIRED = ("name", "seeds", "data", "sites", "model", "training", "requests")
 _KEYS = (
     *("name", "seeds", "engine", "data", "sites", "seed", "model", "training", "requests"),
-    *("strategies", "timeline", "horizons", "evaluation"),
+    *("strategies", "timeline", "horizons", "evaluation", "references", "verdict"),
 )
 _IDS = re.compile(
     r"name|sites\.names\.\d+|requests\.\d+\.(id|site|patients\.\d+)|strategies\.\d+\.(as|requests\.\d+)"
@@ -59,6 +61,7 @@ def read_parts(tree: Node, found: list[Problem]) -> Draft | None:
         complete=len(requests) == len(wishes),
         entries=entries,
         evaluation=build(tree.get("evaluation") or Table(tree.place, ()), Evaluation, found),
+        verdict=_verdict(tree.get("verdict"), found),
     )
 
 
@@ -98,6 +101,14 @@ def _hospitals(node: Node | None, found: list[Problem]) -> SitesConfig | None:
 def _training(node: Node | None, found: list[Problem]) -> Training | None:
     written = None if node is None else build(node, TrainingKeys, found)
     return written.training() if written else None
+
+
+def _verdict(node: Node | None, found: list[Problem]) -> Verdict | None:
+    if not isinstance(node, Table):
+        return Verdict() if node is None else build(node, Verdict, found)
+    before, written = len(found), node.get("margins") or Table(node.place, ())
+    verdict = build(node, Verdict, found, {"margins": build(written, Margins, found)})
+    return verdict if len(found) == before else None
 
 
 def _request(node: Node, found: list[Problem]) -> Request | None:

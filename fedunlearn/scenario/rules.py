@@ -10,13 +10,14 @@ from fedunlearn.core import SERVER, RequestId
 from fedunlearn.learning.patches import Patched
 from fedunlearn.scenario.draft import Draft, Finding, twice
 from fedunlearn.scenario.plans import plan_findings
-from fedunlearn.scenario.schema import Pick, Request
+from fedunlearn.scenario.schema import LARGEST_SEED, Pick, Request
 from fedunlearn.scenario.typed import listed, meant
 
 
 def findings(draft: Draft) -> Iterator[Finding]:
     """All that is wrong between the parts that could be read."""
     yield from _seeds(draft)
+    yield from _references(draft)
     yield from _horizons(draft)
     yield from _sites(draft)
     yield from _augmentation(draft)
@@ -40,6 +41,18 @@ def _seeds(draft: Draft) -> Iterator[Finding]:
     if not draft.top.seeds:
         yield "seeds", "the list is empty; expected at least one whole number, such as [7, 8, 9]"
     yield from twice(((f"seeds.{i}", str(seed)) for i, seed in enumerate(draft.top.seeds)), "seed")
+
+
+def _references(draft: Draft) -> Iterator[Finding]:
+    if draft.top is None or draft.top.references is None or not draft.top.seeds:
+        return
+    asked, seeds = draft.top.references, draft.top.seeds
+    if asked < len(seeds):
+        why = f"each of the {len(seeds)} seeds has a retrained model of its own"
+        yield "references", f"found {asked}, but {why}: write {len(seeds)} or more, or leave it out"
+    elif max(seeds) + asked - len(seeds) > LARGEST_SEED:
+        why = f"their seeds follow {max(seeds)}, and end beyond {LARGEST_SEED}"
+        yield "references", f"found {asked}, but {why}: choose smaller seeds"
 
 
 def _horizons(draft: Draft) -> Iterator[Finding]:

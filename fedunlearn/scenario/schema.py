@@ -22,10 +22,12 @@ from fedunlearn.core import (
 )
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario.yaml_tree import Place
+from fedunlearn.scoring.evidence.margins import Margins
 from sites.collection import Source
 from sites.partitions import Partition
 
-Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
+LARGEST_SEED = 2**63 - 1
+Seed = Annotated[int, Ge(0), Le(LARGEST_SEED)]
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,10 @@ class Evaluation:
             label, which only a model trained on them can know.
         slices: of volumes with label maps, keep slices of a few, and draw what all models make of them
             (`fedunlearn.campaign.slices`).
-        costs: of classes, what it costs to take an image of one (row) for another (column), 0 where they are the same;
-            None for 1 each. Of the measure `test_risk`; nothing is trained by it.
         copies: ask every model about slightly changed copies of the images to forget and of held-out ones too
             (`fedunlearn.learning.copies`).
+        costs: of classes, what it costs to take an image of one (row) for another (column), 0 where they are the same;
+            None for 1 each. Of the measure `test_risk`; nothing is trained by it.
     """
 
     shadows: Annotated[int, Ge(0)] = 0
@@ -181,8 +183,19 @@ class Evaluation:
     resurgence_rounds: Annotated[int, Ge(0)] = 0
     canary: Annotated[float, Ge(0), Le(1)] = 0.0
     slices: bool = True
-    costs: tuple[tuple[Annotated[float, Ge(0)], ...], ...] | None = None
     copies: bool = True
+    costs: tuple[tuple[Annotated[float, Ge(0)], ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verdicts are made with. It changes what is said of models, never a model.
+
+    Attributes:
+        margins: how much worse than retraining an unlearned model may be.
+    """
+
+    margins: Margins = field(default_factory=Margins)
 
 
 @dataclass(frozen=True)
@@ -204,6 +217,9 @@ class Scenario:
         horizons: in epochs, ascending: what a strategy has in hand then is scored beside its last model
             (`fedunlearn.federation.horizons`).
         evaluation: what is trained only to judge by.
+        references: how many retrained models each request is judged by, at least one for every seed; None for just
+            these. Those beyond have seeds of their own (`extra_seeds`), for which nothing else is trained.
+        verdict: what verdicts are made with.
         places: where each value was written, by dotted path in the YAML (``requests.0.site``).
     """
 
@@ -220,7 +236,15 @@ class Scenario:
     timeline: Literal["independent", "sequential"] = "independent"
     horizons: tuple[int, ...] = ()
     evaluation: Evaluation = Evaluation()
+    references: int | None = None
+    verdict: Verdict = Verdict()
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def extra_seeds(self) -> tuple[int, ...]:
+        """The training seeds of retrained models alone: those that follow the largest of ``seeds``."""
+        first, extra = max(self.seeds) + 1, (self.references or 0) - len(self.seeds)
+        return tuple(range(first, first + extra))
 
     def placed(self, problem: Problem, key: str) -> Problem:
         """``problem`` at the place of ``key``, or of the nearest part around it; as it is if it has a place."""
@@ -249,6 +273,7 @@ class TopKeys:
     seed: Seed = 0
     timeline: Literal["independent", "sequential"] = "independent"
     horizons: tuple[Annotated[int, Ge(1)], ...] = ()
+    references: Annotated[int, Ge(1)] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How near a trial comes to retraining: on validation images, by the measures that verdicts rest on."""
+"""How near a trial comes to retraining: on validation images, by measures of memory and of use."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ from fedunlearn.core import RequestId
 from fedunlearn.results.runfolder import signal_table
 from fedunlearn.scoring.evidence import Answers, Evidence, Frame, Spent
 from fedunlearn.scoring.evidence.reading import READERS, Run
-from fedunlearn.scoring.judgement.verdict import RULES_OF
 from fedunlearn.scoring.measures.catalogue import measures_of
 
 _NOTHING = Spent(0.0, 0.0, 0, 0, 0, 0)
+
+COMPARED: Mapping[str, tuple[str, ...]] = {
+    "classification": ("test_accuracy", "retain_accuracy", "mia_loss_auc", "forget_accuracy", "forget_loss"),
+    "segmentation": ("test_dice", "retain_dice", "mia_loss_auc", "forget_dice", "forget_voxel_loss"),
+}
+"""By kind of task, what a trial is judged by: each of them is what retraining makes of it, or nearer, or farther.
+
+Not the answers of a verdict: those tell yes from no, and a search needs to know which of two trials is nearer.
+"""
 
 
 class Judge:
@@ -38,8 +46,7 @@ class Judge:
         order = np.argsort(images["image"].to_numpy(), kind="stable")
         forgets = {request: (request,) for request in requests}
         self._run = Run(folder, kind, classes, (), forgets, {}, images.iloc[order], order, pd.DataFrame())
-        compared = dict.fromkeys(name for _, _, name, _ in RULES_OF[kind])
-        self._measures = [measures_of(kind)[name] for name in compared]
+        self._measures = [measures_of(kind)[name] for name in COMPARED[kind]]
         self._frame = cache(self._validation)
 
     def answers(self, request: RequestId, signals: Mapping[str, Tensor]) -> Answers | None:
@@ -53,7 +60,7 @@ class Judge:
         return self._run.answers(model, self._frame(request))
 
     def distance(self, request: RequestId, retrained: Answers, model: Answers) -> float:
-        """The mean over what verdicts rest on of a model's distance from the retrained one, in margins of each measure.
+        """The mean over `COMPARED` of a model's distance from the retrained one, in margins of each measure.
 
         A measure's "test" means validation images here.
         A margin is the smallest difference that counts (`Measure.margin`): 1 is what honest retrainings may differ by.

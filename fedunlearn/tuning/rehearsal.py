@@ -70,7 +70,8 @@ def rehearse(scenario: Scenario, cohort: Cohort, repeats: int, seed: int) -> Reh
         replace(
             scenario,
             name=f"{scenario.name}-rehearsal",
-            seeds=(max(scenario.seeds) + 1,),
+            seeds=(max((*scenario.seeds, *scenario.extra_seeds)) + 1,),
+            references=None,
             requests=tuple(requests),
             strategies=plans,
             timeline="independent",

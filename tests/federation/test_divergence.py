@@ -234,10 +234,10 @@ def lost(folder: RunFolder) -> set[str]:
 
 
 def verdicts(folder: RunFolder, strategy: str) -> dict[str, tuple[str, str]]:
-    """(verdict, reasons) by request."""
+    """(verdict, reasons in one text) by request."""
     table = folder.read_table("verdicts.parquet")
     rows = table[table["strategy"] == strategy].to_dict("records")
-    return {row["request"]: (row["verdict"], row["reasons"]) for row in rows}
+    return {row["request"]: (row["verdict"], "\n".join(row["reasons"])) for row in rows}
 
 
 @pytest.mark.usefixtures("unscored")
@@ -253,7 +253,7 @@ def test_it_is_damaged_and_the_reason_says_where(mixed: RunFolder) -> None:
         verdict, reasons = verdicts(mixed, "wild")[request]
         assert verdict == "DAMAGED"
         assert reasons == (
-            f"damaged: diverged for seeds 1 and 2 at hospital {site} in round 1 of unlearning {request}: "
+            f"diverged for seeds 1 and 2 at hospital {site} in round 1 of unlearning {request}: "
             "lower its learning rate, or set training.clip"
         )
 
@@ -277,14 +277,17 @@ def test_the_manifest_and_the_audit_log_record_it(mixed: RunFolder) -> None:
 
 
 def test_the_report_keeps_its_row(mixed: RunFolder) -> None:
-    console = Console(file=io.StringIO(), width=100)
-    report.show(mixed, console)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]  # it is the one of above
+    console, short = (Console(file=io.StringIO(), width=100) for _ in range(2))
+    report.show(mixed, console, details=True)
+    report.show(mixed, short)
+    shown, summed = (c.file.getvalue() for c in (console, short))  # type: ignore[attr-defined]  # those of above
     for text in (shown, report.markdown(mixed).replace(" | ", " ").replace("| ", "")):
-        (row,) = [line for line in text.splitlines() if line.startswith("wild") and "seed" not in line][:1]
+        (row,) = [line for line in text.splitlines() if " ".join(line.split()).startswith("wild n/a")][:1]
         assert row.split()[1:7] == ["n/a"] * 6
-        assert "DAMAGED" in row
-        assert "wild: damaged: diverged for seeds 1 and 2 at hospital north in round 1" in text
+        assert "cannot tell worse" in row
+        assert "wild: diverged for seeds 1 and 2 at hospital north in round 1" in text
+    assert "Worse: diverged for seeds 1 and 2 at hospital north in round 1" in " ".join(summed.split())
+    assert any(line.split()[0] == "wild" and "worse" in line for line in summed.splitlines() if line)
 
 
 def test_its_cost_is_what_was_spent(mixed: RunFolder) -> None:

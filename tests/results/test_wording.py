@@ -114,9 +114,10 @@ def test_a_line_is_one_line(text: str) -> None:
 def test_labels_come_whole_into_tables_on_terminals_of_any_width(width: int) -> None:
     """Columns of numbers stay; the one with labels goes on in the next line, so that none is taken for another."""
     labels = [*LABELS, "federaser_every_two_rounds_of_all_1", "federaser_every_two_rounds_of_all_2"]
-    lines = [Line(label, ("1.0", "2.0"), "PASS", "") for label in labels]
+    lines = [Line(label, ("1.0", "2.0"), "PASS", ("yes", "yes")) for label in labels]
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(report._table(lines, {"forget_accuracy": "forget", "retain_accuracy": "retain"}))
+    headings = {"forget_accuracy": "forget", "retain_accuracy": "retain"}
+    console.print(report._table(lines, headings, width >= 100))
     shown = printed(console).splitlines()
     room = shown[0].index("forget")
     in_column = "".join(text[:room].rstrip() for text in shown[1:])
@@ -222,7 +223,7 @@ def test_what_data_and_labels_hold_is_shown_and_not_obeyed(hostile: Path) -> Non
     root = ("--data-root", "HERE")
     checked = call(hostile, "check", "HERE/scenario.yaml", *root)
     run = call(hostile, "simulate", "HERE/scenario.yaml", "--out", "HERE/run", *root)
-    reported = call(hostile, "report", "HERE/run")
+    reported = call(hostile, "report", "HERE/run", "--details")
     document = call(hostile, "report", "HERE/run", "--markdown")
     assert {done.exit_code for done in (checked, run, reported, document)} == {0}
     assert "some[bold]: forget 2 patients of no[red]rth" in checked.output

@@ -16,9 +16,21 @@ from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import given, strategies as st
 
 from fedunlearn.core import InputError, LocalTraining, Problem, Training
-from fedunlearn.scenario import Engine, Evaluation, Pick, Request, Shares, Tuned, read, skipped, to_yaml
+from fedunlearn.scenario import (
+    Engine,
+    Evaluation,
+    Pick,
+    Request,
+    Shares,
+    Tuned,
+    Verdict,
+    read,
+    skipped,
+    to_yaml,
+)
 from fedunlearn.scenario.yaml_source import LARGEST, parse
 from fedunlearn.scenario.yaml_tree import Scalar, misread, plain
+from fedunlearn.scoring.evidence.margins import Margins
 from strategies import catalogue
 
 BAD = sorted((Path(__file__).parent / "bad_scenarios").glob("*.yaml"))
@@ -105,6 +117,24 @@ def test_nothing_is_trained_to_judge_by_unless_asked_for(tmp_path: Path) -> None
     )
 
 
+def test_references_are_as_many_as_seeds_unless_more_are_asked_for(tmp_path: Path) -> None:
+    """Those beyond have seeds that follow the largest, whatever the order of ``seeds``."""
+    path = write(tmp_path)
+    assert read(path).references is None and read(path).extra_seeds == ()
+    assert read(path, ["references=2"]).extra_seeds == ()
+    assert read(path, ["references=null"]).extra_seeds == ()
+    assert read(path, ["references=5", "seeds=[9, 7]"]).extra_seeds == (10, 11, 12)
+
+
+def test_margins_that_are_not_named_keep_their_defaults(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert read(path).verdict == Verdict(Margins())
+    assert read(path, ["verdict={}"]).verdict == Verdict(Margins())
+    assert read(path, ["verdict.margins.test=.05"]).verdict == Verdict(Margins(test=0.05))
+    both = read(path, ["verdict={margins: {memory_left: 1, patients_over: 3}}", "verdict.margins.test=.1"])
+    assert both.verdict.margins == Margins(test=0.1, memory_left=1.0, patients_over=3)
+
+
 def test_no_strategies_leave_the_references(tmp_path: Path) -> None:
     assert read(write(tmp_path), ["strategies=[]"]).strategies == ()
 
@@ -123,6 +153,7 @@ def test_a_sequential_timeline_in_order(tmp_path: Path) -> None:
         ["strategies=[]"],
         ["evaluation={relearn: true, shadows: 6, cache: some/where}"],
         ["training.micro_batch=4"],
+        ["references=5", "verdict.margins={test: 0.1, patients_over: 2}"],
         ["evaluation={costs: [[0, 1.5], [5, 0]]}"],
         ['requests.1.patients=["NO", "a: b", "ü, {"]'],
     ],
@@ -206,6 +237,13 @@ def test_an_override_adds_a_part_that_is_not_there(tmp_path: Path) -> None:
         ("training..rounds=1", "expected KEY=VALUE, for example training.rounds=2"),
         ("=1", "expected KEY=VALUE, for example training.rounds=2"),
         ("training.round=6", "unknown key 'round', did you mean 'rounds'?"),
+        (
+            "references=1",
+            "found 1, but each of the 2 seeds has a retrained model of its own: write 2 or more",
+        ),
+        ("verdict.margins.tset=.1", "unknown key 'tset', did you mean 'test'?"),
+        ("verdict.margins.test=0", "test: expected a number (more than 0 and at most 1), found '0'"),
+        ("verdict.margins=.1", "expected a mapping with the keys test, worst_hospital, "),
         ("strategies.9.rounds=1", "strategies is a list: found '9'; expected a position from 0 to 2"),
         ("strategies.-1.rounds=1", "strategies is a list: found '-1'; expected a position from 0 to 2"),
         ("name.first=a", "name is 'good', it has no 'first' in it"),

@@ -80,7 +80,7 @@ def test_what_lacks_models_is_left_out():
     assert missing == {
         *(m.name for m in ATTACKS if m.name.startswith(("klom", "forgetting"))),
         *("mia_quantile_auc", "mia_rmia_auc", "mia_rmia_tpr_at_1", "mia_rmia_tpr_at_01"),
-        *("mia_lira_auc", "mia_ulira_auc", "iam_completeness", "mia_loss_tpr_at_01"),
+        *("mia_lira_auc", "mia_ulira_auc", "mia_ulira_excess", "iam_completeness", "mia_loss_tpr_at_01"),
     }
     two_seeds = made_up(1.0, models=2)
     assert value("mia_rmia_auc", two_seeds) and value("iam_completeness", two_seeds)

@@ -13,7 +13,7 @@ from fedunlearn.scoring import MEASURES, measures_of
 from fedunlearn.scoring.evidence import Attribute, Estimates, Evidence, Frame
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.measures.clinical import CLINICAL
-from fedunlearn.scoring.score import measure
+from fedunlearn.scoring.measuring import measure
 from tests.scoring.test_evidence import TINY, evidence_of, frame_of, random_images
 
 KNOWN = {one.name: one for one in CLINICAL}

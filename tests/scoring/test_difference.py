@@ -12,7 +12,7 @@ from scipy import stats
 from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.evidence import Estimate, Frame
 from fedunlearn.scoring.judgement.band import LEVEL
-from fedunlearn.scoring.judgement.difference import COLUMNS, Difference, differences, holm, table
+from fedunlearn.scoring.judgement.difference import Difference, difference, differences, holm
 
 AUC = "mia_loss_auc"
 MADE = {AUC: MEASURES[AUC], "bytes": MEASURES["bytes"]}
@@ -28,11 +28,13 @@ def one(value: float, replicates: list[float]) -> dict[str, Estimate]:
     return {AUC: Estimate(value, 4, np.array(replicates)), "bytes": Estimate(7.0, 0)}
 
 
-PLAIN = Difference(0.1, seeds=3, patients=5, spread=0.03, null_spread=0.06, shared=0.0, margin=0.06)
+NULL = 0.06 / math.sqrt(2)
+PLAIN = Difference(0.1, 3, 3, patients=5, spread=0.03, null_spread=NULL, shared=0.0, margin=0.06)
+"""Three seeds, all of them paired: two means of honest retrainings differ with error NULL sqrt(2/3) = .06/√3."""
 
 
 def test_a_difference_is_paired_by_seed_and_shares_what_patients_do_to_all_seeds():
-    """By hand: gaps .1, .2, .3, mean .2, sd .1; retrained .5, .4, .6 (sd .1), so null sd .1√2 and margin .196√2.
+    """By hand: gaps .1, .2, .3, mean .2, sd .1; retrained .5, .4, .6 (sd .1). The margin is the measure's own.
 
     Differences drawn anew, by seed: (.1, .3), (.1, .5), (.2, .2). Covariances over two draws with divisor 1, of
     deviations (∓.1), (∓.2), (0): first and second .02 + .02 = .04, others 0. Mean over three pairs .04/3; times 4/3.
@@ -46,10 +48,11 @@ def test_a_difference_is_paired_by_seed_and_shares_what_patients_do_to_all_seeds
         )
     ]
     (found,) = differences(models, MADE, frame())["wild"].values()
-    expected = (0.2, 3, 4, 0.1, 0.1 * math.sqrt(2), 0.04 / 3 * 4 / 3, 1.96 * math.sqrt(2) * 0.1)
+    expected = (0.2, 3, 3, 4, 0.1, 0.1, 0.04 / 3 * 4 / 3, 0.06)
     assert (
         found.value,
         found.seeds,
+        found.references,
         found.patients,
         found.spread,
         found.null_spread,
@@ -99,7 +102,7 @@ def test_two_one_sided_tests_and_the_90_percent_interval_agree():
 
 
 def test_models_equal_to_retraining_are_equivalent_and_others_without_noise_are_what_they_are():
-    same = Difference(0.0, 3, 5, spread=0.0, null_spread=0.0, shared=0.0, margin=0.06)
+    same = Difference(0.0, 3, 3, 5, spread=0.0, null_spread=0.0, shared=0.0, margin=0.06)
     assert (same.interval(), same.p_equivalent, same.p_difference) == ((0.0, 0.0), 0.0, 1.0)
     apart = replace(same, value=0.1)
     assert (apart.p_equivalent, apart.p_difference) == (1.0, 0.0)
@@ -125,15 +128,70 @@ def test_what_is_undefined_for_a_seed_has_no_difference():
 
 
 def test_needed_seeds_are_the_first_that_are_enough():
-    """Noise .06/√K: t(.98, 3)·.03 = .104 is still above .1.
-
-    Patients: V = .01²/10 + .01/m for m times as many, df about P-1. m = 3: 1.77·.0586 = .104; m = 5: 1.72·.0448 = .077.
+    """Patients: V = .01²/10 + .01/m for m times as many, df about P-1. m = 3: 1.77·.0586 = .104; m = 5: 1.72·.0448 =
+    .077.
     """
-    assert stats.t(3).ppf(0.98) * 0.06 / 2 > 0.1 > stats.t(4).ppf(0.98) * 0.06 / math.sqrt(5)
-    assert PLAIN.needed(0.1, True) == "about 5 seeds would tell"
     few = replace(PLAIN, shared=0.01, spread=0.01)
-    assert few.needed(0.1, False) == "about 25 patients (5 here) and 10 seeds would tell"
-    assert few.needed(1e-6, False) == "no likely number of seeds or patients would tell"
+    assert few.needed(0.1) == "about 25 patients (5 here) and 10 seeds would tell"
+    assert few.needed(1e-6) == "no likely number of seeds or patients would tell"
+
+
+def test_needed_references_come_before_seeds():
+    """All else as it is: with K = 3, s = .01, s_R = .1 the further models' part is (M-3)/M² .01, the least of it at M =
+    3.
+
+    Paired at M = 3, an erratic strategy (s = .1) is helped by nothing but seeds: t(.95, K-1) .1/√K < .06 from K = 10
+    on.
+    """
+    assert stats.t(9).ppf(0.95) * 0.1 / math.sqrt(10) < 0.06 < stats.t(8).ppf(0.95) * 0.1 / math.sqrt(9)
+    erratic = replace(PLAIN, spread=0.1, null_spread=0.1)
+    assert erratic.needed(0.06) == "about 10 seeds, and as many retrained models, would tell"
+    unpaired = replace(PLAIN, references=4, spread=0.01, null_spread=0.4)
+    more = range(5, 31)
+    first = next(m for m in more if replace(unpaired, references=m).half(0.95) < 0.15)
+    assert unpaired.needed(0.15) == f"about {first} retrained models would tell"
+
+
+def test_further_retrained_models_are_not_paired():
+    """K = 2 of M = 4. Retrained .5, .7 and, further, .4, .4: mean .5; unlearned .8, 1.0: value .4, r = 1/2.
+
+    U - R/2 = .55, .65: s = .05√2. Of the retrained: s_R² = .02. V = .005/2 + 2/16 .02 = .005.
+    """
+    pairs = [
+        (Estimate(u, 1, np.array([u, u])), Estimate(r, 1, np.array([r, r])))
+        for u, r in ((0.8, 0.5), (1.0, 0.7))
+    ]
+    found = difference(pairs, [0.4, 0.4], 0.06, 4)
+    assert (found.value, found.spread, found.null_spread) == pytest.approx(
+        (0.4, 0.05 * math.sqrt(2), math.sqrt(0.02))
+    )
+    df = 0.005**2 / (0.0025**2 / 1 + 0.0025**2 / 3)
+    assert found.half(0.975) == pytest.approx(stats.t(df).ppf(0.975) * math.sqrt(0.005), rel=1e-6)
+    error = math.sqrt(0.02 * (1 / 2 + 1 / 4))
+    assert found.p_difference == pytest.approx(2 * stats.t(3).sf(0.4 / error), rel=1e-6)
+
+
+def test_pairing_is_the_same_formula_with_no_further_models():
+    """Var(mean U - mean R) by brute force: 20,000 draws of K = 3 models that follow their seed, M = 3 and M = 8."""
+    rng = np.random.default_rng(0)
+    for references in (3, 8):
+        retrained = rng.normal(size=(20000, references))
+        models = 0.7 * retrained[:, :3] + 0.5 * rng.normal(size=(20000, 3))
+        values = models.mean(axis=1) - retrained.mean(axis=1)
+        own = (models - 3 / references * retrained[:, :3]).var(axis=1, ddof=1).mean()
+        further = (references - 3) / references**2 * retrained.var(axis=1, ddof=1).mean()
+        assert own / 3 + further == pytest.approx(values.var(), rel=0.05)
+
+
+def test_a_finding_does_not_rest_on_one_training():
+    """Seeds 0, 0, 3 against retrained models around 0 (sd .5, 8 of them): without the last, nothing is left."""
+    every = [-0.5, 0.5, 0.5, -0.5, 0.5, -0.5, 0.5, -0.5]
+    pairs = [(Estimate(u, 1), Estimate(r, 1)) for u, r in zip((0.0, 0.0, 3.0), every[:3], strict=True)]
+    found = replace(difference(pairs, every[3:], 0.06, 4), shared=0.0)
+    assert found.p_difference < 0.05
+    assert found.leaving_out == pytest.approx((1.5, 1.5, 0.0))
+    assert found.p_beyond("above") == pytest.approx(0.5)
+    assert found.p_beyond("below") > 0.9
 
 
 def test_holm_by_hand():
@@ -145,15 +203,6 @@ def test_holm_by_hand():
     assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
 
 
-def test_the_table_corrects_over_strategies_and_not_over_controls():
-    found = {name: {AUC: PLAIN} for name in ("original", "damaged", "one", "other")}
-    rows = table("some", found)
-    assert tuple(rows.columns) == COLUMNS
-    by_strategy = rows.set_index("strategy")["p_holm"]
-    assert by_strategy["one"] == pytest.approx(2 * PLAIN.p_difference)
-    assert by_strategy[["original", "damaged"]].isna().all()
-
-
 @pytest.mark.parametrize("seeds", [2, 3, 6])
 def test_five_in_a_hundred_retrainings_differ_significantly_and_as_many_at_the_margin_seem_equivalent(
     seeds: int,
@@ -161,10 +210,10 @@ def test_five_in_a_hundred_retrainings_differ_significantly_and_as_many_at_the_m
     """4000 draws of normal values: .05 ± .0034 (standard error); at the margin at most that."""
     rng = np.random.default_rng(seeds)
     reference, fresh = rng.normal(size=(2, 4000, seeds))
-    null = np.sqrt(2) * reference.std(axis=1, ddof=1)
+    null = reference.std(axis=1, ddof=1)
     gaps = fresh - reference
     cases = [
-        Difference(float(gap.mean()), seeds, 9, float(gap.std(ddof=1)), float(sd), 0.0, margin=0.0)
+        Difference(float(gap.mean()), seeds, seeds, 9, float(gap.std(ddof=1)), float(sd), 0.0, margin=0.0)
         for gap, sd in zip(gaps, null, strict=True)
     ]
     assert np.mean([case.p_difference < 0.05 for case in cases]) == pytest.approx(0.05, abs=0.012)

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.attacks.likelihood import PRIOR, predictive
 from fedunlearn.scoring.evidence import Shadow
+from fedunlearn.scoring.evidence.classification import Outputs
 from tests.scoring.answers import SMALL, made_up, outputs, value, with_models
 from tests.scoring.test_evidence import evidence_of, frame_of
 
@@ -190,3 +191,20 @@ def test_iam_grows_from_the_original_over_the_retrained_to_the_damaged_model():
     models = (evidence.original, evidence.retrained, outputs(evidence.frame, np.full(600, -9.0)))
     values = [value("iam_completeness", replace(evidence, unlearned=m)) for m in models]
     assert values[0] + 0.1 < values[1] and values[1] + 0.1 < values[2] and values[2] > 0.98
+
+
+def test_ulira_excess_is_of_the_images_to_forget_alone():
+    """A model that is less sure of everything is told from retraining, but by held-out images as well."""
+    plain = made_up(0.0, models=8)
+
+    def shifted(one: Outputs) -> Outputs:
+        return outputs(plain.frame, one.margin - 2.0)
+
+    everywhere = replace(
+        plain, unlearned=shifted(plain.unlearned), siblings=tuple(shifted(one) for one in plain.siblings)
+    )
+    assert value("mia_ulira_auc", everywhere) > 0.9
+    assert value("mia_ulira_excess", everywhere) == pytest.approx(0.0, abs=0.05)
+    leak = made_up(1.5, models=8)
+    assert value("mia_ulira_excess", leak) == pytest.approx(value("mia_ulira_auc", leak) - 0.5, abs=0.1)
+    assert value("mia_ulira_excess", leak) > 0.3

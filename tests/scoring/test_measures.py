@@ -15,7 +15,7 @@ from fedunlearn.scenario.catalogue import entries
 from fedunlearn.scoring import MEASURES, measures_of
 from fedunlearn.scoring.evidence import Estimate, Spent
 from fedunlearn.scoring.measures.composite import avg_gap, tow
-from fedunlearn.scoring.score import measure
+from fedunlearn.scoring.measuring import measure
 from tests.scoring.test_evidence import TINY, evidence_of, frame_of, random_images
 
 # Log-odds of the true class for the images of TINY. Log 3 is p = 3/4, -log 3 is p = 1/4.

@@ -19,7 +19,7 @@ from fedunlearn.scoring import MEASURES, measures_of, score
 from fedunlearn.scoring.evidence import Evidence, Relearnt
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.measures.catalogue import PROBES
-from fedunlearn.scoring.score import measure
+from fedunlearn.scoring.measuring import measure
 from tests.scoring.test_evidence import TINY, evidence_of, frame_of
 from tests.scoring.test_measures import ODDS
 from tests.scoring.test_score import MODELS, change_manifest, images, make_run, pick

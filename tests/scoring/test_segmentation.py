@@ -14,11 +14,10 @@ from fedunlearn.scoring.evidence import Evidence, Frame
 from fedunlearn.scoring.evidence.segmentation import Overlaps, overlaps
 from fedunlearn.scoring.judgement import bias
 from fedunlearn.scoring.judgement.bias import gaps
-from fedunlearn.scoring.judgement.difference import Difference
-from fedunlearn.scoring.judgement.verdict import RULES as CLASSIFICATION, Facts, decide
+from fedunlearn.scoring.judgement.usefulness import QUALITY
 from fedunlearn.scoring.measures.catalogue import KINDS
-from fedunlearn.scoring.measures.segmentation import RULES
-from fedunlearn.scoring.score import measure
+from fedunlearn.scoring.measuring import measure
+from fedunlearn.tuning.judge import COMPARED
 from tests.scoring.test_evidence import NOTHING, frame_of
 
 MEASURES = measures_of("segmentation")
@@ -243,34 +242,8 @@ def test_nobody_knows_the_surfaces_of_predictions_dealt_to_other_volumes():
     assert all(found[f"{part}_dice"] for part in ("forget", "retain", "test"))
 
 
-def facts(**values: float) -> Facts:
-    """Margins of .05 round .5, and noise much smaller; the original is far out."""
-    retrained = dict.fromkeys((name for _, _, name, _ in RULES), 0.5)
-    bands = dict.fromkeys(retrained, (0.45, 0.55))
-    every = {**retrained, **values}
-    apart = {name: Difference(every[name] - 0.5, 3, 10, 0.005, 0.005, 0.0, 0.05) for name in retrained}
-    memory = Difference(0.4, 3, 10, 0.005, 0.005, 0.0, 0.05)
-    return Facts(every, retrained, bands, apart, 3, memory, rules=RULES)
-
-
-@pytest.mark.parametrize(
-    ("values", "verdict"),
-    [
-        ({}, "PASS"),
-        ({"test_dice": 0.4}, "DAMAGED"),
-        ({"retain_dice": 0.4, "forget_dice": 0.6}, "DAMAGED"),
-        ({"forget_dice": 0.6}, "UNDER"),
-        ({"forget_dice": 0.4}, "OVER"),
-        ({"forget_voxel_loss": 0.6}, "OVER"),
-        ({"mia_loss_auc": 0.6}, "UNDER"),
-        ({"forget_accuracy": 0.9}, "PASS"),  # no measure of this kind
-    ],
-)
-def test_verdicts_rest_on_dice(values: dict[str, float], verdict: str):
-    assert decide(facts(**values))[0] == verdict
-
-
-@pytest.mark.parametrize(("kind", "rules"), [("classification", CLASSIFICATION), ("segmentation", RULES)])
-def test_every_rule_names_a_measure_of_its_kind_that_has_a_margin(kind: str, rules):
-    for _, _, name, _ in rules:
+@pytest.mark.parametrize("kind", ["classification", "segmentation"])
+def test_what_answers_rest_on_is_a_measure_of_its_kind(kind: str):
+    assert KINDS[kind][QUALITY[kind]].direction == "match"
+    for name in COMPARED[kind]:
         assert KINDS[kind][name].margin

@@ -5,64 +5,113 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.yardstick import KINDS, Kind, Setting, Tally, clinics, learners, site_shift, tallies, traps
+from benchmarks.learners import clinics, models, site_shift, tallies as networks
+from benchmarks.yardstick import KINDS, Setting, Tally, interval, tallies
 
-ALARMS = ("UNDER", "OVER", "DAMAGED")
-
-
-def share(tally: Tally, *verdicts: str) -> float:
-    return sum(tally.verdicts[verdict] for verdict in verdicts) / len(tally.apart)
+ALARMS = ("partly", "no", "too much", "yes, but")
 
 
-def test_a_few_draws_of_every_kind(monkeypatch: pytest.MonkeyPatch):
-    """What the slow tests show at length: 6 draws of 44 patients, where all is plain."""
+def found(setting: str, draws: int, *kinds: str, bad: bool = False) -> dict[str, Tally]:
+    return tallies(Setting.parse(setting), draws, {kind: KINDS[kind] for kind in kinds}, bad)
+
+
+def passes(tally: Tally) -> float:
+    return tally.words["PASS"] / tally.draws
+
+
+def test_a_few_draws_where_all_is_plain(monkeypatch: pytest.MonkeyPatch):
+    """What the slow tests show at length: 6 draws of 44 patients, 8 seeds."""
     monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 200)
-    found = tallies(Setting(forget=44, held_out=15, retain=30), draws=6)
-    assert share(found["retrained again"], *ALARMS) == 0
-    for kind, verdict in {"all remembered": "UNDER", "over-forgotten": "OVER", "damaged": "DAMAGED"}.items():
-        assert share(found[kind], verdict) >= 5 / 6, (kind, found[kind].verdicts)
+    expected = {
+        "honest": ("yes",),
+        "do nothing": ("no",),
+        "overdone": ("too much",),
+        "half remembered, half overdone": ("partly", "no"),
+        "output patch": ("no",),
+        "hard labels with flips": ("no", "partly"),
+    }
+    for kind, tally in found("44x8", 6, *expected).items():
+        assert tally.share(*expected[kind]) >= 5 / 6, (kind, tally.forgotten)
+        assert kind == "honest" or passes(tally) == 0
+
+
+def test_settings_are_read():
+    assert Setting.parse("12x3") == Setting(12, 3, 8)
+    assert Setting.parse("44x12x20") == Setting(44, 12, 20, 15)
+    assert str(Setting.parse("1x8")) == "1 x 8, 8 references"
+
+
+def test_the_interval_of_a_share():
+    """Clopper and Pearson: of none in 100, 1 - .025^(1/100) = .0362; of all, the mirror image."""
+    assert interval(0, 100) == pytest.approx((0, 0.0362), abs=1e-4)
+    assert interval(100, 100) == pytest.approx((0.9638, 1), abs=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "setting", [Setting(), Setting(seeds=5), Setting(forget=44, held_out=15), Setting(forget=3)]
+    "setting", ["6x2", "6x3", "6x8", "12x2", "12x3x3", "12x3", "12x8", "44x2", "44x8", "1x8"]
 )
-def test_at_most_5_percent_of_honest_retrainings_raise_an_alarm(setting: Setting):
-    (found,) = tallies(setting, 200, {"again": Kind()}).values()
-    assert share(found, *ALARMS) <= 0.05, found.verdicts
+@pytest.mark.parametrize("bad", [False, True])
+def test_at_most_5_percent_of_honest_retrainings_raise_an_alarm(setting: str, bad: bool):
+    """Also when one training in seven goes badly."""
+    tally = found(setting, 200, "honest", bad=bad)["honest"]
+    assert tally.share(*ALARMS) + tally.useful["worse"] / tally.draws <= 0.05, (tally.forgotten, tally.useful)
 
 
 @pytest.mark.slow
-def test_a_planted_leak_is_found():
-    """All remembered: AUC .22 above retraining, 12 patients, 6 images each, 3 seeds.
-
-    Half remembered, AUC .10: with 44 patients, or with 5 seeds.
-    """
-    (whole,) = tallies(Setting(), 200, {"leak": KINDS["all remembered"]}).values()
-    assert share(whole, "UNDER") >= 0.95, whole.verdicts
-    for setting in (Setting(seeds=5), Setting(forget=44, held_out=15)):
-        (half,) = tallies(setting, 200, {"leak": KINDS["half remembered"]}).values()
-        assert share(half, "UNDER") >= 0.95, half.verdicts
-        assert np.mean(half.apart) == pytest.approx(0.10, abs=0.01)
+def test_honest_models_get_an_answer():
+    assert found("12x3", 200, "honest")["honest"].share("cannot tell") <= 0.25
 
 
 @pytest.mark.slow
-def test_traps_on_real_learners():
-    """Ten draws of three hospitals: what hospitals differ in is no memory; a duplicate and over-forgetting are seen."""
-    found, shifts = traps(10)
-    same, pooled = shifts.mean(axis=0)
-    assert same == pytest.approx(0.5, abs=0.05)
-    assert abs(pooled - 0.5) > 0.05
-    assert share(found["original"], "UNDER") == 1
-    assert share(found["retrained again"], *ALARMS) <= 0.1
-    assert share(found["one duplicate per patient left in"], "UNDER") >= 0.7
-    over = found["wrong labels for the forgotten"]  # some draws lose test accuracy as well, which is graver
-    assert share(over, "OVER", "DAMAGED") == 1
-    assert all("forgot too much: mia_loss_auc" in "; ".join(reasons) for reasons in over.reasons)
+@pytest.mark.parametrize(("setting", "most"), [("12x3", 0.45), ("12x8", 0.15), ("44x8", 0.15)])
+def test_one_patient_remembered_whole_is_called_forgotten_rarely(setting: str, most: float):
+    (tally,) = found(setting, 200, "1 patient remembered whole").values()
+    assert tally.share("yes", "yes, but") <= most, tally.forgotten
+
+
+@pytest.mark.slow
+def test_a_request_of_one_patient_is_answered():
+    tally = found("1x8", 200, "honest", "do nothing")
+    assert tally["honest"].share(*ALARMS) <= 0.05
+    assert tally["do nothing"].share("no", "partly") >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "half remembered, half overdone",
+        "1 patient in 6 remembered whole",
+        "hard labels with flips",
+        "output patch",
+    ],
+)
+def test_cheats_do_not_pass(kind: str):
+    (tally,) = found("44x8", 100, kind).values()
+    assert tally.share("yes") <= 0.1, tally.forgotten
+
+
+@pytest.mark.slow
+def test_a_lost_rare_class_is_not_called_still_good():
+    (tally,) = found("44x8", 100, "honest, but a rare class is lost").values()
+    assert tally.useful["yes"] <= 10, tally.useful
+
+
+@pytest.mark.slow
+def test_real_networks():
+    """Ten draws: a duplicate, wrong labels and a lookup table are seen; retraining is not accused."""
+    seen = networks(10, Tally)
+    assert seen["do nothing"].share("no") == 1
+    assert seen["retrained again"].share(*ALARMS) <= 0.1
+    assert seen["one duplicate per patient left in"].share("yes") == 0
+    assert seen["wrong labels for the forgotten"].share("too much") == 1
+    assert seen["lookup of the exact images"].share("yes", "yes, but") == 0
 
 
 def test_the_site_shift_trap():
     """The retrained model never saw the forgotten, but others' images are harder: only the pooled attack is fooled."""
     draws = [clinics(draw) for draw in range(4)]
-    same, pooled = np.mean([site_shift(data, learners(data)["retrained"](0)) for data in draws], axis=0)
+    shifts = [site_shift(data, models(data, "retrained", 1).answers[0]) for data in draws]
+    same, pooled = np.mean(shifts, axis=0)
     assert abs(same - 0.5) < 0.05 < pooled - 0.5

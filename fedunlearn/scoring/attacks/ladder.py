@@ -8,6 +8,7 @@ volumes as well; an image to them is whatever has a loss.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -141,6 +142,17 @@ _REFERENCE = (
         "Hayes et al., U-LiRA, SaTML 2025 (arXiv 2403.01218); seeds instead of shadows, one variance",
         "0.5 exactly",
         0.08,
+    ),
+    replace(
+        _share(
+            likelihood.mia_ulira_excess,
+            "mia_ulira_auc of the images to forget, less the same of held-out images of their hospitals: what is about "
+            "these images alone, not about a model that differs everywhere; needs 3 seeds",
+            "Hayes et al., U-LiRA, SaTML 2025 (arXiv 2403.01218); held-out images as a control",
+            "0 exactly",
+            0.08,
+        ),
+        low=-1.0,
     ),
     _share(
         reference.mia_difference_auc,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,6 @@ import pandas as pd
 from fedunlearn import files
 from fedunlearn.core import RequestId, RunError, derive
 from fedunlearn.scoring.evidence import (
-    Answers,
     Bools,
     Floats,
     Frame,
@@ -23,10 +22,12 @@ from fedunlearn.scoring.evidence import (
     Relearnt,
     Shadow,
     Spent,
+    WithLosses,
     classification,
     segmentation,
 )
 from fedunlearn.scoring.evidence.groups import attributes
+from fedunlearn.scoring.evidence.margins import Margins, declared
 
 IMAGES = ("image", "patient", "site", "split", "forgotten_by")
 DIFFICULTY = ("image", "seed", "learnt_after")
@@ -50,7 +51,7 @@ RELEARN, RELEARNT = "relearn", "probes/relearn.parquet"
 CURVES = ("request", "strategy", "seed", "epoch", "loss", "goal")
 
 
-READERS: Mapping[str, Callable[[pd.DataFrame, Frame, str], Answers]] = {
+READERS: Mapping[str, Callable[[pd.DataFrame, Frame, str], WithLosses]] = {
     "classification": classification.outputs,
     "segmentation": segmentation.overlaps,
 }
@@ -106,6 +107,8 @@ class Run:
         costs: (C, C) of mistakes, by true and given class (`Frame.costs`); None where none were given.
         sums: the sha256 of every file by its place, which it must have when it is read; None for files that this
             process wrote itself.
+        references: by request as scored, the retrained models of further seeds, which nothing else was trained with.
+        margins: how much worse than retraining a model may be.
     """
 
     path: Path
@@ -122,6 +125,13 @@ class Run:
     learnt: pd.DataFrame | None = None
     costs: Floats | None = None
     sums: Mapping[str, str] | None = None
+    references: Mapping[RequestId, Mapping[int, str]] = field(default_factory=dict)
+    margins: Margins = field(default_factory=Margins)
+
+    @cached_property
+    def patients(self) -> tuple[str, ...]:
+        """Patients' names, by their code in `Frame.patients`."""
+        return tuple(str(name) for name in np.unique(self.images["patient"].astype(str)))
 
     def frame(self, request: RequestId) -> Frame:
         """The images as a request divides them.
@@ -153,7 +163,7 @@ class Run:
             )
         return frame
 
-    def answers(self, model: str, frame: Frame) -> Answers | None:
+    def answers(self, model: str, frame: Frame) -> WithLosses | None:
         """What a model answers; None if it diverged.
 
         Raises:
@@ -183,18 +193,21 @@ class Run:
         signals = table.drop(columns=["image", "copy"])
         if (rows < 0).any() or table.duplicated(["image", "copy"]).any():
             raise RunError(f"{self.path / name} is of images that are not in sites.parquet, or of some twice")
+        if not np.isfinite(signals.to_numpy(np.float64)).all():
+            return blank
         margins = []
         for number in np.unique(table["copy"]):
             here = (table["copy"] == number).to_numpy()
-            asked, whole = blank.copy(), pd.DataFrame(0.0, range(len(blank)), signals.columns)
-            asked[rows[here]], whole.iloc[rows[here]] = 0.0, signals[here].to_numpy(np.float64)
-            with np.errstate(invalid="ignore"):  # of answers that are not finite
-                margins.append(asked + MARGINS[self.kind](whole, frame, str(self.path / name)))
+            # What images of which nothing was asked get here does not matter, but it must be a number.
+            whole = pd.DataFrame(0.0, range(len(blank)), signals.columns)
+            whole.iloc[rows[here]] = signals[here].to_numpy(np.float64)
+            margin = MARGINS[self.kind](whole, frame, str(self.path / name))
+            margins.append(np.where(np.isin(np.arange(len(blank)), rows[here]), margin, np.nan))
         found: Floats = np.mean(margins, axis=0)
-        return np.where(np.isfinite(found), found, np.nan)
+        return found
 
     @cached_property
-    def shadows(self) -> tuple[Shadow[Answers], ...]:
+    def shadows(self) -> tuple[Shadow[WithLosses], ...]:
         """The shadow models; none if the run has none.
 
         Raises:
@@ -206,14 +219,14 @@ class Run:
         who, frame = self._rows(members), self.frame(self.comparisons[0].request)
         return tuple(self._shadow(str(name), who[name].to_numpy(bool), frame) for name in who.columns)
 
-    def _shadow(self, number: str, members: Bools, frame: Frame) -> Shadow[Answers]:
+    def _shadow(self, number: str, members: Bools, frame: Frame) -> Shadow[WithLosses]:
         name = f"shadows/{number}.parquet"
         answers = self._answers(name, frame)
         if not answers.finite:
             raise RunError(f"{self.path / name}: the shadow model diverged (answers not finite)")
         return Shadow(answers, members)
 
-    def probed(self, request: RequestId, strategy: str, seed: int, frame: Frame) -> Mapping[str, Answers]:
+    def probed(self, request: RequestId, strategy: str, seed: int, frame: Frame) -> Mapping[str, WithLosses]:
         """What a model answers after each probe of the run, finite or not.
 
         Raises:
@@ -243,7 +256,7 @@ class Run:
             )
         return Relearnt(rows["loss"].to_numpy(np.float64), float(rows["goal"].iloc[0]))
 
-    def _answers(self, name: str, frame: Frame) -> Answers:
+    def _answers(self, name: str, frame: Frame) -> WithLosses:
         return READERS[self.kind](self._rows(name), frame, str(self.path / name))
 
     def _rows(self, name: str) -> pd.DataFrame:
@@ -304,6 +317,7 @@ def read(path: Path) -> Run:
         probes = tuple(str(name) for name in manifest.get("probes", {}).get("names", ()))
         costs = _costs(manifest.get("costs"), classes)
         diverged = {str(entry["model"]): str(entry["where"]) for entry in manifest.get("diverged", ())}
+        references, margins = _extra(manifest.get("references", ())), declared(manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{file} is not the manifest of a run: {type(error).__name__}: {error}") from error
     if kind not in READERS:
@@ -331,6 +345,8 @@ def read(path: Path) -> Run:
         learnt,
         costs,
         sums,
+        references,
+        margins,
     )
 
 
@@ -345,6 +361,14 @@ def _comparison(entry: Mapping[str, Any]) -> Comparison:
     }
     references = str(entry["original"]), str(entry["retrained"])
     return Comparison(str(entry["request"]), int(entry["seed"]), *references, models, stops)
+
+
+def _extra(entries: Iterable[Mapping[str, Any]]) -> dict[RequestId, dict[int, str]]:
+    """By request and seed, the models of the manifest's ``references``, in their order."""
+    found: dict[RequestId, dict[int, str]] = {}
+    for entry in entries:
+        found.setdefault(str(entry["request"]), {})[int(entry["seed"])] = str(entry["model"])
+    return found
 
 
 def _forgets(manifest: Mapping[str, Any], request: RequestId) -> tuple[RequestId, ...]:

@@ -4,12 +4,11 @@ A strategy's mean over K seeds is compared with the retrained models' mean over 
 retrained with fresh luck, the difference of these two means would have the standard error ``sd sqrt(2 / K)``, with
 sd that of the retrained models; hence the band
 
-    mean ± max(allowance, t(1 - LEVEL/2, K - 1) sd sqrt(2 / K)).
+    mean ± max(margin, t(1 - LEVEL/2, K - 1) sd sqrt(2 / K)).
 
-The allowance is the largest difference that does not count (`allowance`). It keeps a band from being narrower than what
-matters: with few seeds the spread is itself a guess, and may come out near 0; and with many seeds, a difference much
-smaller than that of two honest retrainings could be seen, but matters to nobody. With one seed there is no spread to
-see and no band (NaN).
+The measure's margin, the largest difference that does not count, keeps a band from being narrower than what matters:
+with few seeds the spread is itself a guess, and may come out near 0. With one seed there is no spread to see and no
+band (NaN).
 
 This holds for measures that judge one model. Those that measure its distance from the retrained one (`COMPOSITES`) are
 0 or 1 for that model itself; their band runs from there to the worst pair of retrained models of different seeds.
@@ -32,8 +31,7 @@ Band = tuple[float, float]
 NONE: Band = (math.nan, math.nan)
 
 LEVEL = 0.04
-"""Of the test for a difference, two-sided. A verdict looks at five measures, and a model may fail any of them; at this
-level of each, fewer than 5 % of honest retrainings do (`benchmarks/yardstick.py`; at 0.05 it is 5 %)."""
+"""Of the test for a difference, two-sided."""
 
 
 def band(retrained: Sequence[float], measure: Measure) -> Band:
@@ -43,22 +41,10 @@ def band(retrained: Sequence[float], measure: Measure) -> Band:
     if k < 2 or measure.margin is None or not np.isfinite(values).all():
         return NONE
     error = float(stdtrit(k - 1, 1 - LEVEL / 2)) * float(values.std(ddof=1)) * math.sqrt(2 / k)
-    centre, half = float(values.mean()), max(allowance(retrained, measure), error)
+    centre, half = float(values.mean()), max(measure.margin, error)
     low = -math.inf if measure.low is None else measure.low
     high = math.inf if measure.high is None else measure.high
     return max(low, centre - half), min(high, centre + half)
-
-
-def allowance(retrained: Sequence[float], measure: Measure) -> float:
-    """The margin of equivalence: the measure's own, or how far two honest retrainings lie apart if that is more.
-
-    The latter is the 95th percentile of the distance of two retrained models, ``1.96 sqrt(2) sd`` for normal values:
-    no more can be asked of one unlearned model. NaN where the measure has no margin.
-    """
-    if measure.margin is None:
-        return math.nan
-    spread = float(np.std(retrained, ddof=1)) if len(retrained) > 1 else 0.0
-    return max(measure.margin, 1.96 * math.sqrt(2) * spread)
 
 
 def distance_band(retrained: Sequence[Mapping[str, float]], measure: Measure) -> Band:

@@ -1,26 +1,28 @@
-"""How far unlearned models lie from retrained ones, and how sure that is: the statistics behind verdicts.
+"""How far unlearned models lie from retrained ones in a measure, and how sure that is.
 
-The difference is taken by seed: unlearned minus retrained of the same seed, on the same images, then the mean over K
-seeds. Two things make it uncertain, and neither shows the other: training again gives other models (seeds), and other
-patients would have been asked about (patients). They are the readers and the cases of Obuchowski and Rockette, Commun.
-Stat. Simul. Comput. 24, 1995, whose variance of the mean difference is
+The difference is the mean over K unlearned models less the mean over M retrained ones, M >= K; those of the same seed
+are paired, the M - K further ones are not. Two things make it uncertain, and neither shows the other: training again
+gives other models (seeds), and other patients would have been asked about (patients). They are the readers and the
+cases of Obuchowski and Rockette, Commun. Stat. Simul. Comput. 24, 1995, whose variance of a mean difference is that of
+seeds plus
 
-    V = s² / K + max(C, 0)
+    max(C, 0)
 
-with s² the variance over seeds and C the mean, over pairs of seeds, of the covariance of their differences when
-patients are drawn anew. (Luck of single images is in s² already; covariances leave it out of C, so it counts once.)
-Degrees of freedom: ``V² / ((s²/K)² / (K-1) + C² / (P-1))`` after Satterthwaite, P patients; Hillis, Stat. Med. 26,
-2007, has the first term. Deviations: C is a bootstrap's, times P / (P-1), which a bootstrap lacks; the second term is
-ours, because a request may name few patients; and no half width, and no p, is smaller than that of seeds alone with
-K - 1 degrees, since with few seeds a larger C would otherwise make a result *surer*.
+with C the mean, over pairs of seeds, of the covariance of their differences when patients are drawn anew. (Luck of
+single images is in the variance of seeds already; covariances leave it out of C, so it counts once.) C is a
+bootstrap's, times P / (P-1), which a bootstrap lacks, P patients. The variance of seeds comes in two kinds:
 
-s² comes in two kinds. For the interval and for equivalence it is that of the differences seen. For the test of "these
-are honest retrainings with fresh luck" it is twice the variance of the retrained models: that is what the hypothesis
-says, and a strategy whose models are erratic must not hide behind their spread.
+- for the interval and for equivalence it is that of the difference seen. With r = K / M, ``mean_k (U_k - r R_k)`` less
+  the further models' sum over M *is* the difference, so that its variance is ``s² / K + (M - K) / M² s_R²``, s the
+  standard deviation of ``U_k - r R_k`` over seeds and s_R that of the retrained models. All paired (M = K): ``s² / K``.
+- for the test of "these are honest retrainings with fresh luck" it is ``s_R² (1/K + 1/M)``: that is what the hypothesis
+  says, and a strategy whose models are erratic must not hide behind their spread.
 
-Equivalence: two one-sided tests at 5 % (Schuirmann, J. Pharmacokin. Biopharm. 15, 1987) against the margin of
-`fedunlearn.scoring.judgement.band.allowance`. A PASS "equivalent" therefore errs in 5 of 100 cases that lie just at the
-margin.
+Degrees of freedom after Satterthwaite, of all terms, C with P - 1: a request may name few patients (Hillis, Stat. Med.
+26, 2007, has those of seeds). No half width, and no p, is smaller than that of seeds alone, since with few seeds a
+larger C would otherwise make a result *surer*.
+
+Equivalence: two one-sided tests at 5 % (Schuirmann, J. Pharmacokin. Biopharm. 15, 1987) against the measure's margin.
 """
 
 from __future__ import annotations
@@ -31,37 +33,26 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from scipy.special import stdtr, stdtrit  # Student's; scipy.stats would take half a second to import
 
 from fedunlearn.scoring.evidence import Estimate, Floats, Frame, Part
-from fedunlearn.scoring.judgement.band import LEVEL, allowance
+from fedunlearn.scoring.judgement.band import LEVEL
 from fedunlearn.scoring.measures.catalogue import PARTS, Measure
 
 CONTROLS = ("original", "retrained", "retrained_other", "damaged")
 """Rows whose truth is known. They are judged, but are no hypotheses that a correction for many tests must count."""
 
-COLUMNS = (
-    "request",
-    "strategy",
-    "measure",
-    "difference",
-    "low",
-    "high",
-    "p_difference",
-    "p_holm",
-    "p_equivalent",
-    "margin",
-    "smallest_visible",
-    "seeds",
-    "patients",
-)
 POWER = 0.8
 MOST_SEEDS = 30
 """More seeds than this are not asked for: then it is patients that are missing."""
 
 _NO_END = 1e9
 """Degrees of freedom that are as good as infinite."""
+
+Side = Literal["above", "below"]
+
+Noise = tuple[float, float]
+"""A variance and its degrees of freedom."""
 
 Whole = Mapping[str, Estimate]
 """One model's measures by name, on all images."""
@@ -72,93 +63,124 @@ class Difference:
     """Unlearned minus retrained, for one measure.
 
     Attributes:
-        value: its mean over seeds.
+        value: mean over seeds less mean over retrained models.
         seeds: K.
+        references: M retrained models, those of the seeds first.
         patients: P, of those the measure speaks of.
-        spread: s, the standard deviation over seeds; NaN of a single one.
-        null_spread: what s is for honest retrainings, √2 times the standard deviation of the retrained models (at least
-            their `Estimate.luck`).
+        spread: s, the standard deviation over seeds of ``U_k - K/M R_k``; NaN of a single one.
+        null_spread: s_R, the standard deviation of the retrained models (at least their `Estimate.luck`); NaN of a
+            single one.
         shared: max(C, 0), the variance that other patients would add for all seeds alike; NaN where unknown.
         margin: the largest difference that does not count.
+        leaving_out: the value without each of the seeds; empty of a single one.
     """
 
     value: float
     seeds: int
+    references: int
     patients: int
     spread: float
     null_spread: float
     shared: float
     margin: float
+    leaving_out: tuple[float, ...] = ()
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The difference's confidence interval."""
-        half = self._half(self.spread, (1 + level) / 2)
+        half = self.half((1 + level) / 2)
         return self.value - half, self.value + half
+
+    def half(self, quantile: float) -> float:
+        """How far the difference may be from the truth, with that probability on one side."""
+        return _reach(quantile, self._luck, self._shared)
 
     @property
     def p_difference(self) -> float:
         """Two-sided: how often honest retrainings, on other patients, would differ as much."""
-        return min(2 * self._p(abs(self.value), self.null_spread), 1.0)  # in this order NaN stays NaN
+        return min(2 * self._p(abs(self.value), self._null), 1.0)  # in this order NaN stays NaN
 
     @property
     def p_equivalent(self) -> float:
         """The larger p of the two one-sided tests that it is not as far as the margin."""
-        return max(self._p(self.margin + sign * self.value, self.spread) for sign in (1, -1))
+        return max(self._p(self.margin + sign * self.value, self._luck) for sign in (1, -1))
+
+    def p_beyond(self, side: Side) -> float:
+        """One-sided, of the hypothesis that it is honest retraining: the largest of all seeds and without each.
+
+        That no single training may carry a finding keeps honest retraining from being accused when one training in
+        seven goes badly.
+        """
+        sign = 1 if side == "above" else -1
+        fewer = replace(self, seeds=self.seeds - 1) if self.leaving_out else self
+        without = (self._p(sign * value, fewer._null) for value in self.leaving_out)
+        return max(self._p(sign * self.value, self._null), *without, 0.0)
 
     @property
     def smallest_visible(self) -> float:
         """The true difference that would be beyond the margin *and* significant at `LEVEL` in `POWER` of all cases."""
-        beyond = max(self.margin, self._half(self.null_spread, 1 - LEVEL / 2))
-        return beyond + self._half(self.null_spread, POWER)
+        beyond = max(self.margin, _reach(1 - LEVEL / 2, self._null, self._shared))
+        return beyond + _reach(POWER, self._null, self._shared)
 
-    def within(self, room: float, side: Literal["above", "below"]) -> bool:
-        """Whether the one-sided 95 % limit on that side is nearer than ``room``."""
-        low, high = self.interval(0.90)
-        return (high if side == "above" else -low) < room
+    def needed(self, room: float) -> str:
+        """How many retrained models, seeds or patients would bring the one-sided 95 % limit within ``room``.
 
-    def needed(self, room: float, test: bool) -> str:
-        """How many seeds, or patients, would settle it, if all else stayed as it is.
-
-        Args:
-            room: how small the noise must become, in the measure's unit.
-            test: it is the test for a difference that must become sharp; else the one-sided 95 % limit.
+        All else is thought to stay as it is.
         """
-        spread, level = (self.null_spread, 1 - LEVEL / 2) if test else (self.spread, 0.95)
-
-        def sharp(one: Difference) -> bool:
-            return one._half(spread, level) < room
-
-        for seeds in range(self.seeds + 1, MOST_SEEDS + 1):
-            if sharp(replace(self, seeds=seeds)):
-                return f"about {seeds} seeds would tell"
-        for times in (2, 3, 5, 10, 20):
-            more = replace(self, seeds=10, patients=times * self.patients, shared=self.shared / times)
-            if sharp(more):
-                return (
-                    f"about {more.patients} patients ({self.patients} here) and {more.seeds} seeds would tell"
-                )
+        most = range(self.references + 1, MOST_SEEDS + 1)
+        for references in most:
+            if replace(self, references=references).half(0.95) < room:
+                return f"about {references} retrained models would tell"
+        for seeds in most:
+            if replace(self, seeds=seeds, references=seeds).half(0.95) < room:
+                return f"about {seeds} seeds, and as many retrained models, would tell"
+        for times in (2, 3, 5, 10, 20, 50):
+            seeds, references = max(self.seeds, 10), max(self.references, 10)
+            patients = times * self.patients
+            shared = self.shared / times
+            more = replace(self, seeds=seeds, references=references, patients=patients, shared=shared)
+            if more.half(0.95) < room:
+                return f"about {patients} patients ({self.patients} here) and {seeds} seeds would tell"
         return "no likely number of seeds or patients would tell"
 
-    def _half(self, spread: float, quantile: float) -> float:
-        """How far noise reaches with that probability, given the standard deviation over seeds."""
-        return max(float(stdtrit(df, quantile)) * error for error, df in self._noises(spread))
-
-    def _p(self, distance: float, spread: float) -> float:
+    def _p(self, distance: float, noise: Sequence[Noise]) -> float:
         """The chance that noise alone reaches ``distance``; without noise, all or nothing."""
         return max(
             float(distance <= 0) if error == 0 else float(stdtr(df, -distance / error))
-            for error, df in self._noises(spread)
+            for error, df in _errors(noise, self._shared)
         )
 
-    def _noises(self, spread: float) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Standard error and degrees of freedom of seeds and patients together, and of seeds alone."""
-        luck = spread**2 / self.seeds
-        variance = luck + self.shared
-        if not math.isfinite(variance):
-            return (math.nan, math.nan), (math.nan, math.nan)
-        below = luck**2 / (self.seeds - 1) + self.shared**2 / max(self.patients - 1, 1)
-        df = min(variance**2 / below, _NO_END) if below > 0 else _NO_END
-        return (math.sqrt(variance), df), (math.sqrt(luck), self.seeds - 1.0)
+    @property
+    def _luck(self) -> tuple[Noise, ...]:
+        k, m = self.seeds, self.references
+        own = (self.spread**2 / k, k - 1.0)
+        return (own, ((m - k) / m**2 * self.null_spread**2, m - 1.0)) if m > k else (own,)
+
+    @property
+    def _null(self) -> tuple[Noise, ...]:
+        return ((self.null_spread**2 * (1 / self.seeds + 1 / self.references), self.references - 1.0),)
+
+    @property
+    def _shared(self) -> Noise:
+        return self.shared, max(self.patients - 1.0, 1.0)
+
+
+def _reach(quantile: float, luck: Sequence[Noise], shared: Noise) -> float:
+    """How far noise reaches with that probability."""
+    return max(float(stdtrit(df, quantile)) * error for error, df in _errors(luck, shared))
+
+
+def _errors(luck: Sequence[Noise], shared: Noise) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Standard error and degrees of freedom of seeds and patients together, and of seeds alone."""
+    return _together([*luck, shared]), _together(luck)
+
+
+def _together(terms: Sequence[Noise]) -> tuple[float, float]:
+    """The standard error of a sum and its degrees of freedom (Satterthwaite)."""
+    variance = sum(part for part, _ in terms)
+    if not math.isfinite(variance):
+        return math.nan, math.nan
+    below = sum(part**2 / df for part, df in terms if part)
+    return math.sqrt(variance), min(variance**2 / below, _NO_END) if below > 0 else _NO_END
 
 
 def differences(
@@ -183,22 +205,37 @@ def differences(
             both = [(one, other) for one, other in pairs if one is not None and other is not None]
             finite = all(math.isfinite(e.value) for pair in both for e in pair)
             if measure.margin is not None and len(both) == len(models) and finite:
-                found.setdefault(strategy, {})[name] = _difference(both, measure, _patients(frame, name))
+                patients = patients_of(frame, name)
+                found.setdefault(strategy, {})[name] = difference(both, (), measure.margin, patients)
     return found
 
 
-def _difference(pairs: Sequence[tuple[Estimate, Estimate]], measure: Measure, patients: int) -> Difference:
-    gaps = np.array([one.value - other.value for one, other in pairs])
+def difference(
+    pairs: Sequence[tuple[Estimate, Estimate]], further: Sequence[float], margin: float, patients: int
+) -> Difference:
+    """The difference of unlearned models from retrained ones.
+
+    Args:
+        pairs: both models' estimates by seed, all of them numbers.
+        further: the values of retrained models of other seeds.
+        margin: the largest difference that does not count.
+        patients: how many the measure speaks of.
+    """
+    values = np.array([one.value for one, _ in pairs])
     retrained = np.array([other.value for _, other in pairs])
-    several, luck = len(pairs) > 1, max(other.luck for _, other in pairs)
+    every, k = np.concatenate([retrained, np.asarray(further, dtype=np.float64)]), len(pairs)
+    own = values - k / len(every) * retrained
+    several, luck = k > 1, max(other.luck for _, other in pairs)
     return Difference(
-        value=float(gaps.mean()),
-        seeds=len(pairs),
+        value=float(values.mean() - every.mean()),
+        seeds=k,
+        references=len(every),
         patients=patients,
-        spread=float(gaps.std(ddof=1)) if several else math.nan,
-        null_spread=math.sqrt(2) * max(float(retrained.std(ddof=1)), luck) if several else math.nan,
+        spread=float(own.std(ddof=1)) if several else math.nan,
+        null_spread=max(float(every.std(ddof=1)), luck) if len(every) > 1 else math.nan,
         shared=_shared(pairs, patients) if several else math.nan,
-        margin=allowance(retrained.tolist(), measure),
+        margin=margin,
+        leaving_out=tuple(float(np.delete(values, i).mean() - every.mean()) for i in range(k) if several),
     )
 
 
@@ -216,30 +253,11 @@ def _shared(pairs: Sequence[tuple[Estimate, Estimate]], patients: int) -> float:
     return max(apart, 0.0) * patients / (patients - 1)
 
 
-def _patients(frame: Frame, measure: str) -> int:
+def patients_of(frame: Frame, measure: str) -> int:
     """How many patients a measure speaks of: those of the part it is named after, else those to forget."""
     named = measure.partition("_")[0]
     part: Part = next((p for p in PARTS if p == named), "forget")
     return len(np.unique(frame.patients[frame.rows(part)]))
-
-
-def table(request: str, found: Mapping[str, Mapping[str, Difference]]) -> pd.DataFrame:
-    """The rows of `statistics.parquet` of one request.
-
-    ``p_holm`` is ``p_difference`` after Holm's correction (Scand. J. Stat. 6, 1979) over the request's strategies, for
-    each measure; controls have none. It is for whoever picks a strategy from the table. Verdicts rest on
-    ``p_difference``: what is said of one strategy must not depend on which others were run beside it.
-    """
-    rows = []
-    for strategy, by_measure in found.items():
-        for name, one in by_measure.items():
-            key = (request, strategy, name, one.value, *one.interval(), one.p_difference)
-            family = {s: f[name].p_difference for s, f in found.items() if s not in CONTROLS and name in f}
-            corrected = holm(family).get(strategy, math.nan)
-            rows.append(
-                (*key, corrected, one.p_equivalent, one.margin, one.smallest_visible, one.seeds, one.patients)
-            )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:

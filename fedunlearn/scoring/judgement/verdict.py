@@ -1,90 +1,71 @@
-"""One verdict per strategy and request, from means over seeds and what seeds and patients leave uncertain.
+"""What is said of a strategy: two answers, and one word to sort by.
 
-Every rule looks at one measure's difference from the retrained models (`fedunlearn.scoring.judgement.difference`) on
-one side. It is
+**Forgotten?** of the request's own patients (`memory`), on the exact images and on slightly changed copies of them, so
+that a lookup table or a patch of the output does not pass. In this order, the first that applies:
 
-- *broken* if the difference is beyond the margin and no luck of seeds and patients explains it (p < `LEVEL`);
-- *open* if it is beyond the margin but luck might explain it;
-- *kept* if it is within the margin; and *kept for sure* if its one-sided 95 % limit is.
+1. *cannot tell*: the models diverged; fewer than two of them, or of the retrained ones; nobody to compare the patients
+   with; or the original model's own memory of these patients cannot be seen: doing nothing would pass.
+2. *no*: more memory than the margin is left in the mean, beyond luck, and that is half or more of what the original
+   knew; or half or more of the patients are flagged as remembered.
+3. *partly*: more than the margin is left in the mean, beyond luck; or more patients than ``patients_over`` are flagged.
+4. *too much*: the same on the other side. Whoever is known *less* than by a model that never saw them stands out as
+   well.
+5. *cannot tell*: the mean is beyond the margin, or patients are suspected, but luck or a single training might explain
+   it; or the mean is within the margin, but not surely (95 %) within twice the margin.
+6. *yes, but*: all that is well, yet other evidence is to the contrary (`EVIDENCE`); it is named.
+7. *yes*. It says how likely a single patient remembered whole would have been seen.
 
-In this order; all reasons are given, the first that applies names the verdict:
+**Still good?** *yes*, *worse* or *cannot tell*, from unseen images only (`usefulness`). A model that diverged is worse.
 
-1. DAMAGED: the model diverged for some seed: an answer is NaN or infinite. That needs no comparison, and what the
-   other seeds' models are like does not matter: the mean over all seeds is no number.
-2. INCONCLUSIVE: fewer than two seeds, so the spread of retraining is unknown.
-3. DAMAGED: test or retain accuracy too low. To see that, no memory is needed.
-4. INCONCLUSIVE: no image to forget has a comparable held-out one; or the attack does not see the original model's
-   memory, where there must be some: its `mia_loss_auc` does not break the rule. Doing nothing would pass then.
-5. UNDER: `mia_loss_auc` or forget accuracy too high: the model still remembers. (A low forget loss alone is
-   confidence: what memory does to a loss is to lower it more than that of unseen images, which is the AUC.)
-6. OVER: `mia_loss_auc` or forget accuracy too low, or forget loss too high: the images to forget stand out by being
-   known *less* than by a model that never saw them, which betrays them just as well.
-7. INCONCLUSIVE: a rule is open. The reason says how many seeds or patients would settle it.
-8. PASS, "equivalent to retraining": every rule is kept for sure.
-9. PASS, "not told apart from retraining": every rule is kept, and at least for `mia_loss_auc` it is sure (95 %) that
-   less than `SOME` of what the original model remembers is left, on either side. That is the power it takes to say so.
-10. INCONCLUSIVE: kept, but even that is not sure.
+**The word**: DAMAGED (worse), UNDER (no, partly), OVER (too much), DISPUTED ("yes, but"), in this order; PASS only if
+both answers are yes; all else is INCONCLUSIVE.
 
-Why two grades of PASS. With three seeds Student's factor is 2.9 (one-sided), so that 90 % intervals are often wider
-than margins, which are three standard deviations of retraining. Of honest retrainings with 12 patients to forget,
-`benchmarks/yardstick.py` finds about 12 % equivalent at three seeds, 72 % not told apart and 11 % undecided; at eight
-seeds 94 % are equivalent. To demand equivalence would leave most of what is right without a verdict; to demand only
-"no difference seen" would reward whoever measures least. Grade 9 asks that the experiment could have seen half the
-memory at stake, and says how much may be left.
-
-All rules together raise an alarm for about 4 % of honest retrainings at three seeds, and for fewer with more seeds or
-patients. There is no correction over strategies: what is said of one must not depend on which others were run
-(`statistics.parquet` has Holm's).
-
-For volumes, the Dice coefficient stands in the place of accuracy, and the mean loss of voxels in that of loss.
-
-No single number decides: a destroyed model has an AUC of 0.5, and one that memorised everything has a fine accuracy.
-The original model is judged like a strategy ("do nothing"). The retrained one is the reference and gets no verdict.
+Margins are declared (`Margins`), never widened by how far trainings differ: where that is too far, nobody can tell.
+There is no correction over strategies: what is said of one must not depend on which others were run.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-import pandas as pd
+import numpy as np
 
-from fedunlearn.scoring.judgement.band import LEVEL, Band
+from fedunlearn.scoring.evidence import Bools
+from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.judgement.difference import Difference
-from fedunlearn.scoring.measures import segmentation
+from fedunlearn.scoring.judgement.memory import LEVEL, Memory, Scale
+from fedunlearn.scoring.judgement.usefulness import Component
 
-Side = Literal["above", "below"]
-Rule = tuple[str, str, str, Side]
-RULES: tuple[Rule, ...] = (
-    ("DAMAGED", "damaged", "test_accuracy", "below"),
-    ("DAMAGED", "damaged", "retain_accuracy", "below"),
-    ("UNDER", "remembers", "mia_loss_auc", "above"),
-    ("UNDER", "remembers", "forget_accuracy", "above"),
-    ("OVER", "forgot too much", "mia_loss_auc", "below"),
-    ("OVER", "forgot too much", "forget_accuracy", "below"),
-    ("OVER", "forgot too much", "forget_loss", "above"),
-)
-"""(verdict, in words, measure, side of the retrained models), the gravest first."""
+Forgotten = Literal["yes", "yes, but", "partly", "no", "too much", "cannot tell"]
+Useful = Literal["yes", "worse", "cannot tell"]
 
-ATTACK = "mia_loss_auc"
-"""The measure of memory."""
+HALF = 0.5
+"""Of the original's memory, or of the patients: so much and more is not "partly" any more."""
 
-SOME = 0.5
-"""Of the original model's memory: less than this must be left for sure, for a PASS."""
+EVIDENCE: Mapping[str, str] = {
+    "mia_ulira_excess": "U-LiRA tells its answers to the images to forget from retraining's",
+    "mia_lira_auc": "LiRA, with shadow models, finds the images to forget",
+    "mia_rmia_auc": "RMIA, with shadow models, finds the images to forget",
+    "probe_mia_loss_auc": "the memory is back once the last layer is refitted",
+    "resurgence_mia_loss_auc": "the memory is back once the hospitals have trained on",
+    "relearn_ratio": "it learns the images to forget again sooner than retraining does",
+}
+"""What else can speak against a yes, by measure, in words; more of each is worse, but for `_LESS`."""
 
-RULES_OF: Mapping[str, tuple[Rule, ...]] = {"classification": RULES, "segmentation": segmentation.RULES}
-"""The rules of each kind of task."""
+_SHADOWS = ("mia_lira_auc", "mia_rmia_auc")
+"""Those that count only where shadow models stand behind them: without, they see no more than memory left does."""
+
+_LESS = ("relearn_ratio",)
 
 NO_MEMORY = (
-    "the original model itself shows no memory of these patients: "
-    "nothing here could tell forgetting from doing nothing"
+    "the original shows no memory of these patients: nothing here could tell forgetting from doing nothing"
 )
-NOT_SURE = "the original model seems to remember, but luck of seeds and patients might explain it"
 ADVICE = "lower its learning rate, or set training.clip"
-EDGE = 1e-9
-"""A difference this near the margin, in the measure's unit, is within: sums of floats are not exact."""
+_NAMED = 3
+"""Patients that a reason names; the rest is counted."""
 
 
 @dataclass(frozen=True)
@@ -98,112 +79,239 @@ class Diverged:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a verdict rests on, all means over seeds, of the group "all".
+class Answer:
+    """One answer and its reasons, the gravest first."""
+
+    word: str
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What a request's models let anybody see, whatever is judged.
 
     Attributes:
-        values: the model's measures by name.
-        retrained: the retrained models' measures.
-        bands: by measure; NaN where there is none.
-        differences: the model's from the retrained ones, by measure; missing where undefined.
-        seeds: how many retrained models there are.
-        memory: the original models' difference in `ATTACK`; None if undefined.
-        diverged: the model's answers are not finite for these seeds.
-        rules: what to look at.
+        scale: of memory, on the exact images; None where there is none.
+        copies: the same on changed copies; None where a run has none, or where the original shows no memory on them.
+        seeds: how many models of each strategy there are.
+        names: patients' names by code.
+        margins: what is declared.
+        shadows: whether the run has shadow models.
     """
 
-    values: Mapping[str, float]
-    retrained: Mapping[str, float]
-    bands: Mapping[str, Band]
-    differences: Mapping[str, Difference]
+    scale: Scale | None
+    copies: Scale | None
     seeds: int
-    memory: Difference | None
-    diverged: tuple[Diverged, ...] = ()
-    rules: tuple[Rule, ...] = RULES
+    names: Sequence[str]
+    margins: Margins
+    shadows: bool = False
 
 
-def decide(facts: Facts) -> tuple[str, tuple[str, ...]]:
-    """The verdict and its reasons."""
-    judged = [(rule, facts.differences[rule[2]]) for rule in facts.rules if rule[2] in facts.differences]
-    broken = [(rule[0], _reason(rule, facts)) for rule, one in judged if is_broken(one, rule[3])]
-    findings = tuple(reason for _, reason in broken)
-    if facts.diverged:
-        return "DAMAGED", (_told(facts.diverged), *findings)
-    if facts.seeds < 2:
-        why = f"{facts.seeds} seed: the spread of retraining is unknown; run at least 2 (better 3)"
-        return "INCONCLUSIVE", (why,)
-    if broken and broken[0][0] == "DAMAGED":
-        return "DAMAGED", findings
-    doubts = _doubts(facts)
-    if doubts:
-        return "INCONCLUSIVE", (*doubts, *findings)
-    if broken:
-        return broken[0][0], findings
-    unsettled = tuple(_unsettled(rule, one, facts) for rule, one in judged if _beyond(one, rule[3]))
-    if unsettled:
-        return "INCONCLUSIVE", unsettled
-    numbers = (_numbers(name, facts) for name in dict.fromkeys(rule[2] for rule, _ in judged))
-    if all(one.within(one.margin, rule[3]) for rule, one in judged):
-        return "PASS", ("equivalent to retraining", *numbers)
-    return _graded(facts, tuple(numbers))
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was found of one strategy's models.
 
-
-def is_broken(difference: Difference, side: Side) -> bool:
-    """Whether it is beyond the margin on that side, and neither seeds nor patients explain it."""
-    return _beyond(difference, side) and difference.p_difference < LEVEL
-
-
-def verdicts(
-    scores: pd.DataFrame,
-    differences: Mapping[str, Mapping[str, Mapping[str, Difference]]],
-    diverged: Sequence[Diverged],
-    kind: str = "classification",
-) -> pd.DataFrame:
-    """Judge every model but the retrained ones.
-
-    Args:
-        scores: as in `scores.parquet`.
-        differences: by request, strategy and measure.
-        diverged: the models whose answers are not finite.
-        kind: of task.
-
-    Returns:
-        Columns request, strategy, verdict, reasons (joined by "; ").
+    Attributes:
+        memory: on the exact images; None where it is undefined.
+        copies: on changed copies.
+        differences: from retraining, by measure.
+        components: what a model must keep.
+        diverged: the models that did.
     """
-    whole = scores[scores["group"] == "all"]
-    rows = []
-    for request, of_request in whole.groupby("request", sort=False):
-        found = differences[str(request)]
-        common = replace(_common(of_request, found), rules=RULES_OF[kind])
-        for strategy, of_strategy in of_request.groupby("strategy", sort=False):
-            if strategy == "retrained":
-                continue
-            lost = tuple(d for d in diverged if (d.request, d.strategy) == (request, strategy))
-            own = found.get(str(strategy), {})
-            facts = replace(common, values=_means(of_strategy, "value"), differences=own, diverged=lost)
-            verdict, reasons = decide(facts)
-            rows.append((request, strategy, verdict, "; ".join(reasons)))
-    return pd.DataFrame(rows, columns=["request", "strategy", "verdict", "reasons"])
+
+    memory: Memory | None
+    copies: Memory | None
+    differences: Mapping[str, Difference]
+    components: tuple[Component, ...]
+    diverged: tuple[Diverged, ...] = ()
 
 
-def _common(scores: pd.DataFrame, found: Mapping[str, Mapping[str, Difference]]) -> Facts:
-    """What all models of a request are judged by; ``values`` and ``differences`` are those of no model yet."""
-    retrained = scores[scores["strategy"] == "retrained"]
-    edges = _means(retrained, "null_low"), _means(retrained, "null_high")  # the same in all rows
-    return Facts(
-        values={},
-        retrained=_means(retrained, "value"),
-        bands={name: (edges[0][name], edges[1][name]) for name in edges[0]},
-        differences={},
-        seeds=retrained["seed"].nunique(),
-        memory=found.get("original", {}).get(ATTACK),
-    )
+def judge(sight: Sight, found: Findings) -> tuple[Answer, Answer, str]:
+    """Forgotten?, still good?, and the word."""
+    first, second = forgotten(sight, found), useful(found)
+    return first, second, word(first, second)
 
 
-def _means(scores: pd.DataFrame, column: str) -> dict[str, float]:
-    """The mean over seeds by measure; NaN if one of them is."""
-    by_measure = scores.groupby("measure")[column]
-    return {str(name): float(values.mean(skipna=False)) for name, values in by_measure}
+def word(first: Answer, second: Answer) -> str:
+    """The one word to sort by."""
+    if second.word == "worse":
+        return "DAMAGED"
+    if first.word in ("no", "partly"):
+        return "UNDER"
+    if first.word == "too much":
+        return "OVER"
+    if first.word == "yes, but":
+        return "DISPUTED"
+    return "PASS" if (first.word, second.word) == ("yes", "yes") else "INCONCLUSIVE"
+
+
+# --------------------------------------------------------------------------------------------- forgotten?
+
+
+def forgotten(sight: Sight, found: Findings) -> Answer:
+    """See the module."""
+    if found.diverged:
+        return Answer("cannot tell")  # the reason stands under the other answer
+    doubt = _doubt(sight)
+    if doubt is not None or found.memory is None:
+        return Answer("cannot tell", () if doubt is None else (doubt,))
+    margins, seen = sight.margins, [("", found.memory)]
+    if found.copies is not None:
+        seen.append((" on slightly changed copies", found.copies))
+    failed = [one for where, of in seen for one in _failed(of, margins, where, sight.names)]
+    for grade in ("no", "partly", "too much"):
+        if any(is_ == grade for is_, _ in failed):
+            return Answer(grade, tuple(reason for _, reason in failed))
+    open_ = (*_open(found.memory, margins, sight), *_alone(found.copies, margins))
+    if open_:
+        return Answer("cannot tell", open_)
+    against = contrary(found.differences, sight.shadows)
+    chance = _chance(sight)
+    if against:
+        return Answer("yes, but", (*against, chance))
+    return Answer("yes", (f"{_left(found.memory)}; no patient stands out", chance))
+
+
+def _doubt(sight: Sight) -> str | None:
+    """Why nothing can be said of memory at all."""
+    if sight.seeds < 2:
+        return f"{sight.seeds} seed: one training tells nothing of luck; run at least 2 (better 3)"
+    if sight.scale is None:
+        return "no patient to forget has held-out images of the same hospital to be compared with"
+    return None if sight.scale.visible else NO_MEMORY
+
+
+def _failed(
+    memory: Memory, margins: Margins, where: str, names: Sequence[str]
+) -> list[tuple[Forgotten, str]]:
+    """What was certainly not forgotten, or forgotten too much, with its grade."""
+    mean, found = memory.mean, list[tuple[Forgotten, str]]()
+    if mean.left > margins.memory_left and mean.significant(1):
+        found.append(("no" if mean.left >= HALF else "partly", f"{_left(memory)}{where}"))
+    known = int(memory.remembered.sum())
+    if known > margins.patients_over:
+        grade: Forgotten = "no" if known >= HALF * len(memory.patients) else "partly"
+        found.append((grade, f"{_counted(memory, memory.remembered, names)} still known{where}"))
+    if -mean.left > margins.memory_left and mean.significant(-1):
+        found.append(("too much", f"the patients are known less than by retraining{where}: {_left(memory)}"))
+    if int(memory.overdone.sum()) > margins.patients_over:
+        told = _counted(memory, memory.overdone, names)
+        found.append(("too much", f"{told} known less than by retraining{where}"))
+    return found
+
+
+def _alone(copies: Memory | None, margins: Margins) -> tuple[str, ...]:
+    """What changed copies withhold a yes for: memory that rests on a single training.
+
+    They show less of it than exact images do, so that luck weighs more. To ask that they *surely* show none would leave
+    most of what is right without an answer.
+    """
+    if copies is None or abs(copies.mean.left) <= margins.memory_left:
+        return ()
+    side = 1 if copies.mean.left > 0 else -1
+    if not copies.mean.significant(side, all_models=True):
+        return ()
+    return (f"{_left(copies)} on slightly changed copies, but it rests on a single training",)
+
+
+def _open(memory: Memory, margins: Margins, sight: Sight) -> list[str]:
+    """What luck, or a single training, might explain; what is not sure enough."""
+    mean, found = memory.mean, list[str]()
+    suspected = int(memory.suspected.sum())
+    if suspected:
+        told = _counted(memory, memory.suspected, sight.names)
+        found.append(f"{told} perhaps still known, or overdone, but it rests on a single training")
+    low, high = mean.interval(0.90)
+    if abs(mean.left) > margins.memory_left:
+        found.append(f"{_left(memory)}, which luck might explain")
+    elif not max(-low, high) < 2 * margins.memory_left:
+        found.append(f"{_left(memory)}: not surely less than {_percent(2 * margins.memory_left)}")
+    return found
+
+
+def contrary(differences: Mapping[str, Difference], shadows: bool) -> tuple[str, ...]:
+    """The evidence that a model did not forget, in words.
+
+    A measure counts if it is beyond its margin, by more than luck of the retrained models and of the model's own at
+    `LEVEL`, over all measures that are there (Bonferroni), whichever seed is left out.
+    """
+    there = {
+        name: one
+        for name, one in differences.items()
+        if name in EVIDENCE and (shadows or name not in _SHADOWS)
+    }
+    found = []
+    for name, one in there.items():
+        side, sign = ("below", -1) if name in _LESS else ("above", 1)
+        level = LEVEL / len(there)
+        sure = (
+            sign * one.value - one.half(1 - level) > 0
+            and one.p_beyond("below" if sign < 0 else "above") < level
+        )
+        if sign * one.value > one.margin and sure:
+            found.append(f"{EVIDENCE[name]} ({one.value:+.2f} {side} retraining)")
+    return tuple(found)
+
+
+def _chance(sight: Sight) -> str:
+    assert sight.scale is not None  # there is a doubt otherwise
+    tenths = int(10 * sight.scale.power(sight.seeds))
+    return f"a patient remembered whole would show in {tenths} of 10 such runs"
+
+
+def _left(memory: Memory) -> str:
+    low, high = memory.mean.interval()
+    return f"{_percent(memory.mean.left)} of the original's memory is left (95 %: {_percent(low)} to {_percent(high)})"
+
+
+def _percent(share: float) -> str:
+    return "?" if math.isnan(share) else f"{100 * share:.0f} %"
+
+
+def _counted(memory: Memory, which: Bools, names: Sequence[str]) -> str:
+    """How many patients, and who, the most striking first."""
+    order = np.flatnonzero(which)[np.argsort(-np.abs(memory.left[which]), kind="stable")]
+    told = [f"{names[memory.patients[i]]} {_percent(float(memory.left[i]))}" for i in order[:_NAMED]]
+    rest = [f"{len(order) - _NAMED} more"] if len(order) > _NAMED else []
+    are = "is" if len(order) == 1 else "are"
+    return f"{len(order)} of {len(memory.patients)} patients ({', '.join([*told, *rest])}) {are}"
+
+
+# -------------------------------------------------------------------------------------------- still good?
+
+
+def useful(found: Findings) -> Answer:
+    """See the module."""
+    if found.diverged:
+        return Answer("worse", (_told(found.diverged),))
+    every = found.components
+    lost = [one for one in every if one.worse]
+    if lost:
+        return Answer("worse", tuple(_lost(one) for one in lost))
+    open_ = [one for one in every if one.needed and not one.kept]
+    if open_ or not every:
+        return Answer(
+            "cannot tell", tuple(f"{_named(one.group)}: {_seen(one)}; {one.advice()}" for one in open_)
+        )
+    overall = next(one for one in every if one.group == "all")
+    return Answer("yes", (f"on unseen images {_seen(overall)}",))
+
+
+def _lost(one: Component) -> str:
+    return f"{_named(one.group)}: {_seen(one)} on unseen images, margin {one.margin:.2f}"
+
+
+def _seen(one: Component) -> str:
+    if one.difference is None:
+        return f"{one.images} test images of {one.patients} patients"
+    low, high = one.difference.interval()
+    told = f"{one.difference.value:+.3f}"
+    return f"{told} (95 %: {low:+.3f} to {high:+.3f})" if math.isfinite(high) else told
+
+
+def _named(group: str) -> str:
+    attribute, _, value = group.partition("=")
+    return {"all": "overall", "site": f"hospital {value}"}.get(attribute, f"{attribute} {value}")
 
 
 def _told(diverged: Sequence[Diverged]) -> str:
@@ -215,53 +323,4 @@ def _told(diverged: Sequence[Diverged]) -> str:
         f"for seed{'s' if len(some) > 1 else ''} {' and '.join(some)} {where}"
         for where, some in seeds.items()
     ]
-    return f"damaged: diverged {', '.join(places)}: {ADVICE}"
-
-
-def _doubts(facts: Facts) -> tuple[str, ...]:
-    """Why nothing can be concluded about memory."""
-    memory = facts.memory
-    if memory is None:
-        return ("no image to forget has a held-out one of the same hospital and label to be compared with",)
-    if is_broken(memory, "above"):
-        return ()
-    if not math.isfinite(memory.shared):
-        return (f"{NO_MEMORY}: a single patient on one side leaves no interval",)
-    seen = f"{ATTACK} {memory.value:+.2f} from retraining, margin {memory.margin:.2f}"
-    if _beyond(memory, "above"):
-        return (f"{NOT_SURE} ({seen}, p {memory.p_difference:.2f}): {memory.needed(memory.value, True)}",)
-    return (f"{NO_MEMORY} ({seen}; below {memory.smallest_visible:.2f} it would go unseen)",)
-
-
-def _graded(facts: Facts, numbers: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Of a model within every margin but not for sure: whether at least half the memory is gone for sure."""
-    attack, memory = facts.differences[ATTACK], facts.memory
-    assert memory is not None  # there is a doubt otherwise
-    low, high = attack.interval(0.90)
-    left = max(-low, high) / memory.value
-    if left < SOME:
-        told = f"less than {math.ceil(100 * left)} % of the original's memory is left"
-        return "PASS", (f"not told apart from retraining: {told}", *numbers)
-    advice = attack.needed(SOME * memory.value - abs(attack.value), False)
-    why = f"within the margins, but {100 * left:.0f} % of the original's memory might still be left: {advice}"
-    return "INCONCLUSIVE", (why, *numbers)
-
-
-def _beyond(difference: Difference, side: Side) -> bool:
-    value = difference.value if side == "above" else -difference.value
-    return value > difference.margin + EDGE
-
-
-def _unsettled(rule: Rule, one: Difference, facts: Facts) -> str:
-    luck = f"p {one.p_difference:.2f}, " if math.isfinite(one.p_difference) else ""
-    return f"perhaps {_reason(rule, facts)}: {luck}{one.needed(abs(one.value), True)}"
-
-
-def _reason(rule: Rule, facts: Facts) -> str:
-    return f"{rule[1]}: {_numbers(rule[2], facts)}"
-
-
-def _numbers(name: str, facts: Facts) -> str:
-    low, high = facts.bands[name]
-    value, retrained = facts.values[name], facts.retrained[name]
-    return f"{name} {value:.2f}, retrained {retrained:.2f}, band {low:.2f}–{high:.2f}"
+    return f"diverged {', '.join(places)}: {ADVICE}"

@@ -1,4 +1,4 @@
-"""How well a model segments volumes: Dice, surfaces, loss and errors, and what verdicts make of them.
+"""How well a model segments volumes: Dice, surfaces, loss, errors.
 
 All of it follows from a few numbers of each volume (`fedunlearn.scoring.evidence.segmentation`). Attacks that look at
 one loss for each image (`fedunlearn.scoring.attacks.ladder.BY_LOSS`) work on volumes as on images.
@@ -7,7 +7,7 @@ one loss for each image (`fedunlearn.scoring.attacks.ladder.BY_LOSS`) work on vo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -211,14 +211,3 @@ SEGMENTATION = (
     ),
 )
 """The measures of this kind alone, each after those it builds on; attacks and costs come beside them."""
-
-RULES: tuple[tuple[str, str, str, Literal["above", "below"]], ...] = (
-    ("DAMAGED", "damaged", "test_dice", "below"),
-    ("DAMAGED", "damaged", "retain_dice", "below"),
-    ("UNDER", "remembers", "mia_loss_auc", "above"),
-    ("UNDER", "remembers", "forget_dice", "above"),
-    ("OVER", "forgot too much", "mia_loss_auc", "below"),
-    ("OVER", "forgot too much", "forget_dice", "below"),
-    ("OVER", "forgot too much", "forget_voxel_loss", "above"),
-)
-"""What verdicts rest on, as `fedunlearn.scoring.judgement.verdict.RULES` for classification."""

@@ -1,0 +1,262 @@
+"""An overview in sentences, for whoever has to act on it: no measure is called by its internal name here."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from fedunlearn.results.overview import Overview, Row
+from fedunlearn.results.tables import short
+
+WORDS: Mapping[str, tuple[str, str, str]] = {
+    "classification": ("accuracy", "class", "image"),
+    "segmentation": ("Dice", "structure", "volume"),
+}
+"""By kind of task: what is measured, of which parts, on what."""
+_NAMED = 3
+"""Patients, strategies or reasons that a sentence names; the rest is counted."""
+
+
+# ---------------------------------------------------------------------------------------- can this run tell?
+
+
+def sight(one: Overview) -> list[str]:
+    """Whether this run can tell, in sentences."""
+    return [*_of_memory(one), *_of_use(one), *_of_trainings(one), *_of_controls(one)]
+
+
+def _of_memory(one: Overview) -> list[str]:
+    what = WORDS[one.kind][2]
+    if one.seeds < 2:
+        return ["No: a single training tells nothing of luck. 2 seeds would, better 3."]
+    if not one.patients[0]:
+        return [
+            f"No: no patient to forget has held-out {what}s of the same hospital to be compared with, so nothing "
+            "is known of memory."
+        ]
+    attack = (
+        f"an attack tells their {what}s from unseen ones with AUC {number(one.original)}, "
+        f"and with {number(one.retrained)} after retraining (.50 is guessing)"
+    )
+    if not one.visible:
+        return [
+            "No: the original model shows no memory of these patients, so nothing here can tell forgetting from "
+            f"doing nothing: {attack}."
+        ]
+    asked, over = one.margins.get("memory", math.nan), int(one.margins.get("over", 0))
+    coarse = "Yes, coarsely" if one.smallest > asked else "Yes"
+    known = f"at most {over} patients" if over else "no patient"
+    said = [
+        f"{coarse}. The original model knows these patients: {attack}.",
+        f"Forgotten means: at most {percent(asked)} % of that memory left in the mean over patients, and {known} "
+        f"still known. This run sees {percent(one.smallest)} % (8 times in 10); a patient remembered whole would "
+        f"show in {int(10 * one.one_patient)} of 10 such runs.",
+    ]
+    alone = one.patients[1] - one.patients[0]
+    if alone:
+        said.append(
+            f"Not looked at: {alone} of the {one.patients[1]} patients, whose hospital has no held-out {what}s "
+            "to compare with."
+        )
+    return said
+
+
+def _of_use(one: Overview) -> list[str]:
+    """What may be lost, and how sure this run is of what was."""
+    quality, part, what = WORDS[one.kind]
+    losses = [
+        f"{number(one.margins[key])} {words}"
+        + (f"({sure}±{number(one.known_to[key])})" if key in one.known_to else "")
+        for key, words, sure in (
+            ("all", "", "this run knows it to "),
+            ("site", "at any hospital ", ""),
+            ("class", f"for any {part} ", ""),
+        )
+        if key in one.margins
+    ]
+    told = ", ".join(" ".join(loss.split()) for loss in losses)
+    return [f"Still good means: test {quality} below retraining's by at most {told}, on unseen {what}s."]
+
+
+def _of_trainings(one: Overview) -> list[str]:
+    if not one.unusual:
+        return []
+    seeds = " and ".join(map(str, one.unusual))
+    return [f"Unusual: retraining with seed {seeds} differs from the others far more than they do."]
+
+
+def _of_controls(one: Overview) -> list[str]:
+    """Models whose truth is known, if they were judged against it."""
+    again, broken = one.again, one.broken
+    said = []
+    if again is not None and (again.forgotten in ("partly", "no", "too much") or again.useful == "worse"):
+        said.append("Beware: retraining itself was found not to be honest retraining: trust no finding here.")
+    if broken is not None and broken.useful == "yes":
+        said.append("Beware: a model that is certainly broken was found still good: trust no yes here.")
+    return said
+
+
+def legend(one: Overview) -> str:
+    """How to read the table."""
+    memory = "Memory left: 0 as if never seen, 100 as in the original model. " if one.visible else ""
+    return f"{memory}Test, worst: against retraining. ±: 95 %."
+
+
+# ------------------------------------------------------------------------------------------------ the rest
+
+
+def notes(one: Overview) -> list[str]:
+    """Which is best, and what the table does not say: for whom it is not true, why not, what was not run."""
+    said = best(one)
+    if one.visible:
+        known = _by_patients({row.strategy: row.known for row in one.rows})
+        overdone = _by_patients({row.strategy: row.overdone for row in one.rows})
+        said += [f"Still known: {known}."] if known else []
+        said += [f"Known less than by retraining: {overdone}."] if overdone else []
+        said += _because(one.rows)
+    said += _of_answers(one.rows)
+    said += [_not_run(strategies, reason) for strategies, reason in shared(one.skipped)]
+    findings = "1 finding" if one.unequal == 1 else f"{one.unequal} findings"
+    return [*said, *([f"Groups treated unequally: {findings} (--details)."] if one.unequal else [])]
+
+
+def best(one: Overview) -> list[str]:
+    """Which strategy is best, if the choice among them can be made at all."""
+    count = len(one.rows)
+    if not count or not one.visible or one.seeds < 2:
+        return []
+    good = [row for row in one.rows if (row.forgotten, row.useful) == ("yes", "yes")]
+    sure = sorted((r for r in good if r.p < 0.05), key=lambda r: math.inf if math.isnan(r.cost) else r.cost)
+    if sure:
+        first, work = sure[0], f"at {percent(sure[0].cost)} % of what retraining asks of hospitals"
+        if count == 1:
+            return [f"{first.strategy} forgot and is still good, {work}."]
+        which = "the only one" if len(sure) == 1 else f"the cheapest of {len(sure)}"
+        return [
+            f"Best: {first.strategy}, {which} sure to have forgotten and to be still good, also once corrected for "
+            f"a choice among {count} strategies, {work}."
+        ]
+    if good:
+        names = _listed([row.strategy for row in good])
+        return [
+            f"No best: the two yes of {names} may be luck, being picked out of {count} strategies (Holm's correction)."
+        ]
+    forgot = [row.strategy for row in one.rows if row.forgotten == "yes"]
+    some = f"; {_listed(forgot)} forgot" if forgot else ""
+    return [f"No best: of no strategy is it sure both that it forgot and that it is still good{some}."]
+
+
+def _by_patients(of: Mapping[str, Sequence[str]]) -> str:
+    """Who, and by which strategies, the fewest first."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for strategy, patients in of.items():
+        if patients:
+            found.setdefault(tuple(sorted(patients)), []).append(strategy)
+    return _some(
+        [
+            f"{_listed(patients)} by {_listed(strategies)}"
+            for patients, strategies in sorted(found.items(), key=lambda pair: len(pair[0]))
+        ]
+    )
+
+
+def _because(rows: Sequence[Row]) -> list[str]:
+    """Why a strategy did not get a yes, where its row does not show it."""
+    said = []
+    for answer, words in (
+        ("yes, but", "Forgotten, but"),
+        ("cannot tell", "Unclear if forgotten"),
+        ("partly", "Partly forgotten"),
+        ("no", "Not forgotten"),
+    ):
+        told = _grouped(
+            (one.strategy, one.reasons[0])
+            for one in rows
+            if one.forgotten == answer and one.reasons and not _shown(one)
+        )
+        said += [f"{words}: {_some(told)}."] if told else []
+    return said
+
+
+def _shown(one: Row) -> bool:
+    """Whether the memory left in its row, or the patients there, are reason enough for its answer."""
+    return one.forgotten in ("partly", "no") and (bool(one.known) or one.left.value - one.left.half > 0)
+
+
+def _of_answers(rows: Sequence[Row]) -> list[str]:
+    """Where a strategy is worse, or nobody can tell whether it is."""
+    said = []
+    for answer, words in (("worse", "Worse"), ("cannot tell", "Unclear if still good")):
+        told = _grouped(
+            (one.strategy, _place(one.uses[0])) for one in rows if one.useful == answer and one.uses
+        )
+        said += [f"{words}: {_some(told)}."] if told else []
+    return said
+
+
+def _not_run(strategies: str, reason: str) -> str:
+    return f"Not run: {reason if reason.startswith(f'{strategies} ') else f'{strategies}: {reason}'}."
+
+
+def _place(reason: str) -> str:
+    """Where: what a reason for "still good?" begins with, its numbers left out."""
+    return reason if reason.startswith("diverged") else reason.partition(":")[0]
+
+
+def _grouped(reasons: Iterable[tuple[str, str]]) -> list[str]:
+    """Reasons, and the strategies that share them but for numbers in brackets."""
+    found: dict[str, list[str]] = {}
+    for strategy, reason in reasons:
+        found.setdefault(re.sub(r" \([^()]*\)", "", reason), []).append(strategy)
+    return [f"{reason} ({_listed(strategies)})" for reason, strategies in found.items()]
+
+
+def shared(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(strategies, reason), once for all that share it."""
+    found: dict[str, list[str]] = {}
+    for strategy, reason in pairs:
+        found.setdefault(reason, []).append(strategy)
+    return [(", ".join(strategies), reason) for reason, strategies in found.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _NAMED
+    return ", ".join([*names[:_NAMED], *([f"{rest} more"] if rest > 0 else [])])
+
+
+def _some(told: Sequence[str]) -> str:
+    rest = len(told) - _NAMED
+    return "; ".join([*told[:_NAMED], *([f"{rest} more (--details)"] if rest > 0 else [])])
+
+
+# ----------------------------------------------------------------------------------------------- numbers
+
+
+def limits(probes: Sequence[str]) -> str:
+    """What no answer here can say, given the run's ``probes``; `docs/verdicts.md` has more about it."""
+    features = (
+        () if "linear_probe" in probes else ("what features keep (evaluation: {linear_probe: true} asks)",)
+    )
+    hidden = ("a mark among the other classes' answers", "a patch that knows changed copies too", *features)
+    return (
+        f"Nothing here can show {', '.join(hidden[:-1])} or {hidden[-1]}. It is about means over seeds, not about one "
+        "deployed model, and it is no legal advice."
+    )
+
+
+def percent(share: float) -> str:
+    """A share in percent, in at most five letters."""
+    if not math.isfinite(share):
+        return "?"
+    return f"{round(100 * share)}" if abs(share) < 10 else f"{'-' if share < 0 else ''}>999"
+
+
+def number(value: float) -> str:
+    """Two decimals; ? where unknown."""
+    return short(value, 2) if math.isfinite(value) else "?"
+
+
+def signed(value: float) -> str:
+    """A difference; - where unknown."""
+    return "-" if math.isnan(value) else f"{'-' if round(value, 2) < 0 else '+'}{number(abs(value))}"

@@ -1,0 +1,104 @@
+"""Where a request's models are judged: what all are compared with, put together once, and each one's findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from fedunlearn.scoring.evidence import Estimates, Floats, Frame
+from fedunlearn.scoring.evidence.margins import Margins
+from fedunlearn.scoring.judgement import tables
+from fedunlearn.scoring.judgement.difference import Difference
+from fedunlearn.scoring.judgement.memory import LEVEL, Memory, Scale, recall, scale
+from fedunlearn.scoring.judgement.usefulness import components
+from fedunlearn.scoring.judgement.verdict import Diverged, Findings, Sight, judge
+
+Phis = Sequence[Floats]
+"""Of several models, (N,) each: the logit-scaled confidence in every image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What all models of a request are judged by.
+
+    Attributes:
+        frame: the images.
+        sight: what can be seen of memory.
+        quality: the measure of how good a model is.
+        retrained, further: that quality of the retrained models of the seeds, and of other seeds, by group.
+        references: the seeds of all retrained models, in this order.
+    """
+
+    frame: Frame
+    sight: Sight
+    quality: str
+    retrained: Sequence[Estimates]
+    further: Sequence[Estimates]
+    references: Sequence[int]
+
+    def recall(self, images: Phis, copies: Phis | None) -> tuple[Memory | None, Memory | None]:
+        """What a strategy's models still know, asked about exact images and about changed copies."""
+        margin = self.sight.margins.memory_left
+        exact, changed = self.sight.scale, self.sight.copies
+        if changed is None or copies is None or not np.isfinite([one[changed.asked] for one in copies]).all():
+            on_copies = None
+        else:
+            on_copies = recall(self.frame, changed, copies, margin)
+        return None if exact is None else recall(self.frame, exact, images, margin), on_copies
+
+    def findings(
+        self,
+        memory: tuple[Memory | None, Memory | None],
+        quality: Sequence[Estimates],
+        differences: Mapping[str, Difference],
+        diverged: Sequence[Diverged],
+    ) -> Findings:
+        """What was found of one strategy's models, given their ``quality`` by seed; of diverged ones, nothing else."""
+        if diverged or len(quality) < len(self.retrained):
+            return Findings(None, None, differences, (), tuple(diverged))
+        margins = self.sight.margins
+        kept = components(self.frame, quality, self.retrained, self.further, margins)
+        return Findings(*memory, differences, kept)
+
+    def tables(
+        self,
+        request: str,
+        found: Mapping[str, Findings],
+        differences: Mapping[str, Mapping[str, Difference]],
+    ) -> dict[str, pd.DataFrame]:
+        """What is written of a request's judgements, by file."""
+        judged = {strategy: judge(self.sight, one) for strategy, one in found.items()}
+        margin, images = self.sight.margins.memory_left, int(self.frame.rows("forget").sum())
+        return {
+            "statistics.parquet": tables.statistics(request, differences, found, self.quality, margin),
+            "verdicts.parquet": tables.verdicts(request, judged),
+            "patients.parquet": tables.patients(request, found, self.sight.names),
+            "requests.parquet": tables.requests(request, self.sight, images, self.references),
+        }
+
+
+def sight(
+    frame: Frame,
+    names: Sequence[str],
+    margins: Margins,
+    images: tuple[Phis, Phis],
+    copies: tuple[Phis, Phis] | None,
+    shadows: bool,
+) -> Sight:
+    """What a request's models let anybody see.
+
+    Args:
+        frame: the images.
+        names: the patients' by code.
+        margins: what is declared.
+        images: phi of all retrained models and of the original ones, of which there is one for every seed.
+        copies: the same on changed copies; None where there are none.
+        shadows: whether the run has shadow models.
+    """
+    level = LEVEL if copies is None else LEVEL / 2
+    changed = None if copies is None else scale(frame, *copies, level)
+    seen: Scale | None = changed if changed is not None and changed.visible else None
+    return Sight(scale(frame, *images, level), seen, len(images[1]), names, margins, shadows)

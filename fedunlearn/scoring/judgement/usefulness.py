@@ -1,0 +1,171 @@
+"""Is an unlearned model still good? On unseen images alone: overall, at every hospital, for every class.
+
+What a model makes of images that it was trained on says how well it fits them, which is no use to anybody: a model that
+fits less and is as good on new patients is not damaged. So retained images have no part in this.
+
+Each *component* is a difference from the retrained models in one number, accuracy or Dice, on the test images of one
+group (`difference`). Its margin is what may be lost. It is
+
+- *worse* if the loss is beyond the margin and neither luck of seeds nor of patients explains it (p < `LEVEL` after
+  Holm's correction over the components, whichever seed is left out);
+- *kept* if the best estimate is within the margin, and it is sure (one-sided 95 %) to be within twice the margin;
+- *open* otherwise: this run cannot tell.
+
+A class can be lost as a whole. That a few patients of it are all recognised does not exclude that: with n of them, up
+to ``1 - .05^(1/n)`` of all such patients may not be (95 %; Hanley and Lippman-Hand, JAMA 249, 1983, "rule of three").
+So the recall of a class is kept only if that is within twice the margin too.
+
+A model is *worse* if any component is; *still good* if all of them are kept; otherwise nobody can tell. Groups of
+patients that the data names (sex, age, scanner) can make a model worse, but are not needed for a yes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedunlearn.scoring.evidence import Bools, Estimates, Frame
+from fedunlearn.scoring.evidence.margins import Margins
+from fedunlearn.scoring.judgement.difference import Difference, difference, holm
+
+QUALITY: Mapping[str, str] = {"classification": "test_accuracy", "segmentation": "test_dice"}
+"""By kind of task, the measure of how good a model is."""
+
+LEVEL = 0.02
+"""Of "worse", one-sided, over all components of a model together."""
+
+GIVEN = ("sex", "age", "scanner")
+"""Attributes of patients that make groups; what follows from models or labels does not."""
+
+_EDGE = 1e-9
+"""A difference this near the margin is within: sums of floats are not exact."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One number that a model must keep.
+
+    Attributes:
+        group: "all", ``site=…``, ``class=…`` or a group of patients.
+        difference: from the retrained models; None where there are too few test patients.
+        margin: what may be lost.
+        patients, images: test patients and images of the group.
+        worse: see the module.
+    """
+
+    group: str
+    difference: Difference | None
+    margin: float
+    patients: int
+    images: int
+    worse: bool = False
+
+    @property
+    def needed(self) -> bool:
+        """Whether it must be kept for a model to be still good."""
+        return self.group == "all" or self.group.startswith(("site=", "class="))
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are patients enough to exclude that the group was lost as a whole."""
+        return not self.group.startswith("class=") or self.patients >= fewest(self.margin)
+
+    @property
+    def kept(self) -> bool:
+        """See the module."""
+        one = self.difference
+        if one is None or not self.enough:
+            return False
+        loss = -one.value
+        return loss <= self.margin + _EDGE and loss + one.half(0.95) < 2 * self.margin
+
+    def advice(self) -> str:
+        """How to make an open component tell."""
+        if self.difference is None or not self.enough:
+            return f"{self.patients} test patients; {fewest(self.margin)} would tell"
+        if not math.isfinite(self.difference.half(0.95)):
+            return "too few seeds or patients for an interval"
+        return self.difference.needed(self.margin)
+
+
+def fewest(margin: float) -> int:
+    """Patients of a class that exclude, all being recognised, that twice the margin of its patients is lost (95 %)."""
+    return math.ceil(math.log(0.05) / math.log(1 - min(2 * margin, 0.95)))
+
+
+def components(
+    frame: Frame,
+    models: Sequence[Estimates],
+    retrained: Sequence[Estimates],
+    further: Sequence[Estimates],
+    margins: Margins,
+) -> tuple[Component, ...]:
+    """What a model must keep, and whether it did.
+
+    Args:
+        frame: the images.
+        models: by seed, the quality of the unlearned models by group.
+        retrained: the same of the retrained models of these seeds.
+        further: the same of retrained models of other seeds.
+        margins: what may be lost.
+    """
+    everything = frame.groups["all"]
+    structures = dict.fromkeys(
+        (group for one in retrained for group in one), everything
+    )  # of volumes, no images' groups
+    found = [
+        _component(frame, group, rows, margin, (models, retrained, further))
+        for group, rows in {**structures, **frame.groups}.items()
+        if (margin := _margin(group, margins)) is not None and rows.any()
+    ]
+    p = {
+        one.group: one.difference.p_beyond("below")
+        for one in found
+        if one.difference is not None and -one.difference.value > one.margin + _EDGE
+    }
+    # Components within their margins are tests too: they count as such, with p = 1.
+    corrected = holm({**dict.fromkeys((one.group for one in found), 1.0), **p})
+    return tuple(
+        Component(
+            one.group, one.difference, one.margin, one.patients, one.images, corrected[one.group] < LEVEL
+        )
+        for one in found
+    )
+
+
+def _component(
+    frame: Frame,
+    group: str,
+    rows: Bools,
+    margin: float,
+    of: tuple[Sequence[Estimates], Sequence[Estimates], Sequence[Estimates]],
+) -> Component:
+    models, retrained, further = of
+    test = frame.rows("test") & rows
+    patients, images = frame.patients_in(test), int(test.sum())
+    values = [found.get(group) for found in (*models, *retrained, *further)]
+    if not models or not all(one is not None and math.isfinite(one.value) for one in values):
+        return Component(group, None, margin, patients, images)
+    pairs = [(one[group], other[group]) for one, other in zip(models, retrained, strict=True)]
+    apart = difference(pairs, [one[group].value for one in further], margin, patients)
+    return Component(group, apart, margin, patients, images)
+
+
+def _margin(group: str, margins: Margins) -> float | None:
+    """What may be lost there; None where nobody asks."""
+    attribute = group.partition("=")[0]
+    if group == "all":
+        return margins.test
+    if attribute == "class":
+        return margins.class_recall
+    return margins.worst_hospital if attribute in ("site", *GIVEN) else None
+
+
+def worst(found: Sequence[Component], attribute: str) -> Component | None:
+    """The component of an attribute that lost most; None if there is none with a difference."""
+    known = [one for one in found if one.group.startswith(f"{attribute}=") and one.difference is not None]
+    losses = np.array([-one.difference.value for one in known if one.difference is not None])
+    return known[int(losses.argmax())] if known else None

@@ -1,0 +1,231 @@
+"""The models of one request, lined up to be measured and judged: references, controls and every strategy's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fedunlearn.core import RequestId, RunError, derive
+from fedunlearn.scoring.evidence import Evidence, Floats, Frame, WithLosses
+from fedunlearn.scoring.evidence.reading import Comparison, Run
+from fedunlearn.scoring.judgement.bench import Bench, sight
+from fedunlearn.scoring.judgement.difference import CONTROLS
+from fedunlearn.scoring.judgement.memory import Memory
+from fedunlearn.scoring.judgement.verdict import Diverged
+from fedunlearn.scoring.measures.catalogue import COSTS, Measure
+from fedunlearn.scoring.measuring import Later, Measured, measure, undefined
+
+Recalled = tuple[Memory | None, Memory | None]
+"""What a strategy's models still know, asked about exact images and about changed copies."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lineup:
+    """What all models of a request are compared with.
+
+    Attributes:
+        run: their folder.
+        comparisons: which models there are, by seed.
+        known: by seed, what all models share; the model in question is the retrained one.
+        beyond: by seed, the retrained models of seeds that strategies do not have.
+        measures: what is measured, by name.
+        later: what is read again of it.
+    """
+
+    run: Run
+    comparisons: Sequence[Comparison]
+    known: Sequence[Evidence[WithLosses]]
+    beyond: Mapping[int, WithLosses]
+    measures: Mapping[str, Measure]
+    later: Later
+
+    @property
+    def frame(self) -> Frame:
+        """The images."""
+        return self.known[0].frame
+
+    def references(self, i: int) -> dict[str, Measured]:
+        """The measures of the models of the i-th seed that need no strategy: references and controls."""
+        comparison, of, following = self.comparisons[i], self.known[i], (i + 1) % len(self.comparisons)
+        reference = measure(
+            self._probed(comparison, "retrained", replace(of, siblings=of.others)),
+            self.measures,
+            None,
+            self.later,
+        )
+        training = self.run.spent("original", "", "original", comparison.seed)
+        original = replace(of, unlearned=of.original, spent=training, siblings=of.originals)
+        original = self._probed(comparison, "original", original)
+        models = {"original": measure(original, self.measures, reference, self.later), "retrained": reference}
+        if following != i:
+            other = self.known[following]
+            # No model is its own reference: an attack would find it exactly as expected.
+            others = (
+                *(of.retrained for j, of in enumerate(self.known) if j not in (i, following)),
+                *self.beyond.values(),
+            )
+            # Nor has it siblings: among the other retrained models is the one it is compared with.
+            control = replace(of, unlearned=other.retrained, spent=other.spent, others=others)
+            models["retrained_other"] = measure(control, self.measures, reference, self.later)
+        free = {name: one for name, one in self.measures.items() if name not in COSTS}
+        damaged = replace(of, unlearned=_damaged(of.original, comparison.seed))
+        return {**models, "damaged": measure(damaged, free, reference, self.later)}
+
+    def strategies(
+        self, bench: Bench, found: Sequence[dict[str, Measured]], memory: dict[str, Recalled]
+    ) -> list[Diverged]:
+        """Measure every strategy's models; return which of them diverged.
+
+        One strategy at a time, so that no more than its models and the references are held at once.
+
+        Args:
+            bench: where they are judged.
+            found: by seed, the measures of each model; they are added.
+            memory: what each strategy's models still know; it is added.
+        """
+        diverged: list[Diverged] = []
+        for strategy in dict.fromkeys(
+            name for comparison in self.comparisons for name in comparison.strategies
+        ):
+            if strategy in CONTROLS:
+                raise RunError(
+                    f"{self.run.path}: a strategy is called {strategy!r}, which is the name of a control"
+                )
+            models = [comparison.strategies.get(strategy) for comparison in self.comparisons]
+            answers = [None if m is None else self.run.answers(m, self.frame) for m in models]
+            for i, (comparison, model) in enumerate(zip(self.comparisons, models, strict=True)):
+                if model is None:
+                    continue
+                whose, rounds = comparison.spending(strategy)
+                request = self.run.forgets[comparison.request][0]
+                spent = self.run.spent("unlearn", request, whose, comparison.seed, rounds)
+                siblings = tuple(a for j, a in enumerate(answers) if j != i and a is not None)
+                own = replace(self.known[i], spent=spent, siblings=siblings)
+                probed = answers[i] is not None and strategy not in comparison.stops
+                own = self._probed(comparison, strategy, own) if probed else own
+                found[i][strategy] = self._measured(own, answers[i], found[i]["retrained"])
+                if answers[i] is None:
+                    where = self.run.diverged.get(model, "in its answers")
+                    diverged.append(Diverged(comparison.request, strategy, comparison.seed, where))
+            whole = [one.margin for one in answers if one is not None]
+            if len(whole) == len(self.comparisons):
+                names = [model for model in models if model is not None]
+                memory[strategy] = bench.recall(whole, self._copies(names))
+        return diverged
+
+    def bench(self, found: Sequence[Mapping[str, Measured]], quality: Measure) -> Bench:
+        """What all models are judged by, given the measures of the references by seed."""
+        run, request = self.run, self.comparisons[0].request
+        retrained = [*(of.retrained for of in self.known), *self.beyond.values()]
+        names = [*(c.retrained for c in self.comparisons), *run.references.get(request, {}).values()]
+        copies = self._copies(names), self._copies([c.original for c in self.comparisons])
+        images = [one.margin for one in retrained], [of.original.margin for of in self.known]
+        return Bench(
+            frame=self.frame,
+            sight=sight(
+                self.frame,
+                run.patients,
+                run.margins,
+                images,
+                None if copies[0] is None or copies[1] is None else (copies[0], copies[1]),
+                bool(run.shadows),
+            ),
+            quality=quality.name,
+            retrained=[models["retrained"].get(quality.name, {}) for models in found],
+            further=[quality.function(replace(self.known[0], unlearned=one)) for one in self.beyond.values()],
+            references=[*(c.seed for c in self.comparisons), *self.beyond],
+        )
+
+    def recalled(self, bench: Bench) -> dict[str, Recalled]:
+        """What the models that need no strategy still know."""
+        names = [c.original for c in self.comparisons], [c.retrained for c in self.comparisons]
+        original, retrained = (self._copies(of) for of in names)
+        damaged = [
+            _damaged(of.original, c.seed).margin for of, c in zip(self.known, self.comparisons, strict=True)
+        ]
+        found: dict[str, Recalled] = {
+            "original": bench.recall([of.original.margin for of in self.known], original),
+            "damaged": bench.recall(damaged, None),
+        }
+        if len(self.known) > 1:
+            found["retrained_other"] = bench.recall([of.retrained.margin for of in self.known], retrained)
+        return found
+
+    def _copies(self, models: Sequence[str]) -> list[Floats] | None:
+        """What models answer about changed copies; None if the run did not ask all of them."""
+        found = [self.run.on_copies(model, self.frame) for model in models]
+        return None if any(one is None for one in found) else [one for one in found if one is not None]
+
+    def _probed(
+        self, comparison: Comparison, strategy: str, evidence: Evidence[WithLosses]
+    ) -> Evidence[WithLosses]:
+        """``evidence`` with what became of the model under the run's probes, if it has any."""
+        whose = comparison.request, strategy, comparison.seed
+        probed, relearnt = self.run.probed(*whose, evidence.frame), self.run.relearnt(*whose)
+        return replace(evidence, probed=probed, relearnt=relearnt)
+
+    def _measured(
+        self, evidence: Evidence[WithLosses], answers: WithLosses | None, reference: Measured
+    ) -> Measured:
+        """The measures of a strategy's model; of one that diverged, its costs, and that the rest is undefined."""
+        if answers is None:
+            return {**undefined(reference), **measure(evidence, COSTS, reference)}
+        return measure(replace(evidence, unlearned=answers), self.measures, reference, self.later)
+
+
+def line_up(
+    run: Run, request: RequestId, frame: Frame, measures: Mapping[str, Measure], later: Later
+) -> Lineup:
+    """The models of a request.
+
+    Raises:
+        RunError: a reference is missing, or diverged.
+    """
+    comparisons = [comparison for comparison in run.comparisons if comparison.request == request]
+    beyond = {seed: _reference(run, frame, model) for seed, model in run.references.get(request, {}).items()}
+    known = _known(run, frame, comparisons, tuple(beyond.values()))
+    return Lineup(run, comparisons, known, beyond, measures, later)
+
+
+def _known(
+    run: Run, frame: Frame, comparisons: Sequence[Comparison], further: tuple[WithLosses, ...]
+) -> list[Evidence[WithLosses]]:
+    """What all models of a request share, by seed; the model in question is the retrained one.
+
+    ``further`` are retrained models of seeds that strategies do not have.
+    """
+    originals = [_reference(run, frame, comparison.original) for comparison in comparisons]
+    retrained = [_reference(run, frame, comparison.retrained) for comparison in comparisons]
+    known = []
+    for i, comparison in enumerate(comparisons):
+        spent = run.spent("retrained", run.forgets[comparison.request][0], "retrained", comparison.seed)
+        evidence: Evidence[WithLosses] = Evidence(
+            frame=frame,
+            original=originals[i],
+            retrained=retrained[i],
+            unlearned=retrained[i],
+            spent=spent,
+            retraining=spent,
+            seed=derive(comparison.seed, "scoring", "attack", comparison.request),
+            others=(*retrained[:i], *retrained[i + 1 :], *further),
+            originals=(*originals[:i], *originals[i + 1 :]),
+            shadows=run.shadows,
+        )
+        known.append(evidence)
+    return known
+
+
+def _damaged(original: WithLosses, seed: int) -> WithLosses:
+    """The original model's answers, dealt to the images at random: a model that is certainly broken."""
+    return original.mixed_up(np.random.default_rng(derive(seed, "scoring", "damaged")))
+
+
+def _reference(run: Run, frame: Frame, model: str) -> WithLosses:
+    answers = run.answers(model, frame)
+    if answers is None:
+        raise RunError(
+            f"reference model {model} diverged (answers not finite): there is nothing to compare with"
+        )
+    return answers

@@ -1,0 +1,115 @@
+"""Measure a model by everything in the catalogue, and keep no more of it than is read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Frame, Part
+from fedunlearn.scoring.judgement.bias import comparable
+from fedunlearn.scoring.measures.catalogue import Measure
+
+Measured = Mapping[str, Estimates]
+"""One model's measures by name."""
+
+
+@dataclass(frozen=True)
+class Later:
+    """Which replicates are read again once a model is measured; those of all models would take gigabytes.
+
+    Attributes:
+        parts: the measures that others are made of.
+        whole: the measures of all images that differences are taken of.
+        compared: the measures and groups that are looked at for unequal treatment.
+        quality: the measure whose every group is judged.
+    """
+
+    parts: frozenset[str]
+    whole: frozenset[str]
+    compared: frozenset[tuple[str, str]]
+    quality: str
+
+    def settled(self, name: str, estimates: Estimates) -> Estimates:
+        """A measure's estimates; intervals take the place of replicates that nobody reads again."""
+        if name == self.quality:
+            return estimates
+        over = [
+            group
+            for group in estimates
+            if (name, group) not in self.compared and not (group == "all" and name in self.whole)
+        ]
+        found = intervals([estimates[group] for group in over])
+        done = {
+            group: replace(estimates[group], replicates=np.empty(0), exact=interval)
+            for group, interval in zip(over, found, strict=True)
+        }
+        return {group: done.get(group, estimate) for group, estimate in estimates.items()}
+
+
+def later(measures: Mapping[str, Measure], frame: Frame, compared: Mapping[str, Part], quality: str) -> Later:
+    """What is read again of the models of a request.
+
+    Args:
+        measures: all of them, by name.
+        frame: the images.
+        compared: the measures that are looked at for unequal treatment, with the part whose patients they speak of.
+        quality: the measure whose every group is judged.
+    """
+    return Later(
+        quality=quality,
+        parts=frozenset(part for one in measures.values() for part in one.parts),
+        whole=frozenset(name for name, one in measures.items() if one.margin is not None),
+        compared=frozenset(
+            (name, group) for name, part in compared.items() for group in comparable(frame, part)
+        ),
+    )
+
+
+def measure(
+    evidence: Evidence[Any],
+    measures: Mapping[str, Measure],
+    reference: Measured | None,
+    later: Later | None = None,
+) -> Measured:
+    """Every measure of one model.
+
+    Args:
+        evidence: what is known of it.
+        measures: by name, in order.
+        reference: the retrained model's; None if it is the retrained model that is measured.
+        later: what is read again later: of all else intervals take the place of replicates; None to keep them all.
+    """
+    measured: dict[str, Estimates] = {}
+    against = measured if reference is None else reference
+    for name, one in measures.items():
+        found = one.function(replace(evidence, measured=measured, reference=against))
+        measured[name] = found if later is None or name in later.parts else later.settled(name, found)
+    if later is None or reference is None:  # others are compared with it
+        return measured
+    return {name: later.settled(name, estimates) for name, estimates in measured.items()}
+
+
+def undefined(like: Measured) -> dict[str, Estimates]:
+    """The measures of a model whose answers are not numbers."""
+    return {
+        name: {group: Estimate(float("nan"), estimate.n) for group, estimate in estimates.items()}
+        for name, estimates in like.items()
+    }
+
+
+def intervals(estimates: Sequence[Estimate]) -> list[tuple[float, float]]:
+    """`Estimate.interval` of each, many at once: one by one they would take as long as all measures."""
+    plain = [
+        i
+        for i, e in enumerate(estimates)
+        if e.exact is None and e.replicates.size and np.isfinite(e.replicates).all()
+    ]
+    found = dict[int, tuple[float, float]]()
+    for start in range(0, len(plain), 256):
+        some = plain[start : start + 256]
+        lows, highs = np.quantile(np.stack([estimates[i].replicates for i in some]), [0.025, 0.975], axis=1)
+        found |= dict(zip(some, zip(lows.tolist(), highs.tolist(), strict=True), strict=True))
+    return [found[i] if i in found else e.interval() for i, e in enumerate(estimates)]

@@ -1,0 +1,377 @@
+"""What a request came to, as people read it: exact text of made-up values, in 80 columns whatever labels there are."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, strategies as st
+from typer.testing import CliRunner
+
+from fedunlearn.__main__ import app
+from fedunlearn.core import InputError
+from fedunlearn.results.overview import Overview, Place, Row, Value, overview, read
+from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.sentences import best, limits, notes, percent, sight, signed
+from fedunlearn.results.summary import WIDTH, lines, markdown
+from fedunlearn.scoring import score
+from tests.scoring.test_score import MODELS, change_manifest, images, make_run
+
+NOWHERE = Place()
+ROW = Row(
+    strategy="good",
+    forgotten="yes",
+    useful="yes",
+    left=Value(0.034, 0.152),
+    known=(),
+    overdone=(),
+    compared=12,
+    test=Value(-0.004, 0.021),
+    site=Place("north", -0.013),
+    group=Place("3", -0.052),
+    cost=0.204,
+    p=0.004,
+    reasons=("3 % of the original's memory is left (95 %: -12 % to 19 %); no patient stands out",),
+)
+LAZY = replace(
+    ROW,
+    strategy="lazy",
+    forgotten="no",
+    useful="cannot tell",
+    left=Value(0.83, 0.14),
+    known=("p-7", "p-1", "p-3", "p-4"),
+    p=1.0,
+    reasons=("83 % of the original's memory is left (95 %: 69 % to 97 %)",),
+    uses=("class 3: -0.1; 7 seeds would tell",),
+)
+HARMED = replace(
+    ROW,
+    strategy="harmed",
+    forgotten="yes, but",
+    useful="worse",
+    left=Value(-0.1, 0.2),
+    p=0.03,
+    reasons=("the memory is back once the last layer is refitted (+0.10 above retraining)",),
+    uses=("class 3: -0.3 (95 %: -0.4 to -0.2) on unseen images, margin 0.10",),
+)
+WILD = replace(
+    ROW,
+    strategy="wild",
+    forgotten="cannot tell",
+    useful="worse",
+    left=Value(),
+    compared=0,
+    test=Value(),
+    site=NOWHERE,
+    group=NOWHERE,
+    p=math.nan,
+    reasons=(),
+    uses=("diverged for seed 8 in its answers: lower its learning rate",),
+)
+NOTHING = replace(
+    ROW,
+    strategy="original",
+    forgotten="no",
+    left=Value(1.0, 0.12),
+    known=tuple(f"p-{i}" for i in range(12)),
+    test=Value(0.008, 0.02),
+    site=Place("east", 0.001),
+    group=Place("0", -0.02),
+    cost=1.1,
+    p=math.nan,
+)
+AGAIN = replace(
+    ROW, strategy="retrained_other", left=Value(0.0, 0.15), test=Value(0.0, 0.02), cost=1.0, p=math.nan
+)
+MADE = Overview(
+    title="some: forget 12 patients of north (72 training images)",
+    kind="classification",
+    seeds=3,
+    references=8,
+    patients=(12, 12),
+    visible=True,
+    smallest=0.21,
+    one_patient=0.65,
+    unusual=(),
+    original=0.702,
+    retrained=0.498,
+    margins={"over": 0, "memory": 0.25, "all": 0.03, "site": 0.05, "class": 0.1},
+    known_to={"all": 0.021, "site": 0.04, "class": 0.09},
+    rows=(ROW, HARMED, WILD, LAZY),
+    nothing=NOTHING,
+    again=AGAIN,
+    broken=replace(ROW, strategy="damaged", useful="worse"),
+    unequal=2,
+    skipped=(("federaser", "federaser forgets whole sites only"),),
+)
+
+
+def printed(one: Overview) -> str:
+    return "\n".join(text.plain for text in lines(one))
+
+
+def test_a_made_up_run_reads_like_this() -> None:
+    assert printed(MADE) == TEXT
+
+
+TEXT = """\
+some: forget 12 patients of north (72 training images), 3 seeds, 8 retrainings
+
+CAN THIS RUN TELL?
+  Yes. The original model knows these patients: an attack tells their images
+    from unseen ones with AUC .70, and with .50 after retraining (.50 is
+    guessing).
+  Forgotten means: at most 25 % of that memory left in the mean over patients,
+    and no patient still known. This run sees 21 % (8 times in 10); a patient
+    remembered whole would show in 6 of 10 such runs.
+  Still good means: test accuracy below retraining's by at most .03 (this run
+    knows it to ±.02), .05 at any hospital (±.04), .10 for any class (±.09), on
+    unseen images.
+
+           FORGOTTEN?                 STILL GOOD, on unseen images?    COST
+           answer    memory patients  answer       test worst   worst   % of
+                    left, %    known           accuracy  site   class  retr.
+good       yes        3 ±15  0 of 12  yes     +.00 ±.02  -.01 3: -.05     20
+harmed     yes, but -10 ±20  0 of 12  worse   +.00 ±.02  -.01 3: -.05     20
+wild       unclear        -        -  worse           -     -       -     20
+lazy       no        83 ±14  4 of 12  unclear +.00 ±.02  -.01 3: -.05     20
+retraining            0 ±15  0 of 12          +.00 ±.02  -.01 3: -.05    100
+ again
+do nothing no       100 ±12 12 of 12  yes     +.01 ±.02  +.00 0: -.02      -
+  Memory left: 0 as if never seen, 100 as in the original model. Test, worst:
+  against retraining. ±: 95 %.
+
+  Best: good, the only one sure to have forgotten and to be still good, also
+    once corrected for a choice among 4 strategies, at 20 % of what retraining
+    asks of hospitals.
+  Still known: p-1, p-3, p-4, 1 more by lazy.
+  Forgotten, but: the memory is back once the last layer is refitted (harmed).
+  Worse: class 3 (harmed); diverged for seed 8 in its answers: lower its
+    learning rate (wild).
+  Unclear if still good: class 3 (lazy).
+  Not run: federaser forgets whole sites only.
+  Groups treated unequally: 2 findings (--details)."""
+
+
+def test_where_no_memory_is_seen_the_first_line_says_so_and_nobody_is_said_to_have_forgotten() -> None:
+    rows = tuple(replace(row, forgotten="cannot tell", reasons=()) for row in MADE.rows)
+    text = printed(replace(MADE, visible=False, rows=rows, original=0.51))
+    first = text.splitlines()[3]
+    assert first.startswith("  No: the original model shows no memory of these patients")
+    assert not [words for words in ("FORGOTTEN", "Still known", "est:", "Memory left") if words in text]
+    assert "STILL GOOD, on unseen images?" in text and "AUC .51" in text
+
+
+def test_of_one_seed_nothing_is_told() -> None:
+    rows = tuple(replace(row, test=Value(-0.01), left=Value()) for row in MADE.rows)
+    one = replace(MADE, seeds=1, references=1, patients=(0, 12), visible=False, rows=rows)
+    one = replace(one, nothing=None, again=None, known_to={})
+    text = printed(replace(one, smallest=math.nan, one_patient=math.nan))
+    assert "  No: a single training tells nothing of luck. 2 seeds would, better 3." in text.splitlines()
+    assert "retraining again" not in text and "nan" not in text
+    assert [line for line in text.splitlines() if "±" in line] == [
+        "  Test, worst: against retraining. ±: 95 %."
+    ]
+    assert "1 seed\n" in text and best(one) == []
+
+
+def test_nothing_unknown_is_shown_as_nan() -> None:
+    empty = replace(WILD, cost=math.nan)
+    for visible in (True, False):
+        one = replace(
+            MADE, rows=(empty,), nothing=None, again=None, broken=None, known_to={}, visible=visible
+        )
+        assert "nan" not in printed(one).lower() and "nan" not in "\n".join(markdown(one)).lower()
+    (row,) = [
+        text for text in printed(one).splitlines() if text.startswith("wild")
+    ]  # there is no memory to show
+    assert row.split() == ["wild", "worse", "-", "-", "-", "-"]
+
+
+def test_a_run_without_strategies_shows_its_references() -> None:
+    text = printed(replace(MADE, rows=()))
+    assert "do nothing" in text and "retraining again" in text and "est:" not in text
+
+
+def test_of_volumes_the_words_are_theirs() -> None:
+    text = printed(replace(MADE, kind="segmentation"))
+    assert "STILL GOOD, on unseen volumes?" in text and "Dice" in text and "structure" in text
+    assert (
+        "image" not in text.partition("\n")[2].replace("unseen images, margin", "") and "accuracy" not in text
+    )
+
+
+def test_a_training_that_differs_and_failed_controls_are_told() -> None:
+    assert "Unusual: retraining with seed 8 " in " ".join(sight(replace(MADE, unusual=(8,))))
+    assert "Beware" not in " ".join(sight(MADE))
+    failed = replace(MADE, again=replace(AGAIN, forgotten="partly"))
+    assert "Beware: retraining itself" in " ".join(sight(failed))
+    assert "certainly broken" in " ".join(sight(replace(MADE, broken=ROW)))
+
+
+def test_patients_with_nobody_to_compare_with_are_counted() -> None:
+    assert "Not looked at: 3 of the 12 patients" in " ".join(sight(replace(MADE, patients=(9, 12))))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ((ROW,), "good forgot and is still good, at 20 % of what retraining asks of hospitals."),
+        (
+            (ROW, LAZY),
+            "Best: good, the only one sure to have forgotten and to be still good, also once corrected for a choice "
+            "among 2 strategies, at 20 % of what retraining asks of hospitals.",
+        ),
+        (
+            (ROW, replace(ROW, strategy="cheap", cost=0.1), LAZY),
+            "Best: cheap, the cheapest of 2 sure to have forgotten and to be still good, also once corrected for a "
+            "choice among 3 strategies, at 10 % of what retraining asks of hospitals.",
+        ),
+        (
+            (replace(ROW, p=0.08), LAZY),
+            "No best: the two yes of good may be luck, being picked out of 2 strategies (Holm's correction).",
+        ),
+        (
+            (replace(ROW, useful="cannot tell"), LAZY),
+            "No best: of no strategy is it sure both that it forgot and that it is still good; good forgot.",
+        ),
+        ((LAZY,), "No best: of no strategy is it sure both that it forgot and that it is still good."),
+        ((), None),
+    ],
+)
+def test_the_best_is_called_best_only_if_that_survives_the_choice(
+    rows: tuple[Row, ...], said: str | None
+) -> None:
+    assert best(replace(MADE, rows=rows)) == ([] if said is None else [said])
+
+
+def test_strategies_that_share_a_reason_share_a_line() -> None:
+    rows = (HARMED, replace(HARMED, strategy="other", reasons=(HARMED.reasons[0].replace("+0.10", "+0.22"),)))
+    assert "Forgotten, but: the memory is back once the last layer is refitted (harmed, other)." in notes(
+        replace(MADE, rows=rows)
+    )
+
+
+def test_numbers_are_short() -> None:
+    assert [percent(x) for x in (0.834, -0.28, 0.0, 12.0, -12.0, math.nan, math.inf)] == [
+        *("83", "-28", "0", ">999", "->999", "?", "?")
+    ]
+    assert [signed(x) for x in (0.004, -0.004, -0.126, 1.0, math.nan)] == [
+        "+.00",
+        "+.00",
+        "-.13",
+        "+1.0",
+        "-",
+    ]
+
+
+LABELS = st.text(min_size=1, max_size=120) | st.text(
+    st.sampled_from("患者_a \N{COMBINING ACUTE ACCENT}"), min_size=1
+)
+
+
+@given(
+    st.lists(LABELS, min_size=1, max_size=4),
+    LABELS,
+    st.booleans(),
+    st.sampled_from(["classification", "segmentation"]),
+)
+def test_it_fits_80_columns_whatever_labels_there_are(
+    names: list[str], other: str, visible: bool, kind: str
+) -> None:
+    rows = tuple(
+        replace(
+            LAZY, strategy=name, known=(other, name), compared=1320, group=Place(other, -0.5), useful="worse"
+        )
+        for name in names
+    )
+    one = replace(MADE, title=other, kind=kind, visible=visible, rows=rows, skipped=((names[0], other),))
+    for text in lines(one):
+        assert text.cell_len <= WIDTH
+        assert "\n" not in text.plain and "\x1b" not in text.plain
+
+
+def test_a_long_label_comes_whole_over_several_lines() -> None:
+    label = "federaser_every_two_rounds_of_all[eta=1]"
+    one = replace(MADE, rows=(replace(ROW, strategy=label), LAZY))
+    shown = [text.plain for text in lines(one)]
+    start = next(i for i, text in enumerate(shown) if text.startswith("federaser"))
+    end = next(i for i, text in enumerate(shown) if text.startswith("lazy"))
+    assert "".join(text.split()[0] for text in shown[start:end]) == label
+
+
+# --------------------------------------------------------------------------------------------- from a run
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 50)
+        folder = make_run(tmp_path_factory.mktemp("run") / "run", MODELS, table=images(patients=10))
+        score(folder)
+    moments = [{"id": "some", "forgets": "some", "summary": "forget 3 patients"}]
+    skipped = [{"strategy": "late", "request": "some", "reason": "it is late"}]
+    change_manifest(folder, moments=moments, skipped=skipped, name="made", data={"note": "-"})
+    (folder / "DONE").touch()
+    return folder
+
+
+def test_an_overview_says_what_the_tables_say(scored: Path) -> None:
+    run = RunFolder(scored)
+    tables, manifest = read(run), run.read_manifest()
+    one = overview(tables, manifest, manifest["moments"][0])
+    known = tables["requests"].set_index("request").loc["some"]
+    assert (one.visible, one.smallest, one.seeds, one.patients) == (True, known["smallest"], 3, (3, 3))
+    assert {row.strategy for row in one.rows} == {"good", "lazy", "overdone", "destroyed"}
+    assert one.rows[0].strategy == "good" and one.skipped == (("late", "it is late"),)
+    assert one.original > 0.6 > one.retrained > 0.4
+    assert one.margins == {"over": 0, "memory": 0.25, "all": 0.03, "site": 0.05, "class": 0.1}
+    statistics, patients = (tables[n][tables[n]["request"] == "some"] for n in ("statistics", "patients"))
+    for row in one.rows:
+        own = statistics[statistics["strategy"] == row.strategy].set_index(["measure", "group"])
+        assert row.left.value == own.loc[("memory_left", "all"), "difference"]
+        assert row.test.value == own.loc[("test_accuracy", "all"), "difference"]
+        by_group = own.loc["test_accuracy"]["difference"].to_dict()
+        sites = [float(by_group[f"site={s}"]) for s in ("north", "east", "west")]
+        assert row.site.value == min(sites)
+        flagged = patients[(patients["strategy"] == row.strategy) & (patients["flagged"] == "remembered")]
+        assert set(row.known) == set(flagged["patient"]) and row.compared == 3
+        assert row.cost == pytest.approx(1 / 8)  # 1 s of 8
+
+
+def test_report_prints_it_and_details_print_the_tables(scored: Path) -> None:
+    told, details, document = (
+        CliRunner().invoke(app, ["report", str(scored), *more], catch_exceptions=False).output
+        for more in ((), ("--details",), ("--markdown",))
+    )
+    assert "CAN THIS RUN TELL?" in told and "do nothing" in told
+    assert "damaged" not in told and "mia_loss_auc" not in told and "retrained_other" not in told
+    assert all(len(text) <= WIDTH for text in told.splitlines())
+    assert "CAN THIS RUN TELL?" not in details and "retrained_other" in details and "damaged" in details
+    assert "| do nothing |" in document and "| retrained_other |" in document
+
+
+def test_a_run_that_an_older_version_judged_says_what_to_do(scored: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(scored, old)
+    (old / "requests.parquet").unlink()
+    change_manifest(old)
+    for more in ((), ("--details",), ("--markdown",)):
+        told = CliRunner().invoke(app, ["report", str(old), *more])
+        assert told.exit_code == 2 and f"run `fedunlearn score {old}` to judge it anew" in told.output
+    shutil.copy(scored / "requests.parquet", old)
+    verdicts = pd.read_parquet(old / "verdicts.parquet")
+    verdicts[["request", "strategy", "verdict"]].assign(reasons="a; b").to_parquet(old / "verdicts.parquet")
+    change_manifest(old)
+    with pytest.raises(InputError, match="one answer where there are two now"):
+        read(RunFolder(old))
+
+
+def test_it_says_what_nobody_can_say() -> None:
+    """Features are no secret where a probe has looked at them."""
+    assert "or what features keep (evaluation: {linear_probe: true} asks)." in limits(())
+    assert "features" not in limits(("linear_probe", "relearn"))

@@ -1,0 +1,229 @@
+"""Memory left: scores of patients by hand and by a slow version, flags, intervals, one patient, power."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fedunlearn.scoring.evidence import Floats, Frame
+from fedunlearn.scoring.judgement.memory import LEVEL, Scale, memory, recall, scale, scores
+from tests.scoring.test_evidence import frame_of
+
+MARGIN = 0.25
+
+
+def world(patients: int = 12, held_out: int = 13, images: int = 6, seed: int = 0) -> Frame:
+    """One hospital, three labels."""
+    rng = np.random.default_rng(seed)
+    parts = [("forget", patients), ("test", held_out), ("retain", 3)]
+    whose = [part for part, count in parts for _ in range(count)]
+    return frame_of(
+        [(p, 0, int(rng.integers(3)), part) for p, part in enumerate(whose) for _ in range(images)]
+    )
+
+
+def phis(
+    frame: Frame, models: int, left: float | Floats = 0.0, seed: int = 0, shift: float = 0.0
+) -> list[Floats]:
+    """Margins of models that know ``left`` (by patient code, or of all) of the images to forget; memory is 3 nats."""
+    rng = np.random.default_rng(seed)
+    level = np.random.default_rng(99).normal(0, 4, len(frame.patients))
+    people = frame.patients.max() + 1
+    share = np.resize(left, people)[frame.patients] * frame.rows("forget")
+    return [
+        level + shift + 3 * share + rng.normal(0, 0.5, people)[frame.patients] + rng.normal(0, 1, len(level))
+        for _ in range(models)
+    ]
+
+
+def ruler(frame: Frame, references: int = 8, seeds: int = 3) -> Scale:
+    found = scale(frame, phis(frame, references, seed=1), phis(frame, seeds, 1.0, seed=2))
+    assert found is not None
+    return found
+
+
+def slow(frame: Frame, phi: Floats, patient: int, rows: np.ndarray, held_out: np.ndarray) -> float:
+    """A patient's score, image by image."""
+    others = held_out & (frame.patients != patient)
+    apart = []
+    for i in np.flatnonzero(rows & (frame.patients == patient)):
+        alike = others & (frame.sites == frame.sites[i]) & (frame.labels == frame.labels[i])
+        near = others & (frame.sites == frame.sites[i])
+        apart.append(phi[i] - phi[alike if alike.any() else near].mean())
+    return float(np.mean(apart))
+
+
+def test_scores_by_hand():
+    """To forget: 5 (label 0) and 2 (label 1). Held out at the hospital: label 0: 1 and 3, mean 2; none of label 1.
+
+    So the first image is 5 - 2 = 3 above, the second is compared with all held-out ones: 2 - 2 = 0; mean 1.5.
+    The held-out patients, each against the other: 1 - 3 and 3 - 1. A held-out image elsewhere takes no part.
+    """
+    frame = frame_of(
+        [(0, 0, 0, "forget"), (0, 0, 1, "forget"), (1, 0, 0, "test"), (2, 0, 0, "test"), (3, 1, 0, "test")]
+    )
+    phi = np.array([[5.0, 2.0, 1.0, 3.0, 100.0]])
+    patients, own, (others, counts) = scores(frame, phi, np.ones(5, dtype=bool))
+    assert patients.tolist() == [0]
+    assert own.tolist() == [[1.5]]
+    assert others.tolist() == [[-2.0, 2.0]]
+    assert counts.tolist() == [1, 1]
+
+
+def test_scores_are_what_a_slow_version_finds():
+    frame = world()
+    phi = np.stack(phis(frame, 2, 0.7))
+    patients, own, (others, _) = scores(frame, phi, np.ones(len(frame.patients), dtype=bool))
+    held_out = frame.rows("test")
+    for model in (0, 1):
+        expected = [slow(frame, phi[model], p, frame.rows("forget"), held_out) for p in patients]
+        assert own[model] == pytest.approx(expected)
+        strangers = [
+            slow(frame, phi[model], p, held_out, held_out) for p in np.unique(frame.patients[held_out])
+        ]
+        assert others[model] == pytest.approx(strangers)
+
+
+def test_a_model_that_is_surer_of_everything_remembers_nothing():
+    frame = world()
+    plain, surer = (
+        scores(frame, np.stack(phis(frame, 1, shift=s)), frame.patients >= 0)[1] for s in (0.0, 5.0)
+    )
+    assert plain == pytest.approx(surer)
+
+
+def test_the_original_has_all_of_its_memory_and_a_retrained_model_none():
+    one = ruler(world())
+    same = memory(one, one.original, MARGIN)
+    assert same.mean.left == pytest.approx(1.0, abs=1e-6)
+    assert (same.remembered | same.suspected).all()
+    assert same.remembered.mean() > 0.8
+    again = recall(world(), one, phis(world(), 3, seed=3), MARGIN)
+    assert not again.flagged.any()
+    low, high = again.mean.interval()
+    assert low < 0 < high < 0.25
+    assert one.visible
+
+
+def test_one_patient_remembered_whole_is_flagged_and_no_other():
+    frame, left = world(), np.zeros(30)
+    left[4] = 1.0
+    found = recall(frame, ruler(frame), phis(frame, 8, left, seed=3), MARGIN)
+    assert found.patients[found.remembered].tolist() == [4]
+    assert found.left[found.remembered][0] == pytest.approx(1.0, abs=0.35)
+    assert found.mean.left < MARGIN
+
+
+def test_a_patient_overdone_is_flagged_on_the_other_side():
+    frame, left = world(), np.zeros(30)
+    left[7] = -1.0
+    found = recall(frame, ruler(frame), phis(frame, 3, left, seed=3), MARGIN)
+    assert found.patients[found.overdone].tolist() == [7]
+
+
+def test_what_rests_on_a_single_training_is_suspected_only():
+    frame = world()
+    models = phis(frame, 3, seed=3)
+    rows = frame.rows("forget") & (frame.patients == 4)
+    models[1] = models[1] + 12.0 * rows
+    found = recall(frame, ruler(frame), models, MARGIN)
+    assert not found.flagged.any()
+    assert found.patients[found.suspected].tolist() == [4]
+
+
+def test_a_request_of_one_patient_is_answered():
+    """3 nats of memory, luck .5 + 1/6 images: .65; error .65 √(1/8 + 1/8) = .32: seen in nearly all of 40 draws."""
+    found, alarms = 0, 0
+    for draw in range(40):
+        frame = world(1, seed=draw)
+        of = scale(frame, phis(frame, 8, seed=100 + draw), phis(frame, 8, 1.0, seed=200 + draw))
+        assert of is not None
+        found += bool(recall(frame, of, phis(frame, 8, 1.0, seed=300 + draw), MARGIN).remembered.any())
+        alarms += bool(recall(frame, of, phis(frame, 8, seed=400 + draw), MARGIN).flagged.any())
+    assert found >= 38
+    assert alarms <= 3
+
+
+def test_intervals_hold_the_truth():
+    """The 95 % interval of the mean memory of 200 honest pairs of trainings with half of it left: 95 % ± 2 s.e."""
+    inside = []
+    for draw in range(200):
+        frame = world(6, 8, 3, seed=draw)
+        of = scale(frame, phis(frame, 6, seed=1000 + draw), phis(frame, 3, 1.0, seed=2000 + draw))
+        assert of is not None
+        low, high = recall(frame, of, phis(frame, 3, 0.5, seed=3000 + draw), MARGIN).mean.interval()
+        inside.append(low <= 0.5 <= high)
+    assert np.mean(inside) >= 0.92
+
+
+def test_other_patients_are_less_certain_than_these():
+    frame = world()
+    left = np.tile([0.0, 1.0], 20)
+    mean = recall(frame, ruler(frame), phis(frame, 3, left, seed=3), MARGIN).mean
+    fixed, others = mean.interval(), mean.interval(others=True)
+    assert others[0] < fixed[0] < fixed[1] < others[1]
+    single = recall(world(1), ruler(world(1)), phis(world(1), 3, seed=3), MARGIN).mean
+    assert np.isnan(single.interval(others=True)).all()
+
+
+def test_power_is_the_share_of_runs_in_which_a_patient_shows():
+    """One patient remembered whole, in 60 draws: flagged or suspected as often as promised, within .15."""
+    frame, promised, seen = world(6, 10, 2), [], []
+    left = np.zeros(30)
+    left[0] = 1.0
+    for draw in range(60):
+        of = scale(frame, phis(frame, 8, seed=5000 + draw), phis(frame, 3, 1.0, seed=6000 + draw))
+        assert of is not None
+        found = recall(frame, of, phis(frame, 3, left, seed=7000 + draw), 0.0)
+        promised.append(of.power(3))
+        seen.append((found.remembered | found.suspected)[0])
+    assert np.mean(seen) == pytest.approx(np.mean(promised), abs=0.15)
+
+
+def test_tests_are_students_with_the_variance_of_retrained_models():
+    """With the luck known for certain, t is the difference over ``s √(1/K + 1/M)``, and p is two-sided."""
+    of = ruler(world())
+    models = of.original[:2]
+    found = memory(of, models, MARGIN)
+    error = np.sqrt(of.luck.variance * (1 / 2 + 1 / 8))
+    t = (models.mean(axis=0) - of.retrained.mean(axis=0)) / error
+    assert found.p == pytest.approx(2 * stats.t(of.luck.freedom).sf(np.abs(t)), rel=1e-6)
+    assert (found.remembered <= (t > stats.t(of.luck.freedom).ppf(1 - LEVEL / 12))).all()
+
+
+def test_an_unusual_training_stands_out():
+    frame = world()
+    retrained = phis(frame, 8, seed=1)
+    retrained[5] = retrained[5] + np.random.default_rng(8).normal(0, 3, len(retrained[5]))
+    of = scale(frame, retrained, phis(frame, 3, 1.0, seed=2))
+    assert of is not None
+    assert of.unusual.argmax() == 5
+    assert of.unusual[5] > 3 > np.delete(of.unusual, 5).max()
+
+
+def test_what_cannot_be_compared_has_no_scale():
+    frame = world()
+    assert scale(frame, phis(frame, 1), phis(frame, 1, 1.0)) is None
+    alone = replace(frame, test=np.zeros(len(frame.test), dtype=bool))
+    assert scale(alone, phis(frame, 3), phis(frame, 3, 1.0)) is None
+
+
+def test_images_that_nobody_asked_about_take_no_part():
+    frame = world()
+    blind = [np.where(np.arange(len(p)) % 2, p, np.nan) for p in phis(frame, 4)]
+    of = scale(
+        frame, blind, [np.where(np.arange(len(p)) % 2, p, np.nan) for p in phis(frame, 3, 1.0, seed=2)]
+    )
+    assert of is not None
+    assert of.images.tolist() == [3] * 12
+    assert np.isfinite(of.retrained).all()
+
+
+def test_without_memory_in_the_original_nothing_is_visible():
+    frame = world()
+    of = scale(frame, phis(frame, 8, seed=1), phis(frame, 3, 0.0, seed=2))
+    assert of is not None
+    assert not of.visible
