@@ -11,7 +11,7 @@ import pytest
 
 from fedunlearn.scoring.evidence import Attribute, Estimate, Estimates, Frame
 from fedunlearn.scoring.evidence.margins import Margins
-from fedunlearn.scoring.judgement.usefulness import Component, components, fewest, worst
+from fedunlearn.scoring.judgement.usefulness import Component, components, fewest
 from tests.scoring.test_evidence import frame_of
 
 MARGINS = Margins(test=0.03, worst_hospital=0.05, class_recall=0.10)
@@ -57,9 +57,6 @@ def test_better_is_kept_too():
 def test_a_loss_beyond_the_margin_is_worse_there_and_nowhere_else():
     found = judged(world(), qualities([0.80, 0.81, 0.79], site_B=0.2, class_1=0.3))
     assert [one.group for one in found.values() if one.worse] == ["site=B", "class=1"]
-    assert worst(tuple(found.values()), "class") == found["class=1"]
-    assert worst(tuple(found.values()), "site") == found["site=B"]
-    assert worst((), "site") is None
 
 
 def test_a_loss_within_the_margin_is_kept_if_surely_within_twice_of_it():

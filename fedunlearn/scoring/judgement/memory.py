@@ -125,12 +125,11 @@ class Mean:
     Attributes:
         left: a share.
         error: its standard error, the patients being fixed.
-        freedom: the degrees of freedom of that.
+        freedom: the degrees of freedom of that, and of the statistics.
         others: the standard error if patients were random too; NaN of a single patient.
         patients: P.
         seeds, references: K and M.
         statistics: (1 + K,) Student's t of "nothing is left, but for luck": of all models, and without each.
-        null_freedom: the degrees of freedom of these.
         level: of each one-sided test.
     """
 
@@ -142,7 +141,6 @@ class Mean:
     seeds: int
     references: int
     statistics: tuple[float, ...]
-    null_freedom: float
     level: float
 
     def interval(self, level: float = 0.95, others: bool = False) -> tuple[float, float]:
@@ -157,7 +155,7 @@ class Mean:
     @property
     def p(self) -> float:
         """Two-sided, of "nothing is left"."""
-        return 2 * float(stdtr(self.null_freedom, -abs(self.statistics[0])))
+        return 2 * float(stdtr(self.freedom, -abs(self.statistics[0])))
 
     def p_within(self, margin: float) -> float:
         """Of the two one-sided tests (Schuirmann, 1987) that as much as ``margin`` is left, or forgotten too much."""
@@ -170,7 +168,7 @@ class Mean:
 
         With ``all_models`` only the test of all models together is asked.
         """
-        critical = float(stdtrit(self.null_freedom, 1 - self.level))
+        critical = float(stdtrit(self.freedom, 1 - self.level))
         tests = self.statistics[:1] if all_models else self.statistics
         return all(side * t > critical for t in tests)
 
@@ -307,7 +305,6 @@ def _mean(scale: Scale, models: Floats, sets: Sequence[Floats]) -> Mean:
         statistics=tuple(
             float((s.mean() - zero) / _root(np.array(noise.variance * (1 / len(s) + 1 / m)))) for s in sets
         ),
-        null_freedom=noise.freedom,
         level=scale.level,
     )
 

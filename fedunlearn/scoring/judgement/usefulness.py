@@ -25,8 +25,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from fedunlearn.scoring.evidence import Bools, Estimates, Frame
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.judgement.difference import Difference, difference, holm
@@ -162,10 +160,3 @@ def _margin(group: str, margins: Margins) -> float | None:
     if attribute == "class":
         return margins.class_recall
     return margins.worst_hospital if attribute in ("site", *GIVEN) else None
-
-
-def worst(found: Sequence[Component], attribute: str) -> Component | None:
-    """The component of an attribute that lost most; None if there is none with a difference."""
-    known = [one for one in found if one.group.startswith(f"{attribute}=") and one.difference is not None]
-    losses = np.array([-one.difference.value for one in known if one.difference is not None])
-    return known[int(losses.argmax())] if known else None
