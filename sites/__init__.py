@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sites.collection import Source
-    from sites.partitions import Partition
+    from sites.dealing.partitions import Partition
 
     SOURCES: Mapping[str, type[Source]]
     PARTITIONS: Mapping[str, type[Partition]]
@@ -22,18 +22,18 @@ __all__ = ["PARTITIONS", "SOURCES"]
 
 _WHERE = {
     "SOURCES": {
-        "phantom_cells": ("sites.phantom_cells", "PhantomCells"),
-        "phantom_brain": ("sites.phantom_brain", "PhantomBrain"),
-        "medmnist": ("sites.medmnist", "MedMNIST"),
-        "npz": ("sites.npz", "Npz"),
-        "folder": ("sites.folder", "Folder"),
-        "mrbrains": ("sites.mrbrains", "MRBrainS"),
+        "phantom_cells": ("sites.sources.phantom_cells", "PhantomCells"),
+        "phantom_brain": ("sites.sources.phantom_brain", "PhantomBrain"),
+        "medmnist": ("sites.sources.medmnist", "MedMNIST"),
+        "npz": ("sites.sources.npz", "Npz"),
+        "folder": ("sites.sources.folder", "Folder"),
+        "mrbrains": ("sites.sources.mrbrains", "MRBrainS"),
     },
     "PARTITIONS": {
-        "iid": ("sites.partitions", "Iid"),
-        "label_skew": ("sites.partitions", "LabelSkew"),
-        "size_skew": ("sites.partitions", "SizeSkew"),
-        "by_column": ("sites.partitions", "ByColumn"),
+        "iid": ("sites.dealing.partitions", "Iid"),
+        "label_skew": ("sites.dealing.partitions", "LabelSkew"),
+        "size_skew": ("sites.dealing.partitions", "SizeSkew"),
+        "by_column": ("sites.dealing.partitions", "ByColumn"),
     },
 }
 

@@ -15,7 +15,7 @@ from fedunlearn.core import InputError
 from fedunlearn.results import report
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.simulate import simulate
-from sites import medmnist
+from sites.sources import medmnist
 
 TINY = """\
 name: tiny-organs

@@ -19,11 +19,11 @@ from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, Site
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario import Pick, Request, Scenario
 from sites.collection import Collection, digest, duplicates
-from sites.halves import halves
+from sites.dealing.halves import halves
+from sites.dealing.picking import described
+from sites.dealing.requests import Named, resolve
+from sites.dealing.split import split
 from sites.hospital import Federation
-from sites.picking import described
-from sites.requests import Named, resolve
-from sites.split import split
 
 Array = np.ndarray[Any, Any]
 

@@ -24,7 +24,7 @@ from fedunlearn.learning.models import Model
 from fedunlearn.scenario.yaml_tree import Place
 from fedunlearn.scoring.evidence.margins import Margins
 from sites.collection import Source
-from sites.partitions import Partition
+from sites.dealing.partitions import Partition
 
 LARGEST_SEED = 2**63 - 1
 Seed = Annotated[int, Ge(0), Le(LARGEST_SEED)]
@@ -85,7 +85,7 @@ class SitesConfig:
 
 @dataclass(frozen=True)
 class Pick:
-    """Patients to pick from the hospital's training patients (`sites.picking`).
+    """Patients to pick from the hospital's training patients (`sites.dealing.picking`).
 
     Attributes:
         fraction: the share to pick.

@@ -1,4 +1,4 @@
-"""What a worker is given (`sites.hospital`), and what a request names (`sites.requests`)."""
+"""What a worker is given (`sites.hospital`), and what a request names (`sites.dealing.requests`)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import torch
 from fedunlearn.core import IGNORED, SERVER, InputError, RunError, Select
 from fedunlearn.learning.models import ResNet18, SmallCNN
 from sites import arrays
+from sites.dealing.requests import resolve
 from sites.hospital import Federation, Hospital
-from sites.requests import resolve
 
 SITE = np.array(["b", "a", "b", "a", "b", "a", "b", "b"])
 SPLIT = np.array(["train", "train", "val", "test", "train", "train", "test", "train"])

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sites import sizes
-from sites.manifest import suffix
+from sites.formats import sizes
+from sites.formats.sizes import suffix
 
 Array = npt.NDArray[Any]
 

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from fedunlearn.__main__ import app
 from fedunlearn.core import IGNORED, InputError, RunError
-from sites import volumes
 from sites.arrays import write_header
 from sites.collection import Collection
-from sites.folder import Folder
-from sites.mrbrains import MRBrainS
+from sites.formats import volumes
+from sites.sources.folder import Folder
+from sites.sources.mrbrains import MRBrainS
 from tests.runs import TINY, write
 
 Array = np.ndarray[Any, Any]

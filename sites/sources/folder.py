@@ -14,12 +14,12 @@ import pandas as pd
 from annotated_types import Ge, Le
 
 from fedunlearn.core import InputError, Problem
-from sites import nifti, sizes
 from sites.collection import Collection
-from sites.images import claimed, reading, unreadable
-from sites.manifest import Fault, Inside, Row, cell_faults, grouped, read_manifest, row_problems
+from sites.formats import nifti, sizes
+from sites.formats.images import claimed, reading, unreadable
+from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
 from sites.pixels import channels_first, resized
-from sites.volumes import Edge, Millimetres, Stored, examine, store
+from sites.sources.manifest import Fault, Inside, Row, cell_faults, grouped, read_manifest, row_problems
 
 Array = npt.NDArray[Any]
 
@@ -37,7 +37,7 @@ class Folder:
 
     With ``label_map`` instead of ``label`` (a file, too, of labels 0 for background, 1, …, and 255 for voxels to be
     ignored, on the grid of its image) the images are NIfTI volumes to be segmented. They are made alike as
-    `sites.nifti.Handling` tells, once (`sites.volumes`).
+    `sites.formats.nifti.Handling` tells, once (`sites.formats.volumes`).
 
     Attributes:
         manifest: the CSV or Parquet file, relative to the data root.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import InputError, Problem
-from sites.patients import Ints, Patients, Strings, deal, most_common, patients_of
+from sites.dealing.patients import Ints, Patients, Strings, deal, most_common, patients_of
 
 PARTS = ("train", "val", "test")
 """The parts that every hospital has; the images of a fourth, "proxy", it gave to the server without labels."""

@@ -13,11 +13,11 @@ import torch
 from fedunlearn.core import Select
 from fedunlearn.learning.models import SmallCNN
 from sites.collection import Collection, digest, duplicates
+from sites.dealing.partitions import ByColumn, Iid
+from sites.dealing.requests import resolve
+from sites.dealing.split import split
 from sites.hospital import Federation
-from sites.partitions import ByColumn, Iid
-from sites.phantom_brain import TISSUES, PhantomBrain
-from sites.requests import resolve
-from sites.split import split
+from sites.sources.phantom_brain import TISSUES, PhantomBrain
 
 NOWHERE = Path("/nowhere")  # nothing is read
 

@@ -22,11 +22,11 @@ from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from fedunlearn.core import InputError
-from sites import sizes
-from sites.folder import Folder
-from sites.images import claimed, reading, unreadable
-from sites.manifest import read_manifest
-from sites.npz import Npz
+from sites.formats import sizes
+from sites.formats.images import claimed, reading, unreadable
+from sites.sources.folder import Folder
+from sites.sources.manifest import read_manifest
+from sites.sources.npz import Npz
 
 MB = 2**20
 ROWS = "file,label,patient\n"
@@ -380,14 +380,14 @@ def test_what_is_wrong_with_the_installation_is_not_blamed_on_an_image(
     def importing() -> Any:
         raise OSError("no such user")  # as an import may, of a user without a name
 
-    monkeypatch.setattr("sites.folder.reading", importing)
+    monkeypatch.setattr("sites.sources.folder.reading", importing)
     with pytest.raises(OSError, match="no such user"):
         one(tmp_path, "a.png").load(tmp_path)
 
     def broken(file: Path) -> Any:
         raise KeyError("getpwuid(): uid not found: 12345")
 
-    monkeypatch.setattr("sites.folder.reading", lambda: broken)
+    monkeypatch.setattr("sites.sources.folder.reading", lambda: broken)
     with pytest.raises(KeyError, match="getpwuid"):
         one(tmp_path, "a.png").load(tmp_path)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from hypothesis import given, strategies as st
 
-from sites.halves import halves
+from sites.dealing.halves import halves
 
 
 def draw(rows: list[tuple[int, int, bool]], seed: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:

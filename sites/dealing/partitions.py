@@ -15,7 +15,7 @@ import pandas as pd
 from annotated_types import Gt, Le
 
 from fedunlearn.core import InputError
-from sites.patients import Ints, Patients, Strings, deal, patients_of
+from sites.dealing.patients import Ints, Patients, Strings, deal, patients_of
 
 FEWEST = 5
 """The fewest patients a hospital may get: enough for three parts, and to forget one without emptying a part."""

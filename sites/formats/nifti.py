@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedunlearn.core import IGNORED
-from sites import sizes
-from sites.images import unreadable
+from sites.formats import sizes
+from sites.formats.images import unreadable
 
 Array = npt.NDArray[Any]
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings, strategies as st
 
 from fedunlearn.core import InputError
 from sites import PARTITIONS
-from sites.partitions import FEWEST, ByColumn, Iid, LabelSkew, Partition, SizeSkew
-from sites.split import PARTS, split
+from sites.dealing.partitions import FEWEST, ByColumn, Iid, LabelSkew, Partition, SizeSkew
+from sites.dealing.split import PARTS, split
 
 Data = tuple[pd.DataFrame, np.ndarray[Any, Any]]
 NAMES = ("north", "east", "west")

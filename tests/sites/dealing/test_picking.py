@@ -12,7 +12,7 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.core import InputError
 from fedunlearn.scenario import Pick, to_yaml
-from sites.requests import resolve
+from sites.dealing.requests import resolve
 from tests.runs import TINY, write
 
 

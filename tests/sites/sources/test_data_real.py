@@ -17,11 +17,11 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.slices import volume_dice
 from fedunlearn.simulate import simulate
 from sites.collection import duplicates
-from sites.folder import Folder
-from sites.medmnist import MedMNIST
-from sites.npz import Npz
-from sites.partitions import Iid
-from sites.split import split
+from sites.dealing.partitions import Iid
+from sites.dealing.split import split
+from sites.sources.folder import Folder
+from sites.sources.medmnist import MedMNIST
+from sites.sources.npz import Npz
 
 pytestmark = pytest.mark.data
 
@@ -97,7 +97,7 @@ def hippocampi(folder: Path, every: int) -> list[tuple[str, Path]]:
 
 
 def test_hippocampus_nifti_files_become_what_the_npz_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Their README tells how the npz was made: the same scaling and padding as `sites.nifti`'s."""
+    """Their README tells how the npz was made: the same scaling and padding as `sites.formats.nifti`'s."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     hippocampi(tmp_path, every=52)
     found = Folder(manifest="m.csv", shape=(48, 64, 48)).load(tmp_path)

@@ -15,8 +15,8 @@ import pandas as pd
 from annotated_types import Ge
 
 from fedunlearn.core import IGNORED, InputError, Problem
-from sites import sizes
 from sites.collection import Collection
+from sites.formats import sizes
 from sites.pixels import channels_first, resized
 
 Array = npt.NDArray[Any]

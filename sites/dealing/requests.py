@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, SiteId
-from sites.picking import described, matching, picked
+from sites.dealing.picking import described, matching, picked
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def resolve(
         ids: these patients.
         fraction: this share of the hospital's training patients, in (0, 1], at least one.
         count: this many of them.
-        pick: which of them come first (`sites.picking.picked`).
+        pick: which of them come first (`sites.dealing.picking.picked`).
         by: only patients with a training image there that has these values, by column; without fraction and count,
             all of them.
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sites.patients import Strings, most_common
+from sites.dealing.patients import Strings, most_common
 
 Bools = npt.NDArray[np.bool_]
 

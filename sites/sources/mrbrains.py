@@ -10,8 +10,8 @@ import pandas as pd
 
 from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
-from sites.nifti import Handling, Pair
-from sites.volumes import Edge, Millimetres, Stored, examine, store
+from sites.formats.nifti import Handling, Pair
+from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
 
 PARTS = ("training", "test")
 CLASSES = {
@@ -34,7 +34,7 @@ class MRBrainS:
     The folder has ``training/ID/pre/FLAIR.nii.gz``, ``reg_T1.nii.gz`` and ``reg_IR.nii.gz`` there, on the FLAIR's
     grid, and ``training/ID/segm.nii.gz``; the same under ``test`` where that was released. Where there is no ``reg_``
     file, the one without it is taken, and refused if it lies on another grid. Volumes are made alike as
-    `sites.nifti.Handling` tells.
+    `sites.formats.nifti.Handling` tells.
 
     Labels 9 (infarction) and 10 (other) are `IGNORED`, as the challenge leaves these voxels out of its scores.
     Each folder ID is a patient. No more than 30, and no hospitals: fewer, in ``training`` alone, suffice for one.

@@ -57,6 +57,11 @@ class Claim:
         return f"{self.shape} {self.dtype}"
 
 
+def suffix(file: str) -> str:
+    """What tells a file's format."""
+    return ".nii.gz" if file.lower().endswith(".nii.gz") else Path(file).suffix.lower()
+
+
 def available() -> int:
     """How many bytes images may take: `SHARE` of the memory that is free now."""
     return int(psutil.virtual_memory().available * SHARE)
@@ -201,7 +206,7 @@ def dicom(file: Path) -> Claim:
 
     Raises:
         ValueError: it has no size, or may expand to more than memory holds.
-        OSError, pydicom.errors.InvalidDicomError, …: it is no DICOM file; see `sites.images.unreadable`.
+        OSError, pydicom.errors.InvalidDicomError, …: it is no DICOM file; see `sites.formats.images.unreadable`.
     """
     import pydicom
     from pydicom.uid import DeflatedExplicitVRLittleEndian

@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from fedunlearn.core import InputError, Problem
-from sites import sizes
+from sites.formats import sizes
+from sites.formats.sizes import suffix
 
 FORMATS = (".png", ".npy", ".nii", ".nii.gz", ".dcm")
 VOLUMES = (".nii", ".nii.gz")
@@ -177,11 +178,6 @@ def _require(file: Path, header: list[str]) -> None:
         problems.append(Problem(f"found the columns {', '.join(twice)} more than once", str(file), 1))
     if problems:
         raise InputError(problems)
-
-
-def suffix(file: str) -> str:
-    """What tells a file's format."""
-    return ".nii.gz" if file.lower().endswith(".nii.gz") else Path(file).suffix.lower()
 
 
 def row_problems(rows: Sequence[Row], inside: Inside) -> list[Problem]:

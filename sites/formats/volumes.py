@@ -27,7 +27,7 @@ from annotated_types import Ge, Gt
 from fedunlearn import files
 from fedunlearn.core import IGNORED, RunError
 from sites.arrays import write_header
-from sites.nifti import Bad, Handling, Pair, Volume, preparing
+from sites.formats.nifti import Bad, Handling, Pair, Volume, preparing
 
 Array = npt.NDArray[Any]
 Edge = Annotated[int, Ge(4)]

@@ -1,0 +1,1 @@
+"""Who holds which image: hospitals, parts, requests; all by patient."""

@@ -1,0 +1,1 @@
+"""Reading image files: what their headers claim, their pixels, volumes with label maps."""
