@@ -263,6 +263,7 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
         "data": {
             "digest": cohort.digest,
             "note": cohort.note,
+            "notes": list(cohort.notes),
             "duplicates": [list(group) for group in cohort.duplicates],
         },
         "requests": [{"id": r.id, "site": r.site, "whole_site": r.whole_site} for r in scenario.requests],

@@ -18,6 +18,9 @@ import pandas as pd
 
 from fedunlearn.core import Problem
 
+SEEN = ("format", "size", "low", "high", "orientation")
+"""The columns of `Collection.seen`."""
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -33,6 +36,11 @@ class Collection:
         synthetic_patients: the patients are made up; the report must say so.
         kind: the kind of task (`fedunlearn.learning.kinds`).
         note: what the data is, in words, for the report.
+        notes: what was read in a way that its owner should know of (ids taken as one, numbers renumbered, images
+            turned), a sentence each; `check` shows them and the run folder keeps them.
+        seen: one row per image, in order, of what its file was found to be: ``format``, ``size`` (such as 512 × 512),
+            ``low`` and ``high`` (the range of its values, before they were scaled) and ``orientation`` (empty where a
+            format has none); None where images are made up.
 
     Raises:
         ValueError: the parts do not belong together (a defect of the source, not of its input).
@@ -45,6 +53,8 @@ class Collection:
     synthetic_patients: bool
     kind: str = "classification"
     note: str = ""
+    notes: tuple[str, ...] = ()
+    seen: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         counts = {len(self.pixels), len(self.targets), len(self.table)}
@@ -56,6 +66,8 @@ class Collection:
             raise ValueError(
                 f"label maps {self.targets.shape} must be shaped like images {self.pixels.shape}"
             )
+        if self.seen is not None and (len(self.seen) != len(self.table) or tuple(self.seen.columns) != SEEN):
+            raise ValueError(f"seen must have a row per image and the columns {SEEN}")
         if not self.table["image"].is_unique:
             raise ValueError("image ids must be unique")
 

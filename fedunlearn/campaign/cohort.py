@@ -43,6 +43,7 @@ class Cohort:
         members: (N, shadows) whether a shadow model is trained on the image.
         table: the content of ``sites.parquet``, one row per image.
         note: what the data is, in words.
+        notes: what was read in a way that its owner should know of, a sentence each.
         digest: sha256 of the data.
         duplicates: groups of images with equal pixels that belong to different patients.
     """
@@ -57,6 +58,7 @@ class Cohort:
     members: Array
     table: pd.DataFrame
     note: str
+    notes: tuple[str, ...]
     digest: str
     duplicates: tuple[tuple[str, ...], ...]
 
@@ -179,6 +181,7 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
         members=members,
         table=_table(collection, site, parts, forgotten),
         note=collection.note,
+        notes=collection.notes,
         digest=digest(collection),
         duplicates=tuple(duplicates(collection)),
     )
