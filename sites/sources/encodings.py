@@ -55,7 +55,7 @@ def _no_text(content: bytes) -> str | None:
         return _archive(content)
     start = content[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<table", b"<head")):
-        return "a web page or XML (HTML), perhaps of a login or an error: open it in a browser, and save the table as CSV"
+        return "a web page or XML (HTML), perhaps of a login: open it in a browser, and save the table as CSV"
     return next((what for magic, what in _OTHERS if content.startswith(magic)), None)
 
 

@@ -189,7 +189,8 @@ def _settled(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
             columns[name] = ids.ids
             notes += ids.notes
         else:
-            columns[name] = [tidied(text) for text in written]
+            shape = {text: tidied(text) for text in set(written)}  # once: a million rows may have one text
+            columns[name] = [shape[text] for text in written]
     cells = zip(*columns.values(), strict=True)
     return tuple(
         replace(row, cells=dict(zip(columns, texts, strict=True)))
