@@ -66,10 +66,10 @@ def _alternates(content: bytes) -> bool:
 
 
 def _archive(content: bytes) -> str:
-    if b"opendocument" in content[:4096]:
-        return f"a LibreOffice spreadsheet (.ods): {_EXCEL}"
     if b"xl/" in content or b"[Content_Types].xml" in content[:4096]:
         return f"an Excel workbook (.xlsx): {_EXCEL}"
+    if b"opendocument" in content[:4096]:
+        return f"a LibreOffice spreadsheet (.ods): {_EXCEL}"
     return f"a ZIP archive, as Excel workbooks (.xlsx) are: unpack it; if it is one, {_EXCEL}"
 
 

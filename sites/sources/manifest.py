@@ -14,8 +14,8 @@ from pathlib import Path
 from fedunlearn.core import InputError, Problem
 from sites.identity import is_missing, settled, tidied
 from sites.sources.labels import Labels, missing, read_labels
-from sites.sources.rows import Fault, Row, grouped
-from sites.sources.tables import Table, read_table
+from sites.sources.rows import Fault, Row, Table, grouped
+from sites.sources.tables import read_table
 
 _FILES = ("file", "label_map")
 _IDS = ("patient", "site", "image")

@@ -85,15 +85,14 @@ def _no_splits(headers: Mapping[str, Claim]) -> str:
 
 def _renamed(key: str) -> str | None:
     """How an array should be called, if its name tells what it holds."""
-    words = [word for word in re.split(r"[_\s.-]+|(?<=[a-z])(?=[A-Z])", key) if word]
-    parts = [_PARTS[word.casefold()] for word in words if word.casefold() in _PARTS]
-    kind = next((_KINDS[word.casefold()] for word in words if word.casefold() in _KINDS), None)
-    if kind is None and (key.casefold() in _KINDS):
-        kind = _KINDS[key.casefold()]
-    left = [word for word in words if word.casefold() not in _PARTS and word.casefold() not in _KINDS]
-    if kind is None or left:
-        return f"train_{key}" if re.fullmatch(r"patient_id|site|sex|age|names|ids|image_id", key) else None
-    return f"{parts[0] if parts else 'train'}_{kind}"
+    if key.casefold() in _KINDS:
+        return f"train_{_KINDS[key.casefold()]}"
+    words = [word.casefold() for word in re.split(r"[_\s.-]+|(?<=[a-z])(?=[A-Z])", key) if word]
+    parts = [_PARTS[word] for word in words if word in _PARTS]
+    kinds = [_KINDS[word] for word in words if word in _KINDS]
+    if not kinds or len(words) > len(parts) + len(kinds):
+        return f"train_{key}" if re.fullmatch(r"patient_id|site|sex|age|names|ids", key) else None
+    return f"{parts[0] if parts else 'train'}_{kinds[0]}"
 
 
 def _twice(names: Sequence[str]) -> Iterator[str]:

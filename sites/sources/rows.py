@@ -57,6 +57,19 @@ class Fault:
     kind: str
 
 
+@dataclass(frozen=True)
+class Table:
+    """What was read.
+
+    Attributes:
+        rows: in order.
+        notes: what was read in a way that its owner should know of.
+    """
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
 def grouped(faults: Iterable[Fault]) -> list[Problem]:
     """The first `SHOWN` problems of every kind in their order, then how many more there are of each."""
     shown, counts = list[Problem](), Counter[tuple[str | None, str]]()
