@@ -105,7 +105,7 @@ def _other_words(table: pd.DataFrame, column: str, result: Strings) -> list[Prob
     odd = table.loc[result == "", [column, "image"]]
     if odd.empty:
         return []
-    found = listed(sorted(set(odd[column].astype(str))))
+    found = listed(sorted(set(map(str, odd[column]))))
     return [
         Problem(
             f"split: column {column!r} has {found} in {len(odd):,} images, first {str(odd['image'].iloc[0])!r}; "
