@@ -29,7 +29,7 @@ def read(texts: list[str], patients: list[str] | None = None) -> Labels:
 def test_classes(texts: list[str], names: list[str], targets: list[int]):
     found = read(texts)
     assert (list(found.names), found.targets.tolist()) == (names, targets)
-    assert found.misread == found.wrong == ()
+    assert (found.misread, found.wrong) == ((), ())
 
 
 def test_twelve_decimals_are_in_the_order_of_their_value():
@@ -55,7 +55,7 @@ def test_twelve_decimals_are_in_the_order_of_their_value():
 )
 def test_what_is_read_with_a_note(texts: list[str], note: str):
     found = read(texts)
-    assert found.misread == found.wrong == ()
+    assert (found.misread, found.wrong) == ((), ())
     assert note in "\n".join(found.notes)
 
 

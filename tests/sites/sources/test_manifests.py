@@ -153,9 +153,9 @@ def test_missing_values_are_refused_with_their_place(root: Path, word: str, colu
 
 @pytest.mark.parametrize("nothing", [None, float("nan"), pd.NA])
 def test_missing_values_of_parquet_are_refused(root: Path, nothing: object):
-    frame = pd.DataFrame(TRUTH, columns=HEADER.split(",")).astype(object)
-    frame.loc[2, ["label", "patient", "site"]] = nothing
-    frame.to_parquet(root / "m.parquet")
+    cells: list[list[object]] = [[*row] for row in TRUTH]
+    cells[2][1:] = [nothing] * 3
+    pd.DataFrame(cells, columns=HEADER.split(",")).to_parquet(root / "m.parquet")
     found = checked(read_manifest(root / "m.parquet"), Inside(root)).problems
     assert [p.message.split(":")[0] for p in found] == [
         f"row 3, column {c}" for c in ("label", "patient", "site")

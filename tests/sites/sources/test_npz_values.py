@@ -26,7 +26,8 @@ def load(root: Path, arrays: Arrays) -> Collection:
 
 
 def made(**changed: Any) -> Arrays:
-    return {"train_images": IMAGES, "train_labels": LABELS, "train_patient_id": IDS} | changed
+    plain: Arrays = {"train_images": IMAGES, "train_labels": LABELS, "train_patient_id": IDS}
+    return plain | changed
 
 
 def refused(root: Path, arrays: Arrays) -> str:

@@ -1,0 +1,286 @@
+"""Folders without a manifest, in one of the usual layouts: rows made from the tree, or written as a manifest."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from fedunlearn.core import InputError, Problem
+from sites.identity import listed, tidied
+from sites.sources.rows import Fault, Row, Table, grouped
+
+Layout = Literal["class/patient", "site/patient", "site/class/patient"]
+"""What the folders are, from the outermost on; below them, files may lie as they like."""
+
+_NO_IMAGES = frozenset(
+    (
+        *(
+            "thumbs.db",
+            "desktop.ini",
+            "dicomdir",
+            ".txt",
+            ".csv",
+            ".tsv",
+            ".json",
+            ".xml",
+            ".md",
+            ".pdf",
+            ".xls",
+        ),
+        *(
+            ".xlsx",
+            ".ods",
+            ".doc",
+            ".docx",
+            ".html",
+            ".htm",
+            ".log",
+            ".yaml",
+            ".yml",
+            ".zip",
+            ".gz",
+            ".py",
+            ".parquet",
+        ),
+        *(".db", ".ini", ".md5", ".sha256", ".bval", ".bvec", ".mat", ".r", ".ipynb", ".lnk"),
+    )
+)
+_MAP = re.compile(
+    r"^(.*?)(?:^|[_\-. ])(seg|segm|segmentation|mask|label|labels|labelmap|groundtruth|gt)(?:[_-]?\d+)?$",
+    re.IGNORECASE,
+)
+_FORMATS = (".nii.gz",)
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """The images of a folder.
+
+    Attributes:
+        files: relative to it, sorted; no hidden ones, and none that are known to be no images.
+        maps: the label maps of images, by these; images and maps are not among each other.
+        loose: label maps beside which there is no image, or more than one.
+        notes: what was left out.
+    """
+
+    files: tuple[PurePosixPath, ...]
+    maps: dict[PurePosixPath, PurePosixPath]
+    loose: tuple[PurePosixPath, ...]
+    notes: tuple[str, ...]
+
+
+def rows_of(folder: Path, layout: Layout) -> Table:
+    """One row per image below ``folder``, as a manifest would have them.
+
+    In ``site/patient`` label maps are told by names that end in seg, segm, mask, label and the like.
+
+    Raises:
+        InputError: there is no such folder, or no image in it, files lie at other places, or nothing tells their
+            labels; all problems together.
+    """
+    tree, names = _tree(folder), layout.split("/")
+    faults = [_misplaced(folder, file, layout) for file in tree.files if len(file.parts) <= len(names)]
+    with_maps = "class" not in names
+    if with_maps:
+        faults += _without_map(folder, tree)
+    if faults:
+        raise InputError(grouped(faults))
+    notes = list(tree.notes)
+    left = [*tree.maps.values(), *tree.loose]
+    if left and not with_maps:
+        notes.append(f"{len(left):,} files called like label maps, such as {str(left[0])!r}, are left out")
+    rows = []
+    for number, file in enumerate(tree.files, start=1):
+        known = dict(zip(names, file.parts, strict=False))
+        label = {"label_map": str(tree.maps[file])} if with_maps else {"label": known["class"]}
+        site = {"site": known["site"]} if "site" in known else {}
+        rows.append(
+            Row({"file": str(file), **label, "patient": known["patient"], **site}, str(folder), number, None)
+        )
+    return Table(tuple(rows), (*notes, *_at_several(rows)))
+
+
+def write(folder: Path, to: Path | None, layout: Layout | None = None) -> list[str]:
+    """Write a manifest of the images below ``folder`` to a new file, to be checked by a person.
+
+    Args:
+        folder: where the images are.
+        to: the file; None for ``manifest.csv`` in the folder.
+        layout: what the folders are; without it, an image's own folder is taken for its patient, labels stay empty.
+
+    Returns:
+        What was written and what to do next, line by line.
+
+    Raises:
+        InputError: there are no images, they lie at other places than the layout says, or the file is there already.
+    """
+    to = to or folder / "manifest.csv"
+    table = rows_of(folder, layout) if layout else _guessed(folder)
+    cells = [{**row.cells, "file": _from(folder, row.cells["file"], to)} for row in table.rows]
+    for row in cells:
+        if row.get("label_map"):
+            row["label_map"] = _from(folder, row["label_map"], to)
+    label = "label_map" if "label_map" in cells[0] else "label"
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["file", label, "patient", "site"], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cells)
+    try:
+        with to.open("x", encoding="utf-8", newline="") as opened:
+            opened.write(text.getvalue())
+    except FileExistsError as error:
+        raise InputError(f"{to} is there already; expected a new file: name another with --to") from error
+    except OSError as error:
+        raise InputError(
+            f"cannot write {to}: {error.strerror}; expected a file in a folder of yours"
+        ) from error
+    return [*table.notes, *_next(cells, label, to, layout)]
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+def _misplaced(folder: Path, file: PurePosixPath, layout: Layout) -> Fault:
+    found = len(file.parts) - 1
+    message = f"found {found} folders above it, expected {layout}: move it, choose another layout, or write a manifest"
+    return Fault(Problem(f"{file}: {message}", str(folder)), "not below the folders of the layout")
+
+
+def _tree(folder: Path) -> _Tree:
+    if not folder.is_dir():
+        raise InputError(f"folder: found no folder {folder}: put it there or give its parent as --data-root")
+    files, left, links = list[PurePosixPath](), Counter[str](), list[str]()
+    for place, folders, names in os.walk(folder):
+        links += [os.path.join(place, one) for one in folders if os.path.islink(os.path.join(place, one))]
+        folders[:] = sorted(one for one in folders if not _hidden(one))
+        for name in names:
+            kind = _suffix(name).lower()
+            if _hidden(name) or name.lower() in _NO_IMAGES or kind in _NO_IMAGES:
+                left["hidden files" if _hidden(name) else kind or name] += 1
+            else:
+                files.append(PurePosixPath(os.path.relpath(os.path.join(place, name), folder)))
+    notes = (
+        [f"left out as no images: {', '.join(f'{n:,} {kind}' for kind, n in sorted(left.items()))}"]
+        if left
+        else []
+    )
+    if links:
+        notes.append(f"linked folders are not entered: {listed(links)}")
+    maps, loose = _paired(sorted(files))
+    taken = {*maps.values(), *loose}
+    images = tuple(file for file in sorted(files) if file not in taken)
+    if not images:
+        raise InputError(f"folder: found no images in {folder}, expected some below it")
+    return _Tree(images, maps, loose, tuple(notes))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _suffix(name: str) -> str:
+    return next((one for one in _FORMATS if name.lower().endswith(one)), PurePosixPath(name).suffix)
+
+
+def _stem(file: PurePosixPath) -> str:
+    return file.name[: len(file.name) - len(_suffix(file.name))]
+
+
+def _paired(
+    files: Sequence[PurePosixPath],
+) -> tuple[dict[PurePosixPath, PurePosixPath], tuple[PurePosixPath, ...]]:
+    """Images with their label maps: the image of the same name without the ending, or the only one beside it."""
+    by_folder = defaultdict[PurePosixPath, list[PurePosixPath]](list)
+    for file in files:
+        by_folder[file.parent].append(file)
+    maps, loose = dict[PurePosixPath, PurePosixPath](), list[PurePosixPath]()
+    for beside in by_folder.values():
+        named = {file: match[1] for file in beside if (match := _MAP.match(_stem(file)))}
+        images = [file for file in beside if file not in named]
+        for file, base in named.items():
+            same = [image for image in images if base and _stem(image) == base]
+            chosen = same or (images if len(named) == 1 else [])
+            if len(chosen) == 1 and chosen[0] not in maps:
+                maps[chosen[0]] = file
+            elif same or images:
+                loose.append(file)
+    return maps, tuple(loose)
+
+
+def _without_map(folder: Path, tree: _Tree) -> Iterator[Fault]:
+    """Images and label maps that have no other half."""
+    if not tree.maps:
+        advice = "write a manifest with labels (`fedunlearn manifest FOLDER` starts one)"
+        message = (
+            "nothing tells the labels of these images: no file has a name that ends in seg, mask or label"
+        )
+        yield Fault(Problem(f"{message}; {advice}", str(folder)), "no labels")
+        return
+    for file in tree.files:
+        if file not in tree.maps:
+            usual = f"{_stem(file)}_seg{_suffix(file.name)}"
+            message = f"found no label map beside it, such as {usual}: add it, or write a manifest"
+            yield Fault(Problem(f"{file}: {message}", str(folder)), "no label map")
+    for file in tree.loose:
+        message = "is called like a label map, but it is not clear of which image: write a manifest"
+        yield Fault(Problem(f"{file}: {message}", str(folder)), "of no image")
+
+
+def _at_several(rows: Sequence[Row]) -> list[str]:
+    """A note of patients whose folders are at several sites."""
+    sites = defaultdict[str, set[str]](set)
+    for row in rows:
+        sites[tidied(row.cells["patient"])].add(row.cells.get("site", ""))
+    several = sorted(patient for patient, found in sites.items() if len(found) > 1)
+    if not several:
+        return []
+    return [
+        f"{listed(several)} {'has a folder' if len(several) == 1 else 'have folders'} at several sites, and each is "
+        "taken for one person: rename the folders if they are different people"
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+def _guessed(folder: Path) -> Table:
+    tree = _tree(folder)
+    rows = []
+    for number, file in enumerate(tree.files, start=1):
+        label = {"label_map": str(tree.maps.get(file, ""))} if tree.maps else {"label": ""}
+        patient = file.parts[-2] if len(file.parts) > 1 else ""
+        rows.append(
+            Row({"file": str(file), **label, "patient": patient, "site": ""}, str(folder), number, None)
+        )
+    return Table(tuple(rows), tree.notes)
+
+
+def _from(folder: Path, file: str, to: Path) -> str:
+    """A file's path as the manifest must have it."""
+    return PurePosixPath(os.path.relpath(folder / file, to.parent)).as_posix()
+
+
+def _next(cells: Sequence[dict[str, str]], label: str, to: Path, layout: Layout | None) -> list[str]:
+    patients = {row["patient"] for row in cells}
+    empty = [name for name in (label, "patient") if not all(row.get(name) for row in cells)]
+    lines = [f"{to}: {len(cells):,} images of {len(patients):,} patients; read it, and correct what is wrong"]
+    if layout is None:
+        lines.append(
+            "patients are the folders that images lie in; if your folders tell more, remove the file and give --layout "
+            "class/patient, site/patient or site/class/patient"
+        )
+    if empty:
+        lines.append(f"fill in {' and '.join(empty)}")
+    outside = any(row["file"].startswith("..") for row in cells)
+    data = f"{{name: folder, manifest: {to.name}{', outside: true' if outside else ''}}}"
+    lines.append(
+        f"then write data: {data} in a scenario, and try: fedunlearn check SCENARIO --data-root {to.parent}"
+    )
+    return lines
