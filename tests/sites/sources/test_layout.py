@@ -168,5 +168,5 @@ def test_what_cannot_be_read_is_told(root: Path, source: Folder, words: str):
 
 def test_a_bad_file_is_named_by_its_path(root: Path):
     (root / "set" / "sick" / "p" / "1.png").write_text("no image")
-    with pytest.raises(InputError, match="set: sick/p/1.png: file: "):
+    with pytest.raises(InputError, match=r"set: sick/p/1\.png: file: "):
         Folder(path="set", layout="class/patient").load(root)
