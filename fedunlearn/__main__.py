@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 import fedunlearn
-from fedunlearn import account, installation, interrupts
+from fedunlearn import account, files, installation, interrupts
 from fedunlearn.core import FedunlearnError, Interrupted
 from fedunlearn.results.wording import safe
 
@@ -316,7 +316,7 @@ def _root(given: Path | None) -> Path:
         return given
     if from_environment := os.environ.get("FEDUNLEARN_DATA"):
         return Path(from_environment)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedunlearn"
+    return files.cache()
 
 
 _UNREAD = 128 + 13  # SIGPIPE's number: what a shell says of any program whose reader has gone
