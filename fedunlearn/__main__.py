@@ -118,8 +118,10 @@ def check(
         file = installation.scenario_file(scenario)
 
         from fedunlearn import sweep
+        from fedunlearn.federation.progress import watching
 
-        _say("\n".join(sweep.check(sweep.read(file, set or ()), _root(data_root))))
+        watch = watching(_console())
+        _say("\n".join(sweep.check(sweep.read(file, set or ()), _root(data_root), watch=watch)))
         _say(f"{file}: no problems")
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from annotated_types import Ge, Gt
 from fedunlearn import files
 from fedunlearn.core import IGNORED
 from sites.formats.nifti import Bad, Handling, Pair, Volume, preparing
+from sites.pixels import one_thread
 from sites.prepared import Growing, prepared
 from sites.watching import Watch, unwatched
 
@@ -97,7 +97,7 @@ def _all(
     """
     bad, shape, holder = list[Bad](), None, dict[int, int]()
     for number, pair in enumerate(watch(pairs, "reading volumes")):
-        with _one_thread():
+        with one_thread():
             volume = prepare(number, pair)
         if isinstance(volume, list):
             bad += volume
@@ -112,19 +112,6 @@ def _all(
             holder.setdefault(label, number)
         keep(pixels, labels)
     return bad, holder
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As in every worker: the bits depend on it, and where processes share cores, more threads are ten times slower."""
-    import torch  # here, since it takes a second
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _gaps(pairs: Sequence[Pair], holder: dict[int, int]) -> list[Bad]:
