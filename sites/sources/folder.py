@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,11 +14,13 @@ import pandas as pd
 from annotated_types import Ge, Le
 
 from fedunlearn.core import InputError, Problem
-from sites.collection import Collection
+from sites.collection import SEEN, Collection
 from sites.formats import nifti, sizes
 from sites.formats.images import claimed, reading, unreadable
+from sites.formats.picture import Picture, counted
+from sites.formats.unreadable import Unreadable
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
-from sites.pixels import channels_first, resized
+from sites.pixels import resized
 from sites.sources.manifest import Fault, Inside, Row, cell_faults, grouped, read_manifest, row_problems
 
 Array = npt.NDArray[Any]
@@ -83,16 +85,18 @@ class Folder:
             return self._volumes(rows, inside, problems)
         if problems:
             raise InputError(problems)
-        pixels = self._pixels(rows, inside.folder)
+        pictures = self._pictures(rows, inside.folder)
         names, targets = _targets([row.cells["label"] for row in rows])
         return Collection(
-            pixels=pixels,
+            pixels=np.stack([picture.pixels for picture in pictures]),
             targets=targets,
             table=_table(rows),
             classes=len(names),
             synthetic_patients=False,
             note=f"{len(rows)} images of {self.manifest}; patient ids are its own. "
             f"Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}.",
+            notes=counted(picture.notes for picture in pictures),
+            seen=pd.DataFrame([picture.seen for picture in pictures], columns=[*SEEN]),
         )
 
     def _inside(self, root: Path) -> Inside:
@@ -139,26 +143,25 @@ class Folder:
             for column, bad in zip(columns, found, strict=True)
         )
 
-    def _pixels(self, rows: Sequence[Row], folder: Path) -> Array:
-        """(N, C, *spatial) uint8.
+    def _pictures(self, rows: Sequence[Row], folder: Path) -> list[Picture]:
+        """All images, of one shape.
 
         Raises:
             InputError: files that cannot be read or are too large, alone or together, or shapes that differ.
         """
-        # Imported before any file is opened: what is wrong with an installation is no file's fault.
         read, errors = reading(), unreadable()
         faults, good = self._oversized(rows, folder, errors)
-        images = []
+        pictures = []
         for row in good:
             try:
-                images.append(self._image(read(folder / row.cells["file"])))
+                pictures.append(self._alike(read(folder / row.cells["file"])))
             except errors as error:
                 faults[row.line] = _unread(row, error)
         if faults:
             raise InputError(grouped(faults[line] for line in sorted(faults)))
-        if others := _of_other_shapes(rows, images):
+        if others := _of_other_shapes(rows, [picture.pixels for picture in pictures]):
             raise InputError(grouped(others))
-        return np.stack(images)
+        return pictures
 
     def _oversized(
         self, rows: Sequence[Row], folder: Path, errors: tuple[type[Exception], ...]
@@ -192,16 +195,14 @@ class Folder:
         pixels = claim.count // colours if self.size is None else self.size**edges
         return pixels * ((self.channels or colours) if edges == 2 else 1)
 
-    def _image(self, pixels: Array) -> Array:
-        """(C, *spatial) uint8."""
-        image = channels_first(pixels[None])
+    def _alike(self, picture: Picture) -> Picture:
+        """A picture with the channels and the size of all."""
+        image = picture.pixels[None]
         if image.ndim == 4 and self.channels == 1 and image.shape[1] == 3:
-            image = np.tensordot(_GREY, image, axes=(0, 1))[:, None].round().astype(image.dtype)
+            image = np.tensordot(_GREY, image, axes=(0, 1))[:, None].round().astype(np.uint8)
         if image.ndim == 4 and self.channels == 3 and image.shape[1] == 1:
             image = np.repeat(image, 3, axis=1)
-        stretched = _stretched(image[0])[None]
-        final: Array = (stretched if self.size is None else resized(stretched, self.size))[0]
-        return final
+        return replace(picture, pixels=(image if self.size is None else resized(image, self.size))[0])
 
 
 def _with_maps(rows: Sequence[Row]) -> bool:
@@ -209,8 +210,8 @@ def _with_maps(rows: Sequence[Row]) -> bool:
 
 
 def _unread(row: Row, error: Exception) -> Fault:
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return row.fault("cannot be read", "file", f"cannot be read as an image ({reason})")
+    kind = error.kind if isinstance(error, Unreadable) else "cannot be read"
+    return row.fault(kind, "file", f"{row.cells['file']} {error}")
 
 
 def _of_other_shapes(rows: Sequence[Row], images: Sequence[Array]) -> list[Fault]:
@@ -224,16 +225,6 @@ def _of_other_shapes(rows: Sequence[Row], images: Sequence[Array]) -> list[Fault
         for row, image in zip(rows, images, strict=True)
         if image.shape != usual
     ]
-
-
-def _stretched(image: Array) -> Array:
-    """Any image as uint8; constant ones become 0."""
-    if image.dtype == np.uint8:
-        return image
-    low, high = np.percentile(image.astype(np.float64), (0.5, 99.5))
-    scaled = (image.astype(np.float64) - low) * (255 / (high - low) if high > low else 0.0)
-    stretched: Array = np.clip(scaled, 0, 255).round().astype(np.uint8)
-    return stretched
 
 
 def _targets(labels: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
