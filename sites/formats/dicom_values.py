@@ -292,5 +292,5 @@ def _number(item: Any, name: str) -> float | None:
 
 
 def _several(item: Any, name: str) -> bool:
-    value = item.get(name)
+    value: object = item.get(name)
     return isinstance(value, MutableSequence) and len(value) > 1
