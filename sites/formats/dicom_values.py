@@ -293,4 +293,4 @@ def _number(item: Any, name: str) -> float | None:
 
 def _several(item: Any, name: str) -> bool:
     value: object = item.get(name)
-    return isinstance(value, MutableSequence) and len(value) > 1
+    return bool(isinstance(value, MutableSequence) and len(value) > 1)

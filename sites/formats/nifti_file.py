@@ -80,8 +80,12 @@ def read(file: Path) -> Picture:
     return Picture(spread(native), "NIfTI", size(found.shape), *limits(native), where, found.notes)
 
 
-def opened(file: Path) -> Opened:
+def opened(file: Path, dtype: type[np.float32] | None = None) -> Opened:
     """The voxels of a file, in memory.
+
+    Args:
+        file: of the format.
+        dtype: of the voxels; None for what the file has, or float64 if its header scales.
 
     Raises:
         Unreadable: it is none, damaged, has not three axes, values that are not finite, or lies nowhere.
@@ -91,6 +95,9 @@ def opened(file: Path) -> Opened:
     from nibabel.nifti2 import Nifti2Image
     from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
+    if file.is_dir():
+        message = "is a folder, expected a NIfTI volume: convert a DICOM series to one, say by dcm2niix"
+        raise Unreadable("another format", message)
     if (found := told(file)) != "NIfTI":
         raise Unreadable("another format", f"is a {found} file, expected a NIfTI volume: convert it")
     claim(file)
@@ -107,7 +114,7 @@ def opened(file: Path) -> Opened:
         kind: Any = Nifti1Image if (348).to_bytes(4, "little") in _orders(stream.read(4)) else Nifti2Image
         stream.seek(0)
         image = kind.from_stream(stream)
-        voxels = np.asarray(image.dataobj)
+        voxels = np.asarray(image.dataobj, dtype=dtype)
         stream.read(1)  # at the end of what is compressed, its checksum is compared
         affine, placed, notes = _placed(image.header)
     return Opened(checked(_three(voxels)), whole(affine), placed, tuple(map(int, voxels.shape)), notes)

@@ -14,6 +14,9 @@ from sites.formats.unreadable import Unreadable
 
 Array = npt.NDArray[Any]
 
+Seen = tuple[str, str, float, float, str]
+"""A row of `sites.collection.Collection.seen`: format, size, low, high, orientation."""
+
 LOWEST, HIGHEST = 0.5, 99.5
 """Percentiles between which values without a range of their own are spread over 0…255."""
 
@@ -44,7 +47,7 @@ class Picture:
     notes: tuple[str, ...] = ()
 
     @property
-    def seen(self) -> tuple[str, str, float, float, str]:
+    def seen(self) -> Seen:
         """Its row of `Collection.seen`."""
         return self.format, self.size, self.low, self.high, self.orientation
 

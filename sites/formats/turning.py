@@ -22,13 +22,11 @@ def whole(affine: Affine) -> Affine:
     Raises:
         Unreadable: it is not finite, or its voxels have no extent.
     """
-    orientations: Any = import_module(
-        "nibabel.orientations"
-    )  # here, since it takes a second; it has no types
-
-    if np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= _LEAST:
-        if np.isfinite(orientations.io_orientation(affine)).all():  # else axes are one, to rounding
-            return affine
+    # Here, since it takes a second; it has no types.
+    orientations: Any = import_module("nibabel.orientations")
+    solid = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= _LEAST
+    if solid and np.isfinite(orientations.io_orientation(affine)).all():  # else axes are one, to rounding
+        return affine
     message = "has no affine that tells where its voxels lie (not finite, or without extent)"
     raise Unreadable("no affine", f"{message}: convert it again from DICOM")
 

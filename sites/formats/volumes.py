@@ -28,13 +28,14 @@ from fedunlearn import files
 from fedunlearn.core import IGNORED, RunError
 from sites.arrays import write_header
 from sites.formats.nifti import Bad, Handling, Pair, Volume, preparing
+from sites.formats.picture import Seen, counted
 
 Array = npt.NDArray[Any]
 Edge = Annotated[int, Ge(4)]
 Millimetres = Annotated[float, Gt(0)]
 _Prepare = Callable[[int, Pair], Volume | list[Bad]]
 
-_FORMAT = 3  # of what is kept; to be raised whenever the same files and settings give other arrays
+_FORMAT = 4  # of what is kept; to be raised whenever the same files and settings give other arrays
 _ARRAYS = ("pixels.npy", "targets.npy")
 _ABOUT = "about.json"
 _TRIES = 3  # for an entry that is damaged, or taken away by another process that found it so
@@ -48,11 +49,15 @@ class Stored:
         pixels: (N, C, D, H, W) uint8 or float32.
         targets: (N, D, H, W) uint8 label maps, `IGNORED` where no class counts.
         classes: number of classes, background included.
+        seen: the rows of `Collection.seen`.
+        notes: what `Collection.notes` should say of the files.
     """
 
     pixels: Array
     targets: npt.NDArray[np.uint8]
     classes: int
+    seen: tuple[Seen, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def store(pairs: Sequence[Pair], how: Handling) -> Stored | list[Bad]:
@@ -100,13 +105,13 @@ def _kept(entry: Path, pairs: Sequence[Pair], how: Handling) -> list[Bad]:
 
 def examine(pairs: Sequence[Pair], how: Handling) -> list[Bad]:
     """Everything wrong with the single volumes; nothing is kept."""
-    return _all(pairs, preparing(how), lambda pixels, labels: None)[0]
+    return _all(pairs, preparing(how), lambda volume: None)[0]
 
 
 def _all(
-    pairs: Sequence[Pair], prepare: _Prepare, keep: Callable[[Array, Array], None]
+    pairs: Sequence[Pair], prepare: _Prepare, keep: Callable[[Volume], None]
 ) -> tuple[list[Bad], dict[int, int]]:
-    """Make all volumes, one by one, and give the good ones to ``keep``: pixels (C, D, H, W), label map (D, H, W).
+    """Make all volumes, one by one, and give the good ones to ``keep``.
 
     Returns:
         All that is wrong; and for each label, the first volume that has it.
@@ -118,7 +123,7 @@ def _all(
         if isinstance(volume, list):
             bad += volume
             continue
-        pixels, labels = volume
+        pixels, labels = volume.pixels, volume.labels
         shape = shape or pixels.shape
         if pixels.shape != shape:
             message = f"has the shape {pixels.shape[1:]}, but volumes before have {shape[1:]}: set shape"
@@ -126,7 +131,7 @@ def _all(
             continue
         for label in {*np.unique(labels).tolist()} - {IGNORED}:
             holder.setdefault(label, number)
-        keep(pixels, labels)
+        keep(volume)
     return bad, holder
 
 
@@ -167,12 +172,15 @@ def _key(pairs: Sequence[Pair], how: Handling) -> str:
 def _fill(entry: Path, pairs: Sequence[Pair], how: Handling, prepare: _Prepare) -> list[Bad]:
     """Make a cache entry; or tell what is wrong and leave nothing behind."""
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=entry.parent))
+    seen, notes = list[Seen](), list[tuple[str, ...]]()
     try:
         with ExitStack() as stack:
             opened = [stack.enter_context((new / name).open("wb")) for name in _ARRAYS]
 
-            def keep(*volume: Array) -> None:
-                for name, file, array in zip(_ARRAYS, opened, volume, strict=True):
+            def keep(volume: Volume) -> None:
+                seen.append(volume.seen)
+                notes.append(volume.notes)
+                for name, file, array in zip(_ARRAYS, opened, (volume.pixels, volume.labels), strict=True):
                     try:
                         _append(file, array, len(pairs))
                     except OSError as error:
@@ -183,7 +191,12 @@ def _fill(entry: Path, pairs: Sequence[Pair], how: Handling, prepare: _Prepare) 
             bad = _gaps(pairs, holder)
         if not bad:
             classes = max({*(how.classes or holder)} - {IGNORED}) + 1
-            about = {"classes": classes, "files": {name: files.sha256(new / name) for name in _ARRAYS}}
+            about = {
+                "classes": classes,
+                "files": {name: files.sha256(new / name) for name in _ARRAYS},
+                "seen": seen,
+                "notes": counted(notes),
+            }
             files.write(new / _ABOUT, files.sealed(about))
             _publish(new, entry)
         return bad
@@ -230,4 +243,5 @@ def _mapped(entry: Path) -> Stored:
         pixels, targets = (np.load(entry / name, mmap_mode="r", allow_pickle=False) for name in _ARRAYS)
     except OSError as error:
         raise RunError(f"cannot read prepared volumes in {entry}: {error}") from error
-    return Stored(pixels, targets, int(about["classes"]))
+    seen = tuple((str(f), str(s), float(low), float(high), str(o)) for f, s, low, high, o in about["seen"])
+    return Stored(pixels, targets, int(about["classes"]), seen, tuple(map(str, about["notes"])))

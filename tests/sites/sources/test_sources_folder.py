@@ -86,7 +86,7 @@ def test_folder_reads_volumes_of_different_shapes_once_a_size_is_given(tmp_path:
         )
     np.save(tmp_path / "c.npy", rng().normal(0, 1, (5, 6, 8)))
     source = manifest(tmp_path, ["a.nii.gz,0,p1", "b.nii,1,p2", "c.npy,1,p3"])
-    with pytest.raises(InputError, match=r"m\.csv:2:1: file: has shape \(1, 8, 6, 4\).*set size"):
+    with pytest.raises(InputError, match=r"m\.csv:3:1: file: has shape \(1, 4, 6, 8\).*set size"):
         source.load(tmp_path)
     found = Folder(manifest="m.csv", size=4).load(tmp_path)
     assert found.pixels.shape == (3, 1, 4, 4, 4)
