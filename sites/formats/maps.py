@@ -41,32 +41,18 @@ def meanings(
             f"has the labels {_listed(found)} only, and {IGNORED} stands for voxels to be ignored: {ADVICE}"
         )
         raise Unreadable("only 0 and 255", message)
-    known = {IGNORED: IGNORED, **(dict.fromkeys((0,), 0) if labels else _plain(classes)), **named}
+    plain = {0: 0} if labels else {label: label for label in range(MOST if classes is None else len(classes))}
+    known = {**plain, IGNORED: IGNORED, **named}
     if unknown := [label for label in found if label not in known]:
-        raise Unreadable(
-            "unknown labels",
-            f"has the unknown labels {_listed(unknown)}, expected {_expected(known, labels)}",
-        )
+        expected = f"whole numbers in 0…{max(plain)}, or {IGNORED} for voxels to be ignored"
+        if labels:
+            expected = f"those that labels names, {_listed(known, IGNORED)}"
+        raise Unreadable("unknown labels", f"has the unknown labels {_listed(unknown)}, expected {expected}")
     table = np.full(IGNORED + 1, IGNORED, np.uint8)
     for label in found:
         meant = known[int(label)]
         table[int(label)] = meant if classes is None or meant == IGNORED else classes[meant]
     return table
-
-
-def _plain(classes: Sequence[int] | None) -> dict[int, int]:
-    return {label: label for label in range(MOST if classes is None else len(classes))}
-
-
-def _expected(known: Collection[int], labels: Sequence[tuple[int, int]] | None) -> str:
-    if labels:
-        return f"those that labels names: {_listed(sorted(known), IGNORED)}"
-    most = (
-        max(known - {IGNORED})
-        if isinstance(known, set)
-        else max(label for label in known if label != IGNORED)
-    )
-    return f"whole numbers in 0…{most}, or {IGNORED} for voxels to be ignored"
 
 
 def _listed(labels: Iterable[float], most: int = 5) -> str:

@@ -47,6 +47,11 @@ def claim(file: Path) -> sizes.Claim:
     Raises:
         Unreadable: it is damaged, has colours as voxels, or claims more than the file holds.
     """
+    if file.is_dir():
+        message = "is a folder, expected a NIfTI volume: convert a DICOM series to one, say by dcm2niix"
+        raise Unreadable("another format", message)
+    if (found := told(file)) != "NIfTI":
+        raise Unreadable("another format", f"is a {found} file, expected a NIfTI volume: convert it")
     with blaming("a NIfTI volume", zlib.error, KeyError, TypeError, OverflowError):
         claimed = sizes.nifti(file)
     if claimed.dtype.names:
@@ -95,11 +100,6 @@ def opened(file: Path, dtype: type[np.float32] | None = None) -> Opened:
     from nibabel.nifti2 import Nifti2Image
     from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
-    if file.is_dir():
-        message = "is a folder, expected a NIfTI volume: convert a DICOM series to one, say by dcm2niix"
-        raise Unreadable("another format", message)
-    if (found := told(file)) != "NIfTI":
-        raise Unreadable("another format", f"is a {found} file, expected a NIfTI volume: convert it")
     claim(file)
     errors = (
         ImageFileError,
