@@ -247,10 +247,9 @@ def _unpadded(stored: Array, header: Any) -> npt.NDArray[np.bool_] | None:
 
 def _as_stored(value: Any, header: Any) -> int:
     """A number of 16 bits as it would be in the pixels: signed if these are, whatever the file had it written as."""
-    whole = int(value) if not isinstance(value, bytes) else int.from_bytes(value[:2], "little")
-    bits = int(header.BitsAllocated)
-    whole %= 2**bits
-    return whole - 2**bits if header.PixelRepresentation and whole >= 2 ** (bits - 1) else whole
+    size = 2 ** int(header.BitsAllocated)
+    number = (int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)) % size
+    return number - size if header.PixelRepresentation and number >= size // 2 else number
 
 
 def _table(item: Any, header: Any, name: str) -> Table:

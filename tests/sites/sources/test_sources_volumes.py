@@ -342,7 +342,7 @@ def test_check_reports_all_bad_volumes_together_and_exits_2(tmp_path: Path, cach
         lines = [line for line in result.stderr.splitlines() if str(tmp_path / file) in line]
         assert len(lines) == 1 and expected.replace("away from v", f"away from v{number}.nii") in lines[0]
     assert "patient: found nothing" in result.stderr
-    assert "found 'good.png', expected one of .nii, .nii.gz" in result.stderr
+    assert f"found no file {tmp_path / 'good.png'}" in result.stderr
     assert "good.nii.gz' again" in result.stderr
     assert not cache.exists()
 
