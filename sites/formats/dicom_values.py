@@ -247,7 +247,7 @@ def _unpadded(stored: Array, header: Any) -> npt.NDArray[np.bool_] | None:
 
 def _as_stored(value: Any, header: Any) -> int:
     """A number of 16 bits as it would be in the pixels: signed if these are, whatever the file had it written as."""
-    size = 2 ** int(header.BitsAllocated)
+    size = 1 << int(header.BitsAllocated)
     number = (int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)) % size
     return number - size if header.PixelRepresentation and number >= size // 2 else number
 

@@ -63,6 +63,8 @@ def read(file: Path) -> Picture:
         opened.load()
         values, further = _values(ImageOps.exif_transpose(opened))
         stored = tuple(reversed(opened.size))
+        if _white_is_zero(opened):
+            values, further = _DEEP - values, ("white is 0 (TIFF): inverted",)
     values = checked(values)
     first = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
     pixels = np.ascontiguousarray(spread(first))
@@ -88,11 +90,7 @@ def _values(image: Any) -> tuple[Array, tuple[str, ...]]:
     """
     if image.mode in _PLAIN:
         values = np.asarray(image)
-        if image.mode.startswith("I;16"):
-            values = values.astype(np.uint16)
-            if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-                return _DEEP - values, ("white is 0 (TIFF): inverted",)
-        return values, ()
+        return values.astype(np.uint16) if image.mode.startswith("I;16") else values, ()
     if image.mode not in _AS:
         message = (
             f"has colours of the kind {image.mode}, expected grey, RGB, a palette or CMYK: save it as PNG"
@@ -100,3 +98,12 @@ def _values(image: Any) -> tuple[Array, tuple[str, ...]]:
         raise Unreadable("colours of an unknown kind", message)
     mode, note = _AS[image.mode]
     return np.asarray(image.convert(mode)), (note,) if note else ()
+
+
+def _white_is_zero(opened: Any) -> bool:
+    """Whether a TIFF's values are to be turned over still; Pillow does it for all but 16 bits."""
+    return (
+        opened.format == "TIFF"
+        and opened.mode == "I;16"
+        and opened.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    )

@@ -32,14 +32,8 @@ _BEFORE = 2**26  # bytes of a NIfTI file before its voxels: a header, and extens
 _ROW = 600  # bytes that a row of a manifest takes: places, and references to cells
 _HEAD = 2**14  # bytes; NumPy refuses headers of more than 10,000
 DEFLATE = 1032  # times that deflate can make anything smaller, at most (zlib's technical details)
-PICTURES = (
-    "PNG",
-    "JPEG",
-    "MPO",
-    "TIFF",
-    "BMP",
-    "WEBP",
-)  # Pillow has readers that start other programs; these do not
+PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+"""Formats that Pillow is asked to read; it has readers that start other programs, which these do not."""
 
 
 @dataclass(frozen=True)

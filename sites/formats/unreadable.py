@@ -56,7 +56,9 @@ def blaming(what: str, *errors: type[Exception]) -> Iterator[None]:
             raise Unreadable("cannot be opened", message) from error
         said = (str(error).strip().splitlines() or [""])[0][:160]
         reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
-        message = f"is {what} that is damaged or cut off ({reason}): get it again"
+        message = (
+            f"is {what} that is damaged, cut off or of a rare kind ({reason}): get it again, or save it anew"
+        )
         raise Unreadable("damaged", message) from error
 
 

@@ -305,7 +305,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "half a label": ("map", lambda f: save(f, labels() / np.float32(2)), "has the unknown labels 0.5"),
     "another place": ("map", lambda f: save(f, labels(), np.diag([1, 1, 2.0, 1])), "lies up to 4.0 mm away from v"),
     "NaN": ("image", not_a_number, "has 1 that are NaN among its 240 values"),
-    "truncated": ("image", truncated, "is a NIfTI volume that is damaged or cut off (EOFError"),
+    "truncated": ("image", truncated, "is a NIfTI volume that is damaged, cut off or of a rare kind (EOFError"),
     "no affine": ("image", nowhere, "has no affine that tells where its voxels lie"),
     "no NIfTI": ("image", lambda f: f.write_text("no image"), "is text that starts with 'no image'"),
     "one value": ("image", lambda f: save(f, np.full(SHAPE, 7.0)), "shows nothing: nearly all voxels have the value 7"),
