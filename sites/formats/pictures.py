@@ -53,7 +53,8 @@ def read(file: Path) -> Picture:
     from PIL import Image, ImageOps
 
     blamed = blaming("a picture", *_ERRORS, Image.DecompressionBombError)
-    with blamed, Image.open(file, formats=sizes.PICTURES) as opened:
+    # Given a stream, Pillow reads; given a name, it maps some TIFFs, and forgets to turn these.
+    with blamed, file.open("rb") as stream, Image.open(stream, formats=sizes.PICTURES) as opened:
         name = {"MPO": "JPEG", "WEBP": "WebP"}.get(opened.format or "", opened.format or "")
         if (pages := getattr(opened, "n_frames", 1)) > 1 and opened.format != "MPO":
             advice = "save each as a file of its own, or a volume as NIfTI"
@@ -102,8 +103,5 @@ def _values(image: Any) -> tuple[Array, tuple[str, ...]]:
 
 def _white_is_zero(opened: Any) -> bool:
     """Whether a TIFF's values are to be turned over still; Pillow does it for all but 16 bits."""
-    return (
-        opened.format == "TIFF"
-        and opened.mode == "I;16"
-        and opened.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    )
+    deep = opened.format == "TIFF" and opened.mode == "I;16"
+    return bool(deep and opened.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
