@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,13 +12,16 @@ import numpy.typing as npt
 import pandas as pd
 from annotated_types import Ge, Le
 
-from fedunlearn.core import InputError, Problem
-from sites.collection import Collection
+from fedunlearn.core import IGNORED, InputError, Problem
+from sites.collection import SEEN, Collection
 from sites.formats import nifti
+from sites.formats.maps import MOST
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
 from sites.sources.manifest import Inside, Row, cell_faults, grouped, read_manifest, row_problems
 from sites.sources.pictures import Alike, pictures
 from sites.watching import Watch, unwatched
+
+Label = Annotated[int, Ge(0), Le(MOST)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,8 @@ class Folder:
         spacing: with label maps: edges of a voxel in millimetres; None for as they are.
         dtype: with label maps: uint8 in 0…255, or float32 in -1…1.
         classes: with label maps: how many labels there are, background included; None for those that are found.
+        labels: with label maps: which class a number in the maps stands for, such as {255: 1} or {4: 3, 255: ignored};
+            0 is background unless it is among them. None if the numbers are classes.
         outside: files may lie outside of the manifest's folder (``..``, links, absolute paths). Only for manifests
             of somebody you trust: any file that you can read could be named.
     """
@@ -53,7 +58,8 @@ class Folder:
     shape: tuple[Edge, Edge, Edge] | None = None
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
     dtype: Literal["uint8", "float32"] = "uint8"
-    classes: Annotated[int, Ge(2), Le(nifti.MOST)] | None = None
+    classes: Annotated[int, Ge(2), Le(MOST)] | None = None
+    labels: Mapping[Label, Label | Literal["ignored"]] | None = None
     outside: bool = False
 
     def problems(self, root: Path) -> list[Problem]:
@@ -98,9 +104,18 @@ class Folder:
     def _misplaced(self, rows: Sequence[Row]) -> list[Problem]:
         """Settings that this kind of manifest has no use for."""
         maps = _with_maps(rows)
-        for_volumes = {"shape": self.shape, "spacing": self.spacing, "classes": self.classes}
+        for_volumes = {
+            "shape": self.shape,
+            "spacing": self.spacing,
+            "classes": self.classes,
+            "labels": self.labels,
+        }
         unused = {"size": self.size, "channels": self.channels} if maps else for_volumes
         given = [name for name, value in unused.items() if value is not None]
+        meant = max((one for _, one in _meant(self.labels or {}) if one != IGNORED), default=0)
+        if maps and self.classes is not None and meant >= self.classes:
+            message = f"labels names the class {meant}, expected those below {self.classes} as classes says"
+            return [Problem(f"folder: {message}: raise classes")]
         if not rows or not given:
             return []
         advice = "give shape or spacing instead" if maps else "they are for label maps: leave them out"
@@ -121,6 +136,8 @@ class Folder:
             synthetic_patients=False,
             kind="segmentation",
             note=f"{len(rows)} volumes with label maps of {self.manifest}; patient ids are its own.",
+            notes=stored.notes,
+            seen=pd.DataFrame(stored.seen, columns=[*SEEN]),
         )
 
     def _stored(
@@ -128,7 +145,8 @@ class Folder:
     ) -> Stored | list[Problem]:
         """The volumes; or all problems, those given and those of the files that rows without problems name."""
         classes = None if self.classes is None else tuple(range(self.classes))
-        how = nifti.Handling(self.shape, self.spacing, self.dtype, classes)
+        meant = None if self.labels is None else _meant(self.labels)
+        how = nifti.Handling(self.shape, self.spacing, self.dtype, classes, meant)
         good, folder = [row for row in rows if not cell_faults(row, inside)], inside.folder
         pairs = [nifti.Pair((folder / row.cells["file"],), folder / row.cells["label_map"]) for row in good]
         found = examine(pairs, how, watch) if problems else store(pairs, how, watch)
@@ -139,6 +157,11 @@ class Folder:
             good[bad.number].fault(bad.kind, column, f"{bad.file} {bad.message}")
             for column, bad in zip(columns, found, strict=True)
         )
+
+
+def _meant(labels: Mapping[int, int | str]) -> tuple[tuple[int, int], ...]:
+    """Found labels and what they stand for."""
+    return tuple((found, IGNORED if isinstance(one, str) else one) for found, one in sorted(labels.items()))
 
 
 def _with_maps(rows: Sequence[Row]) -> bool:

@@ -14,11 +14,6 @@ import pandas as pd
 
 from fedunlearn.core import InputError, Problem
 from sites.formats import sizes
-from sites.formats.sizes import suffix
-
-FORMATS = (".png", ".npy", ".nii", ".nii.gz", ".dcm")
-VOLUMES = (".nii", ".nii.gz")
-"""Of images that have label maps, and of the maps."""
 
 SHOWN = 5
 """Problems of one kind that are told one by one; of the others, how many there are."""
@@ -226,9 +221,9 @@ def cell_faults(row: Row, inside: Inside, numbered: bool = False) -> list[Fault]
         message = f"found {found!r}, expected a class number as in most rows (0, 1, …)"
         faults.append(row.fault("no class number", "label", message))
     maps = "label_map" in row.cells
-    faults += _file_faults(row, "file", VOLUMES if maps else FORMATS, inside)
+    faults += _file_faults(row, "file", inside)
     if maps and row.cells["label_map"]:
-        faults += _file_faults(row, "label_map", VOLUMES, inside)
+        faults += _file_faults(row, "label_map", inside)
     return sorted(faults, key=lambda fault: fault.problem)
 
 
@@ -255,18 +250,17 @@ class Inside:
         return None if self.outside or Path(found).is_relative_to(self.real) else found
 
 
-def _file_faults(row: Row, column: str, formats: Sequence[str], inside: Inside) -> list[Fault]:
+def _file_faults(row: Row, column: str, inside: Inside) -> list[Fault]:
     file = row.cells[column]
-    if suffix(file) not in formats or "\0" in file:
-        message = f"found {file!r}, expected one of {', '.join(formats)}"
-        return [row.fault("another format", column, message)]
+    if "\0" in file:
+        return [row.fault("no file", column, f"found {file!r}, which no file can be called")]
     if found := inside.leads_out(file):
         message = (
             f"found {file!r}, which leads out of the manifest's folder, to {found}: put the file there, or set "
             "outside: true if you trust who wrote the manifest"
         )
         return [row.fault("leads out of the manifest's folder", column, message)]
-    if not os.path.isfile(inside.folder / file):  # false, too, for names that no disk can have
+    if not os.path.exists(inside.folder / file):  # false, too, for names that no disk can have
         message = f"found no file {inside.folder / file}; paths start at the manifest's folder"
         return [row.fault("no file", column, message)]
     return []
