@@ -17,12 +17,13 @@ from fedunlearn import interrupts
 from fedunlearn.campaign.suitability import enough_proxies, placed, something_left, suits_model
 from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
 from fedunlearn.learning.models import Model
-from fedunlearn.scenario import Pick, Request, Scenario
+from fedunlearn.scenario import Official, Pick, Request, Scenario
 from sites.collection import Collection, digest, duplicates
+from sites.dealing.columns import apart
 from sites.dealing.halves import halves
 from sites.dealing.picking import described
-from sites.dealing.requests import Named, resolve
-from sites.dealing.split import split
+from sites.dealing.requests import Named, left_behind, resolve
+from sites.dealing.split import official, split
 from sites.hospital import Federation
 from sites.watching import Watch, unwatched
 
@@ -166,10 +167,10 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
         site = scenario.sites.partition.assign(
             collection.table, collection.targets, scenario.sites.names, _rng(scenario, "partition")
         )
-    shares, rng = scenario.sites.split, _rng(scenario, "split")
-    with placed(scenario, "sites"):
-        fractions = (shares.train, shares.val, shares.test)
-        parts = split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
+    parts = _parts(scenario, collection, site)
+    used = scenario.sites.split.column if isinstance(scenario.sites.split, Official) else None
+    table, renamed = apart(collection.table, site, used)
+    collection = replace(collection, table=table, notes=(*collection.notes, *renamed))
     forgotten = _forgotten(scenario, collection, site, parts)
     if scenario.evaluation.canary:
         collection = _with_canaries(scenario, collection, site, parts, forgotten)
@@ -187,11 +188,33 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
         members=members,
         table=_table(collection, site, parts, forgotten),
         note=collection.note,
-        notes=collection.notes,
+        notes=(*collection.notes, *_left_behind(scenario, collection.table, forgotten)),
         digest=digest(collection),
         seen=collection.seen,
         duplicates=tuple(duplicates(collection)),
     )
+
+
+def _parts(scenario: Scenario, collection: Collection, site: Array) -> Array:
+    """The part of each image: dealt by shares, or as the data has it."""
+    match scenario.sites.split:
+        case Official(column=column):
+            with placed(scenario, "sites.split"):
+                return official(collection.table, column, site)
+        case shares:
+            fractions, rng = (shares.train, shares.val, shares.test), _rng(scenario, "split")
+            with placed(scenario, "sites"):
+                return split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
+
+
+def _left_behind(
+    scenario: Scenario, table: pd.DataFrame, forgotten: Mapping[RequestId, Array]
+) -> Iterator[str]:
+    for request in scenario.requests:
+        if not request.whole_site:
+            yield from (
+                f"request {request.id!r}: {note}" for note in left_behind(table, forgotten[request.id])
+            )
 
 
 def _with_canaries(
@@ -244,7 +267,7 @@ def _forgotten(
 ) -> dict[RequestId, Array]:
     """Resolve every request; all problems together, each with its place in the scenario."""
     label = {"label": collection.targets} if collection.targets.ndim == 1 else {}
-    owned = collection.table.drop(columns="label", errors="ignore").assign(site=site, split=parts, **label)
+    owned = collection.table.assign(site=site, split=parts, **label)
     found, problems = dict[RequestId, Array](), list[Problem]()
     for number, request in enumerate(scenario.requests):
         masks = []
@@ -281,7 +304,7 @@ def _table(
     collection: Collection, site: Array, parts: Array, forgotten: Mapping[RequestId, Array]
 ) -> pd.DataFrame:
     """``sites.parquet``: identity, owner, part, label, attributes, difficulty, requests."""
-    given = collection.table.drop(columns=["site", "split", "label", "difficulty"], errors="ignore")
+    given = collection.table.drop(columns=["difficulty"], errors="ignore")
     columns = {"image": given["image"], "patient": given["patient"], "site": site, "split": parts}
     if collection.targets.ndim == 1:
         columns["label"] = collection.targets

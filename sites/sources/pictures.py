@@ -21,7 +21,7 @@ from sites.formats.picture import Picture, counted
 from sites.formats.unreadable import Unreadable
 from sites.pixels import one_thread, resized
 from sites.prepared import Growing, Prepared, prepared, stamp
-from sites.sources.manifest import Fault, Row, grouped
+from sites.sources.rows import Fault, Row, grouped
 from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
