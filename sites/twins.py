@@ -85,7 +85,7 @@ def _near(pixels: Array, copies: list[list[int]], patients: Ints) -> Iterator[Tw
     owners = np.array([patients[rows[0]] for rows in copies])
     several = [len(set(patients[rows])) > 1 for rows in copies]
     owners[several] = -1 - np.arange(sum(several))  # whoever else's they are, they are somebody else's too
-    for one, other in marks.pairs(owners):
+    for one, other, _ in marks.pairs(owners):
         yield Twins("near", tuple(sorted((*copies[one], *copies[other]))))
 
 
@@ -106,17 +106,18 @@ class Fingerprints:
     limit: int
     faint: npt.NDArray[np.bool_]
 
-    def pairs(self, owners: Ints) -> Iterator[tuple[int, int]]:
-        """The near twins among images of different ``owners`` (N,), in order."""
+    def pairs(self, owners: Ints, most: float = APART) -> Iterator[tuple[int, int, float]]:
+        """Images of different ``owners`` (N,) that are ``most`` apart, in order, and how far they are."""
         seen = np.flatnonzero(~self.faint)
         prints, owners = self._compared(self.coefficients)[seen], owners[seen]
         step = max(1, min(256, _CHUNK // max(1, len(seen))))
         for start in range(0, len(seen), step):
             one, other = _candidates(prints, owners, start, start + step)
             if len(one):
-                near = self._apart(prints, seen, one, other) <= APART
-                found = sorted(zip(seen[one[near]].tolist(), seen[other[near]].tolist(), strict=True))
-                yield from found
+                apart = self._apart(prints, seen, one, other)
+                near = apart <= most
+                found = seen[one[near]].tolist(), seen[other[near]].tolist(), apart[near].tolist()
+                yield from sorted(zip(*found, strict=True))
 
     def _apart(self, prints: Floats, seen: Ints, one: Ints, other: Ints) -> Floats:
         """(pairs,) how far two images are from being one."""
