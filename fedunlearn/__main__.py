@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 import fedunlearn
-from fedunlearn import account, installation, interrupts
+from fedunlearn import account, files, installation, interrupts
 from fedunlearn.core import FedunlearnError, Interrupted
 from fedunlearn.results.wording import safe
 
@@ -118,8 +118,10 @@ def check(
         file = installation.scenario_file(scenario)
 
         from fedunlearn import sweep
+        from fedunlearn.federation.progress import watching
 
-        _say("\n".join(sweep.check(sweep.read(file, set or ()), _root(data_root))))
+        watch = watching(_console())
+        _say("\n".join(sweep.check(sweep.read(file, set or ()), _root(data_root), watch=watch)))
         _say(f"{file}: no problems")
 
 
@@ -316,7 +318,7 @@ def _root(given: Path | None) -> Path:
         return given
     if from_environment := os.environ.get("FEDUNLEARN_DATA"):
         return Path(from_environment)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedunlearn"
+    return files.cache()
 
 
 _UNREAD = 128 + 13  # SIGPIPE's number: what a shell says of any program whose reader has gone

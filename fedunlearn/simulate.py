@@ -31,7 +31,7 @@ from fedunlearn.federation.jobs import Watcher
 from fedunlearn.federation.journal import Journal
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.federation.memory import Kept
-from fedunlearn.federation.progress import progress
+from fedunlearn.federation.progress import progress, watching
 from fedunlearn.learning.models import origin
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import ABOUT, RunFolder, locked, parquet
@@ -104,7 +104,7 @@ def simulate(
             diverges does not stop the run.
     """
     began = time.perf_counter()
-    cohort = gather(scenario, data_root)
+    cohort = gather(scenario, data_root, watching(console, quiet))
     shadows, others, needed = Shadows(scenario, cohort), earlier(reuse), estimate(scenario, cohort)
     require_room(needed, out, [out] if resume else [])
     if not quiet:

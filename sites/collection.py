@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import Problem
+from sites.watching import Watch, unwatched
 
 SEEN = ("format", "size", "low", "high", "orientation")
 """The columns of `Collection.seen`."""
@@ -84,8 +85,12 @@ class Source(Protocol):
         """Everything wrong that can be known without reading all pixels; relative paths start at ``root``."""
         ...
 
-    def load(self, root: Path) -> Collection:
+    def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read the images; the same files give the same collection.
+
+        Args:
+            root: where relative paths start.
+            watch: is shown how far it is, where that takes long.
 
         Raises:
             InputError: files are missing or cannot be used; all problems together.

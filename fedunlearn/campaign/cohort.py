@@ -24,6 +24,7 @@ from sites.dealing.picking import described
 from sites.dealing.requests import Named, resolve
 from sites.dealing.split import split
 from sites.hospital import Federation
+from sites.watching import Watch, unwatched
 
 Array = np.ndarray[Any, Any]
 
@@ -45,6 +46,7 @@ class Cohort:
         note: what the data is, in words.
         notes: what was read in a way that its owner should know of, a sentence each.
         digest: sha256 of the data.
+        seen: what the images' files were found to be (`sites.collection.Collection`).
         duplicates: groups of images with equal pixels that belong to different patients.
     """
 
@@ -60,6 +62,7 @@ class Cohort:
     note: str
     notes: tuple[str, ...]
     digest: str
+    seen: pd.DataFrame | None
     duplicates: tuple[tuple[str, ...], ...]
 
     @property
@@ -142,19 +145,22 @@ def _picked(request: Request) -> str:
     return ""
 
 
-def gather(scenario: Scenario, data_root: Path) -> Cohort:
+def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Cohort:
     """Load the scenario's data, deal it to the hospitals, split it by patient and resolve the requests.
 
     Everything is drawn from the scenario's data seed, not from the training seeds: all of those compare on the same
     images.
 
+    Args:
+        scenario: whose hospitals.
+        data_root: where the data's files are.
+        watch: is shown how far reading is.
+
     Raises:
         InputError: files are missing or damaged, or a request names what is not there; all problems together.
     """
-    if problems := scenario.data.problems(data_root):
-        raise InputError([scenario.placed(problem, "data") for problem in problems])
     with placed(scenario, "data"):
-        collection = scenario.data.load(data_root)
+        collection = scenario.data.load(data_root, watch)
     suits_model(scenario, collection)
     with placed(scenario, "sites.partition"):
         site = scenario.sites.partition.assign(
@@ -183,6 +189,7 @@ def gather(scenario: Scenario, data_root: Path) -> Cohort:
         note=collection.note,
         notes=collection.notes,
         digest=digest(collection),
+        seen=collection.seen,
         duplicates=tuple(duplicates(collection)),
     )
 

@@ -6,6 +6,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from sites.formats import sizes
 from sites.formats.sizes import suffix
+from sites.pixels import channels_first
 
 Array = npt.NDArray[Any]
 
@@ -51,7 +53,53 @@ def claimed(file: Path) -> sizes.Claim:
     return _CLAIMS.get(suffix(file.name), sizes.nifti)(file)
 
 
-def reading() -> Callable[[Path], Array]:
+@dataclass(frozen=True)
+class Picture:
+    """One image file, read.
+
+    Attributes:
+        pixels: (C, *spatial) uint8.
+        format: of the file.
+        size: its edges as stored.
+        low: the least value in it.
+        high: the largest.
+        orientation: of a volume.
+        notes: how it was read, where that should be known.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    format: str
+    size: str
+    low: float
+    high: float
+    orientation: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def reading() -> Callable[[Path], Picture]:
+    """SHIM."""
+    read = _reading()
+
+    def whole(file: Path) -> Picture:
+        values = read(file)
+        image = channels_first(values[None])[0]
+        size = " × ".join(map(str, values.shape))
+        return Picture(_stretched(image), suffix(file.name), size, float(values.min()), float(values.max()))
+
+    return whole
+
+
+def _stretched(image: Array) -> npt.NDArray[np.uint8]:
+    """Any image as uint8; constant ones become 0."""
+    if image.dtype == np.uint8:
+        return image
+    low, high = np.percentile(image.astype(np.float64), (0.5, 99.5))
+    scaled = (image.astype(np.float64) - low) * (255 / (high - low) if high > low else 0.0)
+    stretched: Array = np.clip(scaled, 0, 255).round().astype(np.uint8)
+    return stretched
+
+
+def _reading() -> Callable[[Path], Array]:
     """A function that reads a file as (H, W), (H, W, 3) or (D, H, W), in its own dtype.
 
     It raises one of `unreadable` for files that are damaged or none of their format. MONAI is imported here, which

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +14,11 @@ from annotated_types import Ge, Le
 
 from fedunlearn.core import InputError, Problem
 from sites.collection import Collection
-from sites.formats import nifti, sizes
-from sites.formats.images import claimed, reading, unreadable
+from sites.formats import nifti
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
-from sites.pixels import channels_first, resized
-from sites.sources.manifest import Fault, Inside, Row, cell_faults, grouped, read_manifest, row_problems
-
-Array = npt.NDArray[Any]
-
-_GREY = np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as Pillow has it
+from sites.sources.manifest import Inside, Row, cell_faults, grouped, read_manifest, row_problems
+from sites.sources.pictures import Alike, pictures
+from sites.watching import Watch, unwatched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,24 +70,26 @@ class Folder:
         except InputError as error:
             return list(error.problems)
 
-    def load(self, root: Path) -> Collection:
+    def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read all files; see `Source.load`."""
         rows, inside = read_manifest(root / self.manifest), self._inside(root)
         problems = self._misplaced(rows) + row_problems(rows, inside)
         if _with_maps(rows):
-            return self._volumes(rows, inside, problems)
+            return self._volumes(rows, inside, problems, watch)
         if problems:
             raise InputError(problems)
-        pixels = self._pixels(rows, inside.folder)
+        found = pictures(rows, inside.folder, Alike(self.size, self.channels), watch)
         names, targets = _targets([row.cells["label"] for row in rows])
         return Collection(
-            pixels=pixels,
+            pixels=found.pixels,
             targets=targets,
             table=_table(rows),
             classes=len(names),
             synthetic_patients=False,
             note=f"{len(rows)} images of {self.manifest}; patient ids are its own. "
             f"Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}.",
+            notes=found.notes,
+            seen=found.seen,
         )
 
     def _inside(self, root: Path) -> Inside:
@@ -110,8 +107,10 @@ class Folder:
         column = "label_map" if maps else "label"
         return [Problem(f"folder: found {' and '.join(given)}, but the manifest has {column}: {advice}")]
 
-    def _volumes(self, rows: Sequence[Row], inside: Inside, problems: list[Problem]) -> Collection:
-        stored = self._stored(rows, inside, problems)
+    def _volumes(
+        self, rows: Sequence[Row], inside: Inside, problems: list[Problem], watch: Watch
+    ) -> Collection:
+        stored = self._stored(rows, inside, problems, watch)
         if isinstance(stored, list):
             raise InputError(stored)
         return Collection(
@@ -124,13 +123,15 @@ class Folder:
             note=f"{len(rows)} volumes with label maps of {self.manifest}; patient ids are its own.",
         )
 
-    def _stored(self, rows: Sequence[Row], inside: Inside, problems: list[Problem]) -> Stored | list[Problem]:
+    def _stored(
+        self, rows: Sequence[Row], inside: Inside, problems: list[Problem], watch: Watch = unwatched
+    ) -> Stored | list[Problem]:
         """The volumes; or all problems, those given and those of the files that rows without problems name."""
         classes = None if self.classes is None else tuple(range(self.classes))
         how = nifti.Handling(self.shape, self.spacing, self.dtype, classes)
         good, folder = [row for row in rows if not cell_faults(row, inside)], inside.folder
         pairs = [nifti.Pair((folder / row.cells["file"],), folder / row.cells["label_map"]) for row in good]
-        found = examine(pairs, how) if problems else store(pairs, how)
+        found = examine(pairs, how, watch) if problems else store(pairs, how, watch)
         if isinstance(found, Stored):
             return found
         columns = ("label_map" if bad.file == pairs[bad.number].label_map else "file" for bad in found)
@@ -139,101 +140,9 @@ class Folder:
             for column, bad in zip(columns, found, strict=True)
         )
 
-    def _pixels(self, rows: Sequence[Row], folder: Path) -> Array:
-        """(N, C, *spatial) uint8.
-
-        Raises:
-            InputError: files that cannot be read or are too large, alone or together, or shapes that differ.
-        """
-        # Imported before any file is opened: what is wrong with an installation is no file's fault.
-        read, errors = reading(), unreadable()
-        faults, good = self._oversized(rows, folder, errors)
-        images = []
-        for row in good:
-            try:
-                images.append(self._image(read(folder / row.cells["file"])))
-            except errors as error:
-                faults[row.line] = _unread(row, error)
-        if faults:
-            raise InputError(grouped(faults[line] for line in sorted(faults)))
-        if others := _of_other_shapes(rows, images):
-            raise InputError(grouped(others))
-        return np.stack(images)
-
-    def _oversized(
-        self, rows: Sequence[Row], folder: Path, errors: tuple[type[Exception], ...]
-    ) -> tuple[dict[int, Fault], list[Row]]:
-        """What is wrong with the files' headers, by line, and the rows whose are good.
-
-        Raises:
-            InputError: memory cannot hold all the images.
-        """
-        faults, good, needed = dict[int, Fault](), list[Row](), 0
-        for row in rows:
-            try:
-                claim = claimed(folder / row.cells["file"])
-            except errors as error:
-                faults[row.line] = _unread(row, error)
-                continue
-            if message := sizes.excess({"it": claim}, sizes.WORK):
-                faults[row.line] = row.fault("too large", "file", message)
-                continue
-            needed += self._kept(claim)
-            good.append(row)
-        if message := sizes.too_large(needed):
-            whole = Problem(f"all {len(good):,} images together: {message}", rows[0].manifest)
-            raise InputError([*grouped(faults.values()), whole])
-        return faults, good
-
-    def _kept(self, claim: sizes.Claim) -> int:
-        """Bytes of an image that claims so much, once it is resized and uint8."""
-        colours = claim.shape[-1] if len(claim.shape) == 3 and claim.shape[-1] in (3, 4) else 1
-        edges = len(claim.shape) - (colours > 1)
-        pixels = claim.count // colours if self.size is None else self.size**edges
-        return pixels * ((self.channels or colours) if edges == 2 else 1)
-
-    def _image(self, pixels: Array) -> Array:
-        """(C, *spatial) uint8."""
-        image = channels_first(pixels[None])
-        if image.ndim == 4 and self.channels == 1 and image.shape[1] == 3:
-            image = np.tensordot(_GREY, image, axes=(0, 1))[:, None].round().astype(image.dtype)
-        if image.ndim == 4 and self.channels == 3 and image.shape[1] == 1:
-            image = np.repeat(image, 3, axis=1)
-        stretched = _stretched(image[0])[None]
-        final: Array = (stretched if self.size is None else resized(stretched, self.size))[0]
-        return final
-
 
 def _with_maps(rows: Sequence[Row]) -> bool:
     return bool(rows) and "label_map" in rows[0].cells
-
-
-def _unread(row: Row, error: Exception) -> Fault:
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return row.fault("cannot be read", "file", f"cannot be read as an image ({reason})")
-
-
-def _of_other_shapes(rows: Sequence[Row], images: Sequence[Array]) -> list[Fault]:
-    usual = Counter(image.shape for image in images).most_common(1)[0][0]
-    return [
-        row.fault(
-            "another shape",
-            "file",
-            f"has shape {image.shape} (channels, edges), most have {usual}: set size, or channels",
-        )
-        for row, image in zip(rows, images, strict=True)
-        if image.shape != usual
-    ]
-
-
-def _stretched(image: Array) -> Array:
-    """Any image as uint8; constant ones become 0."""
-    if image.dtype == np.uint8:
-        return image
-    low, high = np.percentile(image.astype(np.float64), (0.5, 99.5))
-    scaled = (image.astype(np.float64) - low) * (255 / (high - low) if high > low else 0.0)
-    stretched: Array = np.clip(scaled, 0, 255).round().astype(np.uint8)
-    return stretched
 
 
 def _targets(labels: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:

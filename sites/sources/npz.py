@@ -18,6 +18,7 @@ from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.formats import sizes
 from sites.pixels import channels_first, resized
+from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
 
@@ -70,7 +71,7 @@ class Npz:
             messages = [excess]
         return [Problem(f"npz: {file}: {message}") for message in messages]
 
-    def load(self, root: Path) -> Collection:
+    def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read the file; see `Source.load`."""
         if problems := self.problems(root):
             raise InputError(problems)
