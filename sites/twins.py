@@ -38,7 +38,10 @@ APART = 0.02
 _ALIKE, _NEAREST = 0.75, 8  # a candidate's least cosine with an image, and how many candidates an image has
 _BACK = 0.1  # beyond, it need not be tried whether the second image spans the first
 _FAINT = 2.0  # grey levels of 256: what differs by less within an image is nothing that could be told apart
-_MOST = {2: (16, 8), 3: (8, 4)}  # by dimensions: frequencies per axis at most, and those kept beyond for the changes
+_MOST = {
+    2: (16, 8),
+    3: (12, 4),
+}  # by dimensions: frequencies per axis at most, and those kept beyond for the changes
 _CHUNK = 2**24  # numbers that are worked on at once
 
 
@@ -131,9 +134,11 @@ class Fingerprints:
         """(pairs,) 1 − cosine between the ``other`` image's fingerprint and what ``one`` spans with its changes."""
         images, place = np.unique(one, return_inverse=True)
         changed = _changes(self.coefficients[seen[images]])
-        spanned = _orthonormal(np.stack([self._compared(each) for each in changed], axis=1))
-        cosines = np.einsum("pkd,pd->pk", spanned[place], prints[other])
-        found: Floats = 1 - np.linalg.norm(cosines, axis=1)
+        spanning = np.stack([self._compared(each) for each in changed], axis=1)
+        cosines = np.einsum("pkd,pd->pk", spanning[place], prints[other])
+        found: Floats = 1 - np.linalg.norm(
+            np.einsum("pkl,pl->pk", _unmixing(spanning)[place], cosines), axis=1
+        )
         return found
 
     def _compared(self, coefficients: Floats) -> Floats:
@@ -191,10 +196,10 @@ def _changes(coefficients: Floats) -> Iterator[Floats]:
     yield coefficients * _squares(coefficients.shape[2:])
 
 
-def _orthonormal(vectors: Floats) -> Floats:
-    """(N, k, d) bases of what vectors (N, k, d) of length 1 span."""
+def _unmixing(vectors: Floats) -> Floats:
+    """(N, k, k) matrices that make vectors (N, k, d) of length 1 orthonormal."""
     gram = vectors @ vectors.transpose(0, 2, 1) + 1e-6 * np.eye(vectors.shape[1], dtype=np.float32)
-    found: Floats = np.linalg.solve(np.linalg.cholesky(gram), vectors)
+    found: Floats = np.linalg.inv(np.linalg.cholesky(gram))
     return found
 
 

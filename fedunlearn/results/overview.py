@@ -92,6 +92,7 @@ class Overview:
         nothing, again, broken: doing nothing; retraining again, None with one seed; a model that is certainly broken.
         unequal: findings of groups treated unequally by strategies.
         skipped: (strategy, reason) of those that were not run.
+        warnings: what makes it impossible to forget, or to tell, whatever the strategy; sentences.
     """
 
     title: str
@@ -113,6 +114,7 @@ class Overview:
     broken: Row | None
     unequal: int
     skipped: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...] = ()
 
 
 def require_judged(run: RunFolder) -> None:
@@ -175,6 +177,7 @@ def overview(
             for one in manifest.get("skipped", ())
             if one["request"] == moment["forgets"]
         ),
+        warnings=tuple(moment.get("warnings", ())),
     )
 
 

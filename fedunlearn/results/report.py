@@ -67,6 +67,8 @@ def _details(run: RunFolder, console: Console) -> None:
         rows = of_models(run, request["id"], columns)
         console.print()
         _say(console, _title(request))
+        for sentence in request.get("warnings", ()):
+            _say(console, f"  {sentence}")
         console.print(_table(rows, columns, console.width >= _ROOM))
         for strategies, reasons in _grouped(rows):
             _say(console, f"  {strategies}: {reasons[0]}")
@@ -197,5 +199,5 @@ def _table(rows: Sequence[Line], columns: Mapping[str, str], wide: bool) -> Tabl
     return table
 
 
-def _title(request: dict[str, str]) -> str:
+def _title(request: Mapping[str, str]) -> str:
     return f"{request['id']}: {request['summary']}"

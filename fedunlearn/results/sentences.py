@@ -107,8 +107,8 @@ def legend(one: Overview) -> str:
 
 
 def notes(one: Overview) -> list[str]:
-    """Which is best, and what the table does not say: for whom it is not true, why not, what was not run."""
-    said = best(one)
+    """What no strategy can do, which is best, and what the table does not say: for whom it is not true, what was not run."""
+    said = [*one.warnings, *best(one)]
     if one.visible:
         known = _by_patients({row.strategy: row.known for row in one.rows})
         overdone = _by_patients({row.strategy: row.overdone for row in one.rows})

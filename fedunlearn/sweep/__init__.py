@@ -73,7 +73,9 @@ def check(
         lines += [f"{mark}{needed[-1]}", f"{mark}{duration(scenario, cohort)}"]
         if start := origin(scenario.model, cohort.shape, cohort.classes):
             lines.append(f"{mark}model: {start}")
-        lines += [f"{mark}{request.id}: {cohort.summary(request)}" for request in scenario.requests]
+        for request in scenario.requests:
+            told = [cohort.summary(request), *cohort.warnings(request.id)]
+            lines += [f"{mark}{request.id}: {sentence}" for sentence in told]
         lines += [
             f"{mark}{label}: will not run for {request}: {reason}"
             for label, request, reason in scenarios.skipped(scenario)
