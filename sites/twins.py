@@ -172,7 +172,7 @@ def _candidates(prints: Floats, owners: Ints, start: int, stop: int) -> tuple[In
     """Pairs of an image in a block and one of its nearest after it, of another owner."""
     alike = prints[start:stop] @ prints[start:].T
     alike[owners[start:stop, None] == owners[start:]] = -1
-    alike[np.tril_indices(*alike.shape[:1], m=alike.shape[1])] = -1
+    alike[np.tril_indices(len(alike), 0, alike.shape[1])] = -1
     rows, ones, others = np.arange(len(alike)), list[Ints](), list[Ints]()
     for _ in range(_NEAREST):
         best = alike[rows].argmax(axis=1) if len(rows) < len(alike) else alike.argmax(axis=1)
@@ -215,7 +215,8 @@ def _cosines(count: int, points: int) -> Floats:
     places = (np.arange(points) + 0.5) / points
     rows = np.cos(np.pi * np.outer(np.arange(count), places)) * np.sqrt(2 / points)
     rows[0] /= np.sqrt(2)
-    return rows.astype(np.float32)
+    found: Floats = rows.astype(np.float32)
+    return found
 
 
 @cache
@@ -233,4 +234,5 @@ def _operators(count: int) -> tuple[Floats, Floats]:
 def _squares(counts: tuple[int, ...]) -> Floats:
     """(*counts) the squared frequency of every coefficient."""
     axes = np.meshgrid(*map(np.arange, counts), indexing="ij")
-    return np.sum(np.square(axes), axis=0).astype(np.float32)
+    found: Floats = np.sum(np.square(axes), axis=0).astype(np.float32)
+    return found

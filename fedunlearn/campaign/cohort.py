@@ -224,7 +224,9 @@ def _with_canaries(
             count = max(1, round(scenario.evaluation.canary * len(known)))
             drawn = _rng(scenario, f"canary:{request.site}").choice(known, count, replace=False)
             canary |= own & np.isin(patients, drawn)
-    told = f"{int(canary.sum())} images of {len(np.unique(patients[canary]))} patients have wrong labels, as canaries"
+    images, people = int(canary.sum()), len(np.unique(patients[canary]))
+    have = "has a wrong label, as a canary" if images == 1 else "have wrong labels, as canaries"
+    told = f"{_counted(images, 'image')} of {_counted(people, 'patient')} {have}"
     return replace(
         collection,
         targets=np.where(canary, (collection.targets + 1) % collection.classes, collection.targets),

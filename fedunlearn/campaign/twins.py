@@ -120,7 +120,7 @@ def _counted(
             yield f"{len(of)} of {total} to forget {have} {words} that is {where}, of {whose}."
 
 
-def _owners(table: pd.DataFrame, rows: Sequence[int]) -> str:
+def _owners(table: pd.DataFrame, rows: list[int]) -> str:
     """The first few patients with their hospitals, then how many more there are."""
     owners = list(dict.fromkeys(zip(table["patient"].iloc[rows], table["site"].iloc[rows], strict=True)))
     named = [f"{patient} at {site}" for patient, site in owners[:_NAMED]]
