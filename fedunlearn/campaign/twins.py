@@ -22,7 +22,7 @@ MANY = 5_000
 _NAMED = 3
 _WORDS: Mapping[Kind, str] = {
     "exact": "an exact twin",
-    "near": "a near twin (the same picture, compressed, resized, cropped or of another brightness)",
+    "near": "a near twin (the same picture re-encoded, resized or the like)",
 }
 _WAY = 1  # to be raised when twins are found otherwise than before
 
