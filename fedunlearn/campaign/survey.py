@@ -42,7 +42,8 @@ def draw(cohort: Cohort, name: str, file: Path) -> None:
     shape = " × ".join(map(str, cohort.shape))
     what = "image" if len(cohort.shape) == 3 else "volume"
     title = f"{name}: {what}s of {shape} as the network will see them"
-    sheet = Sheet(title, cohort.pixels, cohort.targets, cohort.site, cohort.sites, cohort.classes, what)
+    dealt = cohort.pixels, cohort.targets, cohort.site, cohort.sites, cohort.classes
+    sheet = Sheet(title, *dealt, unit=what, note=cohort.note)
     files.write(file, drawn(sheet, file.suffix))
 
 

@@ -57,6 +57,7 @@ class Sheet:
         sites: the hospitals in the order of their rows.
         classes: how many there are.
         unit: what an image is called.
+        note: what the data is, in words, such as the names of its classes.
     """
 
     title: str
@@ -66,6 +67,7 @@ class Sheet:
     sites: tuple[str, ...]
     classes: int
     unit: str = "image"
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def _notes(sheet: Sheet) -> list[str]:
         said.append(f"Not shown: {len(more)} more hospitals ({_some(more)}).")
     if sheet.targets.ndim == 1 and (rest := range(CLASSES, sheet.classes)):
         said.append(f"Not shown: {len(rest)} more classes ({_some([str(number) for number in rest])}).")
-    return said
+    return [*said, *([sheet.note] if sheet.note else [])]
 
 
 def _some(names: Sequence[str]) -> str:
