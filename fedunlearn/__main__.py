@@ -111,7 +111,16 @@ def simulate(
 
 @app.command()
 def check(
-    scenario: ScenarioFile, set: Overrides = None, data_root: DataRoot = None, debug: Debug = False
+    scenario: ScenarioFile,
+    set: Overrides = None,
+    data_root: DataRoot = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw a few images of every hospital and class (.png, .pdf, .svg)."
+        ),
+    ] = None,
+    debug: Debug = False,
 ) -> None:
     """Report every problem of a scenario, with its place; run nothing."""
     with _errors(debug):
@@ -120,8 +129,8 @@ def check(
         from fedunlearn import sweep
         from fedunlearn.federation.progress import watching
 
-        watch = watching(_console())
-        _say("\n".join(sweep.check(sweep.read(file, set or ()), _root(data_root), watch=watch)))
+        watch, read = watching(_console()), sweep.read(file, set or ())
+        _say("\n".join(sweep.check(read, _root(data_root), watch=watch, pictures=pictures)))
         _say(f"{file}: no problems")
 
 

@@ -7,7 +7,6 @@ holds which image is the partition's business, what is trained on is the split's
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -110,19 +109,3 @@ def digest(collection: Collection) -> str:
         sha.update("\x1f".join(map(str, collection.table[column])).encode())
         sha.update(b"\x1e")
     return sha.hexdigest()
-
-
-def duplicates(collection: Collection) -> list[tuple[str, ...]]:
-    """Groups of image ids whose pixels are equal although they belong to different patients.
-
-    Such an image is forgotten and kept at once: no unlearning can satisfy both of its owners.
-    """
-    groups: defaultdict[bytes, list[int]] = defaultdict(list)
-    for row, pixels in enumerate(collection.pixels):
-        groups[hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()].append(row)
-    ids, owners = collection.table["image"].tolist(), collection.table["patient"].tolist()
-    return [
-        tuple(str(ids[row]) for row in rows)
-        for rows in groups.values()
-        if len({owners[row] for row in rows}) > 1
-    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,17 +14,19 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn import interrupts
+from fedunlearn.campaign import twins
 from fedunlearn.campaign.suitability import enough_proxies, placed, something_left, suits_model
 from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario import Official, Pick, Request, Scenario
-from sites.collection import Collection, digest, duplicates
+from sites.collection import Collection, digest
 from sites.dealing.columns import apart
 from sites.dealing.halves import halves
 from sites.dealing.picking import described
 from sites.dealing.requests import Named, left_behind, resolve
 from sites.dealing.split import official, split
 from sites.hospital import Federation
+from sites.twins import Twins
 from sites.watching import Watch, unwatched
 
 Array = np.ndarray[Any, Any]
@@ -48,7 +50,7 @@ class Cohort:
         notes: what was read in a way that its owner should know of, a sentence each.
         digest: sha256 of the data.
         seen: what the images' files were found to be (`sites.collection.Collection`).
-        duplicates: groups of images with equal pixels that belong to different patients.
+        twins: groups of images that show the same but belong to different patients.
     """
 
     sites: tuple[SiteId, ...]
@@ -64,7 +66,7 @@ class Cohort:
     notes: tuple[str, ...]
     digest: str
     seen: pd.DataFrame | None
-    duplicates: tuple[tuple[str, ...], ...]
+    twins: tuple[Twins, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -118,6 +120,11 @@ class Cohort:
         )
         when = f", after round {request.after_round}" if request.after_round else ""
         return f"forget {whose} ({_counted(images, 'training image')}){when}"
+
+    def warnings(self, request: RequestId, earlier: Sequence[RequestId] = ()) -> list[str]:
+        """What makes it impossible to honour a request, or to tell, after ``earlier`` ones were honoured; sentences."""
+        gone = np.logical_or.reduce([self.forgotten[name] for name in (*earlier, request)])
+        return twins.told(self.twins, self.table, self.forgotten[request], gone)
 
 
 def half(shadow: int) -> Select:
@@ -177,6 +184,8 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
     something_left(scenario, parts == "train", forgotten)
     enough_proxies(scenario, parts == "proxy", forgotten)
     members = _members(scenario, collection.table, site, parts == "train")
+    table, known = _table(collection, site, parts, forgotten), digest(collection)
+    alike = twins.found(collection, known)
     return Cohort(
         sites=scenario.sites.names,
         pixels=collection.pixels,
@@ -186,12 +195,16 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
         split=parts,
         forgotten=forgotten,
         members=members,
-        table=_table(collection, site, parts, forgotten),
+        table=table,
         note=collection.note,
-        notes=(*collection.notes, *_left_behind(scenario, collection.table, forgotten)),
-        digest=digest(collection),
+        notes=(
+            *collection.notes,
+            *_left_behind(scenario, collection.table, forgotten),
+            *twins.general(alike, table),
+        ),
+        digest=known,
         seen=collection.seen,
-        duplicates=tuple(duplicates(collection)),
+        twins=alike,
     )
 
 
@@ -238,7 +251,9 @@ def _with_canaries(
             count = max(1, round(scenario.evaluation.canary * len(known)))
             drawn = _rng(scenario, f"canary:{request.site}").choice(known, count, replace=False)
             canary |= own & np.isin(patients, drawn)
-    told = f"{int(canary.sum())} images of {len(np.unique(patients[canary]))} patients have wrong labels, as canaries"
+    images, people = int(canary.sum()), len(np.unique(patients[canary]))
+    have = "has a wrong label, as a canary" if images == 1 else "have wrong labels, as canaries"
+    told = f"{_counted(images, 'image')} of {_counted(people, 'patient')} {have}"
     return replace(
         collection,
         targets=np.where(canary, (collection.targets + 1) % collection.classes, collection.targets),

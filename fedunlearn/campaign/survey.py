@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from fedunlearn import files
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.core import IGNORED
+from fedunlearn.results.contact import Sheet, drawn
 from fedunlearn.results.wording import cell, line
 
 _WIDTH = 100
@@ -28,6 +31,20 @@ def survey(cohort: Cohort) -> list[str]:
     tables = [*_who(cohort), *_kinds(cohort), *_people(cohort), *_files(cohort)]
     notes = [f"- {line(note)}" for note in (*cohort.notes, *lacking(cohort))]
     return [f"data: {line(cohort.note)}", *tables, *(["", "notes:", *notes] if notes else [])]
+
+
+def draw(cohort: Cohort, name: str, file: Path) -> None:
+    """Draw a few images of every hospital and class into a file, as the network will see them.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    shape = " × ".join(map(str, cohort.shape))
+    what = "image" if len(cohort.shape) == 3 else "volume"
+    title = f"{name}: {what}s of {shape} as the network will see them"
+    dealt = cohort.pixels, cohort.targets, cohort.site, cohort.sites, cohort.classes
+    sheet = Sheet(title, *dealt, unit=what, note=cohort.note)
+    files.write(file, drawn(sheet, file.suffix))
 
 
 def lacking(cohort: Cohort) -> list[str]:
