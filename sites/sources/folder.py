@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from annotated_types import Ge, Le
 
-from fedunlearn.core import InputError, Problem
-from sites.collection import Collection
-from sites.formats import nifti, sizes
-from sites.formats.images import claimed, reading, unreadable
+from fedunlearn.core import IGNORED, InputError, Problem
+from sites.collection import SEEN, Collection
+from sites.formats import nifti
+from sites.formats.maps import MOST
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
 from sites.identity import tidied
-from sites.pixels import channels_first, resized
 from sites.sources.layout import Layout, rows_of
 from sites.sources.manifest import Inside, Manifest, attributes, checked, read_manifest
-from sites.sources.rows import Fault, Row, Table, grouped
+from sites.sources.pictures import Alike, pictures
+from sites.sources.rows import Row, Table, grouped
+from sites.watching import Watch, unwatched
 
-Array = npt.NDArray[Any]
-
-_GREY = np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as Pillow has it
+Label = Annotated[int, Ge(0), Le(MOST)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +49,8 @@ class Folder:
         spacing: with label maps: edges of a voxel in millimetres; None for as they are.
         dtype: with label maps: uint8 in 0…255, or float32 in -1…1.
         classes: with label maps: how many labels there are, background included; None for those that are found.
+        labels: with label maps: which class a number in the maps stands for, such as {255: 1} or {4: 3, 255: ignored};
+            0 is background unless it is among them. None if the numbers are classes.
         outside: files may lie outside of the manifest's folder (``..``, links, absolute paths). Only for manifests
             of somebody you trust: any file that you can read could be named.
     """
@@ -66,7 +64,8 @@ class Folder:
     shape: tuple[Edge, Edge, Edge] | None = None
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
     dtype: Literal["uint8", "float32"] = "uint8"
-    classes: Annotated[int, Ge(2), Le(nifti.MOST)] | None = None
+    classes: Annotated[int, Ge(2), Le(MOST)] | None = None
+    labels: Mapping[Label, Label | Literal["ignored"]] | None = None
     outside: bool = False
 
     def problems(self, root: Path) -> list[Problem]:
@@ -84,24 +83,26 @@ class Folder:
         except InputError as error:
             return list(error.problems)
 
-    def load(self, root: Path) -> Collection:
+    def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read all files; see `Source.load`."""
         manifest, inside = self._manifest(root), self._inside(root)
         rows, labels = manifest.rows, manifest.labels
         if _with_maps(rows):
-            return self._volumes(manifest, inside)
+            return self._volumes(manifest, inside, watch)
         if manifest.problems or labels is None:
             raise InputError(manifest.problems)
-        pixels = self._pixels(rows, inside.folder)
+        found = pictures(rows, inside.folder, Alike(self.size, self.channels), watch)
         return Collection(
-            pixels=pixels,
+            pixels=found.pixels,
             targets=labels.targets,
             table=_table(rows),
             classes=len(labels.names),
             synthetic_patients=False,
             note=f"{len(rows)} images of {self.manifest or self.path}; patient ids are its own. "
             f"Labels: {', '.join(f'{i} {name}' for i, name in enumerate(labels.names))}.",
-            notes=manifest.notes,
+            names=labels.names,
+            notes=(*manifest.notes, *found.notes),
+            seen=found.seen,
         )
 
     def _manifest(self, root: Path) -> Manifest:
@@ -132,17 +133,26 @@ class Folder:
     def _misplaced(self, rows: Sequence[Row]) -> list[Problem]:
         """Settings that this kind of manifest has no use for."""
         maps = _with_maps(rows)
-        for_volumes = {"shape": self.shape, "spacing": self.spacing, "classes": self.classes}
+        for_volumes = {
+            "shape": self.shape,
+            "spacing": self.spacing,
+            "classes": self.classes,
+            "labels": self.labels,
+        }
         unused = {"size": self.size, "channels": self.channels} if maps else for_volumes
         given = [name for name, value in unused.items() if value is not None]
+        meant = max((one for _, one in _meant(self.labels or {}) if one != IGNORED), default=0)
+        if maps and self.classes is not None and meant >= self.classes:
+            message = f"labels names the class {meant}, expected those below {self.classes} as classes says"
+            return [Problem(f"folder: {message}: raise classes")]
         if not rows or not given:
             return []
         advice = "give shape or spacing instead" if maps else "they are for label maps: leave them out"
         column = "label_map" if maps else "label"
         return [Problem(f"folder: found {' and '.join(given)}, but the manifest has {column}: {advice}")]
 
-    def _volumes(self, manifest: Manifest, inside: Inside) -> Collection:
-        stored = self._stored(manifest, inside)
+    def _volumes(self, manifest: Manifest, inside: Inside, watch: Watch) -> Collection:
+        stored = self._stored(manifest, inside, watch)
         if isinstance(stored, list):
             raise InputError(stored)
         return Collection(
@@ -154,16 +164,18 @@ class Folder:
             kind="segmentation",
             note=f"{len(manifest.rows)} volumes with label maps of {self.manifest or self.path}; patient ids are its "
             "own.",
-            notes=manifest.notes,
+            notes=(*manifest.notes, *stored.notes),
+            seen=pd.DataFrame(stored.seen, columns=[*SEEN]),
         )
 
-    def _stored(self, manifest: Manifest, inside: Inside) -> Stored | list[Problem]:
+    def _stored(self, manifest: Manifest, inside: Inside, watch: Watch = unwatched) -> Stored | list[Problem]:
         """The volumes; or all problems, those known and those of the files that rows without problems name."""
         classes = None if self.classes is None else tuple(range(self.classes))
-        how = nifti.Handling(self.shape, self.spacing, self.dtype, classes)
+        meant = None if self.labels is None else _meant(self.labels)
+        how = nifti.Handling(self.shape, self.spacing, self.dtype, classes, meant)
         good, folder = manifest.good, inside.folder
         pairs = [nifti.Pair((folder / row.cells["file"],), folder / row.cells["label_map"]) for row in good]
-        found = examine(pairs, how) if manifest.problems else store(pairs, how)
+        found = examine(pairs, how, watch) if manifest.problems else store(pairs, how, watch)
         if isinstance(found, Stored):
             return found
         columns = ("label_map" if bad.file == pairs[bad.number].label_map else "file" for bad in found)
@@ -173,101 +185,14 @@ class Folder:
         )
         return [*manifest.problems, *grouped(faults)]
 
-    def _pixels(self, rows: Sequence[Row], folder: Path) -> Array:
-        """(N, C, *spatial) uint8.
 
-        Raises:
-            InputError: files that cannot be read or are too large, alone or together, or shapes that differ.
-        """
-        # Imported before any file is opened: what is wrong with an installation is no file's fault.
-        read, errors = reading(), unreadable()
-        faults, good = self._oversized(rows, folder, errors)
-        images = []
-        for row in good:
-            try:
-                images.append(self._image(read(folder / row.cells["file"])))
-            except errors as error:
-                faults[row.line] = _unread(row, error)
-        if faults:
-            raise InputError(grouped(faults[line] for line in sorted(faults)))
-        if others := _of_other_shapes(rows, images):
-            raise InputError(grouped(others))
-        return np.stack(images)
-
-    def _oversized(
-        self, rows: Sequence[Row], folder: Path, errors: tuple[type[Exception], ...]
-    ) -> tuple[dict[int, Fault], list[Row]]:
-        """What is wrong with the files' headers, by line, and the rows whose are good.
-
-        Raises:
-            InputError: memory cannot hold all the images.
-        """
-        faults, good, needed = dict[int, Fault](), list[Row](), 0
-        for row in rows:
-            try:
-                claim = claimed(folder / row.cells["file"])
-            except errors as error:
-                faults[row.line] = _unread(row, error)
-                continue
-            if message := sizes.excess({"it": claim}, sizes.WORK):
-                faults[row.line] = row.fault("too large", "file", message)
-                continue
-            needed += self._kept(claim)
-            good.append(row)
-        if message := sizes.too_large(needed):
-            whole = Problem(f"all {len(good):,} images together: {message}", rows[0].manifest)
-            raise InputError([*grouped(faults.values()), whole])
-        return faults, good
-
-    def _kept(self, claim: sizes.Claim) -> int:
-        """Bytes of an image that claims so much, once it is resized and uint8."""
-        colours = claim.shape[-1] if len(claim.shape) == 3 and claim.shape[-1] in (3, 4) else 1
-        edges = len(claim.shape) - (colours > 1)
-        pixels = claim.count // colours if self.size is None else self.size**edges
-        return pixels * ((self.channels or colours) if edges == 2 else 1)
-
-    def _image(self, pixels: Array) -> Array:
-        """(C, *spatial) uint8."""
-        image = channels_first(pixels[None])
-        if image.ndim == 4 and self.channels == 1 and image.shape[1] == 3:
-            image = np.tensordot(_GREY, image, axes=(0, 1))[:, None].round().astype(image.dtype)
-        if image.ndim == 4 and self.channels == 3 and image.shape[1] == 1:
-            image = np.repeat(image, 3, axis=1)
-        stretched = _stretched(image[0])[None]
-        final: Array = (stretched if self.size is None else resized(stretched, self.size))[0]
-        return final
+def _meant(labels: Mapping[int, int | str]) -> tuple[tuple[int, int], ...]:
+    """Found labels and what they stand for."""
+    return tuple((found, IGNORED if isinstance(one, str) else one) for found, one in sorted(labels.items()))
 
 
 def _with_maps(rows: Sequence[Row]) -> bool:
     return bool(rows) and "label_map" in rows[0].cells
-
-
-def _unread(row: Row, error: Exception) -> Fault:
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return row.fault("cannot be read", "file", f"cannot be read as an image ({reason})")
-
-
-def _of_other_shapes(rows: Sequence[Row], images: Sequence[Array]) -> list[Fault]:
-    usual = Counter(image.shape for image in images).most_common(1)[0][0]
-    return [
-        row.fault(
-            "another shape",
-            "file",
-            f"has shape {image.shape} (channels, edges), most have {usual}: set size, or channels",
-        )
-        for row, image in zip(rows, images, strict=True)
-        if image.shape != usual
-    ]
-
-
-def _stretched(image: Array) -> Array:
-    """Any image as uint8; constant ones become 0."""
-    if image.dtype == np.uint8:
-        return image
-    low, high = np.percentile(image.astype(np.float64), (0.5, 99.5))
-    scaled = (image.astype(np.float64) - low) * (255 / (high - low) if high > low else 0.0)
-    stretched: Array = np.clip(scaled, 0, 255).round().astype(np.uint8)
-    return stretched
 
 
 def _table(rows: Sequence[Row]) -> pd.DataFrame:

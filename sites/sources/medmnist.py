@@ -20,6 +20,7 @@ from annotated_types import Ge, Lt
 from fedunlearn.core import InputError, Problem, derive
 from sites.collection import Collection
 from sites.pixels import channels_first
+from sites.watching import Watch, unwatched
 
 Ints = npt.NDArray[np.int64]
 
@@ -81,7 +82,7 @@ class MedMNIST:
             )
         return found or _file_problems(root, self.set, self.size, info)
 
-    def load(self, root: Path) -> Collection:
+    def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read the file; see `Source.load`."""
         if problems := self.problems(root):
             raise InputError(problems)

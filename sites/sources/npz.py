@@ -23,6 +23,7 @@ from sites.sources import npz_headers, npz_values
 from sites.sources.labels import missing, read_labels
 from sites.sources.npz_headers import COLUMN, channels_in_front, columns_of, splits_of
 from sites.sources.rows import Fault, grouped
+from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
 
@@ -85,7 +86,7 @@ class Npz:
             return [_damaged(file, error)]
         return [Problem(f"npz: {file}: {message}") for message in messages]
 
-    def load(self, root: Path) -> Collection:
+    def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read the file; see `Source.load`."""
         if problems := self.problems(root):
             raise InputError(problems)
@@ -123,6 +124,7 @@ class Npz:
             note=f"{len(pixels)} {'volumes' if pixels.ndim == 5 else 'images'} of {self.path}; "
             + ("it tells no patients, so each image is one." if synthetic else "patient ids are its own.")
             + (f" Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}." if told else ""),
+            names=() if names == [str(number) for number in range(len(names))] else tuple(names),
             notes=tuple(notes),
         )
 

@@ -84,9 +84,9 @@ def test_folder_reads_volumes_of_different_shapes_once_a_size_is_given(tmp_path:
         nibabel.save(
             nibabel.Nifti1Image(rng().normal(0, 1000, shape).astype(np.float32), np.eye(4)), tmp_path / name
         )
-    np.save(tmp_path / "c.npy", rng().normal(0, 1, (4, 6, 8)))
+    np.save(tmp_path / "c.npy", rng().normal(0, 1, (5, 6, 8)))
     source = manifest(tmp_path, ["a.nii.gz,0,p1", "b.nii,1,p2", "c.npy,1,p3"])
-    with pytest.raises(InputError, match=r"m\.csv:2:1: file: has shape \(1, 8, 6, 4\).*set size"):
+    with pytest.raises(InputError, match=r"m\.csv:3:1: file: has shape \(1, 4, 6, 8\).*set size"):
         source.load(tmp_path)
     found = Folder(manifest="m.csv", size=4).load(tmp_path)
     assert found.pixels.shape == (3, 1, 4, 4, 4)
@@ -269,7 +269,7 @@ def test_rows_with_too_few_cells_and_files_that_cannot_be_read_are_grouped_too(t
     with pytest.raises(InputError) as caught:
         manifest(tmp_path, [f"{n}.png,0,p" for n in range(9)]).load(tmp_path)
     assert len(caught.value.problems) == 6
-    assert "cannot be read: so in 4 more rows, 9 in all" in str(caught.value.problems[-1])
+    assert "another format: so in 4 more rows, 9 in all" in str(caught.value.problems[-1])
     (*first, last) = manifest(tmp_path, ["a.png,0"] * 20).problems(tmp_path)
     assert [problem.line for problem in first] == [2, 3, 4, 5, 6]
     assert "another number of cells: so in 15 more rows, 20 in all" in str(last)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from fedunlearn.__main__ import app
 from fedunlearn.core import IGNORED, InputError, RunError
+from sites import prepared
 from sites.arrays import write_header
 from sites.collection import Collection
 from sites.formats import volumes
@@ -111,7 +112,8 @@ def test_a_mask_of_0_and_255_is_refused(tmp_path: Path):
     rows = [volume(tmp_path, "a")]
     save(tmp_path / "a-map.nii.gz", (labels() > 0).astype(np.uint8) * 255)
     (message,) = messages(manifest(tmp_path, rows), tmp_path)
-    assert "has one label only" in message and "expected 0 and at least 1" in message
+    assert "has the labels 0, 255 only, and 255 stands for voxels to be ignored" in message
+    assert "set labels: {255: 1} if that is a structure, labels: {255: ignored} if not" in message
 
 
 def test_axes_are_turned_to_the_right_to_the_front_and_up(tmp_path: Path):
@@ -196,7 +198,7 @@ def test_a_full_disk_names_the_file_and_leaves_nothing_in_the_cache(
         write_header(*arguments)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(volumes, "write_header", full)
+    monkeypatch.setattr(prepared, "write_header", full)
     with pytest.raises(RunError, match=r"pixels\.npy: No space left .*MB free.*XDG_CACHE_HOME"):
         source.load(tmp_path)
     monkeypatch.undo()
@@ -214,9 +216,7 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, cache: Path):
     source = manifest(tmp_path, [volume(tmp_path, "a")])
     cache.parent.mkdir(parents=True)
     cache.write_text("a file where the folder should be")
-    with pytest.raises(
-        RunError, match=rf"cannot keep prepared volumes: cannot write {cache}.*XDG_CACHE_HOME"
-    ):
+    with pytest.raises(RunError, match=rf"cannot keep prepared images: cannot write {cache}.*XDG_CACHE_HOME"):
         source.load(tmp_path)
 
 
@@ -228,13 +228,13 @@ def test_any_flipped_bit_in_the_cache_is_noticed_and_the_arrays_are_right_again(
     pixels, targets = np.array(first.pixels), np.array(first.targets)
     (entry,) = cache.iterdir()
     random, discarded = np.random.default_rng(0), list[Path]()
-    discard = volumes._discard
+    discard = prepared._discard
 
     def counted(damaged: Path) -> None:
         discarded.append(damaged)
         discard(damaged)
 
-    monkeypatch.setattr(volumes, "_discard", counted)
+    monkeypatch.setattr(prepared, "_discard", counted)
     for flips in range(1, 101):
         file = sorted(entry.iterdir())[flips % 3]
         content = bytearray(file.read_bytes())
@@ -263,13 +263,13 @@ def test_a_disk_that_never_gives_back_what_was_written_is_an_error(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     source = manifest(tmp_path, [volume(tmp_path, "a")])
-    publish = volumes._publish
+    publish = prepared._publish
 
     def damaging(new: Path, entry: Path) -> None:
         (new / "targets.npy").write_bytes(b"something else")
         publish(new, entry)
 
-    monkeypatch.setattr(volumes, "_publish", damaging)
+    monkeypatch.setattr(prepared, "_publish", damaging)
     with pytest.raises(RunError, match=r"targets\.npy is damaged"):
         source.load(tmp_path)
 
@@ -303,10 +303,10 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "unknown label": ("map", lambda f: save(f, labels() * 3), "has the unknown labels 3, 6, expected whole numbers in"),
     "half a label": ("map", lambda f: save(f, labels() / np.float32(2)), "has the unknown labels 0.5"),
     "another place": ("map", lambda f: save(f, labels(), np.diag([1, 1, 2.0, 1])), "lies up to 4.0 mm away from v"),
-    "NaN": ("image", not_a_number, "has 1 voxels that are not finite"),
-    "truncated": ("image", truncated, "cannot be read as a NIfTI volume (EOFError"),
+    "NaN": ("image", not_a_number, "has 1 that are NaN among its 240 values"),
+    "truncated": ("image", truncated, "is a NIfTI volume that is damaged, cut off or of a rare kind (EOFError"),
     "no affine": ("image", nowhere, "has no affine that tells where its voxels lie"),
-    "no NIfTI": ("image", lambda f: f.write_text("no image"), "cannot be read as a NIfTI volume (BadGzipFile"),
+    "no NIfTI": ("image", lambda f: f.write_text("no image"), "is text that starts with 'no image'"),
     "one value": ("image", lambda f: save(f, np.full(SHAPE, 7.0)), "shows nothing: nearly all voxels have the value 7"),
     "four edges": ("image", lambda f: save(f, np.ones((*SHAPE, 2))), "has the shape (6, 8, 5, 2), expected three"),
 }  # fmt: skip
