@@ -46,6 +46,7 @@ MISSING = frozenset(
 SHOWN = 3
 """Ids, or groups of them, that a sentence names."""
 
+_LONG = 80  # letters
 _JOINERS = "\u200c\u200d"  # between the letters of some scripts they belong to the spelling
 
 
@@ -142,4 +143,9 @@ def _near(noun: str, ids: Sequence[str]) -> Iterable[str]:
 def listed(values: Sequence[str], shown: int = SHOWN) -> str:
     """The first few values, and how many more there are."""
     more = f" and {len(values) - shown:,} more" if len(values) > shown else ""
-    return ", ".join(map(repr, values[:shown])) + more
+    return ", ".join(map(quoted, values[:shown])) + more
+
+
+def quoted(text: str) -> str:
+    """A value as a message shows it; of a long one the start."""
+    return repr(text) if len(text) <= _LONG else f"{text[:_LONG]!r}…"

@@ -12,7 +12,7 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
-from sites.identity import alike, is_missing, listed, tidied
+from sites.identity import alike, is_missing, listed, quoted, tidied
 
 Ints = npt.NDArray[np.int64]
 
@@ -128,8 +128,8 @@ def missing(column: str, text: str) -> str:
     if not text:
         return f"found nothing, expected the {column} of this image: fill it in, or remove the row"
     return (
-        f"found {text!r}, which stands for a missing value: fill in the {column} of this image, or remove the row; "
-        "if it is a name, write it in another way"
+        f"found {quoted(text)}, which stands for a missing value: fill in the {column} of this image, or remove the "
+        "row; if it is a name, write it in another way"
     )
 
 
@@ -146,7 +146,7 @@ def _no_numbers(written: _Written) -> Iterator[Misread]:
     )
     advice = "or write all of them as names, such as 'grade 1'" if many else "or write all of them as numbers"
     for text in names if many else numbers:
-        message = f"found {text!r}, expected {expected}: correct it, {advice}"
+        message = f"found {quoted(text)}, expected {expected}: correct it, {advice}"
         yield from (Misread(row, "no class number" if many else "a number", message) for row in given[text])
 
 
@@ -154,14 +154,12 @@ def _no_classes(written: _Written, numbers: dict[str, Decimal]) -> Iterator[Misr
     for text, value in numbers.items():
         if value < 0:
             message = (
-                f"found {text!r}, expected 0, 1, …: a negative number often stands for no label; then remove the row, "
-                "or write all labels as names"
+                f"found {quoted(text)}, expected 0, 1, …: a negative number often stands for no label; then remove "
+                "the row, or write all labels as names"
             )
             yield from (Misread(row, "a negative number", message) for row in written.rows[text])
         elif value % 1:
-            message = (
-                f"found {text!r}, which is no whole number, expected classes 0, 1, …: is it a measurement?"
-            )
+            message = f"found {quoted(text)}, which is no whole number, expected classes 0, 1, …: is it a measurement?"
             yield from (Misread(row, "no whole number", message) for row in written.rows[text])
 
 
@@ -177,7 +175,7 @@ def _numbered(numbers: dict[str, Decimal]) -> list[str]:
         notes.append(f"labels are numbered in the order of their value: {shown}{more}")
     several = [sorted(texts) for texts in spellings.values() if len(texts) > 1]
     if several:
-        shown = "; ".join(" and ".join(map(repr, texts)) for texts in several[:SHOWN])
+        shown = "; ".join(" and ".join(map(quoted, texts)) for texts in several[:SHOWN])
         notes.append(
             f"labels that have one value are one class: {shown}{'; …' if len(several) > SHOWN else ''}"
         )
@@ -197,8 +195,9 @@ def _near(written: _Written) -> Iterator[Misread]:
         usual = max(group, key=lambda text: (len(written.rows[text]), -written.rows[text][0]))
         for text in group:
             if text != usual:
-                message = f"found {text!r}, but {usual!r} in {written.first(usual)}: write them alike if they are one"
-                yield from (Misread(row, f"almost as {usual!r}", message) for row in written.rows[text])
+                first = f"{quoted(usual)} in {written.first(usual)}"
+                message = f"found {quoted(text)}, but {first}: write them alike if they are one"
+                yield from (Misread(row, f"almost as {quoted(usual)}", message) for row in written.rows[text])
 
 
 def _close(text: str) -> str:
@@ -216,8 +215,8 @@ def _reordered(written: _Written) -> Iterator[Misread]:
         parts = _parts(text)
         if len(parts) > 1 and (other := first.setdefault(tuple(sorted(parts)), text)) != text:
             message = (
-                f"found {text!r}, but {other!r} in {written.first(other)}: these are the same findings, and a label is "
-                "one class; give each image one finding, or write them in one order"
+                f"found {quoted(text)}, but {quoted(other)} in {written.first(other)}: these are the same findings, "
+                "and a label is one class; give each image one finding, or write them in one order"
             )
             yield from (Misread(row, "findings in another order", message) for row in rows)
 
@@ -247,9 +246,11 @@ def _rare(names: Sequence[str], targets: Ints, patients: Sequence[str]) -> list[
     counts = np.bincount(targets, minlength=len(names))
     owners = Counter(code for code, _ in set(zip(targets.tolist(), patients, strict=True)))
     single = [
-        f"{name!r}{_resembled(name, names)}" for name, count in zip(names, counts, strict=True) if count == 1
+        f"{quoted(name)}{_resembled(name, names)}"
+        for name, count in zip(names, counts, strict=True)
+        if count == 1
     ]
-    alone = [repr(name) for code, name in enumerate(names) if counts[code] > 1 and owners[code] == 1]
+    alone = [quoted(name) for code, name in enumerate(names) if counts[code] > 1 and owners[code] == 1]
     return [
         f"{_some(classes)} {'has' if len(classes) == 1 else 'have'} images of a single {what}: such a class cannot "
         "be in training and in test"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import unicodedata
@@ -9,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fedunlearn.core import InputError, Problem
-from sites.identity import is_missing, settled, tidied
+from sites.identity import is_missing, quoted, settled, tidied
 from sites.sources.labels import Labels, missing, read_labels
 from sites.sources.rows import Fault, Row, Table, grouped
 from sites.sources.tables import read_table
@@ -127,18 +128,38 @@ def _owners(rows: Sequence[Row]) -> list[str]:
 
 def _named(rows: Sequence[Row], inside: Inside) -> tuple[list[Row], list[str]]:
     """The rows with their files as the disk has them, and notes of those that are written otherwise."""
-    found, counts = list[Row](), defaultdict[str, int](int)
+    found, counts, beside = list[Row](), defaultdict[str, int](int), _Beside()
     for row in rows:
         files = dict[str, str]()
         for column in _FILES:
             if column in row.cells:
-                files[column], why = _on_disk(row.cells[column].strip(), inside)
+                files[column], why = _on_disk(row.cells[column].strip(), inside, beside)
                 counts[why] += bool(why)
         found.append(replace(row, cells={**row.cells, **files}))
     return found, [f"{why} in {count:,} paths" for why, count in counts.items() if why]
 
 
-def _on_disk(file: str, inside: Inside) -> tuple[str, str]:
+class _Beside:
+    """What lies in folders, each listed once."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, dict[str, list[str]]] = {}
+
+    def alike(self, path: Path) -> list[str]:
+        """The names in a path's folder that differ from its own in capitals only."""
+        folder = path.parent
+        if folder not in self._names:
+            names = defaultdict[str, list[str]](list)
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # there is no such folder, or none can be called so
+                for name in os.listdir(folder):
+                    names[name.casefold()].append(name)
+            self._names[folder] = dict(names)
+        return self._names[folder].get(path.name.casefold(), [])
+
+
+def _on_disk(file: str, inside: Inside, beside: _Beside) -> tuple[str, str]:
     """A path as it is found, and how it differs from what is written; as it is where nothing is found."""
     if not file or inside.has(file):
         return file, ""
@@ -149,6 +170,10 @@ def _on_disk(file: str, inside: Inside) -> tuple[str, str]:
         other = unicodedata.normalize(form, slashed)
         if other != file and inside.has(other):
             return other, "letters with accents are written otherwise than on the disk (Unicode form)"
+    if len(names := beside.alike(inside.folder / slashed)) == 1:
+        return (
+            PurePosixPath(slashed).parent / names[0]
+        ).as_posix(), "capitals are written otherwise than on the disk"
     return file, ""
 
 
@@ -205,7 +230,7 @@ def _cell_faults(row: Row, inside: Inside) -> Iterator[Fault]:
             yield row.fault("missing" if text else "nothing", column, missing(column, text))
     for column in (*_IDS, "label"):
         if column in row.cells and (wrong := _damaged(row.cells[column])):
-            yield row.fault(wrong[0], column, f"found {row.cells[column][:60]!r}, {wrong[1]}")
+            yield row.fault(wrong[0], column, f"found {quoted(row.cells[column])}, {wrong[1]}")
     for column in _FILES:
         if column in row.cells:
             yield from _file_faults(row, column, inside)
@@ -238,14 +263,10 @@ def _doubled(rows: Sequence[Row]) -> Iterator[tuple[int, Fault]]:
     seen: dict[str, Row] = {}
     for number, row in enumerate(rows):
         image = row.cells[column]
-        if (
-            image
-            and (first := seen.setdefault(os.path.normpath(image) if column == "file" else image, row))
-            is not row
-        ):
-            message = (
-                f"found {image!r} again (first in {first.place}), expected unique ids: remove one of the rows"
-            )
+        key = image if column == "image" else os.path.normpath(tidied(image))
+        if image and (first := seen.setdefault(key, row)) is not row:
+            where = f"first in {first.place}"
+            message = f"found {quoted(image)} again ({where}), expected unique ids: remove one of the rows"
             yield number, row.fault("an id again", column, message)
 
 

@@ -198,6 +198,27 @@ def test_backslashes_and_unicode_forms_of_paths_are_found(root: Path):
     )
 
 
+def test_capitals_of_a_file_name_are_read_as_on_the_disk_if_that_is_clear(root: Path):
+    found = read(root, TEXT.replace("q1.png", "Q1.PNG"))
+    assert (found.problems, found.rows[3].cells["file"]) == ((), "q1.png")
+    assert found.notes == ("capitals are written otherwise than on the disk in 1 paths",)
+    (root / "q1.PNG").touch()
+    assert "found no file" in refused(root, TEXT.replace("q1.png", "Q1.PNG"))
+
+
+def test_two_files_whose_names_look_the_same_are_refused(root: Path):
+    for form in ("NFC", "NFD"):
+        (root / unicodedata.normalize(form, "ü.png")).touch()
+    names = [unicodedata.normalize(form, "ü.png") for form in ("NFC", "NFD")]
+    text = TEXT.replace("q0.png", names[0]).replace("q1.png", names[1])
+    assert "again (first in line 4)" in refused(root, text)
+
+
+def test_long_cells_make_no_long_lines(root: Path):
+    text = TEXT.replace(",1,", f",{'long ' * 1000},").replace(",q,", f",'{'q' * 5000}',")
+    assert max(map(len, refused(root, text).splitlines())) < 400
+
+
 def test_ids_that_look_the_same_are_one_and_near_twins_are_told(root: Path):
     nfd = unicodedata.normalize("NFD", "Müller 1")
     text = TEXT.replace("p0.png,0,p", "p0.png,0,Müller 1").replace("p1.png,1,p", f"p1.png,1, {nfd}\u00a0")
