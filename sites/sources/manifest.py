@@ -13,15 +13,13 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from fedunlearn.core import InputError, Problem
-from sites.identity import is_missing, quoted, settled, tidied
+from sites.identity import damaged, is_missing, quoted, settled, tidied
 from sites.sources.labels import Labels, missing, read_labels
 from sites.sources.rows import Fault, Row, Table, grouped
 from sites.sources.tables import read_table
 
 _FILES = ("file", "label_map")
 _IDS = ("patient", "site", "image")
-_SHORTENED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
-_QUOTES = ("''", "‘’", "“”", "„“", "``", "«»", "´´")
 
 
 @dataclass(frozen=True)
@@ -192,6 +190,8 @@ def _file_faults(row: Row, column: str, inside: Inside) -> Iterator[Fault]:
 
 
 def _why_not(file: str) -> str:
+    if "://" in file:
+        return ", an address and not a path: get the files, and write where they are"
     if re.match(r"[A-Za-z]:[\\/]|\\\\", file):
         return ", a path of another computer (Windows): write paths relative to the manifest's folder, with /"
     if "\\" in file:
@@ -229,32 +229,11 @@ def _cell_faults(row: Row, inside: Inside) -> Iterator[Fault]:
         if column in row.cells and is_missing(text := row.cells[column]):
             yield row.fault("missing" if text else "nothing", column, missing(column, text))
     for column in (*_IDS, "label"):
-        if column in row.cells and (wrong := _damaged(row.cells[column])):
+        if column in row.cells and (wrong := damaged(row.cells[column])):
             yield row.fault(wrong[0], column, f"found {quoted(row.cells[column])}, {wrong[1]}")
     for column in _FILES:
         if column in row.cells:
             yield from _file_faults(row, column, inside)
-
-
-def _damaged(text: str) -> tuple[str, str] | None:
-    """Of a cell that other programs, or quotes at the wrong place, have changed: the kind, and what to do."""
-    if any(c in text for c in "\r\n"):
-        return "a line break", "which has a line break in it: is a quote missing, or one too many?"
-    if any(unicodedata.category(c) == "Cc" for c in text):
-        return "control characters", "which has control characters in it: remove them"
-    if '"' in text or (len(text) > 1 and text[0] + text[-1] in _QUOTES):
-        return "quotes", 'which has quotes in it: write them as "…", or leave them out'
-    if "\N{REPLACEMENT CHARACTER}" in text:
-        return (
-            "lost letters",
-            "which lost letters when the file was converted: save it anew from its source, as UTF-8",
-        )
-    if _SHORTENED.fullmatch(text):
-        return (
-            "a shortened number",
-            "a number that Excel shortened, so that several may be one: make the column text",
-        )
-    return None
 
 
 def _doubled(rows: Sequence[Row]) -> Iterator[tuple[int, Fault]]:

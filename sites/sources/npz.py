@@ -17,11 +17,11 @@ from annotated_types import Ge
 from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.formats import sizes
-from sites.identity import is_missing, listed, settled, tidied
+from sites.identity import damaged, is_missing, listed, quoted, settled, tidied
 from sites.pixels import channels_first, resized
 from sites.sources import npz_headers, npz_values
 from sites.sources.labels import missing, read_labels
-from sites.sources.npz_headers import COLUMN, channels_in_front, columns_of, splits_of
+from sites.sources.npz_headers import COLUMN, channels_in_front, splits_of
 from sites.sources.rows import Fault, grouped
 from sites.watching import Watch, unwatched
 
@@ -155,9 +155,10 @@ def _damaged(file: Path, error: Exception) -> Problem:
 def _pooled(file: Mapping[str, Array]) -> dict[str, Array]:
     """Every array over all splits, by its column name; image ids are made where there are none."""
     splits = splits_of(file)
-    pooled = {
-        COLUMN.get(n, n): np.concatenate([file[f"{s}_{n}"] for s in splits]) for n in columns_of(file, splits)
-    }
+    names = [
+        key.removeprefix(f"{splits[0]}_") for key in file if key.startswith(f"{splits[0]}_")
+    ]  # in their order
+    pooled = {COLUMN.get(n, n): np.concatenate([file[f"{s}_{n}"] for s in splits]) for n in names}
     counts = {s: len(file[f"{s}_labels"]) for s in splits}
     if "image" not in pooled:
         pooled["image"] = np.array([f"{s}-{i:06d}" for s, count in counts.items() for i in range(count)])
@@ -272,9 +273,12 @@ def _wrong_ids(columns: Mapping[str, list[str]], file: Path) -> list[Problem]:
     faults = list[Fault]()
     for name in _IDS:
         for row, text in enumerate(columns.get(name, [])):
+            where = f"npz: {file}: {name} of image {columns['image'][row]!r} (entry {row})"
             if is_missing(text):
-                where = f"npz: {file}: {name} of image {columns['image'][row]!r} (entry {row})"
                 faults.append(Fault(Problem(f"{where}: {missing(name, text)}"), f"npz: {name} ids: missing"))
+            elif wrong := damaged(text):
+                message = f"{where}: found {quoted(text)}, {wrong[1]}"
+                faults.append(Fault(Problem(message), f"npz: {name} ids: {wrong[0]}"))
     first = dict[str, int]()
     for row, text in enumerate(columns["image"]):
         if first.setdefault(text, row) != row:

@@ -36,6 +36,7 @@ def table(**columns: list[str]) -> pd.DataFrame:
 def test_an_official_split_is_taken_as_it_is(words: dict[str, str]):
     found = official(table(fold=[words[part] for part in PARTS]), "fold", SITE)
     assert found.tolist() == PARTS
+    assert official(table(Fold=PARTS), "fold", SITE).tolist() == PARTS
 
 
 def message(frame: pd.DataFrame, column: str = "fold") -> str:
@@ -106,6 +107,12 @@ def test_a_request_finds_an_id_in_any_form():
     )
     assert found.patients == ("Müller 1",)
     assert np.flatnonzero(found.forgotten).tolist() == [2, 3]
+
+
+def test_a_request_for_a_near_twin_says_how_the_data_writes_it():
+    frame = table().assign(site=SITE, split="train")
+    with pytest.raises(InputError, match="found no patient 'P1', but 'p1', which is almost alike"):
+        resolve(frame, "a", np.random.default_rng(0), ids=["P1"])
 
 
 def test_a_near_twin_that_stays_is_told():

@@ -130,6 +130,7 @@ def archive(member: str) -> bytes:
         (TEXT.replace(",q,", ",1.23457E+11,"), "a number that Excel shortened"),
         (TEXT.replace(",q,", ",q\0,"), "control characters"),
         (TEXT.replace("q1.png", "C:\\data\\q1.png"), "a path of another computer (Windows)"),
+        (TEXT.replace("q1.png", "https://x.org/q1.png"), "an address and not a path"),
         (TEXT.replace("q1.png", "x\\q1.png"), "nor one with / in place of its backslashes"),
         (TEXT + ROWS[2] + "\n", "m.csv:10:1: file: found 'q0.png' again (first in line 4)"),
         (TEXT + ROWS[2].replace(",q,", ",r,") + "\n", "again (first in line 4)"),

@@ -132,6 +132,7 @@ def test_what_one_hot_and_several_findings_are_is_said(tmp_path: Path):
             "patient of image 'train-000001' (entry 1): found 'NULL'",
         ),
         ({"train_site": np.where(LABELS, "", IDS)}, "site of image 'train-000001' (entry 1): found nothing"),
+        ({"train_patient_id": np.char.encode(np.where(LABELS, "é", IDS), "latin-1")}, "lost letters"),
         (
             {"train_patient": IDS},
             "found train_patient and train_patient_id, expected one array of patient ids",
