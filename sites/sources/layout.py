@@ -85,26 +85,13 @@ def rows_of(folder: Path, layout: Layout) -> Table:
         InputError: there is no such folder, or no image in it, files lie at other places, or nothing tells their
             labels; all problems together.
     """
-    tree, names = _tree(folder), layout.split("/")
-    faults = [_misplaced(folder, file, layout) for file in tree.files if len(file.parts) <= len(names)]
-    with_maps = "class" not in names
-    if with_maps:
+    tree = _tree(folder)
+    faults = [*_misplaced(folder, tree, layout)]
+    if "class" not in layout.split("/"):
         faults += _without_map(folder, tree)
     if faults:
         raise InputError(grouped(faults))
-    notes = list(tree.notes)
-    left = [*tree.maps.values(), *tree.loose]
-    if left and not with_maps:
-        notes.append(f"{len(left):,} files called like label maps, such as {str(left[0])!r}, are left out")
-    rows = []
-    for number, file in enumerate(tree.files, start=1):
-        known = dict(zip(names, file.parts, strict=False))
-        label = {"label_map": str(tree.maps[file])} if with_maps else {"label": known["class"]}
-        site = {"site": known["site"]} if "site" in known else {}
-        rows.append(
-            Row({"file": str(file), **label, "patient": known["patient"], **site}, str(folder), number, None)
-        )
-    return Table(tuple(rows), (*notes, *_at_several(rows)))
+    return _table(folder, tree, layout)
 
 
 def write(folder: Path, to: Path | None, layout: Layout | None = None) -> list[str]:
@@ -122,7 +109,10 @@ def write(folder: Path, to: Path | None, layout: Layout | None = None) -> list[s
         InputError: there are no images, they lie at other places than the layout says, or the file is there already.
     """
     to = to or folder / "manifest.csv"
-    table = rows_of(folder, layout) if layout else _guessed(folder)
+    tree = _tree(folder)
+    if faults := [*_misplaced(folder, tree, layout)] if layout else []:
+        raise InputError(grouped(faults))
+    table = _table(folder, tree, layout)
     cells = [{**row.cells, "file": _from(folder, row.cells["file"], to)} for row in table.rows]
     for row in cells:
         if row.get("label_map"):
@@ -147,10 +137,33 @@ def write(folder: Path, to: Path | None, layout: Layout | None = None) -> list[s
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def _misplaced(folder: Path, file: PurePosixPath, layout: Layout) -> Fault:
-    found = len(file.parts) - 1
-    message = f"found {found} folders above it, expected {layout}: move it, choose another layout, or write a manifest"
-    return Fault(Problem(f"{file}: {message}", str(folder)), "not below the folders of the layout")
+def _table(folder: Path, tree: _Tree, layout: Layout | None) -> Table:
+    """The rows, as far as names of folders and files tell; what they do not tell stays empty."""
+    names, rows = layout.split("/") if layout else [], list[Row]()
+    with_maps = "class" not in names and bool(tree.maps)
+    for number, file in enumerate(tree.files, start=1):
+        known = dict(zip(names, file.parts, strict=False))
+        label = (
+            {"label_map": str(tree.maps.get(file, ""))} if with_maps else {"label": known.get("class", "")}
+        )
+        patient = known.get("patient", file.parts[-2] if len(file.parts) > 1 else "")
+        site = {"site": known["site"]} if "site" in known else {}
+        cells = {"file": str(file), **label, "patient": patient, **site}
+        rows.append(Row(cells, str(folder), number, None))
+    notes, left = list(tree.notes), [*([] if with_maps else tree.maps.values()), *tree.loose]
+    if left:
+        notes.append(f"{len(left):,} files called like label maps, such as {str(left[0])!r}, are left out")
+    return Table(tuple(rows), (*notes, *_at_several(rows)))
+
+
+def _misplaced(folder: Path, tree: _Tree, layout: Layout) -> Iterator[Fault]:
+    """Images that do not lie below the folders of the layout."""
+    for file in tree.files:
+        if (found := len(file.parts) - 1) < len(layout.split("/")):
+            message = f"found {found} folders above it, expected {layout}: move it, choose another layout, or write a"
+            yield Fault(
+                Problem(f"{file}: {message} manifest", str(folder)), "not below the folders of the layout"
+            )
 
 
 def _tree(folder: Path) -> _Tree:
@@ -250,18 +263,6 @@ def _at_several(rows: Sequence[Row]) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- writing
 
 
-def _guessed(folder: Path) -> Table:
-    tree = _tree(folder)
-    rows = []
-    for number, file in enumerate(tree.files, start=1):
-        label = {"label_map": str(tree.maps.get(file, ""))} if tree.maps else {"label": ""}
-        patient = file.parts[-2] if len(file.parts) > 1 else ""
-        rows.append(
-            Row({"file": str(file), **label, "patient": patient, "site": ""}, str(folder), number, None)
-        )
-    return Table(tuple(rows), tree.notes)
-
-
 def _from(folder: Path, file: str, to: Path) -> str:
     """A file's path as the manifest must have it."""
     return PurePosixPath(os.path.relpath(folder / file, to.parent)).as_posix()
@@ -278,6 +279,8 @@ def _next(cells: Sequence[dict[str, str]], label: str, to: Path, layout: Layout 
         )
     if empty:
         lines.append(f"fill in {' and '.join(empty)}")
+    if not all(row.get("site") for row in cells):
+        lines.append("fill in site, the hospital of each image, or remove that column")
     outside = any(row["file"].startswith("..") for row in cells)
     data = f"{{name: folder, manifest: {to.name}{', outside: true' if outside else ''}}}"
     lines.append(

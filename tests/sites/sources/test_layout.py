@@ -90,6 +90,21 @@ def test_without_a_layout_labels_are_left_to_the_person(root: Path):
     assert "label: found nothing" in refused(Folder(manifest="new.csv"), root)
 
 
+def test_sites_without_labels_become_a_manifest_to_be_filled_in(root: Path):
+    where = ["manifest", str(root / "set"), "--layout", "site/patient", "--to", str(root / "new.csv")]
+    result = CliRunner().invoke(app, where)
+    assert (
+        result.exit_code == 0 and "fill in label\n" in result.stdout and "fill in site" not in result.stdout
+    )
+    assert "'p' has a folder at several sites" in result.stdout
+    text = (root / "new.csv").read_text()
+    assert text.splitlines()[1] == "set/sick/p/1.png,,p,sick"
+    filled = "\n".join(line.replace(",,", f",{n % 2},") for n, line in enumerate(text.splitlines()))
+    (root / "new.csv").write_text(filled)
+    found = Folder(manifest="new.csv").load(root)
+    assert found.table["site"].tolist() == [name.split("/")[0] for name in TREE]
+
+
 def test_a_manifest_beside_the_folder_says_that_files_lie_outside(root: Path):
     (root / "else").mkdir()
     result = CliRunner().invoke(app, ["manifest", str(root / "set"), "--to", str(root / "else" / "m.csv")])
