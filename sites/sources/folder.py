@@ -17,7 +17,8 @@ from sites.formats.maps import MOST
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
 from sites.identity import tidied
 from sites.sources.layout import Layout, rows_of
-from sites.sources.manifest import Inside, Manifest, attributes, checked, read_manifest
+from sites.sources.manifest import Manifest, attributes, checked, read_manifest
+from sites.sources.paths import Inside
 from sites.sources.pictures import Alike, pictures
 from sites.sources.rows import Row, Table, grouped
 from sites.watching import Watch, unwatched

@@ -90,13 +90,8 @@ class Npz:
         """Read the file; see `Source.load`."""
         if problems := self.problems(root):
             raise InputError(problems)
-        file = root / self.path
-        try:
-            with np.load(file, allow_pickle=False) as opened:
-                arrays = _pooled(opened)
-        except _CORRUPT as error:
-            raise InputError([_damaged(file, error)]) from error
-        notes = list[str]()
+        file, notes = root / self.path, list[str]()
+        arrays = _read(file)
         pixels, labels = _images(arrays.pop("images"), notes), arrays.pop("labels")
         if not len(pixels):
             raise InputError([Problem(f"npz: {file}: found no images, expected some")])
@@ -150,6 +145,19 @@ def _damaged(file: Path, error: Exception) -> Problem:
     return Problem(
         f"npz: {file} is damaged or no .npz file ({error}): get it again, or save it with numpy.savez"
     )
+
+
+def _read(file: Path) -> dict[str, Array]:
+    """Its arrays, pooled over all parts.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as opened:
+            return _pooled(opened)
+    except _CORRUPT as error:
+        raise InputError([_damaged(file, error)]) from error
 
 
 def _pooled(file: Mapping[str, Array]) -> dict[str, Array]:

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from fedunlearn.core import InputError, Problem
-from sites.sources.manifest import Inside, Manifest, checked, read_manifest
+from sites.sources.manifest import Manifest, checked, read_manifest
+from sites.sources.paths import Inside
 
 HEADER = "file,label,patient,site"
 ROWS = [

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from fedunlearn.core import InputError
-from sites.sources.manifest import Inside, Manifest, checked, read_manifest
+from sites.sources.manifest import Manifest, checked, read_manifest
+from sites.sources.paths import Inside
 
 Cells = list[list[str]]
 Rng = np.random.Generator
