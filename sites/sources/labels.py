@@ -23,6 +23,7 @@ _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,2})?")
 _SEVERAL = re.compile(r"[|;]")
 _PARTS = re.compile(r"[|;,]")
 _FEW = 10  # so many classes are never too many
+_MOST = 200  # names that are compared, and letters of each
 
 
 @dataclass(frozen=True)
@@ -242,27 +243,33 @@ def _unfit(names: Sequence[str], count: int, written: _Written) -> list[str]:
 
 
 def _rare(names: Sequence[str], targets: Ints, patients: Sequence[str]) -> list[str]:
-    """Notes of classes that have a single image, or a single patient."""
-    counts = np.bincount(targets, minlength=len(names))
+    """Notes of classes that have a single image or patient, or may be another's name with a slip of the pen."""
+    counts = np.bincount(targets, minlength=len(names)).tolist()
     owners = Counter(code for code, _ in set(zip(targets.tolist(), patients, strict=True)))
-    single = [
-        f"{quoted(name)}{_resembled(name, names)}"
-        for name, count in zip(names, counts, strict=True)
-        if count == 1
-    ]
+    single = [quoted(name) for name, count in zip(names, counts, strict=True) if count == 1]
     alone = [quoted(name) for code, name in enumerate(names) if counts[code] > 1 and owners[code] == 1]
-    return [
+    notes = [
         f"{_some(classes)} {'has' if len(classes) == 1 else 'have'} images of a single {what}: such a class cannot "
         "be in training and in test"
         for classes, what in ((single, "patient, one image"), (alone, "patient"))
         if classes
     ]
+    return notes + _slips(dict(zip(names, counts, strict=True)))
 
 
-def _resembled(name: str, names: Sequence[str]) -> str:
-    others = [other for other in names if other != name and not _NUMBER.fullmatch(name)]
-    close = difflib.get_close_matches(name[:100], others[:200], n=1, cutoff=0.8)
-    return f" (is it {close[0]!r}?)" if close else ""
+def _slips(counts: dict[str, int]) -> list[str]:
+    """A note of names that a much more frequent one resembles."""
+    slips = []
+    for name, count in list(counts.items())[:_MOST]:
+        frequent = [
+            other for other, more in counts.items() if more >= 5 * count and not _NUMBER.fullmatch(other)
+        ]
+        close = (
+            difflib.get_close_matches(name, frequent[:_MOST], n=1, cutoff=0.8) if len(name) < _MOST else []
+        )
+        if close and re.sub(r"\d", "", name) != re.sub(r"\d", "", close[0]):
+            slips.append(f"{quoted(name)} ({count:,}) and {quoted(close[0])} ({counts[close[0]]:,} images)")
+    return [f"is one of these a slip of the pen: {'; '.join(slips[:SHOWN])}?"] if slips else []
 
 
 def _some(classes: Sequence[str]) -> str:
