@@ -18,7 +18,7 @@ from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.formats import sizes
 from sites.identity import damaged, is_missing, listed, quoted, settled, tidied
-from sites.pixels import channels_first, resized
+from sites.pixels import channels_first, ranges, resized
 from sites.sources import npz_headers, npz_values
 from sites.sources.labels import missing, read_labels
 from sites.sources.npz_headers import COLUMN, channels_in_front, splits_of
@@ -119,8 +119,9 @@ class Npz:
             note=f"{len(pixels)} {'volumes' if pixels.ndim == 5 else 'images'} of {self.path}; "
             + ("it tells no patients, so each image is one." if synthetic else "patient ids are its own.")
             + (f" Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}." if told else ""),
-            names=() if names == [str(number) for number in range(len(names))] else tuple(names),
+            names=tuple(names),
             notes=tuple(notes),
+            seen=ranges(pixels, "NPZ"),
         )
 
     def _wrong_size(self, headers: Mapping[str, sizes.Claim]) -> list[str]:

@@ -144,6 +144,14 @@ def test_what_is_refused(tmp_path: Path, changed: Arrays, words: str):
     assert words in refused(tmp_path, made(**changed))
 
 
+def test_what_the_images_were_is_seen_before_they_are_resized(tmp_path: Path):
+    np.savez(tmp_path / "x.npz", **made())  # type: ignore[arg-type]
+    seen = Npz(path="x.npz", size=4).load(tmp_path).seen
+    assert seen is not None and seen["size"].unique().tolist() == ["8 × 8"]
+    assert seen["high"].tolist() == [int(image.max()) for image in IMAGES]
+    assert seen["low"].tolist() == [int(image.min()) for image in IMAGES]
+
+
 def test_nan_is_said_as_nan(tmp_path: Path):
     broken = FLOATS.copy()
     broken[3, 4, 5], broken[7, 0, 0] = np.nan, np.inf
