@@ -26,7 +26,7 @@ from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
 
-_CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError)
+_CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError, NotImplementedError)
 
 
 @dataclass(frozen=True, kw_only=True)
