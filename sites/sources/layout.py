@@ -5,75 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from fedunlearn.core import InputError, Problem
 from sites.identity import listed, tidied
 from sites.sources.rows import Fault, Row, Table, grouped
+from sites.sources.trees import Tree, stem, suffix, tree_of
 
 Layout = Literal["class/patient", "site/patient", "site/class/patient"]
 """What the folders are, from the outermost on; below them, files may lie as they like."""
-
-_NO_IMAGES = frozenset(
-    (
-        *(
-            "thumbs.db",
-            "desktop.ini",
-            "dicomdir",
-            ".txt",
-            ".csv",
-            ".tsv",
-            ".json",
-            ".xml",
-            ".md",
-            ".pdf",
-            ".xls",
-        ),
-        *(
-            ".xlsx",
-            ".ods",
-            ".doc",
-            ".docx",
-            ".html",
-            ".htm",
-            ".log",
-            ".yaml",
-            ".yml",
-            ".zip",
-            ".gz",
-            ".py",
-            ".parquet",
-        ),
-        *(".db", ".ini", ".md5", ".sha256", ".bval", ".bvec", ".mat", ".r", ".ipynb", ".lnk"),
-    )
-)
-_MAP = re.compile(
-    r"^(.*?)(?:^|[_\-. ])(seg|segm|segmentation|mask|label|labels|labelmap|groundtruth|gt)(?:[_-]?\d+)?$",
-    re.IGNORECASE,
-)
-_FORMATS = (".nii.gz",)
-
-
-@dataclass(frozen=True)
-class _Tree:
-    """The images of a folder.
-
-    Attributes:
-        files: relative to it, sorted; no hidden ones, and none that are known to be no images.
-        maps: the label maps of images, by these; images and maps are not among each other.
-        loose: label maps beside which there is no image, or more than one.
-        notes: what was left out.
-    """
-
-    files: tuple[PurePosixPath, ...]
-    maps: dict[PurePosixPath, PurePosixPath]
-    loose: tuple[PurePosixPath, ...]
-    notes: tuple[str, ...]
 
 
 def rows_of(folder: Path, layout: Layout) -> Table:
@@ -85,7 +28,7 @@ def rows_of(folder: Path, layout: Layout) -> Table:
         InputError: there is no such folder, or no image in it, files lie at other places, or nothing tells their
             labels; all problems together.
     """
-    tree = _tree(folder)
+    tree = tree_of(folder)
     faults = [*_misplaced(folder, tree, layout)]
     if "class" not in layout.split("/"):
         faults += _without_map(folder, tree)
@@ -109,7 +52,7 @@ def write(folder: Path, to: Path | None, layout: Layout | None = None) -> list[s
         InputError: there are no images, they lie at other places than the layout says, or the file is there already.
     """
     to = to or folder / "manifest.csv"
-    tree = _tree(folder)
+    tree = tree_of(folder)
     if faults := [*_misplaced(folder, tree, layout)] if layout else []:
         raise InputError(grouped(faults))
     table = _table(folder, tree, layout)
@@ -137,7 +80,7 @@ def write(folder: Path, to: Path | None, layout: Layout | None = None) -> list[s
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def _table(folder: Path, tree: _Tree, layout: Layout | None) -> Table:
+def _table(folder: Path, tree: Tree, layout: Layout | None) -> Table:
     """The rows, as far as names of folders and files tell; what they do not tell stays empty."""
     names, rows = layout.split("/") if layout else [], list[Row]()
     with_maps = "class" not in names and bool(tree.maps)
@@ -146,7 +89,7 @@ def _table(folder: Path, tree: _Tree, layout: Layout | None) -> Table:
         label = (
             {"label_map": str(tree.maps.get(file, ""))} if with_maps else {"label": known.get("class", "")}
         )
-        patient = known.get("patient", file.parts[-2] if len(file.parts) > 1 else "")
+        patient = known.get("patient", ["", *file.parts][-2])
         site = {"site": known["site"]} if "site" in known else {}
         cells = {"file": str(file), **label, "patient": patient, **site}
         rows.append(Row(cells, str(folder), number, None))
@@ -156,78 +99,17 @@ def _table(folder: Path, tree: _Tree, layout: Layout | None) -> Table:
     return Table(tuple(rows), (*notes, *_at_several(rows)))
 
 
-def _misplaced(folder: Path, tree: _Tree, layout: Layout) -> Iterator[Fault]:
+def _misplaced(folder: Path, tree: Tree, layout: Layout) -> Iterator[Fault]:
     """Images that do not lie below the folders of the layout."""
     for file in tree.files:
-        if (found := len(file.parts) - 1) < len(layout.split("/")):
+        if (found := len(file.parts) - (file not in tree.series)) < len(layout.split("/")):
             message = f"found {found} folders above it, expected {layout}: move it, choose another layout, or write a"
             yield Fault(
                 Problem(f"{file}: {message} manifest", str(folder)), "not below the folders of the layout"
             )
 
 
-def _tree(folder: Path) -> _Tree:
-    if not folder.is_dir():
-        raise InputError(f"folder: found no folder {folder}: put it there or give its parent as --data-root")
-    files, left, links = list[PurePosixPath](), Counter[str](), list[str]()
-    for place, folders, names in os.walk(folder):
-        links += [os.path.join(place, one) for one in folders if os.path.islink(os.path.join(place, one))]
-        folders[:] = sorted(one for one in folders if not _hidden(one))
-        for name in names:
-            kind = _suffix(name).lower()
-            if _hidden(name) or name.lower() in _NO_IMAGES or kind in _NO_IMAGES:
-                left["hidden files" if _hidden(name) else kind or name] += 1
-            else:
-                files.append(PurePosixPath(os.path.relpath(os.path.join(place, name), folder)))
-    notes = (
-        [f"left out as no images: {', '.join(f'{n:,} {kind}' for kind, n in sorted(left.items()))}"]
-        if left
-        else []
-    )
-    if links:
-        notes.append(f"linked folders are not entered: {listed(links)}")
-    maps, loose = _paired(sorted(files))
-    taken = {*maps.values(), *loose}
-    images = tuple(file for file in sorted(files) if file not in taken)
-    if not images:
-        raise InputError(f"folder: found no images in {folder}, expected some below it")
-    return _Tree(images, maps, loose, tuple(notes))
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _suffix(name: str) -> str:
-    return next((one for one in _FORMATS if name.lower().endswith(one)), PurePosixPath(name).suffix)
-
-
-def _stem(file: PurePosixPath) -> str:
-    return file.name[: len(file.name) - len(_suffix(file.name))]
-
-
-def _paired(
-    files: Sequence[PurePosixPath],
-) -> tuple[dict[PurePosixPath, PurePosixPath], tuple[PurePosixPath, ...]]:
-    """Images with their label maps: the image of the same name without the ending, or the only one beside it."""
-    by_folder = defaultdict[PurePosixPath, list[PurePosixPath]](list)
-    for file in files:
-        by_folder[file.parent].append(file)
-    maps, loose = dict[PurePosixPath, PurePosixPath](), list[PurePosixPath]()
-    for beside in by_folder.values():
-        named = {file: match[1] for file in beside if (match := _MAP.match(_stem(file)))}
-        images = [file for file in beside if file not in named]
-        for file, base in named.items():
-            same = [image for image in images if base and _stem(image) == base]
-            chosen = same or (images if len(named) == 1 else [])
-            if len(chosen) == 1 and chosen[0] not in maps:
-                maps[chosen[0]] = file
-            elif same or images:
-                loose.append(file)
-    return maps, tuple(loose)
-
-
-def _without_map(folder: Path, tree: _Tree) -> Iterator[Fault]:
+def _without_map(folder: Path, tree: Tree) -> Iterator[Fault]:
     """Images and label maps that have no other half."""
     if not tree.maps:
         advice = "write a manifest with labels (`fedunlearn manifest FOLDER` starts one)"
@@ -238,7 +120,7 @@ def _without_map(folder: Path, tree: _Tree) -> Iterator[Fault]:
         return
     for file in tree.files:
         if file not in tree.maps:
-            usual = f"{_stem(file)}_seg{_suffix(file.name)}"
+            usual = f"{stem(file)}_seg{suffix(file.name)}"
             message = f"found no label map beside it, such as {usual}: add it, or write a manifest"
             yield Fault(Problem(f"{file}: {message}", str(folder)), "no label map")
     for file in tree.loose:

@@ -14,6 +14,7 @@ from fedunlearn.__main__ import app
 from fedunlearn.core import InputError
 from sites.sources.folder import Folder
 from sites.sources.layout import rows_of
+from tests.sites.formats.making import dataset, save
 
 PATIENTS = {"sick": "pq", "well": "prs"}
 TREE = [f"{label}/{patient}/{n}.png" for label, some in PATIENTS.items() for patient in some for n in "12"]
@@ -160,6 +161,30 @@ def test_label_maps_are_told_by_their_names(tmp_path: Path, monkeypatch: pytest.
     message = refused(Folder(path="set", layout="site/patient"), tmp_path)
     assert "s/r/segm.nii.gz: is called like a label map, but it is not clear of which image" in message
     assert "s/r/other.nii: found no label map beside it, such as other_seg.nii" in message
+
+
+def test_folders_of_dicom_slices_are_volumes_and_other_dicom_files_images(tmp_path: Path):
+    slices = np.random.default_rng(0).integers(0, 255, (6, 9, 8), np.uint8)
+    for label, patient in (("sick", "p"), ("well", "q")):
+        (tmp_path / label / patient / "ct").mkdir(parents=True)
+        for n, pixels in enumerate(slices):
+            lies = {"ImagePositionPatient": [0, 0, n], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+            tags = {"SeriesInstanceUID": f"1.2.{len(label)}", "PixelSpacing": [1, 1], **lies}
+            save(tmp_path / label / patient / "ct" / f"IM{9 - n}", dataset(pixels, tags))
+    table = rows_of(tmp_path, "class/patient")
+    assert [row.cells["file"] for row in table.rows] == ["sick/p/ct", "well/q/ct"]
+    assert table.notes == ("2 folders of DICOM slices, such as 'sick/p/ct', are read as one volume each",)
+    found = Folder(path=".", layout="class/patient").load(tmp_path)
+    assert found.pixels.shape[:2] == (2, 1) and sorted(found.pixels.shape[2:]) == [6, 8, 9]
+    (tmp_path / "sick" / "p" / "two").mkdir()
+    for n in range(2):
+        save(
+            tmp_path / "sick" / "p" / "two" / f"{n}.dcm", dataset(slices[n], {"SeriesInstanceUID": f"1.{n}"})
+        )
+    assert [row.cells["file"] for row in rows_of(tmp_path, "class/patient").rows][1:3] == [
+        "sick/p/two/0.dcm",
+        "sick/p/two/1.dcm",
+    ]
 
 
 @pytest.mark.parametrize(
