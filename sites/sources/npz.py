@@ -184,6 +184,12 @@ def _classes(
     if labels.dtype.kind == "b":
         labels = labels.astype(np.uint8)
         notes.append("labels are false and true: classes 0 and 1")
+    if labels.dtype.kind == "f" and (infinite := np.isinf(labels)).any():
+        first = images[int(infinite.argmax())]
+        message = (
+            f"{int(infinite.sum()):,} labels are infinite, first that of {first!r}: correct or remove them"
+        )
+        return labels, [], [Problem(f"npz: {file}: {message}")]
     read = read_labels(as_text(labels), patients, lambda row: f"image {images[row]!r}")
     notes += read.notes
     faults = [

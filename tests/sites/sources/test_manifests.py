@@ -114,6 +114,11 @@ def archive(member: str) -> bytes:
         ("<!DOCTYPE html><html>", "a web page"),
         (b"\x1f\x8b\x08", "compressed (gzip)"),
         (b"%PDF-1.4", "a PDF"),
+        ("", "the file is empty"),
+        (TEXT.replace(",", " "), "that is one column; separate columns by commas, semicolons or tabs"),
+        (TEXT.replace(",", ":"), "that is one column"),
+        (TEXT.replace("file,label", "'file','label'"), 'leave out the quotes, or write them as "…"'),
+        (TEXT.replace("file,", "datei,"), "rename the columns that hold them"),
         ("\n".join(["Export,,,", TEXT]), "the header seems to be in line 2"),
         (
             TEXT.replace("file,", "filename,").replace(",patient", ",patient_id"),

@@ -121,6 +121,10 @@ def test_what_one_hot_and_several_findings_are_is_said(tmp_path: Path):
     [
         ({"train_patient_id": IDS.astype(object)}, "train_patient_id.astype(str)"),
         ({"train_labels": LABELS + 0.5}, "found '0.5', which is no whole number"),
+        (
+            {"train_labels": np.where(LABELS, np.inf, 0.0)},
+            "6 labels are infinite, first that of 'train-000001'",
+        ),
         ({"train_labels": LABELS - 1}, "a negative number often stands for no label"),
         ({"train_labels": np.where(LABELS, 1.0, np.nan)}, "found 'nan', which stands for a missing value"),
         ({"train_labels": np.array(["a", "NA"])[LABELS]}, "label of image 'train-000001': found 'NA'"),
