@@ -21,6 +21,7 @@ KNOWN = (*WANTED, "age", "sex", "split", "difficulty")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """What may stand between the cells of a CSV file."""
 
+_MOST = 20  # columns that a message names
 _OFTEN = {
     "file": (
         "filename",
