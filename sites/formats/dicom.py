@@ -21,6 +21,7 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _SIZES = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _ONCE = ("NumberOfFrames", "SamplesPerPixel")  # 1 where they are missing
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _DEFAULTS = {"PixelRepresentation": 0, "SamplesPerPixel": 1}
 
@@ -145,7 +146,7 @@ def whole(file: Path) -> Any:
     import pydicom
 
     header = pydicom.dcmread(file, force=not preamble(file))
-    if not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+    if not any(name in header for name in _PIXELS):
         message = "is a DICOM file whose pixels are missing (no Pixel Data): export it again, with its image"
         raise Unreadable("no pixels", message)
     for name, value in _DEFAULTS.items():
@@ -179,6 +180,8 @@ def decoded(header: Any) -> tuple[Array, str | None]:
         raise Unreadable("an unknown compression", message) from error
     if not decoder.is_available:
         raise _lacking(syntax)
+    if not syntax.is_encapsulated:
+        _complete(header)
     try:
         stored, about = decoder.as_array(header, **as_pixel_options(header))
     except RuntimeError as error:
@@ -194,6 +197,22 @@ def decoded(header: Any) -> tuple[Array, str | None]:
         )
         raise Unreadable("colours of an unknown kind", message)
     return checked(stored), colours
+
+
+def _complete(header: Any) -> None:
+    """Refuse pixels of which some are missing.
+
+    Raises:
+        Unreadable: there are fewer bytes than its size asks for.
+    """
+    from pydicom.pixels.utils import get_expected_length
+
+    found = max(len(header.get(name) or b"") for name in _PIXELS)
+    if found < (expected := get_expected_length(header)):
+        message = (
+            f"is a DICOM file that is cut off: it has {found:,} of {expected:,} bytes of pixels: get it again"
+        )
+        raise Unreadable("cut off", message)
 
 
 def _lacking(syntax: Any, said: str = "") -> Unreadable:
