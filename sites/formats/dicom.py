@@ -85,7 +85,15 @@ def heading(file: Path) -> Any:
     # pydicom expands all of a deflated file to read its first element.
     if message := sizes.too_large(file.stat().st_size * (sizes.DEFLATE if _deflated(file) else 1)):
         raise Unreadable("too large", f"may take all the memory before its size is known: it {message}")
-    header = pydicom.dcmread(file, stop_before_pixels=True, force=not preamble(file))
+    return _image(pydicom.dcmread(file, stop_before_pixels=True, force=not preamble(file)))
+
+
+def _image(header: Any) -> Any:
+    """``header``, if it is an image's.
+
+    Raises:
+        Unreadable: it is none.
+    """
     kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""
     if kind == _DIRECTORY or "DirectoryRecordSequence" in header:
         message = "is a DICOMDIR, the table of contents of a disc: list the images that it names"
@@ -145,7 +153,7 @@ def whole(file: Path) -> Any:
     """
     import pydicom
 
-    header = pydicom.dcmread(file, force=not preamble(file))
+    header = _image(pydicom.dcmread(file, force=not preamble(file)))
     if not any(name in header for name in _PIXELS):
         message = "is a DICOM file whose pixels are missing (no Pixel Data): export it again, with its image"
         raise Unreadable("no pixels", message)

@@ -52,8 +52,8 @@ class Folder:
         spacing: with label maps: edges of a voxel in millimetres; None for as they are.
         dtype: with label maps: uint8 in 0…255, or float32 in -1…1.
         classes: with label maps: how many labels there are, background included; None for those that are found.
-        labels: with label maps: which class a number in the maps stands for, such as {255: 1} or {4: 3, 255: ignored};
-            0 is background unless it is among them. None if the numbers are classes.
+        labels: with label maps: the class that a number in the maps stands for, such as {255: 1} or {4: 3, 9: ignored};
+            all other numbers are classes as they are.
         outside: files may lie outside of the manifest's folder (``..``, links, absolute paths). Only for manifests
             of somebody you trust: any file that you can read could be named.
     """
