@@ -141,7 +141,7 @@ def volume(values: Values, where: list[places.Place] | None) -> Picture:
     made, _ = turned(pixels[order], affine)
     notes = (*values.notes, *tilted)
     ready = np.ascontiguousarray(made)[None]
-    return Picture(ready, "DICOM", size(shape), *values.limits, codes(affine), notes)
+    return Picture(ready, "DICOM", size(shape), *values.limits, codes(affine)[::-1], notes)
 
 
 def whole(file: Path) -> Any:
