@@ -19,10 +19,8 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut, convert_color_space
-from pydicom.pixels.utils import pixel_array
+from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -34,6 +32,7 @@ from pydicom.uid import (
 
 from sites.formats.images import claimed, reading
 from tests.sites.formats.making import dataset, items, palette, save, table
+from tests.sites.formats.oracles import by_pydicom, percentiles
 
 Array = np.ndarray[Any, Any]
 SHAPE = (20, 28)
@@ -47,11 +46,6 @@ GREY, DEEP, CT = drawn(), drawn(np.uint16, 0, 4096), drawn(np.int16, -1024, 3000
 COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], axis=-1)
 SMOOTH = np.add.outer(np.arange(20) * 5, np.arange(28) * 4).astype(np.uint8)
 SMOOTH_COLOUR = np.stack([SMOOTH, SMOOTH // 2, 255 - SMOOTH], axis=-1)
-
-
-def percentiles(values: Array, shown: Array | None = None) -> Array:
-    low, high = np.percentile(values if shown is None else values[shown], (0.5, 99.5))
-    return np.clip((values - low) / (high - low), 0, 1) * 255
 
 
 # -------------------------------------------------------------------------------------------------- DICOM
@@ -157,50 +151,6 @@ DICOM: dict[str, Callable[[], Dataset]] = {
         frames=6,
     ),
 }
-
-
-def by_pydicom(file: Path) -> Array:
-    """(C, *spatial) in 0…255, by pydicom's functions."""
-    read = dcmread(file)
-    kind = str(read.PhotometricInterpretation)
-    stored = pixel_array(read)  # YBR_FULL and YBR_FULL_422 as RGB
-    if kind == "PALETTE COLOR":
-        made = apply_color_lut(stored, read)
-        return np.moveaxis(made / np.iinfo(made.dtype).max * 255, -1, 0)
-    if not kind.startswith("MONOCHROME"):
-        return np.moveaxis(stored, -1, 0)
-    where = read
-    if "SharedFunctionalGroupsSequence" in read:
-        for name in ("WindowCenter", "WindowWidth"):
-            item = read.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
-            setattr(where, name, item[name].value)
-    physical = apply_modality_lut(stored, read)
-    shown = np.ones(stored.shape, bool)
-    if "PixelPaddingValue" in read:
-        limit = int(read.get("PixelPaddingRangeLimit", read.PixelPaddingValue))
-        shown = (stored < int(read.PixelPaddingValue)) | (stored > limit)
-    if "VOILUTSequence" in where:
-        made = apply_voi_lut(physical, where) / (2.0 ** where.VOILUTSequence[0].LUTDescriptor[2] - 1) * 255
-    elif "WindowWidth" in where:
-        made = apply_voi_lut(physical, where).astype(np.float64)
-        ends = windowed_ends(read)
-        made = (made - ends[0]) / (ends[1] - ends[0]) * 255
-    elif read.BitsStored == 8:
-        made = physical
-    else:
-        made = percentiles(physical.astype(np.float64), shown)
-    return np.where(shown, 255 - made if kind == "MONOCHROME1" else made, 0)[None]
-
-
-def windowed_ends(read: Dataset) -> tuple[float, float]:
-    """Between what pydicom's windowing gives values: the smallest and largest that could be stored, rescaled."""
-    if "ModalityLUTSequence" in read:
-        return 0.0, 2.0 ** read.ModalityLUTSequence[0].LUTDescriptor[2] - 1
-    low, high = 0, 2**read.BitsStored - 1
-    if read.PixelRepresentation:
-        low, high = -(2 ** (read.BitsStored - 1)), 2 ** (read.BitsStored - 1) - 1
-    slope, intercept = float(read.get("RescaleSlope", 1)), float(read.get("RescaleIntercept", 0))
-    return low * slope + intercept, high * slope + intercept
 
 
 @pytest.mark.filterwarnings("ignore:Applying a VOI LUT")

@@ -40,7 +40,7 @@ def cut(how: str) -> list[tuple[Array, dict[str, Any]]]:
     """The slices of `TRUTH`, in the order of its own cut, and the elements that tell where each lies."""
     axes, backwards = CUTS[how]
     stack = TRUTH.transpose(axes)
-    stack = np.flip(stack, [axis for axis, back in enumerate(backwards) if back])
+    stack = np.flip(stack, tuple(axis for axis, back in enumerate(backwards) if back))
     ways = []
     for axis, back in zip(axes, backwards, strict=True):
         way = np.zeros(3)
