@@ -23,7 +23,6 @@ _SIZES = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated
 _ONCE = ("NumberOfFrames", "SamplesPerPixel")  # 1 where they are missing
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _GREY = ("MONOCHROME1", "MONOCHROME2")
-_DEFAULTS = {"PixelRepresentation": 0, "SamplesPerPixel": 1}
 
 _JPEG = "python-gdcm, or pylibjpeg with pylibjpeg-libjpeg (GPL)"
 _PACKAGES = {
@@ -157,14 +156,25 @@ def whole(file: Path) -> Any:
     if not any(name in header for name in _PIXELS):
         message = "is a DICOM file whose pixels are missing (no Pixel Data): export it again, with its image"
         raise Unreadable("no pixels", message)
-    for name, value in _DEFAULTS.items():
+    return _filled(header)
+
+
+def _filled(header: Any) -> Any:
+    """``header`` with the elements that old exports leave out and that have one sensible value.
+
+    Raises:
+        Unreadable: there is none of what cannot be known.
+    """
+    for name, what in (
+        ("PhotometricInterpretation", "0 is black or white"),
+        ("PixelRepresentation", "values have signs"),
+    ):
+        if header.get(name) in (None, ""):
+            raise Unreadable(f"no {name}", f"does not tell whether {what} (no {name}): export it again")
+    for name, value in (("SamplesPerPixel", 1), ("BitsStored", header.BitsAllocated)):
         if header.get(name) is None:
             setattr(header, name, value)
-    if header.get("BitsStored") is None:
-        header.BitsStored = header.BitsAllocated
-    header.PhotometricInterpretation = (
-        str(header.get("PhotometricInterpretation") or "MONOCHROME2").upper().strip()
-    )
+    header.PhotometricInterpretation = str(header.PhotometricInterpretation).upper().strip()
     if not header.file_meta.get("TransferSyntaxUID"):
         header.file_meta.TransferSyntaxUID = _native(*header.original_encoding)
     return header

@@ -180,14 +180,21 @@ def together(slices: Iterator[Values], count: int) -> Values:
 
 
 def coloured(stored: Array, header: Any) -> Greys:
-    """Numbers of a palette as colours: (..., 3) uint8."""
+    """Numbers of a palette as colours: (..., 3) uint8.
+
+    Raises:
+        Unreadable: the palettes are too short, or do not belong together.
+    """
     names = ("Red", "Green", "Blue")
     if "SegmentedRedPaletteColorLookupTableData" in header:
         from pydicom.pixels.processing import apply_color_lut
 
         made = apply_color_lut(stored, header)[..., :3]
         return scaled(made.astype(np.float64), 0, np.iinfo(made.dtype).max)
-    tables = (_table(header, header, f"{name}PaletteColorLookupTable") for name in names)
+    tables = [_table(header, header, f"{name}PaletteColorLookupTable") for name in names]
+    if len({(table.first, table.bits, len(table.entries)) for table in tables}) > 1:
+        message = "has palettes of red, green and blue that do not belong together: export it again, as RGB"
+        raise Unreadable("unlike palettes", message)
     return np.stack([table.greys(stored) for table in tables], axis=-1)
 
 

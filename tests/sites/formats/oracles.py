@@ -15,6 +15,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import ExplicitVRLittleEndian
 
 Array = np.ndarray[Any, Any]
 
@@ -27,6 +28,11 @@ def percentiles(values: Array, shown: Array | None = None) -> Array:
 def by_pydicom(file: Path) -> Array:
     """(C, *spatial) in 0…255, by pydicom's functions."""
     read = dcmread(file)
+    for name, value in (("SamplesPerPixel", 1), ("BitsStored", read.BitsAllocated)):  # what pydicom must have
+        if name not in read:
+            setattr(read, name, value)
+    if not read.file_meta.get("TransferSyntaxUID"):
+        read.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     kind = str(read.PhotometricInterpretation)
     stored = pixel_array(read)  # YBR_FULL and YBR_FULL_422 as RGB
     if kind == "PALETTE COLOR":
@@ -43,7 +49,8 @@ def by_pydicom(file: Path) -> Array:
     shown = np.ones(stored.shape, bool)
     if "PixelPaddingValue" in read:
         limit = int(read.get("PixelPaddingRangeLimit", read.PixelPaddingValue))
-        shown = (stored < int(read.PixelPaddingValue)) | (stored > limit)
+        low, high = sorted((int(read.PixelPaddingValue), limit))
+        shown = (stored < low) | (stored > high)
     if "VOILUTSequence" in where:
         made = apply_voi_lut(physical, where) / (2.0 ** where.VOILUTSequence[0].LUTDescriptor[2] - 1) * 255
     elif "WindowWidth" in where:

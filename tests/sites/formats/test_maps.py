@@ -136,7 +136,8 @@ def test_a_map_of_another_resolution_on_the_same_place_is_resampled(tmp_path: Pa
         "1 file: label map of another resolution than its image: resampled onto its grid (nearest neighbour)",
     )
     again = Folder(manifest="m.csv").load(tmp_path)  # from the cache
-    assert again.notes == found.notes and found.seen is not None and found.seen.equals(again.seen)
+    assert again.notes == found.notes and found.seen is not None and again.seen is not None
+    assert found.seen.equals(again.seen)
 
 
 def test_a_finer_map_is_resampled_unless_a_structure_is_lost(tmp_path: Path):
