@@ -267,6 +267,10 @@ def _table(item: Any, header: Any, name: str) -> Table:
     """
     count, first, bits = (int(one) for one in item[f"{name}Descriptor"].value)
     count, first = count or 2**16, first - 2**16 if header.PixelRepresentation and first >= 2**15 else first
+    if bits not in range(8, 17):
+        raise Unreadable(
+            "a senseless table", f"has a table of {bits} bits an entry, expected 8…16: export it again"
+        )
     data = item[f"{name}Data"].value
     if isinstance(data, bytes):
         width = 1 if len(data) < 2 * count else 2
