@@ -60,15 +60,9 @@ def claim(file: Path) -> sizes.Claim:
         Unreadable: it is damaged, no image, or may expand to more than memory holds.
     """
     with guarded():
-        header = heading(file)
-        values = [header.get(name) or (1 if name in _ONCE else header.get(name)) for name in _SIZES]
-    if wrong := [name for name, value in zip(_SIZES, values, strict=True) if not isinstance(value, int)]:
-        message = f"is a DICOM file that has no number as {', '.join(wrong)}: export it again"
-        raise Unreadable("no size", message)
-    frames, rows, columns, samples, bits = map(int, values)
-    shape = (*([frames] if frames > 1 else []), rows, columns, *([samples] if samples > 1 else []))
-    width = max(1, -(-bits // 8))
-    with guarded():
+        frames, rows, columns, samples, bits = _sizes(heading(file))
+        shape = (*([frames] if frames > 1 else []), rows, columns, *([samples] if samples > 1 else []))
+        width = max(1, -(-bits // 8))
         return sizes.Claim(shape, np.dtype(f"u{width}" if width in (1, 2, 4, 8) else f"V{width}"))
 
 
@@ -100,7 +94,21 @@ def _image(header: Any) -> Any:
     if header.get("Rows") is None and header.get("Columns") is None:
         name = getattr(kind, "name", "") or "of an unknown kind"
         raise Unreadable("no pixels", f"is a DICOM file without an image ({name}): list images only")
+    _sizes(header)
     return header
+
+
+def _sizes(header: Any) -> tuple[int, ...]:
+    """Frames, rows, columns, values a pixel, bits a value.
+
+    Raises:
+        Unreadable: one of them is no number.
+    """
+    values = [header.get(name) or (1 if name in _ONCE else header.get(name)) for name in _SIZES]
+    if wrong := [name for name, value in zip(_SIZES, values, strict=True) if not isinstance(value, int)]:
+        message = f"is a DICOM file that has no number as {', '.join(wrong)}: export it again"
+        raise Unreadable("no size", message)
+    return tuple(map(int, values))
 
 
 def read(file: Path) -> Picture:

@@ -273,7 +273,7 @@ def _table(item: Any, header: Any, name: str) -> Table:
         )
     data = item[f"{name}Data"].value
     if isinstance(data, bytes):
-        width = 1 if len(data) < 2 * count else 2
+        width = 1 if len(data) in (count, count + 1) else 2  # programs pack 8 bits, whatever they say
         entries = np.frombuffer(data, f"{'<' if _little(header) else '>'}u{width}")
         bits = 8 * width if width == 1 or "Palette" in name else bits
     else:
