@@ -73,7 +73,12 @@ def store(pairs: Sequence[Pair], how: Handling) -> Stored | list[Bad]:
         RunError: the cache cannot be written, or what it gives back is not what was written.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedunlearn" / "volumes"
-    entry = cache / _key(pairs, how)
+    try:
+        entry = cache / _key(pairs, how)
+    except OSError:  # of a file that cannot be opened: it is named
+        if bad := examine(pairs, how):
+            return bad
+        raise
     for _ in range(_TRIES):
         if entry.exists():
             try:

@@ -208,8 +208,9 @@ class Folder:
 
     def _kept(self, claim: sizes.Claim) -> int:
         """Bytes of an image that claims so much, once it is resized and uint8."""
-        colours = claim.shape[-1] if len(claim.shape) == 3 and claim.shape[-1] in (3, 4) else 1
-        edges = len(claim.shape) - (colours > 1)
+        shape = [edge for edge in claim.shape if edge != 1]
+        ends = {shape[0], shape[-1]} & {3, 4} if len(shape) == 3 else set()
+        colours, edges = (3, 2) if ends else (1, len(shape))
         pixels = claim.count // colours if self.size is None else self.size**edges
         return pixels * ((self.channels or colours) if edges == 2 else 1)
 

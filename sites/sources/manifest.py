@@ -245,9 +245,14 @@ class Inside:
         return os.path.realpath(self.folder)
 
     def leads_out(self, file: str) -> str | None:
-        """Where a path really leads, by ``..``, links or its own start, if that is not in the folder."""
-        found = os.path.realpath(self.folder / file)
-        return None if self.outside or Path(found).is_relative_to(self.real) else found
+        """Where a path really leads, by ``..``, links or its own start, if that is not in the folder.
+
+        Of a folder, its files are asked, too.
+        """
+        place = self.folder / file
+        inner = sorted(os.listdir(place)) if not self.outside and os.path.isdir(place) else []
+        found = (os.path.realpath(place / name) for name in ("", *inner))
+        return next((one for one in found if not (self.outside or Path(one).is_relative_to(self.real))), None)
 
 
 def _file_faults(row: Row, column: str, inside: Inside) -> list[Fault]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,28 @@ def test_a_file_that_may_not_be_opened_is_no_damaged_image(tmp_path: Path, monke
     error = the_error(tmp_path / "a.png")
     assert str(error).startswith("cannot be opened (Permission denied): let the user who runs this read it")
     assert error.kind == "cannot be opened"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.png")
+    assert str(the_error(tmp_path / "a.png")).startswith("is no plain file (a pipe or a device)")
+
+
+def test_a_label_map_that_may_not_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("a.nii", "m.nii"):
+        (tmp_path / name).write_bytes(FORMATS["NIfTI"])
+    (tmp_path / "m.csv").write_text("file,label_map,patient\na.nii,m.nii,p\n", encoding="utf-8")
+    opening = Path.open
+
+    def refused(file: Path, *how: Any, **more: Any) -> Any:
+        if file.name == "m.nii":
+            raise PermissionError(13, "Permission denied")
+        return opening(file, *how, **more)
+
+    monkeypatch.setattr(Path, "open", refused)
+    (problem,) = Folder(manifest="m.csv").problems(tmp_path)
+    assert ":2:7: label_map: " in str(problem) and "cannot be opened (Permission denied)" in str(problem)
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path: Path):

@@ -279,6 +279,21 @@ def test_a_manifest_may_name_folders(tmp_path: Path):
     assert found.seen is not None and found.seen["orientation"].tolist() == ["LPS"]
 
 
+def test_a_series_whose_files_are_links_out_of_the_folder_is_refused(tmp_path: Path):
+    """As single files are: else a manifest of somebody else could name any image."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder = series(elsewhere)
+    linked = tmp_path / "in" / "series"
+    linked.mkdir(parents=True)
+    for file in folder.iterdir():
+        (linked / file.name).symlink_to(file)
+    (tmp_path / "in" / "m.csv").write_text("file,label,patient\nseries,0,p\n", encoding="utf-8")
+    (problem,) = Folder(manifest="m.csv").problems(tmp_path / "in")
+    assert "leads out of the manifest's folder" in str(problem)
+    assert Folder(manifest="m.csv", outside=True).load(tmp_path / "in").pixels.shape == (1, 1, *TRUTH.shape)
+
+
 def test_a_series_too_large_for_memory_is_refused_by_its_headers(tmp_path: Path):
     claim = claimed(series(tmp_path))
     assert claim.bytes == TRUTH.nbytes and sizes.excess({"it": claim}, sizes.WORK) is None
