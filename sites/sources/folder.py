@@ -33,12 +33,16 @@ _GREY = np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as Pillow has i
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """Image files (PNG, NPY, NIfTI, DICOM) listed in a CSV or Parquet manifest, with real patient ids.
+    """Image files listed in a CSV or Parquet manifest, with real patient ids.
+
+    PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI and NPY are read, told by their content and never by their names; so is a
+    folder of one DICOM series, which is a volume. Volumes are turned so that their axes run to the right, to the front
+    and up, where the files tell how they lie.
 
     Columns: ``file`` (relative to the manifest), ``label`` (0, 1, …, or names, numbered in alphabetical order),
     ``patient``, and if known ``site``, ``image`` (a unique id; else the file) and any attributes. Ids are text:
-    012 stays 012. 8-bit images stay as they are; anything else is stretched from its 0.5th…99.5th percentile to
-    0…255.
+    012 stays 012. Values become greys as DICOM's window says where there is one; 8-bit images stay as they are; anything
+    else is stretched from its 0.5th…99.5th percentile to 0…255.
 
     With ``label_map`` instead of ``label`` (a file, too, of labels 0 for background, 1, …, and 255 for voxels to be
     ignored, on the grid of its image) the images are NIfTI volumes to be segmented. They are made alike as

@@ -82,7 +82,7 @@ def test_white_as_0_is_inverted_about_the_stored_range(tmp_path: Path):
     dark = np.full((20, 24), 40, np.uint8)
     found = read(tmp_path, dataset(dark, {"PhotometricInterpretation": "MONOCHROME1"}))
     assert (found.pixels == 255 - 40).all()
-    assert found.notes == ("white is 0 (MONOCHROME1): inverted",)
+    assert found.notes == ("white is 0 (MONOCHROME1): inverted", "shows nothing: all pixels have one value")
     window = {"PhotometricInterpretation": "MONOCHROME1", "WindowCenter": "100", "WindowWidth": "201"}
     found = read(tmp_path, dataset(dark, window))
     # (40 - 99.5) / 200 + 0.5 = 0.2025 of 255 is 51.6, so 52
@@ -121,6 +121,12 @@ def test_nothing_but_padding_is_black(tmp_path: Path):
     made = dataset(np.full((20, 24), 7, np.uint16), {"PixelPaddingValue": 7})
     found = read(tmp_path, made)
     assert not found.pixels.any() and (found.low, found.high) == (0, 0)
+
+
+def test_a_window_that_leaves_nothing_to_be_seen_is_told(tmp_path: Path):
+    found = read(tmp_path, dataset(GREY.astype(np.uint16) + 1000, {"WindowCenter": "0", "WindowWidth": "1"}))
+    assert (found.pixels == 255).all()
+    assert found.notes == ("scaled by the window", "shows nothing: all pixels have one value")
 
 
 def test_of_several_windows_the_first_is_used_with_a_note(tmp_path: Path):

@@ -75,6 +75,29 @@ BRIGHTEST = {"WindowCenter": "1200", "WindowWidth": "800"}
 HOT = np.stack([RAMP, RAMP // 2, 255 - RAMP], axis=-1)
 WITH_PAD = np.where(np.add.outer(np.arange(20), np.arange(28)) < 15, -2000, CT).astype(np.int16)
 
+
+def from_40() -> dict[str, Any]:
+    """A palette whose first entry stands for 40, and for all below."""
+    tags = palette(HOT, 8)
+    return {name: [256, 40, 8] if name.endswith("Descriptor") else value for name, value in tags.items()}
+
+
+def segmented() -> dict[str, Any]:
+    """Palettes of 256 entries in two segments: one value, then 255 on a line to another (PS3.3 C.7.9.2)."""
+    tags: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name, end in (("Red", 65535), ("Green", 30000), ("Blue", 100)):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        data = np.array([0, 1, 7, 1, 255, end], "<u2").tobytes()
+        tags[f"Segmented{name}PaletteColorLookupTableData"] = data
+    return tags
+
+
+def subsampled(pixels: Array) -> Array:
+    """Two brightnesses, then the colour of the first of them, for every two pixels of a row (PS3.3 C.7.6.3.1.2)."""
+    brightness, blue, red = np.moveaxis(pixels, -1, 0)
+    return np.stack([brightness[:, ::2], brightness[:, 1::2], blue[:, ::2], red[:, ::2]], axis=-1)
+
+
 DICOM: dict[str, Callable[[], Dataset]] = {
     "8 bits": lambda: dataset(GREY),
     "8 bits inverted": lambda: dataset(GREY, {"PhotometricInterpretation": "MONOCHROME1"}),
@@ -131,6 +154,12 @@ DICOM: dict[str, Callable[[], Dataset]] = {
     "palette of 8 bits": lambda: dataset(GREY, palette(HOT, 8)),
     "palette of 16 bits": lambda: dataset(GREY, palette(HOT * 257, 16)),
     "palette of 16 bits, dark": lambda: dataset(GREY, palette(HOT * 200 + 31, 16)),
+    "palette from 40 on": lambda: dataset(GREY, from_40()),
+    "palette in segments": lambda: dataset(GREY, segmented()),
+    "palette of 16 bits for 12": lambda: dataset(DEEP, {**palette(HOT * 257, 16), "BitsStored": 12}),
+    "YBR_FULL_422": lambda: dataset(
+        COLOUR, {"PhotometricInterpretation": "YBR_FULL_422", "PixelData": subsampled(YBR).tobytes()}
+    ),
     "RLE": lambda: in_rle(dataset(GREY)),
     "RLE 16 bits": lambda: in_rle(dataset(DEEP, BRIGHTEST)),
     "RLE RGB": lambda: in_rle(dataset(COLOUR)),
