@@ -41,8 +41,8 @@ class Folder:
 
     Columns: ``file`` (relative to the manifest), ``label`` (0, 1, …, or names, numbered in alphabetical order),
     ``patient``, and if known ``site``, ``image`` (a unique id; else the file) and any attributes. Ids are text:
-    012 stays 012. Values become greys as DICOM's window says where there is one; 8-bit images stay as they are; anything
-    else is stretched from its 0.5th…99.5th percentile to 0…255.
+    012 stays 012. DICOM's window, where there is one, says what is black and white; 8-bit images stay as they are;
+    anything else is stretched from its 0.5th…99.5th percentile to 0…255.
 
     With ``label_map`` instead of ``label`` (a file, too, of labels 0 for background, 1, …, and 255 for voxels to be
     ignored, on the grid of its image) the images are NIfTI volumes to be segmented. They are made alike as

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -238,6 +240,21 @@ def test_a_user_without_a_name_reads_images(tmp_path: Path, monkeypatch: pytest.
     for kind, content in FORMATS.items():
         (tmp_path / kind).write_bytes(content)
         assert reading()(tmp_path / kind).format == kind
+
+
+@pytest.mark.gate
+def test_reading_images_imports_neither_torch_nor_monai(tmp_path: Path):
+    """They take seconds, and ask for the user's name, which a container may not have."""
+    for kind, content in FORMATS.items():
+        (tmp_path / kind).write_bytes(content)
+    save(tmp_path / "DICOM", dataset(GREY))
+    code = (
+        "import sys, pathlib; from sites.formats.images import reading;"
+        f"[reading()(file) for file in pathlib.Path({str(tmp_path)!r}).iterdir()];"
+        "print({'torch', 'monai'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_the_folder_names_file_place_and_remedy(tmp_path: Path):
