@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 import fedunlearn
-from fedunlearn import account, installation, interrupts
+from fedunlearn import account, files, installation, interrupts
 from fedunlearn.core import FedunlearnError, Interrupted
 from fedunlearn.results.wording import safe
 
@@ -111,15 +111,26 @@ def simulate(
 
 @app.command()
 def check(
-    scenario: ScenarioFile, set: Overrides = None, data_root: DataRoot = None, debug: Debug = False
+    scenario: ScenarioFile,
+    set: Overrides = None,
+    data_root: DataRoot = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw a few images of every hospital and class (.png, .pdf, .svg)."
+        ),
+    ] = None,
+    debug: Debug = False,
 ) -> None:
     """Report every problem of a scenario, with its place; run nothing."""
     with _errors(debug):
         file = installation.scenario_file(scenario)
 
         from fedunlearn import sweep
+        from fedunlearn.federation.progress import watching
 
-        _say("\n".join(sweep.check(sweep.read(file, set or ()), _root(data_root))))
+        watch, read = watching(_console()), sweep.read(file, set or ())
+        _say("\n".join(sweep.check(read, _root(data_root), watch=watch, pictures=pictures)))
         _say(f"{file}: no problems")
 
 
@@ -316,7 +327,7 @@ def _root(given: Path | None) -> Path:
         return given
     if from_environment := os.environ.get("FEDUNLEARN_DATA"):
         return Path(from_environment)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedunlearn"
+    return files.cache()
 
 
 _UNREAD = 128 + 13  # SIGPIPE's number: what a shell says of any program whose reader has gone

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -125,6 +126,29 @@ def unsealed(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged: its seal does not match its content")
     del content[SEAL]
     return dict(content)
+
+
+def cache() -> Path:
+    """The folder of this user's caches: `$XDG_CACHE_HOME` or `~/.cache`, then ``fedunlearn``.
+
+    Where none can be made at home, as in a container whose user has none, it is one in the temporary folder.
+
+    Raises:
+        RunError: that one belongs to somebody else.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "fedunlearn"
+    home = Path.home() / ".cache" / "fedunlearn"
+    with suppress(OSError):  # a home that is not there, or is somebody else's
+        home.mkdir(parents=True, exist_ok=True)
+        if os.access(home, os.W_OK):
+            return home
+    own = Path(tempfile.gettempdir()) / f"fedunlearn-{os.getuid()}"
+    with suppress(OSError):  # told when something is to be written
+        own.mkdir(exist_ok=True, mode=0o700)
+        if own.stat().st_uid != os.getuid():
+            raise RunError(f"{own} belongs to somebody else: set XDG_CACHE_HOME to a folder of your own")
+    return own
 
 
 def _seal(content: Mapping[str, Any]) -> str:

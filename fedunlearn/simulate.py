@@ -31,7 +31,7 @@ from fedunlearn.federation.jobs import Watcher
 from fedunlearn.federation.journal import Journal
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.federation.memory import Kept
-from fedunlearn.federation.progress import progress
+from fedunlearn.federation.progress import progress, watching
 from fedunlearn.learning.models import origin
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import ABOUT, RunFolder, locked, parquet
@@ -42,6 +42,8 @@ from fedunlearn.scoring import score, tables
 from fedunlearn.scoring.evidence.margins import declared, parse
 
 LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist", "matplotlib")
+MOST_TWINS = 1_000
+"""Groups of twins that a manifest lists; its sentences count all of them."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def simulate(
             diverges does not stop the run.
     """
     began = time.perf_counter()
-    cohort = gather(scenario, data_root)
+    cohort = gather(scenario, data_root, watching(console, quiet))
     shadows, others, needed = Shadows(scenario, cohort), earlier(reuse), estimate(scenario, cohort)
     require_room(needed, out, [out] if resume else [])
     if not quiet:
@@ -255,6 +257,7 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "kind": scenario.model.kind,
         "classes": cohort.classes,
+        "names": list(cohort.names),
         "costs": scenario.evaluation.costs,
         "pretrained": origin(scenario.model, cohort.shape, cohort.classes),
         "seeds": list(scenario.seeds),
@@ -264,7 +267,7 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
             "digest": cohort.digest,
             "note": cohort.note,
             "notes": list(cohort.notes),
-            "duplicates": [list(group) for group in cohort.duplicates],
+            **_twins(cohort),
         },
         "requests": [{"id": r.id, "site": r.site, "whole_site": r.whole_site} for r in scenario.requests],
         "moments": [
@@ -274,6 +277,7 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
                 "earlier": list(m.earlier),
                 "round": m.round,
                 "summary": cohort.summary(m.request),
+                "warnings": cohort.warnings(m.request.id, m.earlier),
             }
             for chain in campaign.stage.chains
             for m in moments(scenario, chain)
@@ -290,6 +294,16 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
             for label, request, reason in scenarios.skipped(scenario)
         ],
         "wall_seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def _twins(cohort: Cohort) -> dict[str, Any]:
+    """Images of different patients that show the same: those equal to the pixel, and all of them by kind."""
+    images = cohort.table["image"].astype(str).to_numpy()
+    groups = [{"kind": group.kind, "images": images[list(group.rows)].tolist()} for group in cohort.twins]
+    return {
+        "duplicates": [group["images"] for group in groups if group["kind"] == "exact"],
+        "twins": groups[:MOST_TWINS],
     }
 
 

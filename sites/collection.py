@@ -7,7 +7,6 @@ holds which image is the partition's business, what is trained on is the split's
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import Problem
+from sites.watching import Watch, unwatched
 
 SEEN = ("format", "size", "low", "high", "orientation")
 """The columns of `Collection.seen`."""
@@ -36,6 +36,7 @@ class Collection:
         synthetic_patients: the patients are made up; the report must say so.
         kind: the kind of task (`fedunlearn.learning.kinds`).
         note: what the data is, in words, for the report.
+        names: of the classes, in order; empty where they have none but their numbers.
         notes: what was read in a way that its owner should know of (ids taken as one, numbers renumbered, images
             turned), a sentence each; `check` shows them and the run folder keeps them.
         seen: one row per image, in order, of what its file was found to be: ``format``, ``size`` (such as 512 × 512),
@@ -53,6 +54,7 @@ class Collection:
     synthetic_patients: bool
     kind: str = "classification"
     note: str = ""
+    names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     seen: pd.DataFrame | None = None
 
@@ -84,8 +86,12 @@ class Source(Protocol):
         """Everything wrong that can be known without reading all pixels; relative paths start at ``root``."""
         ...
 
-    def load(self, root: Path) -> Collection:
+    def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read the images; the same files give the same collection.
+
+        Args:
+            root: where relative paths start.
+            watch: is shown how far it is, where that takes long.
 
         Raises:
             InputError: files are missing or cannot be used; all problems together.
@@ -103,19 +109,3 @@ def digest(collection: Collection) -> str:
         sha.update("\x1f".join(map(str, collection.table[column])).encode())
         sha.update(b"\x1e")
     return sha.hexdigest()
-
-
-def duplicates(collection: Collection) -> list[tuple[str, ...]]:
-    """Groups of image ids whose pixels are equal although they belong to different patients.
-
-    Such an image is forgotten and kept at once: no unlearning can satisfy both of its owners.
-    """
-    groups: defaultdict[bytes, list[int]] = defaultdict(list)
-    for row, pixels in enumerate(collection.pixels):
-        groups[hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()].append(row)
-    ids, owners = collection.table["image"].tolist(), collection.table["patient"].tolist()
-    return [
-        tuple(str(ids[row]) for row in rows)
-        for rows in groups.values()
-        if len({owners[row] for row in rows}) > 1
-    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -46,3 +48,14 @@ def resized(pixels: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
             part = part.round_().clamp_(0, 255)
         out[start : start + _CHUNK] = part.numpy().astype(pixels.dtype)
     return out
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As in every worker: the bits depend on it, and where processes share cores, more threads are ten times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

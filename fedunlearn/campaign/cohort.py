@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,16 +14,20 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn import interrupts
+from fedunlearn.campaign import twins
 from fedunlearn.campaign.suitability import enough_proxies, placed, something_left, suits_model
 from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
 from fedunlearn.learning.models import Model
-from fedunlearn.scenario import Pick, Request, Scenario
-from sites.collection import Collection, digest, duplicates
+from fedunlearn.scenario import Official, Pick, Request, Scenario
+from sites.collection import Collection, digest
+from sites.dealing.columns import apart
 from sites.dealing.halves import halves
 from sites.dealing.picking import described
-from sites.dealing.requests import Named, resolve
-from sites.dealing.split import split
+from sites.dealing.requests import Named, left_behind, resolve
+from sites.dealing.split import official, split
 from sites.hospital import Federation
+from sites.twins import Twins
+from sites.watching import Watch, unwatched
 
 Array = np.ndarray[Any, Any]
 
@@ -37,6 +41,7 @@ class Cohort:
         pixels: (N, C, *spatial).
         targets: (N, …) int64.
         classes: number of classes.
+        names: of the classes; their numbers where they have no other.
         site: (N,) the hospital of each image.
         split: (N,) train, val, test or proxy; a patient has one split at all hospitals.
         forgotten: for each request, (N,) whether it names the image.
@@ -45,13 +50,15 @@ class Cohort:
         note: what the data is, in words.
         notes: what was read in a way that its owner should know of, a sentence each.
         digest: sha256 of the data.
-        duplicates: groups of images with equal pixels that belong to different patients.
+        seen: what the images' files were found to be (`sites.collection.Collection`).
+        twins: groups of images that show the same but belong to different patients.
     """
 
     sites: tuple[SiteId, ...]
     pixels: Array
     targets: Array
     classes: int
+    names: tuple[str, ...]
     site: Array
     split: Array
     forgotten: Mapping[RequestId, Array]
@@ -60,7 +67,8 @@ class Cohort:
     note: str
     notes: tuple[str, ...]
     digest: str
-    duplicates: tuple[tuple[str, ...], ...]
+    seen: pd.DataFrame | None
+    twins: tuple[Twins, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -115,6 +123,11 @@ class Cohort:
         when = f", after round {request.after_round}" if request.after_round else ""
         return f"forget {whose} ({_counted(images, 'training image')}){when}"
 
+    def warnings(self, request: RequestId, earlier: Sequence[RequestId] = ()) -> list[str]:
+        """What makes it impossible to honour a request, or to tell, after ``earlier`` ones were honoured; sentences."""
+        gone = np.logical_or.reduce([self.forgotten[name] for name in (*earlier, request)])
+        return twins.told(self.twins, self.table, self.forgotten[request], gone)
+
 
 def half(shadow: int) -> Select:
     """The images that a shadow model is trained on."""
@@ -142,49 +155,82 @@ def _picked(request: Request) -> str:
     return ""
 
 
-def gather(scenario: Scenario, data_root: Path) -> Cohort:
+def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Cohort:
     """Load the scenario's data, deal it to the hospitals, split it by patient and resolve the requests.
 
     Everything is drawn from the scenario's data seed, not from the training seeds: all of those compare on the same
     images.
 
+    Args:
+        scenario: whose hospitals.
+        data_root: where the data's files are.
+        watch: is shown how far reading is.
+
     Raises:
         InputError: files are missing or damaged, or a request names what is not there; all problems together.
     """
-    if problems := scenario.data.problems(data_root):
-        raise InputError([scenario.placed(problem, "data") for problem in problems])
     with placed(scenario, "data"):
-        collection = scenario.data.load(data_root)
+        collection = scenario.data.load(data_root, watch)
     suits_model(scenario, collection)
     with placed(scenario, "sites.partition"):
         site = scenario.sites.partition.assign(
             collection.table, collection.targets, scenario.sites.names, _rng(scenario, "partition")
         )
-    shares, rng = scenario.sites.split, _rng(scenario, "split")
-    with placed(scenario, "sites"):
-        fractions = (shares.train, shares.val, shares.test)
-        parts = split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
+    parts = _parts(scenario, collection, site)
+    used = scenario.sites.split.column if isinstance(scenario.sites.split, Official) else None
+    table, renamed = apart(collection.table, site, used)
+    collection = replace(collection, table=table, notes=(*collection.notes, *renamed))
     forgotten = _forgotten(scenario, collection, site, parts)
     if scenario.evaluation.canary:
         collection = _with_canaries(scenario, collection, site, parts, forgotten)
     something_left(scenario, parts == "train", forgotten)
     enough_proxies(scenario, parts == "proxy", forgotten)
     members = _members(scenario, collection.table, site, parts == "train")
+    table, known = _table(collection, site, parts, forgotten), digest(collection)
+    alike = twins.found(collection, known)
     return Cohort(
         sites=scenario.sites.names,
         pixels=collection.pixels,
         targets=collection.targets,
         classes=collection.classes,
+        names=collection.names or tuple(map(str, range(collection.classes))),
         site=site,
         split=parts,
         forgotten=forgotten,
         members=members,
-        table=_table(collection, site, parts, forgotten),
+        table=table,
         note=collection.note,
-        notes=collection.notes,
-        digest=digest(collection),
-        duplicates=tuple(duplicates(collection)),
+        notes=(
+            *collection.notes,
+            *_left_behind(scenario, collection.table, forgotten),
+            *twins.general(alike, table),
+        ),
+        digest=known,
+        seen=collection.seen,
+        twins=alike,
     )
+
+
+def _parts(scenario: Scenario, collection: Collection, site: Array) -> Array:
+    """The part of each image: dealt by shares, or as the data has it."""
+    match scenario.sites.split:
+        case Official(column=column):
+            with placed(scenario, "sites.split"):
+                return official(collection.table, column, site)
+        case shares:
+            fractions, rng = (shares.train, shares.val, shares.test), _rng(scenario, "split")
+            with placed(scenario, "sites"):
+                return split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
+
+
+def _left_behind(
+    scenario: Scenario, table: pd.DataFrame, forgotten: Mapping[RequestId, Array]
+) -> Iterator[str]:
+    for request in scenario.requests:
+        if not request.whole_site:
+            yield from (
+                f"request {request.id!r}: {note}" for note in left_behind(table, forgotten[request.id])
+            )
 
 
 def _with_canaries(
@@ -208,7 +254,9 @@ def _with_canaries(
             count = max(1, round(scenario.evaluation.canary * len(known)))
             drawn = _rng(scenario, f"canary:{request.site}").choice(known, count, replace=False)
             canary |= own & np.isin(patients, drawn)
-    told = f"{int(canary.sum())} images of {len(np.unique(patients[canary]))} patients have wrong labels, as canaries"
+    images, people = int(canary.sum()), len(np.unique(patients[canary]))
+    have = "has a wrong label, as a canary" if images == 1 else "have wrong labels, as canaries"
+    told = f"{_counted(images, 'image')} of {_counted(people, 'patient')} {have}"
     return replace(
         collection,
         targets=np.where(canary, (collection.targets + 1) % collection.classes, collection.targets),
@@ -237,7 +285,7 @@ def _forgotten(
 ) -> dict[RequestId, Array]:
     """Resolve every request; all problems together, each with its place in the scenario."""
     label = {"label": collection.targets} if collection.targets.ndim == 1 else {}
-    owned = collection.table.drop(columns="label", errors="ignore").assign(site=site, split=parts, **label)
+    owned = collection.table.assign(site=site, split=parts, **label)
     found, problems = dict[RequestId, Array](), list[Problem]()
     for number, request in enumerate(scenario.requests):
         masks = []
@@ -274,7 +322,7 @@ def _table(
     collection: Collection, site: Array, parts: Array, forgotten: Mapping[RequestId, Array]
 ) -> pd.DataFrame:
     """``sites.parquet``: identity, owner, part, label, attributes, difficulty, requests."""
-    given = collection.table.drop(columns=["site", "split", "label", "difficulty"], errors="ignore")
+    given = collection.table.drop(columns=["difficulty"], errors="ignore")
     columns = {"image": given["image"], "patient": given["patient"], "site": site, "split": parts}
     if collection.targets.ndim == 1:
         columns["label"] = collection.targets

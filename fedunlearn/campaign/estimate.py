@@ -7,7 +7,6 @@ cannot fit is refused, with the numbers, before anything is trained.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import shutil
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,14 +24,15 @@ from fedunlearn import weights as w
 from fedunlearn.campaign.activations import activations, untrained
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.copying import copied
+from fedunlearn.campaign.counting import asked_rounds, cuts, extra_models, models, served
 from fedunlearn.campaign.references import LESSONS
 from fedunlearn.campaign.shadows import AT_ONCE
-from fedunlearn.campaign.timeline import Chain, Moment, chains, moments
-from fedunlearn.core import IGNORED, Every, Guarantee, InputError, Last, Problem, Strategy
+from fedunlearn.campaign.timeline import Moment, chains, moments
+from fedunlearn.core import IGNORED, Every, InputError, Last, Problem
 from fedunlearn.federation.history import union
 from fedunlearn.federation.journal import IN_MEMORY
 from fedunlearn.learning.copies import NUMBER
-from fedunlearn.scenario import Plan, Scenario
+from fedunlearn.scenario import Scenario
 
 IN_FLIGHT = 2**28
 """Bytes of models that procedures under way may hold together, each about `_MODELS` of them."""
@@ -89,7 +89,7 @@ def estimate(scenario: Scenario, cohort: Cohort) -> Estimate:
         disk={
             "history": len(scenario.seeds) * _history(scenario, len(cohort.sites)) * size,
             "own trainings of strategies": len(scenario.seeds) * _prepared(scenario, cohort) * size,
-            "weights": (len(scenario.seeds) * _models(scenario) + _extra(scenario)) * size,
+            "weights": (len(scenario.seeds) * models(scenario) + extra_models(scenario)) * size,
             "signals": _signals(scenario, cohort),
             "work under way": journal,
             "images": cohort.pixels.nbytes
@@ -176,38 +176,12 @@ class _Procedure(NamedTuple):
     restarts: bool
 
 
-def _served(scenario: Scenario, chain: Chain) -> list[Plan]:
-    """The strategies that serve every request of ``chain``."""
-    return [p for p in scenario.strategies if all(step.request.id in p.requests for step in chain)]
-
-
-def _cuts(scenario: Scenario) -> int:
-    """In how many places in the middle of training a request arrives."""
-    rounds = {step.round for chain in chains(scenario) for step in chain}
-    return len(rounds - {scenario.training.rounds})
-
-
-def _models(scenario: Scenario) -> int:
-    """For one seed, how many models are kept."""
-    models = 1 + _cuts(scenario)
-    for chain in chains(scenario):
-        at = len(moments(scenario, chain))
-        between = len({step.round for step in chain}) - 1
-        models += at + len(_served(scenario, chain)) * (at + between + len(chain) * len(scenario.horizons))
-    return models
-
-
-def _extra(scenario: Scenario) -> int:
-    """How many retrained models are kept beyond those of the seeds that all else is trained with."""
-    return len(scenario.extra_seeds) * sum(len(moments(scenario, chain)) for chain in chains(scenario))
-
-
 def _signals(scenario: Scenario, cohort: Cohort) -> int:
     """Bytes of what models answer for every image (`fedunlearn.learning.kinds`), after probes and from shadows too."""
     wanted = scenario.evaluation
     one = 4 * cohort.classes if cohort.targets.ndim == 1 else 8 * (4 * cohort.classes + 3)
     answered = 1 + wanted.linear_probe + (wanted.resurgence_rounds > 0)
-    files = len(scenario.seeds) * _models(scenario) * answered + _extra(scenario) + wanted.shadows
+    files = len(scenario.seeds) * models(scenario) * answered + extra_models(scenario) + wanted.shadows
     return files * (len(cohort.site) * one + _FILE) + _copies(scenario, cohort)
 
 
@@ -220,18 +194,18 @@ def _copies(scenario: Scenario, cohort: Cohort) -> int:
         return 0 if asked is None else _FILE + NUMBER * asked.count(cohort) * one
 
     seeds, extra = len(scenario.seeds), len(scenario.extra_seeds)
-    total = seeds * (1 + _cuts(scenario)) * size(None)
+    total = seeds * (1 + cuts(scenario)) * size(None)
     for chain in chains(scenario):
-        served = len(_served(scenario, chain))
-        total += sum((extra + seeds * (1 + served)) * size(moment) for moment in moments(scenario, chain))
-        total += sum(seeds * served * len(scenario.horizons) * size(step.moment) for step in chain)
+        many = len(served(scenario, chain))
+        total += sum((extra + seeds * (1 + many)) * size(moment) for moment in moments(scenario, chain))
+        total += sum(seeds * many * len(scenario.horizons) * size(step.moment) for step in chain)
     return total
 
 
 def _history(scenario: Scenario, hospitals: int) -> int:
     """For one seed, how many models' size the history of training has."""
     needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
-    rounds, places = range(scenario.training.rounds), 2 + _cuts(scenario)
+    rounds, places = range(scenario.training.rounds), 2 + cuts(scenario)
     updates = {t for n in needs if isinstance(n.updates, Every) for t in rounds if t in n.updates}
     checkpoints = {t for n in needs if n.checkpoints for t in rounds if t in n.checkpoints}
     last = places if any(isinstance(n.updates, Last) for n in needs) else 0
@@ -241,9 +215,9 @@ def _history(scenario: Scenario, hospitals: int) -> int:
 
 def _preparing(scenario: Scenario) -> Iterable[int]:
     """For one seed, the rounds of every training that strategies do in a way of their own."""
-    served = {(p.label, c[0].round) for c in chains(scenario) for p in _served(scenario, c)}
+    trained = {(p.label, c[0].round) for c in chains(scenario) for p in served(scenario, c)}
     labels = {plan.label for plan in scenario.strategies if plan.strategy.needs.preparation}
-    return [round for label, round in served if label in labels]
+    return [round for label, round in trained if label in labels]
 
 
 def _prepared(scenario: Scenario, cohort: Cohort) -> int:
@@ -260,9 +234,9 @@ def _phases(scenario: Scenario) -> tuple[list[_Procedure], list[_Procedure]]:
     trainings = training * (1 + len(linked))
     own = [_Procedure(rounds, restarts=False) for rounds in _preparing(scenario)]
     unlearning = [
-        _Procedure(_asked(plan.strategy, chain[-1].round), restarts=False)
+        _Procedure(asked_rounds(plan.strategy, chain[-1].round), restarts=False)
         for chain in linked
-        for plan in _served(scenario, chain)
+        for plan in served(scenario, chain)
     ]
     return (trainings + own) * seeds + training * alone, unlearning * seeds
 
@@ -279,14 +253,6 @@ def _journal(phase: Sequence[_Procedure], hospitals: int, most: int) -> int:
     ends = {procedure.rounds for procedure in phase}
     alive = ([kept(one, end) for one in phase if one.rounds >= end] for end in ends)
     return max((sum(sorted(each, reverse=True)[:most]) for each in alive), default=0)
-
-
-def _asked(strategy: Strategy, rounds: int) -> int:
-    """About how many rounds a strategy asks hospitals for models: training's, or what its own settings say."""
-    if strategy.guarantee is Guarantee.EXACT or strategy.needs.updates is not None:
-        return rounds
-    settings: dict[str, Any] = dataclasses.asdict(cast(Any, strategy))
-    return max(1, sum(int(value) for name, value in settings.items() if name.endswith("rounds")))
 
 
 def _memory(scenario: Scenario, cohort: Cohort, size: int, under_way: int) -> dict[str, int]:

@@ -12,7 +12,6 @@ seeds ``seeds`` have no part in it.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any, cast
 import pandas as pd
 from torch import Tensor
 
-from fedunlearn import __version__
+from fedunlearn import __version__, files
 from fedunlearn.campaign import sources
 from fedunlearn.campaign.cohort import Cohort, half
 from fedunlearn.campaign.origins import TRAINING, environment
@@ -177,7 +176,7 @@ def origins(scenario: Scenario, cohort: Cohort) -> list[dict[str, object]]:
 
 def default_cache() -> Path:
     """``$XDG_CACHE_HOME/fedunlearn/shadows``, by default that of ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedunlearn" / "shadows"
+    return files.cache() / "shadows"
 
 
 def _seed(scenario: Scenario, number: int) -> int:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    track,
+)
 
 from fedunlearn.federation.jobs import Label, Round, Watcher
 from fedunlearn.results.wording import line, plain
+from sites.watching import Watch, unwatched
 
+T = TypeVar("T")
+
+_PATIENCE = 10.0
+"""Seconds between two lines that tell how far reading is."""
 _UNSEEN = ("evaluate", "slices")
 """Phases too short to be watched."""
 
@@ -27,6 +42,28 @@ def progress(labels: Sequence[Label], console: Console, quiet: bool) -> Iterator
             yield (_Bars(bars, labels),)
     else:
         yield (_Lines(console, len(labels)),)
+
+
+def watching(console: Console, quiet: bool = False) -> Watch:
+    """What shows how far reading files is: a bar on a terminal, else a line now and then of what takes long."""
+    if quiet:
+        return unwatched
+
+    def watched(items: Sequence[T], doing: str) -> Iterable[T]:
+        if console.is_terminal:
+            return track(items, doing, console=console, transient=True)
+        return _told(items, doing, console)
+
+    return watched
+
+
+def _told(items: Sequence[T], doing: str, console: Console) -> Iterator[T]:
+    said = time.monotonic()
+    for number, item in enumerate(items):
+        if time.monotonic() - said > _PATIENCE:
+            said = time.monotonic()
+            console.print(plain(f"{doing}: {number:,} of {len(items):,}"))
+        yield item
 
 
 def _bars(console: Console) -> Progress:

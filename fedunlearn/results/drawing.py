@@ -152,7 +152,7 @@ def figure(picture: Picture) -> Figure:
     top = legend + _LEGEND * math.ceil(picture.classes / entries)
     block = _HEADING + sum(tall) + _CAPTION * len(tall) + _GAP
     end = top + block * len(lines)
-    page = _Page.blank(width, end + _NOTE * len(note) + 2 * _GAP)
+    page = Page.blank(width, end + _NOTE * len(note) + 2 * _GAP)
     page.text(_GAP, _GAP, "\n".join(title), 11, weight="bold")
     _legend(page, picture.classes, legend, entries)
     for number, line in enumerate(lines):
@@ -172,7 +172,7 @@ def colours(classes: int) -> list[str]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Page:
+class Page:
     """A figure that is filled from its upper left corner, in inches."""
 
     figure: Figure
@@ -180,10 +180,11 @@ class _Page:
     height: float
 
     @staticmethod
-    def blank(width: float, height: float) -> _Page:
+    def blank(width: float, height: float) -> Page:
+        """An empty one."""
         from matplotlib.figure import Figure  # here, since it takes a second
 
-        return _Page(Figure((width, height), facecolor="white"), width, height)
+        return Page(Figure((width, height), facecolor="white"), width, height)
 
     def text(
         self,
@@ -196,11 +197,13 @@ class _Page:
         color: str = "black",
         weight: str = "normal",
     ) -> Text:
+        """Write words; the place is that of their corner which ``align`` and ``vertical`` name."""
         place = x / self.width, 1 - y / self.height
         look = {"ha": align, "va": vertical, "color": color, "weight": weight, "linespacing": 1.25}
         return self.figure.text(*place, safe(words), look, size=size, parse_math=False)
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
+        """A frame for an image."""
         low = 1 - (y + height) / self.height
         box = (x / self.width, low, width / self.width, height / self.height)
         axes = self.figure.add_axes(box, xticks=[], yticks=[])
@@ -216,7 +219,7 @@ def _lines(picture: Picture) -> list[tuple[str, ...]]:
     return [(*picture.references, *others[n * each : (n + 1) * each]) for n in range(count)]
 
 
-def _line(page: _Page, picture: Picture, models: Sequence[str], top: float, tall: Sequence[float]) -> None:
+def _line(page: Page, picture: Picture, models: Sequence[str], top: float, tall: Sequence[float]) -> None:
     """A line of columns: headings, then every volume."""
     places = [_LEFT + number * (_CELL + _GAP) for number in range(len(models) + 1)]
     for x, name in zip(places, ["labels", *models], strict=True):
@@ -247,14 +250,14 @@ def _slice(axes: Axes, row: Row, predicted: Array | None, classes: int) -> None:
     axes.imshow(row.image.T, cmap="gray", vmin=low, vmax=most, origin="lower", interpolation="nearest")
     if predicted is not None:
         for number in range(1, classes):
-            _contour(axes, row.labels == number, "white", 0.9, "dashed")
+            contour(axes, row.labels == number, "white", 0.9, "dashed")
     for number, colour in enumerate(colours(classes), 1):
-        _contour(axes, (row.labels if predicted is None else predicted) == number, colour, 1.2, "solid")
+        contour(axes, (row.labels if predicted is None else predicted) == number, colour, 1.2, "solid")
     wide, high = row.image.shape
     axes.set(xlim=(-0.5, wide - 0.5), ylim=(-0.5, high - 0.5))  # contours reach beyond
 
 
-def _contour(axes: Axes, mask: Array, colour: str, width: float, style: str) -> None:
+def contour(axes: Axes, mask: Array, colour: str, width: float, style: str) -> None:
     """The outline of ``mask``, a little inside, so that the outlines of neighbours lie beside one another."""
     if not mask.any():
         return  # matplotlib would warn
@@ -263,7 +266,7 @@ def _contour(axes: Axes, mask: Array, colour: str, width: float, style: str) -> 
     axes.contour(x, y, around, levels=[0.65], colors=[colour], linewidths=width, linestyles=style)
 
 
-def _legend(page: _Page, classes: int, y: float, columns: int) -> None:
+def _legend(page: Page, classes: int, y: float, columns: int) -> None:
     from matplotlib.lines import Line2D
 
     solid = [Line2D([], [], color=colour, label=f"class {n}") for n, colour in enumerate(colours(classes), 1)]

@@ -22,6 +22,10 @@ USEFUL = {"yes": 0, "cannot tell": 1, "worse": 2}
 """The answers to "still good?", and which comes first."""
 
 
+WHOLE = 1.0
+"""As much as two shares can differ: who knows one to so much knows nothing of it."""
+
+
 @dataclass(frozen=True)
 class Value:
     """A number and half of its 95 % interval; NaN where unknown."""
@@ -92,6 +96,7 @@ class Overview:
         nothing, again, broken: doing nothing; retraining again, None with one seed; a model that is certainly broken.
         unequal: findings of groups treated unequally by strategies.
         skipped: (strategy, reason) of those that were not run.
+        warnings: what makes it impossible to forget, or to tell, whatever the strategy; sentences.
     """
 
     title: str
@@ -113,6 +118,7 @@ class Overview:
     broken: Row | None
     unequal: int
     skipped: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...] = ()
 
 
 def require_judged(run: RunFolder) -> None:
@@ -175,6 +181,7 @@ def overview(
             for one in manifest.get("skipped", ())
             if one["request"] == moment["forgets"]
         ),
+        warnings=tuple(moment.get("warnings", ())),
     )
 
 
@@ -191,7 +198,7 @@ def _row(own: Mapping[str, pd.DataFrame], verdict: Mapping[str, Any], quality: s
         known=_flagged(patients, "remembered"),
         overdone=_flagged(patients, "overdone"),
         compared=patients["patient"].nunique(),
-        test=_value(good[good["group"] == "all"].to_dict("records")),
+        test=_within(_value(good[good["group"] == "all"].to_dict("records"))),
         site=_worst(good, "site"),
         group=_worst(good, "class"),
         cost=_mean(own["scores"], strategy, "share_of_retraining"),
@@ -213,6 +220,11 @@ def _value(records: list[dict[Any, Any]]) -> Value:
         return Value()
     (one,) = records
     return Value(float(one["difference"]), float(one["high"]) - float(one["difference"]))
+
+
+def _within(share: Value) -> Value:
+    """No further from the truth than shares, such as accuracy and Dice, can differ."""
+    return Value(share.value, min(share.half, WHOLE))
 
 
 def _worst(good: pd.DataFrame, attribute: str) -> Place:
@@ -248,7 +260,7 @@ def _known_to(good: pd.DataFrame) -> dict[str, float]:
     """See `Overview`; where there are no strategies, of retraining again."""
     strategies = good[~good["strategy"].isin(CONTROLS)]
     some = good[good["strategy"] == "retrained_other"] if strategies.empty else strategies
-    half = (some["high"] - some["difference"]).groupby(some["group"]).median().dropna()
+    half = (some["high"] - some["difference"]).groupby(some["group"]).median().dropna().clip(upper=WHOLE)
     return _largest(half)
 
 

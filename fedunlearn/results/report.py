@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedunlearn.results import summary
-from fedunlearn.results.overview import overview, read
+from fedunlearn.results.overview import WHOLE, overview, read
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.sentences import limits, shared
 from fedunlearn.results.summary import lines, wrapped
@@ -28,8 +28,6 @@ STYLES = {
     "INCONCLUSIVE": "dim",
 }
 """Of verdicts in one word."""
-_MOST = 5
-"""Reasons that a document has for a strategy."""
 _ROOM = 100
 """Columns of a terminal that has room for both answers beside all numbers."""
 
@@ -67,6 +65,8 @@ def _details(run: RunFolder, console: Console) -> None:
         rows = of_models(run, request["id"], columns)
         console.print()
         _say(console, _title(request))
+        for sentence in request.get("warnings", ()):
+            _say(console, f"  {sentence}")
         console.print(_table(rows, columns, console.width >= _ROOM))
         for strategies, reasons in _grouped(rows):
             _say(console, f"  {strategies}: {reasons[0]}")
@@ -125,11 +125,17 @@ def _sight(run: RunFolder, request: str) -> str:
     named = (table["request"] == request) & (table["strategy"] == "original")
     known = table[named & (table["measure"] == "mia_loss_auc")].dropna(subset="smallest_visible")
     return "".join(
-        f"With {row['patients']} patients to forget and {row['seeds']} seeds, a difference below "
-        f"{short(row['smallest_visible'], 2)} in MIA AUC would go unseen (80 % power); the original's is "
-        f"{short(row['difference'], 2)}."
+        f"With {row['patients']} patients to forget and {row['seeds']} seeds, {_unseen(row['smallest_visible'])} "
+        f"(80 % power); the original's is {short(row['difference'], 2)}."
         for row in known.to_dict("records")
     )
+
+
+def _unseen(smallest: float) -> str:
+    """Which differences of an AUC would not be seen; two of them never differ by more than 1."""
+    if smallest >= WHOLE:
+        return "no difference in MIA AUC would be seen"
+    return f"a difference below {short(smallest, 2)} in MIA AUC would go unseen"
 
 
 def _say(console: Console, text: str) -> None:
@@ -145,11 +151,6 @@ def _grouped(rows: Sequence[Line]) -> list[tuple[str, tuple[str, ...]]]:
     return [(", ".join(strategies), reasons) for reasons, strategies in found.items()]
 
 
-def _joined(reasons: Sequence[str]) -> str:
-    rest = len(reasons) - _MOST
-    return "; ".join([*reasons[:_MOST], *([f"{rest} more (report --details)"] if rest > 0 else [])])
-
-
 def markdown(run: RunFolder) -> str:
     """Summaries and tables in Markdown, for a document.
 
@@ -163,10 +164,9 @@ def markdown(run: RunFolder) -> str:
         rows = of_models(run, request["id"], columns)
         parts += summary.markdown(overview(tables, manifest, request))
         parts += _rows(rows, columns)
-        parts += [
-            "",
-            *(item(f"{strategies}: {'; '.join(reasons)}") for strategies, reasons in _grouped(rows)),
-        ]
+        parts.append("")
+        for strategies, reasons in _grouped(rows):
+            parts += [item(f"{strategies}:"), *(f"  {item(reason)}" for reason in reasons)]
         parts += [*(item(sentence) for sentence in fairness(run, request["id"])), ""]
         if sight := _sight(run, request["id"]):
             parts += [f"{sight}\n"]
@@ -197,5 +197,5 @@ def _table(rows: Sequence[Line], columns: Mapping[str, str], wide: bool) -> Tabl
     return table
 
 
-def _title(request: dict[str, str]) -> str:
+def _title(request: Mapping[str, str]) -> str:
     return f"{request['id']}: {request['summary']}"

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from fedunlearn.results.overview import Overview, Row
+from fedunlearn.results.overview import WHOLE, Overview, Row
 from fedunlearn.results.tables import short
 
 WORDS: Mapping[str, tuple[str, str, str]] = {
@@ -47,10 +47,13 @@ def _of_memory(one: Overview) -> list[str]:
     asked, over = one.margins.get("memory", math.nan), int(one.margins.get("over", 0))
     coarse = "Yes, coarsely" if one.smallest > asked else "Yes"
     known = f"at most {over} patients" if over else "no patient"
+    sees = f"sees {percent(one.smallest)} % (8 times in 10)"
+    if one.smallest > 1:
+        sees = "can miss it although all of it is left (more than 2 times in 10)"
     said = [
         f"{coarse}. The original model knows these patients: {attack}.",
         f"Forgotten means: at most {percent(asked)} % of that memory left in the mean over patients, and {known} "
-        f"still known. This run sees {percent(one.smallest)} % (8 times in 10); a patient remembered whole would "
+        f"still known. This run {sees}; a patient remembered whole would "
         f"show in {int(10 * one.one_patient)} of 10 such runs.",
     ]
     alone = one.patients[1] - one.patients[0]
@@ -67,7 +70,7 @@ def _of_use(one: Overview) -> list[str]:
     quality, part, what = WORDS[one.kind]
     losses = [
         f"{number(one.margins[key])} {words}"
-        + (f"({sure}±{number(one.known_to[key])})" if key in one.known_to else "")
+        + (_sure(one.known_to[key], sure) if key in one.known_to else "")
         for key, words, sure in (
             ("all", "", "this run knows it to "),
             ("site", "at any hospital ", ""),
@@ -77,6 +80,10 @@ def _of_use(one: Overview) -> list[str]:
     ]
     told = ", ".join(" ".join(loss.split()) for loss in losses)
     return [f"Still good means: test {quality} below retraining's by at most {told}, on unseen {what}s."]
+
+
+def _sure(half: float, words: str) -> str:
+    return f"({words}±{number(half)})" if half < WHOLE else "(this run cannot tell)"
 
 
 def _of_trainings(one: Overview) -> list[str]:
@@ -107,8 +114,8 @@ def legend(one: Overview) -> str:
 
 
 def notes(one: Overview) -> list[str]:
-    """Which is best, and what the table does not say: for whom it is not true, why not, what was not run."""
-    said = best(one)
+    """What none can do, which is best, and what the table does not say: for whom it is not true, what was not run."""
+    said = [*one.warnings, *best(one)]
     if one.visible:
         known = _by_patients({row.strategy: row.known for row in one.rows})
         overdone = _by_patients({row.strategy: row.overdone for row in one.rows})
@@ -200,8 +207,8 @@ def _not_run(strategies: str, reason: str) -> str:
 
 
 def _place(reason: str) -> str:
-    """Where: what a reason for "still good?" begins with, its numbers left out."""
-    return reason if reason.startswith("diverged") else reason.partition(":")[0]
+    """Where: what a reason for "still good?" begins with, its numbers left out; names may hold a colon."""
+    return reason if reason.startswith("diverged") else re.split(r": (?=[+-]?\d)", reason, maxsplit=1)[0]
 
 
 def _grouped(reasons: Iterable[tuple[str, str]]) -> list[str]:

@@ -23,29 +23,41 @@ from rich.console import Console
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.estimate import Estimate, estimate, of_all, require_room
+from fedunlearn.campaign.survey import draw, survey
+from fedunlearn.campaign.timing import duration
 from fedunlearn.core import InputError, Problem, RunError
 from fedunlearn.learning.models import origin
+from fedunlearn.results.contact import writable
 from fedunlearn.results.runfolder import ABOUT, RunFolder, in_use, locked
 from fedunlearn.results.wording import plain
 from fedunlearn.scenario import Scenario
 from fedunlearn.simulate import simulate
 from fedunlearn.sweep.cells import Cell, Sweep, read, read_one
 from fedunlearn.sweep.table import markdown, show, summary
+from sites.watching import Watch, unwatched
 
 __all__ = ["Cell", "Sweep", "check", "is_sweep", "markdown", "read", "read_one", "run", "show", "summary"]
 
 
-def check(read: Scenario | Sweep, data_root: Path, out: Path = Path("runs")) -> list[str]:
-    """What every request means, which strategies are not run for it, and what it takes; of a sweep, for every cell.
+def check(
+    read: Scenario | Sweep,
+    data_root: Path,
+    out: Path = Path("runs"),
+    watch: Watch = unwatched,
+    pictures: Path | None = None,
+) -> list[str]:
+    """What the data is, what requests mean, what is not run for them, what it takes; of a sweep, for every cell.
 
     Args:
         read: what to check.
         data_root: where the data's files are.
         out: where it is to be run.
+        watch: is shown how far reading is.
+        pictures: where to draw a few images of every hospital and class; of a sweep, those of its first cell.
 
     Raises:
-        InputError: data is missing or damaged, a request names what is not there, or there is no room for all cells;
-            all problems of all cells.
+        InputError: data is missing or damaged, a request names what is not there, there is no room for all cells, or
+            pictures cannot be written there; all problems of all cells.
     """
     slugs = [cell.slug for cell in read.cells] if isinstance(read, Sweep) else []
     cells = (
@@ -53,18 +65,28 @@ def check(read: Scenario | Sweep, data_root: Path, out: Path = Path("runs")) -> 
         if isinstance(read, Sweep)
         else [("", read)]
     )
-    lines, found, needed = list[str](), list[Problem](), list[Estimate]()
+    if pictures is not None:
+        writable(pictures)
+    lines, found, needed, seen = list[str](), list[Problem](), list[Estimate](), set[str]()
     for mark, scenario in cells:
         try:
-            cohort = gather(scenario, data_root)
+            cohort = gather(scenario, data_root, watch)
         except InputError as error:
             found += error.problems
             continue
+        if pictures is not None and not seen:
+            draw(cohort, scenario.name, pictures)
+            lines += [f"{mark}pictures: {pictures}", ""]
+        if cohort.digest not in seen:  # cells mostly have the same data
+            lines += [*survey(cohort), ""]
+            seen.add(cohort.digest)
         needed.append(estimate(scenario, cohort))
-        lines.append(f"{mark}{needed[-1]}")
+        lines += [f"{mark}{needed[-1]}", f"{mark}{duration(scenario, cohort)}"]
         if start := origin(scenario.model, cohort.shape, cohort.classes):
             lines.append(f"{mark}model: {start}")
-        lines += [f"{mark}{request.id}: {cohort.summary(request)}" for request in scenario.requests]
+        for request in scenario.requests:
+            told = [cohort.summary(request), *cohort.warnings(request.id)]
+            lines += [f"{mark}{request.id}: {sentence}" for sentence in told]
         lines += [
             f"{mark}{label}: will not run for {request}: {reason}"
             for label, request, reason in scenarios.skipped(scenario)

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from annotated_types import Ge, Le
 
 from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import SEEN, Collection
-from sites.formats import nifti, sizes
-from sites.formats.images import claimed, reading, unreadable
+from sites.formats import nifti
 from sites.formats.maps import MOST
-from sites.formats.picture import Picture, counted
-from sites.formats.unreadable import Unreadable
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
-from sites.pixels import resized
-from sites.sources.manifest import Fault, Inside, Row, cell_faults, grouped, read_manifest, row_problems
-
-Array = npt.NDArray[Any]
+from sites.identity import tidied
+from sites.sources.manifest import Inside, Manifest, attributes, checked, read_manifest
+from sites.sources.pictures import Alike, pictures
+from sites.sources.rows import Row, grouped
+from sites.watching import Watch, unwatched
 
 Label = Annotated[int, Ge(0), Le(MOST)]
-
-_GREY = np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as Pillow has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,34 +73,40 @@ class Folder:
             root: where ``manifest`` starts.
         """
         try:
-            rows, inside = read_manifest(root / self.manifest), self._inside(root)
-            problems = self._misplaced(rows) + row_problems(rows, inside)
-            stored = self._stored(rows, inside, problems) if _with_maps(rows) else problems
-            return stored if isinstance(stored, list) else []
+            manifest = self._manifest(root)
+            if _with_maps(manifest.rows):
+                stored = self._stored(manifest, self._inside(root))
+                return stored if isinstance(stored, list) else []
+            return list(manifest.problems)
         except InputError as error:
             return list(error.problems)
 
-    def load(self, root: Path) -> Collection:
+    def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read all files; see `Source.load`."""
-        rows, inside = read_manifest(root / self.manifest), self._inside(root)
-        problems = self._misplaced(rows) + row_problems(rows, inside)
+        manifest, inside = self._manifest(root), self._inside(root)
+        rows, labels = manifest.rows, manifest.labels
         if _with_maps(rows):
-            return self._volumes(rows, inside, problems)
-        if problems:
-            raise InputError(problems)
-        pictures = self._pictures(rows, inside.folder)
-        names, targets = _targets([row.cells["label"] for row in rows])
+            return self._volumes(manifest, inside, watch)
+        if manifest.problems or labels is None:
+            raise InputError(manifest.problems)
+        found = pictures(rows, inside.folder, Alike(self.size, self.channels), watch)
         return Collection(
-            pixels=np.stack([picture.pixels for picture in pictures]),
-            targets=targets,
+            pixels=found.pixels,
+            targets=labels.targets,
             table=_table(rows),
-            classes=len(names),
+            classes=len(labels.names),
             synthetic_patients=False,
             note=f"{len(rows)} images of {self.manifest}; patient ids are its own. "
-            f"Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}.",
-            notes=counted(picture.notes for picture in pictures),
-            seen=pd.DataFrame([picture.seen for picture in pictures], columns=[*SEEN]),
+            f"Labels: {', '.join(f'{i} {name}' for i, name in enumerate(labels.names))}.",
+            names=labels.names,
+            notes=(*manifest.notes, *found.notes),
+            seen=found.seen,
         )
+
+    def _manifest(self, root: Path) -> Manifest:
+        """The rows with all that is wrong with them, and with settings that they have no use for."""
+        found = checked(read_manifest(root / self.manifest), self._inside(root))
+        return replace(found, problems=(*self._misplaced(found.rows), *found.problems))
 
     def _inside(self, root: Path) -> Inside:
         return Inside((root / self.manifest).parent, self.outside)
@@ -133,99 +132,38 @@ class Folder:
         column = "label_map" if maps else "label"
         return [Problem(f"folder: found {' and '.join(given)}, but the manifest has {column}: {advice}")]
 
-    def _volumes(self, rows: Sequence[Row], inside: Inside, problems: list[Problem]) -> Collection:
-        stored = self._stored(rows, inside, problems)
+    def _volumes(self, manifest: Manifest, inside: Inside, watch: Watch) -> Collection:
+        stored = self._stored(manifest, inside, watch)
         if isinstance(stored, list):
             raise InputError(stored)
         return Collection(
             pixels=stored.pixels,
             targets=stored.targets,
-            table=_table(rows),
+            table=_table(manifest.rows),
             classes=stored.classes,
             synthetic_patients=False,
             kind="segmentation",
-            note=f"{len(rows)} volumes with label maps of {self.manifest}; patient ids are its own.",
-            notes=stored.notes,
+            note=f"{len(manifest.rows)} volumes with label maps of {self.manifest}; patient ids are its own.",
+            notes=(*manifest.notes, *stored.notes),
             seen=pd.DataFrame(stored.seen, columns=[*SEEN]),
         )
 
-    def _stored(self, rows: Sequence[Row], inside: Inside, problems: list[Problem]) -> Stored | list[Problem]:
-        """The volumes; or all problems, those given and those of the files that rows without problems name."""
+    def _stored(self, manifest: Manifest, inside: Inside, watch: Watch = unwatched) -> Stored | list[Problem]:
+        """The volumes; or all problems, those known and those of the files that rows without problems name."""
         classes = None if self.classes is None else tuple(range(self.classes))
         meant = None if self.labels is None else _meant(self.labels)
         how = nifti.Handling(self.shape, self.spacing, self.dtype, classes, meant)
-        good, folder = [row for row in rows if not cell_faults(row, inside)], inside.folder
+        good, folder = manifest.good, inside.folder
         pairs = [nifti.Pair((folder / row.cells["file"],), folder / row.cells["label_map"]) for row in good]
-        found = examine(pairs, how) if problems else store(pairs, how)
+        found = examine(pairs, how, watch) if manifest.problems else store(pairs, how, watch)
         if isinstance(found, Stored):
             return found
         columns = ("label_map" if bad.file == pairs[bad.number].label_map else "file" for bad in found)
-        return problems + grouped(
+        faults = (
             good[bad.number].fault(bad.kind, column, f"{bad.file} {bad.message}")
             for column, bad in zip(columns, found, strict=True)
         )
-
-    def _pictures(self, rows: Sequence[Row], folder: Path) -> list[Picture]:
-        """All images, of one shape.
-
-        Raises:
-            InputError: files that cannot be read or are too large, alone or together, or shapes that differ.
-        """
-        read, errors = reading(), unreadable()
-        faults, good = self._oversized(rows, folder, errors)
-        pictures = []
-        for row in good:
-            try:
-                pictures.append(self._alike(read(folder / row.cells["file"])))
-            except errors as error:
-                faults[row.line] = _unread(row, error)
-        if faults:
-            raise InputError(grouped(faults[line] for line in sorted(faults)))
-        if others := _of_other_shapes(rows, [picture.pixels for picture in pictures]):
-            raise InputError(grouped(others))
-        return pictures
-
-    def _oversized(
-        self, rows: Sequence[Row], folder: Path, errors: tuple[type[Exception], ...]
-    ) -> tuple[dict[int, Fault], list[Row]]:
-        """What is wrong with the files' headers, by line, and the rows whose are good.
-
-        Raises:
-            InputError: memory cannot hold all the images.
-        """
-        faults, good, needed = dict[int, Fault](), list[Row](), 0
-        for row in rows:
-            try:
-                claim = claimed(folder / row.cells["file"])
-            except errors as error:
-                faults[row.line] = _unread(row, error)
-                continue
-            if message := sizes.excess({"it": claim}, sizes.WORK):
-                faults[row.line] = row.fault("too large", "file", message)
-                continue
-            needed += self._kept(claim)
-            good.append(row)
-        if message := sizes.too_large(needed):
-            whole = Problem(f"all {len(good):,} images together: {message}", rows[0].manifest)
-            raise InputError([*grouped(faults.values()), whole])
-        return faults, good
-
-    def _kept(self, claim: sizes.Claim) -> int:
-        """Bytes of an image that claims so much, once it is resized and uint8."""
-        shape = [edge for edge in claim.shape if edge != 1]
-        ends = {shape[0], shape[-1]} & {3, 4} if len(shape) == 3 else set()
-        colours, edges = (3, 2) if ends else (1, len(shape))
-        pixels = claim.count // colours if self.size is None else self.size**edges
-        return pixels * ((self.channels or colours) if edges == 2 else 1)
-
-    def _alike(self, picture: Picture) -> Picture:
-        """A picture with the channels and the size of all."""
-        image = picture.pixels[None]
-        if image.ndim == 4 and self.channels == 1 and image.shape[1] == 3:
-            image = np.tensordot(_GREY, image, axes=(0, 1))[:, None].round().astype(np.uint8)
-        if image.ndim == 4 and self.channels == 3 and image.shape[1] == 1:
-            image = np.repeat(image, 3, axis=1)
-        return replace(picture, pixels=(image if self.size is None else resized(image, self.size))[0])
+        return [*manifest.problems, *grouped(faults)]
 
 
 def _meant(labels: Mapping[int, int | str]) -> tuple[tuple[int, int], ...]:
@@ -237,41 +175,14 @@ def _with_maps(rows: Sequence[Row]) -> bool:
     return bool(rows) and "label_map" in rows[0].cells
 
 
-def _unread(row: Row, error: Exception) -> Fault:
-    kind = error.kind if isinstance(error, Unreadable) else "cannot be read"
-    return row.fault(kind, "file", f"{row.cells['file']} {error}")
-
-
-def _of_other_shapes(rows: Sequence[Row], images: Sequence[Array]) -> list[Fault]:
-    usual = Counter(image.shape for image in images).most_common(1)[0][0]
-    return [
-        row.fault(
-            "another shape",
-            "file",
-            f"has shape {image.shape} (channels, edges), most have {usual}: set size, or channels",
-        )
-        for row, image in zip(rows, images, strict=True)
-        if image.shape != usual
-    ]
-
-
-def _targets(labels: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """The classes in order, and (N,) the class of each image."""
-    if all(label.isdecimal() for label in labels):
-        targets = np.array([int(label) for label in labels], dtype=np.int64)
-        return [str(i) for i in range(int(targets.max()) + 1)], targets
-    names = sorted(set(labels))
-    return names, np.array([names.index(label) for label in labels], dtype=np.int64)
-
-
 def _table(rows: Sequence[Row]) -> pd.DataFrame:
     """All columns but the files and label, as text; age as a number where every row has one."""
-    columns = [c for c in rows[0].cells if c not in ("file", "label", "label_map", "image", "patient")]
+    columns = attributes(rows)
     table = pd.DataFrame(
         {
-            "image": [row.cells.get("image", row.cells["file"]) for row in rows],
+            "image": [row.cells.get("image", tidied(row.cells["file"])) for row in rows],
             "patient": [row.cells["patient"] for row in rows],
-            **{column: [row.cells[column] for row in rows] for column in columns},
+            **columns,
         }
     )
     if "age" in columns:

@@ -20,6 +20,7 @@ from annotated_types import Ge, Lt
 from fedunlearn.core import InputError, Problem, derive
 from sites.collection import Collection
 from sites.pixels import channels_first
+from sites.watching import Watch, unwatched
 
 Ints = npt.NDArray[np.int64]
 
@@ -31,7 +32,8 @@ class MedMNIST:
     """Small real medical images of one MedMNIST set; the file is downloaded if it is not there.
 
     The official train, val and test images are pooled, since splits are made by patient here. The sets tell no
-    patients: images of one class, drawn at random, are grouped into made-up ones, always the same.
+    patients: images of one class, drawn at random, are grouped into made-up ones, always the same, across the official
+    parts. To keep these, read the file with `npz`, where each image is a patient, and ``split: {from: split}``.
 
     Attributes:
         set: the set's name, such as bloodmnist or organmnist3d.
@@ -80,7 +82,7 @@ class MedMNIST:
             )
         return found or _file_problems(root, self.set, self.size, info)
 
-    def load(self, root: Path) -> Collection:
+    def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read the file; see `Source.load`."""
         if problems := self.problems(root):
             raise InputError(problems)
@@ -104,7 +106,8 @@ class MedMNIST:
             labels, noisy = _noisy(labels, patient, classes, self.label_noise, self._rng("noise"))
             table["difficulty"] = np.where(noisy, "hard", "easy")
             note += f" {int(noisy.sum())} labels were replaced by wrong ones."
-        return Collection(pixels, labels, table, classes, synthetic_patients=True, note=note)
+        names = tuple(info["label"][str(number)] for number in range(classes))
+        return Collection(pixels, labels, table, classes, synthetic_patients=True, note=note, names=names)
 
     def _rng(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng(derive(0, "medmnist", self.set, purpose))

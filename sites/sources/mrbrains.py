@@ -9,9 +9,11 @@ from typing import Literal
 import pandas as pd
 
 from fedunlearn.core import IGNORED, InputError, Problem
-from sites.collection import SEEN, Collection
+from sites.collection import Collection
 from sites.formats.nifti import Handling, Pair
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
+from sites.identity import settled, tidied
+from sites.watching import Watch, unwatched
 
 PARTS = ("training", "test")
 CLASSES = {
@@ -66,30 +68,28 @@ class MRBrainS:
         found = self._stored(root)
         return found if isinstance(found, list) else []
 
-    def load(self, root: Path) -> Collection:
+    def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read all files; see `Source.load`."""
-        found = self._stored(root)
+        found = self._stored(root, watch)
         if isinstance(found, list):
             raise InputError(found)
-        names = [subject.name for subject in self._subjects(root)]
+        names = settled("patient", [subject.name for subject in self._subjects(root)])
         return Collection(
             pixels=found.pixels,
             targets=found.targets,
-            table=pd.DataFrame({"image": names, "patient": names}),
+            table=pd.DataFrame({"image": names.ids, "patient": names.ids}),
             classes=found.classes,
             synthetic_patients=False,
             kind="segmentation",
-            note=f"{len(names)} brains of MRBrainS18 ({', '.join(self.images)}). Labels: {_NAMES[self.classes]}; "
+            note=f"{len(names.ids)} brains of MRBrainS18 ({', '.join(self.images)}). Labels: {_NAMES[self.classes]}; "
             "voxels labelled 9 infarction or 10 other are ignored, all others count as background.",
-            notes=found.notes,
-            seen=pd.DataFrame(found.seen, columns=[*SEEN]),
         )
 
     def _subjects(self, root: Path) -> list[Path]:
         folders = [folder for part in PARTS for folder in (root / self.path / part).glob("*/")]
         return sorted(folders, key=lambda folder: (len(folder.name), folder.name))
 
-    def _stored(self, root: Path) -> Stored | list[Problem]:
+    def _stored(self, root: Path, watch: Watch = unwatched) -> Stored | list[Problem]:
         """The volumes, or all problems."""
         problems, pairs = self._missing(root), list[Pair]()
         for subject in self._subjects(root):
@@ -97,7 +97,7 @@ class MRBrainS:
             if pair.images and all(file.is_file() for file in (*pair.images, pair.label_map)):
                 pairs.append(pair)
         how = Handling(self.shape, self.spacing, self.dtype, CLASSES[self.classes])
-        found = examine(pairs, how) if problems else store(pairs, how)
+        found = examine(pairs, how, watch) if problems else store(pairs, how, watch)
         if isinstance(found, Stored):
             return found
         return problems + [Problem(f"mrbrains: {bad.file} {bad.message}") for bad in found]
@@ -114,7 +114,7 @@ class MRBrainS:
                     "there, or give its parent folder as --data-root"
                 )
             ]
-        ids = [subject.name for subject in subjects]
+        ids = [tidied(subject.name) for subject in subjects]
         problems = [
             Problem(f"mrbrains: subject {name} is in training and test, expected it once")
             for name in sorted({name for name in ids if ids.count(name) > 1})

@@ -27,6 +27,7 @@ from scipy.ndimage import gaussian_filter
 
 from fedunlearn.core import Problem, derive
 from sites.collection import Collection
+from sites.watching import Watch, unwatched
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -72,7 +73,7 @@ class PhantomBrain:
         """None: nothing is read, and whether there are enough subjects is for the partition to say."""
         return []
 
-    def load(self, root: Path) -> Collection:
+    def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Draw the volumes: the same every time, and no random state but our own is touched."""
         count = max(1, round(self.volumes / self.volumes_per_subject))
         owner = np.arange(self.volumes) * count // self.volumes
@@ -102,6 +103,7 @@ class PhantomBrain:
             targets=targets,
             table=table,
             classes=len(TISSUES),
+            names=TISSUES,
             synthetic_patients=True,
             kind="segmentation",
             note="Phantom brains, drawn by a program: no volume is of a real head, subjects are invented. Labels: "

@@ -23,6 +23,7 @@ from annotated_types import Ge, Le
 
 from fedunlearn.core import Problem, derive
 from sites.collection import Collection
+from sites.watching import Watch, unwatched
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -95,7 +96,7 @@ class PhantomCells:
         """None: nothing is read, and whether there are enough patients is for the partition to say."""
         return []
 
-    def load(self, root: Path) -> Collection:
+    def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Draw the images: the same every time, and no random state but our own is touched."""
         deal = _deal(self)
         people = _people(self, int(deal.patient[-1]) + 1)
@@ -112,7 +113,9 @@ class PhantomCells:
         )
         pixels = _drawn(self, deal, people)
         note = "Phantom cells, drawn by a program: no image is of real blood, patients are invented."
-        return Collection(pixels, deal.target, table, len(TYPES), synthetic_patients=True, note=note)
+        return Collection(
+            pixels, deal.target, table, len(TYPES), synthetic_patients=True, note=note, names=TYPES
+        )
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def test_an_outline_runs_around_its_class_even_at_the_edge() -> None:
     mask = np.zeros((5, 6), bool)
     mask[:2, :3] = True
     axes = Figure().add_subplot()
-    drawing._contour(axes, mask, "red", 1.0, "solid")
+    drawing.contour(axes, mask, "red", 1.0, "solid")
     (lines,) = (c for c in axes.collections if isinstance(c, QuadContourSet))
     corners = np.asarray(lines.get_paths()[0].vertices)
     low, high = corners.min(axis=0), corners.max(axis=0)

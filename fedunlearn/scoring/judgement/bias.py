@@ -215,9 +215,12 @@ def sentences(bias: pd.DataFrame) -> list[str]:
         ]
     half = (bias["high"] - bias["difference"]).groupby([bias["measure"], bias["attribute"]]).median()
     place = list(half.index)[int(half.to_numpy().argmin())]
+    seen = f"the smallest visible difference is {half.min():.2f} ({place[0]} by {place[1]})"
+    if half.min() >= 1:  # all of these measures are shares
+        seen = "no difference would be seen"
     return [
         f"no group is treated unlike another ({', '.join(dict.fromkeys(bias['attribute']))}), as far as can be seen: "
-        f"the smallest visible difference is {half.min():.2f} ({place[0]} by {place[1]})"
+        f"{seen}"
     ]
 
 

@@ -305,8 +305,9 @@ def _seen(one: Component) -> str:
     if one.difference is None:
         return f"{one.images} test images of {one.patients} patients"
     low, high = one.difference.interval()
+    low, high = max(low, -1.0), min(high, 1.0)  # shares differ by no more, however few models there are
     told = f"{one.difference.value:+.3f}"
-    return f"{told} (95 %: {low:+.3f} to {high:+.3f})" if math.isfinite(high) else told
+    return f"{told} (95 %: {low:+.3f} to {high:+.3f})" if math.isfinite(one.difference.half(0.975)) else told
 
 
 def _named(group: str) -> str:

@@ -16,12 +16,12 @@ from rich.console import Console
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.slices import volume_dice
 from fedunlearn.simulate import simulate
-from sites.collection import duplicates
 from sites.dealing.partitions import Iid
 from sites.dealing.split import split
 from sites.sources.folder import Folder
 from sites.sources.medmnist import MedMNIST
 from sites.sources.npz import Npz
+from sites.twins import twins
 
 pytestmark = pytest.mark.data
 
@@ -58,7 +58,7 @@ def test_chest_x_rays_keep_their_real_patients():
     assert found.table["sex"].value_counts().to_dict() == {"M": 523, "F": 477}
     assert (found.table["age"].min(), found.table["age"].max()) == (4, 85)
     assert not found.synthetic_patients
-    assert duplicates(found) == []  # the one exact duplicate is of one patient
+    assert twins(found) == ()  # the one exact duplicate is of one patient
 
     names = ("north", "east", "west")
     site = Iid().assign(found.table, found.targets, names, np.random.default_rng(1))

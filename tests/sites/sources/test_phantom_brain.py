@@ -12,12 +12,13 @@ import torch
 
 from fedunlearn.core import Select
 from fedunlearn.learning.models import SmallCNN
-from sites.collection import Collection, digest, duplicates
+from sites.collection import Collection, digest
 from sites.dealing.partitions import ByColumn, Iid
 from sites.dealing.requests import resolve
 from sites.dealing.split import split
 from sites.hospital import Federation
 from sites.sources.phantom_brain import TISSUES, PhantomBrain
+from sites.twins import twins
 
 NOWHERE = Path("/nowhere")  # nothing is read
 
@@ -52,7 +53,7 @@ def test_shapes_dtypes_and_ids(brains: Collection):
     assert list(brains.table.columns) == ["image", "patient", "sex", "age", "scanner"]
     assert brains.table["patient"].nunique() == 60
     assert brains.table["scanner"].value_counts().tolist() == [20, 20, 20]
-    assert duplicates(brains) == []
+    assert twins(brains) == ()
     every = np.stack([np.bincount(m.ravel(), minlength=5) for m in brains.targets])
     assert (every > 0).all()  # each volume has each tissue
 

@@ -13,7 +13,7 @@ import pytest
 
 from fedunlearn.core import InputError, Problem
 from sites import SOURCES
-from sites.collection import Collection, digest, duplicates
+from sites.collection import Collection, digest
 from sites.pixels import channels_first, resized
 from sites.sources import medmnist
 from sites.sources.medmnist import MedMNIST
@@ -47,13 +47,6 @@ def test_every_source_has_its_name():
 def collection(pixels: np.ndarray[Any, Any], patients: list[str]) -> Collection:
     table = pd.DataFrame({"image": [f"i{i}" for i in range(len(pixels))], "patient": patients})
     return Collection(pixels, np.zeros(len(pixels), np.int64), table, 1, synthetic_patients=True)
-
-
-def test_duplicates_of_different_patients_are_found_and_those_of_one_patient_are_not():
-    pixels = rng().integers(0, 255, (6, 1, 4, 4), np.uint8)
-    pixels[3] = pixels[0]
-    pixels[5] = pixels[4]
-    assert duplicates(collection(pixels, ["a", "a", "b", "b", "c", "c"])) == [("i0", "i3")]
 
 
 def test_digest_depends_on_pixels_targets_and_owners():

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from fedunlearn.__main__ import app
 from fedunlearn.core import IGNORED, InputError, RunError
+from sites import prepared
 from sites.arrays import write_header
 from sites.collection import Collection
 from sites.formats import volumes
@@ -197,7 +198,7 @@ def test_a_full_disk_names_the_file_and_leaves_nothing_in_the_cache(
         write_header(*arguments)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(volumes, "write_header", full)
+    monkeypatch.setattr(prepared, "write_header", full)
     with pytest.raises(RunError, match=r"pixels\.npy: No space left .*MB free.*XDG_CACHE_HOME"):
         source.load(tmp_path)
     monkeypatch.undo()
@@ -215,9 +216,7 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, cache: Path):
     source = manifest(tmp_path, [volume(tmp_path, "a")])
     cache.parent.mkdir(parents=True)
     cache.write_text("a file where the folder should be")
-    with pytest.raises(
-        RunError, match=rf"cannot keep prepared volumes: cannot write {cache}.*XDG_CACHE_HOME"
-    ):
+    with pytest.raises(RunError, match=rf"cannot keep prepared images: cannot write {cache}.*XDG_CACHE_HOME"):
         source.load(tmp_path)
 
 
@@ -229,13 +228,13 @@ def test_any_flipped_bit_in_the_cache_is_noticed_and_the_arrays_are_right_again(
     pixels, targets = np.array(first.pixels), np.array(first.targets)
     (entry,) = cache.iterdir()
     random, discarded = np.random.default_rng(0), list[Path]()
-    discard = volumes._discard
+    discard = prepared._discard
 
     def counted(damaged: Path) -> None:
         discarded.append(damaged)
         discard(damaged)
 
-    monkeypatch.setattr(volumes, "_discard", counted)
+    monkeypatch.setattr(prepared, "_discard", counted)
     for flips in range(1, 101):
         file = sorted(entry.iterdir())[flips % 3]
         content = bytearray(file.read_bytes())
@@ -264,13 +263,13 @@ def test_a_disk_that_never_gives_back_what_was_written_is_an_error(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     source = manifest(tmp_path, [volume(tmp_path, "a")])
-    publish = volumes._publish
+    publish = prepared._publish
 
     def damaging(new: Path, entry: Path) -> None:
         (new / "targets.npy").write_bytes(b"something else")
         publish(new, entry)
 
-    monkeypatch.setattr(volumes, "_publish", damaging)
+    monkeypatch.setattr(prepared, "_publish", damaging)
     with pytest.raises(RunError, match=r"targets\.npy is damaged"):
         source.load(tmp_path)
 

@@ -1,0 +1,148 @@
+"""About how long a run takes, from a step that is timed on the scenario's own images and network."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.copying import copied
+from fedunlearn.campaign.counting import asked_rounds, extra_models, models, served
+from fedunlearn.campaign.timeline import chains, moments
+from fedunlearn.core import Guarantee, Images, Select, SiteId, Strategy
+from fedunlearn.learning.copies import NUMBER
+from fedunlearn.learning.local import fit, signals
+from fedunlearn.learning.models import Network
+from fedunlearn.scenario import Scenario
+from sites.pixels import one_thread
+
+_TRIES = 3
+_STARTING = 12.0  # seconds until Ray and its workers are there, and until they are gone
+_SCORING = 0.25  # seconds to score one model, and as much again for every thousand images
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was timed, on one thread.
+
+    Attributes:
+        batch: images of a step.
+        trained: seconds that one image of a step takes.
+        asked: seconds that an answer about one image takes.
+    """
+
+    batch: int
+    trained: float
+    asked: float
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How many images pass through networks in a run.
+
+    Attributes:
+        trained: in training, of strategies about.
+        asked: to be answered about, for scores.
+    """
+
+    trained: float
+    asked: float
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """A hospital's side of a task (`fedunlearn.core.Local`) that has just these images."""
+
+    network: Network
+    classes: int
+    own: Images
+    site: SiteId = "timing"
+
+    def images(self, select: Select) -> Images:
+        return self.own
+
+
+def duration(scenario: Scenario, cohort: Cohort) -> str:
+    """About how long a run takes, in words."""
+    found, passes = timed(scenario, cohort), counted(scenario, cohort)
+    engine = scenario.engine
+    workers = engine.workers or os.cpu_count() or 1
+    if engine.name == "flower" and engine.gpus_per_client:
+        return "takes as long as its GPUs do: no step was timed"
+    at_once = min(workers, os.cpu_count() or 1) if engine.address is None else workers
+    seconds = (passes.trained * found.trained + passes.asked * found.asked) / at_once
+    count = len(scenario.seeds) * models(scenario) + extra_models(scenario)
+    seconds += count * _SCORING * (1 + len(cohort.site) / 1000) + _STARTING * (engine.name == "flower")
+    step = f"a step of {found.batch} images takes {found.batch * found.trained * 1000:.0f} ms"
+    return f"takes about {_words(seconds)} with {at_once} workers ({step} on one); half or twice that is possible"
+
+
+def timed(scenario: Scenario, cohort: Cohort) -> Step:
+    """Time a step of training, and answers, on some of the cohort's own images; nothing is kept of either."""
+    local = scenario.training.local
+    rows = np.arange(min(len(cohort.site), local.batch_size))
+    pixels, targets = (torch.from_numpy(np.array(array[rows])) for array in (cohort.pixels, cohort.targets))
+    own = Images(pixels, targets.long(), torch.from_numpy(rows))
+    with torch.random.fork_rng(devices=[]), one_thread():
+        network = Network(scenario.model, cohort.shape, cohort.classes)
+        alone, weights = _Alone(network, cohort.classes, own), network.read()
+        once = replace(local, epochs=1)
+        trained = _median(lambda: fit(cast(Any, alone), weights, own, once, 0)) / len(rows)
+        asked = _median(lambda: signals(cast(Any, alone), weights, own)) / len(rows)
+    return Step(len(rows), trained, asked)
+
+
+def counted(scenario: Scenario, cohort: Cohort) -> Passes:
+    """How many images pass through networks: what trains as often as it is trained on, copies and scores once each."""
+    rounds, epochs = scenario.training.rounds, scenario.training.local.epochs
+    whole = int((cohort.split == "train").sum())
+    seeds, linked, extra = len(scenario.seeds), chains(scenario), len(scenario.extra_seeds)
+    originals = seeds + scenario.evaluation.shadows / 2  # a shadow is trained on half of the images
+    trained = originals * rounds * epochs * whole
+    asked = float((seeds * models(scenario) + extra_models(scenario)) * len(cohort.site))
+    for chain in linked:
+        gone = Select(without=(*chain[-1].earlier, chain[-1].request.id))
+        left = sum(cohort.count(site, gone) for site in cohort.sites)
+        trained += (seeds + extra) * rounds * epochs * left
+        for plan in served(scenario, chain):
+            work = asked_rounds(plan.strategy, rounds) * _epochs(plan.strategy, epochs)
+            trained += seeds * work * left
+            if plan.strategy.needs.preparation:
+                trained += seeds * rounds * epochs * whole
+        for moment in moments(scenario, chain):
+            what = copied(scenario, cohort, moment)
+            each = seeds * (1 + len(served(scenario, chain))) + extra
+            asked += each * NUMBER * (what.count(cohort) if what else 0)
+    return Passes(trained, asked)
+
+
+def _epochs(strategy: Strategy, usual: int) -> int:
+    """How often a strategy goes through the images in a round."""
+    own = asdict(cast(Any, strategy)).get("local_epochs")
+    return usual if strategy.guarantee is Guarantee.EXACT or own is None else int(own)
+
+
+def _median(work: Callable[[], object]) -> float:
+    """Seconds of the median try, after one that warms up."""
+    taken = list[float]()
+    for _ in range(1 + _TRIES):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:])
+
+
+def _words(seconds: float) -> str:
+    """A time in words, as precise as it is known."""
+    if seconds < 90:
+        return f"{max(10, math.ceil(seconds / 10) * 10)} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
