@@ -135,7 +135,7 @@ def test_a_folder_of_jpegs_says_what_it_did(tmp_path: Path):
     rows = "".join(f"{number}.jpg,{number % 2},p{number}\n" for number in range(3))
     (tmp_path / "m.csv").write_text("file,label,patient\n" + rows, encoding="utf-8")
     found = Folder(manifest="m.csv", size=16).load(tmp_path)
-    assert found.notes == ("2 files: turned as the EXIF orientation says",)
+    assert "2 files: turned as the EXIF orientation says" in found.notes
     assert found.seen is not None
     assert found.seen["format"].tolist() == ["JPEG"] * 3 and found.seen["size"].tolist() == ["20 × 28"] * 3
 
