@@ -108,8 +108,11 @@ def stamp(file: Path) -> list[Any]:
 
     The time of the last change of its record is one of them, which no program can set back.
     """
-    members = sorted(file.iterdir()) if file.is_dir() else [file]
-    found = [(str(member), member.stat()) for member in members]
+    try:
+        members = sorted(file.iterdir()) if file.is_dir() else [file]
+        found = [(str(member), member.stat()) for member in members]
+    except OSError as error:  # whoever reads it will say so
+        return [[str(file), str(error)]]
     return [[name, about.st_size, about.st_mtime_ns, about.st_ctime_ns] for name, about in found]
 
 

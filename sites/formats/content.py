@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import stat
 import zipfile
 import zlib
 from pathlib import Path
@@ -62,9 +63,11 @@ def told(file: Path) -> str:
         Unreadable: it is none of these, or cannot be opened.
     """
     with blaming("a file"):
+        about = file.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise Unreadable("no file", "is no plain file (a pipe or a device): put the image itself there")
         with file.open("rb") as opened:
             head = opened.read(_HEAD)
-        size = file.stat().st_size
     if not head:
         raise Unreadable("empty", "is empty (0 bytes): get it again")
     if head.startswith(b"\x1f\x8b"):
@@ -73,7 +76,7 @@ def told(file: Path) -> str:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         found = "WebP"
     # A preamble may hold a TIFF's header, for viewers that know no DICOM; it is DICOM all the same.
-    if head[_PREAMBLE:].startswith(b"DICM") or (found is None and _bare_dicom(head, size)):
+    if head[_PREAMBLE:].startswith(b"DICM") or (found is None and _bare_dicom(head, about.st_size)):
         return "DICOM"
     if found is None and _nifti(head):
         return "NIfTI"

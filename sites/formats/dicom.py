@@ -21,8 +21,8 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _SIZES = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _ONCE = ("NumberOfFrames", "SamplesPerPixel")  # 1 where they are missing
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _GREY = ("MONOCHROME1", "MONOCHROME2")
-_DEFAULTS = {"PixelRepresentation": 0, "SamplesPerPixel": 1}
 
 _JPEG = "python-gdcm, or pylibjpeg with pylibjpeg-libjpeg (GPL)"
 _PACKAGES = {
@@ -60,15 +60,9 @@ def claim(file: Path) -> sizes.Claim:
         Unreadable: it is damaged, no image, or may expand to more than memory holds.
     """
     with guarded():
-        header = heading(file)
-        values = [header.get(name) or (1 if name in _ONCE else header.get(name)) for name in _SIZES]
-    if wrong := [name for name, value in zip(_SIZES, values, strict=True) if not isinstance(value, int)]:
-        message = f"is a DICOM file that has no number as {', '.join(wrong)}: export it again"
-        raise Unreadable("no size", message)
-    frames, rows, columns, samples, bits = map(int, values)
-    shape = (*([frames] if frames > 1 else []), rows, columns, *([samples] if samples > 1 else []))
-    width = max(1, -(-bits // 8))
-    with guarded():
+        frames, rows, columns, samples, bits = _sizes(heading(file))
+        shape = (*([frames] if frames > 1 else []), rows, columns, *([samples] if samples > 1 else []))
+        width = max(1, -(-bits // 8))
         return sizes.Claim(shape, np.dtype(f"u{width}" if width in (1, 2, 4, 8) else f"V{width}"))
 
 
@@ -84,7 +78,15 @@ def heading(file: Path) -> Any:
     # pydicom expands all of a deflated file to read its first element.
     if message := sizes.too_large(file.stat().st_size * (sizes.DEFLATE if _deflated(file) else 1)):
         raise Unreadable("too large", f"may take all the memory before its size is known: it {message}")
-    header = pydicom.dcmread(file, stop_before_pixels=True, force=not preamble(file))
+    return _image(pydicom.dcmread(file, stop_before_pixels=True, force=not preamble(file)))
+
+
+def _image(header: Any) -> Any:
+    """``header``, if it is an image's.
+
+    Raises:
+        Unreadable: it is none.
+    """
     kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""
     if kind == _DIRECTORY or "DirectoryRecordSequence" in header:
         message = "is a DICOMDIR, the table of contents of a disc: list the images that it names"
@@ -92,7 +94,21 @@ def heading(file: Path) -> Any:
     if header.get("Rows") is None and header.get("Columns") is None:
         name = getattr(kind, "name", "") or "of an unknown kind"
         raise Unreadable("no pixels", f"is a DICOM file without an image ({name}): list images only")
+    _sizes(header)
     return header
+
+
+def _sizes(header: Any) -> tuple[int, ...]:
+    """Frames, rows, columns, values a pixel, bits a value.
+
+    Raises:
+        Unreadable: one of them is no number.
+    """
+    values = [header.get(name) or (1 if name in _ONCE else header.get(name)) for name in _SIZES]
+    if wrong := [name for name, value in zip(_SIZES, values, strict=True) if not isinstance(value, int)]:
+        message = f"is a DICOM file that has no number as {', '.join(wrong)}: export it again"
+        raise Unreadable("no size", message)
+    return tuple(map(int, values))
 
 
 def read(file: Path) -> Picture:
@@ -132,7 +148,7 @@ def volume(values: Values, where: list[places.Place] | None) -> Picture:
     made, _ = turned(pixels[order], affine)
     notes = (*values.notes, *tilted)
     ready = np.ascontiguousarray(made)[None]
-    return Picture(ready, "DICOM", size(shape), *values.limits, codes(affine), notes)
+    return Picture(ready, "DICOM", size(shape), *values.limits, codes(affine)[::-1], notes)
 
 
 def whole(file: Path) -> Any:
@@ -144,18 +160,29 @@ def whole(file: Path) -> Any:
     """
     import pydicom
 
-    header = pydicom.dcmread(file, force=not preamble(file))
-    if not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+    header = _image(pydicom.dcmread(file, force=not preamble(file)))
+    if not any(name in header for name in _PIXELS):
         message = "is a DICOM file whose pixels are missing (no Pixel Data): export it again, with its image"
         raise Unreadable("no pixels", message)
-    for name, value in _DEFAULTS.items():
+    return _filled(header)
+
+
+def _filled(header: Any) -> Any:
+    """``header`` with the elements that old exports leave out and that have one sensible value.
+
+    Raises:
+        Unreadable: there is none of what cannot be known.
+    """
+    for name, what in (
+        ("PhotometricInterpretation", "0 is black or white"),
+        ("PixelRepresentation", "values have signs"),
+    ):
+        if header.get(name) in (None, ""):
+            raise Unreadable(f"no {name}", f"does not tell whether {what} (no {name}): export it again")
+    for name, value in (("SamplesPerPixel", 1), ("BitsStored", header.BitsAllocated)):
         if header.get(name) is None:
             setattr(header, name, value)
-    if header.get("BitsStored") is None:
-        header.BitsStored = header.BitsAllocated
-    header.PhotometricInterpretation = (
-        str(header.get("PhotometricInterpretation") or "MONOCHROME2").upper().strip()
-    )
+    header.PhotometricInterpretation = str(header.PhotometricInterpretation).upper().strip()
     if not header.file_meta.get("TransferSyntaxUID"):
         header.file_meta.TransferSyntaxUID = _native(*header.original_encoding)
     return header
@@ -179,6 +206,8 @@ def decoded(header: Any) -> tuple[Array, str | None]:
         raise Unreadable("an unknown compression", message) from error
     if not decoder.is_available:
         raise _lacking(syntax)
+    if not syntax.is_encapsulated:
+        _complete(header)
     try:
         stored, about = decoder.as_array(header, **as_pixel_options(header))
     except RuntimeError as error:
@@ -194,6 +223,22 @@ def decoded(header: Any) -> tuple[Array, str | None]:
         )
         raise Unreadable("colours of an unknown kind", message)
     return checked(stored), colours
+
+
+def _complete(header: Any) -> None:
+    """Refuse pixels of which some are missing.
+
+    Raises:
+        Unreadable: there are fewer bytes than its size asks for.
+    """
+    from pydicom.pixels.utils import get_expected_length
+
+    found = max(len(header.get(name) or b"") for name in _PIXELS)
+    if found < (expected := get_expected_length(header)):
+        message = (
+            f"is a DICOM file that is cut off: it has {found:,} of {expected:,} bytes of pixels: get it again"
+        )
+        raise Unreadable("cut off", message)
 
 
 def _lacking(syntax: Any, said: str = "") -> Unreadable:

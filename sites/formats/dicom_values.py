@@ -180,14 +180,21 @@ def together(slices: Iterator[Values], count: int) -> Values:
 
 
 def coloured(stored: Array, header: Any) -> Greys:
-    """Numbers of a palette as colours: (..., 3) uint8."""
+    """Numbers of a palette as colours: (..., 3) uint8.
+
+    Raises:
+        Unreadable: the palettes are too short, or do not belong together.
+    """
     names = ("Red", "Green", "Blue")
     if "SegmentedRedPaletteColorLookupTableData" in header:
         from pydicom.pixels.processing import apply_color_lut
 
         made = apply_color_lut(stored, header)[..., :3]
         return scaled(made.astype(np.float64), 0, np.iinfo(made.dtype).max)
-    tables = (_table(header, header, f"{name}PaletteColorLookupTable") for name in names)
+    tables = [_table(header, header, f"{name}PaletteColorLookupTable") for name in names]
+    if len({(table.first, table.bits, len(table.entries)) for table in tables}) > 1:
+        message = "has palettes of red, green and blue that do not belong together: export it again, as RGB"
+        raise Unreadable("unlike palettes", message)
     return np.stack([table.greys(stored) for table in tables], axis=-1)
 
 
@@ -260,9 +267,13 @@ def _table(item: Any, header: Any, name: str) -> Table:
     """
     count, first, bits = (int(one) for one in item[f"{name}Descriptor"].value)
     count, first = count or 2**16, first - 2**16 if header.PixelRepresentation and first >= 2**15 else first
+    if bits not in range(8, 17):
+        raise Unreadable(
+            "a senseless table", f"has a table of {bits} bits an entry, expected 8…16: export it again"
+        )
     data = item[f"{name}Data"].value
     if isinstance(data, bytes):
-        width = 1 if len(data) < 2 * count else 2
+        width = 1 if len(data) in (count, count + 1) else 2  # programs pack 8 bits, whatever they say
         entries = np.frombuffer(data, f"{'<' if _little(header) else '>'}u{width}")
         bits = 8 * width if width == 1 or "Palette" in name else bits
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,7 +53,14 @@ def reading() -> Callable[[Path], Picture]:
     It raises one of `unreadable` for whatever is wrong with a file, and `RunError` for what is wrong with the
     installation.
     """
-    return lambda file: _asked(file, lambda one: one.read(file))
+    return lambda file: _looked_at(_asked(file, lambda one: one.read(file)))
+
+
+def _looked_at(picture: Picture) -> Picture:
+    """A picture with a note if there is nothing to be seen, as after a window that fits another scanner's values."""
+    if picture.pixels.min() < picture.pixels.max():
+        return picture
+    return replace(picture, notes=(*picture.notes, "shows nothing: all pixels have one value"))
 
 
 def _asked(file: Path, ask: Callable[[_Format], _T]) -> _T:

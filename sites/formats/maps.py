@@ -29,7 +29,7 @@ def meanings(
 
     Args:
         found: the labels of one map.
-        labels: the class (or `IGNORED`) of labels; 0 is 0 unless it is among them. None if labels are classes.
+        labels: the class (or `IGNORED`) of some labels; all others are what they are.
         classes: the class of each class so far, from 0 on; None for as they are.
 
     Raises:
@@ -41,12 +41,12 @@ def meanings(
             f"has the labels {_listed(found)} only, and {IGNORED} stands for voxels to be ignored: {ADVICE}"
         )
         raise Unreadable("only 0 and 255", message)
-    plain = {0: 0} if labels else {label: label for label in range(MOST if classes is None else len(classes))}
+    plain = {label: label for label in range(MOST if classes is None else len(classes))}
     known = {**plain, IGNORED: IGNORED, **named}
     if unknown := [label for label in found if label not in known]:
         expected = f"whole numbers in 0…{max(plain)}, or {IGNORED} for voxels to be ignored"
-        if labels:
-            expected = f"those that labels names, {_listed(known, IGNORED)}"
+        if named:
+            expected += f", or one that labels names: {_listed(named)}"
         raise Unreadable("unknown labels", f"has the unknown labels {_listed(unknown)}, expected {expected}")
     table = np.full(IGNORED + 1, IGNORED, np.uint8)
     for label in found:

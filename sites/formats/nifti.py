@@ -49,8 +49,7 @@ class Handling:
         dtype: uint8 in 0…255, or float32 in -1…1.
         classes: the class (or `IGNORED`) of each label 0, 1, …; None if labels are classes. The label `IGNORED` itself
             is always that, any other is unknown.
-        labels: what is found in the files and the label (or `IGNORED`) that it stands for; 0 is 0 unless it is among
-            them, and others are unknown. None if the files have labels as they are.
+        labels: some labels as they are found, and the label (or `IGNORED`) that each stands for.
     """
 
     shape: tuple[int, int, int] | None = None

@@ -59,8 +59,7 @@ def read(file: Path) -> Picture:
         if (pages := getattr(opened, "n_frames", 1)) > 1 and opened.format != "MPO":
             advice = "save each as a file of its own, or a volume as NIfTI"
             raise Unreadable("several pages", f"has {pages} pages, expected one image: {advice}")
-        orientation = opened.getexif().get(_ORIENTATION, 1)
-        notes = _said(opened, orientation)
+        notes = _said(opened)
         opened.load()
         values, further = _values(ImageOps.exif_transpose(opened))
         stored = tuple(reversed(opened.size))
@@ -72,15 +71,16 @@ def read(file: Path) -> Picture:
     return Picture(pixels, name, size(stored), *limits(values), notes=(*notes, *further))
 
 
-def _said(opened: Any, orientation: int) -> tuple[str, ...]:
-    """What is to be known of a picture before its pixels are expanded."""
-    notes = []
-    if orientation in range(2, 9):
-        notes.append("turned as the EXIF orientation says")
-    codec = str(opened.tile[0][3]) if opened.tile else ""
-    if opened.mode == "RGB" and ";16" in codec:
-        notes.append("of 16 bits per colour the upper 8 were read")
-    return tuple(notes)
+def _said(opened: Any) -> tuple[str, ...]:
+    """What is to be known of a picture, asked before its pixels are expanded."""
+    coding = (
+        str(opened.tile[0][3]) if opened.tile else ""
+    )  # first, since asking for EXIF may expand the pixels
+    cut = len(opened.getbands()) > 1 and ";16" in coding
+    turned = opened.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    return ("turned as the EXIF orientation says",) * turned + (
+        "of 16 bits per colour the upper 8 were read",
+    ) * cut
 
 
 def _values(image: Any) -> tuple[Array, tuple[str, ...]]:

@@ -30,6 +30,7 @@ WORK = 8
 
 _BEFORE = 2**26  # bytes of a NIfTI file before its voxels: a header, and extensions that nobody here asks for
 _ROW = 600  # bytes that a row of a manifest takes: places, and references to cells
+_SEALED = 0x61  # flags of an archive's member that is encrypted, strongly too, or a patch
 _HEAD = 2**14  # bytes; NumPy refuses headers of more than 10,000
 DEFLATE = 1032  # times that deflate can make anything smaller, at most (zlib's technical details)
 PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -101,7 +102,10 @@ def npz(file: Path) -> dict[str, Claim]:
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
-            if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            if member.flag_bits & _SEALED or member.compress_type not in (
+                zipfile.ZIP_STORED,
+                zipfile.ZIP_DEFLATED,
+            ):
                 raise ValueError(f"{name} is encrypted, or packed otherwise than numpy.savez does it")
             if name in found:
                 raise ValueError(f"{name} is in it more than once")

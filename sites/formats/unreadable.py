@@ -54,7 +54,7 @@ def blaming(what: str, *errors: type[Exception]) -> Iterator[None]:
             advice = _REMEDIES.get(error.errno, "see that the file can be opened at all")
             message = f"cannot be opened ({error.strerror}): {advice}"
             raise Unreadable("cannot be opened", message) from error
-        said = (str(error).strip().splitlines() or [""])[0][:160]
+        said = (str(error).strip().splitlines() or [""])[0][:240]
         reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
         message = (
             f"is {what} that is damaged, cut off or of a rare kind ({reason}): get it again, or save it anew"

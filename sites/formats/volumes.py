@@ -86,7 +86,13 @@ def store(pairs: Sequence[Pair], how: Handling, watch: Watch = unwatched) -> Sto
         return {"classes": classes, "seen": seen, "notes": counted(notes)}
 
     try:
-        found = prepared("volumes", _key(pairs, how), ("pixels", "targets"), len(pairs), make)
+        key = _key(pairs, how)
+    except OSError:  # of a file that cannot be opened: it is named
+        if bad := examine(pairs, how, watch):
+            return bad
+        raise
+    try:
+        found = prepared("volumes", key, ("pixels", "targets"), len(pairs), make)
     except _Refused as refused:
         return refused.bad
     about, arrays = found.about, found.arrays

@@ -28,13 +28,17 @@ Label = Annotated[int, Ge(0), Le(MOST)]
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """Image files (PNG, NPY, NIfTI, DICOM) listed in a CSV or Parquet manifest, or in folders by patient.
+    """Image files listed in a CSV or Parquet manifest, or lying in folders by patient, with real patient ids.
+
+    PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI and NPY are read, told by their content and never by their names; so is a
+    folder of one DICOM series, which is a volume. Volumes are turned so that their axes run to the right, to the front
+    and up, where the files tell how they lie.
 
     Columns: ``file`` (relative to the manifest), ``label`` (whole numbers, in the order of their value, or names, in
     alphabetical order),
     ``patient``, and if known ``site``, ``image`` (a unique id; else the file) and any attributes. Ids are text:
-    012 stays 012. 8-bit images stay as they are; anything else is stretched from its 0.5th…99.5th percentile to
-    0…255.
+    012 stays 012. DICOM's window, where there is one, says what is black and white; 8-bit images stay as they are;
+    anything else is stretched from its 0.5th…99.5th percentile to 0…255.
 
     With ``label_map`` instead of ``label`` (a file, too, of labels 0 for background, 1, …, and 255 for voxels to be
     ignored, on the grid of its image) the images are NIfTI volumes to be segmented. They are made alike as
@@ -50,8 +54,8 @@ class Folder:
         spacing: with label maps: edges of a voxel in millimetres; None for as they are.
         dtype: with label maps: uint8 in 0…255, or float32 in -1…1.
         classes: with label maps: how many labels there are, background included; None for those that are found.
-        labels: with label maps: which class a number in the maps stands for, such as {255: 1} or {4: 3, 255: ignored};
-            0 is background unless it is among them. None if the numbers are classes.
+        labels: with label maps: the class that a number in the maps stands for, such as {255: 1} or {4: 3, 9: ignored};
+            all other numbers are classes as they are.
         outside: files may lie outside of the manifest's folder (``..``, links, absolute paths). Only for manifests
             of somebody you trust: any file that you can read could be named.
     """

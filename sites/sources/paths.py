@@ -42,10 +42,21 @@ class Inside:
         return os.path.join(self._start, file)
 
     def leads_out(self, file: str) -> str | None:
-        """Where a path really leads, by ``..``, links or its own start, if that is not in the folder."""
+        """Where a path really leads, by ``..``, links or its own start, if that is not in the folder.
+
+        Of a folder of slices, each is asked, too.
+        """
         if self.outside:
             return None
-        place, name = os.path.split(self.path(file))
+        path, inner = self.path(file), list[str]()
+        if os.path.isdir(path):
+            with contextlib.suppress(OSError):  # it is told when it is read
+                inner = [os.path.join(path, name) for name in sorted(os.listdir(path))]
+        return next(filter(None, map(self._out, (path, *inner))), None)
+
+    def _out(self, path: str) -> str | None:
+        """Where a single path really leads, if out of the folder."""
+        place, name = os.path.split(path)
         found = os.path.join(self._real(place), name)
         if name in ("", ".", "..") or os.path.islink(found):
             found = os.path.realpath(found)

@@ -43,7 +43,9 @@ def dataset(
         setattr(made, name, value)
     if (tags or {}).get("BitsStored"):
         made.HighBit = made.BitsStored - 1
-    if raw is None:
+    if "PixelData" in made:
+        made["PixelData"].VR = "OB"
+    elif raw is None:
         content = pixels.astype(pixels.dtype.newbyteorder("<" if syntax.is_little_endian else ">")).tobytes()
         made.PixelData = content + bytes(len(content) % 2)
         made["PixelData"].VR = "OB" if made.BitsAllocated == 8 else "OW"

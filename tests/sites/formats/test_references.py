@@ -19,10 +19,8 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut, convert_color_space
-from pydicom.pixels.utils import pixel_array
+from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -34,6 +32,7 @@ from pydicom.uid import (
 
 from sites.formats.images import claimed, reading
 from tests.sites.formats.making import dataset, items, palette, save, table
+from tests.sites.formats.oracles import by_pydicom, percentiles
 
 Array = np.ndarray[Any, Any]
 SHAPE = (20, 28)
@@ -47,11 +46,6 @@ GREY, DEEP, CT = drawn(), drawn(np.uint16, 0, 4096), drawn(np.int16, -1024, 3000
 COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], axis=-1)
 SMOOTH = np.add.outer(np.arange(20) * 5, np.arange(28) * 4).astype(np.uint8)
 SMOOTH_COLOUR = np.stack([SMOOTH, SMOOTH // 2, 255 - SMOOTH], axis=-1)
-
-
-def percentiles(values: Array, shown: Array | None = None) -> Array:
-    low, high = np.percentile(values if shown is None else values[shown], (0.5, 99.5))
-    return np.clip((values - low) / (high - low), 0, 1) * 255
 
 
 # -------------------------------------------------------------------------------------------------- DICOM
@@ -80,6 +74,29 @@ YBR = convert_color_space(COLOUR, "RGB", "YBR_FULL")
 BRIGHTEST = {"WindowCenter": "1200", "WindowWidth": "800"}
 HOT = np.stack([RAMP, RAMP // 2, 255 - RAMP], axis=-1)
 WITH_PAD = np.where(np.add.outer(np.arange(20), np.arange(28)) < 15, -2000, CT).astype(np.int16)
+
+
+def from_40() -> dict[str, Any]:
+    """A palette whose first entry stands for 40, and for all below."""
+    tags = palette(HOT, 8)
+    return {name: [256, 40, 8] if name.endswith("Descriptor") else value for name, value in tags.items()}
+
+
+def segmented() -> dict[str, Any]:
+    """Palettes of 256 entries in two segments: one value, then 255 on a line to another (PS3.3 C.7.9.2)."""
+    tags: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name, end in (("Red", 65535), ("Green", 30000), ("Blue", 100)):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        data = np.array([0, 1, 7, 1, 255, end], "<u2").tobytes()
+        tags[f"Segmented{name}PaletteColorLookupTableData"] = data
+    return tags
+
+
+def subsampled(pixels: Array) -> Array:
+    """Two brightnesses, then the colour of the first of them, for every two pixels of a row (PS3.3 C.7.6.3.1.2)."""
+    brightness, blue, red = np.moveaxis(pixels, -1, 0)
+    return np.stack([brightness[:, ::2], brightness[:, 1::2], blue[:, ::2], red[:, ::2]], axis=-1)
+
 
 DICOM: dict[str, Callable[[], Dataset]] = {
     "8 bits": lambda: dataset(GREY),
@@ -137,6 +154,12 @@ DICOM: dict[str, Callable[[], Dataset]] = {
     "palette of 8 bits": lambda: dataset(GREY, palette(HOT, 8)),
     "palette of 16 bits": lambda: dataset(GREY, palette(HOT * 257, 16)),
     "palette of 16 bits, dark": lambda: dataset(GREY, palette(HOT * 200 + 31, 16)),
+    "palette from 40 on": lambda: dataset(GREY, from_40()),
+    "palette in segments": lambda: dataset(GREY, segmented()),
+    "palette of 16 bits for 12": lambda: dataset(DEEP, {**palette(HOT * 257, 16), "BitsStored": 12}),
+    "YBR_FULL_422": lambda: dataset(
+        COLOUR, {"PhotometricInterpretation": "YBR_FULL_422", "PixelData": subsampled(YBR).tobytes()}
+    ),
     "RLE": lambda: in_rle(dataset(GREY)),
     "RLE 16 bits": lambda: in_rle(dataset(DEEP, BRIGHTEST)),
     "RLE RGB": lambda: in_rle(dataset(COLOUR)),
@@ -157,50 +180,6 @@ DICOM: dict[str, Callable[[], Dataset]] = {
         frames=6,
     ),
 }
-
-
-def by_pydicom(file: Path) -> Array:
-    """(C, *spatial) in 0…255, by pydicom's functions."""
-    read = dcmread(file)
-    kind = str(read.PhotometricInterpretation)
-    stored = pixel_array(read)  # YBR_FULL and YBR_FULL_422 as RGB
-    if kind == "PALETTE COLOR":
-        made = apply_color_lut(stored, read)
-        return np.moveaxis(made / np.iinfo(made.dtype).max * 255, -1, 0)
-    if not kind.startswith("MONOCHROME"):
-        return np.moveaxis(stored, -1, 0)
-    where = read
-    if "SharedFunctionalGroupsSequence" in read:
-        for name in ("WindowCenter", "WindowWidth"):
-            item = read.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
-            setattr(where, name, item[name].value)
-    physical = apply_modality_lut(stored, read)
-    shown = np.ones(stored.shape, bool)
-    if "PixelPaddingValue" in read:
-        limit = int(read.get("PixelPaddingRangeLimit", read.PixelPaddingValue))
-        shown = (stored < int(read.PixelPaddingValue)) | (stored > limit)
-    if "VOILUTSequence" in where:
-        made = apply_voi_lut(physical, where) / (2.0 ** where.VOILUTSequence[0].LUTDescriptor[2] - 1) * 255
-    elif "WindowWidth" in where:
-        made = apply_voi_lut(physical, where).astype(np.float64)
-        ends = windowed_ends(read)
-        made = (made - ends[0]) / (ends[1] - ends[0]) * 255
-    elif read.BitsStored == 8:
-        made = physical
-    else:
-        made = percentiles(physical.astype(np.float64), shown)
-    return np.where(shown, 255 - made if kind == "MONOCHROME1" else made, 0)[None]
-
-
-def windowed_ends(read: Dataset) -> tuple[float, float]:
-    """Between what pydicom's windowing gives values: the smallest and largest that could be stored, rescaled."""
-    if "ModalityLUTSequence" in read:
-        return 0.0, 2.0 ** read.ModalityLUTSequence[0].LUTDescriptor[2] - 1
-    low, high = 0, 2**read.BitsStored - 1
-    if read.PixelRepresentation:
-        low, high = -(2 ** (read.BitsStored - 1)), 2 ** (read.BitsStored - 1) - 1
-    slope, intercept = float(read.get("RescaleSlope", 1)), float(read.get("RescaleIntercept", 0))
-    return low * slope + intercept, high * slope + intercept
 
 
 @pytest.mark.filterwarnings("ignore:Applying a VOI LUT")

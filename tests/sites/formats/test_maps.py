@@ -1,0 +1,190 @@
+"""Label maps: what their numbers mean, and maps in another order, resolution or place than their image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+from fedunlearn import scenario as scenarios
+from fedunlearn.core import IGNORED, InputError
+from sites.collection import Collection
+from sites.formats.maps import meanings, only_ignored
+from sites.formats.unreadable import Unreadable
+from sites.sources.folder import Folder
+from tests.runs import TINY, write
+
+Array = np.ndarray[Any, Any]
+
+SHAPE = (8, 12, 10)
+PLACE = np.array([[1.0, 0, 0, -16], [0, 1, 0, -18], [0, 0, 1, -5], [0, 0, 0, 1]])
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def image() -> Array:
+    return np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+
+
+def labels() -> Array:
+    made = np.zeros(SHAPE, np.uint8)
+    made[2:6, 2:6, 2:6], made[2:6, 8:12, 4:8] = 1, 2
+    return made
+
+
+def read(root: Path, voxels: Any, made: Any, source: Folder | None = None) -> Collection:
+    """The collection of one image and its label map; both arrays at `PLACE`, or images of nibabel's."""
+    for name, one in (("a.nii", voxels), ("m.nii", made)):
+        nibabel.save(one if hasattr(one, "affine") else nibabel.Nifti1Image(one, PLACE), root / name)
+    (root / "m.csv").write_text("file,label_map,patient\na.nii,m.nii,p\n", encoding="utf-8")
+    return (source or Folder(manifest="m.csv")).load(root)
+
+
+def message(root: Path, voxels: Any, made: Any, source: Folder | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        read(root, voxels, made, source)
+    (problem,) = caught.value.problems
+    return str(problem)
+
+
+def turned(array: Array, codes: str) -> nibabel.Nifti1Image:
+    made = nibabel.Nifti1Image(array, PLACE)
+    return made.as_reoriented(ornt_transform(io_orientation(PLACE), axcodes2ornt(tuple(codes))))
+
+
+# ----------------------------------------------------------------------------------------- what numbers mean
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [([0, 255], True), ([255], True), ([0], False), ([0, 1, 255], False), ([], False), ([0, 1], False)],
+)
+def test_a_map_of_nothing_but_255_is_told(found: list[float], expected: bool):
+    assert only_ignored(found) is expected
+
+
+def test_meanings_of_brats_labels():
+    table = meanings([0, 1, 2, 4], [(4, 3)], None)
+    assert table[[0, 1, 2, 4]].tolist() == [0, 1, 2, 3]
+    assert meanings([0, 4, 7, 255], [(4, 3), (7, IGNORED)], None)[[0, 4, 7, 255]].tolist() == [0, 3, 255, 255]
+    assert meanings([0, 255], [(255, 1)], None)[[0, 255]].tolist() == [0, 1]
+    with pytest.raises(
+        Unreadable, match=r"unknown labels 3, expected whole numbers in 0…2, .*or one that labels names: 4"
+    ):
+        meanings([0, 3, 4], [(4, 2)], (0, 1, 2))
+
+
+def test_masks_of_0_and_255_are_read_if_it_is_said_what_255_is(tmp_path: Path):
+    mask = (labels() > 0).astype(np.uint8) * 255
+    assert "m.csv:2:7: label_map" in message(tmp_path, image(), mask)
+    said = Folder(manifest="m.csv", labels={255: 1})
+    assert np.array_equal(read(tmp_path, image(), mask, said).targets[0], labels() > 0)
+    # A hospital whose masks are 0 and 1 beside it.
+    assert np.array_equal(
+        read(tmp_path, image(), (labels() > 0).astype(np.uint8), said).targets[0], labels() > 0
+    )
+
+
+def test_masks_of_0_and_255_may_mean_to_ignore(tmp_path: Path):
+    mask = (labels() > 0).astype(np.uint8) * 255
+    said = Folder(manifest="m.csv", labels={255: "ignored"}, classes=2)
+    assert np.array_equal(read(tmp_path, image(), mask, said).targets[0], mask)
+
+
+def test_labels_may_be_given_in_a_scenario(tmp_path: Path):
+    data = "{name: folder, manifest: m.csv, labels: {4: 3, 9: ignored}}"
+    scenario = scenarios.read(write(tmp_path, TINY.replace("{name: phantom_cells, images: 240}", data)))
+    assert scenario.data == Folder(manifest="m.csv", labels={4: 3, 9: "ignored"})
+    (tmp_path / "again.yaml").write_text(scenarios.to_yaml(scenario), encoding="utf-8")
+    assert scenarios.read(tmp_path / "again.yaml").data == scenario.data
+
+
+def test_labels_beyond_classes_are_refused(tmp_path: Path):
+    text = message(tmp_path, image(), labels(), Folder(manifest="m.csv", labels={4: 3}, classes=3))
+    assert "labels names the class 3, expected those below 3" in text
+
+
+# ------------------------------------------------------------------------------------------- where maps lie
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SPL", "PIR"])
+@pytest.mark.parametrize("of", ["RAS", "LAS", "ASR"])
+def test_a_map_in_another_order_on_the_same_place_is_turned(tmp_path: Path, codes: str, of: str):
+    found = read(tmp_path, turned(image(), of), turned(labels(), codes))
+    assert np.array_equal(found.targets[0], labels())
+    assert found.pixels[0, 0, 0, 0, 0] == 0 and found.pixels[0, 0, -1, -1, -1] == 255  # a ramp from 0
+    assert found.notes == ()
+    assert found.seen is not None and found.seen["orientation"].tolist() == [of]
+
+
+def test_a_map_of_another_resolution_on_the_same_place_is_resampled(tmp_path: Path):
+    """Voxels of 2 mm whose ends are those of the image's: each is eight of the image's."""
+    coarse = labels()[::2, ::2, ::2]
+    place = PLACE @ np.diag([2.0, 2, 2, 1])
+    place[:3, 3] += 0.5  # its first voxel's middle lies between two of the image's
+    found = read(tmp_path, image(), nibabel.Nifti1Image(coarse, place))
+    assert np.array_equal(found.targets[0], labels())
+    assert found.notes == (
+        "1 file: label map of another resolution than its image: resampled onto its grid (nearest neighbour)",
+    )
+    again = Folder(manifest="m.csv").load(tmp_path)  # from the cache
+    assert again.notes == found.notes and found.seen is not None and again.seen is not None
+    assert found.seen.equals(again.seen)
+
+
+def test_a_finer_map_is_resampled_unless_a_structure_is_lost(tmp_path: Path):
+    fine = labels().repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    place = PLACE @ np.diag([0.5, 0.5, 0.5, 1])
+    place[:3, 3] -= 0.25
+    found = read(tmp_path, image(), nibabel.Nifti1Image(fine, place))
+    assert np.array_equal(found.targets[0], labels())
+    fine[0, 0, 0] = 3  # the image's voxel reads its last eighth
+    assert "has the label 3 in structures too small" in message(
+        tmp_path, image(), nibabel.Nifti1Image(fine, place)
+    )
+
+
+def test_a_map_elsewhere_is_refused(tmp_path: Path):
+    moved = PLACE.copy()
+    moved[0, 3] += 5
+    assert "lies up to 5.0 mm away from a.nii" in message(
+        tmp_path, image(), nibabel.Nifti1Image(labels(), moved)
+    )
+    coarse = nibabel.Nifti1Image(labels()[::2, ::2, ::2], moved @ np.diag([2.0, 2, 2, 1]))
+    assert "has the shape (4, 6, 5), expected (8, 12, 10)" in message(tmp_path, image(), coarse)
+
+
+def test_a_map_cut_by_a_slice_is_refused(tmp_path: Path):
+    assert "has the shape (8, 12, 9)" in message(tmp_path, image(), labels()[..., 1:])
+
+
+def unplaced(array: Array) -> nibabel.Nifti1Image:
+    made = nibabel.Nifti1Image(array, np.eye(4))
+    made.set_sform(None, 0)
+    made.set_qform(None, 0)
+    return made
+
+
+def test_volumes_without_an_orientation_are_read_as_stored(tmp_path: Path):
+    found = read(tmp_path, unplaced(image()), unplaced(labels()))
+    assert np.array_equal(found.targets[0], labels())
+    assert found.pixels[0, 0, 0, 0, 0] == 0 and found.pixels[0, 0, -1, -1, -1] == 255
+    assert found.notes == ("1 file: not told where the axes run (no sform, no qform): read as stored",)
+    assert "do not both tell where their axes run: copy the header of one" in message(
+        tmp_path, image(), unplaced(labels())
+    )
+
+
+def test_settings_change_what_is_kept(tmp_path: Path):
+    mask = (labels() > 0).astype(np.uint8) * 255
+    source = Folder(manifest="m.csv", labels={255: 1})
+    assert read(tmp_path, image(), mask, source).targets.max() == 1
+    assert replace(source, labels={255: "ignored"}, classes=2).load(tmp_path).targets.max() == IGNORED
