@@ -54,14 +54,13 @@ def general(groups: Sequence[Twins], table: pd.DataFrame) -> list[str]:
         if pairs:
             rows = {row for group in pairs for row in group}
             first = " and ".join(_whose(table, row) for row in _two(table, pairs[0]))
-            have = "has" if len(rows) == 1 else "have"
-            said.append(f"{_images(len(rows))} {have} {words} of another patient, such as {first}.")
+            said.append(f"{_images(len(rows))} have {words} of another patient, such as {first}.")
     held, train = _held(table), (table["split"] == "train").to_numpy()
     leaks = {row for group in groups if train[list(group.rows)].any() for row in group.rows if held[row]}
     if leaks:
         said.append(
-            f"{len(leaks)} of {_images(int(held.sum()), 'held-out ')} have a twin in training: scores on unseen images "
-            "are better than they should be."
+            f"{len(leaks)} of {_images(int(held.sum()), 'held-out ')} {_have(len(leaks))} a twin in training: scores on "
+            "unseen images are better than they should be."
         )
     return said
 
@@ -115,9 +114,8 @@ def _counted(
         of = {row: there for row, (found, there) in matches.items() if found == kind}
         if of:
             whose = _owners(table, sorted(set().union(*of.values())))
-            have = "has" if len(of) == 1 else "have"
             total = _images(int(mine.sum()), "training ")
-            yield f"{len(of)} of {total} to forget {have} {words} that is {where}, of {whose}."
+            yield f"{len(of)} of {total} to forget {_have(len(of))} {words} that is {where}, of {whose}."
 
 
 def _owners(table: pd.DataFrame, rows: list[int]) -> str:
@@ -158,6 +156,10 @@ def _whose(table: pd.DataFrame, row: int) -> str:
 def _held(table: pd.DataFrame) -> Array:
     held: Array = table["split"].isin(["val", "test"]).to_numpy()
     return held
+
+
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
 def _images(number: int, what: str = "") -> str:

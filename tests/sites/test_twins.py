@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 
 
 def photographs(count: int, shape: tuple[int, ...], seed: int = 0) -> Array:
-    """(count, 1, *shape) uint8: noise whose amplitudes fall with frequency, as photographs' do, and some common shape."""
+    """(count, 1, *shape) uint8: noise whose amplitudes fall with frequency, as photographs' do, on a common shape."""
     rng = np.random.default_rng(seed)
     axes = np.meshgrid(*(np.fft.fftfreq(edge) * edge for edge in shape), indexing="ij")
     falling = 1 / np.maximum(np.sqrt(sum(axis**2 for axis in axes)), 1) ** (0.5 + len(shape) / 2)
@@ -146,7 +146,9 @@ def test_one_patients_images_are_no_near_twins_unless_a_copy_is_somebody_elses()
 def test_a_patient_with_many_like_images_does_not_hide_a_twin() -> None:
     """Ten pictures of a patient's are nearer to one another than to the twin of one of them."""
     pixels = photographs(2, (64, 64))
-    series = rounded(np.stack([pixels[0] + 0.1 * n for n in range(10)]) + np.arange(10)[:, None, None, None] % 2)
+    series = rounded(
+        np.stack([pixels[0] + 0.1 * n for n in range(10)]) + np.arange(10)[:, None, None, None] % 2
+    )
     every = np.concatenate([series, CHANGES["resized"](pixels[0, 0])[None, None]])
     assert {group.rows[-1] for group in found(every, [*["a"] * 10, "b"])} == {10}
 
