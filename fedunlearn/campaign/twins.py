@@ -58,9 +58,10 @@ def general(groups: Sequence[Twins], table: pd.DataFrame) -> list[str]:
     held, train = _held(table), (table["split"] == "train").to_numpy()
     leaks = {row for group in groups if train[list(group.rows)].any() for row in group.rows if held[row]}
     if leaks:
+        total = _images(int(held.sum()), "held-out ")
         said.append(
-            f"{len(leaks)} of {_images(int(held.sum()), 'held-out ')} {_have(len(leaks))} a twin in training: scores on "
-            "unseen images are better than they should be."
+            f"{len(leaks)} of {total} {_have(len(leaks))} a twin in training: scores on unseen images are better than "
+            "they should be."
         )
     return said
 

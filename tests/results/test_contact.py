@@ -136,7 +136,7 @@ def test_nothing_overlaps_and_nothing_is_cut_off() -> None:
     given = replace(sheet(classes=8, images=160), sites=names)
     given = replace(given, site=np.where(given.site == "hospital-0", *names))
     for one in (figure(given), figure(volumes()), figure(sheet(classes=1))):
-        renderer = FigureCanvasAgg(one).get_renderer()  # type: ignore[no-untyped-call]
+        renderer = FigureCanvasAgg(one).get_renderer()
         boxes = [text.get_window_extent(renderer) for text in one.texts]
         boxes += [axes.get_window_extent(renderer) for axes in one.axes]
         for number, box in enumerate(boxes):
