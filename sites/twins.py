@@ -5,7 +5,8 @@ pixels. Copies that were compressed, resized, brightened or cropped by a pixel a
 perceptual hash in numbers instead of bits, since bits of medical images of different people collide:
 
 - the lowest coefficients of the image's cosine transform without its mean, each weighted by its frequency (in
-  photographs amplitudes fall with it), scaled to length 1. What all images of a kind share then weighs little;
+  photographs amplitudes fall with it), scaled to length 1. What all images of a kind share then weighs little. Of
+  colours, brightness counts, and the two differences of colour by a third of its frequencies: JPEG keeps few of them;
 - an image's nearest others are candidates;
 - a candidate is a twin if its fingerprint lies almost within the few dimensions which the image spans together with its
   first-order changes: moved, stretched, blurred or sharpened a little. Contrast is a length, brightness the mean.
@@ -33,7 +34,7 @@ Ints = npt.NDArray[np.int64]
 
 SMALLEST = 16
 """The shortest edge of an image that near twins are looked for of; below it, different images look alike."""
-APART = 0.02
+APART = 0.015
 """How far a near twin's fingerprint may be from what an image spans: 1 − cosine of the angle between them."""
 _ALIKE, _NEAREST = 0.75, 8  # a candidate's least cosine with an image, and how many candidates an image has
 _BACK = 0.1  # beyond, it need not be tried whether the second image spans the first
@@ -42,6 +43,8 @@ _MOST = {
     2: (16, 8),
     3: (12, 4),
 }  # by dimensions: frequencies per axis at most, and those kept beyond for the changes
+_COLOURS = np.array([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], np.float32)
+"""Brightness and the differences of blue and red from it, as in JPEG (ITU-T T.871)."""
 _CHUNK = 2**24  # numbers that are worked on at once
 
 
@@ -101,12 +104,12 @@ class Fingerprints:
 
     Attributes:
         coefficients: (N, C, *frequencies) of the orthonormal cosine transform, some more than are compared.
-        limit: the frequency below which they are compared.
+        limits: by channel, the frequency below which they are compared.
         faint: (N,) whether an image shows next to nothing.
     """
 
     coefficients: Floats
-    limit: int
+    limits: tuple[int, ...]
     faint: npt.NDArray[np.bool_]
 
     def pairs(self, owners: Ints, most: float = APART) -> Iterator[tuple[int, int, float]]:
@@ -144,20 +147,24 @@ class Fingerprints:
     def _compared(self, coefficients: Floats) -> Floats:
         """(N, numbers) what is compared of coefficients, weighted, of length 1."""
         frequency = np.sqrt(_squares(coefficients.shape[2:]))
-        kept = (frequency > 0) & (frequency < self.limit)
-        return _scaled((coefficients[..., kept] * frequency[kept]).reshape(len(coefficients), -1))
+        kept = [(frequency > 0) & (frequency < limit) for limit in self.limits]
+        parts = [coefficients[:, c, where] * frequency[where] for c, where in enumerate(kept)]
+        return _scaled(np.concatenate(parts, axis=1))
 
 
 def fingerprints(pixels: Array, rows: Ints) -> Fingerprints:
     """The fingerprints of some images (N, C, *spatial), a few at a time; edges are `SMALLEST` at least."""
     spatial = pixels.shape[2:]
     most, beyond = _MOST[len(spatial)]
-    limit = min(most, 7 * min(spatial) // 16)
+    limit = min(most, 3 * min(spatial) // 7)
     bases = [_cosines(min(limit + beyond, edge), edge) for edge in spatial]
     made = np.empty((len(rows), pixels.shape[1], *(len(basis) for basis in bases)), np.float32)
+    coloured = pixels.shape[1] == 3 and len(spatial) == 2
     step = max(1, _CHUNK // max(1, pixels[:1].size))
     for start in range(0, len(rows), step):
         part = pixels[rows[start : start + step]].astype(np.float32)
+        if coloured:
+            part = np.moveaxis(np.tensordot(_COLOURS, part, (1, 1)), 0, 1)
         for basis in reversed(bases):
             part = np.moveaxis(part @ basis.T, -1, 2)
         made[start : start + step] = part
@@ -165,7 +172,8 @@ def fingerprints(pixels: Array, rows: Ints) -> Fingerprints:
         made *= 127.5  # from [-1, 1]
     inside = _squares(made.shape[2:]) > 0
     faint = np.sqrt((made[..., inside] ** 2).sum(axis=(1, 2)) / pixels[:1].size) < _FAINT
-    return Fingerprints(made, limit, faint)
+    limits = (limit, limit // 3, limit // 3) if coloured else (limit,) * pixels.shape[1]
+    return Fingerprints(made, limits, faint)
 
 
 def _candidates(prints: Floats, owners: Ints, start: int, stop: int) -> tuple[Ints, Ints]:
