@@ -526,13 +526,20 @@ class FedunlearnError(Exception):
 
 
 class InputError(FedunlearnError):
-    """What was given cannot be used. Every problem that could be found is listed; nothing was run."""
+    """What was given cannot be used. Every problem that could be found is in ``problems``; nothing was run.
+
+    Its text has so many lines at most that a terminal still shows the first.
+    """
 
     exit_code = 2
+    SHOWN: ClassVar[int] = 38
+    """Problems that the text tells; of the others, how many there are."""
 
     def __init__(self, problems: Sequence[Problem] | str) -> None:
         self.problems = (Problem(problems),) if isinstance(problems, str) else tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        left = len(self.problems) - self.SHOWN
+        told = [str(problem) for problem in self.problems[: self.SHOWN]]
+        super().__init__("\n".join([*told, *([f"and {left:,} more problems"] if left > 0 else [])]))
 
 
 class RunError(FedunlearnError):

@@ -36,6 +36,7 @@ class Collection:
         synthetic_patients: the patients are made up; the report must say so.
         kind: the kind of task (`fedunlearn.learning.kinds`).
         note: what the data is, in words, for the report.
+        names: of the classes, in order; empty where they have none but their numbers.
         notes: what was read in a way that its owner should know of (ids taken as one, numbers renumbered, images
             turned), a sentence each; `check` shows them and the run folder keeps them.
         seen: one row per image, in order, of what its file was found to be: ``format``, ``size`` (such as 512 × 512),
@@ -53,6 +54,7 @@ class Collection:
     synthetic_patients: bool
     kind: str = "classification"
     note: str = ""
+    names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     seen: pd.DataFrame | None = None
 

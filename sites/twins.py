@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sites.collection import Collection
+from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -61,17 +62,21 @@ class Twins:
     rows: tuple[int, ...]
 
 
-def twins(collection: Collection) -> tuple[Twins, ...]:
+def twins(collection: Collection, watch: Watch = unwatched) -> tuple[Twins, ...]:
     """All groups of images that show the same and belong to several patients, exact ones first.
 
     Exact groups are disjoint. A near group is a pair of pictures, each with its exact copies. Images of one single
     value show nothing, and are nobody's twins.
+
+    Args:
+        collection: the images.
+        watch: is shown how far it is.
     """
     patients = np.unique(collection.table["patient"].astype(str), return_inverse=True)[1]
     copies = _copies(collection.pixels)
     shared = [rows for rows in copies if len(set(patients[rows])) > 1]
     exact = [Twins("exact", tuple(rows)) for rows in shared]
-    return (*exact, *_near(collection.pixels, copies, patients))
+    return (*exact, *_near(collection.pixels, copies, patients, watch))
 
 
 def _copies(pixels: Array) -> list[list[int]]:
@@ -84,14 +89,14 @@ def _copies(pixels: Array) -> list[list[int]]:
     return list(groups.values())
 
 
-def _near(pixels: Array, copies: list[list[int]], patients: Ints) -> Iterator[Twins]:
+def _near(pixels: Array, copies: list[list[int]], patients: Ints, watch: Watch) -> Iterator[Twins]:
     if min(pixels.shape[2:]) < SMALLEST or len(copies) < 2:
         return
     marks = fingerprints(pixels, np.array([rows[0] for rows in copies]))
     owners = np.array([patients[rows[0]] for rows in copies])
     several = [len(set(patients[rows])) > 1 for rows in copies]
     owners[several] = -1 - np.arange(sum(several))  # whoever else's they are, they are somebody else's too
-    for one, other, _ in marks.pairs(owners):
+    for one, other, _ in marks.pairs(owners, watch=watch):
         yield Twins("near", tuple(sorted((*copies[one], *copies[other]))))
 
 
@@ -112,12 +117,14 @@ class Fingerprints:
     limits: tuple[int, ...]
     faint: npt.NDArray[np.bool_]
 
-    def pairs(self, owners: Ints, most: float = APART) -> Iterator[tuple[int, int, float]]:
+    def pairs(
+        self, owners: Ints, most: float = APART, watch: Watch = unwatched
+    ) -> Iterator[tuple[int, int, float]]:
         """Images of different ``owners`` (N,) that are ``most`` apart, in order, and how far they are."""
         seen = np.flatnonzero(~self.faint)
         prints, owners = self._compared(self.coefficients)[seen], owners[seen]
         step = max(1, min(256, _CHUNK // max(1, len(seen))))
-        for start in range(0, len(seen), step):
+        for start in watch(range(0, len(seen), step), "looking for twins"):
             one, other = _candidates(prints, owners, start, start + step)
             if len(one):
                 apart = self._apart(prints, seen, one, other)

@@ -18,12 +18,13 @@ from fedunlearn.campaign import twins
 from fedunlearn.campaign.suitability import enough_proxies, placed, something_left, suits_model
 from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
 from fedunlearn.learning.models import Model
-from fedunlearn.scenario import Pick, Request, Scenario
+from fedunlearn.scenario import Official, Pick, Request, Scenario
 from sites.collection import Collection, digest
+from sites.dealing.columns import apart
 from sites.dealing.halves import halves
 from sites.dealing.picking import described
-from sites.dealing.requests import Named, resolve
-from sites.dealing.split import split
+from sites.dealing.requests import Named, left_behind, resolve
+from sites.dealing.split import official, split
 from sites.hospital import Federation
 from sites.twins import Twins
 from sites.watching import Watch, unwatched
@@ -173,10 +174,10 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
         site = scenario.sites.partition.assign(
             collection.table, collection.targets, scenario.sites.names, _rng(scenario, "partition")
         )
-    shares, rng = scenario.sites.split, _rng(scenario, "split")
-    with placed(scenario, "sites"):
-        fractions = (shares.train, shares.val, shares.test)
-        parts = split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
+    parts = _parts(scenario, collection, site)
+    used = scenario.sites.split.column if isinstance(scenario.sites.split, Official) else None
+    table, renamed = apart(collection.table, site, used)
+    collection = replace(collection, table=table, notes=(*collection.notes, *renamed))
     forgotten = _forgotten(scenario, collection, site, parts)
     if scenario.evaluation.canary:
         collection = _with_canaries(scenario, collection, site, parts, forgotten)
@@ -184,7 +185,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
     enough_proxies(scenario, parts == "proxy", forgotten)
     members = _members(scenario, collection.table, site, parts == "train")
     table, known = _table(collection, site, parts, forgotten), digest(collection)
-    alike = twins.found(collection, known)
+    alike = twins.found(collection, known, watch)
     return Cohort(
         sites=scenario.sites.names,
         pixels=collection.pixels,
@@ -196,11 +197,37 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
         members=members,
         table=table,
         note=collection.note,
-        notes=(*collection.notes, *twins.general(alike, table)),
+        notes=(
+            *collection.notes,
+            *_left_behind(scenario, collection.table, forgotten),
+            *twins.general(alike, table),
+        ),
         digest=known,
         seen=collection.seen,
         twins=alike,
     )
+
+
+def _parts(scenario: Scenario, collection: Collection, site: Array) -> Array:
+    """The part of each image: dealt by shares, or as the data has it."""
+    match scenario.sites.split:
+        case Official(column=column):
+            with placed(scenario, "sites.split"):
+                return official(collection.table, column, site)
+        case shares:
+            fractions, rng = (shares.train, shares.val, shares.test), _rng(scenario, "split")
+            with placed(scenario, "sites"):
+                return split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
+
+
+def _left_behind(
+    scenario: Scenario, table: pd.DataFrame, forgotten: Mapping[RequestId, Array]
+) -> Iterator[str]:
+    for request in scenario.requests:
+        if not request.whole_site:
+            yield from (
+                f"request {request.id!r}: {note}" for note in left_behind(table, forgotten[request.id])
+            )
 
 
 def _with_canaries(
@@ -255,7 +282,7 @@ def _forgotten(
 ) -> dict[RequestId, Array]:
     """Resolve every request; all problems together, each with its place in the scenario."""
     label = {"label": collection.targets} if collection.targets.ndim == 1 else {}
-    owned = collection.table.drop(columns="label", errors="ignore").assign(site=site, split=parts, **label)
+    owned = collection.table.assign(site=site, split=parts, **label)
     found, problems = dict[RequestId, Array](), list[Problem]()
     for number, request in enumerate(scenario.requests):
         masks = []
@@ -292,7 +319,7 @@ def _table(
     collection: Collection, site: Array, parts: Array, forgotten: Mapping[RequestId, Array]
 ) -> pd.DataFrame:
     """``sites.parquet``: identity, owner, part, label, attributes, difficulty, requests."""
-    given = collection.table.drop(columns=["site", "split", "label", "difficulty"], errors="ignore")
+    given = collection.table.drop(columns=["difficulty"], errors="ignore")
     columns = {"image": given["image"], "patient": given["patient"], "site": site, "split": parts}
     if collection.targets.ndim == 1:
         columns["label"] = collection.targets

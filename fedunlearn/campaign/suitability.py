@@ -27,7 +27,7 @@ def placed(scenario: Scenario, key: str) -> Iterator[None]:
 
 
 def suits_model(scenario: Scenario, collection: Collection) -> None:
-    """Refuse a model for another kind of task or other images, training that these cannot have, costs of other classes.
+    """Refuse a model for another kind of task or other images, a single class, training that the images cannot have.
 
     Raises:
         InputError: all that does not fit, at its place.
@@ -36,6 +36,9 @@ def suits_model(scenario: Scenario, collection: Collection) -> None:
     augmentation = scenario.training.local.augmentation
     if found := list(_misfits(model, augmentation, collection.kind, shape[1:])):
         raise InputError([scenario.placed(Problem(message), key) for key, message in found])
+    if collection.kind == "classification" and len(np.unique(collection.targets)) < 2:
+        message = "all images have one label, expected at least two classes: there is nothing to tell apart"
+        raise InputError([scenario.placed(Problem(message), "data")])
     if (costs := scenario.evaluation.costs) is not None and len(costs) != collection.classes:
         message = (
             f"found costs of {len(costs)} classes, but the data has {collection.classes}: write one row and one column "

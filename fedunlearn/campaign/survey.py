@@ -155,7 +155,7 @@ def _spread(values: pd.Series) -> str:
 
 def _table(cohort: Cohort, table: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
     """Lines of a table with a row for every hospital, and one for all of them."""
-    drawn = Table(box=None, pad_edge=False, header_style="")
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     drawn.add_column("hospital", overflow="fold")
     for name, _ in columns:
         drawn.add_column(name, justify="right", overflow="fold", min_width=min(len(name), 12))

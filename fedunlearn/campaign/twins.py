@@ -13,6 +13,7 @@ from fedunlearn.core import RunError
 from sites.collection import Collection
 from sites.prepared import prepared
 from sites.twins import Twins, twins
+from sites.watching import Watch, unwatched
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["exact", "near"]
@@ -27,18 +28,24 @@ _WORDS: Mapping[Kind, str] = {
 _WAY = 1  # to be raised when twins are found otherwise than before
 
 
-def found(collection: Collection, digest: str) -> tuple[Twins, ...]:
-    """The twins of a collection with this digest; those of a large one are kept for the next time."""
+def found(collection: Collection, digest: str, watch: Watch = unwatched) -> tuple[Twins, ...]:
+    """The twins of a collection with this digest; those of a large one are kept for the next time.
+
+    Args:
+        collection: the images.
+        digest: of them.
+        watch: is shown how far it is.
+    """
     if len(collection.table) < MANY:
-        return twins(collection)
+        return twins(collection, watch)
 
     def make(_: object) -> dict[str, Any]:
-        return {"groups": [[group.kind, group.rows] for group in twins(collection)]}
+        return {"groups": [[group.kind, group.rows] for group in twins(collection, watch)]}
 
     with suppress(RunError):  # where nothing can be kept, they are found anew every time
         kept = prepared("twins", {"digest": digest, "way": _WAY}, (), 0, make)
         return tuple(Twins(kind, tuple(rows)) for kind, rows in kept.about["groups"])
-    return twins(collection)
+    return twins(collection, watch)
 
 
 def general(groups: Sequence[Twins], table: pd.DataFrame) -> list[str]:

@@ -25,6 +25,7 @@ from fedunlearn.scenario.rules import findings
 from fedunlearn.scenario.schema import (
     Engine,
     Evaluation,
+    Official,
     Pick,
     Plan,
     Request,
@@ -42,6 +43,7 @@ from fedunlearn.scenario.yaml_tree import Node, Place, places
 __all__ = [
     "Engine",
     "Evaluation",
+    "Official",
     "Pick",
     "Plan",
     "Request",
@@ -164,7 +166,7 @@ def to_yaml(scenario: Scenario) -> str:
         "sites": {
             "names": _row(map(_quoted, config.names)),
             "partition": _plain(config.partition),
-            "split": _plain(config.split),
+            "split": _split(config.split),
         },
         "seed": scenario.seed,
         "model": _plain(scenario.model),
@@ -180,6 +182,10 @@ def to_yaml(scenario: Scenario) -> str:
     writer.width = 2**20
     writer.dump(tree, text)
     return text.getvalue()
+
+
+def _split(split: Shares | Official) -> Any:
+    return _flow({"from": _quoted(split.column)}) if isinstance(split, Official) else _plain(split)
 
 
 def _request(request: Request) -> CommentedMap:

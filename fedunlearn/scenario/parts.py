@@ -15,6 +15,7 @@ from fedunlearn.scenario.draft import Draft, Entry
 from fedunlearn.scenario.schema import (
     Engine,
     Evaluation,
+    Official,
     Pick,
     Request,
     Shares,
@@ -27,6 +28,7 @@ from fedunlearn.scenario.schema import (
 from fedunlearn.scenario.typed import build, choose, keys
 from fedunlearn.scenario.yaml_tree import Items, Node, Scalar, Table, described, misread, shown
 from fedunlearn.scoring.evidence.margins import Margins
+from sites.identity import tidied
 
 T = TypeVar("T")
 
@@ -93,9 +95,21 @@ def _hospitals(node: Node | None, found: list[Problem]) -> SitesConfig | None:
             found.append(node.place.problem("found no `partition`; add it, for example {name: iid}"))
             parts["partition"] = None
         if split is not None:
-            parts["split"] = build(split, Shares, found)
+            parts["split"] = _split(split, found)
     config = build(node, SitesConfig, found, parts)
     return config if len(found) == before else None
+
+
+def _split(node: Node, found: list[Problem]) -> Shares | Official | None:
+    if not isinstance(node, Table) or (column := node.get("from")) is None:
+        return build(node, Shares, found)
+    keys(node, ["from"], found)
+    if isinstance(column, Scalar) and column.text.strip():
+        return Official(tidied(column.text))
+    found.append(
+        column.place.problem(f"from: expected the name of a column of the data, found {described(column)}")
+    )
+    return None
 
 
 def _training(node: Node | None, found: list[Problem]) -> Training | None:
@@ -202,7 +216,7 @@ def with_ids(node: Node, key: str, found: list[Problem]) -> Node:
         found.append(node.place.problem(f"{key}: {message}"))
     elif (wrong := _wrong_id(node.text, bool(_FILE_NAMES.fullmatch(key)))) is not None:
         found.append(node.place.problem(f"{key}: found {wrong}"))
-    return dataclasses.replace(node, quoted=True)
+    return dataclasses.replace(node, text=tidied(node.text), quoted=True)
 
 
 def _wrong_id(text: str, file_name: bool) -> str | None:

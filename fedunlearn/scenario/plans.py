@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from fedunlearn.core import Every, Granularity, RequestId, Strategy
 from fedunlearn.scenario.draft import Draft, Entry, Finding, twice
-from fedunlearn.scenario.schema import Request
+from fedunlearn.scenario.schema import Official, Request
 from fedunlearn.scenario.typed import listed, meant
 
 RESERVED = ("original", "retrained", "retrained_other", "damaged")
@@ -53,7 +53,10 @@ def _labels(draft: Draft) -> Iterator[Finding]:
 def _needs(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
     needs, label = entry.strategy.needs, entry.label
     if needs.proxy_examples > 0 and draft.sites is not None and not draft.sites.split.proxy:
-        why = "sites.split.proxy is 0: give it a share, such as {train: 0.6, val: 0.1, test: 0.2, proxy: 0.1}"
+        shares = "{train: 0.6, val: 0.1, test: 0.2, proxy: 0.1}"
+        why = f"sites.split.proxy is 0: give it a share, such as {shares}"
+        if isinstance(draft.sites.split, Official):
+            why = f"parts taken from a column have none: give shares, such as {shares}"
         yield key, f"{label} needs images that the server owns, and {why}, or remove it"
     if draft.model is not None and needs.class_labels and draft.model.kind != "classification":
         kind = f"model {draft.model.name!r} is for {draft.model.kind}"

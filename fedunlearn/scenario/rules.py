@@ -10,7 +10,7 @@ from fedunlearn.core import SERVER, RequestId
 from fedunlearn.learning.patches import Patched
 from fedunlearn.scenario.draft import Draft, Finding, twice
 from fedunlearn.scenario.plans import plan_findings
-from fedunlearn.scenario.schema import LARGEST_SEED, Pick, Request
+from fedunlearn.scenario.schema import LARGEST_SEED, Pick, Request, Shares
 from fedunlearn.scenario.typed import listed, meant
 
 
@@ -68,7 +68,7 @@ def _horizons(draft: Draft) -> Iterator[Finding]:
 def _sites(draft: Draft) -> Iterator[Finding]:
     if draft.sites is None:
         return
-    names, total = draft.sites.names, sum(astuple(draft.sites.split))
+    names, shares = draft.sites.names, draft.sites.split
     if len(names) < 2:
         yield "sites.names", f"found {len(names)}, expected at least 2 hospitals: one cannot train federated"
     yield from twice(((f"sites.names.{i}", name) for i, name in enumerate(names)), "site")
@@ -76,7 +76,7 @@ def _sites(draft: Draft) -> Iterator[Finding]:
         if name.casefold() == SERVER:
             message = f"the name {name!r} is used for the server itself; choose another for the hospital"
             yield f"sites.names.{i}", message
-    if abs(total - 1) > 1e-6:
+    if isinstance(shares, Shares) and abs((total := sum(astuple(shares))) - 1) > 1e-6:
         yield "sites.split", f"train, val, test and proxy sum to {total:g}, expected 1"
 
 

@@ -69,18 +69,34 @@ class Shares:
 
 
 @dataclass(frozen=True)
+class Official:
+    """Parts as the data has them, instead of shares (`sites.dealing.split.official`); written ``{from: COLUMN}``.
+
+    Attributes:
+        column: of the data's table, with train, val and test.
+    """
+
+    column: str
+
+    @property
+    def proxy(self) -> float:
+        """No image is given to the server."""
+        return 0.0
+
+
+@dataclass(frozen=True)
 class SitesConfig:
     """The hospitals and who gets which images.
 
     Attributes:
         names: the hospitals, in the order their weights are summed in.
         partition: how patients are dealt to hospitals.
-        split: shares of each hospital's images.
+        split: shares of each hospital's images, or where the data tells the part of each image.
     """
 
     names: tuple[SiteId, ...]
     partition: Partition
-    split: Shares = Shares(0.6, 0.1, 0.3)
+    split: Shares | Official = Shares(0.6, 0.1, 0.3)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from annotated_types import Gt, Le
 
 from fedunlearn.core import InputError
 from sites.dealing.patients import Ints, Patients, Strings, deal, patients_of
+from sites.identity import is_missing, tidied, twins
 
 FEWEST = 5
 """The fewest patients a hospital may get: enough for three parts, and to forget one without emptying a part."""
@@ -128,21 +129,45 @@ class ByColumn:
         self, table: pd.DataFrame, targets: npt.NDArray[Any], names: Sequence[str], rng: np.random.Generator
     ) -> Strings:
         """See `Partition.assign`."""
-        if self.column not in table.columns:
+        by_fold = {str(name).casefold(): name for name in reversed(table.columns)}
+        column = self.column if self.column in table.columns else by_fold.get(self.column.casefold())
+        if column is None:
             raise InputError(
-                f"by_column: the data has no column {self.column!r}; it has {', '.join(map(str, table.columns))}"
+                f"by_column: the data has no column {self.column!r}; it has {', '.join(map(str, table.columns[:20]))}"
             )
-        site: Strings = np.asarray(table[self.column].astype(str), dtype=str)
-        missing = int(table[self.column].isna().sum()) + int((site == "").sum())
-        if missing:
-            raise InputError(f"by_column: {missing} images have no value in {self.column!r}: fill it in")
-        found = sorted(set(site.tolist()))
-        if set(found) != set(names):
+        written = np.asarray(table[column].astype(str), dtype=str)
+        site: Strings = np.array([tidied(text) for text in written.tolist()], dtype=str)
+        missing = np.asarray(table[column].isna(), dtype=bool) | [is_missing(text) for text in site.tolist()]
+        if missing.any():
+            first = [repr(str(image)) for image in table["image"][missing][:3]]
             raise InputError(
-                f"by_column: column {self.column!r} has the values {_listed(found)}, but sites.names has "
-                f"{_listed(names)}: write names: [{', '.join(found[:20])}]"
+                f"by_column: {int(missing.sum()):,} images have no value in {self.column!r} (nothing, or a word "
+                f"such as NA), first {', '.join(first)}: fill it in, or leave these images out; if it is a "
+                "name, write it in another way"
             )
-        return site
+        _told_apart(self.column, site, names)
+        by_id = {tidied(name): name for name in names}
+        return np.array([by_id[text] for text in site.tolist()], dtype=str)
+
+
+def _told_apart(column: str, site: Strings, names: Sequence[str]) -> None:
+    """Refuse hospitals that are written almost alike, or that the scenario does not name.
+
+    Raises:
+        InputError: there are such.
+    """
+    found = sorted(set(site.tolist()))
+    if groups := twins(found):
+        counts = {name: int((site == name).sum()) for group in groups for name in group}
+        alike = "; ".join(
+            " and ".join(f"{n!r} ({counts[n]:,} images)" for n in group) for group in groups[:3]
+        )
+        raise InputError(f"by_column: column {column!r} has {alike}: write them alike, or more differently")
+    if set(found) != {tidied(name) for name in names}:
+        raise InputError(
+            f"by_column: column {column!r} has the values {_listed(found)}, but sites.names has "
+            f"{_listed(names)}: write names: [{', '.join(found[:20])}]"
+        )
 
 
 def _enough(table: pd.DataFrame, targets: npt.NDArray[Any], names: Sequence[str]) -> Patients:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, SiteId
+from sites.identity import tidied
 
 Floats = npt.NDArray[np.float64]
 
@@ -71,7 +72,7 @@ def matching(own: pd.DataFrame, by: Mapping[str, str], site: SiteId) -> list[Pat
                 Problem(f"by: unknown column {column!r}{_meant(column, known)}; expected {expected}")
             )
             continue
-        texts = np.array([as_text(one) for one in own[column]], dtype=str)
+        value, texts = tidied(value), np.array([as_text(one) for one in own[column]], dtype=str)
         if value not in texts:
             there = _listed(_sorted(set(texts.tolist()) - {"", "nan", "None", "<NA>"}))
             message = f"by: {site!r} trains on no image with {column} {value!r}; expected {there}"

@@ -12,6 +12,7 @@ import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, SiteId
 from sites.dealing.picking import described, matching, picked
+from sites.identity import tidied, twins
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def resolve(
     own = table[here & np.asarray(table["split"] == "train", dtype=bool)]
     trained = sorted(set(own["patient"]))
     if ids is not None:
+        ids = [tidied(patient) for patient in ids]
         if problems := _unnamed(table, site, ids, trained):
             raise InputError(problems)
         chosen = sorted(set(ids))
@@ -84,6 +86,23 @@ def resolve(
             _possible(site, able, wanted, fraction, by)
             chosen = picked(own, able, wanted, pick, rng)
     return Named(tuple(chosen), np.asarray(table["patient"].isin(chosen), dtype=bool))
+
+
+def left_behind(table: pd.DataFrame, forgotten: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+    """Of the patients that a request names, those who have a near-twin that it does not name, as sentences.
+
+    Args:
+        table: one row per image, with ``patient``.
+        forgotten: (N,) the images to forget.
+    """
+    named = set(table.loc[forgotten, "patient"])
+    torn = [group for group in twins(table["patient"]) if 0 < len(named & set(group)) < len(group)]
+    if not torn:
+        return ()
+    pairs = (([p for p in group if p in named], [p for p in group if p not in named]) for group in torn[:3])
+    some = "; ".join(f"{_listed(ours)} but not {_listed(others)}" for ours, others in pairs)
+    more = f", and {len(torn) - 3:,} more such" if len(torn) > 3 else ""
+    return (f"it names {some}{more}, written almost alike: if they are one person, the other stays known",)
 
 
 def _possible(

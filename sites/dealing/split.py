@@ -10,9 +10,17 @@ import pandas as pd
 
 from fedunlearn.core import InputError, Problem
 from sites.dealing.patients import Ints, Patients, Strings, deal, most_common, patients_of
+from sites.identity import listed, tidied
 
 PARTS = ("train", "val", "test")
 """The parts that every hospital has; the images of a fourth, "proxy", it gave to the server without labels."""
+
+
+_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 
 def split(
@@ -61,6 +69,86 @@ def split(
     if problems := _missing(result, parts, site, patients):
         raise InputError(problems)
     return result
+
+
+def official(table: pd.DataFrame, column: str, site: Strings) -> Strings:
+    """The part of every image as a column of the data tells it.
+
+    Args:
+        table: one row per image, with ``image`` and ``patient``.
+        column: of the table; train or training, val, valid, validation or dev, test or testing.
+        site: (N,) the hospital of each image.
+
+    Returns:
+        (N,) the part of each image.
+
+    Raises:
+        InputError: there is no such column, it has other values, a patient is in two parts, or a hospital lacks one;
+            all problems together.
+    """
+    if column not in table.columns:
+        there = ", ".join(map(str, table.columns[:20]))
+        raise InputError(
+            f"split: the data has no column {column!r}, it has {there}: name one of them (where patients are made up, "
+            "official parts are not kept), or give shares: {train: 0.6, val: 0.1, test: 0.3}"
+        )
+    written = table[column].map(lambda value: tidied(str(value)).casefold()).to_numpy()
+    result: Strings = np.array([_WORDS.get(word, "") for word in written], dtype=str)
+    problems = [*_other_words(table, column, result), *_torn(table, column, result)]
+    problems = problems or _lacking(column, result, site)
+    if problems:
+        raise InputError(problems)
+    return result
+
+
+def _other_words(table: pd.DataFrame, column: str, result: Strings) -> list[Problem]:
+    odd = table.loc[result == "", [column, "image"]]
+    if odd.empty:
+        return []
+    found = listed(sorted(set(map(str, odd[column]))))
+    return [
+        Problem(
+            f"split: column {column!r} has {found} in {len(odd):,} images, first {str(odd['image'].iloc[0])!r}; "
+            "expected train, val or test (or training, valid, validation, dev, testing): correct them, or give shares"
+        )
+    ]
+
+
+def _torn(table: pd.DataFrame, column: str, result: Strings) -> list[Problem]:
+    """Patients in two parts."""
+    parts = (
+        pd.Series(result)
+        .groupby(table["patient"].astype(str).to_numpy())
+        .agg(lambda one: sorted(set(one) - {""}))
+    )
+    torn = parts[parts.map(len) > 1]
+    if torn.empty:
+        return []
+    some = ", ".join(f"{patient!r} ({' and '.join(found)})" for patient, found in torn.iloc[:3].items())
+    more = f" and {len(torn) - 3:,} more" if len(torn) > 3 else ""
+    return [
+        Problem(
+            f"split: by column {column!r} {len(torn):,} of {len(parts):,} patients are in two parts, {some}{more}: a "
+            "patient tested on must not be trained on; put each in one part, or give shares: "
+            "{train: 0.6, val: 0.1, test: 0.3}"
+        )
+    ]
+
+
+def _lacking(column: str, result: Strings, site: Strings) -> list[Problem]:
+    """Hospitals without one of the parts."""
+    problems = []
+    for name in np.unique(site):
+        counts = {part: int(((site == name) & (result == part)).sum()) for part in PARTS}
+        if not all(counts.values()):
+            found = ", ".join(f"{count:,} {part}" for part, count in counts.items())
+            problems.append(
+                Problem(
+                    f"split: by column {column!r} hospital {str(name)!r} has {found} images, expected some of each: "
+                    "name some patients in the parts that are empty, or give shares: {train: 0.6, val: 0.1, test: 0.3}"
+                )
+            )
+    return problems
 
 
 def _dealt(here: Ints, images: Ints, fractions: tuple[float, float, float], proxy: float) -> Ints:

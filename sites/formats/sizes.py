@@ -20,6 +20,9 @@ from typing import IO, Any
 import numpy as np
 import psutil
 
+from sites.formats.content import packed
+from sites.formats.unreadable import Unreadable
+
 SHARE = 0.5
 """The share of the memory available now that images may take."""
 WORK = 8
@@ -28,8 +31,9 @@ WORK = 8
 _BEFORE = 2**26  # bytes of a NIfTI file before its voxels: a header, and extensions that nobody here asks for
 _ROW = 600  # bytes that a row of a manifest takes: places, and references to cells
 _HEAD = 2**14  # bytes; NumPy refuses headers of more than 10,000
-_DEFLATE = 1032  # times that deflate can make anything smaller, at most (zlib's technical details)
-_PICTURES = ("PNG", "JPEG", "TIFF", "BMP")  # Pillow has readers that start other programs; these do not
+DEFLATE = 1032  # times that deflate can make anything smaller, at most (zlib's technical details)
+PICTURES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+"""Formats that Pillow is asked to read; it has readers that start other programs, which these do not."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Claim:
 
     def __post_init__(self) -> None:
         if any(edge < 0 for edge in self.shape):
-            raise ValueError(f"its header claims the shape {self.shape}")
+            raise Unreadable("damaged", f"has a header that claims the shape {self.shape}: get it again")
 
     @property
     def count(self) -> int:
@@ -55,11 +59,6 @@ class Claim:
 
     def __str__(self) -> str:
         return f"{self.shape} {self.dtype}"
-
-
-def suffix(file: str) -> str:
-    """What tells a file's format."""
-    return ".nii.gz" if file.lower().endswith(".nii.gz") else Path(file).suffix.lower()
 
 
 def available() -> int:
@@ -119,21 +118,23 @@ def npy(file: Path) -> Claim:
     """The array of a `.npy` file.
 
     Raises:
-        ValueError: it is no array, has Python objects, or claims more than the file holds.
-        OSError: the file cannot be read.
+        Unreadable: it has Python objects, or claims more than the file holds.
+        ValueError, OSError: it is no array, or cannot be read.
     """
     with file.open("rb") as opened:
         claim, start = _npy(opened)
     if claim.dtype.hasobject:
-        raise ValueError("it has Python objects, which would have to be unpickled: save numbers")
+        raise Unreadable(
+            "Python objects", "has Python objects, which would have to be unpickled: save numbers"
+        )
     return _held(claim, start, file)
 
 
 def picture(file: Path) -> Claim:
-    """The size of a PNG, or of what is one of a few other formats despite its name.
+    """The size of a picture in one of a few formats, whatever its name.
 
     Raises:
-        ValueError: it has more pixels than Pillow takes for safe.
+        Unreadable: it has more pixels than Pillow takes for safe.
         OSError: it is no picture, or cannot be read.
     """
     from PIL import Image, ImageMode
@@ -142,13 +143,13 @@ def picture(file: Path) -> Claim:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused here, with its shape
-            with Image.open(file, formats=_PICTURES) as opened:
+            with Image.open(file, formats=PICTURES) as opened:
                 (width, height), mode = opened.size, "RGB" if opened.mode == "P" else opened.mode
     except Image.DecompressionBombError as error:
-        raise ValueError(f"it claims too many pixels ({error}): save it smaller") from error
+        raise Unreadable("too large", f"claims too many pixels ({error}): save it smaller") from error
     if width * height > limit:
-        message = f"it claims {width} × {height} pixels, expected at most {limit:,} in all: save it smaller"
-        raise ValueError(message)
+        message = f"claims {width} × {height} pixels, expected at most {limit:,} in all: save it smaller"
+        raise Unreadable("too large", message)
     kind = ImageMode.getmode(mode)
     bands = (len(kind.bands),) if len(kind.bands) > 1 else ()
     return Claim((height, width, *bands), np.dtype(kind.typestr))
@@ -158,30 +159,32 @@ def nifti(file: Path) -> Claim:
     """The voxels of a NIfTI file; those of a compressed one from the first bytes that it expands to.
 
     Raises:
-        ValueError: it is no NIfTI volume, or claims more than the file holds.
+        Unreadable: it is no NIfTI volume, or claims more than the file holds.
         OSError, EOFError, zlib.error: it cannot be read.
     """
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
 
-    packed = file.name.lower().endswith(".gz")
-    with gzip.open(file) if packed else file.open("rb") as opened:
+    compressed = packed(file)
+    with gzip.open(file) if compressed else file.open("rb") as opened:
         head = opened.read(Nifti2Header.sizeof_hdr)
     versions: tuple[Any, ...] = (Nifti1Header, Nifti2Header)  # nibabel has no types here
     kind = next((kind for kind in versions if kind.may_contain_header(head)), None)
     if kind is None:
-        raise ValueError("it does not start with a NIfTI header")
+        raise Unreadable("damaged", "does not start with a NIfTI header: get it again")
     header = kind(head[: kind.sizeof_hdr], check=False)
     start = float(header["vox_offset"])
     try:
         claim = Claim(tuple(map(int, header.get_data_shape())), header.get_data_dtype())
     except KeyError as error:
-        raise ValueError(f"its header names an unknown type of voxels, {error}") from error
+        message = f"has a header that names an unknown type of voxels, {error}: convert it again"
+        raise Unreadable("damaged", message) from error
     if not 0 <= start <= _BEFORE:  # whoever opens it reads all that comes before them
-        raise ValueError(
-            f"its header says that voxels start at byte {start:,.0f}, expected at most {_BEFORE:,}"
+        message = (
+            f"has a header that says that voxels start at byte {start:,.0f}, expected at most {_BEFORE:,}"
         )
-    return _held(claim, int(start), file, _DEFLATE if packed else 1)
+        raise Unreadable("damaged", f"{message}: convert it again")
+    return _held(claim, int(start), file, DEFLATE if compressed else 1)
 
 
 def rows(file: Path) -> tuple[int, list[str]]:
@@ -201,34 +204,6 @@ def rows(file: Path) -> tuple[int, list[str]]:
     return sum(one.total_byte_size for one in groups) + about.num_rows * _ROW, texts
 
 
-def dicom(file: Path) -> Claim:
-    """The pixels of a DICOM file.
-
-    Raises:
-        ValueError: it has no size, or may expand to more than memory holds.
-        OSError, pydicom.errors.InvalidDicomError, …: it is no DICOM file; see `sites.formats.images.unreadable`.
-    """
-    import pydicom
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    meta = pydicom.filereader.read_file_meta_info(file)
-    # pydicom expands all of a deflated file to read its first element.
-    packed = meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
-    if message := too_large(file.stat().st_size * (_DEFLATE if packed else 1)):
-        raise ValueError(f"it may take all the memory before its size is known: it {message}")
-    header = pydicom.dcmread(file, stop_before_pixels=True)
-    names = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
-    values = [
-        header.get(name, 1 if name in ("NumberOfFrames", "SamplesPerPixel") else None) for name in names
-    ]
-    if wrong := [name for name, value in zip(names, values, strict=True) if not isinstance(value, int)]:
-        raise ValueError(f"it has no number as {', '.join(wrong)}")
-    frames, rows, columns, samples, bits = map(int, values)
-    shape = (*([frames] if frames > 1 else []), rows, columns, *([samples] if samples > 1 else []))
-    width = max(1, -(-bits // 8))
-    return Claim(shape, np.dtype(f"u{width}" if width in (1, 2, 4, 8) else f"V{width}"))
-
-
 def _npy(opened: IO[bytes]) -> tuple[Claim, int]:
     """What an array's header claims, and where its values start."""
     head = io.BytesIO(opened.read(_HEAD))  # no more, whatever length the header says it has
@@ -239,7 +214,9 @@ def _npy(opened: IO[bytes]) -> tuple[Claim, int]:
         shape, _, dtype = read(head)
     # NumPy hands the text to Python's parser, which raises these for nonsense.
     except (SyntaxError, tokenize.TokenError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"its header is none of an array ({type(error).__name__})") from error
+        raise Unreadable(
+            "damaged", f"has a header that is none of an array ({type(error).__name__})"
+        ) from error
     return Claim(shape, dtype), head.tell()
 
 
@@ -247,10 +224,13 @@ def _held(claim: Claim, start: int, file: Path, expands: int = 1) -> Claim:
     """``claim``, if a file that expands to at most so many times its size can hold it.
 
     Raises:
-        ValueError: it cannot.
+        Unreadable: it cannot.
     """
     if start + claim.bytes > (size := file.stat().st_size) * expands:
-        raise ValueError(f"{_claims('it', claim)}, but the file has {_mb(size)}")
+        message = (
+            f"claims {claim}, {_mb(claim.bytes)}, but the file has {_mb(size)}: it is cut off; get it again"
+        )
+        raise Unreadable("cut off", message)
     return claim
 
 

@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt
 from fedunlearn import files
 from fedunlearn.core import IGNORED
 from sites.formats.nifti import Bad, Handling, Pair, Volume, preparing
+from sites.formats.picture import Seen, counted
 from sites.pixels import one_thread
 from sites.prepared import Growing, prepared
 from sites.watching import Watch, unwatched
@@ -34,11 +35,15 @@ class Stored:
         pixels: (N, C, D, H, W) uint8 or float32.
         targets: (N, D, H, W) uint8 label maps, `IGNORED` where no class counts.
         classes: number of classes, background included.
+        seen: the rows of `Collection.seen`.
+        notes: what `Collection.notes` should say of the files.
     """
 
     pixels: Array
     targets: npt.NDArray[np.uint8]
     classes: int
+    seen: tuple[Seen, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class _Refused(Exception):
@@ -64,33 +69,41 @@ def store(pairs: Sequence[Pair], how: Handling, watch: Watch = unwatched) -> Sto
     """
 
     def make(growing: Growing) -> dict[str, Any]:
-        def keep(pixels: Array, labels: Array) -> None:
-            growing.append("pixels", pixels)
-            growing.append("targets", labels)
+        seen, notes = list[Seen](), list[tuple[str, ...]]()
+
+        def keep(volume: Volume) -> None:
+            seen.append(volume.seen)
+            notes.append(volume.notes)
+            growing.append("pixels", volume.pixels)
+            growing.append("targets", volume.labels)
 
         bad, holder = _all(pairs, preparing(how), keep, watch)
         if how.classes is None and not bad:
             bad = _gaps(pairs, holder)
         if bad:
             raise _Refused(bad)
-        return {"classes": max({*(how.classes or holder)} - {IGNORED}) + 1}
+        classes = max({*(how.classes or holder)} - {IGNORED}) + 1
+        return {"classes": classes, "seen": seen, "notes": counted(notes)}
 
     try:
         found = prepared("volumes", _key(pairs, how), ("pixels", "targets"), len(pairs), make)
     except _Refused as refused:
         return refused.bad
-    return Stored(found.arrays["pixels"], found.arrays["targets"], int(found.about["classes"]))
+    about, arrays = found.about, found.arrays
+    seen = tuple((str(f), str(s), float(low), float(high), str(o)) for f, s, low, high, o in about["seen"])
+    notes = tuple(map(str, about["notes"]))
+    return Stored(arrays["pixels"], arrays["targets"], int(about["classes"]), seen, notes)
 
 
 def examine(pairs: Sequence[Pair], how: Handling, watch: Watch = unwatched) -> list[Bad]:
     """Everything wrong with the single volumes; nothing is kept."""
-    return _all(pairs, preparing(how), lambda pixels, labels: None, watch)[0]
+    return _all(pairs, preparing(how), lambda volume: None, watch)[0]
 
 
 def _all(
-    pairs: Sequence[Pair], prepare: _Prepare, keep: Callable[[Array, Array], None], watch: Watch
+    pairs: Sequence[Pair], prepare: _Prepare, keep: Callable[[Volume], None], watch: Watch
 ) -> tuple[list[Bad], dict[int, int]]:
-    """Make all volumes, one by one, and give the good ones to ``keep``: pixels (C, D, H, W), label map (D, H, W).
+    """Make all volumes, one by one, and give the good ones to ``keep``.
 
     Returns:
         All that is wrong; and for each label, the first volume that has it.
@@ -102,7 +115,7 @@ def _all(
         if isinstance(volume, list):
             bad += volume
             continue
-        pixels, labels = volume
+        pixels, labels = volume.pixels, volume.labels
         shape = shape or pixels.shape
         if pixels.shape != shape:
             message = f"has the shape {pixels.shape[1:]}, but volumes before have {shape[1:]}: set shape"
@@ -110,7 +123,7 @@ def _all(
             continue
         for label in {*np.unique(labels).tolist()} - {IGNORED}:
             holder.setdefault(label, number)
-        keep(pixels, labels)
+        keep(volume)
     return bad, holder
 
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from annotated_types import Ge, Le
 
-from fedunlearn.core import InputError, Problem
-from sites.collection import Collection
+from fedunlearn.core import IGNORED, InputError, Problem
+from sites.collection import SEEN, Collection
 from sites.formats import nifti
+from sites.formats.maps import MOST
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
-from sites.sources.manifest import Inside, Row, cell_faults, grouped, read_manifest, row_problems
+from sites.identity import tidied
+from sites.sources.manifest import Inside, Manifest, attributes, checked, read_manifest
 from sites.sources.pictures import Alike, pictures
+from sites.sources.rows import Row, grouped
 from sites.watching import Watch, unwatched
+
+Label = Annotated[int, Ge(0), Le(MOST)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,8 @@ class Folder:
         spacing: with label maps: edges of a voxel in millimetres; None for as they are.
         dtype: with label maps: uint8 in 0…255, or float32 in -1…1.
         classes: with label maps: how many labels there are, background included; None for those that are found.
+        labels: with label maps: which class a number in the maps stands for, such as {255: 1} or {4: 3, 255: ignored};
+            0 is background unless it is among them. None if the numbers are classes.
         outside: files may lie outside of the manifest's folder (``..``, links, absolute paths). Only for manifests
             of somebody you trust: any file that you can read could be named.
     """
@@ -53,7 +58,8 @@ class Folder:
     shape: tuple[Edge, Edge, Edge] | None = None
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
     dtype: Literal["uint8", "float32"] = "uint8"
-    classes: Annotated[int, Ge(2), Le(nifti.MOST)] | None = None
+    classes: Annotated[int, Ge(2), Le(MOST)] | None = None
+    labels: Mapping[Label, Label | Literal["ignored"]] | None = None
     outside: bool = False
 
     def problems(self, root: Path) -> list[Problem]:
@@ -63,34 +69,40 @@ class Folder:
             root: where ``manifest`` starts.
         """
         try:
-            rows, inside = read_manifest(root / self.manifest), self._inside(root)
-            problems = self._misplaced(rows) + row_problems(rows, inside)
-            stored = self._stored(rows, inside, problems) if _with_maps(rows) else problems
-            return stored if isinstance(stored, list) else []
+            manifest = self._manifest(root)
+            if _with_maps(manifest.rows):
+                stored = self._stored(manifest, self._inside(root))
+                return stored if isinstance(stored, list) else []
+            return list(manifest.problems)
         except InputError as error:
             return list(error.problems)
 
     def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read all files; see `Source.load`."""
-        rows, inside = read_manifest(root / self.manifest), self._inside(root)
-        problems = self._misplaced(rows) + row_problems(rows, inside)
+        manifest, inside = self._manifest(root), self._inside(root)
+        rows, labels = manifest.rows, manifest.labels
         if _with_maps(rows):
-            return self._volumes(rows, inside, problems, watch)
-        if problems:
-            raise InputError(problems)
+            return self._volumes(manifest, inside, watch)
+        if manifest.problems or labels is None:
+            raise InputError(manifest.problems)
         found = pictures(rows, inside.folder, Alike(self.size, self.channels), watch)
-        names, targets = _targets([row.cells["label"] for row in rows])
         return Collection(
             pixels=found.pixels,
-            targets=targets,
+            targets=labels.targets,
             table=_table(rows),
-            classes=len(names),
+            classes=len(labels.names),
             synthetic_patients=False,
             note=f"{len(rows)} images of {self.manifest}; patient ids are its own. "
-            f"Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}.",
-            notes=found.notes,
+            f"Labels: {', '.join(f'{i} {name}' for i, name in enumerate(labels.names))}.",
+            names=labels.names,
+            notes=(*manifest.notes, *found.notes),
             seen=found.seen,
         )
+
+    def _manifest(self, root: Path) -> Manifest:
+        """The rows with all that is wrong with them, and with settings that they have no use for."""
+        found = checked(read_manifest(root / self.manifest), self._inside(root))
+        return replace(found, problems=(*self._misplaced(found.rows), *found.problems))
 
     def _inside(self, root: Path) -> Inside:
         return Inside((root / self.manifest).parent, self.outside)
@@ -98,70 +110,75 @@ class Folder:
     def _misplaced(self, rows: Sequence[Row]) -> list[Problem]:
         """Settings that this kind of manifest has no use for."""
         maps = _with_maps(rows)
-        for_volumes = {"shape": self.shape, "spacing": self.spacing, "classes": self.classes}
+        for_volumes = {
+            "shape": self.shape,
+            "spacing": self.spacing,
+            "classes": self.classes,
+            "labels": self.labels,
+        }
         unused = {"size": self.size, "channels": self.channels} if maps else for_volumes
         given = [name for name, value in unused.items() if value is not None]
+        meant = max((one for _, one in _meant(self.labels or {}) if one != IGNORED), default=0)
+        if maps and self.classes is not None and meant >= self.classes:
+            message = f"labels names the class {meant}, expected those below {self.classes} as classes says"
+            return [Problem(f"folder: {message}: raise classes")]
         if not rows or not given:
             return []
         advice = "give shape or spacing instead" if maps else "they are for label maps: leave them out"
         column = "label_map" if maps else "label"
         return [Problem(f"folder: found {' and '.join(given)}, but the manifest has {column}: {advice}")]
 
-    def _volumes(
-        self, rows: Sequence[Row], inside: Inside, problems: list[Problem], watch: Watch
-    ) -> Collection:
-        stored = self._stored(rows, inside, problems, watch)
+    def _volumes(self, manifest: Manifest, inside: Inside, watch: Watch) -> Collection:
+        stored = self._stored(manifest, inside, watch)
         if isinstance(stored, list):
             raise InputError(stored)
         return Collection(
             pixels=stored.pixels,
             targets=stored.targets,
-            table=_table(rows),
+            table=_table(manifest.rows),
             classes=stored.classes,
             synthetic_patients=False,
             kind="segmentation",
-            note=f"{len(rows)} volumes with label maps of {self.manifest}; patient ids are its own.",
+            note=f"{len(manifest.rows)} volumes with label maps of {self.manifest}; patient ids are its own.",
+            notes=(*manifest.notes, *stored.notes),
+            seen=pd.DataFrame(stored.seen, columns=[*SEEN]),
         )
 
-    def _stored(
-        self, rows: Sequence[Row], inside: Inside, problems: list[Problem], watch: Watch = unwatched
-    ) -> Stored | list[Problem]:
-        """The volumes; or all problems, those given and those of the files that rows without problems name."""
+    def _stored(self, manifest: Manifest, inside: Inside, watch: Watch = unwatched) -> Stored | list[Problem]:
+        """The volumes; or all problems, those known and those of the files that rows without problems name."""
         classes = None if self.classes is None else tuple(range(self.classes))
-        how = nifti.Handling(self.shape, self.spacing, self.dtype, classes)
-        good, folder = [row for row in rows if not cell_faults(row, inside)], inside.folder
+        meant = None if self.labels is None else _meant(self.labels)
+        how = nifti.Handling(self.shape, self.spacing, self.dtype, classes, meant)
+        good, folder = manifest.good, inside.folder
         pairs = [nifti.Pair((folder / row.cells["file"],), folder / row.cells["label_map"]) for row in good]
-        found = examine(pairs, how, watch) if problems else store(pairs, how, watch)
+        found = examine(pairs, how, watch) if manifest.problems else store(pairs, how, watch)
         if isinstance(found, Stored):
             return found
         columns = ("label_map" if bad.file == pairs[bad.number].label_map else "file" for bad in found)
-        return problems + grouped(
+        faults = (
             good[bad.number].fault(bad.kind, column, f"{bad.file} {bad.message}")
             for column, bad in zip(columns, found, strict=True)
         )
+        return [*manifest.problems, *grouped(faults)]
+
+
+def _meant(labels: Mapping[int, int | str]) -> tuple[tuple[int, int], ...]:
+    """Found labels and what they stand for."""
+    return tuple((found, IGNORED if isinstance(one, str) else one) for found, one in sorted(labels.items()))
 
 
 def _with_maps(rows: Sequence[Row]) -> bool:
     return bool(rows) and "label_map" in rows[0].cells
 
 
-def _targets(labels: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """The classes in order, and (N,) the class of each image."""
-    if all(label.isdecimal() for label in labels):
-        targets = np.array([int(label) for label in labels], dtype=np.int64)
-        return [str(i) for i in range(int(targets.max()) + 1)], targets
-    names = sorted(set(labels))
-    return names, np.array([names.index(label) for label in labels], dtype=np.int64)
-
-
 def _table(rows: Sequence[Row]) -> pd.DataFrame:
     """All columns but the files and label, as text; age as a number where every row has one."""
-    columns = [c for c in rows[0].cells if c not in ("file", "label", "label_map", "image", "patient")]
+    columns = attributes(rows)
     table = pd.DataFrame(
         {
-            "image": [row.cells.get("image", row.cells["file"]) for row in rows],
+            "image": [row.cells.get("image", tidied(row.cells["file"])) for row in rows],
             "patient": [row.cells["patient"] for row in rows],
-            **{column: [row.cells[column] for row in rows] for column in columns},
+            **columns,
         }
     )
     if "age" in columns:

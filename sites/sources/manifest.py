@@ -1,235 +1,26 @@
-"""Manifests: tables of image files in CSV or Parquet, every cell read as text and known by its place."""
+"""Manifests: tables of image files, with whose they are and what they show, every bad row told by its place."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections import Counter
+import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
-
 from fedunlearn.core import InputError, Problem
-from sites.formats import sizes
-from sites.formats.sizes import suffix
+from sites.identity import is_missing, settled, tidied
+from sites.sources.labels import Labels, missing, read_labels
+from sites.sources.rows import Fault, Row, Table, grouped
+from sites.sources.tables import read_table
 
-FORMATS = (".png", ".npy", ".nii", ".nii.gz", ".dcm")
-VOLUMES = (".nii", ".nii.gz")
-"""Of images that have label maps, and of the maps."""
-
-SHOWN = 5
-"""Problems of one kind that are told one by one; of the others, how many there are."""
-
-LABELS = ("label", "label_map")
-"""A manifest has one of these columns: a class for every image, or the file of its label map."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One image of a manifest.
-
-    Attributes:
-        cells: by column name; ids keep their leading zeros.
-        manifest: the file it stands in.
-        line: its line in a CSV file, its number in a Parquet file, from 1.
-        columns: where each cell starts in the line, from 1; empty where the file has no lines.
-    """
-
-    cells: Mapping[str, str]
-    manifest: str
-    line: int
-    columns: Mapping[str, int]
-
-    def problem(self, column: str, message: str) -> Problem:
-        """A problem with one of the cells."""
-        if not self.columns:
-            return Problem(f"row {self.line}, column {column}: {message}", self.manifest)
-        return Problem(f"{column}: {message}", self.manifest, self.line, self.columns.get(column))
-
-    def fault(self, kind: str, column: str, message: str) -> Fault:
-        """A problem with one of the cells, and its kind."""
-        return Fault(self.problem(column, message), f"{column}: {kind}")
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One problem of many, some of them alike.
-
-    Attributes:
-        problem: with its place.
-        kind: in a few words, equal for those that are alike.
-    """
-
-    problem: Problem
-    kind: str
-
-
-def grouped(faults: Iterable[Fault]) -> list[Problem]:
-    """The first `SHOWN` problems of every kind in their order, then how many more there are of each."""
-    shown, counts = list[Problem](), Counter[tuple[str | None, str]]()
-    for fault in faults:
-        kind = fault.problem.file, fault.kind
-        counts[kind] += 1
-        if counts[kind] <= SHOWN:
-            shown.append(fault.problem)
-    return shown + [
-        Problem(f"{kind}: so in {count - SHOWN:,} more rows, {count:,} in all", file)
-        for (file, kind), count in counts.items()
-        if count > SHOWN
-    ]
-
-
-def read_manifest(file: Path) -> list[Row]:
-    """All rows of a manifest.
-
-    Raises:
-        InputError: it is missing, no CSV or Parquet file, or lacks columns; all problems together.
-    """
-    if not file.is_file():
-        raise InputError(
-            f"folder: found no manifest {file}, expected a CSV or Parquet file with the columns "
-            f"file, label or label_map, and patient: put it there or give its folder as --data-root"
-        )
-    if file.suffix == ".parquet":
-        return _parquet(file)
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            return _csv(file, lines.read())
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            [Problem(f"is no CSV file in UTF-8 ({error}): save it as one", str(file))]
-        ) from error
-
-
-def _csv(file: Path, text: str) -> list[Row]:
-    lines = text.splitlines(keepends=True)
-    reader = csv.reader(lines, strict=True)
-    header = next(reader, [])
-    _require(file, header)
-    rows, faults, start = [], list[Fault](), reader.line_num + 1
-    for cells in reader:
-        line, start = start, reader.line_num + 1
-        if len(cells) == len(header):
-            places = dict(zip(header, _starts(lines[line - 1]), strict=False))
-            rows.append(Row(dict(zip(header, map(str.strip, cells), strict=True)), str(file), line, places))
-        elif cells:  # not a blank line
-            message = f"found {len(cells)} cells, expected {len(header)}, one for each column"
-            faults.append(Fault(Problem(message, str(file), line), "another number of cells"))
-    if faults:
-        raise InputError(grouped(faults))
-    return rows
-
-
-def _starts(line: str) -> Iterator[int]:
-    """The column where each cell of a CSV line starts, from 1."""
-    yield 1
-    quoted = False
-    for place, character in enumerate(line, start=1):
-        quoted ^= character == '"'
-        if character == "," and not quoted:
-            yield place + 1
-
-
-def _parquet(file: Path) -> list[Row]:
-    try:
-        needed, texts = sizes.rows(file)
-        if message := sizes.too_large(needed):
-            raise InputError([Problem(f"is too large: it {message}", str(file))])
-        table = pd.read_parquet(file, engine="pyarrow", read_dictionary=texts)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise InputError([Problem(f"is no Parquet file ({error}): save it as one", str(file))]) from error
-    header = [str(name) for name in table.columns]
-    _require(file, header)
-    for column in {"patient", "site", "image"} & set(header):
-        if table[column].dtype.kind == "f":
-            raise InputError(
-                [Problem(f"{column} ids are decimal numbers, expected text or integers", str(file))]
-            )
-    cells = [_cells(table[column]) for column in table.columns]
-    return [
-        Row(dict(zip(header, row, strict=True)), str(file), number, {})
-        for number, row in enumerate(zip(*cells, strict=True), start=1)
-    ]
-
-
-def _cells(column: pd.Series) -> list[str]:
-    """The texts of a column, empty where one is missing; a text that many rows have is there once."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        texts = [*map(str, column.cat.categories), ""]
-        return [texts[code] for code in column.cat.codes]  # -1 where one is missing
-    return ["" if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]
-
-
-def _require(file: Path, header: list[str]) -> None:
-    labels = [column for column in LABELS if column in header]
-    wanted = ("file", *(labels or LABELS[:1]), "patient")
-    missing = [column for column in wanted if column not in header]
-    twice = sorted({column for column in header if header.count(column) > 1})
-    problems = []
-    if missing:
-        message = f"found the columns {', '.join(header) or 'none'}, expected also {', '.join(missing)}"
-        problems.append(Problem(message, str(file), 1))
-    if len(labels) > 1:
-        problems.append(Problem("found the columns label and label_map, expected one of them", str(file), 1))
-    if twice:
-        problems.append(Problem(f"found the columns {', '.join(twice)} more than once", str(file), 1))
-    if problems:
-        raise InputError(problems)
-
-
-def row_problems(rows: Sequence[Row], inside: Inside) -> list[Problem]:
-    """Everything wrong with the rows of a manifest; no image is opened."""
-    if not rows:
-        return [Problem("folder: the manifest has no rows, expected one per image")]
-    labels = [row.cells["label"] for row in rows if "label" in row.cells]
-    numbered = sum(label.isdecimal() for label in labels) * 2 > len(rows)
-    problems = grouped(_row_faults(rows, inside, numbered))
-    classes = {int(label) for label in labels if label.isdecimal()}
-    if numbered and not problems and classes != set(range(len(classes))):
-        problems.append(
-            Problem(
-                f"found the labels {sorted(classes)[:12]}, expected 0, 1, … without a gap", rows[0].manifest
-            )
-        )
-    return problems
-
-
-def _row_faults(rows: Sequence[Row], inside: Inside, numbered: bool) -> Iterator[Fault]:
-    seen: dict[str, int] = {}
-    for row in rows:
-        yield from cell_faults(row, inside, numbered)
-        image = row.cells.get("image", row.cells["file"])
-        if (first := seen.setdefault(image, row.line)) != row.line:
-            column = "image" if "image" in row.cells else "file"
-            message = f"found {image!r} again (first in line {first}), expected unique ids"
-            yield row.fault("an id again", column, message)
-
-
-def cell_faults(row: Row, inside: Inside, numbered: bool = False) -> list[Fault]:
-    """Everything wrong with one row.
-
-    Args:
-        row: of a manifest.
-        inside: where its files must lie.
-        numbered: whether labels must be numbers.
-    """
-    faults = []
-    for column in {"patient", "label", "label_map", "site", "image"} & set(row.cells):
-        if not row.cells[column]:
-            message = f"found nothing, expected the {column} of this image"
-            faults.append(row.fault("nothing", column, message))
-    if numbered and row.cells["label"] and not row.cells["label"].isdecimal():
-        found = row.cells["label"]
-        message = f"found {found!r}, expected a class number as in most rows (0, 1, …)"
-        faults.append(row.fault("no class number", "label", message))
-    maps = "label_map" in row.cells
-    faults += _file_faults(row, "file", VOLUMES if maps else FORMATS, inside)
-    if maps and row.cells["label_map"]:
-        faults += _file_faults(row, "label_map", VOLUMES, inside)
-    return sorted(faults, key=lambda fault: fault.problem)
+_FILES = ("file", "label_map")
+_IDS = ("patient", "site", "image")
+_SHORTENED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
+_QUOTES = ("''", "‘’", "“”", "„“", "``", "«»", "´´")
 
 
 @dataclass(frozen=True)
@@ -254,19 +45,211 @@ class Inside:
         found = os.path.realpath(self.folder / file)
         return None if self.outside or Path(found).is_relative_to(self.real) else found
 
+    def has(self, file: str) -> bool:
+        """Whether it is there, as a file or as the folder of a series; false, too, for names that no disk can have."""
+        return os.path.exists(self.folder / file)
 
-def _file_faults(row: Row, column: str, formats: Sequence[str], inside: Inside) -> list[Fault]:
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows of a manifest as they are used.
+
+    Attributes:
+        rows: ids and attributes tidied (`sites.identity.tidied`), files as they are called on the disk.
+        labels: the classes of the images; None for label maps, or where there are no rows.
+        notes: what was read in a way that its owner should know of.
+        problems: all that is wrong.
+        good: the rows that nothing is wrong with.
+    """
+
+    rows: tuple[Row, ...]
+    labels: Labels | None
+    notes: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    good: tuple[Row, ...]
+
+
+def read_manifest(file: Path) -> Table:
+    """All rows of a manifest as they are written.
+
+    Raises:
+        InputError: it is missing, no CSV or Parquet file, or lacks columns; all problems together.
+    """
+    if not file.is_file():
+        there = "a folder" if file.is_dir() else "no manifest"
+        raise InputError(
+            f"folder: found {there} {file}, expected a CSV or Parquet file with the columns "
+            f"file, label or label_map, and patient: put it there or give its folder as --data-root"
+        )
+    return read_table(file)
+
+
+def checked(table: Table, inside: Inside) -> Manifest:
+    """The rows as they are used, and all that is wrong with them; no image is opened."""
+    if not table.rows:
+        problem = Problem("folder: the manifest has no rows, expected one per image")
+        return Manifest((), None, table.notes, (problem,), ())
+    named, renamed = _named(table.rows, inside)
+    rows, notes = _settled(named)
+    faults = defaultdict[int, list[Fault]](list)
+    for number, row in enumerate(rows):
+        faults[number] += _cell_faults(row, inside)
+    for number, fault in _doubled(rows):
+        faults[number].append(fault)
+    labels, wrong = None, list[str]()
+    if "label" in rows[0].cells:
+        labels = read_labels(
+            [row.cells["label"] for row in rows], _owners(rows), lambda number: rows[number].place
+        )
+        for one in labels.misread:
+            faults[one.row].append(rows[one.row].fault(one.kind, "label", one.message))
+        notes, wrong = (*notes, *labels.notes), [*labels.wrong]
+    told = (
+        fault
+        for number in range(len(rows))
+        for fault in sorted(faults[number], key=lambda f: _order(f.problem))
+    )
+    problems = (*grouped(told), *(Problem(f"label: {message}", rows[0].manifest) for message in wrong))
+    good = tuple(row for number, row in enumerate(rows) if not faults[number])
+    return Manifest(rows, labels, (*table.notes, *renamed, *notes), problems, good)
+
+
+def _order(problem: Problem) -> tuple[int, str]:
+    return problem.column or 0, problem.message
+
+
+def _owners(rows: Sequence[Row]) -> list[str]:
+    return [row.cells["patient"] for row in rows]
+
+
+# ----------------------------------------------------------------------------------------------------- files
+
+
+def _named(rows: Sequence[Row], inside: Inside) -> tuple[list[Row], list[str]]:
+    """The rows with their files as the disk has them, and notes of those that are written otherwise."""
+    found, counts = list[Row](), defaultdict[str, int](int)
+    for row in rows:
+        files = dict[str, str]()
+        for column in _FILES:
+            if column in row.cells:
+                files[column], why = _on_disk(row.cells[column].strip(), inside)
+                counts[why] += bool(why)
+        found.append(replace(row, cells={**row.cells, **files}))
+    return found, [f"{why} in {count:,} paths" for why, count in counts.items() if why]
+
+
+def _on_disk(file: str, inside: Inside) -> tuple[str, str]:
+    """A path as it is found, and how it differs from what is written; as it is where nothing is found."""
+    if not file or inside.has(file):
+        return file, ""
+    slashed = file.replace("\\", "/")
+    if slashed != file and inside.has(slashed):
+        return slashed, "backslashes are read as /"
+    for form in ("NFC", "NFD"):
+        other = unicodedata.normalize(form, slashed)
+        if other != file and inside.has(other):
+            return other, "letters with accents are written otherwise than on the disk (Unicode form)"
+    return file, ""
+
+
+def _file_faults(row: Row, column: str, inside: Inside) -> Iterator[Fault]:
     file = row.cells[column]
-    if suffix(file) not in formats or "\0" in file:
-        message = f"found {file!r}, expected one of {', '.join(formats)}"
-        return [row.fault("another format", column, message)]
-    if found := inside.leads_out(file):
+    if is_missing(file) and not inside.has(file or "\0"):
+        yield row.fault("missing" if file else "nothing", column, missing(column.replace("_", " "), file))
+    elif found := inside.leads_out(file) if "\0" not in file else None:
         message = (
             f"found {file!r}, which leads out of the manifest's folder, to {found}: put the file there, or set "
             "outside: true if you trust who wrote the manifest"
         )
-        return [row.fault("leads out of the manifest's folder", column, message)]
-    if not os.path.isfile(inside.folder / file):  # false, too, for names that no disk can have
-        message = f"found no file {inside.folder / file}; paths start at the manifest's folder"
-        return [row.fault("no file", column, message)]
-    return []
+        yield row.fault("leads out of the manifest's folder", column, message)
+    elif not inside.has(file):
+        yield row.fault("no file", column, f"found no file {inside.folder / file}{_why_not(file)}")
+
+
+def _why_not(file: str) -> str:
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", file):
+        return ", a path of another computer (Windows): write paths relative to the manifest's folder, with /"
+    if "\\" in file:
+        return ", nor one with / in place of its backslashes; paths start at the manifest's folder"
+    return "; paths start at the manifest's folder"
+
+
+# ----------------------------------------------------------------------------------------------------- cells
+
+
+def _settled(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """The rows with tidied cells, and notes of ids that became one, or look alike."""
+    columns, notes = dict[str, Sequence[str]](), list[str]()
+    for name in rows[0].cells:
+        written = [row.cells[name] for row in rows]
+        if name in _FILES:
+            columns[name] = written
+        elif name in ("patient", "site"):
+            ids = settled(name, written)
+            columns[name] = ids.ids
+            notes += ids.notes
+        else:
+            shape = {text: tidied(text) for text in set(written)}  # once: a million rows may have one text
+            columns[name] = [shape[text] for text in written]
+    cells = zip(*columns.values(), strict=True)
+    return tuple(
+        replace(row, cells=dict(zip(columns, texts, strict=True)))
+        for row, texts in zip(rows, cells, strict=True)
+    ), tuple(notes)
+
+
+def _cell_faults(row: Row, inside: Inside) -> Iterator[Fault]:
+    """Everything wrong with one row but its label."""
+    for column in _IDS:
+        if column in row.cells and is_missing(text := row.cells[column]):
+            yield row.fault("missing" if text else "nothing", column, missing(column, text))
+    for column in (*_IDS, "label"):
+        if column in row.cells and (wrong := _damaged(row.cells[column])):
+            yield row.fault(wrong[0], column, f"found {row.cells[column][:60]!r}, {wrong[1]}")
+    for column in _FILES:
+        if column in row.cells:
+            yield from _file_faults(row, column, inside)
+
+
+def _damaged(text: str) -> tuple[str, str] | None:
+    """Of a cell that other programs, or quotes at the wrong place, have changed: the kind, and what to do."""
+    if any(c in text for c in "\r\n"):
+        return "a line break", "which has a line break in it: is a quote missing, or one too many?"
+    if any(unicodedata.category(c) == "Cc" for c in text):
+        return "control characters", "which has control characters in it: remove them"
+    if '"' in text or (len(text) > 1 and text[0] + text[-1] in _QUOTES):
+        return "quotes", 'which has quotes in it: write them as "…", or leave them out'
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        return (
+            "lost letters",
+            "which lost letters when the file was converted: save it anew from its source, as UTF-8",
+        )
+    if _SHORTENED.fullmatch(text):
+        return (
+            "a shortened number",
+            "a number that Excel shortened, so that several may be one: make the column text",
+        )
+    return None
+
+
+def _doubled(rows: Sequence[Row]) -> Iterator[tuple[int, Fault]]:
+    """Images whose id came before."""
+    column = "image" if "image" in rows[0].cells else "file"
+    seen: dict[str, Row] = {}
+    for number, row in enumerate(rows):
+        image = row.cells[column]
+        if (
+            image
+            and (first := seen.setdefault(os.path.normpath(image) if column == "file" else image, row))
+            is not row
+        ):
+            message = (
+                f"found {image!r} again (first in {first.place}), expected unique ids: remove one of the rows"
+            )
+            yield number, row.fault("an id again", column, message)
+
+
+def attributes(rows: Sequence[Row]) -> Mapping[str, list[str]]:
+    """The columns that are neither files nor labels nor ids of images and patients."""
+    names: Iterable[str] = (n for n in rows[0].cells if n not in (*_FILES, "label", "image", "patient"))
+    return {name: [row.cells[name] for row in rows] for name in names}

@@ -32,7 +32,8 @@ class MedMNIST:
     """Small real medical images of one MedMNIST set; the file is downloaded if it is not there.
 
     The official train, val and test images are pooled, since splits are made by patient here. The sets tell no
-    patients: images of one class, drawn at random, are grouped into made-up ones, always the same.
+    patients: images of one class, drawn at random, are grouped into made-up ones, always the same, across the official
+    parts. To keep these, read the file with `npz`, where each image is a patient, and ``split: {from: split}``.
 
     Attributes:
         set: the set's name, such as bloodmnist or organmnist3d.

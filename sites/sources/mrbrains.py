@@ -12,6 +12,7 @@ from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.formats.nifti import Handling, Pair
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
+from sites.identity import settled, tidied
 from sites.watching import Watch, unwatched
 
 PARTS = ("training", "test")
@@ -72,15 +73,15 @@ class MRBrainS:
         found = self._stored(root, watch)
         if isinstance(found, list):
             raise InputError(found)
-        names = [subject.name for subject in self._subjects(root)]
+        names = settled("patient", [subject.name for subject in self._subjects(root)])
         return Collection(
             pixels=found.pixels,
             targets=found.targets,
-            table=pd.DataFrame({"image": names, "patient": names}),
+            table=pd.DataFrame({"image": names.ids, "patient": names.ids}),
             classes=found.classes,
             synthetic_patients=False,
             kind="segmentation",
-            note=f"{len(names)} brains of MRBrainS18 ({', '.join(self.images)}). Labels: {_NAMES[self.classes]}; "
+            note=f"{len(names.ids)} brains of MRBrainS18 ({', '.join(self.images)}). Labels: {_NAMES[self.classes]}; "
             "voxels labelled 9 infarction or 10 other are ignored, all others count as background.",
         )
 
@@ -113,7 +114,7 @@ class MRBrainS:
                     "there, or give its parent folder as --data-root"
                 )
             ]
-        ids = [subject.name for subject in subjects]
+        ids = [tidied(subject.name) for subject in subjects]
         problems = [
             Problem(f"mrbrains: subject {name} is in training and test, expected it once")
             for name in sorted({name for name in ids if ids.count(name) > 1})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,14 +17,28 @@ from annotated_types import Ge
 from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.formats import sizes
+from sites.identity import is_missing, listed, settled, tidied
 from sites.pixels import channels_first, resized
+from sites.sources import npz_headers, npz_values
+from sites.sources.labels import missing, read_labels
+from sites.sources.npz_headers import COLUMN, channels_in_front, columns_of, splits_of
+from sites.sources.rows import Fault, grouped
 from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
 
-SPLITS = ("train", "val", "test")
-_COLUMN = {"patient_id": "patient", "names": "image", "ids": "image"}
 _IDS = ("patient", "image", "site")
+_PEOPLE = (
+    "patients",
+    "patientid",
+    "patient_ids",
+    "patientids",
+    "subject",
+    "subjects",
+    "subject_id",
+    "subject_ids",
+    "pid",
+)
 _CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError)
 
 
@@ -32,12 +46,12 @@ _CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSEr
 class Npz:
     """A NumPy file with ``train_images``, ``train_labels`` and the same for val and test, as of MedMNIST.
 
-    Present splits are pooled, since splits are made by patient here. Every other ``<split>_<name>`` with one entry
-    per image becomes a column: ``_patient_id`` (without it every image is a patient of its own), ``_names`` or
-    ``_ids`` (image ids), ``_site``, ``_sex``, ``_age``, …. Labels are classes (N,) or (N, 1), or label maps shaped
-    like the images, with 0 for background and 255 for voxels to be ignored: then it is a segmentation, in 3D for
-    volumes (N, D, H, W). Ids are no people: the left and the right of one person, say, may be two of them, and
-    forgetting one leaves the other.
+    Present splits are pooled, since splits are made by patient here; which one an image came from is column ``split``.
+    Every other ``<split>_<name>`` with one entry per image becomes a column: ``_patient_id`` (without it every image
+    is a patient of its own), ``_names`` or ``_ids`` (image ids), ``_site``, ``_sex``, ``_age``, …. Labels are classes
+    (N,) or (N, 1), whole numbers in the order of their value or names, or label maps shaped like the images, with 0
+    for background and 255 for voxels to be ignored: then it is a segmentation, in 3D for volumes (N, D, H, W). Ids
+    are no people: the left and the right of one person, say, may be two of them, and forgetting one leaves the other.
 
     Attributes:
         path: the file, relative to the data root.
@@ -64,11 +78,12 @@ class Npz:
             ]
         try:
             headers = sizes.npz(file)
+            messages = npz_headers.wrong(headers) or self._wrong_size(headers)
+            if not messages and (excess := sizes.excess(headers)):
+                messages = [excess]
+            messages = messages or _wrong_kinds(file, headers)
         except _CORRUPT as error:
             return [_damaged(file, error)]
-        messages = _wrong(headers) or self._wrong_size(headers)
-        if not messages and (excess := sizes.excess(headers)):
-            messages = [excess]
         return [Problem(f"npz: {file}: {message}") for message in messages]
 
     def load(self, root: Path, watch: Watch = unwatched) -> Collection:
@@ -81,24 +96,35 @@ class Npz:
                 arrays = _pooled(opened)
         except _CORRUPT as error:
             raise InputError([_damaged(file, error)]) from error
-        pixels, labels = channels_first(arrays.pop("images")), arrays.pop("labels")
-        maps = labels.ndim > 2
-        targets = labels if maps else labels.reshape(-1).astype(np.int64)
-        table = _table(arrays, len(pixels))
-        if messages := _wrong_values(pixels, targets, table):
-            raise InputError([Problem(f"npz: {file}: {message}") for message in messages])
+        notes = list[str]()
+        pixels, labels = _images(arrays.pop("images"), notes), arrays.pop("labels")
+        if not len(pixels):
+            raise InputError([Problem(f"npz: {file}: found no images, expected some")])
+        table, problems = _table(arrays, len(pixels), file, notes)
+        images, patients = table["image"].tolist(), table["patient"].tolist()
+        maps, names = labels.ndim > 2, list[str]()
+        wrong = npz_values.wrong_pixels(pixels, images)
+        if maps:
+            targets, faults = _maps(labels, images, notes)
+            wrong += faults
+        else:
+            targets, names, faulty = _classes(labels.reshape(-1), images, patients, file, notes)
+            problems += faulty
+        if problems := [*(Problem(f"npz: {file}: {message}") for message in wrong), *problems]:
+            raise InputError(problems)
         synthetic = "patient" not in arrays
+        told = labels.dtype.kind in "US" and not maps
         return Collection(
             pixels=pixels if self.size is None else resized(pixels, self.size),
-            targets=targets.astype(np.min_scalar_type(targets.max()))
-            if maps
-            else targets,  # int64 is 8 times as large
+            targets=targets,
             table=table,
-            classes=int(_classes(targets)[-1]) + 1,
+            classes=int(targets[targets != IGNORED].max()) + 1 if maps else len(names),
             synthetic_patients=synthetic,
             kind="segmentation" if maps else "classification",
             note=f"{len(pixels)} {'volumes' if pixels.ndim == 5 else 'images'} of {self.path}; "
-            + ("it tells no patients, so each image is one." if synthetic else "patient ids are its own."),
+            + ("it tells no patients, so each image is one." if synthetic else "patient ids are its own.")
+            + (f" Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}." if told else ""),
+            notes=tuple(notes),
         )
 
     def _wrong_size(self, headers: Mapping[str, sizes.Claim]) -> list[str]:
@@ -108,70 +134,15 @@ class Npz:
         return []
 
 
-def _wrong(headers: Mapping[str, sizes.Claim]) -> list[str]:
-    """What is wrong with the arrays, as far as headers tell."""
-    splits = [s for s in SPLITS if f"{s}_images" in headers or f"{s}_labels" in headers]
-    if not splits:
-        return [
-            f"found the arrays {', '.join(sorted(headers)) or 'none'}, expected train_images and train_labels"
-        ]
-    if objects := sorted(key for key, header in headers.items() if header.dtype.hasobject):
-        return [
-            f"{', '.join(objects)} has Python objects, which would have to be unpickled: save numbers or text"
-        ]
-    messages = []
-    names = sorted({key.removeprefix(f"{s}_") for s in splits for key in headers if key.startswith(f"{s}_")})
-    for name in names:
-        if missing := [f"{s}_{name}" for s in splits if f"{s}_{name}" not in headers]:
-            messages.append(f"found no array {', '.join(missing)}, expected one for every split: add it")
-        elif len({(headers[f"{s}_{name}"].shape[1:], _family(headers[f"{s}_{name}"])) for s in splits}) > 1:
-            alike = ", ".join(f"{s}_{name} {headers[f'{s}_{name}']}" for s in splits)
-            messages.append(f"found {alike}, expected the same kind and shape in every split: convert them")
-    for split in splits:
-        messages += _wrong_split(
-            split, {n: headers[f"{split}_{n}"] for n in names if f"{split}_{n}" in headers}
-        )
-    return messages
-
-
-def _family(header: sizes.Claim) -> str:
-    """Dtypes of one family can be pooled."""
-    return "integer" if header.dtype.kind in "iu" else header.dtype.kind
-
-
-def _wrong_split(split: str, columns: Mapping[str, sizes.Claim]) -> list[str]:
-    images, labels = columns.get("images"), columns.get("labels")
-    if images is None or labels is None:
-        return []
-    messages = _wrong_images(f"{split}_images", images) + _wrong_labels(f"{split}_labels", labels, images)
-    for name, header in columns.items():
-        if name != "labels" and header.shape[:1] != images.shape[:1]:
-            count = header.shape[0] if header.shape else 0
+def _wrong_kinds(file: Path, headers: Mapping[str, sizes.Claim]) -> list[str]:
+    """Of arrays of a wrong type or width, what to do about their values, which are read for that."""
+    splits, messages = splits_of(headers), []
+    for kind in npz_values.unfit(headers, splits):
+        with np.load(file, allow_pickle=False) as opened:
             messages.append(
-                f"found {count} entries in {split}_{name}, expected {images.shape[0]}, one per image"
+                npz_values.wrong_kind(kind, {f"{s}_{kind}": opened[f"{s}_{kind}"] for s in splits})
             )
     return messages
-
-
-def _wrong_images(key: str, images: sizes.Claim) -> list[str]:
-    if images.dtype not in (np.uint8, np.float32):
-        return [f"{key} has dtype {images.dtype}, expected uint8, or float32 within -1…1: convert it"]
-    if len(images.shape) not in (3, 4) and not (len(images.shape) == 5 and images.shape[-1] == 1):
-        return [f"{key} has shape {images.shape}, expected (N, H, W), (N, H, W, 3) or (N, D, H, W)"]
-    return []
-
-
-def _wrong_labels(key: str, labels: sizes.Claim, images: sizes.Claim) -> list[str]:
-    count = images.shape[:1]
-    if labels.dtype.kind not in "iu":
-        return [f"{key} has dtype {labels.dtype}, expected integers: number the classes from 0"]
-    if len(labels.shape) == 2 and labels.shape[1] > 1:
-        return [f"{key} has {labels.shape[1]} labels per image, expected one: keep one column"]
-    colours = images.shape[-1:] in ((1,), (3,)) and len(images.shape) > 3
-    maps = images.shape[:-1] if colours else images.shape
-    if labels.shape not in (count, (*count, 1), maps):
-        return [f"{key} has shape {labels.shape}, expected {(*count, 1)}, or label maps of shape {maps}"]
-    return []
 
 
 def _damaged(file: Path, error: Exception) -> Problem:
@@ -182,68 +153,139 @@ def _damaged(file: Path, error: Exception) -> Problem:
 
 def _pooled(file: Mapping[str, Array]) -> dict[str, Array]:
     """Every array over all splits, by its column name; image ids are made where there are none."""
-    splits = [s for s in SPLITS if f"{s}_images" in file]
-    names = [key.removeprefix(f"{splits[0]}_") for key in file if key.startswith(f"{splits[0]}_")]
-    pooled = {_COLUMN.get(n, n): np.concatenate([file[f"{s}_{n}"] for s in splits]) for n in names}
+    splits = splits_of(file)
+    pooled = {
+        COLUMN.get(n, n): np.concatenate([file[f"{s}_{n}"] for s in splits]) for n in columns_of(file, splits)
+    }
+    counts = {s: len(file[f"{s}_labels"]) for s in splits}
     if "image" not in pooled:
-        counts = [(s, len(file[f"{s}_labels"])) for s in splits]
-        pooled["image"] = np.array([f"{s}-{i:06d}" for s, count in counts for i in range(count)])
+        pooled["image"] = np.array([f"{s}-{i:06d}" for s, count in counts.items() for i in range(count)])
+    if len(splits) > 1:
+        if "split" in pooled:
+            pooled["data_split"] = pooled["split"]
+        pooled["split"] = np.repeat(list(counts), list(counts.values()))
     return pooled
 
 
-def _table(columns: Mapping[str, Array], count: int) -> pd.DataFrame:
-    """Ids as text, other columns as they are; several numbers per image as text, such as 31x40x24."""
-    plain = {}
+def _images(images: Array, notes: list[str]) -> Array:
+    """(N, C, *spatial) in this machine's order of bytes."""
+    plain = np.ascontiguousarray(images, dtype=npz_values.native(images.dtype))
+    if channels_in_front(plain.shape):
+        notes.append(f"images of shape {plain.shape[1:]} are read as (channels, height, width)")
+        return plain
+    return channels_first(plain)
+
+
+# ---------------------------------------------------------------------------------------------------- labels
+
+
+def _classes(
+    labels: Array, images: Sequence[str], patients: Sequence[str], file: Path, notes: list[str]
+) -> tuple[Array, list[str], list[Problem]]:
+    """(N,) classes, their names, and what is wrong with them."""
+    if labels.dtype.kind == "b":
+        labels = labels.astype(np.uint8)
+        notes.append("labels are false and true: classes 0 and 1")
+    read = read_labels(_as_text(labels), patients, lambda row: f"image {images[row]!r}")
+    notes += read.notes
+    faults = [
+        Fault(
+            Problem(f"npz: {file}: label of image {images[one.row]!r}: {one.message}"),
+            f"npz: labels: {one.kind}",
+        )
+        for one in read.misread
+    ]
+    whole = [Problem(f"npz: {file}: labels: {message}") for message in read.wrong]
+    return read.targets, list(read.names), [*grouped(faults), *whole]
+
+
+def _maps(labels: Array, images: Sequence[str], notes: list[str]) -> tuple[Array, list[str]]:
+    """Label maps in as few bytes as they need, and what is wrong with them."""
+    if not npz_values.whole(labels):
+        return labels, [
+            "label maps have numbers that are not whole, or not finite, expected 0, 1, …: round them"
+        ]
+    if labels.dtype.kind in "bf":
+        notes.append(f"label maps of type {labels.dtype} are read as whole numbers")
+        labels = labels.astype(np.int64)
+    if faults := npz_values.wrong_maps(labels, images):
+        return labels, faults
+    return labels.astype(np.min_scalar_type(labels.max())), []  # int64 is 8 times as large
+
+
+# ----------------------------------------------------------------------------------------------------- table
+
+
+def _table(
+    columns: Mapping[str, Array], count: int, file: Path, notes: list[str]
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Ids as text, other columns as they are, several numbers per image as text such as 31x40x24; and what is wrong."""
+    plain, problems = dict[str, Any](), list[Problem]()
     for name, values in columns.items():
-        if values.dtype.kind == "S":
-            values = np.char.decode(values, "utf-8")
-        if values.ndim > 1:
-            values = np.array(["x".join(map(str, row.reshape(-1).tolist())) for row in values])
-        plain[name] = values.astype(str) if name in _IDS and values.dtype.kind in "iu" else values
-    plain.setdefault("patient", plain["image"])
+        if name in _IDS and values.dtype.kind == "f":
+            plain[name] = [f"{value:g}" for value in values.reshape(-1)]
+            problems.append(Problem(f"npz: {file}: {_decimal(name, values)}"))
+        elif name in _IDS:
+            plain[name] = _as_text(values)
+        else:
+            plain[name] = (
+                [tidied(t) for t in _as_text(values)] if values.dtype.kind in "US" else _flat(values)
+            )
+    for name in ("patient", "site"):
+        if name in plain:
+            ids = settled(name, plain[name])
+            plain[name], notes[:] = list(ids.ids), [*notes, *ids.notes]
+    plain["image"] = [tidied(text) for text in plain["image"]]
+    problems += [] if problems else _wrong_ids(plain, file)
+    if "patient" not in plain:
+        notes += _perhaps_people(list(plain))
+        plain["patient"] = plain["image"]
     order = ["image", "patient", *(name for name in plain if name not in ("image", "patient"))]
-    return pd.DataFrame({name: plain[name] for name in order}, index=range(count))
+    return pd.DataFrame({name: plain[name] for name in order}, index=range(count)), problems
 
 
-def _wrong_values(pixels: Array, targets: Array, table: pd.DataFrame) -> list[str]:
-    messages = []
-    if not len(pixels):
-        return ["found no images, expected some"]
-    if pixels.dtype == np.float32 and not np.abs(pixels).max() <= 1:  # NaN is not either
-        first = table["image"].iloc[[not np.abs(image).max() <= 1 for image in pixels].index(True)]
-        messages.append(
-            f"images are float32 but not all within -1…1 (first is {first!r}): scale them, or save them as uint8"
-        )
-    found = _classes(targets)
-    if targets.ndim > 1 and len(found) < 2:
-        messages.append(
-            f"found the labels {np.unique(targets).tolist()}, expected 0 for background and at least 1: number the "
-            f"structures from 1 ({IGNORED} stands for voxels to be ignored)"
-        )
-    elif found[0] != 0 or found[-1] != len(found) - 1:
-        messages.append(
-            f"found the labels {found[:12].tolist()}, the last of them first in {_holder(targets, found[-1], table)}, "
-            "expected 0, 1, … without a gap: renumber them"
-        )
-    for column in set(_IDS) & set(table.columns):
-        values = np.asarray(table[column])
-        if values.dtype.kind == "f":
-            messages.append(f"{column} ids are decimal numbers, expected integers or text")
-        elif (np.asarray(values, dtype=str) == "").any():
-            messages.append(f"some {column} ids are empty, expected one for every image")
-    if not table["image"].is_unique:
-        twice = table["image"][table["image"].duplicated()].iloc[0]
-        messages.append(f"found the image id {twice!r} more than once, expected unique names")
-    return messages
+def _flat(values: Array) -> Array:
+    if values.ndim < 2:
+        return values.astype(npz_values.native(values.dtype))
+    return np.array(["x".join(map(str, row.reshape(-1).tolist())) for row in values])
 
 
-def _classes(targets: Array) -> Array:
-    """The labels that occur, sorted; without `IGNORED` in maps."""
-    found = np.unique(targets)
-    return found[found != IGNORED] if targets.ndim > 1 else found
+def _as_text(values: Array) -> list[str]:
+    """(N,) texts; bytes are UTF-8."""
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", errors="replace")
+    return [str(value) for value in (_flat(values) if values.ndim > 1 else values).tolist()]
 
 
-def _holder(targets: Array, label: int, table: pd.DataFrame) -> str:
-    """The first image that has the label, or whose map has it."""
-    row = next(row for row, target in enumerate(targets) if (target == label).any())
-    return repr(table["image"].iloc[row])
+def _decimal(name: str, values: Array) -> str:
+    if lost := int(np.isnan(values).sum()):
+        return f"{name} ids are decimal numbers, and {lost:,} of them are missing (NaN): fill them in, and save text"
+    return (
+        f"{name} ids are decimal numbers, expected integers or text: save them as text, such as "
+        "ids.astype(int).astype(str)"
+    )
+
+
+def _wrong_ids(columns: Mapping[str, list[str]], file: Path) -> list[Problem]:
+    """Ids that are missing, and image ids that are there twice."""
+    faults = list[Fault]()
+    for name in _IDS:
+        for row, text in enumerate(columns.get(name, [])):
+            if is_missing(text):
+                where = f"npz: {file}: {name} of image {columns['image'][row]!r} (entry {row})"
+                faults.append(Fault(Problem(f"{where}: {missing(name, text)}"), f"npz: {name} ids: missing"))
+    first = dict[str, int]()
+    for row, text in enumerate(columns["image"]):
+        if first.setdefault(text, row) != row:
+            where = f"entries {first[text]} and {row}"
+            message = f"found the image id {text!r} more than once ({where}), expected unique names"
+            faults.append(Fault(Problem(f"npz: {file}: {message}"), "npz: image ids: more than once"))
+    return grouped(faults)
+
+
+def _perhaps_people(names: Sequence[str]) -> list[str]:
+    if people := [name for name in names if name.casefold() in _PEOPLE]:
+        return [
+            f"column {listed(people)} may tell patients, but each image counts as one: call it patient_id if it does"
+        ]
+    return []

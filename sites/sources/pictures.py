@@ -16,10 +16,12 @@ import pandas as pd
 from fedunlearn.core import InputError
 from sites.collection import SEEN
 from sites.formats import sizes
-from sites.formats.images import Picture, claimed, reading, unreadable
+from sites.formats.images import claimed, reading, unreadable
+from sites.formats.picture import Picture, counted
+from sites.formats.unreadable import Unreadable
 from sites.pixels import one_thread, resized
 from sites.prepared import Growing, Prepared, prepared, stamp
-from sites.sources.manifest import Fault, Row, grouped
+from sites.sources.rows import Fault, Row, grouped
 from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
@@ -81,11 +83,10 @@ def pictures(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch = unwat
 
 
 def _make(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch, growing: Growing) -> dict[str, Any]:
-    # Imported before any file is opened: what is wrong with an installation is no file's fault.
     read, errors = reading(), unreadable()
     faults, shapes = list[Fault](), list[tuple[int, ...]]()
     words: dict[str, dict[str, int]] = {name: {} for name in _WORDS}
-    notes, first = Counter[str](), dict[str, str]()
+    notes = list[tuple[str, ...]]()
     for row in watch(rows, "reading images"):
         file = folder / row.cells["file"]
         try:
@@ -101,19 +102,12 @@ def _make(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch, growing: 
         if not faults and pixels.shape == shapes[0]:  # else nothing will be kept
             growing.append("pixels", pixels)
             growing.append("seen", _numbers(picture, words))
-        for note in picture.notes:
-            notes[note] += 1
-            first.setdefault(note, row.cells["file"])
+        notes.append(picture.notes)
     if not faults and len(set(shapes)) > 1:
         faults = _of_other_shapes(rows, shapes)
     if faults:
         raise InputError(grouped(faults))
-    told = [f"{_files(count)} ({first[note]}{', …' * (count > 1)}): {note}." for note, count in notes.items()]
-    return {"notes": told, "words": {name: list(known) for name, known in words.items()}}
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count:,} files"
+    return {"notes": counted(notes), "words": {name: list(known) for name, known in words.items()}}
 
 
 def _alike(pixels: Array, how: Alike) -> Array:
@@ -130,8 +124,8 @@ def _alike(pixels: Array, how: Alike) -> Array:
 
 
 def _unread(row: Row, error: Exception) -> Fault:
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return row.fault("cannot be read", "file", f"cannot be read as an image ({reason})")
+    kind = error.kind if isinstance(error, Unreadable) else "cannot be read"
+    return row.fault(kind, "file", f"{row.cells['file']} {error}")
 
 
 def _of_other_shapes(rows: Sequence[Row], shapes: Sequence[tuple[int, ...]]) -> list[Fault]:

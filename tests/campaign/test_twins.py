@@ -22,6 +22,7 @@ from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.simulate import simulate
 from sites.collection import Collection
 from sites.twins import Twins, twins
+from sites.watching import Watch
 from tests.sites.test_twins import photographs, rounded
 
 OWNERS = ("ann", "ann", "bob", "cid", "dan", "eva", "fay")
@@ -131,9 +132,9 @@ def test_twins_of_many_images_are_found_once(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module, "MANY", 9)
     calls = list[int]()
 
-    def counted(given: Collection) -> tuple[Twins, ...]:
+    def counted(given: Collection, watch: Watch) -> tuple[Twins, ...]:
         calls.append(1)
-        return twins(given)
+        return twins(given, watch)
 
     monkeypatch.setattr(module, "twins", counted)
     assert found(collection, "one") == found(collection, "one") == (exact(0, 8),)

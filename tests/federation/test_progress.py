@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import re
 
+import pytest
 from rich.console import Console
 
 from fedunlearn.federation.jobs import Label, Round
-from fedunlearn.federation.progress import progress
+from fedunlearn.federation.progress import progress, watching
 
 LABELS = [
     Label("original", "", "original", 7),
@@ -65,3 +66,18 @@ def test_all_shadows_share_one_bar() -> None:
 
 def test_quiet_shows_nothing() -> None:
     assert shown(terminal=True, quiet=True) == ""
+
+
+def test_reading_that_takes_long_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 4))  # seconds; a line is due after ten
+    monkeypatch.setattr("fedunlearn.federation.progress.time.monotonic", lambda: next(clock))
+    out = io.StringIO()
+    watched = watching(Console(file=out, width=100))
+    assert list(watched(range(5), "reading images")) == [0, 1, 2, 3, 4]
+    assert out.getvalue().splitlines() == ["reading images: 2 of 5"]
+
+
+def test_who_is_quiet_hears_nothing_of_reading() -> None:
+    out = io.StringIO()
+    assert list(watching(Console(file=out), quiet=True)(range(3), "reading images")) == [0, 1, 2]
+    assert out.getvalue() == ""

@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 
 
 def photographs(count: int, shape: tuple[int, ...], seed: int = 0) -> Array:
-    """(count, 1, *shape) uint8: noise whose amplitudes fall with frequency, as photographs' do, on a common shape."""
+    """(count, 1, *shape) uint8: noise that falls with frequency, as in photographs, and some common shape."""
     rng = np.random.default_rng(seed)
     axes = np.meshgrid(*(np.fft.fftfreq(edge) * edge for edge in shape), indexing="ij")
     falling = 1 / np.maximum(np.sqrt(sum(axis**2 for axis in axes)), 1) ** (0.5 + len(shape) / 2)

@@ -24,6 +24,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from fedunlearn.core import InputError
 from sites.formats import sizes
 from sites.formats.images import claimed, reading, unreadable
+from sites.formats.nifti import Handling, preparing
 from sites.sources.folder import Folder
 from sites.sources.manifest import read_manifest
 from sites.sources.npz import Npz
@@ -41,6 +42,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
     (folder / "a.nii").write_bytes(nifti((8, 8, 8), bytes(512)))
     for file in ("a.png", "a.npy", "a.nii"):
         one(folder, file).load(folder)
+    preparing(Handling())
     parquet(folder, "a.png", 2, dictionary=True)
     read_manifest(folder / "m.parquet")
 
@@ -201,7 +203,7 @@ def test_png_that_memory_cannot_hold_is_refused(tmp_path: Path):
 def test_what_is_no_picture_is_never_given_to_another_of_pillows_readers(tmp_path: Path):
     """PostScript would be run."""
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
-    assert "cannot identify image file" in the_problem(one(tmp_path, "a.png"), tmp_path)
+    assert "is PostScript, expected PNG, JPEG" in the_problem(one(tmp_path, "a.png"), tmp_path)
 
 
 def nifti(shape: tuple[int, ...], content: bytes) -> bytes:
@@ -413,6 +415,6 @@ def test_a_manifest_that_expands_beyond_memory_is_refused(
 def test_a_text_that_all_rows_have_is_there_once(tmp_path: Path):
     """1,000 times 1 MB would be a gigabyte."""
     parquet(tmp_path, "a" * MB, 1000, dictionary=True)
-    rows = read_manifest(tmp_path / "m.parquet")
+    rows = read_manifest(tmp_path / "m.parquet").rows
     assert len({id(row.cells["file"]) for row in rows}) == 1
     assert [len(rows), len(rows[0].cells["file"]), rows[1].cells["patient"]] == [1000, MB, "p1"]

@@ -1,0 +1,42 @@
+"""Columns of the data that have names of ours: kept, under names of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from sites.dealing.patients import Strings
+
+OURS = ("site", "split", "label", "forgotten_by", "canary")
+"""Columns of ``sites.parquet`` that the data does not decide on. ``difficulty`` is the data's."""
+
+_AGAIN = "splits are made anew by patient; `split: {from: split}` would use the data's own"
+
+
+def apart(table: pd.DataFrame, site: Strings, used: str | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """The data's table without columns of our names, and notes of what became of them.
+
+    Args:
+        table: one row per image.
+        site: (N,) the hospital of each image; a column ``site`` that says the same is left out.
+        used: the column that the parts were taken from; if it is ``split``, it says the same as ours.
+    """
+    names, notes = dict[str, str](), list[str]()
+    for column in OURS:
+        if column not in table.columns or column == used:
+            continue
+        if column == "site" and (np.asarray(table["site"].astype(str), dtype=str) == site).all():
+            continue
+        names[column] = _free(f"data_{column}", table)
+        why = f"; {_AGAIN}" if column == "split" else ""
+        notes.append(
+            f"the data's column {column} is kept as {names[column]}, since {column} is made here{why}"
+        )
+    kept = table.drop(columns=[column for column in OURS if column in table.columns and column not in names])
+    return kept.rename(columns=names), notes
+
+
+def _free(name: str, table: pd.DataFrame) -> str:
+    while name in table.columns:
+        name = f"data_{name}"
+    return name

@@ -1,0 +1,107 @@
+"""Pictures of cameras, scanners and screens: PNG, JPEG, TIFF, BMP and WebP, by way of Pillow."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sites.formats import sizes
+from sites.formats.picture import Array, Picture, checked, limits, size, spread
+from sites.formats.unreadable import Unreadable, blaming
+
+_DEEP = 65535  # the largest value of 16 bits
+_ORIENTATION, _PHOTOMETRIC, _WHITE_IS_ZERO = 0x112, 262, 0  # tags of EXIF and TIFF, and a value of the latter
+
+# Pillow raises these of damaged files.
+_ERRORS = (SyntaxError, struct.error, zlib.error, TypeError, LookupError, AttributeError, OverflowError)
+
+_AS = {
+    "1": ("L", None),
+    "P": ("RGB", "the palette was applied"),
+    "PA": ("RGB", "the palette was applied"),
+    "LA": ("L", "transparency was left out"),
+    "La": ("L", "transparency was left out"),
+    "RGBA": ("RGB", "transparency was left out"),
+    "RGBa": ("RGB", "transparency was left out"),
+    "RGBX": ("RGB", None),
+    "CMYK": ("RGB", "CMYK colours were made RGB"),
+    "YCbCr": ("RGB", None),
+}  # Pillow's modes: what they are made, and what to say of it
+_PLAIN = ("L", "RGB", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+def claim(file: Path) -> sizes.Claim:
+    """How large a picture is, by its header.
+
+    Raises:
+        Unreadable: it is damaged, or has more pixels than is safe.
+    """
+    with blaming("a picture", *_ERRORS):
+        return sizes.picture(file)
+
+
+def read(file: Path) -> Picture:
+    """A picture with its palette, orientation and transparency seen to.
+
+    Raises:
+        Unreadable: it is damaged, has several pages, or colours of an unknown kind.
+    """
+    from PIL import Image, ImageOps
+
+    blamed = blaming("a picture", *_ERRORS, Image.DecompressionBombError)
+    # Given a stream, Pillow reads; given a name, it maps some TIFFs, and forgets to turn these.
+    with blamed, file.open("rb") as stream, Image.open(stream, formats=sizes.PICTURES) as opened:
+        name = {"MPO": "JPEG", "WEBP": "WebP"}.get(opened.format or "", opened.format or "")
+        if (pages := getattr(opened, "n_frames", 1)) > 1 and opened.format != "MPO":
+            advice = "save each as a file of its own, or a volume as NIfTI"
+            raise Unreadable("several pages", f"has {pages} pages, expected one image: {advice}")
+        orientation = opened.getexif().get(_ORIENTATION, 1)
+        notes = _said(opened, orientation)
+        opened.load()
+        values, further = _values(ImageOps.exif_transpose(opened))
+        stored = tuple(reversed(opened.size))
+        if _white_is_zero(opened):
+            values, further = _DEEP - values, ("white is 0 (TIFF): inverted",)
+    values = checked(values)
+    first = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
+    pixels = np.ascontiguousarray(spread(first))
+    return Picture(pixels, name, size(stored), *limits(values), notes=(*notes, *further))
+
+
+def _said(opened: Any, orientation: int) -> tuple[str, ...]:
+    """What is to be known of a picture before its pixels are expanded."""
+    notes = []
+    if orientation in range(2, 9):
+        notes.append("turned as the EXIF orientation says")
+    codec = str(opened.tile[0][3]) if opened.tile else ""
+    if opened.mode == "RGB" and ";16" in codec:
+        notes.append("of 16 bits per colour the upper 8 were read")
+    return tuple(notes)
+
+
+def _values(image: Any) -> tuple[Array, tuple[str, ...]]:
+    """A picture as (H, W) or (H, W, 3), and what was done to it.
+
+    Raises:
+        Unreadable: its colours are of an unknown kind.
+    """
+    if image.mode in _PLAIN:
+        values = np.asarray(image)
+        return values.astype(np.uint16) if image.mode.startswith("I;16") else values, ()
+    if image.mode not in _AS:
+        message = (
+            f"has colours of the kind {image.mode}, expected grey, RGB, a palette or CMYK: save it as PNG"
+        )
+        raise Unreadable("colours of an unknown kind", message)
+    mode, note = _AS[image.mode]
+    return np.asarray(image.convert(mode)), (note,) if note else ()
+
+
+def _white_is_zero(opened: Any) -> bool:
+    """Whether a TIFF's values are to be turned over still; Pillow does it for all but 16 bits."""
+    deep = opened.format == "TIFF" and opened.mode == "I;16"
+    return bool(deep and opened.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)

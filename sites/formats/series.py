@@ -1,0 +1,121 @@
+"""A folder whose DICOM files are the slices of one volume."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sites.formats import dicom, places, sizes
+from sites.formats.content import told
+from sites.formats.dicom_values import Values, together
+from sites.formats.picture import THIN, Picture
+from sites.formats.unreadable import Unreadable, blaming, named
+
+_BESIDE = ("dicomdir", "thumbs.db", "desktop.ini", "lockfile", "version")
+"""Files that lie beside images in exports; so do those whose names start with a dot."""
+
+
+@dataclass(frozen=True)
+class _Slice:
+    file: Path
+    series: str
+    claim: sizes.Claim
+    place: places.Place | None
+
+
+def claim(folder: Path) -> sizes.Claim:
+    """How large a series is, by the headers of its files.
+
+    Raises:
+        Unreadable: it is no series, or one of its files is damaged.
+    """
+    found = _slices(folder)
+    first = found[0].claim
+    return first if len(found) == 1 else sizes.Claim((len(found), *first.shape), first.dtype)
+
+
+def read(folder: Path) -> Picture:
+    """A series as a volume, ordered by where its slices lie and turned to the nearest of RAS; or its only image.
+
+    Raises:
+        Unreadable: it is no series, has gaps or several directions, or a file of it is damaged; that is named.
+    """
+    found = _slices(folder)
+    if len(found) == 1:
+        return dicom.read(found[0].file)
+    where = [one.place for one in found if one.place is not None]
+    if len(where) < len(found):
+        message = "does not tell where its slices lie (no ImagePositionPatient): convert it to NIfTI, say by dcm2niix"
+        raise Unreadable("no place", message)
+    places.stacked(where)  # refused before anything is expanded
+    return dicom.volume(together(_read([one.file for one in found]), len(found)), where)
+
+
+def _slices(folder: Path) -> list[_Slice]:
+    """The slices of a folder, in no order.
+
+    Raises:
+        Unreadable: they are not those of one series.
+    """
+    with blaming("a folder"):
+        listed = sorted(
+            one for one in folder.iterdir() if one.name[0] != "." and one.name.lower() not in _BESIDE
+        )
+    if not listed:
+        raise Unreadable("empty", "is an empty folder, expected the DICOM files of one series in it")
+    found = [_slice(file) for file in listed]
+    several = Counter(one.series for one in found)
+    if len(several) > 1:
+        counts = ", ".join(f"{count} files" for count in several.values())
+        message = (
+            f"has {len(several)} series in it ({counts[:80]}), expected one: give each a folder of its own"
+        )
+        raise Unreadable("several series", message)
+    shapes = Counter(one.claim.shape for one in found)
+    if len(shapes) > 1 or (len(next(iter(shapes))) != 2 and len(found) > 1):
+        sizes_found = ", ".join(" × ".join(map(str, shape)) for shape in list(shapes)[:5])
+        message = (
+            f"has images of the sizes {sizes_found}, expected grey slices of one size: one series a folder"
+        )
+        raise Unreadable("unlike slices", message)
+    if 1 < len(found) < THIN:
+        message = (
+            f"has {len(found)} slices, expected one image, or at least {THIN} of a volume: are some missing?"
+        )
+        raise Unreadable("too few slices", message)
+    return found
+
+
+def _slice(file: Path) -> _Slice:
+    """What is known of a file before its pixels are read.
+
+    Raises:
+        Unreadable: it is no DICOM image; it is named.
+    """
+    with named(file.name):
+        if file.is_dir():
+            raise Unreadable("a folder in a series", "is a folder, expected the DICOM files of one series")
+        if (kind := told(file)) != "DICOM":
+            raise Unreadable("another format", f"is a {kind} file, expected DICOM files only")
+        claimed = dicom.claim(file)
+        with dicom.guarded():
+            header = dicom.heading(file)
+            return _Slice(file, str(header.get("SeriesInstanceUID") or ""), claimed, places.of(header))
+
+
+def _read(files: Sequence[Path]) -> Iterator[Values]:
+    """The values of all slices, in the order of their files.
+
+    Raises:
+        Unreadable: one of them cannot be read, or is no grey slice; it is named.
+    """
+    for file in files:
+        with named(file.name), dicom.guarded():
+            header = dicom.whole(file)
+            stored, colours = dicom.decoded(header)
+            if colours is not None or stored.ndim != 2:
+                raise Unreadable("unlike slices", "is no grey slice, expected one series a folder")
+            values = dicom.frame(stored, header, 0)
+        yield values

@@ -1,0 +1,145 @@
+"""When two spellings are one id, when they only look alike, and what stands for no id at all."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+MISSING = frozenset(
+    (
+        *(
+            "",
+            "na",
+            "n/a",
+            "n.a.",
+            "#n/a",
+            "#n/a n/a",
+            "#na",
+            "<na>",
+            "nan",
+            "-nan",
+            "nat",
+            "none",
+            "null",
+            "nil",
+        ),
+        *(
+            "1.#ind",
+            "-1.#ind",
+            "1.#qnan",
+            "-1.#qnan",
+            "#null!",
+            "#value!",
+            "#ref!",
+            "#div/0!",
+            "#name?",
+            "#num!",
+        ),
+        *("?", "."),
+    )
+)
+"""What programs write where a value is missing, without regard to case."""
+
+SHOWN = 3
+"""Ids, or groups of them, that a sentence names."""
+
+_JOINERS = "\u200c\u200d"  # between the letters of some scripts they belong to the spelling
+
+
+@dataclass(frozen=True)
+class Ids:
+    """A column of ids as they are compared.
+
+    Attributes:
+        ids: (N,) tidied.
+        notes: what its owner should know of them, a sentence each.
+    """
+
+    ids: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def tidied(text: str) -> str:
+    """An id as it is compared: Unicode NFC, without characters that nobody sees and white space around it."""
+    if text.isascii():
+        return text.strip()
+    kept = "".join(c for c in text if c in _JOINERS or unicodedata.category(c) != "Cf")
+    before: str | None = None
+    while before != kept:  # white space and joiners may alternate
+        before, kept = kept, kept.strip().strip(_JOINERS)
+    return unicodedata.normalize("NFC", kept)
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell has nothing in it, or a word for nothing."""
+    return tidied(text).casefold() in MISSING
+
+
+def alike(text: str) -> str:
+    """What near-twins have in common.
+
+    They differ only in case, white space, Unicode's compatibility forms (full-width letters), joiners, the kind of
+    dash, leading zeros of numbers, or a ``.0`` at the end.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tidied(text)).casefold())
+    plain = "".join(_plain(c) for c in folded if c not in _JOINERS)
+    close = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", plain)  # a space between two numbers keeps them apart
+    close = re.sub(r"^(\d+)\.0+$", r"\1", close)
+    return re.sub(r"\d+", lambda number: number[0].lstrip("0") or "0", close)
+
+
+def _plain(character: str) -> str:
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    return "-" if unicodedata.category(character) == "Pd" else character
+
+
+def twins(ids: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of different ids that are near-twins, sorted."""
+    groups = defaultdict[str, list[str]](list)
+    for one in sorted(set(ids)):
+        groups[alike(one)].append(one)
+    return sorted(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def settled(noun: str, given: Sequence[str]) -> Ids:
+    """Ids as they are compared, and what is to be said of their spelling.
+
+    Args:
+        noun: what they are the ids of, such as patient.
+        given: (N,) as written.
+    """
+    shape = {text: tidied(text) for text in set(given)}
+    ids = tuple(shape[text] for text in given)
+    notes = [*_merged(noun, shape), *_near(noun, ids)]
+    return Ids(ids, tuple(notes))
+
+
+def _merged(noun: str, shape: Mapping[str, str]) -> Iterable[str]:
+    spellings = Counter(shape.values())
+    several = sorted(one for one, count in spellings.items() if count > 1)
+    if several:
+        yield (
+            f"{noun}: {listed(several)} {'is' if len(several) == 1 else 'are'} written in several ways that look the "
+            "same (Unicode form, white space around them, characters that nobody sees); each is taken as one"
+        )
+
+
+def _near(noun: str, ids: Sequence[str]) -> Iterable[str]:
+    if groups := twins(ids):
+        counts = Counter(ids)
+        shown = [" and ".join(f"{one!r} ({counts[one]:,})" for one in group) for group in groups[:SHOWN]]
+        more = f", and {len(groups) - SHOWN:,} more such groups" if len(groups) > SHOWN else ""
+        yield (
+            f"{noun}: {'; '.join(shown)}{more} (with the numbers of their images) are written almost alike but are "
+            "different ids here: forgetting one leaves the other; write them alike if they are one"
+        )
+
+
+def listed(values: Sequence[str], shown: int = SHOWN) -> str:
+    """The first few values, and how many more there are."""
+    more = f" and {len(values) - shown:,} more" if len(values) > shown else ""
+    return ", ".join(map(repr, values[:shown])) + more

@@ -1,0 +1,115 @@
+"""The columns that a manifest must have, by their names, and how else people write these."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedunlearn.core import InputError, Problem
+from sites.identity import tidied
+
+LABELS = ("label", "label_map")
+"""A manifest has one of these columns: a class for every image, or the file of its label map."""
+
+WANTED = ("file", *LABELS, "patient", "site", "image")
+"""Columns that mean something to us, by the names that they must have."""
+
+KNOWN = (*WANTED, "age", "sex", "split", "difficulty")
+"""Those, and others that are known by their names."""
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""What may stand between the cells of a CSV file."""
+
+_OFTEN = {
+    "file": (
+        "filename",
+        "file_name",
+        "path",
+        "filepath",
+        "file_path",
+        "image_path",
+        "img",
+        "image index",
+    ),
+    "label": ("class", "diagnosis", "target", "dx", "finding labels", "labels", "y", "category"),
+    "label_map": ("mask", "segmentation", "seg", "mask_path"),
+    "patient": (
+        "patient_id",
+        "patientid",
+        "patient id",
+        "subject",
+        "subject_id",
+        "pid",
+        "case",
+        "id",
+    ),
+}
+
+
+def known_in(header: str, separator: str) -> set[str]:
+    """The known columns of a header if its cells are separated so."""
+    try:
+        cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:
+        return set()
+    return {tidied(cell).casefold() for cell in cells} & set(KNOWN)
+
+
+def header_of(cells: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The columns' names, and notes; names of ours may be written with capitals and with spaces around them."""
+    names, renamed = [], []
+    for cell in cells:
+        name = tidied(cell)
+        known = name.casefold() if name.casefold() in KNOWN else name
+        names.append(known)
+        if known != name or (known and cell != known and cell.isascii()):
+            renamed.append(f"{cell!r} is {known}")
+    return names, [f"columns are written otherwise: {', '.join(renamed)}"] if renamed else []
+
+
+def require(file: Path, header: Sequence[str], line: int = 1, lines: Sequence[str] = ()) -> None:
+    """Refuse a table without the columns that a manifest must have, or with some twice.
+
+    Args:
+        file: where it stands.
+        header: its columns.
+        line: of the header.
+        lines: of the file, to look for the header elsewhere.
+
+    Raises:
+        InputError: it has not; all problems together.
+    """
+    labels = [column for column in LABELS if column in header]
+    wanted = ("file", *(labels or LABELS[:1]), "patient")
+    missing = [column for column in wanted if column not in header]
+    twice = sorted({column for column in header if column and header.count(column) > 1})
+    problems = []
+    if missing:
+        there = [name for name in header if name]
+        found = ", ".join(there[:20]) + (f" and {len(there) - 20:,} more" if len(there) > 20 else "")
+        message = f"found the columns {found or 'none'}, expected also {', '.join(missing)}"
+        problems.append(Problem(message + _meant(missing, there, line, lines), str(file), line))
+    if len(labels) > 1:
+        problems.append(
+            Problem("found the columns label and label_map, expected one of them", str(file), line)
+        )
+    if twice:
+        problems.append(Problem(f"found the columns {', '.join(twice[:10])} more than once", str(file), line))
+    if problems:
+        raise InputError(problems)
+
+
+def _meant(missing: Sequence[str], header: Sequence[str], line: int, lines: Sequence[str]) -> str:
+    """What to do about missing columns: rename others, or remove what stands above the header."""
+    for below, text in enumerate(lines[line : line + 10], start=line + 1):
+        if any(len(known_in(text, one) & set(WANTED)) > 1 for one in SEPARATORS):
+            return f": the header seems to be in line {below}; remove what stands above it"
+    by_fold = {name.casefold(): name for name in header}
+    renames = [
+        f"{by_fold[other]} to {column}"
+        for column in missing
+        for other in [next((one for one in _OFTEN.get(column, ()) if one in by_fold), "")]
+        if other
+    ]
+    return f": rename {', '.join(renames)}?" if renames else ""

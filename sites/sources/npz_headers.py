@@ -1,0 +1,163 @@
+"""What is wrong with the arrays of an `.npz` file, as far as their names, shapes and types tell."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from sites.formats.sizes import Claim
+
+SPLITS = ("train", "val", "test")
+COLUMN = {"patient_id": "patient", "names": "image", "ids": "image"}
+"""Columns that are called otherwise in a file."""
+
+THIN = 4
+"""An edge of so many pixels or fewer may be colours, or nothing; volumes have larger ones."""
+
+_PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+_KINDS = {
+    **dict.fromkeys(("images", "image", "imgs", "x", "data", "arr_0"), "images"),
+    **dict.fromkeys(("labels", "label", "y", "target", "targets", "arr_1"), "labels"),
+}
+_MOST = 20  # array names that a sentence tells
+
+
+def wrong(headers: Mapping[str, Claim]) -> list[str]:
+    """What is wrong with the arrays, as far as headers tell."""
+    splits = splits_of(headers)
+    if not splits:
+        return [_no_splits(headers)]
+    if objects := sorted(key for key, header in headers.items() if header.dtype.hasobject):
+        calls = ", ".join(
+            f"{key}.astype({'np.uint8' if key.endswith('_images') else 'str'})" for key in objects[:3]
+        )
+        return [
+            f"{', '.join(objects[:_MOST])} has Python objects, which would have to be unpickled: save numbers or text, "
+            f"such as {calls}"
+        ]
+    names = columns_of(headers, splits)
+    messages = [*_twice(names)]
+    for name in names:
+        if missing := [f"{s}_{name}" for s in splits if f"{s}_{name}" not in headers]:
+            messages.append(f"found no array {', '.join(missing)}, expected one for every split: add it")
+        elif len({(headers[f"{s}_{name}"].shape[1:], _family(headers[f"{s}_{name}"])) for s in splits}) > 1:
+            alike = ", ".join(f"{s}_{name} {headers[f'{s}_{name}']}" for s in splits)
+            messages.append(f"found {alike}, expected the same kind and shape in every split: convert them")
+    for split in splits:
+        messages += _wrong_split(
+            split, {n: headers[f"{split}_{n}"] for n in names if f"{split}_{n}" in headers}
+        )
+    return messages
+
+
+def splits_of(names: Mapping[str, object]) -> list[str]:
+    """The parts that a file has."""
+    return [s for s in SPLITS if f"{s}_images" in names or f"{s}_labels" in names]
+
+
+def columns_of(names: Mapping[str, object], splits: Sequence[str]) -> list[str]:
+    """The names that follow a part's, sorted."""
+    return sorted({key.removeprefix(f"{s}_") for s in splits for key in names if key.startswith(f"{s}_")})
+
+
+def channels_in_front(shape: tuple[int, ...]) -> bool:
+    """Whether images (N, C, H, W) have their colours first, as torch has them, told by their shape."""
+    return len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3) and min(shape[2:]) > THIN
+
+
+def _no_splits(headers: Mapping[str, Claim]) -> str:
+    found = ", ".join(sorted(headers)[:_MOST]) or "none"
+    renames = [f"{key} to {name}" for key in sorted(headers) if (name := _renamed(key)) and name != key]
+    advice = f": rename {', '.join(renames[:_MOST])}" if renames else ""
+    return (
+        f"found the arrays {found}, expected train_images and train_labels, and the same for val and test if there are "
+        f"such{advice}"
+    )
+
+
+def _renamed(key: str) -> str | None:
+    """How an array should be called, if its name tells what it holds."""
+    if key.casefold() in _KINDS:
+        return f"train_{_KINDS[key.casefold()]}"
+    words = [word.casefold() for word in re.split(r"[_\s.-]+|(?<=[a-z])(?=[A-Z])", key) if word]
+    parts = [_PARTS[word] for word in words if word in _PARTS]
+    kinds = [_KINDS[word] for word in words if word in _KINDS]
+    if not kinds or len(words) > len(parts) + len(kinds):
+        return f"train_{key}" if re.fullmatch(r"patient_id|site|sex|age|names|ids", key) else None
+    return f"{parts[0] if parts else 'train'}_{kinds[0]}"
+
+
+def _twice(names: Sequence[str]) -> Iterator[str]:
+    """Two arrays for one column."""
+    groups = defaultdict[str, list[str]](list)
+    for name in names:
+        groups[COLUMN.get(name, name)].append(name)
+    for column, several in groups.items():
+        if len(several) > 1:
+            yield f"found train_{' and train_'.join(several)}, expected one array of {column} ids: leave one out"
+
+
+def _family(header: Claim) -> str:
+    """Dtypes of one family can be pooled."""
+    return "integer" if header.dtype.kind in "iu" else header.dtype.kind
+
+
+def _wrong_split(split: str, columns: Mapping[str, Claim]) -> list[str]:
+    images, labels = columns.get("images"), columns.get("labels")
+    if images is None or labels is None:
+        return []
+    messages = _wrong_images(f"{split}_images", images) or _wrong_labels(f"{split}_labels", labels, images)
+    for name, header in columns.items():
+        if name != "labels" and header.shape[:1] != images.shape[:1]:
+            count = header.shape[0] if header.shape else 0
+            messages.append(
+                f"found {count} entries in {split}_{name}, expected {images.shape[0]}, one per image"
+            )
+    return messages
+
+
+def _wrong_images(key: str, images: Claim) -> list[str]:
+    shape = images.shape
+    if len(shape) not in (3, 4) and not (len(shape) == 5 and shape[-1] == 1):
+        return [f"{key} has shape {shape}, expected (N, H, W), (N, H, W, 3) or (N, D, H, W)"]
+    if (
+        len(shape) == 4
+        and shape[-1] not in (1, 3)
+        and not channels_in_front(shape)
+        and min(shape[1:]) <= THIN
+    ):
+        advice = (
+            f"leave transparency out ({key}[..., :3])"
+            if shape[-1] == 4
+            else "choose channels, or more slices"
+        )
+        return [
+            f"{key} has shape {shape}, which is neither (N, H, W, 3) nor volumes of more than {THIN} slices: {advice}"
+        ]
+    return []
+
+
+def _wrong_labels(key: str, labels: Claim, images: Claim) -> list[str]:
+    count, shape = images.shape[:1], images.shape
+    if len(labels.shape) == 2 and labels.shape[:1] == count and labels.shape[1] > 1:
+        return []  # their values tell what they are
+    if channels_in_front(shape):
+        maps = (*count, *shape[2:])
+    else:
+        maps = shape[:-1] if shape[-1:] in ((1,), (3,)) and len(shape) > 3 else shape
+    if labels.shape not in (count, (*count, 1), maps):
+        return [f"{key} has shape {labels.shape}, expected {(*count, 1)}, or label maps of shape {maps}"]
+    kinds, expected = (
+        ("biuf", "whole numbers") if labels.shape == maps else ("biufUS", "whole numbers or names")
+    )
+    if labels.dtype.kind not in kinds:
+        return [f"{key} has dtype {labels.dtype}, expected {expected}: number the classes from 0"]
+    return []
