@@ -40,10 +40,9 @@ APART = 0.015
 _ALIKE, _NEAREST = 0.75, 8  # a candidate's least cosine with an image, and how many candidates an image has
 _BACK = 0.1  # beyond, it need not be tried whether the second image spans the first
 _FAINT = 2.0  # grey levels of 256: what differs by less within an image is nothing that could be told apart
-_MOST = {
-    2: (16, 8),
-    3: (12, 4),
-}  # by dimensions: frequencies per axis at most, and those kept beyond for the changes
+_FEWEST = 12  # frequencies per axis at least: with fewer, small images of a kind look alike
+_MOST = {2: 16, 3: 12}  # and at most, by dimensions
+_BEYOND = {2: 8, 3: 4}  # frequencies that are kept beyond those which are compared, for the changes
 _COLOURS = np.array([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], np.float32)
 """Brightness and the differences of blue and red from it, as in JPEG (ITU-T T.871)."""
 _CHUNK = 2**24  # numbers that are worked on at once
@@ -162,9 +161,8 @@ class Fingerprints:
 def fingerprints(pixels: Array, rows: Ints) -> Fingerprints:
     """The fingerprints of some images (N, C, *spatial), a few at a time; edges are `SMALLEST` at least."""
     spatial = pixels.shape[2:]
-    most, beyond = _MOST[len(spatial)]
-    limit = min(most, 3 * min(spatial) // 7)
-    bases = [_cosines(min(limit + beyond, edge), edge) for edge in spatial]
+    limit = min(_MOST[len(spatial)], max(_FEWEST, 3 * min(spatial) // 7))
+    bases = [_cosines(min(limit + _BEYOND[len(spatial)], edge), edge) for edge in spatial]
     made = np.empty((len(rows), pixels.shape[1], *(len(basis) for basis in bases)), np.float32)
     coloured = pixels.shape[1] == 3 and len(spatial) == 2
     step = max(1, _CHUNK // max(1, pixels[:1].size))
