@@ -257,6 +257,7 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "kind": scenario.model.kind,
         "classes": cohort.classes,
+        "names": list(cohort.names),
         "costs": scenario.evaluation.costs,
         "pretrained": origin(scenario.model, cohort.shape, cohort.classes),
         "seeds": list(scenario.seeds),

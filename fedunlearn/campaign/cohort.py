@@ -41,6 +41,7 @@ class Cohort:
         pixels: (N, C, *spatial).
         targets: (N, …) int64.
         classes: number of classes.
+        names: of the classes; their numbers where they have no other.
         site: (N,) the hospital of each image.
         split: (N,) train, val, test or proxy; a patient has one split at all hospitals.
         forgotten: for each request, (N,) whether it names the image.
@@ -57,6 +58,7 @@ class Cohort:
     pixels: Array
     targets: Array
     classes: int
+    names: tuple[str, ...]
     site: Array
     split: Array
     forgotten: Mapping[RequestId, Array]
@@ -191,6 +193,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
         pixels=collection.pixels,
         targets=collection.targets,
         classes=collection.classes,
+        names=collection.names or tuple(map(str, range(collection.classes))),
         site=site,
         split=parts,
         forgotten=forgotten,

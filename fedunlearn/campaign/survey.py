@@ -21,6 +21,7 @@ from fedunlearn.results.wording import cell, line
 _WIDTH = 100
 _MOST = 20  # hospitals that are shown
 _CLASSES = 12  # classes that are counted one by one
+_NARROW = 5  # letters: the least width of a column of counts
 _PARTS = ("train", "val", "test", "proxy")
 
 Column = tuple[str, Callable[[pd.DataFrame], str]]
@@ -55,8 +56,8 @@ def lacking(cohort: Cohort) -> list[str]:
     anywhere = np.logical_or.reduce(list(has.values()))
     what = "class" if cohort.targets.ndim == 1 else "structure"
     return [
-        f"hospital {site} trains on no image of {what} {', '.join(map(str, np.flatnonzero(anywhere & ~own)))}, "
-        "which others have."
+        f"hospital {site} trains on no image of {what} "
+        f"{', '.join(cohort.names[c] for c in np.flatnonzero(anywhere & ~own))}, which others have."
         for site, own in has.items()
         if (anywhere & ~own).any()
     ]
@@ -87,14 +88,19 @@ def _who(cohort: Cohort) -> list[str]:
 
 def _kinds(cohort: Cohort) -> list[str]:
     """How many images of each class every hospital has, or volumes with each structure."""
-    present, classes = _present(cohort), range(cohort.targets.ndim > 1, cohort.classes)
-    kind = "class" if cohort.targets.ndim == 1 else "structure"
-    columns: list[Column] = [
-        (f"{kind} {c}" if c == classes[0] else str(c), _holders(present[:, c])) for c in classes
-    ]
-    if len(classes) > _CLASSES:
+    present, first = _present(cohort), int(cohort.targets.ndim > 1)
+    classes = range(first, cohort.classes)
+    what = "images of class" if cohort.targets.ndim == 1 else "volumes with structure"
+    names = [cohort.names[c] for c in classes]
+    if (
+        sum(max(len(name), _NARROW) + 2 for name in names) > _WIDTH - 2 * _NARROW
+    ):  # too wide: numbers, told above
+        what += f" ({', '.join(f'{c} {cohort.names[c]}' for c in classes)})"
+        names = [str(c) for c in classes]
+    columns: list[Column] = [(name, _holders(present[:, c])) for c, name in zip(classes, names, strict=True)]
+    if len(columns) > _CLASSES:
         columns = [("classes", lambda own: f"{int(present[own.index].any(axis=0).sum())} of {len(classes)}")]
-    return _table(cohort, cohort.table, columns)
+    return _table(cohort, cohort.table, columns, what)
 
 
 def _count_of(part: str) -> Callable[[pd.DataFrame], str]:
@@ -153,17 +159,18 @@ def _spread(values: pd.Series) -> str:
     return f"{numbers.min():g} … {numbers.max():g} ({numbers.median():g}){unknown}"
 
 
-def _table(cohort: Cohort, table: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
+def _table(cohort: Cohort, table: pd.DataFrame, columns: Sequence[Column], title: str = "") -> list[str]:
     """Lines of a table with a row for every hospital, and one for all of them."""
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     drawn.add_column("hospital", overflow="fold")
     for name, _ in columns:
-        drawn.add_column(name, justify="right", overflow="fold", min_width=min(len(name), 12))
+        drawn.add_column(cell(name), justify="right", overflow="fold", min_width=min(len(name), 12))
     for name, own in _rows(cohort, table):
         drawn.add_row(cell(name), *(cell(value(own)) for _, value in columns))
     text = io.StringIO()
     Console(file=text, width=_WIDTH, color_system=None).print(drawn)
-    return ["", *(told.rstrip() for told in text.getvalue().splitlines())]
+    titled = [line(f"{title}:")] if title else []
+    return ["", *titled, *(told.rstrip() for told in text.getvalue().splitlines())]
 
 
 def _rows(cohort: Cohort, table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

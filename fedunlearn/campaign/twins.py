@@ -11,7 +11,7 @@ import pandas as pd
 
 from fedunlearn.core import RunError
 from sites.collection import Collection
-from sites.prepared import prepared
+from sites.prepared import Growing, prepared
 from sites.twins import Twins, twins
 from sites.watching import Watch, unwatched
 
@@ -25,11 +25,11 @@ _WORDS: Mapping[Kind, str] = {
     "exact": "an exact twin",
     "near": "a near twin (the same picture re-encoded, resized or the like)",
 }
-_WAY = 1  # to be raised when twins are found otherwise than before
+_WAY = 3  # to be raised when twins are found otherwise than before
 
 
 def found(collection: Collection, digest: str, watch: Watch = unwatched) -> tuple[Twins, ...]:
-    """The twins of a collection with this digest; those of a large one are kept for the next time.
+    """The twins of a collection, exact ones first; those of a large one are kept for the next time.
 
     Args:
         collection: the images.
@@ -39,12 +39,19 @@ def found(collection: Collection, digest: str, watch: Watch = unwatched) -> tupl
     if len(collection.table) < MANY:
         return twins(collection, watch)
 
-    def make(_: object) -> dict[str, Any]:
-        return {"groups": [[group.kind, group.rows] for group in twins(collection, watch)]}
+    def make(growing: Growing) -> dict[str, Any]:
+        groups = twins(collection, watch)
+        growing.append("rows", np.array([row for group in groups for row in group.rows], dtype=np.int64))
+        growing.append("ends", np.cumsum([len(group.rows) for group in groups], dtype=np.int64))
+        return {"exact": sum(group.kind == "exact" for group in groups)}
 
     with suppress(RunError):  # where nothing can be kept, they are found anew every time
-        kept = prepared("twins", {"digest": digest, "way": _WAY}, (), 0, make)
-        return tuple(Twins(kind, tuple(rows)) for kind, rows in kept.about["groups"])
+        kept = prepared("twins", {"digest": digest, "way": _WAY}, ("rows", "ends"), 1, make)
+        rows, ends = kept.arrays["rows"][0].tolist(), kept.arrays["ends"][0].tolist()
+        return tuple(
+            Twins("exact" if number < kept.about["exact"] else "near", tuple(rows[start:end]))
+            for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False))
+        )
     return twins(collection, watch)
 
 

@@ -40,14 +40,37 @@ class Inside:
         """The folder without links."""
         return os.path.realpath(self.folder)
 
+    def path(self, file: str) -> str:
+        """Where a path of the manifest's leads, links left as they are."""
+        return os.path.join(self._start, file)
+
     def leads_out(self, file: str) -> str | None:
         """Where a path really leads, by ``..``, links or its own start, if that is not in the folder."""
-        found = os.path.realpath(self.folder / file)
-        return None if self.outside or Path(found).is_relative_to(self.real) else found
+        if self.outside:
+            return None
+        place, name = os.path.split(self.path(file))
+        found = os.path.join(self._real(place), name)
+        if name in ("", ".", "..") or os.path.islink(found):
+            found = os.path.realpath(found)
+        return None if found == self.real or found.startswith(os.path.join(self.real, "")) else found
 
     def has(self, file: str) -> bool:
         """Whether it is there, as a file or as the folder of a series; false, too, for names that no disk can have."""
-        return os.path.exists(self.folder / file)
+        return os.path.exists(self.path(file))
+
+    @cached_property
+    def _start(self) -> str:
+        return str(self.folder)
+
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        """Folders without links, by what they are called: most files of a manifest lie in a few."""
+        return {}
+
+    def _real(self, place: str) -> str:
+        if place not in self._places:
+            self._places[place] = os.path.realpath(place)
+        return self._places[place]
 
 
 @dataclass(frozen=True)
@@ -163,7 +186,7 @@ def _file_faults(row: Row, column: str, inside: Inside) -> Iterator[Fault]:
         )
         yield row.fault("leads out of the manifest's folder", column, message)
     elif not inside.has(file):
-        yield row.fault("no file", column, f"found no file {inside.folder / file}{_why_not(file)}")
+        yield row.fault("no file", column, f"found no file {inside.path(file)}{_why_not(file)}")
 
 
 def _why_not(file: str) -> str:

@@ -106,7 +106,8 @@ class MedMNIST:
             labels, noisy = _noisy(labels, patient, classes, self.label_noise, self._rng("noise"))
             table["difficulty"] = np.where(noisy, "hard", "easy")
             note += f" {int(noisy.sum())} labels were replaced by wrong ones."
-        return Collection(pixels, labels, table, classes, synthetic_patients=True, note=note)
+        names = tuple(info["label"][str(number)] for number in range(classes))
+        return Collection(pixels, labels, table, classes, synthetic_patients=True, note=note, names=names)
 
     def _rng(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng(derive(0, "medmnist", self.set, purpose))

@@ -124,6 +124,7 @@ class Npz:
             note=f"{len(pixels)} {'volumes' if pixels.ndim == 5 else 'images'} of {self.path}; "
             + ("it tells no patients, so each image is one." if synthetic else "patient ids are its own.")
             + (f" Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}." if told else ""),
+            names=tuple(names),
             notes=tuple(notes),
         )
 

@@ -103,6 +103,7 @@ class PhantomBrain:
             targets=targets,
             table=table,
             classes=len(TISSUES),
+            names=TISSUES,
             synthetic_patients=True,
             kind="segmentation",
             note="Phantom brains, drawn by a program: no volume is of a real head, subjects are invented. Labels: "

@@ -113,7 +113,9 @@ class PhantomCells:
         )
         pixels = _drawn(self, deal, people)
         note = "Phantom cells, drawn by a program: no image is of real blood, patients are invented."
-        return Collection(pixels, deal.target, table, len(TYPES), synthetic_patients=True, note=note)
+        return Collection(
+            pixels, deal.target, table, len(TYPES), synthetic_patients=True, note=note, names=TYPES
+        )
 
 
 @dataclass(frozen=True)

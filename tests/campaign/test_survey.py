@@ -43,7 +43,7 @@ def test_every_hospital_has_a_row_with_what_it_holds(cohort: Cohort) -> None:
 
 
 def test_images_are_counted_by_class(cohort: Cohort) -> None:
-    found = rows(survey(cohort), r"hospital +class 0")
+    found = rows(survey(cohort), r"hospital +0")
     for site in cohort.sites:
         own = cohort.targets[cohort.site == site]
         assert found[site] == [str(int((own == c).sum())) for c in range(cohort.classes)]
@@ -54,8 +54,8 @@ def test_a_class_that_a_hospital_does_not_train_on_is_named(cohort: Cohort) -> N
     first = cohort.sites[0]
     there = (cohort.site == first) & (cohort.targets == 2) & (cohort.split == "train")
     without = replace(cohort, targets=np.where(there, 1, cohort.targets))
-    assert lacking(without) == [f"hospital {first} trains on no image of class 2, which others have."]
-    assert f"- hospital {first} trains on no image of class 2, which others have." in survey(without)
+    told = f"hospital {first} trains on no image of class {cohort.names[2]}, which others have."
+    assert lacking(without) == [told] and f"- {told}" in survey(without)
 
 
 def test_a_structure_that_a_hospitals_maps_lack_is_named_and_what_is_ignored_is_none(cohort: Cohort) -> None:
@@ -63,7 +63,9 @@ def test_a_structure_that_a_hospitals_maps_lack_is_named_and_what_is_ignored_is_
     maps = np.zeros((len(cohort.site), 2, 2), dtype=np.uint8)
     maps[:, 0, 0] = np.where(cohort.site == first, IGNORED, 1)
     found = lacking(replace(cohort, targets=maps, classes=2))
-    assert found == [f"hospital {first} trains on no image of structure 1, which others have."]
+    assert found == [
+        f"hospital {first} trains on no image of structure {cohort.names[1]}, which others have."
+    ]
 
 
 def test_files_are_summed_up_by_hospital(cohort: Cohort) -> None:

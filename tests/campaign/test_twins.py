@@ -141,6 +141,9 @@ def test_twins_of_many_images_are_found_once(monkeypatch: pytest.MonkeyPatch) ->
     assert len(calls) == 1
     assert found(collection, "another") == (exact(0, 8),)
     assert len(calls) == 2
+    none = replace(collection, pixels=photographs(9, (16, 16)))
+    assert found(none, "none") == found(none, "none") == ()
+    assert len(calls) == 3
 
 
 def test_where_nothing_can_be_kept_they_are_found_anew(
