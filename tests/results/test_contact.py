@@ -32,16 +32,17 @@ def sheet(sites: int = 2, classes: int = 3, images: int = 30, channels: int = 1)
     names = tuple(f"hospital-{n}" for n in range(sites))
     pixels = np.broadcast_to(numbers[:, None, None, None], (images, channels, 8, 6)).astype(np.uint8)
     targets = (numbers // sites) % classes
-    return Sheet("A title", pixels, targets, np.array(names)[numbers % sites], names, classes)
+    return Sheet(
+        "A title", pixels, targets, np.array(names)[numbers % sites], names, tuple(map(str, range(classes)))
+    )
 
 
 def volumes(shape: tuple[int, int, int] = (8, 12, 5)) -> Sheet:
     """One volume of each of two hospitals: bright in the corner where both first axes begin, with a map of that."""
     pixels, targets = np.zeros((2, 1, *shape), np.uint8), np.zeros((2, *shape), np.uint8)
     pixels[:, :, :3, :4], targets[:, :3, :4] = 200, 1
-    return Sheet(
-        "Volumes", pixels, targets, np.array(["a", "b"]), ("a", "b"), 3, "volume", "Labels: 1 lesion."
-    )
+    dealt = pixels, targets, np.array(["a", "b"]), ("a", "b"), ("0", "1", "2")
+    return Sheet("Volumes", *dealt, unit="volume", note="A note.")
 
 
 def texts(of: Figure) -> list[str]:
@@ -63,6 +64,19 @@ def test_every_hospital_has_a_row_and_every_class_a_caption_with_its_count() -> 
     assert len(grey) == 2 * 3 * 4 and len(set(grey)) == 24
     first = grey[:4]  # of the first hospital and class: every sixth image, from the first to the last
     assert first[0] == 0 and first[-1] == 24 and all(number % 6 == 0 for number in first)
+
+
+def test_classes_and_structures_go_by_their_names() -> None:
+    named = replace(sheet(), names=("benign", "malignant", "2"))
+    words = [w for w in texts(figure(named)) if " · " in w]
+    assert words == ["0 benign · 5 images", "1 malignant · 5 images", "class 2 · 5 images"] * 2
+    long = replace(
+        sheet(classes=8, images=160), names=("a name that is far too long for the room\n", *"1234567")
+    )
+    (first, *_) = [w for w in texts(figure(long)) if " · " in w]
+    assert first.startswith("0 a name that is") and first.endswith("… · 10 images")
+    structures = [t.get_text() for t in figure(replace(volumes(), names=("0", "lesion", "2"))).texts]
+    assert "1 lesion" in structures and "structure 2" in structures
 
 
 def test_a_class_that_a_hospital_lacks_is_said_to_have_no_images() -> None:
@@ -115,7 +129,7 @@ def test_of_a_volume_the_middle_slice_is_drawn_with_its_first_axis_to_the_right_
     box = outlines[0][0].get_paths()[0].get_extents()
     assert abs(box.x1 - 2.35) < 0.01 and abs(box.y1 - 3.35) < 0.01, "a little inside of 2.5 and 3.5"
     assert [t.get_color() for t in one.texts if t.get_text().startswith("structure")] == colours(3)
-    assert "Labels: 1 lesion." in texts(one)[-1]
+    assert "A note." in texts(one)[-1]
 
 
 def test_what_is_left_out_is_said() -> None:
@@ -135,7 +149,8 @@ def test_nothing_overlaps_and_nothing_is_cut_off() -> None:
     names = ("a hospital with a name that is far too long for the room beside it", "b")
     given = replace(sheet(classes=8, images=160), sites=names)
     given = replace(given, site=np.where(given.site == "hospital-0", *names))
-    for one in (figure(given), figure(volumes()), figure(sheet(classes=1))):
+    many = replace(volumes(), names=tuple(f"a structure {n}" for n in range(40)))
+    for one in (figure(given), figure(volumes()), figure(many), figure(sheet(classes=1))):
         renderer = FigureCanvasAgg(one).get_renderer()
         boxes = [text.get_window_extent(renderer) for text in one.texts]
         boxes += [axes.get_window_extent(renderer) for axes in one.axes]
