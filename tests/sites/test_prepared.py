@@ -46,7 +46,8 @@ def test_an_entry_of_another_version_is_made_again(cache: Path) -> None:
     made = list[int]()
     counting(made, 1)
     (entry,) = (cache / "room").iterdir()
-    for content in ({"classes": 2, "files": {"rows.npy": "0"}}, {"about": {}, "files": {}}):
+    others: list[dict[str, object]] = [{"classes": 2, "files": {"rows.npy": "0"}}, {"about": {}, "files": {}}]
+    for content in others:
         (entry / "about.json").write_bytes(files.sealed(content))
         assert counting(made, 1).arrays["rows"].shape == (3, 2)
     assert made == [1, 1, 1]
