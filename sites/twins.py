@@ -5,7 +5,8 @@ pixels. Copies that were compressed, resized, brightened or cropped by a pixel a
 perceptual hash in numbers instead of bits, since bits of medical images of different people collide:
 
 - the lowest coefficients of the image's cosine transform without its mean, each weighted by its frequency (in
-  photographs amplitudes fall with it), scaled to length 1. What all images of a kind share then weighs little;
+  photographs amplitudes fall with it), scaled to length 1. What all images of a kind share then weighs little. Of
+  colours, brightness counts, and the two differences of colour by a third of its frequencies: JPEG keeps few of them;
 - an image's nearest others are candidates;
 - a candidate is a twin if its fingerprint lies almost within the few dimensions which the image spans together with its
   first-order changes: moved, stretched, blurred or sharpened a little. Contrast is a length, brightness the mean.
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sites.collection import Collection
+from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -33,15 +35,16 @@ Ints = npt.NDArray[np.int64]
 
 SMALLEST = 16
 """The shortest edge of an image that near twins are looked for of; below it, different images look alike."""
-APART = 0.02
+APART = 0.015
 """How far a near twin's fingerprint may be from what an image spans: 1 − cosine of the angle between them."""
 _ALIKE, _NEAREST = 0.75, 8  # a candidate's least cosine with an image, and how many candidates an image has
 _BACK = 0.1  # beyond, it need not be tried whether the second image spans the first
 _FAINT = 2.0  # grey levels of 256: what differs by less within an image is nothing that could be told apart
-_MOST = {
-    2: (16, 8),
-    3: (12, 4),
-}  # by dimensions: frequencies per axis at most, and those kept beyond for the changes
+_FEWEST = 12  # frequencies per axis at least: with fewer, small images of a kind look alike
+_MOST = {2: 16, 3: 12}  # and at most, by dimensions
+_BEYOND = {2: 8, 3: 4}  # frequencies that are kept beyond those which are compared, for the changes
+_COLOURS = np.array([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], np.float32)
+"""Brightness and the differences of blue and red from it, as in JPEG (ITU-T T.871)."""
 _CHUNK = 2**24  # numbers that are worked on at once
 
 
@@ -58,17 +61,21 @@ class Twins:
     rows: tuple[int, ...]
 
 
-def twins(collection: Collection) -> tuple[Twins, ...]:
+def twins(collection: Collection, watch: Watch = unwatched) -> tuple[Twins, ...]:
     """All groups of images that show the same and belong to several patients, exact ones first.
 
     Exact groups are disjoint. A near group is a pair of pictures, each with its exact copies. Images of one single
     value show nothing, and are nobody's twins.
+
+    Args:
+        collection: the images.
+        watch: is shown how far it is.
     """
     patients = np.unique(collection.table["patient"].astype(str), return_inverse=True)[1]
     copies = _copies(collection.pixels)
     shared = [rows for rows in copies if len(set(patients[rows])) > 1]
     exact = [Twins("exact", tuple(rows)) for rows in shared]
-    return (*exact, *_near(collection.pixels, copies, patients))
+    return (*exact, *_near(collection.pixels, copies, patients, watch))
 
 
 def _copies(pixels: Array) -> list[list[int]]:
@@ -81,14 +88,14 @@ def _copies(pixels: Array) -> list[list[int]]:
     return list(groups.values())
 
 
-def _near(pixels: Array, copies: list[list[int]], patients: Ints) -> Iterator[Twins]:
+def _near(pixels: Array, copies: list[list[int]], patients: Ints, watch: Watch) -> Iterator[Twins]:
     if min(pixels.shape[2:]) < SMALLEST or len(copies) < 2:
         return
     marks = fingerprints(pixels, np.array([rows[0] for rows in copies]))
     owners = np.array([patients[rows[0]] for rows in copies])
     several = [len(set(patients[rows])) > 1 for rows in copies]
     owners[several] = -1 - np.arange(sum(several))  # whoever else's they are, they are somebody else's too
-    for one, other, _ in marks.pairs(owners):
+    for one, other, _ in marks.pairs(owners, watch=watch):
         yield Twins("near", tuple(sorted((*copies[one], *copies[other]))))
 
 
@@ -101,20 +108,22 @@ class Fingerprints:
 
     Attributes:
         coefficients: (N, C, *frequencies) of the orthonormal cosine transform, some more than are compared.
-        limit: the frequency below which they are compared.
+        limits: by channel, the frequency below which they are compared.
         faint: (N,) whether an image shows next to nothing.
     """
 
     coefficients: Floats
-    limit: int
+    limits: tuple[int, ...]
     faint: npt.NDArray[np.bool_]
 
-    def pairs(self, owners: Ints, most: float = APART) -> Iterator[tuple[int, int, float]]:
+    def pairs(
+        self, owners: Ints, most: float = APART, watch: Watch = unwatched
+    ) -> Iterator[tuple[int, int, float]]:
         """Images of different ``owners`` (N,) that are ``most`` apart, in order, and how far they are."""
         seen = np.flatnonzero(~self.faint)
         prints, owners = self._compared(self.coefficients)[seen], owners[seen]
         step = max(1, min(256, _CHUNK // max(1, len(seen))))
-        for start in range(0, len(seen), step):
+        for start in watch(range(0, len(seen), step), "looking for twins"):
             one, other = _candidates(prints, owners, start, start + step)
             if len(one):
                 apart = self._apart(prints, seen, one, other)
@@ -144,20 +153,23 @@ class Fingerprints:
     def _compared(self, coefficients: Floats) -> Floats:
         """(N, numbers) what is compared of coefficients, weighted, of length 1."""
         frequency = np.sqrt(_squares(coefficients.shape[2:]))
-        kept = (frequency > 0) & (frequency < self.limit)
-        return _scaled((coefficients[..., kept] * frequency[kept]).reshape(len(coefficients), -1))
+        kept = [(frequency > 0) & (frequency < limit) for limit in self.limits]
+        parts = [coefficients[:, c, where] * frequency[where] for c, where in enumerate(kept)]
+        return _scaled(np.concatenate(parts, axis=1))
 
 
 def fingerprints(pixels: Array, rows: Ints) -> Fingerprints:
     """The fingerprints of some images (N, C, *spatial), a few at a time; edges are `SMALLEST` at least."""
     spatial = pixels.shape[2:]
-    most, beyond = _MOST[len(spatial)]
-    limit = min(most, 7 * min(spatial) // 16)
-    bases = [_cosines(min(limit + beyond, edge), edge) for edge in spatial]
+    limit = min(_MOST[len(spatial)], max(_FEWEST, 3 * min(spatial) // 7))
+    bases = [_cosines(min(limit + _BEYOND[len(spatial)], edge), edge) for edge in spatial]
     made = np.empty((len(rows), pixels.shape[1], *(len(basis) for basis in bases)), np.float32)
+    coloured = pixels.shape[1] == 3 and len(spatial) == 2
     step = max(1, _CHUNK // max(1, pixels[:1].size))
     for start in range(0, len(rows), step):
         part = pixels[rows[start : start + step]].astype(np.float32)
+        if coloured:
+            part = np.moveaxis(np.tensordot(_COLOURS, part, (1, 1)), 0, 1)
         for basis in reversed(bases):
             part = np.moveaxis(part @ basis.T, -1, 2)
         made[start : start + step] = part
@@ -165,7 +177,8 @@ def fingerprints(pixels: Array, rows: Ints) -> Fingerprints:
         made *= 127.5  # from [-1, 1]
     inside = _squares(made.shape[2:]) > 0
     faint = np.sqrt((made[..., inside] ** 2).sum(axis=(1, 2)) / pixels[:1].size) < _FAINT
-    return Fingerprints(made, limit, faint)
+    limits = (limit, limit // 3, limit // 3) if coloured else (limit,) * pixels.shape[1]
+    return Fingerprints(made, limits, faint)
 
 
 def _candidates(prints: Floats, owners: Ints, start: int, stop: int) -> tuple[Ints, Ints]:

@@ -187,7 +187,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
     enough_proxies(scenario, parts == "proxy", forgotten)
     members = _members(scenario, collection.table, site, parts == "train")
     table, known = _table(collection, site, parts, forgotten), digest(collection)
-    alike = twins.found(collection, known)
+    alike = twins.found(collection, known, watch)
     return Cohort(
         sites=scenario.sites.names,
         pixels=collection.pixels,

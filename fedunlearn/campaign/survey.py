@@ -43,7 +43,7 @@ def draw(cohort: Cohort, name: str, file: Path) -> None:
     shape = " × ".join(map(str, cohort.shape))
     what = "image" if len(cohort.shape) == 3 else "volume"
     title = f"{name}: {what}s of {shape} as the network will see them"
-    dealt = cohort.pixels, cohort.targets, cohort.site, cohort.sites, cohort.classes
+    dealt = cohort.pixels, cohort.targets, cohort.site, cohort.sites, cohort.names
     sheet = Sheet(title, *dealt, unit=what, note=cohort.note)
     files.write(file, drawn(sheet, file.suffix))
 

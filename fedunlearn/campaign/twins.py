@@ -13,6 +13,7 @@ from fedunlearn.core import RunError
 from sites.collection import Collection
 from sites.prepared import Growing, prepared
 from sites.twins import Twins, twins
+from sites.watching import Watch, unwatched
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["exact", "near"]
@@ -24,16 +25,22 @@ _WORDS: Mapping[Kind, str] = {
     "exact": "an exact twin",
     "near": "a near twin (the same picture re-encoded, resized or the like)",
 }
-_WAY = 2  # to be raised when twins are found otherwise than before
+_WAY = 3  # to be raised when twins are found otherwise than before
 
 
-def found(collection: Collection, digest: str) -> tuple[Twins, ...]:
-    """The twins of a collection with this digest, exact ones first; those of a large one are kept for the next time."""
+def found(collection: Collection, digest: str, watch: Watch = unwatched) -> tuple[Twins, ...]:
+    """The twins of a collection, exact ones first; those of a large one are kept for the next time.
+
+    Args:
+        collection: the images.
+        digest: of them.
+        watch: is shown how far it is.
+    """
     if len(collection.table) < MANY:
-        return twins(collection)
+        return twins(collection, watch)
 
     def make(growing: Growing) -> dict[str, Any]:
-        groups = twins(collection)
+        groups = twins(collection, watch)
         growing.append("rows", np.array([row for group in groups for row in group.rows], dtype=np.int64))
         growing.append("ends", np.cumsum([len(group.rows) for group in groups], dtype=np.int64))
         return {"exact": sum(group.kind == "exact" for group in groups)}
@@ -45,7 +52,7 @@ def found(collection: Collection, digest: str) -> tuple[Twins, ...]:
             Twins("exact" if number < kept.about["exact"] else "near", tuple(rows[start:end]))
             for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False))
         )
-    return twins(collection)
+    return twins(collection, watch)
 
 
 def general(groups: Sequence[Twins], table: pd.DataFrame) -> list[str]:
@@ -61,14 +68,14 @@ def general(groups: Sequence[Twins], table: pd.DataFrame) -> list[str]:
         if pairs:
             rows = {row for group in pairs for row in group}
             first = " and ".join(_whose(table, row) for row in _two(table, pairs[0]))
-            have = "has" if len(rows) == 1 else "have"
-            said.append(f"{_images(len(rows))} {have} {words} of another patient, such as {first}.")
+            said.append(f"{_images(len(rows))} have {words} of another patient, such as {first}.")
     held, train = _held(table), (table["split"] == "train").to_numpy()
     leaks = {row for group in groups if train[list(group.rows)].any() for row in group.rows if held[row]}
     if leaks:
+        total = _images(int(held.sum()), "held-out ")
         said.append(
-            f"{len(leaks)} of {_images(int(held.sum()), 'held-out ')} have a twin in training: scores on unseen images "
-            "are better than they should be."
+            f"{len(leaks)} of {total} {_have(len(leaks))} a twin in training: scores on unseen images are better than "
+            "they should be."
         )
     return said
 
@@ -122,9 +129,8 @@ def _counted(
         of = {row: there for row, (found, there) in matches.items() if found == kind}
         if of:
             whose = _owners(table, sorted(set().union(*of.values())))
-            have = "has" if len(of) == 1 else "have"
             total = _images(int(mine.sum()), "training ")
-            yield f"{len(of)} of {total} to forget {have} {words} that is {where}, of {whose}."
+            yield f"{len(of)} of {total} to forget {_have(len(of))} {words} that is {where}, of {whose}."
 
 
 def _owners(table: pd.DataFrame, rows: list[int]) -> str:
@@ -165,6 +171,10 @@ def _whose(table: pd.DataFrame, row: int) -> str:
 def _held(table: pd.DataFrame) -> Array:
     held: Array = table["split"].isin(["val", "test"]).to_numpy()
     return held
+
+
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
 def _images(number: int, what: str = "") -> str:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from fedunlearn.core import InputError
 from fedunlearn.results.drawing import Page, colours, contour
+from fedunlearn.results.wording import line
 
 Array = npt.NDArray[Any]
 
@@ -35,7 +36,7 @@ _BETWEEN, _CAPTION, _TITLE, _LINE = (
 )  # inches: between cells; heights, of a line of text each
 _LETTERS = {11: 0.092, 9: 0.075, 8: 0.064, 7.5: 0.058}  # inches: the width of a letter by size
 _DPI = 140
-_ENTRY = 0.95  # inches: the width of an entry of the legend
+_LONGEST = 24  # letters of an entry of the legend
 _ACROSS = 12  # images beside one another, if there are few classes
 _UNKNOWN: Mapping[str, Any] = {
     "png": {"Software": None},
@@ -55,7 +56,7 @@ class Sheet:
         targets: (N,) classes, or (N, *spatial) label maps.
         site: (N,) the hospital of each image.
         sites: the hospitals in the order of their rows.
-        classes: how many there are.
+        names: of the classes, in their order; their numbers where they have no other.
         unit: what an image is called.
         note: what the data is, in words, such as the names of its classes.
     """
@@ -65,9 +66,22 @@ class Sheet:
     targets: Array
     site: Array
     sites: tuple[str, ...]
-    classes: int
+    names: tuple[str, ...]
     unit: str = "image"
     note: str = ""
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(self.names)
+
+    def called(self, number: int, what: str, room: int) -> str:
+        """What a class is called, in so many letters."""
+        name = line(self.names[number])
+        if name == str(number):
+            return f"{what} {number}"
+        told = f"{number} {name}"
+        return told if len(told) <= room else f"{told[: room - 1]}…"
 
 
 @dataclass(frozen=True)
@@ -112,9 +126,10 @@ def figure(sheet: Sheet) -> Any:
     several = range(min(sheet.classes, CLASSES)) if sheet.targets.ndim == 1 else range(1)
     each = max(2, min(6, _ACROSS // len(several)))
     shown = sheet.sites[:HOSPITALS]
-    cells = [[_cell(sheet, site, number, each) for number in several] for site in shown]
     tall = _IMAGE * _proportion(sheet.pixels)
     wide = each * _IMAGE + (each - 1) * _GAP
+    room = int(wide / _LETTERS[7.5])
+    cells = [[_cell(sheet, site, number, each, room) for number in several] for site in shown]
     width = _LEFT + len(several) * (wide + _BETWEEN)
     title, note = _wrapped([sheet.title], width, 11), _wrapped(_notes(sheet), width, 7.5)
     top, block = _TITLE * len(title) + 3 * _GAP, _CAPTION + tall + 2 * _GAP
@@ -122,7 +137,7 @@ def figure(sheet: Sheet) -> Any:
     page = Page.blank(width, end + _LINE * len(note) + 2 * _GAP)
     page.text(_GAP, _GAP, "\n".join(title), 11, weight="bold")
     if sheet.targets.ndim > 1:
-        _legend(page, sheet.classes, top)
+        _legend(page, sheet, top)
     for number, (site, row) in enumerate(zip(shown, cells, strict=True)):
         y = top + number * block
         _beside(page, sheet, site, y + _CAPTION)
@@ -132,25 +147,29 @@ def figure(sheet: Sheet) -> Any:
     return page.figure
 
 
-def _cell(sheet: Sheet, site: str, number: int, most: int) -> _Cell:
+def _cell(sheet: Sheet, site: str, number: int, most: int, room: int) -> _Cell:
     """A hospital's images of a class, spread evenly over all of them; volumes have no class of their own."""
     own = sheet.site == site
     if sheet.targets.ndim == 1:
         own = own & (sheet.targets == number)
     rows = np.flatnonzero(own)
     some = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))]
-    caption = f"class {number} · {_counted(len(rows), sheet.unit)}" if sheet.targets.ndim == 1 else ""
-    return _Cell(caption, tuple(some.tolist()))
+    count = f" · {_counted(len(rows), sheet.unit)}"
+    caption = sheet.called(number, "class", room - len(count)) + count
+    return _Cell(caption if sheet.targets.ndim == 1 else "", tuple(some.tolist()))
 
 
-def _legend(page: Page, classes: int, y: float) -> None:
+def _legend(page: Page, sheet: Sheet, y: float) -> None:
     """The structures in their colours, above the first row, as many as there is room for."""
-    room = int((page.width - _LEFT) / _ENTRY)
-    for number, colour in enumerate(colours(classes)[:room], 1):
-        words = f"structure {number}" if number < room or number == classes - 1 else "…"
-        page.text(
-            _LEFT + (number - 1) * _ENTRY, y + _CAPTION - 0.04, words, 7.5, "left", "baseline", colour, "bold"
-        )
+    x = _LEFT
+    for number, colour in enumerate(colours(sheet.classes), 1):
+        words = sheet.called(number, "structure", _LONGEST)
+        wide = len(words) * _LETTERS[8] + _BETWEEN
+        full = x + wide + _BETWEEN > page.width and number < sheet.classes - 1
+        page.text(x, y + _CAPTION - 0.04, "…" if full else words, 7.5, "left", "baseline", colour, "bold")
+        x += wide
+        if full:
+            break
 
 
 def _beside(page: Page, sheet: Sheet, site: str, y: float) -> None:
@@ -207,9 +226,11 @@ def _notes(sheet: Sheet) -> list[str]:
     if sheet.targets.ndim > 1:
         said.append("Outlines: the structures of its label map; class 0 has none.")
     if more := sheet.sites[HOSPITALS:]:
-        said.append(f"Not shown: {len(more)} more hospitals ({_some(more)}).")
+        said.append(f"Not shown: {len(more)} more hospitals ({_some([line(site) for site in more])}).")
     if sheet.targets.ndim == 1 and (rest := range(CLASSES, sheet.classes)):
-        said.append(f"Not shown: {len(rest)} more classes ({_some([str(number) for number in rest])}).")
+        said.append(
+            f"Not shown: {len(rest)} more classes ({_some([line(sheet.names[number]) for number in rest])})."
+        )
     return [*said, *([sheet.note] if sheet.note else [])]
 
 
@@ -229,4 +250,4 @@ def _proportion(pixels: Array) -> float:
 
 def _wrapped(paragraphs: Iterable[str], width: float, size: float) -> list[str]:
     """Paragraphs as lines of ``width`` inches."""
-    return [line for text in paragraphs for line in textwrap.wrap(text, int(width / _LETTERS[size]))]
+    return [part for text in paragraphs for part in textwrap.wrap(text, int(width / _LETTERS[size]))]

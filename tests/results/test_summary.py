@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from fedunlearn.__main__ import app
 from fedunlearn.core import InputError
+from fedunlearn.results import report
 from fedunlearn.results.overview import Overview, Place, Row, Value, overview, read
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.sentences import best, limits, notes, percent, sight, signed
@@ -164,6 +165,31 @@ def test_where_no_memory_is_seen_the_first_line_says_so_and_nobody_is_said_to_ha
     assert first.startswith("  No: the original model shows no memory of these patients")
     assert not [words for words in ("FORGOTTEN", "Still known", "est:", "Memory left") if words in text]
     assert "STILL GOOD, on unseen images?" in text and "AUC .51" in text
+
+
+def test_no_number_is_beyond_what_there_can_be() -> None:
+    """Shares differ by 1 at most; who knows a difference no better than that knows nothing of it."""
+    said = " ".join(sight(replace(MADE, known_to={"all": 1.0, "site": 1.0, "class": 0.9}, smallest=3.4)))
+    assert (
+        "by at most .03 (this run cannot tell), .05 at any hospital (this run cannot tell), .10 for" in said
+    )
+    assert "This run can miss it although all of it is left (more than 2 times in 10);" in said
+    assert "340" not in said
+
+
+def test_warnings_come_first_under_the_table() -> None:
+    warned = replace(MADE, warnings=("1 of 2 images to forget has a twin.", "No method can forget it."))
+    assert notes(warned) == [*warned.warnings, *notes(MADE)]
+    assert "\n  1 of 2 images to forget has a twin.\n  No method can forget it.\n  Best: good" in printed(
+        warned
+    )
+
+
+def test_a_place_whose_name_has_a_colon_is_not_cut() -> None:
+    lost = replace(
+        HARMED, uses=("hospital St: Mary: -0.3 (95 %: -0.4 to -0.2) on unseen images, margin 0.05",)
+    )
+    assert "Worse: hospital St: Mary (harmed)." in notes(replace(MADE, rows=(lost,)))
 
 
 def test_of_one_seed_nothing_is_told() -> None:
@@ -353,6 +379,25 @@ def test_report_prints_it_and_details_print_the_tables(scored: Path) -> None:
     assert all(len(text) <= WIDTH for text in told.splitlines())
     assert "CAN THIS RUN TELL?" not in details and "retrained_other" in details and "damaged" in details
     assert "| do nothing |" in document and "| retrained_other |" in document
+
+
+def test_what_no_run_of_this_size_would_see_is_said_so(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = report.markdown(RunFolder(scored))
+    assert "in MIA AUC would go unseen (80 % power)" in plain and "would be seen" not in plain
+    read_table = RunFolder.read_table
+
+    def changed(run: RunFolder, name: str) -> pd.DataFrame:
+        table = read_table(run, name)
+        return (
+            table.assign(smallest_visible=1.5, high=table["difference"] + 4)
+            if "statistics" in name
+            else table
+        )
+
+    monkeypatch.setattr(RunFolder, "read_table", changed)
+    blind = report.markdown(RunFolder(scored))
+    assert "no difference in MIA AUC would be seen (80 % power)" in blind and "1.5" not in blind
+    assert "±1.0" in blind and "±4.0" not in blind
 
 
 def test_a_run_that_an_older_version_judged_says_what_to_do(scored: Path, tmp_path: Path) -> None:

@@ -275,6 +275,13 @@ def test_a_strategy_that_treats_men_otherwise_is_named_and_one_that_does_not_is_
     assert nothing.endswith(f"the smallest visible difference is {half:.2f} (test_accuracy by sex)")
 
 
+def test_where_no_difference_would_be_seen_none_is_named():
+    rng = np.random.default_rng(0)
+    bias = compare("some", {"fair": [made_gaps(0.0, rng) for _ in range(3)]})
+    (nothing,) = sentences(bias.assign(high=bias["difference"] + 1.5))
+    assert nothing.endswith("as far as can be seen: no difference would be seen")
+
+
 def test_seeds_that_disagree_are_no_evidence():
     """Men gain .3 for one seed and lose .3 for another: with seeds drawn anew, that is noise, not unequal treatment."""
     rng = np.random.default_rng(0)

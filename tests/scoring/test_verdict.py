@@ -228,6 +228,14 @@ LOST = tuple(
 )
 
 
+def test_an_interval_ends_where_shares_do():
+    """Two models of one seed each say so little that luck could be four times what accuracy can differ by."""
+    (reason,) = useful(
+        replace(found(None), components=(replace(GOOD[0], difference=apart(-0.2, spread=5.0)),))
+    ).reasons
+    assert "-0.200 (95 %: -1.000 to +1.000)" in reason
+
+
 def test_a_model_that_diverged_is_worse_and_its_memory_unknown():
     first, second, sorted_by = judge(SIGHT, Findings(None, None, {}, (), LOST))
     assert (first.word, second.word, sorted_by) == ("cannot tell", "worse", "DAMAGED")
