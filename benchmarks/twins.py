@@ -30,9 +30,9 @@ from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
 from sites.collection import Collection
+from sites.phantom_brain import PhantomBrain
+from sites.phantom_cells import PhantomCells
 from sites.pixels import resized
-from sites.sources.phantom_brain import PhantomBrain
-from sites.sources.phantom_cells import PhantomCells
 from sites.twins import APART, fingerprints, twins
 
 Array = np.ndarray[Any, Any]

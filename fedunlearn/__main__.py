@@ -286,7 +286,7 @@ def manifest(
 ) -> None:
     """Write a manifest of the images in a folder, to be checked by you."""
     with _errors(debug):
-        from sites.sources.layout import write
+        from sites.folder.layout import write
 
         _say("\n".join(write(folder, to, layout)))
 

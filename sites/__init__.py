@@ -22,12 +22,12 @@ __all__ = ["PARTITIONS", "SOURCES"]
 
 _WHERE = {
     "SOURCES": {
-        "phantom_cells": ("sites.sources.phantom_cells", "PhantomCells"),
-        "phantom_brain": ("sites.sources.phantom_brain", "PhantomBrain"),
-        "medmnist": ("sites.sources.medmnist", "MedMNIST"),
-        "npz": ("sites.sources.npz", "Npz"),
-        "folder": ("sites.sources.folder", "Folder"),
-        "mrbrains": ("sites.sources.mrbrains", "MRBrainS"),
+        "phantom_cells": ("sites.phantom_cells", "PhantomCells"),
+        "phantom_brain": ("sites.phantom_brain", "PhantomBrain"),
+        "medmnist": ("sites.medmnist", "MedMNIST"),
+        "npz": ("sites.npz", "Npz"),
+        "folder": ("sites.folder", "Folder"),
+        "mrbrains": ("sites.mrbrains", "MRBrainS"),
     },
     "PARTITIONS": {
         "iid": ("sites.dealing.partitions", "Iid"),

@@ -15,7 +15,7 @@ from fedunlearn.core import InputError
 from fedunlearn.results import report
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.simulate import simulate
-from sites.sources import medmnist
+from sites import medmnist
 
 TINY = """\
 name: tiny-organs

@@ -12,9 +12,9 @@ import pytest
 from fedunlearn import scenario as scenarios, sweep
 from fedunlearn.scenario import Scenario
 from fedunlearn.sweep import Sweep
-from sites.sources.folder import Folder
-from sites.sources.medmnist import MedMNIST
-from sites.sources.npz import Npz
+from sites.folder import Folder
+from sites.medmnist import MedMNIST
+from sites.npz import Npz
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "scenarios").rglob("*.yaml"))

@@ -15,10 +15,10 @@ from scipy.fft import dctn
 
 from sites import twins as module
 from sites.collection import Collection
-from sites.sources.medmnist import MedMNIST
-from sites.sources.npz import Npz
+from sites.medmnist import MedMNIST
+from sites.npz import Npz
 from sites.twins import APART, SMALLEST, Twins, fingerprints, twins
-from tests.sites.sources.test_data_real import root_with
+from tests.sites.test_data_real import root_with
 
 Array = np.ndarray[Any, Any]
 

@@ -23,7 +23,7 @@ from PIL import Image
 from fedunlearn.core import InputError
 from sites.formats import sizes
 from sites.formats.images import claimed, reading, unreadable
-from sites.sources.npz import Npz
+from sites.npz import Npz
 from tests.sites.formats.making import dataset, palette, save
 from tests.sites.formats.oracles import by_nibabel, by_pillow, by_pydicom
 

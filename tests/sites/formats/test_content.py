@@ -21,11 +21,11 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import MediaStorageDirectoryStorage, RTStructureSetStorage
 
 from fedunlearn.core import RunError
+from sites.folder import Folder
 from sites.formats import images
 from sites.formats.content import told
 from sites.formats.images import claimed, reading, unreadable
 from sites.formats.unreadable import Unreadable
-from sites.sources.folder import Folder
 from tests.sites.formats.making import dataset, save
 
 GREY = np.random.default_rng(1).integers(0, 256, (20, 24)).astype(np.uint8)

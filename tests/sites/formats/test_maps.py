@@ -14,9 +14,9 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from fedunlearn import scenario as scenarios
 from fedunlearn.core import IGNORED, InputError
 from sites.collection import Collection
+from sites.folder import Folder
 from sites.formats.maps import meanings, only_ignored
 from sites.formats.unreadable import Unreadable
-from sites.sources.folder import Folder
 from tests.runs import TINY, write
 
 Array = np.ndarray[Any, Any]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sites.folder import Folder
 from sites.formats import sizes
 from sites.formats.images import claimed, reading
 from sites.formats.picture import counted
 from sites.formats.unreadable import Unreadable
-from sites.sources.folder import Folder
 
 Array = np.ndarray[Any, Any]
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from sites.folder import Folder
 from sites.formats import sizes
 from sites.formats.images import claimed, reading
 from sites.formats.unreadable import Unreadable
-from sites.sources.folder import Folder
 from tests.sites.formats.making import dataset, items, save
 
 Array = np.ndarray[Any, Any]

@@ -22,12 +22,12 @@ from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from fedunlearn.core import InputError
+from sites.folder import Folder
+from sites.folder.manifest import read_manifest
 from sites.formats import sizes
 from sites.formats.images import claimed, reading, unreadable
 from sites.formats.nifti import Handling, preparing
-from sites.sources.folder import Folder
-from sites.sources.manifest import read_manifest
-from sites.sources.npz import Npz
+from sites.npz import Npz
 
 MB = 2**20
 ROWS = "file,label,patient\n"
@@ -376,14 +376,14 @@ def test_what_is_wrong_with_the_installation_is_not_blamed_on_an_image(
     def importing() -> Any:
         raise OSError("no such user")  # as an import may, of a user without a name
 
-    monkeypatch.setattr("sites.sources.pictures.reading", importing)
+    monkeypatch.setattr("sites.folder.pictures.reading", importing)
     with pytest.raises(OSError, match="no such user"):
         one(tmp_path, "a.png").load(tmp_path)
 
     def broken(file: Path) -> Any:
         raise KeyError("getpwuid(): uid not found: 12345")
 
-    monkeypatch.setattr("sites.sources.pictures.reading", lambda: broken)
+    monkeypatch.setattr("sites.folder.pictures.reading", lambda: broken)
     with pytest.raises(KeyError, match="getpwuid"):
         one(tmp_path, "a.png").load(tmp_path)
 

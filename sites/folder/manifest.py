@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedunlearn.core import InputError, Problem
+from sites.folder.paths import FILES, Inside, file_faults, on_disk
+from sites.folder.tables import read_table
 from sites.identity import damaged, is_missing, quoted, settled, tidied
-from sites.sources.labels import Labels, missing, read_labels
-from sites.sources.paths import FILES, Inside, file_faults, on_disk
-from sites.sources.rows import Fault, Row, Table, grouped
-from sites.sources.tables import read_table
+from sites.labels import Labels, missing, read_labels
+from sites.rows import Fault, Row, Table, grouped
 
 _IDS = ("patient", "site", "image")
 

@@ -10,7 +10,7 @@ import pytest
 
 from fedunlearn.core import InputError
 from sites.collection import Collection
-from sites.sources.npz import Npz
+from sites.npz import Npz
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 

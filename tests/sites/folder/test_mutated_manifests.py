@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from fedunlearn.core import InputError
-from sites.sources.manifest import Manifest, checked, read_manifest
-from sites.sources.npz import Npz
-from sites.sources.paths import Inside
+from sites.folder.manifest import Manifest, checked, read_manifest
+from sites.folder.paths import Inside
+from sites.npz import Npz
 
 Cells = list[list[str]]
 Rng = np.random.Generator

@@ -12,15 +12,15 @@ from annotated_types import Ge, Le
 
 from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import SEEN, Collection
+from sites.folder.layout import Layout, rows_of
+from sites.folder.manifest import Manifest, attributes, checked, read_manifest
+from sites.folder.paths import Inside
+from sites.folder.pictures import Alike, read_pictures
 from sites.formats import nifti
 from sites.formats.maps import MOST
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
 from sites.identity import tidied
-from sites.sources.layout import Layout, rows_of
-from sites.sources.manifest import Manifest, attributes, checked, read_manifest
-from sites.sources.paths import Inside
-from sites.sources.pictures import Alike, pictures
-from sites.sources.rows import Row, Table, grouped
+from sites.rows import Row, Table, grouped
 from sites.watching import Watch, unwatched
 
 Label = Annotated[int, Ge(0), Le(MOST)]
@@ -47,7 +47,7 @@ class Folder:
     Attributes:
         manifest: the CSV or Parquet file, relative to the data root.
         path: a folder without a manifest, instead; relative to the data root, too.
-        layout: what the folders in ``path`` are, from the outermost on (`sites.sources.layout`).
+        layout: what the folders in ``path`` are, from the outermost on (`sites.folder.layout`).
         size: edge of the images after resizing, in pixels; None if all have one shape already. Not for label maps.
         channels: make 2D images grey (1) or colour (3); None for as they are. Not for label maps.
         shape: with label maps: edges in voxels to the right, to the front and up; None if all have one already.
@@ -96,7 +96,7 @@ class Folder:
             return self._volumes(manifest, inside, watch)
         if manifest.problems or labels is None:
             raise InputError(manifest.problems)
-        found = pictures(rows, inside.folder, Alike(self.size, self.channels), watch)
+        found = read_pictures(rows, inside.folder, Alike(self.size, self.channels), watch)
         return Collection(
             pixels=found.pixels,
             targets=labels.targets,

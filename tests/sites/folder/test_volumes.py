@@ -19,9 +19,9 @@ from fedunlearn.core import IGNORED, InputError, RunError
 from sites import prepared
 from sites.arrays import write_header
 from sites.collection import Collection
+from sites.folder import Folder
 from sites.formats import volumes
-from sites.sources.folder import Folder
-from sites.sources.mrbrains import MRBrainS
+from sites.mrbrains import MRBrainS
 from tests.runs import TINY, write
 
 Array = np.ndarray[Any, Any]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedunlearn.core import InputError
-from sites.sources.npz import Npz
+from sites.npz import Npz
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 

@@ -16,12 +16,12 @@ from annotated_types import Ge
 from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.formats import sizes
+from sites.labels import read_labels
+from sites.npz import headers as npz_headers, values as npz_values
+from sites.npz.headers import COLUMN, channels_in_front, splits_of
+from sites.npz.table import as_text, table_of
 from sites.pixels import channels_first, ranges, resized
-from sites.sources import npz_headers, npz_values
-from sites.sources.labels import read_labels
-from sites.sources.npz_headers import COLUMN, channels_in_front, splits_of
-from sites.sources.npz_table import as_text, table_of
-from sites.sources.rows import Fault, grouped
+from sites.rows import Fault, grouped
 from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from fedunlearn.__main__ import app
 from fedunlearn.core import InputError
-from sites.sources.folder import Folder
-from sites.sources.layout import rows_of
+from sites.folder import Folder
+from sites.folder.layout import rows_of
 from tests.sites.formats.making import dataset, save
 
 PATIENTS = {"sick": "pq", "well": "prs"}

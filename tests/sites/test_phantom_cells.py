@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sites.collection import Collection
-from sites.sources.phantom_cells import TYPES, PhantomCells
+from sites.phantom_cells import TYPES, PhantomCells
 
 NOWHERE = Path("/nowhere")  # nothing is read
 

@@ -18,9 +18,9 @@ from fedunlearn.campaign.slices import volume_dice
 from fedunlearn.simulate import simulate
 from sites.dealing.partitions import Iid
 from sites.dealing.split import split
-from sites.sources.folder import Folder
-from sites.sources.medmnist import MedMNIST
-from sites.sources.npz import Npz
+from sites.folder import Folder
+from sites.medmnist import MedMNIST
+from sites.npz import Npz
 from sites.twins import twins
 
 pytestmark = pytest.mark.data

@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from fedunlearn.core import InputError, Problem
+from sites.folder.columns import header_of, require
+from sites.folder.csv_tables import read_csv
+from sites.folder.encodings import PARQUET
 from sites.formats import sizes
-from sites.sources.columns import header_of, require
-from sites.sources.csv_tables import read_csv
-from sites.sources.encodings import PARQUET
-from sites.sources.rows import Row, Table
+from sites.rows import Row, Table
 
 
 def read_table(file: Path) -> Table:

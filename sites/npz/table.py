@@ -12,9 +12,9 @@ import pandas as pd
 
 from fedunlearn.core import Problem
 from sites.identity import damaged, is_missing, listed, quoted, settled, tidied
-from sites.sources.labels import missing
-from sites.sources.npz_values import native
-from sites.sources.rows import Fault, grouped
+from sites.labels import missing
+from sites.npz.values import native
+from sites.rows import Fault, grouped
 
 Array = npt.NDArray[Any]
 

@@ -21,7 +21,7 @@ from sites.formats.picture import Picture, counted
 from sites.formats.unreadable import Unreadable
 from sites.pixels import one_thread, resized
 from sites.prepared import Growing, Prepared, prepared, stamp
-from sites.sources.rows import Fault, Row, grouped
+from sites.rows import Fault, Row, grouped
 from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
@@ -60,7 +60,7 @@ class Pictures:
     notes: tuple[str, ...]
 
 
-def pictures(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch = unwatched) -> Pictures:
+def read_pictures(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch = unwatched) -> Pictures:
     """The images of a manifest's rows, kept from an earlier call or made now; one at a time is in memory.
 
     Args:

@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from sites.identity import is_missing
-from sites.sources.labels import missing
-from sites.sources.rows import Fault, Row
+from sites.labels import missing
+from sites.rows import Fault, Row
 
 FILES = ("file", "label_map")
 """Columns that name files."""

@@ -17,7 +17,7 @@ from sites.dealing.partitions import ByColumn, Iid
 from sites.dealing.requests import resolve
 from sites.dealing.split import split
 from sites.hospital import Federation
-from sites.sources.phantom_brain import TISSUES, PhantomBrain
+from sites.phantom_brain import TISSUES, PhantomBrain
 from sites.twins import twins
 
 NOWHERE = Path("/nowhere")  # nothing is read

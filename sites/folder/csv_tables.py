@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedunlearn.core import InputError, Problem
-from sites.sources.columns import SEPARATORS, header_of, known_in, require
-from sites.sources.encodings import lines_of, text_of
-from sites.sources.rows import Fault, Row, Table, grouped
+from sites.folder.columns import SEPARATORS, header_of, known_in, require
+from sites.folder.encodings import lines_of, text_of
+from sites.rows import Fault, Row, Table, grouped
 
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _NUMBER = re.compile(r"[+-]?\d+(,\d+)?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sites.sources.labels import Labels, read_labels
+from sites.labels import Labels, read_labels
 
 
 def read(texts: list[str], patients: list[str] | None = None) -> Labels:

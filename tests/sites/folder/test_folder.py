@@ -15,8 +15,8 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian
 
 from fedunlearn.core import InputError
-from sites.sources.folder import Folder
-from sites.sources.manifest import read_manifest
+from sites.folder import Folder
+from sites.folder.manifest import read_manifest
 
 
 def rng() -> np.random.Generator:

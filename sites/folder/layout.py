@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from fedunlearn.core import InputError, Problem
+from sites.folder.trees import Tree, stem, suffix, tree_of
 from sites.identity import listed, tidied
-from sites.sources.rows import Fault, Row, Table, grouped
-from sites.sources.trees import Tree, stem, suffix, tree_of
+from sites.rows import Fault, Row, Table, grouped
 
 Layout = Literal["class/patient", "site/patient", "site/class/patient"]
 """What the folders are, from the outermost on; below them, files may lie as they like."""

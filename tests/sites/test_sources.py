@@ -12,11 +12,10 @@ import pandas as pd
 import pytest
 
 from fedunlearn.core import InputError, Problem
-from sites import SOURCES
+from sites import SOURCES, medmnist
 from sites.collection import Collection, digest
+from sites.medmnist import MedMNIST
 from sites.pixels import channels_first, resized
-from sites.sources import medmnist
-from sites.sources.medmnist import MedMNIST
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 

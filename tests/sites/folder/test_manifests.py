@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from fedunlearn.core import InputError, Problem
-from sites.sources.manifest import Manifest, checked, read_manifest
-from sites.sources.paths import Inside
+from sites.folder.manifest import Manifest, checked, read_manifest
+from sites.folder.paths import Inside
 
 HEADER = "file,label,patient,site"
 ROWS = [
