@@ -138,8 +138,8 @@ def _files(cohort: Cohort) -> list[str]:
 
 def _values(own: pd.DataFrame) -> str:
     low, high = own["low"], own["high"]
-    middle = f"{low.median():g} … {high.median():g}"
-    return f"{low.min():g} … {high.max():g} ({middle})"
+    middle = f"{low.median():.4g} … {high.median():.4g}"
+    return f"{low.min():.4g} … {high.max():.4g} ({middle})"
 
 
 def _counts(values: pd.Series) -> str:
