@@ -272,6 +272,25 @@ def copy(
         _say(f"scenario file: {to}")
 
 
+@app.command()
+def manifest(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the images are.")],
+    layout: Annotated[
+        Literal["class/patient", "site/patient", "site/class/patient"] | None,
+        typer.Option(help="What the folders are, from the outermost on."),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Default: manifest.csv in the folder.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a manifest of the images in a folder, to be checked by you."""
+    with _errors(debug):
+        from sites.sources.layout import write
+
+        _say("\n".join(write(folder, to, layout)))
+
+
 @contextmanager
 def _errors(debug: bool) -> Iterator[None]:
     """Turn errors into one message and an exit code; with ``debug`` let them through."""

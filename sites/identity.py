@@ -1,4 +1,4 @@
-"""When two spellings are one id, when they only look alike, and what stands for no id at all."""
+"""When two spellings are one id, when they only look alike, what stands for none, and what other programs spoilt."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ MISSING = frozenset(
 SHOWN = 3
 """Ids, or groups of them, that a sentence names."""
 
+_SHORTENED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
+_QUOTES = ("''", "‘’", "“”", "„“", "``", "«»", "´´")
+_LONG = 80  # letters
 _JOINERS = "\u200c\u200d"  # between the letters of some scripts they belong to the spelling
 
 
@@ -142,4 +145,30 @@ def _near(noun: str, ids: Sequence[str]) -> Iterable[str]:
 def listed(values: Sequence[str], shown: int = SHOWN) -> str:
     """The first few values, and how many more there are."""
     more = f" and {len(values) - shown:,} more" if len(values) > shown else ""
-    return ", ".join(map(repr, values[:shown])) + more
+    return ", ".join(map(quoted, values[:shown])) + more
+
+
+def quoted(text: str) -> str:
+    """A value as a message shows it; of a long one the start."""
+    return repr(text) if len(text) <= _LONG else f"{text[:_LONG]!r}…"
+
+
+def damaged(text: str) -> tuple[str, str] | None:
+    """Of an id that other programs, or quotes at the wrong place, have changed: the kind, and what to do; else None."""
+    if any(c in text for c in "\r\n"):
+        return "a line break", "which has a line break in it: is a quote missing, or one too many?"
+    if any(unicodedata.category(c) == "Cc" for c in text):
+        return "control characters", "which has control characters in it: remove them"
+    if '"' in text or (len(text) > 1 and text[0] + text[-1] in _QUOTES):
+        return "quotes", 'which has quotes in it: write them as "…", or leave them out'
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        return (
+            "lost letters",
+            "which lost letters when the file was converted: save it anew from its source, as UTF-8",
+        )
+    if _SHORTENED.fullmatch(text):
+        return (
+            "a shortened number",
+            "a number that Excel shortened, so that several may be one: make the column text",
+        )
+    return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 import torch.nn.functional as F
 
@@ -28,6 +29,18 @@ def channels_first(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if images.ndim == 4 or (images.ndim == 5 and images.shape[-1] == 1):
         return np.ascontiguousarray(np.moveaxis(images, -1, 1))
     raise ValueError(f"images of shape {images.shape[1:]} are neither (H, W), (H, W, 3) nor (D, H, W)")
+
+
+def ranges(pixels: npt.NDArray[Any], kind: str) -> pd.DataFrame:
+    """What `sites.collection.Collection.seen` says of images that lie in one array.
+
+    Args:
+        pixels: (N, C, *spatial) as they are stored.
+        kind: the format of their file.
+    """
+    size, within = " × ".join(map(str, pixels.shape[2:])), tuple(range(1, pixels.ndim))
+    low, high = pixels.min(axis=within), pixels.max(axis=within)
+    return pd.DataFrame({"format": kind, "size": size, "low": low, "high": high, "orientation": ""})
 
 
 def resized(pixels: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:

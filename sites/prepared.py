@@ -180,10 +180,11 @@ def _opened(entry: Path, names: Sequence[str]) -> Prepared:
         RunError: they are damaged or not there.
     """
     content = files.unsealed(entry / _ABOUT)
+    if set(content) != {"about", "files"} or set(content["files"]) != set(names):
+        raise RunError(f"{entry} is of another version")
     try:
-        for name in names:
-            if (found := files.sha256(entry / _file(name))) != content["files"][name]:
-                recorded = content["files"][name]
+        for name, recorded in content["files"].items():
+            if (found := files.sha256(entry / _file(name))) != recorded:
                 message = f"{entry / _file(name)} is damaged: found sha256 {found}, recorded was {recorded}"
                 raise RunError(message)
         arrays = {name: np.load(entry / _file(name), mmap_mode="r", allow_pickle=False) for name in names}

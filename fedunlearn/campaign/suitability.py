@@ -37,7 +37,10 @@ def suits_model(scenario: Scenario, collection: Collection) -> None:
     if found := list(_misfits(model, augmentation, collection.kind, shape[1:])):
         raise InputError([scenario.placed(Problem(message), key) for key, message in found])
     if collection.kind == "classification" and len(np.unique(collection.targets)) < 2:
-        message = "all images have one label, expected at least two classes: there is nothing to tell apart"
+        label = f" ({collection.names[0]!r})" if len(collection.names) == 1 else ""
+        message = (
+            f"all images have one label{label}, expected at least two classes: there is nothing to tell apart"
+        )
         raise InputError([scenario.placed(Problem(message), "data")])
     if (costs := scenario.evaluation.costs) is not None and len(costs) != collection.classes:
         message = (

@@ -13,6 +13,13 @@ OURS = ("site", "split", "label", "forgotten_by", "canary")
 _AGAIN = "splits are made anew by patient; `split: {from: split}` would use the data's own"
 
 
+def column_of(table: pd.DataFrame, name: str) -> str | None:
+    """The column called so, or the first whose name differs in capitals only; None if there is none."""
+    if name in table.columns:
+        return name
+    return next((str(one) for one in table.columns if str(one).casefold() == name.casefold()), None)
+
+
 def apart(table: pd.DataFrame, site: Strings, used: str | None = None) -> tuple[pd.DataFrame, list[str]]:
     """The data's table without columns of our names, and notes of what became of them.
 
@@ -23,7 +30,7 @@ def apart(table: pd.DataFrame, site: Strings, used: str | None = None) -> tuple[
     """
     names, notes = dict[str, str](), list[str]()
     for column in OURS:
-        if column not in table.columns or column == used:
+        if column not in table.columns or column == column_of(table, used or ""):
             continue
         if column == "site" and (np.asarray(table["site"].astype(str), dtype=str) == site).all():
             continue

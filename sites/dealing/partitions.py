@@ -15,6 +15,7 @@ import pandas as pd
 from annotated_types import Gt, Le
 
 from fedunlearn.core import InputError
+from sites.dealing.columns import column_of
 from sites.dealing.patients import Ints, Patients, Strings, deal, patients_of
 from sites.identity import is_missing, tidied, twins
 
@@ -129,8 +130,7 @@ class ByColumn:
         self, table: pd.DataFrame, targets: npt.NDArray[Any], names: Sequence[str], rng: np.random.Generator
     ) -> Strings:
         """See `Partition.assign`."""
-        by_fold = {str(name).casefold(): name for name in reversed(table.columns)}
-        column = self.column if self.column in table.columns else by_fold.get(self.column.casefold())
+        column = column_of(table, self.column)
         if column is None:
             raise InputError(
                 f"by_column: the data has no column {self.column!r}; it has {', '.join(map(str, table.columns[:20]))}"

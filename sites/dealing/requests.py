@@ -12,7 +12,7 @@ import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, SiteId
 from sites.dealing.picking import described, matching, picked
-from sites.identity import tidied, twins
+from sites.identity import alike, tidied, twins
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,9 @@ def _unnamed(
 def _why(table: pd.DataFrame, site: SiteId, patient: PatientId, trained: Sequence[PatientId]) -> str:
     own = table[table["patient"] == patient]
     if own.empty:
+        twin = [other for other in trained if alike(other) == alike(patient)]
+        if twin:
+            return f"found no patient {patient!r}, but {_listed(twin[:3])}, which is almost alike: write it like that"
         close = difflib.get_close_matches(patient, trained, n=3, cutoff=0.5) or list(trained[:3])
         return f"found no patient {patient!r}, expected one that {site!r} trains on, such as {_listed(close)}"
     elsewhere = sorted(set(own["site"]))

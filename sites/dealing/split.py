@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import InputError, Problem
+from sites.dealing.columns import column_of
 from sites.dealing.patients import Ints, Patients, Strings, deal, most_common, patients_of
 from sites.identity import listed, tidied
 
@@ -86,12 +87,14 @@ def official(table: pd.DataFrame, column: str, site: Strings) -> Strings:
         InputError: there is no such column, it has other values, a patient is in two parts, or a hospital lacks one;
             all problems together.
     """
-    if column not in table.columns:
+    found = column_of(table, column)
+    if found is None:
         there = ", ".join(map(str, table.columns[:20]))
         raise InputError(
             f"split: the data has no column {column!r}, it has {there}: name one of them (where patients are made up, "
             "official parts are not kept), or give shares: {train: 0.6, val: 0.1, test: 0.3}"
         )
+    column = found
     written = table[column].map(lambda value: tidied(str(value)).casefold()).to_numpy()
     result: Strings = np.array([_WORDS.get(word, "") for word in written], dtype=str)
     problems = [*_other_words(table, column, result), *_torn(table, column, result)]

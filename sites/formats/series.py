@@ -53,6 +53,16 @@ def read(folder: Path) -> Picture:
     return dicom.volume(together(_read([one.file for one in found]), len(found)), where)
 
 
+def is_volume(files: Sequence[Path]) -> bool:
+    """Whether files are the slices of one DICOM volume, by their headers."""
+    try:
+        found = [_slice(file) for file in files]
+    except Unreadable:
+        return False
+    one = len({part.series for part in found}) == 1 and all(part.place is not None for part in found)
+    return one and len(found) > 1
+
+
 def _slices(folder: Path) -> list[_Slice]:
     """The slices of a folder, in no order.
 

@@ -21,6 +21,7 @@ KNOWN = (*WANTED, "age", "sex", "split", "difficulty")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """What may stand between the cells of a CSV file."""
 
+_MOST = 20  # columns that a message names
 _OFTEN = {
     "file": (
         "filename",
@@ -31,8 +32,19 @@ _OFTEN = {
         "image_path",
         "img",
         "image index",
+        "image",
     ),
-    "label": ("class", "diagnosis", "target", "dx", "finding labels", "labels", "y", "category"),
+    "label": (
+        "class",
+        "diagnosis",
+        "target",
+        "dx",
+        "finding labels",
+        "finding_labels",
+        "labels",
+        "y",
+        "category",
+    ),
     "label_map": ("mask", "segmentation", "seg", "mask_path"),
     "patient": (
         "patient_id",
@@ -87,7 +99,9 @@ def require(file: Path, header: Sequence[str], line: int = 1, lines: Sequence[st
     problems = []
     if missing:
         there = [name for name in header if name]
-        found = ", ".join(there[:20]) + (f" and {len(there) - 20:,} more" if len(there) > 20 else "")
+        found = ", ".join(name[:80] for name in there[:20]) + (
+            f" and {len(there) - 20:,} more" if len(there) > 20 else ""
+        )
         message = f"found the columns {found or 'none'}, expected also {', '.join(missing)}"
         problems.append(Problem(message + _meant(missing, there, line, lines), str(file), line))
     if len(labels) > 1:
@@ -105,6 +119,12 @@ def _meant(missing: Sequence[str], header: Sequence[str], line: int, lines: Sequ
     for below, text in enumerate(lines[line : line + 10], start=line + 1):
         if any(len(known_in(text, one) & set(WANTED)) > 1 for one in SEPARATORS):
             return f": the header seems to be in line {below}; remove what stands above it"
+    if not header:
+        return ": the file is empty, or starts with an empty line of separators"
+    if len(header) == 1 and sum(word in header[0].casefold() for word in WANTED) > 1:
+        return ": that is one column; separate columns by commas, semicolons or tabs"
+    if any(name[0] in "'‘“`" for name in header):
+        return ': leave out the quotes, or write them as "…"'
     by_fold = {name.casefold(): name for name in header}
     renames = [
         f"{by_fold[other]} to {column}"
@@ -112,4 +132,4 @@ def _meant(missing: Sequence[str], header: Sequence[str], line: int, lines: Sequ
         for other in [next((one for one in _OFTEN.get(column, ()) if one in by_fold), "")]
         if other
     ]
-    return f": rename {', '.join(renames)}?" if renames else ""
+    return f": rename {', '.join(renames)}?" if renames else ": rename the columns that hold them"

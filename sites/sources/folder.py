@@ -16,9 +16,11 @@ from sites.formats import nifti
 from sites.formats.maps import MOST
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
 from sites.identity import tidied
-from sites.sources.manifest import Inside, Manifest, attributes, checked, read_manifest
+from sites.sources.layout import Layout, rows_of
+from sites.sources.manifest import Manifest, attributes, checked, read_manifest
+from sites.sources.paths import Inside
 from sites.sources.pictures import Alike, pictures
-from sites.sources.rows import Row, grouped
+from sites.sources.rows import Row, Table, grouped
 from sites.watching import Watch, unwatched
 
 Label = Annotated[int, Ge(0), Le(MOST)]
@@ -26,13 +28,14 @@ Label = Annotated[int, Ge(0), Le(MOST)]
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """Image files listed in a CSV or Parquet manifest, with real patient ids.
+    """Image files listed in a CSV or Parquet manifest, or in folders by patient.
 
     PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI and NPY are read, told by their content and never by their names; so is a
     folder of one DICOM series, which is a volume. Volumes are turned so that their axes run to the right, to the front
     and up, where the files tell how they lie.
 
-    Columns: ``file`` (relative to the manifest), ``label`` (0, 1, …, or names, numbered in alphabetical order),
+    Columns: ``file`` (relative to the manifest), ``label`` (whole numbers, in the order of their value, or names, in
+    alphabetical order),
     ``patient``, and if known ``site``, ``image`` (a unique id; else the file) and any attributes. Ids are text:
     012 stays 012. DICOM's window, where there is one, says what is black and white; 8-bit images stay as they are;
     anything else is stretched from its 0.5th…99.5th percentile to 0…255.
@@ -43,6 +46,8 @@ class Folder:
 
     Attributes:
         manifest: the CSV or Parquet file, relative to the data root.
+        path: a folder without a manifest, instead; relative to the data root, too.
+        layout: what the folders in ``path`` are, from the outermost on (`sites.sources.layout`).
         size: edge of the images after resizing, in pixels; None if all have one shape already. Not for label maps.
         channels: make 2D images grey (1) or colour (3); None for as they are. Not for label maps.
         shape: with label maps: edges in voxels to the right, to the front and up; None if all have one already.
@@ -56,7 +61,9 @@ class Folder:
     """
 
     name: Literal["folder"] = "folder"
-    manifest: str
+    manifest: str | None = None
+    path: str | None = None
+    layout: Layout | None = None
     size: Annotated[int, Ge(4)] | None = None
     channels: Literal[1, 3] | None = None
     shape: tuple[Edge, Edge, Edge] | None = None
@@ -96,7 +103,7 @@ class Folder:
             table=_table(rows),
             classes=len(labels.names),
             synthetic_patients=False,
-            note=f"{len(rows)} images of {self.manifest}; patient ids are its own. "
+            note=f"{len(rows)} images of {self.manifest or self.path}; patient ids are its own. "
             f"Labels: {', '.join(f'{i} {name}' for i, name in enumerate(labels.names))}.",
             names=labels.names,
             notes=(*manifest.notes, *found.notes),
@@ -105,11 +112,28 @@ class Folder:
 
     def _manifest(self, root: Path) -> Manifest:
         """The rows with all that is wrong with them, and with settings that they have no use for."""
-        found = checked(read_manifest(root / self.manifest), self._inside(root))
+        found = checked(self._rows(root), self._inside(root))
         return replace(found, problems=(*self._misplaced(found.rows), *found.problems))
 
+    def _rows(self, root: Path) -> Table:
+        """The rows as they are written, or as the folders tell them.
+
+        Raises:
+            InputError: it is not clear which, or they cannot be read.
+        """
+        if self.manifest is not None and self.path is None and self.layout is None:
+            return read_manifest(root / self.manifest)
+        if self.manifest is None and self.path is not None and self.layout is not None:
+            return rows_of(root / self.path, self.layout)
+        given = [name for name in ("manifest", "path", "layout") if getattr(self, name) is not None]
+        raise InputError(
+            f"folder: found {' and '.join(given) or 'nothing'}, expected manifest: FILE.csv, or path: FOLDER and "
+            "layout: class/patient, site/patient or site/class/patient"
+        )
+
     def _inside(self, root: Path) -> Inside:
-        return Inside((root / self.manifest).parent, self.outside)
+        folder = (root / self.manifest).parent if self.manifest is not None else root / (self.path or "")
+        return Inside(folder, self.outside)
 
     def _misplaced(self, rows: Sequence[Row]) -> list[Problem]:
         """Settings that this kind of manifest has no use for."""
@@ -143,7 +167,8 @@ class Folder:
             classes=stored.classes,
             synthetic_patients=False,
             kind="segmentation",
-            note=f"{len(manifest.rows)} volumes with label maps of {self.manifest}; patient ids are its own.",
+            note=f"{len(manifest.rows)} volumes with label maps of {self.manifest or self.path}; patient ids are its "
+            "own.",
             notes=(*manifest.notes, *stored.notes),
             seen=pd.DataFrame(stored.seen, columns=[*SEEN]),
         )

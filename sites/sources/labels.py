@@ -12,7 +12,7 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
-from sites.identity import alike, is_missing, listed, tidied
+from sites.identity import alike, is_missing, listed, quoted, tidied
 
 Ints = npt.NDArray[np.int64]
 
@@ -23,6 +23,7 @@ _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,2})?")
 _SEVERAL = re.compile(r"[|;]")
 _PARTS = re.compile(r"[|;,]")
 _FEW = 10  # so many classes are never too many
+_MOST = 200  # names that are compared, and letters of each
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ def missing(column: str, text: str) -> str:
     if not text:
         return f"found nothing, expected the {column} of this image: fill it in, or remove the row"
     return (
-        f"found {text!r}, which stands for a missing value: fill in the {column} of this image, or remove the row; "
-        "if it is a name, write it in another way"
+        f"found {quoted(text)}, which stands for a missing value: fill in the {column} of this image, or remove the "
+        "row; if it is a name, write it in another way"
     )
 
 
@@ -146,7 +147,7 @@ def _no_numbers(written: _Written) -> Iterator[Misread]:
     )
     advice = "or write all of them as names, such as 'grade 1'" if many else "or write all of them as numbers"
     for text in names if many else numbers:
-        message = f"found {text!r}, expected {expected}: correct it, {advice}"
+        message = f"found {quoted(text)}, expected {expected}: correct it, {advice}"
         yield from (Misread(row, "no class number" if many else "a number", message) for row in given[text])
 
 
@@ -154,14 +155,12 @@ def _no_classes(written: _Written, numbers: dict[str, Decimal]) -> Iterator[Misr
     for text, value in numbers.items():
         if value < 0:
             message = (
-                f"found {text!r}, expected 0, 1, …: a negative number often stands for no label; then remove the row, "
-                "or write all labels as names"
+                f"found {quoted(text)}, expected 0, 1, …: a negative number often stands for no label; then remove "
+                "the row, or write all labels as names"
             )
             yield from (Misread(row, "a negative number", message) for row in written.rows[text])
         elif value % 1:
-            message = (
-                f"found {text!r}, which is no whole number, expected classes 0, 1, …: is it a measurement?"
-            )
+            message = f"found {quoted(text)}, which is no whole number, expected classes 0, 1, …: is it a measurement?"
             yield from (Misread(row, "no whole number", message) for row in written.rows[text])
 
 
@@ -177,7 +176,7 @@ def _numbered(numbers: dict[str, Decimal]) -> list[str]:
         notes.append(f"labels are numbered in the order of their value: {shown}{more}")
     several = [sorted(texts) for texts in spellings.values() if len(texts) > 1]
     if several:
-        shown = "; ".join(" and ".join(map(repr, texts)) for texts in several[:SHOWN])
+        shown = "; ".join(" and ".join(map(quoted, texts)) for texts in several[:SHOWN])
         notes.append(
             f"labels that have one value are one class: {shown}{'; …' if len(several) > SHOWN else ''}"
         )
@@ -197,8 +196,9 @@ def _near(written: _Written) -> Iterator[Misread]:
         usual = max(group, key=lambda text: (len(written.rows[text]), -written.rows[text][0]))
         for text in group:
             if text != usual:
-                message = f"found {text!r}, but {usual!r} in {written.first(usual)}: write them alike if they are one"
-                yield from (Misread(row, f"almost as {usual!r}", message) for row in written.rows[text])
+                first = f"{quoted(usual)} in {written.first(usual)}"
+                message = f"found {quoted(text)}, but {first}: write them alike if they are one"
+                yield from (Misread(row, f"almost as {quoted(usual)}", message) for row in written.rows[text])
 
 
 def _close(text: str) -> str:
@@ -216,8 +216,8 @@ def _reordered(written: _Written) -> Iterator[Misread]:
         parts = _parts(text)
         if len(parts) > 1 and (other := first.setdefault(tuple(sorted(parts)), text)) != text:
             message = (
-                f"found {text!r}, but {other!r} in {written.first(other)}: these are the same findings, and a label is "
-                "one class; give each image one finding, or write them in one order"
+                f"found {quoted(text)}, but {quoted(other)} in {written.first(other)}: these are the same findings, "
+                "and a label is one class; give each image one finding, or write them in one order"
             )
             yield from (Misread(row, "findings in another order", message) for row in rows)
 
@@ -243,25 +243,33 @@ def _unfit(names: Sequence[str], count: int, written: _Written) -> list[str]:
 
 
 def _rare(names: Sequence[str], targets: Ints, patients: Sequence[str]) -> list[str]:
-    """Notes of classes that have a single image, or a single patient."""
-    counts = np.bincount(targets, minlength=len(names))
+    """Notes of classes that have a single image or patient, or may be another's name with a slip of the pen."""
+    counts = np.bincount(targets, minlength=len(names)).tolist()
     owners = Counter(code for code, _ in set(zip(targets.tolist(), patients, strict=True)))
-    single = [
-        f"{name!r}{_resembled(name, names)}" for name, count in zip(names, counts, strict=True) if count == 1
-    ]
-    alone = [repr(name) for code, name in enumerate(names) if counts[code] > 1 and owners[code] == 1]
-    return [
+    single = [quoted(name) for name, count in zip(names, counts, strict=True) if count == 1]
+    alone = [quoted(name) for code, name in enumerate(names) if counts[code] > 1 and owners[code] == 1]
+    notes = [
         f"{_some(classes)} {'has' if len(classes) == 1 else 'have'} images of a single {what}: such a class cannot "
         "be in training and in test"
         for classes, what in ((single, "patient, one image"), (alone, "patient"))
         if classes
     ]
+    return notes + _slips(dict(zip(names, counts, strict=True)))
 
 
-def _resembled(name: str, names: Sequence[str]) -> str:
-    others = [other for other in names if other != name and not _NUMBER.fullmatch(name)]
-    close = difflib.get_close_matches(name[:100], others[:200], n=1, cutoff=0.8)
-    return f" (is it {close[0]!r}?)" if close else ""
+def _slips(counts: dict[str, int]) -> list[str]:
+    """A note of names that a much more frequent one resembles."""
+    slips = []
+    for name, count in list(counts.items())[:_MOST]:
+        frequent = [
+            other for other, more in counts.items() if more >= 5 * count and not _NUMBER.fullmatch(other)
+        ]
+        close = (
+            difflib.get_close_matches(name, frequent[:_MOST], n=1, cutoff=0.8) if len(name) < _MOST else []
+        )
+        if close and re.sub(r"\d", "", name) != re.sub(r"\d", "", close[0]):
+            slips.append(f"{quoted(name)} ({count:,}) and {quoted(close[0])} ({counts[close[0]]:,} images)")
+    return [f"is one of these a slip of the pen: {'; '.join(slips[:SHOWN])}?"] if slips else []
 
 
 def _some(classes: Sequence[str]) -> str:

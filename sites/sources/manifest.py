@@ -3,86 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from fedunlearn.core import InputError, Problem
-from sites.identity import is_missing, settled, tidied
+from sites.identity import damaged, is_missing, quoted, settled, tidied
 from sites.sources.labels import Labels, missing, read_labels
+from sites.sources.paths import FILES, Inside, file_faults, on_disk
 from sites.sources.rows import Fault, Row, Table, grouped
 from sites.sources.tables import read_table
 
-_FILES = ("file", "label_map")
 _IDS = ("patient", "site", "image")
-_SHORTENED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
-_QUOTES = ("''", "‘’", "“”", "„“", "``", "«»", "´´")
-
-
-@dataclass(frozen=True)
-class Inside:
-    """Where the files of a manifest may lie.
-
-    Attributes:
-        folder: the manifest's, where their paths start.
-        outside: they may lie anywhere else, too.
-    """
-
-    folder: Path
-    outside: bool = False
-
-    @cached_property
-    def real(self) -> str:
-        """The folder without links."""
-        return os.path.realpath(self.folder)
-
-    def path(self, file: str) -> str:
-        """Where a path of the manifest's leads, links left as they are."""
-        return os.path.join(self._start, file)
-
-    def leads_out(self, file: str) -> str | None:
-        """Where a path really leads, by ``..``, links or its own start, if that is not in the folder.
-
-        Of a folder of slices, each is asked, too.
-        """
-        if self.outside:
-            return None
-        path, inner = self.path(file), list[str]()
-        if os.path.isdir(path):
-            with suppress(OSError):  # it is told when it is read
-                inner = [os.path.join(path, name) for name in sorted(os.listdir(path))]
-        return next(filter(None, map(self._out, (path, *inner))), None)
-
-    def _out(self, path: str) -> str | None:
-        """Where a single path really leads, if out of the folder."""
-        place, name = os.path.split(path)
-        found = os.path.join(self._real(place), name)
-        if name in ("", ".", "..") or os.path.islink(found):
-            found = os.path.realpath(found)
-        return None if found == self.real or found.startswith(os.path.join(self.real, "")) else found
-
-    def has(self, file: str) -> bool:
-        """Whether it is there, as a file or as the folder of a series; false, too, for names that no disk can have."""
-        return os.path.exists(self.path(file))
-
-    @cached_property
-    def _start(self) -> str:
-        return str(self.folder)
-
-    @cached_property
-    def _places(self) -> dict[str, str]:
-        """Folders without links, by what they are called: most files of a manifest lie in a few."""
-        return {}
-
-    def _real(self, place: str) -> str:
-        if place not in self._places:
-            self._places[place] = os.path.realpath(place)
-        return self._places[place]
 
 
 @dataclass(frozen=True)
@@ -124,7 +57,7 @@ def checked(table: Table, inside: Inside) -> Manifest:
     if not table.rows:
         problem = Problem("folder: the manifest has no rows, expected one per image")
         return Manifest((), None, table.notes, (problem,), ())
-    named, renamed = _named(table.rows, inside)
+    named, renamed = on_disk(table.rows, inside)
     rows, notes = _settled(named)
     faults = defaultdict[int, list[Fault]](list)
     for number, row in enumerate(rows):
@@ -157,58 +90,6 @@ def _owners(rows: Sequence[Row]) -> list[str]:
     return [row.cells["patient"] for row in rows]
 
 
-# ----------------------------------------------------------------------------------------------------- files
-
-
-def _named(rows: Sequence[Row], inside: Inside) -> tuple[list[Row], list[str]]:
-    """The rows with their files as the disk has them, and notes of those that are written otherwise."""
-    found, counts = list[Row](), defaultdict[str, int](int)
-    for row in rows:
-        files = dict[str, str]()
-        for column in _FILES:
-            if column in row.cells:
-                files[column], why = _on_disk(row.cells[column].strip(), inside)
-                counts[why] += bool(why)
-        found.append(replace(row, cells={**row.cells, **files}))
-    return found, [f"{why} in {count:,} paths" for why, count in counts.items() if why]
-
-
-def _on_disk(file: str, inside: Inside) -> tuple[str, str]:
-    """A path as it is found, and how it differs from what is written; as it is where nothing is found."""
-    if not file or inside.has(file):
-        return file, ""
-    slashed = file.replace("\\", "/")
-    if slashed != file and inside.has(slashed):
-        return slashed, "backslashes are read as /"
-    for form in ("NFC", "NFD"):
-        other = unicodedata.normalize(form, slashed)
-        if other != file and inside.has(other):
-            return other, "letters with accents are written otherwise than on the disk (Unicode form)"
-    return file, ""
-
-
-def _file_faults(row: Row, column: str, inside: Inside) -> Iterator[Fault]:
-    file = row.cells[column]
-    if is_missing(file) and not inside.has(file or "\0"):
-        yield row.fault("missing" if file else "nothing", column, missing(column.replace("_", " "), file))
-    elif found := inside.leads_out(file) if "\0" not in file else None:
-        message = (
-            f"found {file!r}, which leads out of the manifest's folder, to {found}: put the file there, or set "
-            "outside: true if you trust who wrote the manifest"
-        )
-        yield row.fault("leads out of the manifest's folder", column, message)
-    elif not inside.has(file):
-        yield row.fault("no file", column, f"found no file {inside.path(file)}{_why_not(file)}")
-
-
-def _why_not(file: str) -> str:
-    if re.match(r"[A-Za-z]:[\\/]|\\\\", file):
-        return ", a path of another computer (Windows): write paths relative to the manifest's folder, with /"
-    if "\\" in file:
-        return ", nor one with / in place of its backslashes; paths start at the manifest's folder"
-    return "; paths start at the manifest's folder"
-
-
 # ----------------------------------------------------------------------------------------------------- cells
 
 
@@ -217,7 +98,7 @@ def _settled(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     columns, notes = dict[str, Sequence[str]](), list[str]()
     for name in rows[0].cells:
         written = [row.cells[name] for row in rows]
-        if name in _FILES:
+        if name in FILES:
             columns[name] = written
         elif name in ("patient", "site"):
             ids = settled(name, written)
@@ -239,32 +120,11 @@ def _cell_faults(row: Row, inside: Inside) -> Iterator[Fault]:
         if column in row.cells and is_missing(text := row.cells[column]):
             yield row.fault("missing" if text else "nothing", column, missing(column, text))
     for column in (*_IDS, "label"):
-        if column in row.cells and (wrong := _damaged(row.cells[column])):
-            yield row.fault(wrong[0], column, f"found {row.cells[column][:60]!r}, {wrong[1]}")
-    for column in _FILES:
+        if column in row.cells and (wrong := damaged(row.cells[column])):
+            yield row.fault(wrong[0], column, f"found {quoted(row.cells[column])}, {wrong[1]}")
+    for column in FILES:
         if column in row.cells:
-            yield from _file_faults(row, column, inside)
-
-
-def _damaged(text: str) -> tuple[str, str] | None:
-    """Of a cell that other programs, or quotes at the wrong place, have changed: the kind, and what to do."""
-    if any(c in text for c in "\r\n"):
-        return "a line break", "which has a line break in it: is a quote missing, or one too many?"
-    if any(unicodedata.category(c) == "Cc" for c in text):
-        return "control characters", "which has control characters in it: remove them"
-    if '"' in text or (len(text) > 1 and text[0] + text[-1] in _QUOTES):
-        return "quotes", 'which has quotes in it: write them as "…", or leave them out'
-    if "\N{REPLACEMENT CHARACTER}" in text:
-        return (
-            "lost letters",
-            "which lost letters when the file was converted: save it anew from its source, as UTF-8",
-        )
-    if _SHORTENED.fullmatch(text):
-        return (
-            "a shortened number",
-            "a number that Excel shortened, so that several may be one: make the column text",
-        )
-    return None
+            yield from file_faults(row, column, inside)
 
 
 def _doubled(rows: Sequence[Row]) -> Iterator[tuple[int, Fault]]:
@@ -273,18 +133,14 @@ def _doubled(rows: Sequence[Row]) -> Iterator[tuple[int, Fault]]:
     seen: dict[str, Row] = {}
     for number, row in enumerate(rows):
         image = row.cells[column]
-        if (
-            image
-            and (first := seen.setdefault(os.path.normpath(image) if column == "file" else image, row))
-            is not row
-        ):
-            message = (
-                f"found {image!r} again (first in {first.place}), expected unique ids: remove one of the rows"
-            )
+        key = image if column == "image" else os.path.normpath(tidied(image))
+        if image and (first := seen.setdefault(key, row)) is not row:
+            where = f"first in {first.place}"
+            message = f"found {quoted(image)} again ({where}), expected unique ids: remove one of the rows"
             yield number, row.fault("an id again", column, message)
 
 
 def attributes(rows: Sequence[Row]) -> Mapping[str, list[str]]:
     """The columns that are neither files nor labels nor ids of images and patients."""
-    names: Iterable[str] = (n for n in rows[0].cells if n not in (*_FILES, "label", "image", "patient"))
+    names: Iterable[str] = (n for n in rows[0].cells if n not in (*FILES, "label", "image", "patient"))
     return {name: [row.cells[name] for row in rows] for name in names}

@@ -19,7 +19,7 @@ from annotated_types import Ge, Lt
 
 from fedunlearn.core import InputError, Problem, derive
 from sites.collection import Collection
-from sites.pixels import channels_first
+from sites.pixels import channels_first, ranges
 from sites.watching import Watch, unwatched
 
 Ints = npt.NDArray[np.int64]
@@ -107,7 +107,16 @@ class MedMNIST:
             table["difficulty"] = np.where(noisy, "hard", "easy")
             note += f" {int(noisy.sum())} labels were replaced by wrong ones."
         names = tuple(info["label"][str(number)] for number in range(classes))
-        return Collection(pixels, labels, table, classes, synthetic_patients=True, note=note, names=names)
+        return Collection(
+            pixels=pixels,
+            targets=labels,
+            table=table,
+            classes=classes,
+            synthetic_patients=True,
+            note=note,
+            names=names,
+            seen=ranges(pixels, "NPZ"),
+        )
 
     def _rng(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng(derive(0, "medmnist", self.set, purpose))

@@ -9,7 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from fedunlearn.core import IGNORED, InputError, Problem
-from sites.collection import Collection
+from sites.collection import SEEN, Collection
 from sites.formats.nifti import Handling, Pair
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
 from sites.identity import settled, tidied
@@ -83,6 +83,8 @@ class MRBrainS:
             kind="segmentation",
             note=f"{len(names.ids)} brains of MRBrainS18 ({', '.join(self.images)}). Labels: {_NAMES[self.classes]}; "
             "voxels labelled 9 infarction or 10 other are ignored, all others count as background.",
+            notes=(*names.notes, *found.notes),
+            seen=pd.DataFrame(found.seen, columns=[*SEEN]),
         )
 
     def _subjects(self, root: Path) -> list[Path]:

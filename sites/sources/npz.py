@@ -11,35 +11,22 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from annotated_types import Ge
 
 from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.formats import sizes
-from sites.identity import is_missing, listed, settled, tidied
-from sites.pixels import channels_first, resized
+from sites.pixels import channels_first, ranges, resized
 from sites.sources import npz_headers, npz_values
-from sites.sources.labels import missing, read_labels
-from sites.sources.npz_headers import COLUMN, channels_in_front, columns_of, splits_of
+from sites.sources.labels import read_labels
+from sites.sources.npz_headers import COLUMN, channels_in_front, splits_of
+from sites.sources.npz_table import as_text, table_of
 from sites.sources.rows import Fault, grouped
 from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
 
-_IDS = ("patient", "image", "site")
-_PEOPLE = (
-    "patients",
-    "patientid",
-    "patient_ids",
-    "patientids",
-    "subject",
-    "subjects",
-    "subject_id",
-    "subject_ids",
-    "pid",
-)
-_CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError)
+_CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError, NotImplementedError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,17 +77,12 @@ class Npz:
         """Read the file; see `Source.load`."""
         if problems := self.problems(root):
             raise InputError(problems)
-        file = root / self.path
-        try:
-            with np.load(file, allow_pickle=False) as opened:
-                arrays = _pooled(opened)
-        except _CORRUPT as error:
-            raise InputError([_damaged(file, error)]) from error
-        notes = list[str]()
+        file, notes = root / self.path, list[str]()
+        arrays = _read(file)
         pixels, labels = _images(arrays.pop("images"), notes), arrays.pop("labels")
         if not len(pixels):
             raise InputError([Problem(f"npz: {file}: found no images, expected some")])
-        table, problems = _table(arrays, len(pixels), file, notes)
+        table, problems = table_of(arrays, len(pixels), file, notes)
         images, patients = table["image"].tolist(), table["patient"].tolist()
         maps, names = labels.ndim > 2, list[str]()
         wrong = npz_values.wrong_pixels(pixels, images)
@@ -126,6 +108,7 @@ class Npz:
             + (f" Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}." if told else ""),
             names=tuple(names),
             notes=tuple(notes),
+            seen=ranges(pixels, "NPZ"),
         )
 
     def _wrong_size(self, headers: Mapping[str, sizes.Claim]) -> list[str]:
@@ -152,12 +135,26 @@ def _damaged(file: Path, error: Exception) -> Problem:
     )
 
 
+def _read(file: Path) -> dict[str, Array]:
+    """Its arrays, pooled over all parts.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as opened:
+            return _pooled(opened)
+    except _CORRUPT as error:
+        raise InputError([_damaged(file, error)]) from error
+
+
 def _pooled(file: Mapping[str, Array]) -> dict[str, Array]:
     """Every array over all splits, by its column name; image ids are made where there are none."""
     splits = splits_of(file)
-    pooled = {
-        COLUMN.get(n, n): np.concatenate([file[f"{s}_{n}"] for s in splits]) for n in columns_of(file, splits)
-    }
+    names = [
+        key.removeprefix(f"{splits[0]}_") for key in file if key.startswith(f"{splits[0]}_")
+    ]  # in their order
+    pooled = {COLUMN.get(n, n): np.concatenate([file[f"{s}_{n}"] for s in splits]) for n in names}
     counts = {s: len(file[f"{s}_labels"]) for s in splits}
     if "image" not in pooled:
         pooled["image"] = np.array([f"{s}-{i:06d}" for s, count in counts.items() for i in range(count)])
@@ -187,7 +184,13 @@ def _classes(
     if labels.dtype.kind == "b":
         labels = labels.astype(np.uint8)
         notes.append("labels are false and true: classes 0 and 1")
-    read = read_labels(_as_text(labels), patients, lambda row: f"image {images[row]!r}")
+    if labels.dtype.kind == "f" and (infinite := np.isinf(labels)).any():
+        first = images[int(infinite.argmax())]
+        message = (
+            f"{int(infinite.sum()):,} labels are infinite, first that of {first!r}: correct or remove them"
+        )
+        return labels, [], [Problem(f"npz: {file}: {message}")]
+    read = read_labels(as_text(labels), patients, lambda row: f"image {images[row]!r}")
     notes += read.notes
     faults = [
         Fault(
@@ -212,81 +215,3 @@ def _maps(labels: Array, images: Sequence[str], notes: list[str]) -> tuple[Array
     if faults := npz_values.wrong_maps(labels, images):
         return labels, faults
     return labels.astype(np.min_scalar_type(labels.max())), []  # int64 is 8 times as large
-
-
-# ----------------------------------------------------------------------------------------------------- table
-
-
-def _table(
-    columns: Mapping[str, Array], count: int, file: Path, notes: list[str]
-) -> tuple[pd.DataFrame, list[Problem]]:
-    """Ids as text, other columns as they are, several numbers per image as text such as 31x40x24; and what is wrong."""
-    plain, problems = dict[str, Any](), list[Problem]()
-    for name, values in columns.items():
-        if name in _IDS and values.dtype.kind == "f":
-            plain[name] = [f"{value:g}" for value in values.reshape(-1)]
-            problems.append(Problem(f"npz: {file}: {_decimal(name, values)}"))
-        elif name in _IDS:
-            plain[name] = _as_text(values)
-        else:
-            plain[name] = (
-                [tidied(t) for t in _as_text(values)] if values.dtype.kind in "US" else _flat(values)
-            )
-    for name in ("patient", "site"):
-        if name in plain:
-            ids = settled(name, plain[name])
-            plain[name], notes[:] = list(ids.ids), [*notes, *ids.notes]
-    plain["image"] = [tidied(text) for text in plain["image"]]
-    problems += [] if problems else _wrong_ids(plain, file)
-    if "patient" not in plain:
-        notes += _perhaps_people(list(plain))
-        plain["patient"] = plain["image"]
-    order = ["image", "patient", *(name for name in plain if name not in ("image", "patient"))]
-    return pd.DataFrame({name: plain[name] for name in order}, index=range(count)), problems
-
-
-def _flat(values: Array) -> Array:
-    if values.ndim < 2:
-        return values.astype(npz_values.native(values.dtype))
-    return np.array(["x".join(map(str, row.reshape(-1).tolist())) for row in values])
-
-
-def _as_text(values: Array) -> list[str]:
-    """(N,) texts; bytes are UTF-8."""
-    if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8", errors="replace")
-    return [str(value) for value in (_flat(values) if values.ndim > 1 else values).tolist()]
-
-
-def _decimal(name: str, values: Array) -> str:
-    if lost := int(np.isnan(values).sum()):
-        return f"{name} ids are decimal numbers, and {lost:,} of them are missing (NaN): fill them in, and save text"
-    return (
-        f"{name} ids are decimal numbers, expected integers or text: save them as text, such as "
-        "ids.astype(int).astype(str)"
-    )
-
-
-def _wrong_ids(columns: Mapping[str, list[str]], file: Path) -> list[Problem]:
-    """Ids that are missing, and image ids that are there twice."""
-    faults = list[Fault]()
-    for name in _IDS:
-        for row, text in enumerate(columns.get(name, [])):
-            if is_missing(text):
-                where = f"npz: {file}: {name} of image {columns['image'][row]!r} (entry {row})"
-                faults.append(Fault(Problem(f"{where}: {missing(name, text)}"), f"npz: {name} ids: missing"))
-    first = dict[str, int]()
-    for row, text in enumerate(columns["image"]):
-        if first.setdefault(text, row) != row:
-            where = f"entries {first[text]} and {row}"
-            message = f"found the image id {text!r} more than once ({where}), expected unique names"
-            faults.append(Fault(Problem(f"npz: {file}: {message}"), "npz: image ids: more than once"))
-    return grouped(faults)
-
-
-def _perhaps_people(names: Sequence[str]) -> list[str]:
-    if people := [name for name in names if name.casefold() in _PEOPLE]:
-        return [
-            f"column {listed(people)} may tell patients, but each image counts as one: call it patient_id if it does"
-        ]
-    return []

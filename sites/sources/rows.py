@@ -20,21 +20,25 @@ class Row:
         cells: by column name; ids keep their leading zeros.
         manifest: the file it stands in, or the folder it was made from.
         line: its line in a CSV file, its number in a Parquet file or folder, from 1.
-        columns: where each cell starts in the line, from 1; empty where the file has no lines.
+        columns: where each cell starts in the line, from 1; empty where the file has no lines, None in a folder.
     """
 
     cells: Mapping[str, str]
     manifest: str
     line: int
-    columns: Mapping[str, int]
+    columns: Mapping[str, int] | None
 
     @property
     def place(self) -> str:
         """Where it stands, in words."""
+        if self.columns is None:
+            return self.cells["file"]
         return f"line {self.line}" if self.columns else f"row {self.line}"
 
     def problem(self, column: str, message: str) -> Problem:
         """A problem with one of the cells."""
+        if self.columns is None:
+            return Problem(f"{self.cells['file']}: {column}: {message}", self.manifest)
         if not self.columns:
             return Problem(f"row {self.line}, column {column}: {message}", self.manifest)
         return Problem(f"{column}: {message}", self.manifest, self.line, self.columns.get(column))

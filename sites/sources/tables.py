@@ -28,12 +28,19 @@ def read_table(file: Path) -> Table:
 
 
 def _parquet(file: Path) -> Table:
+    from pyarrow.lib import ArrowException  # here, since it takes a while
+
     try:
         needed, texts = sizes.rows(file)
         if message := sizes.too_large(needed):
             raise InputError([Problem(f"is too large: it {message}", str(file))])
         table = pd.read_parquet(file, engine="pyarrow", read_dictionary=texts)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        ArrowException,
+    ) as error:  # what pyarrow raises for damaged files
         raise InputError([Problem(f"is no Parquet file ({error}): save it as one", str(file))]) from error
     header, notes = header_of([str(name) for name in table.columns])
     require(file, header)

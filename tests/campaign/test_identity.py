@@ -82,7 +82,9 @@ def test_a_single_class_is_refused(tmp_path: Path):
         Image.fromarray(np.full((28, 28), n, np.uint8)).save(tmp_path / f"{n}.png")
     wish = "requests=[{id: r, site: a, patients: {count: 1}}]"
     read = scenarios.read(write(tmp_path), [DATA, SITES, wish, "strategies=[]"])
-    with pytest.raises(InputError, match="all images have one label, expected at least two classes"):
+    with pytest.raises(
+        InputError, match=r"all images have one label \('normal'\), expected at least two classes"
+    ):
         gather(read, tmp_path)
 
 

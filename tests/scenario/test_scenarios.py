@@ -62,7 +62,7 @@ def _files(scenario: Scenario) -> list[str]:
     match scenario.data:
         case MedMNIST(set=name, size=size):
             return [f"{name}.npz" if size == 28 else f"{name}_{size}.npz"]
-        case Npz(path=file) | Folder(manifest=file):
+        case Npz(path=file) | Folder(manifest=str(file)):
             return [file]
     return []
 

@@ -42,6 +42,17 @@ def test_the_same_key_is_made_once_and_another_by_itself() -> None:
     assert made == [1, 2]
 
 
+def test_an_entry_of_another_version_is_made_again(cache: Path) -> None:
+    made = list[int]()
+    counting(made, 1)
+    (entry,) = (cache / "room").iterdir()
+    others: list[dict[str, object]] = [{"classes": 2, "files": {"rows.npy": "0"}}, {"about": {}, "files": {}}]
+    for content in others:
+        (entry / "about.json").write_bytes(files.sealed(content))
+        assert counting(made, 1).arrays["rows"].shape == (3, 2)
+    assert made == [1, 1, 1]
+
+
 def test_what_is_raised_while_it_is_made_leaves_nothing(cache: Path) -> None:
     def failing(growing: Growing) -> dict[str, object]:
         growing.append("rows", np.zeros(2))

@@ -29,7 +29,7 @@ BANDS = ("<20", "20-39", "40-59", "60-79", "80+")
 LEARNT = ("early", "late")
 """Up to the median of the training images, and later."""
 
-MISSING = ("", "nan", "None", "<NA>", "NaN", "unknown")
+MISSING = ("", "nan", "None", "<NA>", "NaN", "NA", "N/A", "n/a", "NULL", "null", "NaT", "#N/A", "unknown")
 
 
 def attributes(table: pd.DataFrame, labels: Ints, learnt: pd.DataFrame | None) -> Mapping[str, Attribute]:

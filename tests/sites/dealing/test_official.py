@@ -36,6 +36,7 @@ def table(**columns: list[str]) -> pd.DataFrame:
 def test_an_official_split_is_taken_as_it_is(words: dict[str, str]):
     found = official(table(fold=[words[part] for part in PARTS]), "fold", SITE)
     assert found.tolist() == PARTS
+    assert official(table(Fold=PARTS), "fold", SITE).tolist() == PARTS
 
 
 def message(frame: pd.DataFrame, column: str = "fold") -> str:
@@ -52,7 +53,7 @@ def test_what_an_official_split_may_not_be():
     )
     odd = message(table(fold=["train", "holdout", *PARTS[2:]]))
     assert "column 'fold' has 'holdout' in 1 images, first 'i1'; expected train, val or test" in odd
-    assert "in 2 images, first 'i0'" in message(table().assign(fold=[None, None, *PARTS[2:]]))
+    assert "has 'None' in 1 images, first 'i0'" in message(table(fold=["None", *PARTS[1:]]))
     short = message(table(fold=["train"] * 4 + ["test"] * 2 + PARTS[6:]))
     assert "hospital 'a' has 4 train, 0 val, 2 test images, expected some of each" in short
     assert "the data has no column 'split', it has image, patient, fold" in message(
@@ -106,6 +107,12 @@ def test_a_request_finds_an_id_in_any_form():
     )
     assert found.patients == ("Müller 1",)
     assert np.flatnonzero(found.forgotten).tolist() == [2, 3]
+
+
+def test_a_request_for_a_near_twin_says_how_the_data_writes_it():
+    frame = table().assign(site=SITE, split="train")
+    with pytest.raises(InputError, match="found no patient 'P1', but 'p1', which is almost alike"):
+        resolve(frame, "a", np.random.default_rng(0), ids=["P1"])
 
 
 def test_a_near_twin_that_stays_is_told():

@@ -29,7 +29,7 @@ def read(texts: list[str], patients: list[str] | None = None) -> Labels:
 def test_classes(texts: list[str], names: list[str], targets: list[int]):
     found = read(texts)
     assert (list(found.names), found.targets.tolist()) == (names, targets)
-    assert found.misread == found.wrong == ()
+    assert (found.misread, found.wrong) == ((), ())
 
 
 def test_twelve_decimals_are_in_the_order_of_their_value():
@@ -50,16 +50,21 @@ def test_twelve_decimals_are_in_the_order_of_their_value():
         (["A|B", "C"] * 2, "labels such as 'A|B' seem to name several findings"),
         (["A;B", "C"] * 2, "labels such as 'A;B' seem to name several findings"),
         (["a", "a", "b"], "class 'b' has images of a single patient, one image"),
-        (["benign"] * 5 + ["begign"], "class 'begign' (is it 'benign'?)"),
+        (
+            ["benign"] * 5 + ["begign"],
+            "is one of these a slip of the pen: 'begign' (1) and 'benign' (5 images)?",
+        ),
+        (["benign"] * 50 + ["begign"] * 4, "'begign' (4) and 'benign' (50 images)?"),
     ],
 )
 def test_what_is_read_with_a_note(texts: list[str], note: str):
     found = read(texts)
-    assert found.misread == found.wrong == ()
+    assert (found.misread, found.wrong) == ((), ())
     assert note in "\n".join(found.notes)
 
 
 def test_plain_labels_have_no_notes():
+    assert read(["grade 1"] * 50 + ["grade 2"] * 2).notes == read(["1"] * 50 + ["0"] * 2).notes == ()
     assert read(["0", "1"] * 2).notes == read(["a", "b"] * 2).notes == ()
 
 

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from fedunlearn.core import InputError, Problem
-from sites.sources.manifest import Inside, Manifest, checked, read_manifest
+from sites.sources.manifest import Manifest, checked, read_manifest
+from sites.sources.paths import Inside
 
 HEADER = "file,label,patient,site"
 ROWS = [
@@ -113,6 +114,11 @@ def archive(member: str) -> bytes:
         ("<!DOCTYPE html><html>", "a web page"),
         (b"\x1f\x8b\x08", "compressed (gzip)"),
         (b"%PDF-1.4", "a PDF"),
+        ("", "the file is empty"),
+        (TEXT.replace(",", " "), "that is one column; separate columns by commas, semicolons or tabs"),
+        (TEXT.replace(",", ":"), "that is one column"),
+        (TEXT.replace("file,label", "'file','label'"), 'leave out the quotes, or write them as "…"'),
+        (TEXT.replace("file,", "datei,"), "rename the columns that hold them"),
         ("\n".join(["Export,,,", TEXT]), "the header seems to be in line 2"),
         (
             TEXT.replace("file,", "filename,").replace(",patient", ",patient_id"),
@@ -130,6 +136,7 @@ def archive(member: str) -> bytes:
         (TEXT.replace(",q,", ",1.23457E+11,"), "a number that Excel shortened"),
         (TEXT.replace(",q,", ",q\0,"), "control characters"),
         (TEXT.replace("q1.png", "C:\\data\\q1.png"), "a path of another computer (Windows)"),
+        (TEXT.replace("q1.png", "https://x.org/q1.png"), "an address and not a path"),
         (TEXT.replace("q1.png", "x\\q1.png"), "nor one with / in place of its backslashes"),
         (TEXT + ROWS[2] + "\n", "m.csv:10:1: file: found 'q0.png' again (first in line 4)"),
         (TEXT + ROWS[2].replace(",q,", ",r,") + "\n", "again (first in line 4)"),
@@ -153,9 +160,9 @@ def test_missing_values_are_refused_with_their_place(root: Path, word: str, colu
 
 @pytest.mark.parametrize("nothing", [None, float("nan"), pd.NA])
 def test_missing_values_of_parquet_are_refused(root: Path, nothing: object):
-    frame = pd.DataFrame(TRUTH, columns=HEADER.split(",")).astype(object)
-    frame.loc[2, ["label", "patient", "site"]] = nothing
-    frame.to_parquet(root / "m.parquet")
+    cells: list[list[object]] = [[*row] for row in TRUTH]
+    cells[2][1:] = [nothing] * 3
+    pd.DataFrame(cells, columns=HEADER.split(",")).to_parquet(root / "m.parquet")
     found = checked(read_manifest(root / "m.parquet"), Inside(root)).problems
     assert [p.message.split(":")[0] for p in found] == [
         f"row 3, column {c}" for c in ("label", "patient", "site")
@@ -196,6 +203,27 @@ def test_backslashes_and_unicode_forms_of_paths_are_found(root: Path):
     assert (
         "letters with accents are written otherwise than on the disk (Unicode form) in 1 paths" in found.notes
     )
+
+
+def test_capitals_of_a_file_name_are_read_as_on_the_disk_if_that_is_clear(root: Path):
+    found = read(root, TEXT.replace("q1.png", "Q1.PNG"))
+    assert (found.problems, found.rows[3].cells["file"]) == ((), "q1.png")
+    assert found.notes == ("capitals are written otherwise than on the disk in 1 paths",)
+    (root / "q1.PNG").touch()
+    assert "found no file" in refused(root, TEXT.replace("q1.png", "Q1.PNG"))
+
+
+def test_two_files_whose_names_look_the_same_are_refused(root: Path):
+    for form in ("NFC", "NFD"):
+        (root / unicodedata.normalize(form, "ü.png")).touch()
+    names = [unicodedata.normalize(form, "ü.png") for form in ("NFC", "NFD")]
+    text = TEXT.replace("q0.png", names[0]).replace("q1.png", names[1])
+    assert "again (first in line 4)" in refused(root, text)
+
+
+def test_long_cells_make_no_long_lines(root: Path):
+    text = TEXT.replace(",1,", f",{'long ' * 1000},").replace(",q,", f",'{'q' * 5000}',")
+    assert max(map(len, refused(root, text).splitlines())) < 400
 
 
 def test_ids_that_look_the_same_are_one_and_near_twins_are_told(root: Path):

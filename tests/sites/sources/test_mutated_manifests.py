@@ -5,15 +5,19 @@ Nothing else may happen: no traceback, and no label, patient or hospital that si
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fedunlearn.core import InputError
-from sites.sources.manifest import Inside, Manifest, checked, read_manifest
+from sites.sources.manifest import Manifest, checked, read_manifest
+from sites.sources.npz import Npz
+from sites.sources.paths import Inside
 
 Cells = list[list[str]]
 Rng = np.random.Generator
@@ -203,6 +207,33 @@ def differences(found: Manifest) -> list[str]:
             changed.append(found.labels.names[target])
         changed += [row.cells[c] for c, one in (("patient", patient), ("site", site)) if row.cells[c] != one]
     return changed
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])
+def test_any_bytes_are_read_or_refused(root: Path, kind: str):
+    """300 times a few bytes changed, lost or added, without regard to what they mean."""
+    file = root / f"bytes.{kind}"
+    if kind == "csv":
+        file.write_text(text([COLUMNS, *TRUTH]), encoding="utf-8")
+    elif kind == "parquet":
+        pd.DataFrame(TRUTH, columns=COLUMNS).to_parquet(file)
+    else:
+        images = np.zeros((12, 8, 8), np.uint8)
+        np.savez_compressed(
+            file, train_images=images, train_labels=np.arange(12) % 2, train_site=np.arange(12) % 3
+        )
+    whole = file.read_bytes()
+    for seed in range(300):
+        rng, changed = np.random.default_rng(seed), bytearray(whole)
+        for place in rng.integers(0, len(whole) - 9, int(rng.integers(1, 4))).tolist():
+            changed[place : place + int(rng.integers(4))] = rng.bytes(int(rng.integers(4)))
+        file.write_bytes(bytes(changed))
+        with contextlib.suppress(InputError):
+            if kind == "npz":
+                Npz(path=file.name).load(root)
+            else:
+                checked(read_manifest(file), Inside(root))
 
 
 @pytest.mark.parametrize("seed", range(208))

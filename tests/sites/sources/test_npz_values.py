@@ -26,7 +26,8 @@ def load(root: Path, arrays: Arrays) -> Collection:
 
 
 def made(**changed: Any) -> Arrays:
-    return {"train_images": IMAGES, "train_labels": LABELS, "train_patient_id": IDS} | changed
+    plain: Arrays = {"train_images": IMAGES, "train_labels": LABELS, "train_patient_id": IDS}
+    return plain | changed
 
 
 def refused(root: Path, arrays: Arrays) -> str:
@@ -120,6 +121,10 @@ def test_what_one_hot_and_several_findings_are_is_said(tmp_path: Path):
     [
         ({"train_patient_id": IDS.astype(object)}, "train_patient_id.astype(str)"),
         ({"train_labels": LABELS + 0.5}, "found '0.5', which is no whole number"),
+        (
+            {"train_labels": np.where(LABELS, np.inf, 0.0)},
+            "6 labels are infinite, first that of 'train-000001'",
+        ),
         ({"train_labels": LABELS - 1}, "a negative number often stands for no label"),
         ({"train_labels": np.where(LABELS, 1.0, np.nan)}, "found 'nan', which stands for a missing value"),
         ({"train_labels": np.array(["a", "NA"])[LABELS]}, "label of image 'train-000001': found 'NA'"),
@@ -131,6 +136,7 @@ def test_what_one_hot_and_several_findings_are_is_said(tmp_path: Path):
             "patient of image 'train-000001' (entry 1): found 'NULL'",
         ),
         ({"train_site": np.where(LABELS, "", IDS)}, "site of image 'train-000001' (entry 1): found nothing"),
+        ({"train_patient_id": np.char.encode(np.where(LABELS, "é", IDS), "latin-1")}, "lost letters"),
         (
             {"train_patient": IDS},
             "found train_patient and train_patient_id, expected one array of patient ids",
@@ -140,6 +146,14 @@ def test_what_one_hot_and_several_findings_are_is_said(tmp_path: Path):
 )
 def test_what_is_refused(tmp_path: Path, changed: Arrays, words: str):
     assert words in refused(tmp_path, made(**changed))
+
+
+def test_what_the_images_were_is_seen_before_they_are_resized(tmp_path: Path):
+    np.savez(tmp_path / "x.npz", **made())  # type: ignore[arg-type]
+    seen = Npz(path="x.npz", size=4).load(tmp_path).seen
+    assert seen is not None and seen["size"].unique().tolist() == ["8 × 8"]
+    assert seen["high"].tolist() == [int(image.max()) for image in IMAGES]
+    assert seen["low"].tolist() == [int(image.min()) for image in IMAGES]
 
 
 def test_nan_is_said_as_nan(tmp_path: Path):

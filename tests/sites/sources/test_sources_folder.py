@@ -173,7 +173,7 @@ def test_manifests_keep_lines_and_columns(tmp_path: Path):
     rows = read_manifest(tmp_path / "m.csv").rows
     assert [row.line for row in rows] == [2, 4, 6]
     assert dict(rows[0].cells) == {"file": "a,b.png", "label": "0", "patient": "007 "}
-    assert dict(rows[0].columns) == {"file": 1, "label": 11, "patient": 13}
+    assert rows[0].columns == {"file": 1, "label": 11, "patient": 13}
 
 
 def test_parquet_manifests_are_read_and_their_rows_named(tmp_path: Path):

@@ -410,6 +410,13 @@ def test_mrbrains_reads_its_own_layout(brains: Path):
     )
 
 
+def test_mrbrains_points_out_subjects_that_look_alike(brains: Path):
+    (brains / "MRBrainS18" / "test" / "2").rename(brains / "MRBrainS18" / "test" / "04")
+    found = MRBrainS().load(brains)
+    assert found.table["patient"].tolist() == ["4", "04", "14"]
+    assert "'04' (1) and '4' (1)" in found.notes[0] and "forgetting one leaves the other" in found.notes[0]
+
+
 def test_mrbrains_merges_tissues_and_takes_several_scans(brains: Path):
     found = MRBrainS(classes="three", images=("FLAIR", "T1", "IR")).load(brains)
     assert (found.pixels.shape, found.classes) == ((3, 3, *SHAPE), 4)

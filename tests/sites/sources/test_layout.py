@@ -1,0 +1,212 @@
+"""Folders without a manifest: rows as a manifest of the same tree would have them, and a manifest to be checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from fedunlearn.__main__ import app
+from fedunlearn.core import InputError
+from sites.sources.folder import Folder
+from sites.sources.layout import rows_of
+from tests.sites.formats.making import dataset, save
+
+PATIENTS = {"sick": "pq", "well": "prs"}
+TREE = [f"{label}/{patient}/{n}.png" for label, some in PATIENTS.items() for patient in some for n in "12"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Five folders of four patients, p in both classes, and what lies about in folders."""
+    for number, name in enumerate(TREE):
+        picture(tmp_path / "set" / name, number)
+    for name in (".DS_Store", "sick/Thumbs.db", "sick/p/._1.png", "sick/p/notes.txt", ".git/x.png"):
+        (tmp_path / "set" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "set" / name).write_text("nothing")
+    return tmp_path
+
+
+def picture(file: Path, number: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8), number, np.uint8)).save(file)
+
+
+def refused(source: Folder, root: Path) -> str:
+    problems = source.problems(root)
+    with pytest.raises(InputError) as caught:
+        source.load(root)
+    assert list(caught.value.problems) == problems
+    return str(caught.value)
+
+
+def test_classes_and_patients_are_the_folders(root: Path):
+    source = Folder(path="set", layout="class/patient")
+    assert source.problems(root) == []
+    found = source.load(root)
+    assert found.table["image"].tolist() == TREE  # sorted
+    assert found.table["patient"].tolist() == [name.split("/")[1] for name in TREE]
+    assert found.targets.tolist() == [0] * 4 + [1] * 6
+    assert found.pixels[:, 0, 0, 0].tolist() == [*range(10)]
+    assert "Labels: 0 sick, 1 well." in found.note
+    assert found.notes == ("left out as no images: 1 .db, 1 .txt, 2 hidden files",)
+
+
+def test_the_same_tree_and_its_manifest_are_one_collection(root: Path):
+    result = CliRunner().invoke(app, ["manifest", str(root / "set"), "--layout", "class/patient"])
+    assert result.exit_code == 0
+    assert "set/manifest.csv: 10 images of 4 patients; read it, and correct what is wrong" in result.stdout
+    assert "data: {name: folder, manifest: manifest.csv}" in result.stdout
+    assert (root / "set" / "manifest.csv").read_text().splitlines()[:2] == [
+        "file,label,patient,site",
+        "sick/p/1.png,sick,p,",
+    ]
+    text = (root / "set" / "manifest.csv").read_text()
+    (root / "set" / "manifest.csv").write_text(
+        text.replace("site\n", "x\n", 1)
+    )  # which a person would fill in
+    written = Folder(manifest="set/manifest.csv").load(root)
+    made = Folder(path="set", layout="class/patient").load(root)
+    assert written.table.drop(columns="x").equals(made.table)
+    assert np.array_equal(written.targets, made.targets) and np.array_equal(written.pixels, made.pixels)
+
+
+def test_a_manifest_is_never_overwritten(root: Path):
+    there = root / "m.csv"
+    there.write_text("mine")
+    result = CliRunner().invoke(app, ["manifest", str(root / "set"), "--to", str(there)])
+    assert result.exit_code == 2 and "is there already" in result.stderr
+    assert there.read_text() == "mine"
+
+
+def test_without_a_layout_labels_are_left_to_the_person(root: Path):
+    result = CliRunner().invoke(app, ["manifest", str(root / "set"), "--to", str(root / "new.csv")])
+    assert result.exit_code == 0
+    assert "fill in label" in result.stdout and "patients are the folders that images lie in" in result.stdout
+    assert (root / "new.csv").read_text().splitlines()[1] == "set/sick/p/1.png,,p,"
+    assert "label: found nothing" in refused(Folder(manifest="new.csv"), root)
+
+
+def test_sites_without_labels_become_a_manifest_to_be_filled_in(root: Path):
+    where = ["manifest", str(root / "set"), "--layout", "site/patient", "--to", str(root / "new.csv")]
+    result = CliRunner().invoke(app, where)
+    assert (
+        result.exit_code == 0 and "fill in label\n" in result.stdout and "fill in site" not in result.stdout
+    )
+    assert "'p' has a folder at several sites" in result.stdout
+    text = (root / "new.csv").read_text()
+    assert text.splitlines()[1] == "set/sick/p/1.png,,p,sick"
+    filled = "\n".join(line.replace(",,", f",{n % 2},") for n, line in enumerate(text.splitlines()))
+    (root / "new.csv").write_text(filled)
+    found = Folder(manifest="new.csv").load(root)
+    assert found.table["site"].tolist() == [name.split("/")[0] for name in TREE]
+
+
+def test_a_manifest_beside_the_folder_says_that_files_lie_outside(root: Path):
+    (root / "else").mkdir()
+    result = CliRunner().invoke(app, ["manifest", str(root / "set"), "--to", str(root / "else" / "m.csv")])
+    assert "outside: true" in result.stdout
+    assert (root / "else" / "m.csv").read_text().splitlines()[1].startswith("../set/sick/p/1.png")
+
+
+def test_sites_classes_and_patients(tmp_path: Path):
+    for number, name in enumerate(
+        ("n/sick/p/a.png", "n/well/q/a.png", "s/sick/p/b.png", "s/well/r/deep/a.png")
+    ):
+        picture(tmp_path / name, number)
+    found = Folder(path=".", layout="site/class/patient").load(tmp_path)
+    assert found.table["site"].tolist() == ["n", "n", "s", "s"]
+    assert found.table["patient"].tolist() == ["p", "q", "p", "r"]
+    assert found.targets.tolist() == [0, 1, 0, 1]
+    assert "'p' has a folder at several sites, and each is taken for one person" in found.notes[0]
+
+
+def test_masks_beside_images_are_no_images(tmp_path: Path):
+    for number, name in enumerate(
+        ("sick/p/1.png", "sick/p/1_mask.png", "sick/p/1_mask_1.png", "well/q/a.png")
+    ):
+        picture(tmp_path / name, number)
+    found = rows_of(tmp_path, "class/patient")
+    assert [row.cells["file"] for row in found.rows] == ["sick/p/1.png", "well/q/a.png"]
+    assert "2 files called like label maps, such as 'sick/p/1_mask.png', are left out" in found.notes
+
+
+def volume(file: Path, voxels: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), file)
+
+
+def test_label_maps_are_told_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    ramp = np.arange(240, dtype=np.float32).reshape(6, 8, 5)
+    for name, label_map in (
+        ("n/p/t1.nii.gz", "n/p/t1_seg.nii.gz"),
+        ("n/q/one.nii", "n/q/one-label.nii"),
+        ("s/r/image.nii.gz", "s/r/segm.nii.gz"),
+    ):
+        volume(tmp_path / "set" / name, ramp)
+        volume(tmp_path / "set" / label_map, (ramp > 99).astype(np.uint8))
+    found = Folder(path="set", layout="site/patient").load(tmp_path)
+    assert (found.kind, found.classes) == ("segmentation", 2)
+    assert found.table["site"].tolist() == ["n", "n", "s"] and found.table["patient"].tolist() == [
+        "p",
+        "q",
+        "r",
+    ]
+    volume(tmp_path / "set" / "s" / "r" / "other.nii", ramp)
+    message = refused(Folder(path="set", layout="site/patient"), tmp_path)
+    assert "s/r/segm.nii.gz: is called like a label map, but it is not clear of which image" in message
+    assert "s/r/other.nii: found no label map beside it, such as other_seg.nii" in message
+
+
+def test_folders_of_dicom_slices_are_volumes_and_other_dicom_files_images(tmp_path: Path):
+    slices = np.random.default_rng(0).integers(0, 255, (6, 9, 8), np.uint8)
+    for label, patient in (("sick", "p"), ("well", "q")):
+        (tmp_path / label / patient / "ct").mkdir(parents=True)
+        for n, pixels in enumerate(slices):
+            lies = {"ImagePositionPatient": [0, 0, n], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+            tags = {"SeriesInstanceUID": f"1.2.{len(label)}", "PixelSpacing": [1, 1], **lies}
+            save(tmp_path / label / patient / "ct" / f"IM{9 - n}", dataset(pixels, tags))
+    table = rows_of(tmp_path, "class/patient")
+    assert [row.cells["file"] for row in table.rows] == ["sick/p/ct", "well/q/ct"]
+    assert table.notes == ("2 folders of DICOM slices, such as 'sick/p/ct', are read as one volume each",)
+    found = Folder(path=".", layout="class/patient").load(tmp_path)
+    assert found.pixels.shape[:2] == (2, 1) and sorted(found.pixels.shape[2:]) == [6, 8, 9]
+    (tmp_path / "sick" / "p" / "two").mkdir()
+    for n in range(2):
+        save(
+            tmp_path / "sick" / "p" / "two" / f"{n}.dcm", dataset(slices[n], {"SeriesInstanceUID": f"1.{n}"})
+        )
+    assert [row.cells["file"] for row in rows_of(tmp_path, "class/patient").rows][1:3] == [
+        "sick/p/two/0.dcm",
+        "sick/p/two/1.dcm",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (Folder(path="set", layout="site/patient"), "nothing tells the labels of these images"),
+        (
+            Folder(path="set", layout="site/class/patient"),
+            "found 2 folders above it, expected site/class/patient",
+        ),
+        (Folder(path="set", layout="site/class/patient"), "so in 5 more rows, 10 in all"),
+        (Folder(path="none", layout="class/patient"), "found no folder"),
+        (Folder(path=".", manifest="m.csv"), "found manifest and path, expected manifest: FILE.csv, or path"),
+        (Folder(path="set"), "found path, expected"),
+        (Folder(), "found nothing, expected"),
+    ],
+)
+def test_what_cannot_be_read_is_told(root: Path, source: Folder, words: str):
+    assert words in refused(source, root)
+
+
+def test_a_bad_file_is_named_by_its_path(root: Path):
+    (root / "set" / "sick" / "p" / "1.png").write_text("no image")
+    with pytest.raises(InputError, match=r"set: sick/p/1\.png: file: "):
+        Folder(path="set", layout="class/patient").load(root)
