@@ -7,64 +7,20 @@ MONOCHROME1 is turned over last, about the whole range. Padding has no part in a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sites.formats.picture import HIGHEST, LOWEST, Array, limits, scaled
+from sites.formats.picture import HIGHEST, LOWEST, Array, Greys, limits, scaled
 from sites.formats.unreadable import Unreadable
+from sites.formats.windows import Table, Window, look_of, number_of, table_of
 
-Greys = npt.NDArray[np.uint8]
-
-_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _INVERTED = "white is 0 (MONOCHROME1): inverted"
 _PADDED = "padding was left out, and is black"
 _UNLIKE = "slices have windows of their own: spread between the percentiles of all"
-
-
-@dataclass(frozen=True)
-class Window:
-    """Which values are greys between black and white (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
-
-    centre: float
-    width: float
-    function: str
-
-    def greys(self, values: Array) -> Greys:
-        """Values as 0…255."""
-        exact = values.astype(np.float64)
-        if self.function == "SIGMOID":
-            with np.errstate(over="ignore"):  # far outside it is 0
-                made = 255 / (1 + np.exp(-4 * (exact - self.centre) / self.width))
-            return made.round().astype(np.uint8)
-        if self.function == "LINEAR_EXACT":
-            return scaled(exact, self.centre - self.width / 2, self.centre + self.width / 2)
-        low, high = self.centre - 0.5 - (self.width - 1) / 2, self.centre - 0.5 + (self.width - 1) / 2
-        if low == high:  # a width of 1 is a threshold
-            return np.where(exact > low, 255, 0).astype(np.uint8)
-        return scaled(exact, low, high)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A grey, or a physical value, for each of a row of whole numbers (PS3.3 C.11.1.1 and C.11.2.1.1)."""
-
-    first: int
-    entries: tuple[int, ...]
-    bits: int
-
-    def looked_up(self, values: Array) -> Array:
-        """Entries; beyond the table those at its ends."""
-        places = np.rint(values).astype(np.int64) - self.first
-        found: Array = np.asarray(self.entries)[np.clip(places, 0, len(self.entries) - 1)]
-        return found
-
-    def greys(self, values: Array) -> Greys:
-        """Values as 0…255."""
-        return scaled(self.looked_up(values).astype(np.float64), 0, 2**self.bits - 1)
 
 
 @dataclass(frozen=True)
@@ -139,7 +95,7 @@ def measured(stored: Array, header: Any, modality: Any, voi: Any) -> Values:
         Unreadable: an element has a value that makes no sense.
     """
     physical, changed = _physical(stored, header, modality)
-    look, notes = _look(header, voi)
+    look, notes = look_of(header, voi)
     shown = _unpadded(stored, header)
     inverted = header.PhotometricInterpretation == "MONOCHROME1"
     eight = header.BitsStored == 8 and not header.PixelRepresentation
@@ -157,12 +113,8 @@ def together(slices: Iterator[Values], count: int) -> Values:
     """
     first = next(slices)
     physical = np.empty((count, *first.physical.shape), np.float32)
-    shown, looks, plain, notes = (
-        np.ones(physical.shape, np.bool_),
-        {first.look},
-        first.plain,
-        dict[str, None](),
-    )
+    shown, looks, notes = np.ones(physical.shape, np.bool_), {first.look}, dict[str, None]()
+    plain = True
     for number, one in enumerate(itertools.chain([first], slices)):
         if one.physical.shape != first.physical.shape or one.inverted != first.inverted:
             raise Unreadable(
@@ -173,10 +125,11 @@ def together(slices: Iterator[Values], count: int) -> Values:
             shown[number] = one.shown
         looks.add(one.look)
         notes |= dict.fromkeys(one.notes)
-    look = first.look if len(looks) == 1 else None
-    further = () if len(looks) == 1 else (_UNLIKE,)
     whole = None if shown.all() else shown
-    return Values(physical, whole, look, plain, first.inverted, (*notes, *further))
+    if len(looks) == 1:
+        return Values(physical, whole, first.look, plain, first.inverted, tuple(notes))
+    kept = (note for note in notes if note in (_INVERTED, _PADDED))  # no window was used
+    return Values(physical, whole, None, plain, first.inverted, (*kept, _UNLIKE))
 
 
 def coloured(stored: Array, header: Any) -> Greys:
@@ -191,7 +144,7 @@ def coloured(stored: Array, header: Any) -> Greys:
 
         made = apply_color_lut(stored, header)[..., :3]
         return scaled(made.astype(np.float64), 0, np.iinfo(made.dtype).max)
-    tables = [_table(header, header, f"{name}PaletteColorLookupTable") for name in names]
+    tables = [table_of(header, header, f"{name}PaletteColorLookupTable") for name in names]
     if len({(table.first, table.bits, len(table.entries)) for table in tables}) > 1:
         message = "has palettes of red, green and blue that do not belong together: export it again, as RGB"
         raise Unreadable("unlike palettes", message)
@@ -205,8 +158,8 @@ def _physical(stored: Array, header: Any, item: Any) -> tuple[Array, bool]:
         Unreadable: they are all made one.
     """
     if item.get("ModalityLUTSequence"):
-        return _table(item.ModalityLUTSequence[0], header, "LUT").looked_up(stored), True
-    slope, intercept = (_number(item, name) for name in ("RescaleSlope", "RescaleIntercept"))
+        return table_of(item.ModalityLUTSequence[0], header, "LUT").looked_up(stored), True
+    slope, intercept = (number_of(item, name) for name in ("RescaleSlope", "RescaleIntercept"))
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     if slope == 0:
         raise Unreadable(
@@ -215,30 +168,6 @@ def _physical(stored: Array, header: Any, item: Any) -> tuple[Array, bool]:
     if (slope, intercept) == (1.0, 0.0):
         return stored, False
     return stored.astype(np.float64) * slope + intercept, True
-
-
-def _look(header: Any, item: Any) -> tuple[Window | Table | None, tuple[str, ...]]:
-    """What makes greys of values, and what is to be known of it.
-
-    Raises:
-        Unreadable: the function is none of the standard's.
-    """
-    if tables := item.get("VOILUTSequence"):
-        several = ("of several VOI tables the first was used",) * (len(tables) > 1)
-        return _table(tables[0], header, "LUT"), ("scaled by the VOI table", *several)
-    centre, width = (_number(item, name) for name in ("WindowCenter", "WindowWidth"))
-    if centre is None or width is None:
-        return None, ()
-    function = str(item.get("VOILUTFunction") or "LINEAR").upper()
-    if function not in _FUNCTIONS:
-        message = (
-            f"has the VOI LUT function {function!r}, expected one of {', '.join(_FUNCTIONS)}: export it again"
-        )
-        raise Unreadable("an unknown VOI LUT function", message)
-    if width < 1 if function == "LINEAR" else width <= 0:
-        return None, ("a window without width was left out",)
-    several = ("of several windows the first was used",) * _several(item, "WindowWidth")
-    return Window(centre, width, function), ("scaled by the window", *several)
 
 
 def _unpadded(stored: Array, header: Any) -> npt.NDArray[np.bool_] | None:
@@ -257,50 +186,3 @@ def _as_stored(value: Any, header: Any) -> int:
     size = 1 << int(header.BitsAllocated)
     number = (int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)) % size
     return number - size if header.PixelRepresentation and number >= size // 2 else number
-
-
-def _table(item: Any, header: Any, name: str) -> Table:
-    """A table of an item, whose elements start with ``name``.
-
-    Raises:
-        Unreadable: it has not as many entries as it says.
-    """
-    count, first, bits = (int(one) for one in item[f"{name}Descriptor"].value)
-    count, first = count or 2**16, first - 2**16 if header.PixelRepresentation and first >= 2**15 else first
-    if bits not in range(8, 17):
-        raise Unreadable(
-            "a senseless table", f"has a table of {bits} bits an entry, expected 8…16: export it again"
-        )
-    data = item[f"{name}Data"].value
-    if isinstance(data, bytes):
-        width = 1 if len(data) in (count, count + 1) else 2  # programs pack 8 bits, whatever they say
-        entries = np.frombuffer(data, f"{'<' if _little(header) else '>'}u{width}")
-        bits = 8 * width if width == 1 or "Palette" in name else bits
-    else:
-        entries = np.atleast_1d(np.asarray(data))
-    if len(entries) < count:
-        message = f"has a table of {len(entries)} entries, expected {count} as it says: export it again"
-        raise Unreadable("a short table", message)
-    return Table(first, tuple(entries[:count].tolist()), bits)
-
-
-def _little(header: Any) -> bool:
-    return bool(header.original_encoding[1] is not False)
-
-
-def _number(item: Any, name: str) -> float | None:
-    """The first value of an element; None if it has none."""
-    value = item.get(name)
-    if isinstance(value, MutableSequence):
-        value = value[0] if value else None
-    if value is None or value == "":
-        return None
-    number = float(value)
-    if not np.isfinite(number):
-        raise Unreadable("a number that is none", f"has {number} as {name}: export it again")
-    return number
-
-
-def _several(item: Any, name: str) -> bool:
-    value: object = item.get(name)
-    return bool(isinstance(value, MutableSequence) and len(value) > 1)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sites.formats.unreadable import Unreadable
 
 Array = npt.NDArray[Any]
+Greys = npt.NDArray[np.uint8]
 
 Seen = tuple[str, str, float, float, str]
 """A row of `sites.collection.Collection.seen`: format, size, low, high, orientation."""

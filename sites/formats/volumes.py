@@ -86,13 +86,7 @@ def store(pairs: Sequence[Pair], how: Handling, watch: Watch = unwatched) -> Sto
         return {"classes": classes, "seen": seen, "notes": counted(notes)}
 
     try:
-        key = _key(pairs, how)
-    except OSError:  # of a file that cannot be opened: it is named
-        if bad := examine(pairs, how, watch):
-            return bad
-        raise
-    try:
-        found = prepared("volumes", key, ("pixels", "targets"), len(pairs), make)
+        found = prepared("volumes", _key(pairs, how), ("pixels", "targets"), len(pairs), make)
     except _Refused as refused:
         return refused.bad
     about, arrays = found.about, found.arrays
@@ -148,6 +142,16 @@ def _gaps(pairs: Sequence[Pair], holder: dict[int, int]) -> list[Bad]:
 
 
 def _key(pairs: Sequence[Pair], how: Handling) -> dict[str, Any]:
-    digests = [[files.sha256(file) for file in (*pair.images, pair.label_map)] for pair in pairs]
+    """What the arrays depend on.
+
+    Raises:
+        _Refused: a file cannot be opened.
+    """
+    try:
+        digests = [[files.sha256(file) for file in (*pair.images, pair.label_map)] for pair in pairs]
+    except OSError as error:
+        if bad := examine(pairs, how):  # which names it
+            raise _Refused(bad) from error
+        raise
     libraries = {name: version(name) for name in ("monai", "nibabel", "torch")}  # they decide the last bits
     return {"format": _FORMAT, "how": asdict(how), "libraries": libraries, "files": digests}
