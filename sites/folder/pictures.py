@@ -26,7 +26,7 @@ from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
 
-_FORMAT = 1  # of what is kept; to be raised whenever the same files and settings give other arrays
+_FORMAT = 2  # of what is kept; to be raised whenever the same files and settings give other arrays
 _LIBRARIES = ("nibabel", "numpy", "pillow", "pydicom", "torch")  # they decide the last bits
 _GREY = np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as Pillow has it
 _WORDS = ("format", "size", "orientation")
@@ -86,7 +86,7 @@ def _make(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch, growing: 
     read, errors = reading(), unreadable()
     faults, shapes = list[Fault](), list[tuple[int, ...]]()
     words: dict[str, dict[str, int]] = {name: {} for name in _WORDS}
-    notes = list[tuple[str, ...]]()
+    notes = list[tuple[str, tuple[str, ...]]]()
     for row in watch(rows, "reading images"):
         file = folder / row.cells["file"]
         try:
@@ -102,7 +102,7 @@ def _make(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch, growing: 
         if not faults and pixels.shape == shapes[0]:  # else nothing will be kept
             growing.append("pixels", pixels)
             growing.append("seen", _numbers(picture, words))
-        notes.append(picture.notes)
+        notes.append((row.cells["file"], picture.notes))
     if not faults and len(set(shapes)) > 1:
         faults = _of_other_shapes(rows, shapes)
     if faults:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,10 +54,20 @@ class Picture:
         return self.format, self.size, self.low, self.high, self.orientation
 
 
-def counted(notes: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    """The notes of many files, each once with the number of files it is about."""
-    counts = Counter(note for one in notes for note in one)
-    return tuple(f"{count:,} file{'s' if count > 1 else ''}: {note}" for note, count in counts.items())
+def counted(notes: Iterable[tuple[str, Sequence[str]]]) -> tuple[str, ...]:
+    """The notes of many files, each once: how many files it is about, and the first of them.
+
+    Args:
+        notes: the name of every file, and its notes.
+    """
+    files = defaultdict[str, list[str]](list)
+    for name, those in notes:
+        for note in those:
+            files[note].append(name)
+    return tuple(
+        f"{names[0]}: {note}" if len(names) == 1 else f"{len(names):,} files, first {names[0]}: {note}"
+        for note, names in files.items()
+    )
 
 
 def size(shape: Sequence[int]) -> str:

@@ -83,7 +83,8 @@ def store(pairs: Sequence[Pair], how: Handling, watch: Watch = unwatched) -> Sto
         if bad:
             raise _Refused(bad)
         classes = max({*(how.classes or holder)} - {IGNORED}) + 1
-        return {"classes": classes, "seen": seen, "notes": counted(notes)}
+        names = [pair.images[0].name for pair in pairs]
+        return {"classes": classes, "seen": seen, "notes": counted(zip(names, notes, strict=True))}
 
     try:
         found = prepared("volumes", _key(pairs, how), ("pixels", "targets"), len(pairs), make)
@@ -148,7 +149,9 @@ def _key(pairs: Sequence[Pair], how: Handling) -> dict[str, Any]:
         _Refused: a file cannot be opened.
     """
     try:
-        digests = [[files.sha256(file) for file in (*pair.images, pair.label_map)] for pair in pairs]
+        digests = [
+            [(file.name, files.sha256(file)) for file in (*pair.images, pair.label_map)] for pair in pairs
+        ]
     except OSError as error:
         if bad := examine(pairs, how):  # which names it
             raise _Refused(bad) from error

@@ -133,7 +133,7 @@ def test_a_map_of_another_resolution_on_the_same_place_is_resampled(tmp_path: Pa
     found = read(tmp_path, image(), nibabel.Nifti1Image(coarse, place))
     assert np.array_equal(found.targets[0], labels())
     assert found.notes == (
-        "1 file: label map of another resolution than its image: resampled onto its grid (nearest neighbour)",
+        "a.nii: label map of another resolution than its image: resampled onto its grid (nearest neighbour)",
     )
     again = Folder(manifest="m.csv").load(tmp_path)  # from the cache
     assert again.notes == found.notes and found.seen is not None and again.seen is not None
@@ -177,7 +177,7 @@ def test_volumes_without_an_orientation_are_read_as_stored(tmp_path: Path):
     found = read(tmp_path, unplaced(image()), unplaced(labels()))
     assert np.array_equal(found.targets[0], labels())
     assert found.pixels[0, 0, 0, 0, 0] == 0 and found.pixels[0, 0, -1, -1, -1] == 255
-    assert found.notes == ("1 file: not told where the axes run (no sform, no qform): read as stored",)
+    assert found.notes == ("a.nii: not told where the axes run (no sform, no qform): read as stored",)
     assert "do not both tell where their axes run: copy the header of one" in message(
         tmp_path, image(), unplaced(labels())
     )

@@ -125,7 +125,10 @@ def test_tiff_that_claims_more_than_is_safe_is_refused(tmp_path: Path):
 
 
 def test_notes_are_counted_by_file():
-    assert counted([("a", "b"), ("b",), ()]) == ("1 file: a", "2 files: b")
+    assert counted([("1.png", ("a", "b")), ("2.png", ("b",)), ("3.png", ())]) == (
+        "1.png: a",
+        "2 files, first 1.png: b",
+    )
     assert counted([]) == ()
 
 
@@ -135,7 +138,7 @@ def test_a_folder_of_jpegs_says_what_it_did(tmp_path: Path):
     rows = "".join(f"{number}.jpg,{number % 2},p{number}\n" for number in range(3))
     (tmp_path / "m.csv").write_text("file,label,patient\n" + rows, encoding="utf-8")
     found = Folder(manifest="m.csv", size=16).load(tmp_path)
-    assert "2 files: turned as the EXIF orientation says" in found.notes
+    assert "2 files, first 1.jpg: turned as the EXIF orientation says" in found.notes
     assert found.seen is not None
     assert found.seen["format"].tolist() == ["JPEG"] * 3 and found.seen["size"].tolist() == ["20 × 28"] * 3
 

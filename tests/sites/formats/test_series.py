@@ -275,7 +275,7 @@ def test_a_manifest_may_name_folders(tmp_path: Path):
     (tmp_path / "m.csv").write_text("file,label,patient\nseries,0,p\n", encoding="utf-8")
     found = Folder(manifest="m.csv").load(tmp_path)
     assert np.abs(found.pixels[0, 0] - greys(TRUTH)).max() <= 0.51
-    assert "1 file: scaled by the window" in found.notes
+    assert "series: scaled by the window" in found.notes
     assert found.seen is not None and found.seen["orientation"].tolist() == ["LPS"]
 
 
