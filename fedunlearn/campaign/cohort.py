@@ -15,6 +15,7 @@ import pandas as pd
 
 from fedunlearn import interrupts
 from fedunlearn.campaign import twins
+from fedunlearn.campaign.classes import lacking, present
 from fedunlearn.campaign.suitability import enough_proxies, placed, something_left, suits_model
 from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
 from fedunlearn.learning.models import Model
@@ -187,13 +188,16 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
     enough_proxies(scenario, parts == "proxy", forgotten)
     members = _members(scenario, collection.table, site, parts == "train")
     table, known = _table(collection, site, parts, forgotten), digest(collection)
+    names = collection.names or tuple(map(str, range(collection.classes)))
+    what, train = "class" if collection.targets.ndim == 1 else "structure", parts == "train"
+    has = present(collection.targets, collection.classes)
     alike = twins.found(collection, known, watch)
     return Cohort(
         sites=scenario.sites.names,
         pixels=collection.pixels,
         targets=collection.targets,
         classes=collection.classes,
-        names=collection.names or tuple(map(str, range(collection.classes))),
+        names=names,
         site=site,
         split=parts,
         forgotten=forgotten,
@@ -204,6 +208,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
             *collection.notes,
             *_left_behind(scenario, collection.table, forgotten),
             *twins.general(alike, table),
+            *lacking(has[train], site[train], scenario.sites.names, [f"{what} {name}" for name in names]),
         ),
         digest=known,
         seen=collection.seen,

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from fedunlearn import files
+from fedunlearn.campaign.classes import present
 from fedunlearn.campaign.cohort import Cohort
-from fedunlearn.core import IGNORED
 from fedunlearn.results.contact import Sheet, drawn
 from fedunlearn.results.wording import cell, line
 
@@ -30,7 +29,7 @@ Column = tuple[str, Callable[[pd.DataFrame], str]]
 def survey(cohort: Cohort) -> list[str]:
     """The data in lines: what it is, tables by hospital, notes."""
     tables = [*_who(cohort), *_kinds(cohort), *_people(cohort), *_files(cohort)]
-    notes = [f"- {line(note)}" for note in (*cohort.notes, *lacking(cohort))]
+    notes = [f"- {line(note)}" for note in cohort.notes]
     return [f"data: {line(cohort.note)}", *tables, *(["", "notes:", *notes] if notes else [])]
 
 
@@ -48,33 +47,6 @@ def draw(cohort: Cohort, name: str, file: Path) -> None:
     files.write(file, drawn(sheet, file.suffix))
 
 
-def lacking(cohort: Cohort) -> list[str]:
-    """Which hospitals train on no image of a class that others train on, in sentences."""
-    present = _present(cohort)
-    train = cohort.split == "train"
-    has = {site: present[train & (cohort.site == site)].any(axis=0) for site in cohort.sites}
-    anywhere = np.logical_or.reduce(list(has.values()))
-    what = "class" if cohort.targets.ndim == 1 else "structure"
-    return [
-        f"hospital {site} trains on no image of {what} "
-        f"{', '.join(cohort.names[c] for c in np.flatnonzero(anywhere & ~own))}, which others have."
-        for site, own in has.items()
-        if (anywhere & ~own).any()
-    ]
-
-
-def _present(cohort: Cohort) -> Any:
-    """(N, classes) whether an image is of a class, or its label map has it."""
-    if cohort.targets.ndim == 1:
-        return np.eye(cohort.classes, dtype=bool)[cohort.targets]
-    found = np.zeros((len(cohort.targets), cohort.classes), dtype=bool)
-    for row, target in enumerate(cohort.targets):
-        labels = np.unique(target)
-        found[row, labels[labels != IGNORED]] = True
-    found[:, 0] = False  # background is no structure
-    return found
-
-
 def _who(cohort: Cohort) -> list[str]:
     """How many patients and images each hospital has, in which parts."""
     parts = [part for part in _PARTS if (cohort.split == part).any()]
@@ -88,7 +60,7 @@ def _who(cohort: Cohort) -> list[str]:
 
 def _kinds(cohort: Cohort) -> list[str]:
     """How many images of each class every hospital has, or volumes with each structure."""
-    present, first = _present(cohort), int(cohort.targets.ndim > 1)
+    has, first = present(cohort.targets, cohort.classes), int(cohort.targets.ndim > 1)
     classes = range(first, cohort.classes)
     what = "images of class" if cohort.targets.ndim == 1 else "volumes with structure"
     names = [cohort.names[c] for c in classes]
@@ -97,9 +69,9 @@ def _kinds(cohort: Cohort) -> list[str]:
     ):  # too wide: numbers, told above
         what += f" ({', '.join(f'{c} {cohort.names[c]}' for c in classes)})"
         names = [str(c) for c in classes]
-    columns: list[Column] = [(name, _holders(present[:, c])) for c, name in zip(classes, names, strict=True)]
+    columns: list[Column] = [(name, _holders(has[:, c])) for c, name in zip(classes, names, strict=True)]
     if len(columns) > _CLASSES:
-        columns = [("classes", lambda own: f"{int(present[own.index].any(axis=0).sum())} of {len(classes)}")]
+        columns = [("classes", lambda own: f"{int(has[own.index].any(axis=0).sum())} of {len(classes)}")]
     return _table(cohort, cohort.table, columns, what)
 
 

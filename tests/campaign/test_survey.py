@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from fedunlearn import scenario as scenarios
+from fedunlearn.campaign.classes import lacking, present
 from fedunlearn.campaign.cohort import Cohort, gather
-from fedunlearn.campaign.survey import lacking, survey
+from fedunlearn.campaign.survey import survey
 from fedunlearn.campaign.timing import counted, duration, timed
 from fedunlearn.core import IGNORED
 from sites.collection import SEEN
@@ -49,23 +50,34 @@ def test_images_are_counted_by_class(cohort: Cohort) -> None:
         assert found[site] == [str(int((own == c).sum())) for c in range(cohort.classes)]
 
 
-def test_a_class_that_a_hospital_does_not_train_on_is_named(cohort: Cohort) -> None:
-    assert not lacking(cohort)
-    first = cohort.sites[0]
-    there = (cohort.site == first) & (cohort.targets == 2) & (cohort.split == "train")
-    without = replace(cohort, targets=np.where(there, 1, cohort.targets))
-    told = f"hospital {first} trains on no image of class {cohort.names[2]}, which others have."
-    assert lacking(without) == [told] and f"- {told}" in survey(without)
-
-
-def test_a_structure_that_a_hospitals_maps_lack_is_named_and_what_is_ignored_is_none(cohort: Cohort) -> None:
-    first = cohort.sites[0]
-    maps = np.zeros((len(cohort.site), 2, 2), dtype=np.uint8)
-    maps[:, 0, 0] = np.where(cohort.site == first, IGNORED, 1)
-    found = lacking(replace(cohort, targets=maps, classes=2))
-    assert found == [
-        f"hospital {first} trains on no image of structure {cohort.names[1]}, which others have."
+def test_a_class_that_a_hospital_does_not_train_on_is_named(tmp_path: Path) -> None:
+    """North has the classes 0 and 1, east 0 to 2: three labels of the same images, 2 only at one of them."""
+    has = present(np.array([0, 1, 0, 1, 2]), 3)
+    site = np.array(["north", "north", "east", "east", "east"])
+    called = ["class a", "class b", "class c"]
+    told = "hospital north trains on no image of class c, which others have"
+    assert lacking(has, site, ["north", "east"], called) == [told]
+    assert lacking(has[1:], site[1:], ["north", "east"], called) == [
+        "hospital north trains on no image of class a, class c, which others have"
     ]
+
+
+def test_a_structure_that_a_hospitals_maps_lack_is_named_and_what_is_ignored_is_none() -> None:
+    maps = np.zeros((2, 2, 2), dtype=np.uint8)
+    maps[:, 0, 0] = IGNORED, 1
+    assert present(maps, 2).tolist() == [[False, False], [False, True]]
+
+
+def test_what_hospitals_lack_is_a_note_that_the_run_keeps(tmp_path: Path) -> None:
+    site = np.repeat(["north", "east", "west"], 40)
+    labels = np.where(site == "west", 0, np.arange(120) % 2)
+    pixels = np.random.default_rng(0).integers(0, 255, (120, 28, 28), np.uint8)
+    people = np.array([f"p{row // 4:02d}" for row in range(120)])
+    columns = {"images": pixels, "labels": labels, "patient_id": people, "site": site}
+    np.savez(tmp_path / "d.npz", **{f"train_{name}": values for name, values in columns.items()})
+    changes = ["data={name: npz, path: d.npz}", "sites.partition={name: by_column}"]
+    found = gather(scenarios.read(write(tmp_path, TINY), changes), tmp_path)
+    assert "hospital west trains on no image of class 1, which others have" in found.notes
 
 
 def test_files_are_summed_up_by_hospital(cohort: Cohort) -> None:
@@ -90,7 +102,7 @@ def test_files_are_summed_up_by_hospital(cohort: Cohort) -> None:
 
 
 def test_notes_are_listed_and_cannot_reach_a_terminal(cohort: Cohort) -> None:
-    assert "notes:" not in survey(cohort)
+    assert "notes:" not in survey(replace(cohort, notes=()))
     lines = survey(replace(cohort, notes=("one", "two\n\x1b[31m")))
     assert lines[lines.index("notes:") + 1 :] == ["- one", "- two\\n\\x1b[31m"]
 

@@ -1,0 +1,51 @@
+"""Which classes or structures hospitals have, and which of them lack what others have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedunlearn.core import IGNORED, SiteId
+
+Array = npt.NDArray[Any]
+
+
+def present(targets: Array, classes: int) -> npt.NDArray[np.bool_]:
+    """(N, classes) whether an image is of a class, or its label map has a structure; background is none.
+
+    Args:
+        targets: (N,) classes, or (N, *spatial) label maps.
+        classes: how many there are.
+    """
+    found = np.zeros((len(targets), classes), dtype=bool)
+    if targets.ndim == 1:
+        found[np.arange(len(targets)), targets] = True
+        return found
+    for row, target in enumerate(targets):
+        labels = np.unique(target)
+        found[row, labels[(labels != IGNORED) & (labels != 0)]] = True
+    return found
+
+
+def lacking(
+    has: npt.NDArray[np.bool_], site: Array, sites: Sequence[SiteId], called: Sequence[str]
+) -> list[str]:
+    """Which hospitals have no image of what others have, in sentences.
+
+    Args:
+        has: (N, classes) of training images (`present`).
+        site: (N,) whose they are.
+        sites: the hospitals.
+        called: what each class is called, such as "class 2".
+    """
+    own = {name: has[site == name].any(axis=0) for name in sites}
+    anywhere = np.logical_or.reduce(list(own.values()))
+    return [
+        f"hospital {name} trains on no image of {', '.join(called[c] for c in np.flatnonzero(anywhere & ~there).tolist())}, "
+        "which others have"
+        for name, there in own.items()
+        if (anywhere & ~there).any()
+    ]
