@@ -43,9 +43,9 @@ def lacking(
     """
     own = {name: has[site == name].any(axis=0) for name in sites}
     anywhere = np.logical_or.reduce(list(own.values()))
+    without = {name: np.flatnonzero(anywhere & ~there).tolist() for name, there in own.items()}
     return [
-        f"hospital {name} trains on no image of {', '.join(called[c] for c in np.flatnonzero(anywhere & ~there).tolist())}, "
-        "which others have"
-        for name, there in own.items()
-        if (anywhere & ~there).any()
+        f"hospital {name} trains on no image of {', '.join(called[c] for c in classes)}, which others have"
+        for name, classes in without.items()
+        if classes
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,7 +75,8 @@ def test_what_hospitals_lack_is_a_note_that_the_run_keeps(tmp_path: Path) -> Non
     pixels = np.random.default_rng(0).integers(0, 255, (120, 28, 28), np.uint8)
     people = np.array([f"p{row // 4:02d}" for row in range(120)])
     columns = {"images": pixels, "labels": labels, "patient_id": people, "site": site}
-    np.savez(tmp_path / "d.npz", **{f"train_{name}": values for name, values in columns.items()})
+    arrays: dict[str, Any] = {f"train_{name}": values for name, values in columns.items()}
+    np.savez(tmp_path / "d.npz", **arrays)
     changes = ["data={name: npz, path: d.npz}", "sites.partition={name: by_column}"]
     found = gather(scenarios.read(write(tmp_path, TINY), changes), tmp_path)
     assert "hospital west trains on no image of class 1, which others have" in found.notes

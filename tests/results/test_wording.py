@@ -29,6 +29,8 @@ from fedunlearn.tuning.trials import Trial
 from strategies import catalogue
 
 HOSTILE = "\x1b]0;owned\x07\u202eabc"
+MARKUP = "[red]a|b:heart:\\"
+"""What an id may hold; control characters in ids are refused."""
 LABELS = ["puf[eta=1]", "puf[eta=2]", "[red]x", "a|b", "back\\slash", "\\", "a:heart:b", "患者", HOSTILE]
 
 
@@ -202,8 +204,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, count in (("train", 60), ("val", 2), ("test", 2)):
         arrays[f"{split}_images"] = rng.integers(0, 255, (count, 28, 28), np.uint8)
         arrays[f"{split}_labels"] = np.arange(count, dtype=np.uint8) % 2
-        arrays[f"{split}_patient_id"] = np.array([f"{HOSTILE}{split}{i // 2}" for i in range(count)])
-        arrays[f"{split}_names"] = np.array([f"{split}{i}{HOSTILE}" for i in range(count)])
+        arrays[f"{split}_patient_id"] = np.array([f"{MARKUP}{split}{i // 2}" for i in range(count)])
+        arrays[f"{split}_names"] = np.array([f"{split}{i}{MARKUP}" for i in range(count)])
         arrays[f"{split}_sex"] = np.array([f"{HOSTILE}|\n{i % 2}" for i in range(count)])
     np.savez(folder / "x.npz", allow_pickle=False, **arrays)
     (folder / "scenario.yaml").write_text(SCENARIO, encoding="utf-8")
@@ -236,10 +238,13 @@ def test_what_data_and_labels_hold_is_shown_and_not_obeyed(hostile: Path) -> Non
 
 
 def test_a_patient_that_is_not_there_is_told_without_obeying_those_that_are(hostile: Path) -> None:
-    named = ('requests.0.patients={count: 1, by: {sex: "x"}}', "requests.0.patients=[nobody]")
-    for change in named:
+    named = {
+        'requests.0.patients={count: 1, by: {sex: "x"}}': "\\x1b]0;owned",
+        "requests.0.patients=[nobody]": "[red]a|b:heart:",
+    }
+    for change, words in named.items():
         told = call(hostile, "check", "HERE/scenario.yaml", "--data-root", "HERE", "--set", change)
-        assert told.exit_code == 2 and "\\x1b]0;owned" in told.output
+        assert told.exit_code == 2 and words in told.output
 
 
 def test_a_traceback_quotes_what_it_must_not_obey(hostile: Path) -> None:
