@@ -122,6 +122,7 @@ def test_along_a_chain_they_are_trained_at_every_moment(tmp_path: Path) -> None:
     assert read(found.path).references == {name: {2: f"retrained-{name}-2"} for name in names}
 
 
+@pytest.mark.gate
 def test_an_interrupted_run_with_more_references_comes_to_the_same(more: RunFolder, tmp_path: Path) -> None:
     interrupted(tmp_path, EXTRA, 25)
     found = run(tmp_path, EXTRA, resume=True)
@@ -206,6 +207,7 @@ def test_a_run_from_before_there_were_margins_is_read(few: RunFolder, tmp_path: 
     assert old.margins == Margins() and old.references == {}
 
 
+@pytest.mark.gate
 def test_judged_anew_with_other_margins_and_verified(
     few: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

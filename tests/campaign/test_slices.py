@@ -265,6 +265,7 @@ def test_pictures_cost_no_strategy_anything(pictured: RunFolder) -> None:
     )  # one round of noise, one of recovery
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("unscored")
 def test_the_same_run_gives_the_same_bytes(pictured: RunFolder, tmp_path: Path) -> None:
     again = simulated(tmp_path, "again", "engine.workers=1")

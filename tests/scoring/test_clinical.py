@@ -163,6 +163,7 @@ def test_calibration_error_by_hand() -> None:
     assert found["all"].value == pytest.approx(0.25)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(("sharp", "truth"), [(1.0, 0.0), (1.4, None), (3.0, None)])
 def test_the_interval_of_the_calibration_error_holds_the_truth(sharp: float, truth: float | None) -> None:
     """Labels are drawn from what a model says at ``sharp`` 1: then the truth is 0. Else it is that of 200,000 images.

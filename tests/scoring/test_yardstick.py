@@ -19,6 +19,7 @@ def passes(tally: Tally) -> float:
     return tally.words["PASS"] / tally.draws
 
 
+@pytest.mark.gate
 def test_a_few_draws_where_all_is_plain(monkeypatch: pytest.MonkeyPatch):
     """What the slow tests show at length: 6 draws of 44 patients, 8 seeds."""
     monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 200)

@@ -267,6 +267,7 @@ def test_the_cost_of_trials_is_what_the_ledger_saw(tuned: tuning.Tuning) -> None
     assert cost.site_seconds == pytest.approx(own["site_seconds"].sum(), abs=2e-3)
 
 
+@pytest.mark.gate
 def test_the_tuned_scenario_can_be_read_run_and_reports_what_tuning_cost(tuned: tuning.Tuning) -> None:
     text = (tuned.folder / "tuned.yaml").read_text(encoding="utf-8")
     assert text.startswith("# Settings found by") and "--trials 3" in text

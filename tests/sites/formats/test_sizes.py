@@ -412,6 +412,7 @@ def test_a_manifest_that_expands_beyond_memory_is_refused(
     assert "m.parquet: is too large: it needs " in message and "expected at most 1.0 MB" in message
 
 
+@pytest.mark.gate
 def test_a_text_that_all_rows_have_is_there_once(tmp_path: Path):
     """1,000 times 1 MB would be a gigabyte."""
     parquet(tmp_path, "a" * MB, 1000, dictionary=True)
