@@ -97,8 +97,8 @@ def told(groups: Sequence[Twins], table: pd.DataFrame, asked: Array, gone: Array
         said += _counted(table, retained, mine, "retained")
         sure = any(kind == "exact" for kind, _ in retained.values())
         said.append(
-            f"{'' if sure else 'Look at them; if they are one picture: '}"
-            "No method can forget what the retained data still shows, so answers about "
+            f"{'No' if sure else 'Look at them: if they are one picture, no'} "
+            "method can forget what the retained data still shows, so answers about "
             f"{_listed(_patients(table, retained))} say nothing: ask for both to be forgotten, or leave one out."
         )
     if held:

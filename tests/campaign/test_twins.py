@@ -88,6 +88,14 @@ def test_nothing_is_said_where_nothing_stays(
     assert said(groups, *patients, gone=gone) == []
 
 
+def test_whoever_is_only_nearly_alike_must_be_looked_at() -> None:
+    count, meaning = said([near(0, 3)], "ann")
+    assert count.startswith("1 of 2") and meaning == (
+        "Look at them: if they are one picture, no method can forget what the retained data still shows, so answers "
+        "about ann say nothing: ask for both to be forgotten, or leave one out."
+    )
+
+
 def test_an_image_with_both_kinds_of_twins_counts_once_as_exact() -> None:
     first, second, meaning = said([exact(0, 3), near(0, 3, 4), near(1, 4)], "ann")
     assert first.startswith(
