@@ -8,39 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-MISSING = frozenset(
-    (
-        *(
-            "",
-            "na",
-            "n/a",
-            "n.a.",
-            "#n/a",
-            "#n/a n/a",
-            "#na",
-            "<na>",
-            "nan",
-            "-nan",
-            "nat",
-            "none",
-            "null",
-            "nil",
-        ),
-        *(
-            "1.#ind",
-            "-1.#ind",
-            "1.#qnan",
-            "-1.#qnan",
-            "#null!",
-            "#value!",
-            "#ref!",
-            "#div/0!",
-            "#name?",
-            "#num!",
-        ),
-        *("?", "."),
-    )
-)
+_WORDS = """
+na n/a n.a. #n/a #na <na> nan -nan nat none null nil ? .
+1.#ind -1.#ind 1.#qnan -1.#qnan #null! #value! #ref! #div/0! #name? #num!
+"""
+MISSING = frozenset(_WORDS.split()) | {"", "#n/a n/a"}
 """What programs write where a value is missing, without regard to case."""
 
 SHOWN = 3
