@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -103,16 +104,18 @@ def prepared(
     return _opened(entry, names)
 
 
-def stamp(file: Path) -> list[Any]:
+def stamp(file: str) -> list[Any]:
     """What tells a file, or a folder of files, from what it was before, without reading it: path, sizes and times.
 
     The time of the last change of its record is one of them, which no program can set back.
     """
     try:
-        members = sorted(file.iterdir()) if file.is_dir() else [file]
-        found = [(str(member), member.stat()) for member in members]
+        found = [(file, os.stat(file))]
+        if stat.S_ISDIR(found[0][1].st_mode):
+            members = sorted(os.path.join(file, name) for name in os.listdir(file))
+            found = [(member, os.stat(member)) for member in members]
     except OSError as error:  # whoever reads it will say so
-        return [[str(file), str(error)]]
+        return [[file, str(error)]]
     return [[name, about.st_size, about.st_mtime_ns, about.st_ctime_ns] for name, about in found]
 
 

@@ -1,4 +1,4 @@
-"""How much memory a network takes while it works, from the sizes of what its layers give; nothing is computed."""
+"""How much memory a network takes while it works, from the sizes of what its layers give."""
 
 from __future__ import annotations
 
@@ -39,18 +39,25 @@ def _asked(scenario: Scenario, cohort: Cohort) -> int:
 
 
 def _layers(scenario: Scenario, cohort: Cohort) -> list[int]:
-    """How many values each layer gives for one image, or one patch of it."""
+    """How many values each layer gives for one image, or one patch of it.
+
+    An image is really passed through: without numbers, torch loads its compiler first, which takes longer.
+    """
     model, values = scenario.model, list[int]()
+    device = torch.device(
+        "cpu" if len(cohort.shape) == 3 else "meta"
+    )  # of volumes there may be too many numbers
     patch = model.patch if isinstance(model, Patched) else None
 
     def count(_module: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
         if isinstance(outputs, Tensor) and outputs is not inputs[0]:  # as a dropout of nothing gives
             values.append(outputs.numel())
 
-    network = untrained(scenario, cohort).eval()
+    with torch.random.fork_rng(devices=[]), device:
+        network = model.build(cohort.shape, cohort.classes).eval()
     for module in network.modules():
         if next(module.children(), None) is None:
             module.register_forward_hook(count)
     with torch.no_grad():
-        network(torch.empty((1, cohort.shape[0], *(patch or cohort.shape[1:])), device="meta"))
+        network(torch.zeros((1, cohort.shape[0], *(patch or cohort.shape[1:])), device=device))
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -73,7 +74,8 @@ def read_pictures(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch = 
         InputError: files that cannot be read or are too large, or shapes that differ.
         RunError: the cache cannot be written.
     """
-    stamps = [stamp(folder / row.cells["file"]) for row in rows]
+    start = os.path.abspath(folder)
+    stamps = [stamp(os.path.join(start, row.cells["file"])) for row in rows]
     libraries = {name: version(name) for name in _LIBRARIES}
     key = {"format": _FORMAT, "how": asdict(how), "libraries": libraries, "files": stamps}
     found = prepared(

@@ -87,8 +87,8 @@ def test_what_was_not_used_for_long_is_removed_when_something_is_added(cache: Pa
 def test_a_stamp_tells_a_file_from_what_it_was(tmp_path: Path, change: str) -> None:
     file = tmp_path / "a"
     file.write_text("one")
-    before, about = stamp(file), file.stat()
-    assert stamp(file) == before
+    before, about = stamp(str(file)), file.stat()
+    assert stamp(str(file)) == before
     if change == "content":
         file.write_text("other")
     elif change == "same size and time":
@@ -97,15 +97,15 @@ def test_a_stamp_tells_a_file_from_what_it_was(tmp_path: Path, change: str) -> N
         os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
     else:
         file = file.rename(tmp_path / "b")
-    assert stamp(file) != before
+    assert stamp(str(file)) != before
 
 
 def test_the_stamp_of_a_folder_tells_of_all_its_files(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).write_text(name)
-    before = stamp(tmp_path)
+    before = stamp(str(tmp_path))
     (tmp_path / "b").write_text("other")
-    assert len(before) == 2 and stamp(tmp_path)[0] == before[0] and stamp(tmp_path)[1] != before[1]
+    assert len(before) == 2 and stamp(str(tmp_path))[0] == before[0] and stamp(str(tmp_path))[1] != before[1]
 
 
 def test_without_a_home_it_is_kept_in_a_private_temporary_folder(
