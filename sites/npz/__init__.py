@@ -16,9 +16,10 @@ from annotated_types import Ge
 from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.formats import sizes
+from sites.identity import listed
 from sites.labels import read_labels
 from sites.npz import headers as npz_headers, values as npz_values
-from sites.npz.headers import COLUMN, channels_in_front, splits_of
+from sites.npz.headers import COLUMN, channels_in_front, splits_of, strays
 from sites.npz.table import as_text, table_of
 from sites.pixels import channels_first, ranges, resized
 from sites.rows import Fault, grouped
@@ -78,7 +79,9 @@ class Npz:
         if problems := self.problems(root):
             raise InputError(problems)
         file, notes = root / self.path, list[str]()
-        arrays = _read(file)
+        arrays, left = _read(file)
+        if left:
+            notes.append(f"the arrays {listed(left)} are left out, since they belong to no part")
         pixels, labels = _images(arrays.pop("images"), notes), arrays.pop("labels")
         if not len(pixels):
             raise InputError([Problem(f"npz: {file}: found no images, expected some")])
@@ -135,15 +138,15 @@ def _damaged(file: Path, error: Exception) -> Problem:
     )
 
 
-def _read(file: Path) -> dict[str, Array]:
-    """Its arrays, pooled over all parts.
+def _read(file: Path) -> tuple[dict[str, Array], list[str]]:
+    """Its arrays, pooled over all parts, and the names of those that belong to none.
 
     Raises:
         InputError: it is damaged.
     """
     try:
         with np.load(file, allow_pickle=False) as opened:
-            return _pooled(opened)
+            return _pooled(opened), strays(opened)
     except _CORRUPT as error:
         raise InputError([_damaged(file, error)]) from error
 
