@@ -148,6 +148,12 @@ def listed(values: Sequence[str], shown: int = SHOWN) -> str:
     return ", ".join(map(quoted, values[:shown])) + more
 
 
+def in_words(names: Sequence[str]) -> str:
+    """Classes with their numbers, at most twenty."""
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    return ", ".join(f"{number} {name}" for number, name in enumerate(names[:20])) + more
+
+
 def quoted(text: str) -> str:
     """A value as a message shows it; of a long one the start."""
     return repr(text) if len(text) <= _LONG else f"{text[:_LONG]!r}…"

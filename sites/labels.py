@@ -21,7 +21,9 @@ SHOWN = 5
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,2})?")
 _SEVERAL = re.compile(r"[|;]")
-_PARTS = re.compile(r"[|;,]")
+_PARTS = re.compile(r"[|;,/+&]|\sand\s")
+_LIST = re.compile(r"[\[(]?\s*\d+(\.\d+)?([\s,;|]+\d+(\.\d+)?)+\s*[\])]?")
+_HUGE = 10**18  # beyond, a label is no number of a class
 _FEW = 10  # so many classes are never too many
 _MOST = 200  # names that are compared, and letters of each
 
@@ -69,7 +71,7 @@ def read_labels(texts: Sequence[str], patients: Sequence[str], place: Callable[[
         place: where the label of a row stands, in words.
     """
     written = _Written.of([tidied(text) for text in texts], place)
-    misread = [*_missing(written), *_no_numbers(written)]
+    misread = [*_missing(written), *_no_numbers(written), *_no_name(written)]
     values = {text: _value(text) for text in written.rows if not is_missing(text)}
     numbers = {text: value for text, value in values.items() if value is not None}
     if len(numbers) == len(values):
@@ -111,7 +113,10 @@ class _Written:
 
 
 def _value(text: str) -> Decimal | None:
-    return Decimal(text) if _NUMBER.fullmatch(text) else None
+    if not _NUMBER.fullmatch(text):
+        return None
+    value = Decimal(text)
+    return value if abs(value) < _HUGE else None
 
 
 def _missing(written: _Written) -> Iterator[Misread]:
@@ -149,6 +154,20 @@ def _no_numbers(written: _Written) -> Iterator[Misread]:
     for text in names if many else numbers:
         message = f"found {quoted(text)}, expected {expected}: correct it, {advice}"
         yield from (Misread(row, "no class number" if many else "a number", message) for row in given[text])
+
+
+def _no_name(written: _Written) -> Iterator[Misread]:
+    """Several numbers in one label, which as text would be in no sensible order, and labels that are whole texts."""
+    for text, rows in written.rows.items():
+        if len(text) > _MOST:
+            message = f"found {quoted(text)}, {len(text):,} letters, expected the name of a class: shorten it"
+            yield from (Misread(row, "too long", message) for row in rows)
+        elif _LIST.fullmatch(text):
+            point = f"if the comma is a decimal one, write {text.replace(',', '.')}"
+            hot = "if it is one-hot, write the place of the 1, counted from 0"
+            advice = point if re.fullmatch(r"\d+,\d+", text) else hot
+            message = f"found {quoted(text)}, which is several numbers, expected one: {advice}; else choose one label"
+            yield from (Misread(row, "several numbers", message) for row in rows)
 
 
 def _no_classes(written: _Written, numbers: dict[str, Decimal]) -> Iterator[Misread]:
@@ -213,7 +232,7 @@ def _reordered(written: _Written) -> Iterator[Misread]:
     """Several findings that another label names in another order."""
     first: dict[tuple[str, ...], str] = {}
     for text, rows in written.rows.items():
-        parts = _parts(text)
+        parts = [] if _LIST.fullmatch(text) else _parts(text)
         if len(parts) > 1 and (other := first.setdefault(tuple(sorted(parts)), text)) != text:
             message = (
                 f"found {quoted(text)}, but {quoted(other)} in {written.first(other)}: these are the same findings, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from fedunlearn.core import InputError, Problem
@@ -67,4 +68,6 @@ def _cells(column: pd.Series) -> list[str]:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, np.ndarray | list):  # Parquet knows lists
+        return "|".join(map(_text, value))
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)

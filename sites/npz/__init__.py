@@ -16,7 +16,7 @@ from annotated_types import Ge
 from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.formats import sizes
-from sites.identity import listed
+from sites.identity import in_words, listed
 from sites.labels import read_labels
 from sites.npz import headers as npz_headers, values as npz_values
 from sites.npz.headers import COLUMN, channels_in_front, splits_of, strays
@@ -108,7 +108,7 @@ class Npz:
             kind="segmentation" if maps else "classification",
             note=f"{len(pixels)} {'volumes' if pixels.ndim == 5 else 'images'} of {self.path}; "
             + ("it tells no patients, so each image is one." if synthetic else "patient ids are its own.")
-            + (f" Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}." if told else ""),
+            + (f" Labels: {in_words(names)}." if told else ""),
             names=tuple(names),
             notes=tuple(notes),
             seen=ranges(pixels, "NPZ"),

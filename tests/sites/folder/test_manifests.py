@@ -246,3 +246,11 @@ def test_five_thousand_bad_rows_take_few_lines(root: Path):
 def test_an_error_of_any_kind_has_forty_lines_at_most():
     text = str(InputError([Problem(f"p{n}") for n in range(5000)]))
     assert len(text.splitlines()) == 39 and text.endswith("and 4,962 more problems")
+
+
+def test_lists_in_parquet_are_several_findings(root: Path):
+    frame = pd.DataFrame(TRUTH, columns=HEADER.split(","))
+    for label, expected in ((["A", "B"], "A|B"), (["1"], "1")):
+        frame.assign(label=[label] * len(frame)).to_parquet(root / "m.parquet")
+        found = checked(read_manifest(root / "m.parquet"), Inside(root))
+        assert {row.cells["label"] for row in found.rows} == {expected}
