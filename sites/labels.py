@@ -12,7 +12,7 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
-from sites.identity import alike, is_missing, listed, quoted, tidied
+from sites.identity import NOBODY, alike, is_missing, listed, quoted, tidied
 
 Ints = npt.NDArray[np.int64]
 
@@ -82,7 +82,10 @@ def read_labels(texts: Sequence[str], patients: Sequence[str], place: Callable[[
     else:
         misread += [*_near(written), *_reordered(written)] if not numbers else []
         names = sorted(values)
-        code, notes = {text: number for number, text in enumerate(names)}, _findings(names)
+        code, notes = (
+            {text: number for number, text in enumerate(names)},
+            [*_findings(names), *_unknown(names)],
+        )
     wrong = _unfit(names, len(texts), written) if not misread else []
     targets = np.array([code.get(text, 0) for text in written.texts], dtype=np.int64)
     if not misread and not wrong:
@@ -249,6 +252,15 @@ def _findings(names: Sequence[str]) -> list[str]:
         f"labels such as {listed(several)} seem to name several findings; each such combination is a class of its own, "
         "since an image has one label"
     ]
+
+
+def _unknown(names: Sequence[str]) -> list[str]:
+    unsaid = [name for name in names if name.casefold() in NOBODY]
+    return (
+        [f"{listed(unsaid)} counts as a class: if it stands for no label, remove these rows"]
+        if unsaid
+        else []
+    )
 
 
 def _unfit(names: Sequence[str], count: int, written: _Written) -> list[str]:

@@ -148,3 +148,8 @@ def test_a_text_is_no_label():
     (found,) = read(["x" * 5000, "a", "b"]).misread
     assert "5,000 letters, expected the name of a class" in found.message
     assert len(found.message) < 250
+
+
+def test_a_class_that_stands_for_no_label_is_told():
+    (note,) = read(["unknown", "a", "b"] * 2).notes
+    assert note == "'unknown' counts as a class: if it stands for no label, remove these rows"
