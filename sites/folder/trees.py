@@ -43,6 +43,22 @@ _NO_IMAGES = frozenset(
             ".py",
             ".parquet",
         ),
+        *(
+            ".rtf",
+            ".odt",
+            ".pptx",
+            ".avi",
+            ".mp4",
+            ".mov",
+            ".bak",
+            ".tmp",
+            ".svg",
+            ".sh",
+            ".exe",
+            ".tar",
+            ".7z",
+            ".rar",
+        ),
         *(".db", ".ini", ".md5", ".sha256", ".bval", ".bvec", ".mat", ".r", ".ipynb", ".lnk"),
     )
 )
@@ -79,7 +95,10 @@ def tree_of(folder: Path) -> Tree:
         InputError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise InputError(f"folder: found no folder {folder}: put it there or give its parent as --data-root")
+        what = f"{folder}, which is a file: expected a folder" if folder.exists() else f"no folder {folder}"
+        raise InputError(
+            f"folder: found {what}; relative paths start at the current folder, in scenarios at --data-root"
+        )
     files, left, links = list[PurePosixPath](), Counter[str](), list[str]()
     for place, folders, names in os.walk(folder):
         links += [os.path.join(place, one) for one in folders if os.path.islink(os.path.join(place, one))]
@@ -90,6 +109,12 @@ def tree_of(folder: Path) -> Tree:
                 left["hidden files" if _hidden(name) else kind or name] += 1
             else:
                 files.append(PurePosixPath(os.path.relpath(os.path.join(place, name), folder)))
+    if odd := [file for file in files if not _in_utf8(file)]:
+        shown = os.fsencode(odd[0]).decode("utf-8", errors="replace")
+        raise InputError(
+            f"folder: found {len(odd):,} names in {folder} that are not in UTF-8, such as {shown!r}: rename them, for "
+            "example with convmv -f latin1 -t utf8 -r --notest FOLDER"
+        )
     notes = (
         [f"left out as no images: {', '.join(f'{n:,} {kind}' for kind, n in sorted(left.items()))}"]
         if left
@@ -109,6 +134,15 @@ def tree_of(folder: Path) -> Tree:
     if not images:
         raise InputError(f"folder: found no images in {folder}, expected some below it")
     return Tree(images, frozenset(series), maps, loose, tuple(notes))
+
+
+def _in_utf8(file: PurePosixPath) -> bool:
+    """Whether its name is text, as another system, or an old archive, may not have written it."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _series(folder: Path, files: Sequence[PurePosixPath]) -> list[PurePosixPath]:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sites.formats.sizes import Claim
+from sites.parts import PART_OF
 
 SPLITS = ("train", "val", "test")
 COLUMN = {"patient_id": "patient", "names": "image", "ids": "image"}
@@ -15,14 +16,6 @@ COLUMN = {"patient_id": "patient", "names": "image", "ids": "image"}
 THIN = 4
 """An edge of so many pixels or fewer may be colours, or nothing; volumes have larger ones."""
 
-_PARTS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
 _KINDS = {
     **dict.fromkeys(("images", "image", "imgs", "x", "data", "arr_0"), "images"),
     **dict.fromkeys(("labels", "label", "y", "target", "targets", "arr_1"), "labels"),
@@ -129,7 +122,7 @@ def _renamed(key: str) -> str | None:
     if key.casefold() in _KINDS:
         return f"train_{_KINDS[key.casefold()]}"
     words = [word.casefold() for word in re.split(r"[_\s.-]+|(?<=[a-z])(?=[A-Z])", key) if word]
-    parts = [_PARTS[word] for word in words if word in _PARTS]
+    parts = [PART_OF[word] for word in words if word in PART_OF]
     kinds = [_KINDS[word] for word in words if word in _KINDS]
     if not kinds or len(words) > len(parts) + len(kinds):
         if tells_people(key):
