@@ -43,6 +43,8 @@ def _parquet(file: Path) -> Table:
         ArrowException,
     ) as error:  # what pyarrow raises for damaged files
         raise InputError([Problem(f"is no Parquet file ({error}): save it as one", str(file))]) from error
+    if any(name is not None for name in table.index.names):
+        table = table.reset_index()  # pandas keeps columns that it was told are the index
     header, notes = header_of([str(name) for name in table.columns])
     require(file, header)
     for column in {"patient", "site", "image"} & set(header):
