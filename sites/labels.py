@@ -24,6 +24,7 @@ _SEVERAL = re.compile(r"[|;]")
 _PARTS = re.compile(r"[|;,/+&]|\sand\s")
 _LIST = re.compile(r"[\[(]?\s*\d+(\.\d+)?([\s,;|]+\d+(\.\d+)?)+\s*[\])]?")
 _HUGE = 10**18  # beyond, a label is no number of a class
+_SHORT = {"t": "true", "f": "false", "y": "yes", "n": "no", "pos": "positive", "neg": "negative"}
 _FEW = 10  # so many classes are never too many
 _MOST = 200  # names that are compared, and letters of each
 
@@ -134,6 +135,7 @@ def _kind_of_missing(text: str) -> str:
 
 def missing(column: str, text: str) -> str:
     """What to say of a cell that is empty or has a word for nothing."""
+    column = "id" if column == "image" else column
     if not text:
         return f"found nothing, expected the {column} of this image: fill it in, or remove the row"
     return (
@@ -224,7 +226,8 @@ def _near(written: _Written) -> Iterator[Misread]:
 
 
 def _close(text: str) -> str:
-    return re.sub(r"(?<=\w)[\s_-]+(?=\w)", "", alike(text.replace("_", " ")))
+    close = re.sub(r"(?<=\w)[\s_-]+(?=\w)", "", alike(text.replace("_", " ")))
+    return _SHORT.get(close, close)
 
 
 def _parts(text: str) -> list[str]:

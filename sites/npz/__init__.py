@@ -209,8 +209,11 @@ def _classes(
 def _maps(labels: Array, images: Sequence[str], notes: list[str]) -> tuple[Array, list[str]]:
     """Label maps in as few bytes as they need, and what is wrong with them."""
     if not npz_values.whole(labels):
+        finite = bool(np.isfinite(labels).all())
+        fault = "that are not whole" if finite else "that are not finite (NaN or infinite)"
         return labels, [
-            "label maps have numbers that are not whole, or not finite, expected 0, 1, …: round them"
+            f"label maps have numbers {fault}, expected 0, 1, …: "
+            + ("round them" if finite else "correct them, or set 255 where voxels are to be ignored")
         ]
     if labels.dtype.kind in "bf":
         notes.append(f"label maps of type {labels.dtype} are read as whole numbers")

@@ -163,7 +163,8 @@ def _wrong_split(split: str, columns: Mapping[str, Claim]) -> list[str]:
 def _wrong_images(key: str, images: Claim) -> list[str]:
     shape = images.shape
     if len(shape) not in (3, 4) and not (len(shape) == 5 and shape[-1] == 1):
-        return [f"{key} has shape {shape}, expected (N, H, W), (N, H, W, 3) or (N, D, H, W)"]
+        front = f": leave the channel out ({key}[:, 0])" if len(shape) == 5 and shape[1] == 1 else ""
+        return [f"{key} has shape {shape}, expected (N, H, W), (N, H, W, 3) or (N, D, H, W){front}"]
     if (
         len(shape) == 4
         and shape[-1] not in (1, 3)
@@ -190,10 +191,25 @@ def _wrong_labels(key: str, labels: Claim, images: Claim) -> list[str]:
     else:
         maps = shape[:-1] if shape[-1:] in ((1,), (3,)) and len(shape) > 3 else shape
     if labels.shape not in (count, (*count, 1), maps):
-        return [f"{key} has shape {labels.shape}, expected {(*count, 1)}, or label maps of shape {maps}"]
+        advice = next(
+            (f": try {key}{call}" for call, to in _reshaped(labels.shape) if to in (count, maps)), ""
+        )
+        return [
+            f"{key} has shape {labels.shape}, expected {(*count, 1)}, or label maps of shape {maps}{advice}"
+        ]
     kinds, expected = (
         ("biuf", "whole numbers") if labels.shape == maps else ("biufUS", "whole numbers or names")
     )
     if labels.dtype.kind not in kinds:
         return [f"{key} has dtype {labels.dtype}, expected {expected}: number the classes from 0"]
     return []
+
+
+def _reshaped(shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """What leaves an edge of 1 out, and the shape then: of channels, first or last, or of a table in one row."""
+    if shape[-1:] == (1,):
+        yield "[..., 0]", shape[:-1]
+    if shape[1:2] == (1,):
+        yield "[:, 0]", (shape[0], *shape[2:])
+    if shape[:1] == (1,):
+        yield "[0]", shape[1:]

@@ -153,3 +153,10 @@ def test_a_text_is_no_label():
 def test_a_class_that_stands_for_no_label_is_told():
     (note,) = read(["unknown", "a", "b"] * 2).notes
     assert note == "'unknown' counts as a class: if it stands for no label, remove these rows"
+
+
+@pytest.mark.parametrize(("one", "other"), [("T", "TRUE"), ("f", "False"), ("Y", "yes"), ("neg", "Negative")])
+def test_a_short_form_beside_the_long_one_is_told(one: str, other: str):
+    (found,) = read([other, other, one, "x"]).misread
+    assert (found.row, found.kind) == (2, f"almost as {other!r}")
+    assert read([one, "x"] * 2).misread == ()

@@ -255,3 +255,21 @@ def test_other_arrays_of_no_part_are_left_out_with_a_note(tmp_path: Path):
     assert found.notes == ("the arrays 'class_names' are left out, since they belong to no part",)
     unnamed = {key: array for key, array in made(train_Patient_ID=IDS).items() if key != "train_patient_id"}
     assert "'Patient_ID' may tell patients" in "".join(load(tmp_path, unnamed).notes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "remedy"),
+    [
+        (
+            {"train_images": np.repeat(IMAGES[:, None, None], 8, 2)},
+            "leave the channel out (train_images[:, 0])",
+        ),
+        ({"train_labels": LABELS[None]}, "try train_labels[0]"),
+        ({"train_labels": (IMAGES[..., None] > 99).astype(np.uint8)}, "try train_labels[..., 0]"),
+        ({"train_labels": (IMAGES[:, None] > 99).astype(np.uint8)}, "try train_labels[:, 0]"),
+        ({"train_labels": np.where(IMAGES > 99, np.nan, 1)}, "not finite (NaN or infinite)"),
+        ({"train_labels": (IMAGES > 99) * 0.5}, "not whole, expected 0, 1, …: round them"),
+    ],
+)
+def test_shapes_and_numbers_are_refused_with_what_mends_them(tmp_path: Path, changed: Arrays, remedy: str):
+    assert remedy in refused(tmp_path, made(**changed))
