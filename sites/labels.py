@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,7 +11,8 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
-from sites.identity import NOBODY, alike, is_missing, listed, quoted, tidied
+from sites import label_notes
+from sites.identity import alike, is_missing, listed, quoted, tidied
 
 Ints = npt.NDArray[np.int64]
 
@@ -85,12 +85,12 @@ def read_labels(texts: Sequence[str], patients: Sequence[str], place: Callable[[
         names = sorted(values)
         code, notes = (
             {text: number for number, text in enumerate(names)},
-            [*_findings(names), *_unknown(names)],
+            [*_findings(names), *label_notes.unsaid(names)],
         )
     wrong = _unfit(names, len(texts), written) if not misread else []
     targets = np.array([code.get(text, 0) for text in written.texts], dtype=np.int64)
     if not misread and not wrong:
-        notes += _rare(names, targets, patients)
+        notes += label_notes.rare(names, targets, patients)
     return Labels(
         tuple(names), targets, tuple(notes), tuple(sorted(misread, key=lambda one: one.row)), tuple(wrong)
     )
@@ -257,15 +257,6 @@ def _findings(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _unknown(names: Sequence[str]) -> list[str]:
-    unsaid = [name for name in names if name.casefold() in NOBODY]
-    return (
-        [f"{listed(unsaid)} counts as a class: if it stands for no label, remove these rows"]
-        if unsaid
-        else []
-    )
-
-
 def _unfit(names: Sequence[str], count: int, written: _Written) -> list[str]:
     if len(names) > max(_FEW, count / 2):
         some = listed(list(written.rows))
@@ -274,38 +265,3 @@ def _unfit(names: Sequence[str], count: int, written: _Written) -> list[str]:
             "look like ids, measurements or free text"
         ]
     return []
-
-
-def _rare(names: Sequence[str], targets: Ints, patients: Sequence[str]) -> list[str]:
-    """Notes of classes that have a single image or patient, or may be another's name with a slip of the pen."""
-    counts = np.bincount(targets, minlength=len(names)).tolist()
-    owners = Counter(code for code, _ in set(zip(targets.tolist(), patients, strict=True)))
-    single = [quoted(name) for name, count in zip(names, counts, strict=True) if count == 1]
-    alone = [quoted(name) for code, name in enumerate(names) if counts[code] > 1 and owners[code] == 1]
-    notes = [
-        f"{_some(classes)} {'has' if len(classes) == 1 else 'have'} images of a single {what}: such a class cannot "
-        "be in training and in test"
-        for classes, what in ((single, "patient, one image"), (alone, "patient"))
-        if classes
-    ]
-    return notes + _slips(dict(zip(names, counts, strict=True)))
-
-
-def _slips(counts: dict[str, int]) -> list[str]:
-    """A note of names that a much more frequent one resembles."""
-    slips = []
-    for name, count in list(counts.items())[:_MOST]:
-        frequent = [
-            other for other, more in counts.items() if more >= 5 * count and not _NUMBER.fullmatch(other)
-        ]
-        close = (
-            difflib.get_close_matches(name, frequent[:_MOST], n=1, cutoff=0.8) if len(name) < _MOST else []
-        )
-        if close and re.sub(r"\d", "", name) != re.sub(r"\d", "", close[0]):
-            slips.append(f"{quoted(name)} ({count:,}) and {quoted(close[0])} ({counts[close[0]]:,} images)")
-    return [f"is one of these a slip of the pen: {'; '.join(slips[:SHOWN])}?"] if slips else []
-
-
-def _some(classes: Sequence[str]) -> str:
-    more = f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else ""
-    return f"{'class' if len(classes) == 1 else 'classes'} {', '.join(classes[:SHOWN])}{more}"
