@@ -62,10 +62,10 @@ _NO_IMAGES = frozenset(
         *(".db", ".ini", ".md5", ".sha256", ".bval", ".bvec", ".mat", ".r", ".ipynb", ".lnk"),
     )
 )
-_MAP = re.compile(
-    r"^(.*?)(?:^|[_\-. ])(seg|segm|segmentation|mask|label|labels|labelmap|groundtruth|gt)(?:[_-]?\d+)?$",
-    re.IGNORECASE,
-)
+_WORD = r"(?:seg|segm|segmentation|mask|label|labels|labelmap|groundtruth|gt|manual|annotation)"
+_MAP = re.compile(rf"^(.*?)(?:^|[_\-. ]){_WORD}(?:[_-]?\d+)?$", re.IGNORECASE)
+_MAP_IN_FRONT = re.compile(rf"^{_WORD}[_\-. ](.+)$", re.IGNORECASE)
+_MAPS = re.compile(rf"^(?:{_WORD}s?|ground[_\- ]?truth)(?:tr|ts|train|val|test)?$", re.IGNORECASE)
 _FORMATS = (".nii.gz",)
 
 
@@ -172,12 +172,14 @@ def _paired(
     files: Sequence[PurePosixPath],
 ) -> tuple[dict[PurePosixPath, PurePosixPath], tuple[PurePosixPath, ...]]:
     """Images with their label maps: the image of the same name without the ending, or the only one beside it."""
+    maps, loose = _of_other_folders(files)
+    taken = {*maps.values(), *loose}
     by_folder = defaultdict[PurePosixPath, list[PurePosixPath]](list)
     for file in files:
-        by_folder[file.parent].append(file)
-    maps, loose = dict[PurePosixPath, PurePosixPath](), list[PurePosixPath]()
+        if file not in taken:
+            by_folder[file.parent].append(file)
     for beside in by_folder.values():
-        named = {file: match[1] for file in beside if (match := _MAP.match(stem(file)))}
+        named = {file: base for file in beside if (base := _base(file)) is not None}
         images = [file for file in beside if file not in named]
         for file, base in named.items():
             same = [image for image in images if base and stem(image) == base]
@@ -187,3 +189,33 @@ def _paired(
             elif same or images:
                 loose.append(file)
     return maps, tuple(loose)
+
+
+def _base(file: PurePosixPath) -> str | None:
+    """The name of the image that a label map is called after; None if it is not called like one."""
+    match = _MAP.match(stem(file)) or _MAP_IN_FRONT.match(stem(file))
+    return match[1] if match else None
+
+
+def _of_other_folders(
+    files: Sequence[PurePosixPath],
+) -> tuple[dict[PurePosixPath, PurePosixPath], list[PurePosixPath]]:
+    """Label maps in folders called so (masks, labelsTr) with the images of the same names in the folders beside these.
+
+    nnU-Net adds _0000 to the names of images. Where no folder beside holds any image, they may be images themselves.
+    """
+    around = defaultdict[PurePosixPath, list[PurePosixPath]](list)
+    for file in files:
+        if len(file.parts) > 1 and not _MAPS.match(file.parent.name):
+            around[file.parent.parent].append(file)
+            around[file.parent].append(file)
+    maps, loose = dict[PurePosixPath, PurePosixPath](), list[PurePosixPath]()
+    for file in files:
+        if len(file.parts) > 1 and _MAPS.match(file.parent.name) and (images := around[file.parent.parent]):
+            called = {stem(file), _base(file) or stem(file)}
+            same = [image for image in images if stem(image).removesuffix("_0000") in called]
+            if len(same) == 1 and same[0] not in maps:
+                maps[same[0]] = file
+            else:
+                loose.append(file)
+    return maps, loose

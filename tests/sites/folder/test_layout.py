@@ -242,3 +242,31 @@ def test_a_flat_folder_has_no_patients_and_a_file_is_no_folder(tmp_path: Path):
     assert write(tmp_path, None)[0].endswith("manifest.csv: 1 images; read it, and correct what is wrong")
     with pytest.raises(InputError, match=r"1\.png, which is a file: expected a folder"):
         write(tmp_path / "1.png", None)
+
+
+@pytest.mark.parametrize(
+    ("image", "label_map"),
+    [
+        ("p/images/1.png", "p/masks/1.png"),
+        ("p/img/1.png", "p/GroundTruth/1_mask.png"),
+        ("p/1.png", "p/label/1.png"),
+        ("p/imagesTr/1_0000.png", "p/labelsTr/1.png"),
+        ("p/1.png", "p/mask_1.png"),
+        ("p/1.png", "p/1_manual.png"),
+    ],
+)
+def test_label_maps_are_told_by_their_folder_or_name_and_are_no_images(
+    tmp_path: Path, image: str, label_map: str
+):
+    for number, name in enumerate((f"a/{image}", f"a/{label_map}")):
+        picture(tmp_path / name, number)
+    (row,) = rows_of(tmp_path, "site/patient").rows
+    assert (row.cells["file"], row.cells["label_map"]) == (f"a/{image}", f"a/{label_map}")
+    found = rows_of(tmp_path, "class/patient")
+    assert [row.cells["file"] for row in found.rows] == [f"a/{image}"]
+    assert f"1 files called like label maps, such as 'a/{label_map}', are left out" in found.notes
+
+
+def test_folders_called_like_maps_without_images_beside_hold_images(tmp_path: Path):
+    picture(tmp_path / "a" / "label" / "1.png", 1)
+    assert [row.cells["file"] for row in rows_of(tmp_path, "class/patient").rows] == ["a/label/1.png"]
