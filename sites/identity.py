@@ -8,12 +8,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-_WORDS = """
-na n/a n.a. #n/a #na <na> nan -nan nat none null nil ? .
-1.#ind -1.#ind 1.#qnan -1.#qnan #null! #value! #ref! #div/0! #name? #num!
+_WORDS = r"""
+na n/a n.a. #n/a #na <na> nan -nan -nan(ind) nan(ind) nat none null (null) nil \n na_character_ pd.na ? .
+1.#ind -1.#ind 1.#qnan -1.#qnan #null! #value! #ref! #div/0! #name? #num! #spill!
+#nv #bezug! #wert! #zahl! #valeur! #nombre!
 """
 MISSING = frozenset(_WORDS.split()) | {"", "#n/a n/a"}
 """What programs write where a value is missing, without regard to case."""
+
+_PEOPLES = """
+-, --, ---, –, —, _, xxx, x.x., n.n., n.d., k.a., tbd, tba, unknown, unbekannt, unnamed, undefined, unspecified, unlabeled,
+unlabelled, missing, anonymous, anonymized, anonymised, anon, anonym, anonymous patient, no name, noname, not available,
+not applicable, not known, no id, noid, (blank)
+"""
+NOBODY = frozenset(word.strip() for word in _PEOPLES.split(","))
+"""What people write where they do not know, or must not say, without regard to case; it may be a name, too."""
 
 SHOWN = 3
 """Ids, or groups of them, that a sentence names."""
@@ -56,14 +65,22 @@ def is_missing(text: str) -> bool:
 def alike(text: str) -> str:
     """What near-twins have in common.
 
-    They differ only in case, white space, Unicode's compatibility forms (full-width letters), joiners, the kind of
-    dash, leading zeros of numbers, or a ``.0`` at the end.
+    They differ only in case, Unicode's compatibility forms (full-width letters), joiners, leading zeros of numbers, a
+    ``.0`` at the end, or in what joins their parts: white space, a dash, an underscore or, between others than numbers,
+    nothing.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tidied(text)).casefold())
     plain = "".join(_plain(c) for c in folded if c not in _JOINERS)
-    close = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", plain)  # a space between two numbers keeps them apart
+    joined = re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", _joint, plain)
+    close = re.sub(r"\s+", "", joined)
     close = re.sub(r"^(\d+)\.0+$", r"\1", close)
     return re.sub(r"\d+", lambda number: number[0].lstrip("0") or "0", close)
+
+
+def _joint(between: re.Match[str]) -> str:
+    """What stands for white space, dashes and underscores: two numbers must be kept apart."""
+    text = between.string
+    return "-" if text[between.start() - 1].isdigit() and text[between.end()].isdigit() else ""
 
 
 def _plain(character: str) -> str:
@@ -89,7 +106,7 @@ def settled(noun: str, given: Sequence[str]) -> Ids:
     """
     shape = {text: tidied(text) for text in set(given)}
     ids = tuple(shape[text] for text in given)
-    notes = [*_merged(noun, shape), *_near(noun, ids)]
+    notes = [*_merged(noun, shape), *_near(noun, ids), *_nobodies(noun, ids)]
     return Ids(ids, tuple(notes))
 
 
@@ -120,6 +137,22 @@ def listed(values: Sequence[str], shown: int = SHOWN) -> str:
     return ", ".join(map(quoted, values[:shown])) + more
 
 
+def _nobodies(noun: str, ids: Sequence[str]) -> Iterable[str]:
+    counts = Counter(one for one in ids if one.casefold() in NOBODY)
+    if counts:
+        shown = ", ".join(f"{one!r} ({count:,} images)" for one, count in sorted(counts.items())[:SHOWN])
+        yield (
+            f"{noun}: {shown} seems to be no name, yet all images with it count as one {noun}'s: if they are of "
+            "several, give each an id, or remove the rows"
+        )
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Classes with their numbers, at most twenty."""
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    return ", ".join(f"{number} {name}" for number, name in enumerate(names[:20])) + more
+
+
 def quoted(text: str) -> str:
     """A value as a message shows it; of a long one the start."""
     return repr(text) if len(text) <= _LONG else f"{text[:_LONG]!r}…"
@@ -129,6 +162,11 @@ def damaged(text: str) -> tuple[str, str] | None:
     """Of an id that other programs, or quotes at the wrong place, have changed: the kind, and what to do; else None."""
     if any(c in text for c in "\r\n"):
         return "a line break", "which has a line break in it: is a quote missing, or one too many?"
+    if re.fullmatch("#{3,}", text):
+        return (
+            "a narrow column",
+            "as Excel writes where a column is too narrow: widen it there and save it anew",
+        )
     if any(unicodedata.category(c) == "Cc" for c in text):
         return "control characters", "which has control characters in it: remove them"
     if '"' in text or (len(text) > 1 and text[0] + text[-1] in _QUOTES):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,6 +11,7 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
+from sites import label_notes
 from sites.identity import alike, is_missing, listed, quoted, tidied
 
 Ints = npt.NDArray[np.int64]
@@ -21,7 +21,10 @@ SHOWN = 5
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,2})?")
 _SEVERAL = re.compile(r"[|;]")
-_PARTS = re.compile(r"[|;,]")
+_PARTS = re.compile(r"[|;,/+&]|\sand\s")
+_LIST = re.compile(r"[\[(]?\s*\d+(\.\d+)?([\s,;|]+\d+(\.\d+)?)+\s*[\])]?")
+_HUGE = 10**18  # beyond, a label is no number of a class
+_SHORT = {"t": "true", "f": "false", "y": "yes", "n": "no", "pos": "positive", "neg": "negative"}
 _FEW = 10  # so many classes are never too many
 _MOST = 200  # names that are compared, and letters of each
 
@@ -69,7 +72,7 @@ def read_labels(texts: Sequence[str], patients: Sequence[str], place: Callable[[
         place: where the label of a row stands, in words.
     """
     written = _Written.of([tidied(text) for text in texts], place)
-    misread = [*_missing(written), *_no_numbers(written)]
+    misread = [*_missing(written), *_no_numbers(written), *_no_name(written)]
     values = {text: _value(text) for text in written.rows if not is_missing(text)}
     numbers = {text: value for text, value in values.items() if value is not None}
     if len(numbers) == len(values):
@@ -80,11 +83,14 @@ def read_labels(texts: Sequence[str], patients: Sequence[str], place: Callable[[
     else:
         misread += [*_near(written), *_reordered(written)] if not numbers else []
         names = sorted(values)
-        code, notes = {text: number for number, text in enumerate(names)}, _findings(names)
+        code, notes = (
+            {text: number for number, text in enumerate(names)},
+            [*_findings(names), *label_notes.unsaid(names)],
+        )
     wrong = _unfit(names, len(texts), written) if not misread else []
     targets = np.array([code.get(text, 0) for text in written.texts], dtype=np.int64)
     if not misread and not wrong:
-        notes += _rare(names, targets, patients)
+        notes += label_notes.rare(names, targets, patients)
     return Labels(
         tuple(names), targets, tuple(notes), tuple(sorted(misread, key=lambda one: one.row)), tuple(wrong)
     )
@@ -111,7 +117,10 @@ class _Written:
 
 
 def _value(text: str) -> Decimal | None:
-    return Decimal(text) if _NUMBER.fullmatch(text) else None
+    if not _NUMBER.fullmatch(text):
+        return None
+    value = Decimal(text)
+    return value if abs(value) < _HUGE else None
 
 
 def _missing(written: _Written) -> Iterator[Misread]:
@@ -126,6 +135,7 @@ def _kind_of_missing(text: str) -> str:
 
 def missing(column: str, text: str) -> str:
     """What to say of a cell that is empty or has a word for nothing."""
+    column = "id" if column == "image" else column
     if not text:
         return f"found nothing, expected the {column} of this image: fill it in, or remove the row"
     return (
@@ -149,6 +159,20 @@ def _no_numbers(written: _Written) -> Iterator[Misread]:
     for text in names if many else numbers:
         message = f"found {quoted(text)}, expected {expected}: correct it, {advice}"
         yield from (Misread(row, "no class number" if many else "a number", message) for row in given[text])
+
+
+def _no_name(written: _Written) -> Iterator[Misread]:
+    """Several numbers in one label, which as text would be in no sensible order, and labels that are whole texts."""
+    for text, rows in written.rows.items():
+        if len(text) > _MOST:
+            message = f"found {quoted(text)}, {len(text):,} letters, expected the name of a class: shorten it"
+            yield from (Misread(row, "too long", message) for row in rows)
+        elif _LIST.fullmatch(text):
+            point = f"if the comma is a decimal one, write {text.replace(',', '.')}"
+            hot = "if it is one-hot, write the place of the 1, counted from 0"
+            advice = point if re.fullmatch(r"\d+,\d+", text) else hot
+            message = f"found {quoted(text)}, which is several numbers, expected one: {advice}; else choose one label"
+            yield from (Misread(row, "several numbers", message) for row in rows)
 
 
 def _no_classes(written: _Written, numbers: dict[str, Decimal]) -> Iterator[Misread]:
@@ -202,7 +226,8 @@ def _near(written: _Written) -> Iterator[Misread]:
 
 
 def _close(text: str) -> str:
-    return re.sub(r"(?<=\w)[\s_-]+(?=\w)", "", alike(text.replace("_", " ")))
+    close = re.sub(r"(?<=\w)[\s_-]+(?=\w)", "", alike(text.replace("_", " ")))
+    return _SHORT.get(close, close)
 
 
 def _parts(text: str) -> list[str]:
@@ -213,7 +238,7 @@ def _reordered(written: _Written) -> Iterator[Misread]:
     """Several findings that another label names in another order."""
     first: dict[tuple[str, ...], str] = {}
     for text, rows in written.rows.items():
-        parts = _parts(text)
+        parts = [] if _LIST.fullmatch(text) else _parts(text)
         if len(parts) > 1 and (other := first.setdefault(tuple(sorted(parts)), text)) != text:
             message = (
                 f"found {quoted(text)}, but {quoted(other)} in {written.first(other)}: these are the same findings, "
@@ -240,38 +265,3 @@ def _unfit(names: Sequence[str], count: int, written: _Written) -> list[str]:
             "look like ids, measurements or free text"
         ]
     return []
-
-
-def _rare(names: Sequence[str], targets: Ints, patients: Sequence[str]) -> list[str]:
-    """Notes of classes that have a single image or patient, or may be another's name with a slip of the pen."""
-    counts = np.bincount(targets, minlength=len(names)).tolist()
-    owners = Counter(code for code, _ in set(zip(targets.tolist(), patients, strict=True)))
-    single = [quoted(name) for name, count in zip(names, counts, strict=True) if count == 1]
-    alone = [quoted(name) for code, name in enumerate(names) if counts[code] > 1 and owners[code] == 1]
-    notes = [
-        f"{_some(classes)} {'has' if len(classes) == 1 else 'have'} images of a single {what}: such a class cannot "
-        "be in training and in test"
-        for classes, what in ((single, "patient, one image"), (alone, "patient"))
-        if classes
-    ]
-    return notes + _slips(dict(zip(names, counts, strict=True)))
-
-
-def _slips(counts: dict[str, int]) -> list[str]:
-    """A note of names that a much more frequent one resembles."""
-    slips = []
-    for name, count in list(counts.items())[:_MOST]:
-        frequent = [
-            other for other, more in counts.items() if more >= 5 * count and not _NUMBER.fullmatch(other)
-        ]
-        close = (
-            difflib.get_close_matches(name, frequent[:_MOST], n=1, cutoff=0.8) if len(name) < _MOST else []
-        )
-        if close and re.sub(r"\d", "", name) != re.sub(r"\d", "", close[0]):
-            slips.append(f"{quoted(name)} ({count:,}) and {quoted(close[0])} ({counts[close[0]]:,} images)")
-    return [f"is one of these a slip of the pen: {'; '.join(slips[:SHOWN])}?"] if slips else []
-
-
-def _some(classes: Sequence[str]) -> str:
-    more = f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else ""
-    return f"{'class' if len(classes) == 1 else 'classes'} {', '.join(classes[:SHOWN])}{more}"

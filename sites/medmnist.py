@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import hashlib
 import importlib.util
 import shutil
@@ -59,9 +60,10 @@ class MedMNIST:
         """
         sets = _sets()
         if self.set not in sets:
-            return [
-                Problem(f"medmnist: found no set {self.set!r}, expected one of {', '.join(sorted(sets))}")
-            ]
+            near = difflib.get_close_matches(self.set.casefold(), sets, n=1)
+            meant = f", did you mean {near[0]!r}?" if near else ""
+            expected = ", ".join(sorted(sets))
+            return [Problem(f"medmnist: found no set {self.set!r}{meant}; expected one of {expected}")]
         info = sets[self.set]
         if "multi-label" in info["task"]:
             return [

@@ -21,7 +21,7 @@ from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, Site
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario import Official, Pick, Request, Scenario
 from sites.collection import Collection, digest
-from sites.dealing.columns import apart
+from sites.dealing.columns import apart, at_several
 from sites.dealing.halves import halves
 from sites.dealing.picking import described
 from sites.dealing.requests import Named, left_behind, resolve
@@ -206,6 +206,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
         note=collection.note,
         notes=(
             *collection.notes,
+            *at_several(table, site),
             *_left_behind(scenario, collection.table, forgotten),
             *twins.general(alike, table),
             *lacking(has[train], site[train], scenario.sites.names, [f"{what} {name}" for name in names]),

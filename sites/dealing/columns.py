@@ -43,6 +43,27 @@ def apart(table: pd.DataFrame, site: Strings, used: str | None = None) -> tuple[
     return kept.rename(columns=names), notes
 
 
+def at_several(table: pd.DataFrame, site: Strings) -> tuple[str, ...]:
+    """A note of patients who have images at several hospitals: each is taken for one person.
+
+    Args:
+        table: one row per image, with ``patient``.
+        site: (N,) the hospital of each image.
+    """
+    found = pd.Series(site).groupby(table["patient"].astype(str).to_numpy()).unique()
+    several = found[found.map(len) > 1]
+    if several.empty:
+        return ()
+    first = "; ".join(
+        f"{patient!r} at {' and '.join(sorted(map(str, at))[:3])}" for patient, at in several.iloc[:3].items()
+    )
+    what = "patient has" if len(several) == 1 else "patients have"
+    return (
+        f"{len(several):,} {what} images at several hospitals ({first}{'; …' if len(several) > 3 else ''}), and each "
+        "is taken for one person, to be forgotten at all of them: give them different ids if they are different people",
+    )
+
+
 def _free(name: str, table: pd.DataFrame) -> str:
     while name in table.columns:
         name = f"data_{name}"

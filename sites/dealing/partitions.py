@@ -5,6 +5,8 @@ All but `by_column` deal whole patients and depend on ids only, never on the ord
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
@@ -21,6 +23,8 @@ from sites.identity import is_missing, tidied, twins
 
 FEWEST = 5
 """The fewest patients a hospital may get: enough for three parts, and to forget one without emptying a part."""
+
+_NO_WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))  # in YAML 1.1
 
 Alpha = Annotated[float, Gt(0), Le(1e6)]
 
@@ -166,8 +170,14 @@ def _told_apart(column: str, site: Strings, names: Sequence[str]) -> None:
     if set(found) != {tidied(name) for name in names}:
         raise InputError(
             f"by_column: column {column!r} has the values {_listed(found)}, but sites.names has "
-            f"{_listed(names)}: write names: [{', '.join(found[:20])}]"
+            f"{_listed(names)}: write names: [{', '.join(map(_in_yaml, found[:20]))}]"
         )
+
+
+def _in_yaml(name: str) -> str:
+    """A name as a scenario must write it: one that YAML could take for anything else in quotes."""
+    word = re.fullmatch(r"[^\W\d_][\w .-]*", name) and name.casefold() not in _NO_WORDS
+    return name if word else json.dumps(name, ensure_ascii=False)
 
 
 def _enough(table: pd.DataFrame, targets: npt.NDArray[Any], names: Sequence[str]) -> Patients:

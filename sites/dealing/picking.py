@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, SiteId
-from sites.identity import tidied
+from sites.identity import alike, tidied
 
 Floats = npt.NDArray[np.float64]
 
@@ -76,6 +76,12 @@ def matching(own: pd.DataFrame, by: Mapping[str, str], site: SiteId) -> list[Pat
         if value not in texts:
             there = _listed(_sorted(set(texts.tolist()) - {"", "nan", "None", "<NA>"}))
             message = f"by: {site!r} trains on no image with {column} {value!r}; expected {there}"
+            problems.append(Problem(message))
+        elif near := sorted({one for one in texts.tolist() if one != value and alike(one) == alike(value)}):
+            both = f"{value!r} and {_listed([repr(one) for one in near])}"
+            message = (
+                f"by: column {column} has {both}, written almost alike: those would stay; write them alike"
+            )
             problems.append(Problem(message))
         found &= texts == value
     if problems:

@@ -129,9 +129,13 @@ def _unnamed(
 def _why(table: pd.DataFrame, site: SiteId, patient: PatientId, trained: Sequence[PatientId]) -> str:
     own = table[table["patient"] == patient]
     if own.empty:
-        twin = [other for other in trained if alike(other) == alike(patient)]
-        if twin:
+        near = [other for other in sorted(set(table["patient"])) if alike(other) == alike(patient)]
+        if twin := [other for other in near if other in trained]:
             return f"found no patient {patient!r}, but {_listed(twin[:3])}, which is almost alike: write it like that"
+        if near:
+            return (
+                f"found no patient {patient!r}, but one almost alike: {_why(table, site, near[0], trained)}"
+            )
         close = difflib.get_close_matches(patient, trained, n=3, cutoff=0.5) or list(trained[:3])
         return f"found no patient {patient!r}, expected one that {site!r} trains on, such as {_listed(close)}"
     elsewhere = sorted(set(own["site"]))

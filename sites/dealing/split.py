@@ -12,16 +12,10 @@ from fedunlearn.core import InputError, Problem
 from sites.dealing.columns import column_of
 from sites.dealing.patients import Ints, Patients, Strings, deal, most_common, patients_of
 from sites.identity import listed, tidied
+from sites.parts import PART_OF
 
 PARTS = ("train", "val", "test")
 """The parts that every hospital has; the images of a fourth, "proxy", it gave to the server without labels."""
-
-
-_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 
 def split(
@@ -96,7 +90,7 @@ def official(table: pd.DataFrame, column: str, site: Strings) -> Strings:
         )
     column = found
     written = table[column].map(lambda value: tidied(str(value)).casefold()).to_numpy()
-    result: Strings = np.array([_WORDS.get(word, "") for word in written], dtype=str)
+    result: Strings = np.array([PART_OF.get(word, "") for word in written], dtype=str)
     problems = [*_other_words(table, column, result), *_torn(table, column, result)]
     problems = problems or _lacking(column, result, site)
     if problems:

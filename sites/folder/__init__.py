@@ -19,7 +19,7 @@ from sites.folder.pictures import Alike, read_pictures
 from sites.formats import nifti
 from sites.formats.maps import MOST
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
-from sites.identity import tidied
+from sites.identity import in_words, tidied
 from sites.rows import Row, Table, grouped
 from sites.watching import Watch, unwatched
 
@@ -104,7 +104,7 @@ class Folder:
             classes=len(labels.names),
             synthetic_patients=False,
             note=f"{len(rows)} images of {self.manifest or self.path}; patient ids are its own. "
-            f"Labels: {', '.join(f'{i} {name}' for i, name in enumerate(labels.names))}.",
+            f"Labels: {in_words(labels.names)}.",
             names=labels.names,
             notes=(*manifest.notes, *found.notes),
             seen=found.seen,

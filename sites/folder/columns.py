@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,6 +126,8 @@ def _meant(missing: Sequence[str], header: Sequence[str], line: int, lines: Sequ
         return ": that is one column; separate columns by commas, semicolons or tabs"
     if any(name[0] in "'‘“`" for name in header):
         return ': leave out the quotes, or write them as "…"'
+    if any(re.fullmatch(r"-?\d+([.,]\d+)?|.*\.\w{2,4}", name) for name in header):
+        return f": the first line seems to be an image; write a header above it, such as {','.join(WANTED[:2])},patient"
     by_fold = {name.casefold(): name for name in header}
     renames = [
         f"{by_fold[other]} to {column}"

@@ -13,6 +13,7 @@ from sites.folder.columns import SEPARATORS, header_of, known_in, require
 from sites.folder.encodings import lines_of, text_of
 from sites.rows import Fault, Row, Table, grouped
 
+_BY_SPACES = "its columns are separated by spaces; separate them by commas (R: write.csv, not write.table)"
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _NUMBER = re.compile(r"[+-]?\d+(,\d+)?")
 
@@ -37,7 +38,9 @@ def read_csv(file: Path) -> Table:
     try:
         records = list(_records(lines, flavour))
     except csv.Error as error:
-        message = f"is no CSV file ({error.args[0]}): is a quote missing, or one too many?"
+        spaces = len(known_in(lines[flavour.header], " ")) > 1
+        why = _BY_SPACES if spaces else "is a quote missing, or one too many?"
+        message = f"is no CSV file ({error.args[0]}): {why}"
         raise InputError([Problem(message, str(file), error.args[1])]) from error
     first = records[0][1] if records else []
     header, notes = header_of(first)
@@ -123,6 +126,11 @@ def _another_length(
     if len(cells) == len(header) + 1:
         message += (
             ": is a separator in a cell without quotes around it, or did R write row names (row.names=FALSE)?"
+        )
+    others = [one for one in SEPARATORS if len(cells) == 1 and cells[0].count(one) + 1 == len(header)]
+    if others:
+        message += (
+            f": it is separated by {SEPARATORS[others[0]]}, unlike the header; separate all lines alike"
         )
     return Fault(Problem(message, str(file), line), "another number of cells")
 

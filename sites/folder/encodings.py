@@ -56,6 +56,8 @@ def _no_text(content: bytes) -> str | None:
     start = content[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<table", b"<head")):
         return "a web page or XML (HTML), perhaps of a login: open it in a browser, and save the table as CSV"
+    if start.startswith((b"{", b"[")):
+        return "JSON: write the table as CSV, for example pandas.read_json(FILE).to_csv(…, index=False)"
     return next((what for magic, what in _OTHERS if content.startswith(magic)), None)
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 from fedunlearn.core import InputError, Problem
 from sites.folder.trees import Tree, stem, suffix, tree_of
 from sites.identity import listed, tidied
+from sites.parts import PART_OF
 from sites.rows import Fault, Row, Table, grouped
 
 Layout = Literal["class/patient", "site/patient", "site/class/patient"]
@@ -74,7 +75,7 @@ def write(folder: Path, to: Path | None, layout: Layout | None = None) -> list[s
         raise InputError(
             f"cannot write {to}: {error.strerror}; expected a file in a folder of yours"
         ) from error
-    return [*table.notes, *_next(cells, label, to, layout)]
+    return [*table.notes, *_at_several(table.rows, "site"), *_next(cells, label, to, layout)]
 
 
 # ---------------------------------------------------------------------------------------------------- reading
@@ -96,11 +97,21 @@ def _table(folder: Path, tree: Tree, layout: Layout | None) -> Table:
     notes, left = list(tree.notes), [*([] if with_maps else tree.maps.values()), *tree.loose]
     if left:
         notes.append(f"{len(left):,} files called like label maps, such as {str(left[0])!r}, are left out")
-    return Table(tuple(rows), (*notes, *_at_several(rows)))
+    if "class" in names:
+        notes += _at_several(rows, "label")
+    return Table(tuple(rows), tuple(notes))
 
 
 def _misplaced(folder: Path, tree: Tree, layout: Layout) -> Iterator[Fault]:
     """Images that do not lie below the folders of the layout."""
+    top = sorted({file.parts[0] for file in tree.files if len(file.parts) > 1})
+    if len(top) > 1 and all(name.casefold() in PART_OF for name in top):
+        message = (
+            f"the folders {listed(top)} are the parts of an official split, and no {layout.split('/')[0]}: write a "
+            "manifest with a column split (`fedunlearn manifest FOLDER` starts one), or give one of them as path"
+        )
+        yield Fault(Problem(message, str(folder)), "the parts of a split")
+        return
     for file in tree.files:
         if (found := len(file.parts) - (file not in tree.series)) < len(layout.split("/")):
             message = f"found {found} folders above it, expected {layout}: move it, choose another layout, or write a"
@@ -128,17 +139,18 @@ def _without_map(folder: Path, tree: Tree) -> Iterator[Fault]:
         yield Fault(Problem(f"{file}: {message}", str(folder)), "of no image")
 
 
-def _at_several(rows: Sequence[Row]) -> list[str]:
-    """A note of patients whose folders are at several sites."""
-    sites = defaultdict[str, set[str]](set)
+def _at_several(rows: Sequence[Row], above: Literal["site", "label"]) -> list[str]:
+    """A note of patients whose folders lie below several sites or classes."""
+    found = defaultdict[str, set[str]](set)
     for row in rows:
-        sites[tidied(row.cells["patient"])].add(row.cells.get("site", ""))
-    several = sorted(patient for patient, found in sites.items() if len(found) > 1)
+        found[tidied(row.cells["patient"])].add(row.cells.get(above, ""))
+    several = sorted(patient for patient, names in found.items() if len(names) > 1)
     if not several:
         return []
+    what = "sites" if above == "site" else "classes"
     return [
-        f"{listed(several)} {'has a folder' if len(several) == 1 else 'have folders'} at several sites, and each is "
-        "taken for one person: rename the folders if they are different people"
+        f"{listed(several)} {'has a folder' if len(several) == 1 else 'have folders'} at several {what}, and each is "
+        f"taken for one person: rename the folders if they are different people, numbered anew in each of the {what}"
     ]
 
 
@@ -151,9 +163,10 @@ def _from(folder: Path, file: str, to: Path) -> str:
 
 
 def _next(cells: Sequence[dict[str, str]], label: str, to: Path, layout: Layout | None) -> list[str]:
-    patients = {row["patient"] for row in cells}
+    patients = {row["patient"] for row in cells} - {""}
     empty = [name for name in (label, "patient") if not all(row.get(name) for row in cells)]
-    lines = [f"{to}: {len(cells):,} images of {len(patients):,} patients; read it, and correct what is wrong"]
+    people = f" of {len(patients):,} {'patient' if len(patients) == 1 else 'patients'}" if patients else ""
+    lines = [f"{to}: {len(cells):,} images{people}; read it, and correct what is wrong"]
     if layout is None:
         lines.append(
             "patients are the folders that images lie in; if your folders tell more, remove the file and give --layout "

@@ -128,16 +128,39 @@ def _cell_faults(row: Row, inside: Inside) -> Iterator[Fault]:
 
 
 def _doubled(rows: Sequence[Row]) -> Iterator[tuple[int, Fault]]:
-    """Images whose id came before."""
-    column = "image" if "image" in rows[0].cells else "file"
-    seen: dict[str, Row] = {}
+    """Images whose id came before, files in two rows, and maps of two patients, or of no others than themselves."""
+    images: dict[str, Row] = {}
+    files: dict[str, Row] = {}
+    maps: dict[str, Row] = {}
     for number, row in enumerate(rows):
-        image = row.cells[column]
-        key = image if column == "image" else os.path.normpath(tidied(image))
-        if image and (first := seen.setdefault(key, row)) is not row:
-            where = f"first in {first.place}"
-            message = f"found {quoted(image)} again ({where}), expected unique ids: remove one of the rows"
-            yield number, row.fault("an id again", column, message)
+        image, file, label_map = (row.cells.get(name, "") for name in ("image", *FILES))
+        if image and (first := images.setdefault(image, row)) is not row:
+            yield number, _again(row, "image", first, "unique ids: remove one of the rows")
+        elif file and (first := files.setdefault(_path(file), row)) is not row:
+            advice = "one row for each image: remove one of them, or if it has several labels, choose one"
+            yield number, _again(row, "file", first, advice)
+        if label_map and _path(label_map) == _path(file):
+            message = (
+                f"found {quoted(label_map)}, which is the image itself, expected its label map: correct it"
+            )
+            yield number, row.fault("the image itself", "label_map", message)
+        elif label_map and not _of_one(row, first := maps.setdefault(_path(label_map), row)):
+            advice = f"another than the map of patient {quoted(first.cells['patient'])}: correct one of them"
+            yield number, _again(row, "label_map", first, advice)
+
+
+def _again(row: Row, column: str, first: Row, expected: str) -> Fault:
+    message = f"found {quoted(row.cells[column])} again (first in {first.place}), expected {expected}"
+    return row.fault("again", column, message)
+
+
+def _path(file: str) -> str:
+    return os.path.normpath(tidied(file))
+
+
+def _of_one(row: Row, other: Row) -> bool:
+    """Whether two rows are of one patient, whose images may share a label map."""
+    return row.cells["patient"] == other.cells["patient"]
 
 
 def attributes(rows: Sequence[Row]) -> Mapping[str, list[str]]:

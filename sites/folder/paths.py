@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from sites.identity import is_missing
+from sites.identity import is_missing, tidied
 from sites.labels import missing
 from sites.rows import Fault, Row
 
@@ -121,6 +121,9 @@ def _found(file: str, inside: Inside, beside: _Beside) -> tuple[str, str]:
     slashed = file.replace("\\", "/")
     if slashed != file and inside.has(slashed):
         return slashed, "backslashes are read as /"
+    seen = tidied(slashed)
+    if seen != unicodedata.normalize("NFC", slashed) and inside.has(seen):
+        return seen, "characters that nobody sees are left out"
     for form in ("NFC", "NFD"):
         other = unicodedata.normalize(form, slashed)
         if other != file and inside.has(other):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from fedunlearn.core import InputError, Problem
@@ -42,6 +43,8 @@ def _parquet(file: Path) -> Table:
         ArrowException,
     ) as error:  # what pyarrow raises for damaged files
         raise InputError([Problem(f"is no Parquet file ({error}): save it as one", str(file))]) from error
+    if any(name is not None for name in table.index.names):
+        table = table.reset_index()  # pandas keeps columns that it was told are the index
     header, notes = header_of([str(name) for name in table.columns])
     require(file, header)
     for column in {"patient", "site", "image"} & set(header):
@@ -67,4 +70,6 @@ def _cells(column: pd.Series) -> list[str]:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, np.ndarray | list):  # Parquet knows lists
+        return "|".join(map(_text, value))
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)

@@ -43,13 +43,29 @@ _NO_IMAGES = frozenset(
             ".py",
             ".parquet",
         ),
+        *(
+            ".rtf",
+            ".odt",
+            ".pptx",
+            ".avi",
+            ".mp4",
+            ".mov",
+            ".bak",
+            ".tmp",
+            ".svg",
+            ".sh",
+            ".exe",
+            ".tar",
+            ".7z",
+            ".rar",
+        ),
         *(".db", ".ini", ".md5", ".sha256", ".bval", ".bvec", ".mat", ".r", ".ipynb", ".lnk"),
     )
 )
-_MAP = re.compile(
-    r"^(.*?)(?:^|[_\-. ])(seg|segm|segmentation|mask|label|labels|labelmap|groundtruth|gt)(?:[_-]?\d+)?$",
-    re.IGNORECASE,
-)
+_WORD = r"(?:seg|segm|segmentation|mask|label|labels|labelmap|groundtruth|gt|manual|annotation)"
+_MAP = re.compile(rf"^(.*?)(?:^|[_\-. ]){_WORD}(?:[_-]?\d+)?$", re.IGNORECASE)
+_MAP_IN_FRONT = re.compile(rf"^{_WORD}[_\-. ](.+)$", re.IGNORECASE)
+_MAPS = re.compile(rf"^(?:{_WORD}s?|ground[_\- ]?truth)(?:tr|ts|train|val|test)?$", re.IGNORECASE)
 _FORMATS = (".nii.gz",)
 
 
@@ -79,7 +95,10 @@ def tree_of(folder: Path) -> Tree:
         InputError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise InputError(f"folder: found no folder {folder}: put it there or give its parent as --data-root")
+        what = f"{folder}, which is a file: expected a folder" if folder.exists() else f"no folder {folder}"
+        raise InputError(
+            f"folder: found {what}; relative paths start at the current folder, in scenarios at --data-root"
+        )
     files, left, links = list[PurePosixPath](), Counter[str](), list[str]()
     for place, folders, names in os.walk(folder):
         links += [os.path.join(place, one) for one in folders if os.path.islink(os.path.join(place, one))]
@@ -90,6 +109,12 @@ def tree_of(folder: Path) -> Tree:
                 left["hidden files" if _hidden(name) else kind or name] += 1
             else:
                 files.append(PurePosixPath(os.path.relpath(os.path.join(place, name), folder)))
+    if odd := [file for file in files if not _in_utf8(file)]:
+        shown = os.fsencode(odd[0]).decode("utf-8", errors="replace")
+        raise InputError(
+            f"folder: found {len(odd):,} names in {folder} that are not in UTF-8, such as {shown!r}: rename them, for "
+            "example with convmv -f latin1 -t utf8 -r --notest FOLDER"
+        )
     notes = (
         [f"left out as no images: {', '.join(f'{n:,} {kind}' for kind, n in sorted(left.items()))}"]
         if left
@@ -109,6 +134,15 @@ def tree_of(folder: Path) -> Tree:
     if not images:
         raise InputError(f"folder: found no images in {folder}, expected some below it")
     return Tree(images, frozenset(series), maps, loose, tuple(notes))
+
+
+def _in_utf8(file: PurePosixPath) -> bool:
+    """Whether its name is text, as another system, or an old archive, may not have written it."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _series(folder: Path, files: Sequence[PurePosixPath]) -> list[PurePosixPath]:
@@ -138,12 +172,14 @@ def _paired(
     files: Sequence[PurePosixPath],
 ) -> tuple[dict[PurePosixPath, PurePosixPath], tuple[PurePosixPath, ...]]:
     """Images with their label maps: the image of the same name without the ending, or the only one beside it."""
+    maps, loose = _of_other_folders(files)
+    taken = {*maps.values(), *loose}
     by_folder = defaultdict[PurePosixPath, list[PurePosixPath]](list)
     for file in files:
-        by_folder[file.parent].append(file)
-    maps, loose = dict[PurePosixPath, PurePosixPath](), list[PurePosixPath]()
+        if file not in taken:
+            by_folder[file.parent].append(file)
     for beside in by_folder.values():
-        named = {file: match[1] for file in beside if (match := _MAP.match(stem(file)))}
+        named = {file: base for file in beside if (base := _base(file)) is not None}
         images = [file for file in beside if file not in named]
         for file, base in named.items():
             same = [image for image in images if base and stem(image) == base]
@@ -153,3 +189,33 @@ def _paired(
             elif same or images:
                 loose.append(file)
     return maps, tuple(loose)
+
+
+def _base(file: PurePosixPath) -> str | None:
+    """The name of the image that a label map is called after; None if it is not called like one."""
+    match = _MAP.match(stem(file)) or _MAP_IN_FRONT.match(stem(file))
+    return match[1] if match else None
+
+
+def _of_other_folders(
+    files: Sequence[PurePosixPath],
+) -> tuple[dict[PurePosixPath, PurePosixPath], list[PurePosixPath]]:
+    """Label maps in folders called so (masks, labelsTr) with the images of the same names in the folders beside these.
+
+    nnU-Net adds _0000 to the names of images. Where no folder beside holds any image, they may be images themselves.
+    """
+    around = defaultdict[PurePosixPath, list[PurePosixPath]](list)
+    for file in files:
+        if len(file.parts) > 1 and not _MAPS.match(file.parent.name):
+            around[file.parent.parent].append(file)
+            around[file.parent].append(file)
+    maps, loose = dict[PurePosixPath, PurePosixPath](), list[PurePosixPath]()
+    for file in files:
+        if len(file.parts) > 1 and _MAPS.match(file.parent.name) and (images := around[file.parent.parent]):
+            called = {stem(file), _base(file) or stem(file)}
+            same = [image for image in images if stem(image).removesuffix("_0000") in called]
+            if len(same) == 1 and same[0] not in maps:
+                maps[same[0]] = file
+            else:
+                loose.append(file)
+    return maps, loose

@@ -16,9 +16,10 @@ from annotated_types import Ge
 from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.formats import sizes
+from sites.identity import in_words, listed
 from sites.labels import read_labels
 from sites.npz import headers as npz_headers, values as npz_values
-from sites.npz.headers import COLUMN, channels_in_front, splits_of
+from sites.npz.headers import COLUMN, channels_in_front, splits_of, strays
 from sites.npz.table import as_text, table_of
 from sites.pixels import channels_first, ranges, resized
 from sites.rows import Fault, grouped
@@ -78,7 +79,9 @@ class Npz:
         if problems := self.problems(root):
             raise InputError(problems)
         file, notes = root / self.path, list[str]()
-        arrays = _read(file)
+        arrays, left = _read(file)
+        if left:
+            notes.append(f"the arrays {listed(left)} are left out, since they belong to no part")
         pixels, labels = _images(arrays.pop("images"), notes), arrays.pop("labels")
         if not len(pixels):
             raise InputError([Problem(f"npz: {file}: found no images, expected some")])
@@ -105,7 +108,7 @@ class Npz:
             kind="segmentation" if maps else "classification",
             note=f"{len(pixels)} {'volumes' if pixels.ndim == 5 else 'images'} of {self.path}; "
             + ("it tells no patients, so each image is one." if synthetic else "patient ids are its own.")
-            + (f" Labels: {', '.join(f'{i} {name}' for i, name in enumerate(names))}." if told else ""),
+            + (f" Labels: {in_words(names)}." if told else ""),
             names=tuple(names),
             notes=tuple(notes),
             seen=ranges(pixels, "NPZ"),
@@ -135,15 +138,15 @@ def _damaged(file: Path, error: Exception) -> Problem:
     )
 
 
-def _read(file: Path) -> dict[str, Array]:
-    """Its arrays, pooled over all parts.
+def _read(file: Path) -> tuple[dict[str, Array], list[str]]:
+    """Its arrays, pooled over all parts, and the names of those that belong to none.
 
     Raises:
         InputError: it is damaged.
     """
     try:
         with np.load(file, allow_pickle=False) as opened:
-            return _pooled(opened)
+            return _pooled(opened), strays(opened)
     except _CORRUPT as error:
         raise InputError([_damaged(file, error)]) from error
 
@@ -206,8 +209,11 @@ def _classes(
 def _maps(labels: Array, images: Sequence[str], notes: list[str]) -> tuple[Array, list[str]]:
     """Label maps in as few bytes as they need, and what is wrong with them."""
     if not npz_values.whole(labels):
+        finite = bool(np.isfinite(labels).all())
+        fault = "that are not whole" if finite else "that are not finite (NaN or infinite)"
         return labels, [
-            "label maps have numbers that are not whole, or not finite, expected 0, 1, …: round them"
+            f"label maps have numbers {fault}, expected 0, 1, …: "
+            + ("round them" if finite else "correct them, or set 255 where voxels are to be ignored")
         ]
     if labels.dtype.kind in "bf":
         notes.append(f"label maps of type {labels.dtype} are read as whole numbers")

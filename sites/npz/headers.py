@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sites.formats.sizes import Claim
+from sites.parts import PART_OF
 
 SPLITS = ("train", "val", "test")
 COLUMN = {"patient_id": "patient", "names": "image", "ids": "image"}
@@ -15,19 +16,17 @@ COLUMN = {"patient_id": "patient", "names": "image", "ids": "image"}
 THIN = 4
 """An edge of so many pixels or fewer may be colours, or nothing; volumes have larger ones."""
 
-_PARTS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
 _KINDS = {
     **dict.fromkeys(("images", "image", "imgs", "x", "data", "arr_0"), "images"),
     **dict.fromkeys(("labels", "label", "y", "target", "targets", "arr_1"), "labels"),
 }
 _MOST = 20  # array names that a sentence tells
+_PEOPLE = frozenset(
+    f"{who}{what}"
+    for who in ("patient", "subject", "participant", "person", "case", "p", "mrn")
+    for what in ("", "s", "id", "ids", "no", "number", "name")
+) - {"p", "ps", "pno"}
+_OF_IMAGES = frozenset(("site", "sites", "hospital", "sex", "age", "names", "ids"))
 
 
 def wrong(headers: Mapping[str, Claim]) -> list[str]:
@@ -44,7 +43,7 @@ def wrong(headers: Mapping[str, Claim]) -> list[str]:
             f"such as {calls}"
         ]
     names = columns_of(headers, splits)
-    messages = [*_twice(names)]
+    messages = [*_beside(headers, splits), *_twice(names)]
     for name in names:
         if missing := [f"{s}_{name}" for s in splits if f"{s}_{name}" not in headers]:
             messages.append(f"found no array {', '.join(missing)}, expected one for every split: add it")
@@ -63,6 +62,16 @@ def splits_of(names: Mapping[str, object]) -> list[str]:
     return [s for s in SPLITS if f"{s}_images" in names or f"{s}_labels" in names]
 
 
+def tells_people(name: str) -> bool:
+    """Whether an array is called as if it told patients, in whatever spelling."""
+    return _plain(name) in _PEOPLE
+
+
+def strays(names: Iterable[str]) -> list[str]:
+    """The arrays that belong to no part, sorted; nothing is read from them."""
+    return sorted(key for key in names if not key.startswith(tuple(f"{s}_" for s in SPLITS)))
+
+
 def columns_of(names: Mapping[str, object], splits: Sequence[str]) -> list[str]:
     """The names that follow a part's, sorted."""
     return sorted({key.removeprefix(f"{s}_") for s in splits for key in names if key.startswith(f"{s}_")})
@@ -71,6 +80,31 @@ def columns_of(names: Mapping[str, object], splits: Sequence[str]) -> list[str]:
 def channels_in_front(shape: tuple[int, ...]) -> bool:
     """Whether images (N, C, H, W) have their colours first, as torch has them, told by their shape."""
     return len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3) and min(shape[2:]) > THIN
+
+
+def _beside(headers: Mapping[str, Claim], splits: Sequence[str]) -> Iterator[str]:
+    """Arrays beside the parts that hold images, labels or what is told of each: they may not be left out unsaid."""
+    words = {key: _plain(key) for key in strays(headers)}
+    telling = [
+        key
+        for key, word in words.items()
+        if _renamed(key) or word.endswith(("images", "labels")) or word in _PEOPLE | _OF_IMAGES
+    ]
+    if not telling:
+        return
+    names = {key: _renamed(key) for key in telling}
+    renames = [f"{key} to {name}" for key, name in names.items() if name and name not in headers]
+    advice = f"rename {', '.join(renames[:_MOST])}, or leave them out" if renames else "leave them out"
+    if len(splits) > 1 and any(words[key] in _PEOPLE | _OF_IMAGES for key in telling):
+        advice = f"give each part its own, such as {' and '.join(f'{s}_{telling[0]}' for s in splits)}"
+    yield (
+        f"found {', '.join(telling[:_MOST])} beside {', '.join(f'{s}_images' for s in splits)}, which would not be "
+        f"read, since their names start with none of train_, val_ and test_: {advice}"
+    )
+
+
+def _plain(key: str) -> str:
+    return re.sub(r"[\W_]+", "", key).casefold()
 
 
 def _no_splits(headers: Mapping[str, Claim]) -> str:
@@ -88,10 +122,12 @@ def _renamed(key: str) -> str | None:
     if key.casefold() in _KINDS:
         return f"train_{_KINDS[key.casefold()]}"
     words = [word.casefold() for word in re.split(r"[_\s.-]+|(?<=[a-z])(?=[A-Z])", key) if word]
-    parts = [_PARTS[word] for word in words if word in _PARTS]
+    parts = [PART_OF[word] for word in words if word in PART_OF]
     kinds = [_KINDS[word] for word in words if word in _KINDS]
     if not kinds or len(words) > len(parts) + len(kinds):
-        return f"train_{key}" if re.fullmatch(r"patient_id|site|sex|age|names|ids", key) else None
+        if tells_people(key):
+            return "train_patient_id"
+        return f"train_{key.casefold()}" if _plain(key) in _OF_IMAGES else None
     return f"{parts[0] if parts else 'train'}_{kinds[0]}"
 
 
@@ -127,7 +163,8 @@ def _wrong_split(split: str, columns: Mapping[str, Claim]) -> list[str]:
 def _wrong_images(key: str, images: Claim) -> list[str]:
     shape = images.shape
     if len(shape) not in (3, 4) and not (len(shape) == 5 and shape[-1] == 1):
-        return [f"{key} has shape {shape}, expected (N, H, W), (N, H, W, 3) or (N, D, H, W)"]
+        front = f": leave the channel out ({key}[:, 0])" if len(shape) == 5 and shape[1] == 1 else ""
+        return [f"{key} has shape {shape}, expected (N, H, W), (N, H, W, 3) or (N, D, H, W){front}"]
     if (
         len(shape) == 4
         and shape[-1] not in (1, 3)
@@ -154,10 +191,25 @@ def _wrong_labels(key: str, labels: Claim, images: Claim) -> list[str]:
     else:
         maps = shape[:-1] if shape[-1:] in ((1,), (3,)) and len(shape) > 3 else shape
     if labels.shape not in (count, (*count, 1), maps):
-        return [f"{key} has shape {labels.shape}, expected {(*count, 1)}, or label maps of shape {maps}"]
+        advice = next(
+            (f": try {key}{call}" for call, to in _reshaped(labels.shape) if to in (count, maps)), ""
+        )
+        return [
+            f"{key} has shape {labels.shape}, expected {(*count, 1)}, or label maps of shape {maps}{advice}"
+        ]
     kinds, expected = (
         ("biuf", "whole numbers") if labels.shape == maps else ("biufUS", "whole numbers or names")
     )
     if labels.dtype.kind not in kinds:
         return [f"{key} has dtype {labels.dtype}, expected {expected}: number the classes from 0"]
     return []
+
+
+def _reshaped(shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """What leaves an edge of 1 out, and the shape then: of channels, first or last, or of a table in one row."""
+    if shape[-1:] == (1,):
+        yield "[..., 0]", shape[:-1]
+    if shape[1:2] == (1,):
+        yield "[:, 0]", (shape[0], *shape[2:])
+    if shape[:1] == (1,):
+        yield "[0]", shape[1:]

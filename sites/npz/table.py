@@ -13,23 +13,13 @@ import pandas as pd
 from fedunlearn.core import Problem
 from sites.identity import damaged, is_missing, listed, quoted, settled, tidied
 from sites.labels import missing
+from sites.npz.headers import tells_people
 from sites.npz.values import native
 from sites.rows import Fault, grouped
 
 Array = npt.NDArray[Any]
 
 _IDS = ("patient", "image", "site")
-_PEOPLE = (
-    "patients",
-    "patientid",
-    "patient_ids",
-    "patientids",
-    "subject",
-    "subjects",
-    "subject_id",
-    "subject_ids",
-    "pid",
-)
 
 
 def table_of(
@@ -101,7 +91,7 @@ def _wrong_ids(columns: Mapping[str, list[str]], file: Path) -> list[Problem]:
 
 
 def _perhaps_people(names: Sequence[str]) -> list[str]:
-    if people := [name for name in names if name.casefold() in _PEOPLE]:
+    if people := [name for name in names if tells_people(name)]:
         return [
             f"column {listed(people)} may tell patients, but each image counts as one: call it patient_id if it does"
         ]

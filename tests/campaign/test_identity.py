@@ -107,3 +107,15 @@ def test_an_official_split_is_written_as_it_was_read(tmp_path: Path):
     text = scenarios.to_yaml(read)
     assert 'split: {from: "fold"}' in text
     assert scenarios.read(write(tmp_path, text)) == read
+
+
+def test_patients_at_several_hospitals_are_noted(tmp_path: Path):
+    both = [(f"p{n}", site, part) for _, site, part in people()[::10] for n, part in enumerate(["train"] * 6)]
+    notes = cohort(tmp_path, both, "x").notes
+    assert any(
+        note.startswith(
+            "6 patients have images at several hospitals ('p0' at a and b; 'p1' at a and b; 'p2' at"
+        )
+        for note in notes
+    )
+    assert not any("several hospitals" in note for note in cohort(tmp_path, people()).notes)

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from sites.identity import alike, is_missing, settled, tidied, twins
+from sites.identity import alike, damaged, is_missing, settled, tidied, twins
 
 MUELLER = "Müller 1"
 
@@ -109,3 +109,23 @@ def test_words_for_nothing(word: str):
 @pytest.mark.parametrize("word", ["Nana", "0", "no", "unknown", "-", "nonexistent", "negative"])
 def test_names_are_not_nothing(word: str):
     assert not is_missing(word)
+
+
+@pytest.mark.parametrize("other", ["a_001", "a 001", "a001", "A – 1", "a__01"])
+def test_what_joins_the_parts_of_an_id_makes_no_other_look(other: str):
+    assert twins(["a-001", other]) == [tuple(sorted(("a-001", other)))]
+
+
+@pytest.mark.parametrize(("one", "other"), [("1-11", "11-1"), ("1_2", "12"), ("a-1-1", "a-11"), ("A-", "B-")])
+def test_numbers_are_not_joined(one: str, other: str):
+    assert twins([one, other]) == []
+
+
+def test_whoever_has_no_name_is_told_with_a_count():
+    (note,) = settled("patient", ["Unknown", "p1", "Unknown", "-", "0"]).notes
+    assert note.startswith("patient: '-' (1 images), 'Unknown' (2 images) seems to be no name")
+
+
+def test_what_excel_writes_in_a_narrow_column_is_no_id():
+    assert damaged("#######") == ("a narrow column", damaged("###")[1])  # type: ignore[index]
+    assert damaged("#3") is None

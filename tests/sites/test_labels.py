@@ -112,3 +112,51 @@ def test_ids_are_no_labels():
     assert "found 40 different labels in 40 images" in found.wrong[0]
     assert read([str(n * 7) for n in range(40)]).wrong
     assert not read([f"x{n}" for n in range(10)]).wrong  # of ten images, each may be a class of its own
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("1,0", "write 1.0"),
+        ("10,0", "write 10.0"),
+        ("[0, 1]", "write the place of the 1"),
+        ("0 0 1", "write the place of the 1"),
+        ("0|1|0", "write the place of the 1"),
+        ("(1;0)", "write the place of the 1"),
+    ],
+)
+def test_several_numbers_are_no_label(text: str, remedy: str):
+    (found,) = read([text, "a", "b", "a"]).misread
+    assert (found.row, found.kind) == (0, "several numbers")
+    assert remedy in found.message
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("A/B", "B/A"), ("A+B", "B + A"), ("A & B", "B&A"), ("A and B", "B and A"), ("A|B", "B;A")],
+)
+def test_the_same_findings_in_another_order_are_told_however_they_are_joined(one: str, other: str):
+    (found,) = read([one, other, "C"]).misread
+    assert (found.row, found.kind) == (1, "findings in another order")
+
+
+def test_numbers_beyond_all_classes_are_told():
+    assert [one.row for one in read(["0", "1e40", "1", "0"]).misread] == [1]
+
+
+def test_a_text_is_no_label():
+    (found,) = read(["x" * 5000, "a", "b"]).misread
+    assert "5,000 letters, expected the name of a class" in found.message
+    assert len(found.message) < 250
+
+
+def test_a_class_that_stands_for_no_label_is_told():
+    (note,) = read(["unknown", "a", "b"] * 2).notes
+    assert note == "'unknown' counts as a class: if it stands for no label, remove these rows"
+
+
+@pytest.mark.parametrize(("one", "other"), [("T", "TRUE"), ("f", "False"), ("Y", "yes"), ("neg", "Negative")])
+def test_a_short_form_beside_the_long_one_is_told(one: str, other: str):
+    (found,) = read([other, other, one, "x"]).misread
+    assert (found.row, found.kind) == (2, f"almost as {other!r}")
+    assert read([one, "x"] * 2).misread == ()

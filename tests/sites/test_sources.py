@@ -205,7 +205,10 @@ def test_medmnist_downloads_what_is_missing_and_leaves_nothing_half_done(breast:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        (MedMNIST(set="brestmnist"), "no set 'brestmnist', expected one of adrenalmnist3d, bloodmnist"),
+        (
+            MedMNIST(set="brestmnist"),
+            "no set 'brestmnist', did you mean 'breastmnist'?; expected one of adrenalmnist3d, bloodmnist",
+        ),
         (MedMNIST(set="chestmnist"), "several labels per image"),
         (MedMNIST(set="organmnist3d", size=128), "no size 128"),
         (MedMNIST(set="breastmnist", images=141), "expected 2 (its classes) to 140"),

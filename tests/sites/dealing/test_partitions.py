@@ -220,3 +220,14 @@ def test_every_partition_has_its_name_and_settings():
     for name, cls in PARTITIONS.items():
         assert cls().name == name
         assert (cls.__doc__ or "").partition("\n")[0].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("found", "names"),
+    [("1.0", '"1.0", b'), ("Off", '"Off", b'), ("A, B", '"A, B", b'), ("Åbo", "b, Åbo"), ("#1", '"#1", b')],
+)
+def test_names_that_are_missing_are_told_as_yaml_must_have_them(found: str, names: str):
+    table = pd.DataFrame({"image": ["1", "2"], "patient": ["p", "q"], "site": [found, "b"]})
+    with pytest.raises(InputError) as caught:
+        ByColumn().assign(table, np.zeros(2, np.int64), ("x", "y"), np.random.default_rng(0))
+    assert str(caught.value).endswith(f"write names: [{names}]")

@@ -161,3 +161,19 @@ def test_picked_patients_are_counted_in_words_and_wrong_values_told_at_their_pla
         gather(picking(tmp_path, "{count: 3, by: {sex: F}}"), tmp_path)
     (problem,) = caught.value.problems
     assert (problem.line, "expected female or male" in problem.message) == (9, True)
+
+
+@pytest.mark.parametrize("near", ["f", "Ｆ"])
+def test_a_value_written_almost_alike_would_stay_and_is_refused(table: pd.DataFrame, near: str):
+    table.loc[table["patient"] == "c", "sex"] = near
+    with pytest.raises(
+        InputError, match=r"column sex has 'F' and .*, written almost alike: those would stay"
+    ):
+        patients(table, by={"sex": "F"})
+
+
+def test_a_near_twin_in_another_part_is_told_with_its_part(table: pd.DataFrame):
+    with pytest.raises(
+        InputError, match="no patient 'T', but one almost alike: patient 't' is in the test part"
+    ):
+        patients(table, ids=["T"])

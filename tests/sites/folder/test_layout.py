@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nibabel
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from fedunlearn.__main__ import app
 from fedunlearn.core import InputError
 from sites.folder import Folder
-from sites.folder.layout import rows_of
+from sites.folder.layout import Layout, rows_of, write
 from tests.sites.formats.making import dataset, save
 
 PATIENTS = {"sick": "pq", "well": "prs"}
@@ -55,7 +56,9 @@ def test_classes_and_patients_are_the_folders(root: Path):
     assert found.targets.tolist() == [0] * 4 + [1] * 6
     assert found.pixels[:, 0, 0, 0].tolist() == [*range(10)]
     assert "Labels: 0 sick, 1 well." in found.note
-    assert found.notes == ("left out as no images: 1 .db, 1 .txt, 2 hidden files",)
+    left, several = found.notes
+    assert left == "left out as no images: 1 .db, 1 .txt, 2 hidden files"
+    assert several.startswith("'p' has a folder at several classes, and each is taken for one person")
 
 
 def test_the_same_tree_and_its_manifest_are_one_collection(root: Path):
@@ -124,7 +127,9 @@ def test_sites_classes_and_patients(tmp_path: Path):
     assert found.table["site"].tolist() == ["n", "n", "s", "s"]
     assert found.table["patient"].tolist() == ["p", "q", "p", "r"]
     assert found.targets.tolist() == [0, 1, 0, 1]
-    assert "'p' has a folder at several sites, and each is taken for one person" in found.notes[0]
+    assert not any(
+        "several classes" in note for note in found.notes
+    )  # several sites are noted when these are dealt
 
 
 def test_masks_beside_images_are_no_images(tmp_path: Path):
@@ -212,3 +217,56 @@ def test_a_bad_file_is_named_by_its_path(root: Path):
     (root / "set" / "sick" / "p" / "1.png").write_text("no image")
     with pytest.raises(InputError, match=r"set: sick/p/1\.png: file: "):
         Folder(path="set", layout="class/patient").load(root)
+
+
+@pytest.mark.parametrize("layout", ["class/patient", "site/patient"])
+def test_the_parts_of_a_split_are_neither_classes_nor_sites(tmp_path: Path, layout: Layout):
+    for number, name in enumerate(
+        ("Train/sick/1.png", "Train/well/2.png", "test/sick/3.png", "test/well/4.png")
+    ):
+        picture(tmp_path / name, number)
+    with pytest.raises(InputError, match="'Train', 'test' are the parts of an official split"):
+        rows_of(tmp_path, layout)
+
+
+def test_names_that_are_no_text_are_refused_by_name(tmp_path: Path):
+    picture(tmp_path / "sick" / "p" / os.fsdecode("ü.png".encode("latin-1")), 1)
+    for read in (lambda: rows_of(tmp_path, "class/patient"), lambda: write(tmp_path, None)):
+        with pytest.raises(InputError, match=r"1 names in .* not in UTF-8, such as 'sick/p/\ufffd.png'"):
+            read()
+    assert not (tmp_path / "manifest.csv").exists()
+
+
+def test_a_flat_folder_has_no_patients_and_a_file_is_no_folder(tmp_path: Path):
+    picture(tmp_path / "1.png", 1)
+    assert write(tmp_path, None)[0].endswith("manifest.csv: 1 images; read it, and correct what is wrong")
+    with pytest.raises(InputError, match=r"1\.png, which is a file: expected a folder"):
+        write(tmp_path / "1.png", None)
+
+
+@pytest.mark.parametrize(
+    ("image", "label_map"),
+    [
+        ("p/images/1.png", "p/masks/1.png"),
+        ("p/img/1.png", "p/GroundTruth/1_mask.png"),
+        ("p/1.png", "p/label/1.png"),
+        ("p/imagesTr/1_0000.png", "p/labelsTr/1.png"),
+        ("p/1.png", "p/mask_1.png"),
+        ("p/1.png", "p/1_manual.png"),
+    ],
+)
+def test_label_maps_are_told_by_their_folder_or_name_and_are_no_images(
+    tmp_path: Path, image: str, label_map: str
+):
+    for number, name in enumerate((f"a/{image}", f"a/{label_map}")):
+        picture(tmp_path / name, number)
+    (row,) = rows_of(tmp_path, "site/patient").rows
+    assert (row.cells["file"], row.cells["label_map"]) == (f"a/{image}", f"a/{label_map}")
+    found = rows_of(tmp_path, "class/patient")
+    assert [row.cells["file"] for row in found.rows] == [f"a/{image}"]
+    assert f"1 files called like label maps, such as 'a/{label_map}', are left out" in found.notes
+
+
+def test_folders_called_like_maps_without_images_beside_hold_images(tmp_path: Path):
+    picture(tmp_path / "a" / "label" / "1.png", 1)
+    assert [row.cells["file"] for row in rows_of(tmp_path, "class/patient").rows] == ["a/label/1.png"]

@@ -246,3 +246,69 @@ def test_five_thousand_bad_rows_take_few_lines(root: Path):
 def test_an_error_of_any_kind_has_forty_lines_at_most():
     text = str(InputError([Problem(f"p{n}") for n in range(5000)]))
     assert len(text.splitlines()) == 39 and text.endswith("and 4,962 more problems")
+
+
+def test_lists_in_parquet_are_several_findings(root: Path):
+    frame = pd.DataFrame(TRUTH, columns=HEADER.split(","))
+    for label, expected in ((["A", "B"], "A|B"), (["1"], "1")):
+        frame["label"] = pd.Series([label] * len(frame))
+        frame.to_parquet(root / "m.parquet")
+        found = checked(read_manifest(root / "m.parquet"), Inside(root))
+        assert {row.cells["label"] for row in found.rows} == {expected}
+
+
+def test_a_file_in_two_rows_is_refused_whatever_the_image_ids_are(root: Path):
+    text = "\n".join(
+        [f"image,{HEADER}", *(f"i{n},{row}" for n, row in enumerate([*ROWS, ROWS[1].replace(",1,", ",0,")]))]
+    )
+    assert "m.csv:10:4: file: found 'p1.png' again (first in line 3)" in refused(root, text)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("p1.png,m.png,p", None),  # two images of one patient, such as T1 and T2, may share a map
+        (
+            "r0.png,m.png,r",
+            "label_map: found 'm.png' again (first in line 2), expected another than the map of patient 'p'",
+        ),
+        ("r0.png,./r0.png,r", "label_map: found './r0.png', which is the image itself"),
+    ],
+)
+def test_a_label_map_is_one_patients(root: Path, second: str, message: str | None):
+    (root / "m.png").touch()
+    found = refused(root, f"file,label_map,patient\np0.png,m.png,p\n{second}\n")
+    assert (message in found) if message else not found
+
+
+@pytest.mark.parametrize("odd", ["\ufeffp0.png", "p0.png\u200b"])
+def test_characters_that_nobody_sees_are_no_part_of_a_path(root: Path, odd: str):
+    found = read(root, TEXT.replace("p0.png", odd))
+    assert (found.problems, table(found)) == ((), TRUTH)
+    assert found.notes == ("characters that nobody sees are left out in 1 paths",)
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (
+            "\n".join(ROWS),
+            "the first line seems to be an image; write a header above it, such as file,label,patient",
+        ),
+        ('[{"file": "p0.png", "label": 0}]', "JSON: write the table as CSV"),
+        (
+            "\n".join(f'"{line}"'.replace(",", '" "') for line in TEXT.split()),
+            "R: write.csv, not write.table",
+        ),
+        (HEADER + "\n" + "\n".join(ROWS).replace(",", ";"), "separated by semicolons, unlike the header"),
+    ],
+)
+def test_what_is_no_table_with_commas_is_called_what_it_is(root: Path, content: str, remedy: str):
+    assert remedy in refused(root, content)
+
+
+@pytest.mark.parametrize("index", ["file", "patient", ["patient", "site"]])
+def test_an_index_of_pandas_is_a_column(root: Path, index: str | list[str]):
+    pd.DataFrame(TRUTH, columns=HEADER.split(",")).set_index(index).to_parquet(root / "m.parquet")
+    found = checked(read_manifest(root / "m.parquet"), Inside(root))
+    assert (found.problems, table(found)) == ((), TRUTH)

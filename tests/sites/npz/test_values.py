@@ -216,3 +216,60 @@ def test_a_map_with_nothing_but_0_and_255_is_refused(tmp_path: Path):
     decimal = load(tmp_path, {"train_images": volumes, "train_labels": maps.astype(np.float64)})
     assert decimal.targets.dtype == np.uint8 and np.array_equal(decimal.targets, maps)
     assert "not whole" in refused(tmp_path, {"train_images": volumes, "train_labels": maps / 2})
+
+
+@pytest.mark.parametrize(
+    ("beside", "remedy"),
+    [
+        ({"valid_images": IMAGES, "valid_labels": LABELS}, "rename valid_images to val_images, valid_labels"),
+        ({"TEST_images": IMAGES, "TEST_labels": LABELS}, "rename TEST_images to test_images"),
+        ({"external_images": IMAGES}, "leave them out"),
+        ({"Site": np.array(["a"] * 12)}, "rename Site to train_site"),
+    ],
+)
+def test_arrays_of_no_part_are_refused_if_they_tell_of_images(tmp_path: Path, beside: Arrays, remedy: str):
+    message = refused(tmp_path, made(**beside))
+    assert f"found {next(iter(beside))}" in message
+    assert remedy in message
+
+
+@pytest.mark.parametrize("name", ["patient_id", "patients", "PatientID", "subject-id", "case_id"])
+def test_one_array_of_patients_for_the_whole_file_is_not_passed_over(tmp_path: Path, name: str):
+    arrays = {key: array for key, array in made(**{name: IDS}).items() if key != "train_patient_id"}
+    message = refused(tmp_path, arrays)
+    assert f"rename {name} to train_patient_id" in message
+    arrays["train_patient_id"] = arrays.pop(name)  # as it says
+    assert load(tmp_path, arrays).table["patient"].tolist() == IDS.tolist()
+    parts = {
+        f"{part}_{kind}": made()[f"train_{kind}"]
+        for part in ("train", "test")
+        for kind in ("images", "labels")
+    }
+    assert f"give each part its own, such as train_{name} and test_{name}" in refused(
+        tmp_path, {**parts, name: IDS}
+    )
+
+
+def test_other_arrays_of_no_part_are_left_out_with_a_note(tmp_path: Path):
+    found = load(tmp_path, made(class_names=np.array(["benign", "malignant"])))
+    assert found.notes == ("the arrays 'class_names' are left out, since they belong to no part",)
+    unnamed = {key: array for key, array in made(train_Patient_ID=IDS).items() if key != "train_patient_id"}
+    assert "'Patient_ID' may tell patients" in "".join(load(tmp_path, unnamed).notes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "remedy"),
+    [
+        (
+            {"train_images": np.repeat(IMAGES[:, None, None], 8, 2)},
+            "leave the channel out (train_images[:, 0])",
+        ),
+        ({"train_labels": LABELS[None]}, "try train_labels[0]"),
+        ({"train_labels": (IMAGES[..., None] > 99).astype(np.uint8)}, "try train_labels[..., 0]"),
+        ({"train_labels": (IMAGES[:, None] > 99).astype(np.uint8)}, "try train_labels[:, 0]"),
+        ({"train_labels": np.where(IMAGES > 99, np.nan, 1)}, "not finite (NaN or infinite)"),
+        ({"train_labels": (IMAGES > 99) * 0.5}, "not whole, expected 0, 1, …: round them"),
+    ],
+)
+def test_shapes_and_numbers_are_refused_with_what_mends_them(tmp_path: Path, changed: Arrays, remedy: str):
+    assert remedy in refused(tmp_path, made(**changed))
