@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sites.formats import dicom, places, sizes
+from sites.formats import dicom, dicom_pixels, places, sizes
 from sites.formats.content import told
 from sites.formats.dicom_values import Values, together
 from sites.formats.picture import THIN, Picture
@@ -15,6 +16,8 @@ from sites.formats.unreadable import Unreadable, blaming, named
 
 _BESIDE = ("dicomdir", "thumbs.db", "desktop.ini", "lockfile", "version")
 """Files that lie beside images in exports; so do those whose names start with a dot."""
+
+_NO_SLICE = ("another format", "no pixels", "empty", "no file", "a folder in a series")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def _slice(file: Path) -> _Slice:
     Raises:
         Unreadable: it is no DICOM image; it is named.
     """
-    with named(file.name):
+    with named(file.name), _advised():
         if file.is_dir():
             raise Unreadable("a folder in a series", "is a folder, expected the DICOM files of one series")
         if (kind := told(file)) != "DICOM":
@@ -113,6 +116,17 @@ def _slice(file: Path) -> _Slice:
         with dicom.guarded():
             header = dicom.heading(file)
             return _Slice(file, str(header.get("SeriesInstanceUID") or ""), claimed, places.of(header))
+
+
+@contextmanager
+def _advised() -> Iterator[None]:
+    """Say of what is no slice that it may be taken away."""
+    try:
+        yield
+    except Unreadable as error:
+        if error.kind not in _NO_SLICE:
+            raise
+        raise Unreadable(error.kind, f"{error}; or take it out of the folder of the series") from error
 
 
 def _read(files: Sequence[Path]) -> Iterator[Values]:
@@ -124,7 +138,7 @@ def _read(files: Sequence[Path]) -> Iterator[Values]:
     for file in files:
         with named(file.name), dicom.guarded():
             header = dicom.whole(file)
-            stored, colours = dicom.decoded(header)
+            stored, colours = dicom_pixels.decoded(header)
             if colours is not None or stored.ndim != 2:
                 raise Unreadable("unlike slices", "is no grey slice, expected one series a folder")
             values = dicom.frame(stored, header, 0)
