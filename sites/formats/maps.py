@@ -16,6 +16,15 @@ MOST = IGNORED
 ADVICE = f"set labels: {{{IGNORED}: 1}} if that is a structure, labels: {{{IGNORED}: ignored}} if not"
 
 
+_NEAR = 1e-4  # of a label, that rounding of floats and of a header's scaling may come to
+
+
+def whole_numbers(voxels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Labels that are whole but for rounding as whole ones; all others as they are."""
+    nearest = np.rint(voxels)
+    return np.where(np.abs(voxels - nearest) <= _NEAR * np.maximum(1, np.abs(nearest)), nearest, voxels)
+
+
 def only_ignored(labels: Iterable[float]) -> bool:
     """Whether a map has no label but `IGNORED`, and maybe 0: a mask of 0 and 255, hardly meant to be ignored."""
     found = set(labels)
@@ -47,7 +56,10 @@ def meanings(
         expected = f"whole numbers in 0…{max(plain)}, or {IGNORED} for voxels to be ignored"
         if named:
             expected += f", or one that labels names: {_listed(named)}"
-        raise Unreadable("unknown labels", f"has the unknown labels {_listed(unknown)}, expected {expected}")
+        broken = any(label != round(label) for label in unknown)
+        advice = ": was it resampled linearly? Do so by nearest neighbour" if broken else ""
+        message = f"has the unknown labels {_listed(unknown)}, expected {expected}{advice}"
+        raise Unreadable("unknown labels", message)
     table = np.full(IGNORED + 1, IGNORED, np.uint8)
     for label in found:
         meant = known[int(label)]
