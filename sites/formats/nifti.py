@@ -26,6 +26,10 @@ Array = npt.NDArray[Any]
 
 _RESAMPLED = "label map of another resolution than its image: resampled onto its grid (nearest neighbour)"
 
+_IGNORED = (
+    f"label {IGNORED} in the label map: its voxels are ignored; "
+    f"if it is a structure, set labels: {{{IGNORED}: …}}"
+)
 _TOO_SMALL = "a structure too small for the spacing given was lost: give a finer spacing"
 
 
@@ -154,7 +158,9 @@ def _classes(read: _Read, how: Handling) -> _Read:
     voxels = whole_numbers(read.grid.voxels)
     table = meanings(np.unique(voxels).tolist(), how.labels, how.classes)
     classes = table[voxels.astype(np.int64)].astype(np.float32)
-    return replace(read, grid=replace(read.grid, voxels=classes))
+    said = how.labels is not None and IGNORED in dict(how.labels)
+    notes = (*read.notes, *(_IGNORED,) * (IGNORED in voxels and not said))
+    return replace(read, grid=replace(read.grid, voxels=classes), notes=notes)
 
 
 def _alike(pair: Pair, read: Sequence[_Read], transform: _Transforms, how: Handling) -> Volume:

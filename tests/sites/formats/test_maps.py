@@ -241,3 +241,14 @@ def test_a_structure_lost_by_the_spacing_is_noted(tmp_path: Path):
     assert [note for note in notes if lost in note] == [f"a.nii: {lost}"]
     kept = read(tmp_path, image(), made, Folder(manifest="m.csv", spacing=(1, 1, 1))).notes
     assert not any(lost in note for note in kept)
+
+
+def test_ignored_voxels_are_noted_unless_it_was_said_so(tmp_path: Path):
+    made = np.where(labels() == 2, IGNORED, labels()).astype(np.uint8)
+    note = "a.nii: label 255 in the label map: its voxels are ignored; if it is a structure, set labels: {255: …}"
+    assert note in read(tmp_path, image(), made).notes
+    assert not any("label 255" in one for one in read(tmp_path, image(), labels()).notes)
+    said = read(tmp_path, image(), made, Folder(manifest="m.csv", labels={255: "ignored"}))
+    assert np.array_equal(said.targets[0], made) and not any("label 255" in one for one in said.notes)
+    meant = read(tmp_path, image(), made, Folder(manifest="m.csv", labels={255: 2}))
+    assert np.array_equal(meant.targets[0], labels())
