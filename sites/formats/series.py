@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sites.formats import dicom, dicom_pixels, places, sizes
 from sites.formats.content import told
@@ -18,6 +19,8 @@ _BESIDE = ("dicomdir", "thumbs.db", "desktop.ini", "lockfile", "version")
 """Files that lie beside images in exports; so do those whose names start with a dot."""
 
 _NO_SLICE = ("another format", "no pixels", "empty", "no file", "a folder in a series")
+
+_ENOUGH = 10
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,25 @@ def read(folder: Path) -> Picture:
     return dicom.volume(together(_read([one.file for one in found]), len(found)), where)
 
 
-def is_volume(files: Sequence[Path]) -> bool:
-    """Whether files are the slices of one DICOM volume, by their headers."""
-    try:
-        found = [_slice(file) for file in files]
-    except Unreadable:
-        return False
-    one = len({part.series for part in found}) == 1 and all(part.place is not None for part in found)
-    return one and len(found) > 1
+def volume_in(files: Sequence[Path]) -> Literal["whole", "mixed"] | None:
+    """What files of one folder are, by their headers: all the slices of one DICOM volume; slices among others; neither.
+
+    Of a folder in which nothing is a slice, a few files are looked at.
+    """
+    found, others = Counter[str](), 0
+    for file in files:
+        try:
+            part = _slice(file)
+        except Unreadable:
+            others += 1
+        else:
+            others += part.place is None
+            found[part.series] += part.place is not None
+        if others >= _ENOUGH and not found.total():
+            return None
+    if max(found.values(), default=0) < 2:
+        return None
+    return "whole" if len(found) == 1 and not others else "mixed"
 
 
 def _slices(folder: Path) -> list[_Slice]:

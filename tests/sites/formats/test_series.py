@@ -307,3 +307,11 @@ def test_what_is_no_slice_may_be_taken_away(tmp_path: Path, name: str, content: 
         reading()(folder)
     text = str(caught.value)
     assert text.startswith(f"{name} is ") and text.endswith("; or take it out of the folder of the series")
+
+
+def test_pixel_spacings_rounded_otherwise_are_one(tmp_path: Path):
+    def rounded(number: int, made: Dataset) -> None:
+        made.PixelSpacing = [f"{float(one) * (1.0001 if number % 2 else 1):.5g}" for one in made.PixelSpacing]
+
+    found = reading()(series(tmp_path, spoil=rounded))
+    assert np.abs(found.pixels[0] - greys(TRUTH)).max() <= 0.51
