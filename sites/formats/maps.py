@@ -67,5 +67,23 @@ def meanings(
     return table
 
 
+def merged(found: Collection[float], labels: Sequence[tuple[int, int]] | None) -> tuple[str, ...]:
+    """A note for every class that several labels of one map are, since it was said so: elsewhere they may mean another.
+
+    Args:
+        found: the labels of one map, all of them known.
+        labels: as in `meanings`.
+    """
+    classes = dict[int, list[float]]()
+    for label in sorted(found):
+        classes.setdefault(dict(labels or ()).get(int(label), int(label)), []).append(label)
+    return tuple(
+        f"the labels {_listed(those)} of one map are all read as {'ignored' if meant == IGNORED else meant}, "
+        "as labels says"
+        for meant, those in classes.items()
+        if len(those) > 1
+    )
+
+
 def _listed(labels: Iterable[float], most: int = 5) -> str:
     return ", ".join(f"{label:g}" for label in sorted(labels)[:most])

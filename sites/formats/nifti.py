@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fedunlearn.core import IGNORED
 from sites.formats import sizes
 from sites.formats.grids import Grid, coarser_or_finer, on_one, resampled
-from sites.formats.maps import meanings, whole_numbers
+from sites.formats.maps import meanings, merged, whole_numbers
 from sites.formats.nifti_file import claim, opened
 from sites.formats.picture import Seen, limits, size
 from sites.formats.turning import codes, turned
@@ -156,10 +156,11 @@ def _classes(read: _Read, how: Handling) -> _Read:
         Unreadable: some labels are unknown.
     """
     voxels = whole_numbers(read.grid.voxels)
-    table = meanings(np.unique(voxels).tolist(), how.labels, how.classes)
+    found = np.unique(voxels).tolist()
+    table = meanings(found, how.labels, how.classes)
     classes = table[voxels.astype(np.int64)].astype(np.float32)
     said = how.labels is not None and IGNORED in dict(how.labels)
-    notes = (*read.notes, *(_IGNORED,) * (IGNORED in voxels and not said))
+    notes = (*read.notes, *(_IGNORED,) * (IGNORED in found and not said), *merged(found, how.labels))
     return replace(read, grid=replace(read.grid, voxels=classes), notes=notes)
 
 

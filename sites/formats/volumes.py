@@ -24,7 +24,7 @@ Edge = Annotated[int, Ge(4)]
 Millimetres = Annotated[float, Gt(0)]
 _Prepare = Callable[[int, Pair], Volume | list[Bad]]
 
-_FORMAT = 7  # of what is kept; to be raised whenever the same files and settings give other arrays
+_FORMAT = 8  # of what is kept; to be raised whenever the same files and settings give other arrays
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.core import IGNORED, InputError
 from sites.collection import Collection
 from sites.folder import Folder
-from sites.formats.maps import meanings, only_ignored
+from sites.formats.maps import meanings, merged, only_ignored
 from sites.formats.unreadable import Unreadable
 from tests.runs import TINY, write
 
@@ -252,3 +252,17 @@ def test_ignored_voxels_are_noted_unless_it_was_said_so(tmp_path: Path):
     assert np.array_equal(said.targets[0], made) and not any("label 255" in one for one in said.notes)
     meant = read(tmp_path, image(), made, Folder(manifest="m.csv", labels={255: 2}))
     assert np.array_equal(meant.targets[0], labels())
+
+
+def test_labels_that_become_one_are_noted(tmp_path: Path):
+    """What 255 stands for at one hospital, it may not at another."""
+    made = np.where(labels() == 2, IGNORED, labels()).astype(np.uint8)
+    both = read(tmp_path, image(), made, Folder(manifest="m.csv", labels={255: 1}))
+    assert np.array_equal(both.targets[0], labels() > 0)
+    assert "a.nii: the labels 1, 255 of one map are all read as 1, as labels says" in both.notes
+    mask = (labels() > 0).astype(np.uint8) * 255
+    one = read(tmp_path, image(), mask, Folder(manifest="m.csv", labels={255: 1}))
+    assert not any("read as" in note for note in one.notes)
+    assert merged([0, 1, 2, 3], [(2, IGNORED), (3, IGNORED)]) == (
+        "the labels 2, 3 of one map are all read as ignored, as labels says",
+    )
