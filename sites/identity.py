@@ -17,9 +17,9 @@ MISSING = frozenset(_WORDS.split()) | {"", "#n/a n/a"}
 """What programs write where a value is missing, without regard to case."""
 
 _PEOPLES = """
--, --, ---, –, —, _, xxx, x.x., n.n., n.d., k.a., tbd, tba, unknown, unbekannt, unnamed, undefined, unspecified, unlabeled,
-unlabelled, missing, anonymous, anonymized, anonymised, anon, anonym, anonymous patient, no name, noname, not available,
-not applicable, not known, no id, noid, (blank)
+-, --, ---, –, —, _, xxx, x.x., n.n., n.d., k.a., tbd, tba, unknown, unbekannt, unnamed, undefined, unspecified,
+unlabeled, unlabelled, missing, anonymous, anonymized, anonymised, anon, anonym, anonymous patient, no name, noname,
+not available, not applicable, not known, no id, noid, (blank)
 """
 NOBODY = frozenset(word.strip() for word in _PEOPLES.split(","))
 """What people write where they do not know, or must not say, without regard to case; it may be a name, too."""

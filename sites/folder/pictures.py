@@ -27,7 +27,7 @@ from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
 
-_FORMAT = 2  # of what is kept; to be raised whenever the same files and settings give other arrays
+_FORMAT = 3  # of what is kept; to be raised whenever the same files and settings give other arrays
 _LIBRARIES = ("nibabel", "numpy", "pillow", "pydicom", "torch")  # they decide the last bits
 _GREY = np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as Pillow has it
 _WORDS = ("format", "size", "orientation")
@@ -136,11 +136,20 @@ def _of_other_shapes(rows: Sequence[Row], shapes: Sequence[tuple[int, ...]]) -> 
         row.fault(
             "another shape",
             "file",
-            f"has shape {shape} (channels, edges), most have {usual}: set size, or channels",
+            f"has shape {shape} (channels, edges), most have {usual}: {_remedy(shape, usual)}",
         )
         for row, shape in zip(rows, shapes, strict=True)
         if shape != usual
     ]
+
+
+def _remedy(shape: tuple[int, ...], usual: tuple[int, ...]) -> str:
+    """The settings that make one shape the other."""
+    if len(shape) != len(usual):
+        return "give images and volumes manifests of their own"
+    colours = ["channels: 1 (grey) or 3 (colour)"] * (shape[0] != usual[0])
+    edges = ["size: an edge, such as 128"] * (shape[1:] != usual[1:])
+    return f"set {' and '.join([*colours, *edges])}"
 
 
 def _numbers(picture: Picture, words: dict[str, dict[str, int]]) -> npt.NDArray[np.float64]:

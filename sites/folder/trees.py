@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fedunlearn.core import InputError
-from sites.formats.series import is_volume
+from sites.formats.series import volume_in
 from sites.identity import listed
 
 _NO_IMAGES = frozenset(
@@ -122,7 +122,12 @@ def tree_of(folder: Path) -> Tree:
     )
     if links:
         notes.append(f"linked folders are not entered: {listed(links)}")
-    series = _series(folder, files)
+    series, mixed = _series(folder, files)
+    if mixed:
+        notes.append(
+            f"{len(mixed):,} folders, such as {str(mixed[0])!r}, hold slices of several DICOM series, or other files "
+            "beside them: every slice is an image of its own; give each series a folder if it is meant as a volume"
+        )
     if series:
         notes.append(
             f"{len(series):,} folders of DICOM slices, such as {str(series[0])!r}, are read as one volume each"
@@ -145,13 +150,14 @@ def _in_utf8(file: PurePosixPath) -> bool:
     return True
 
 
-def _series(folder: Path, files: Sequence[PurePosixPath]) -> list[PurePosixPath]:
-    """Folders whose files are the slices of one DICOM volume, sorted."""
+def _series(folder: Path, files: Sequence[PurePosixPath]) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
+    """Folders whose files are the slices of one DICOM volume, and those that have slices among others; sorted."""
     by_folder = defaultdict[PurePosixPath, list[Path]](list)
     for file in files:
         by_folder[file.parent].append(folder / file)
-    several = ((place, beside) for place, beside in by_folder.items() if place.parts and len(beside) > 1)
-    return sorted(place for place, beside in several if is_volume(beside))
+    several = {place: volume_in(beside) for place, beside in by_folder.items() if len(beside) > 1}
+    whole = sorted(place for place, what in several.items() if what == "whole" and place.parts)
+    return whole, sorted(place for place, what in several.items() if what == "mixed")
 
 
 def _hidden(name: str) -> bool:

@@ -157,6 +157,8 @@ def _refused(file: Path, head: bytes) -> str:
     if text[:16].lower().startswith(_HTML):
         message = "is a web page (HTML), perhaps that of an error or a login: get the file itself again"
         raise Unreadable("another format", message)
+    if text[:1] == b"P" and text[1:2].isdigit() and text[2:3].isspace():
+        raise Unreadable("another format", f"is a PBM, PGM or PPM picture, expected {EXPECTED}: {_TO_PNG}")
     if head[4:8] == b"ftyp":
         message = f"is a HEIC or AVIF picture, or a video, expected {EXPECTED}: {_TO_PNG}"
         raise Unreadable("another format", message)

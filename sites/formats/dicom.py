@@ -12,8 +12,9 @@ import numpy as np
 
 from sites.formats import places, sizes
 from sites.formats.content import preamble
+from sites.formats.dicom_pixels import PIXELS, decoded
 from sites.formats.dicom_values import Values, coloured, measured, together
-from sites.formats.picture import THIN, Array, Picture, checked, limits, size, spread
+from sites.formats.picture import THIN, Array, Picture, limits, size, spread
 from sites.formats.turning import codes, turned
 from sites.formats.unreadable import Unreadable, blaming
 
@@ -21,23 +22,6 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _SIZES = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _ONCE = ("NumberOfFrames", "SamplesPerPixel")  # 1 where they are missing
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_GREY = ("MONOCHROME1", "MONOCHROME2")
-
-_JPEG = "python-gdcm, or pylibjpeg with pylibjpeg-libjpeg (GPL)"
-_PACKAGES = {
-    "1.2.840.10008.1.2.4.50": _JPEG,
-    "1.2.840.10008.1.2.4.51": _JPEG,
-    "1.2.840.10008.1.2.4.57": _JPEG,
-    "1.2.840.10008.1.2.4.70": _JPEG,
-    "1.2.840.10008.1.2.4.80": f"pyjpegls, {_JPEG}",
-    "1.2.840.10008.1.2.4.81": f"pyjpegls, {_JPEG}",
-    "1.2.840.10008.1.2.4.90": "python-gdcm, or pylibjpeg with pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.91": "python-gdcm, or pylibjpeg with pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.201": "pylibjpeg with pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.202": "pylibjpeg with pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.203": "pylibjpeg with pylibjpeg-openjpeg",
-}  # what pydicom decodes with, beside Pillow, by transfer syntax
 
 _STORED = "not told where the frames lie: read in the order stored"
 
@@ -161,7 +145,7 @@ def whole(file: Path) -> Any:
     import pydicom
 
     header = _image(pydicom.dcmread(file, force=not preamble(file)))
-    if not any(name in header for name in _PIXELS):
+    if not any(name in header for name in PIXELS):
         message = "is a DICOM file whose pixels are missing (no Pixel Data): export it again, with its image"
         raise Unreadable("no pixels", message)
     return _filled(header)
@@ -173,6 +157,8 @@ def _filled(header: Any) -> Any:
     Raises:
         Unreadable: there is none of what cannot be known.
     """
+    if "PixelData" not in header:  # floats
+        header.PixelRepresentation = 1
     for name, what in (
         ("PhotometricInterpretation", "0 is black or white"),
         ("PixelRepresentation", "values have signs"),
@@ -186,67 +172,6 @@ def _filled(header: Any) -> Any:
     if not header.file_meta.get("TransferSyntaxUID"):
         header.file_meta.TransferSyntaxUID = _native(*header.original_encoding)
     return header
-
-
-def decoded(header: Any) -> tuple[Array, str | None]:
-    """The stored values ([N,] H, W) and None; or those of colours and what kind of colours: RGB or PALETTE COLOR.
-
-    Raises:
-        Unreadable: they cannot be decoded, or are neither.
-        Exception: one that `guarded` knows; it stands inside.
-    """
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.pixels.utils import as_pixel_options
-
-    syntax = header.file_meta.TransferSyntaxUID
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as error:
-        message = f"has pixels in a way that is not known here ({syntax.name}): export it uncompressed"
-        raise Unreadable("an unknown compression", message) from error
-    if not decoder.is_available:
-        raise _lacking(syntax)
-    if not syntax.is_encapsulated:
-        _complete(header)
-    try:
-        stored, about = decoder.as_array(header, **as_pixel_options(header))
-    except RuntimeError as error:
-        if syntax not in _PACKAGES:
-            raise
-        raise _lacking(syntax, str(error).splitlines()[-1].strip()) from error
-    kind = str(about["photometric_interpretation"])
-    colours = None if kind in _GREY else kind
-    expected = 3 if colours == "RGB" else 1
-    if colours not in (None, "RGB", "PALETTE COLOR") or header.SamplesPerPixel != expected:
-        message = (
-            f"has {header.SamplesPerPixel} values a pixel and calls them {kind}: export it as RGB or grey"
-        )
-        raise Unreadable("colours of an unknown kind", message)
-    return checked(stored), colours
-
-
-def _complete(header: Any) -> None:
-    """Refuse pixels of which some are missing.
-
-    Raises:
-        Unreadable: there are fewer bytes than its size asks for.
-    """
-    from pydicom.pixels.utils import get_expected_length
-
-    found = max(len(header.get(name) or b"") for name in _PIXELS)
-    if found < (expected := get_expected_length(header)):
-        message = (
-            f"is a DICOM file that is cut off: it has {found:,} of {expected:,} bytes of pixels: get it again"
-        )
-        raise Unreadable("cut off", message)
-
-
-def _lacking(syntax: Any, said: str = "") -> Unreadable:
-    advice = f"install {_PACKAGES[syntax]}, or " if syntax in _PACKAGES else ""
-    also = f"; is it damaged? ({said[:120]})" if said else ""
-    found = f"has compressed pixels ({syntax.name}) that what is installed cannot decode{also}"
-    message = f"{found}: {advice}export it uncompressed"
-    return Unreadable(f"compressed as {syntax.name}", message)
 
 
 def frame(stored: Array, header: Any, number: int) -> Values:

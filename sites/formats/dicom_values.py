@@ -145,6 +145,8 @@ def coloured(stored: Array, header: Any) -> Greys:
         made = apply_color_lut(stored, header)[..., :3]
         return scaled(made.astype(np.float64), 0, np.iinfo(made.dtype).max)
     tables = [table_of(header, header, f"{name}PaletteColorLookupTable") for name in names]
+    if max(max(table.entries) for table in tables) < 2**8:  # 8 bits in words of 16, which would be all black
+        tables = [replace(table, bits=8) for table in tables]
     if len({(table.first, table.bits, len(table.entries)) for table in tables}) > 1:
         message = "has palettes of red, green and blue that do not belong together: export it again, as RGB"
         raise Unreadable("unlike palettes", message)
@@ -172,6 +174,9 @@ def _physical(stored: Array, header: Any, item: Any) -> tuple[Array, bool]:
 
 def _unpadded(stored: Array, header: Any) -> npt.NDArray[np.bool_] | None:
     """Which values are no padding (PS3.3 C.7.5.1.1.2); None if all are."""
+    if stored.dtype.kind == "f":
+        padding = number_of(header, "FloatPixelPaddingValue")
+        return None if padding is None or not (stored == padding).any() else stored != padding
     value = header.get("PixelPaddingValue")
     if value is None or value == "":
         return None

@@ -53,7 +53,8 @@ def on_one(image: Grid, other: Grid, name: str) -> None:
         raise Unreadable("another shape than its image", message)
     apart = _apart(image, other, 0.0)
     if apart > APART:
-        message = f"lies up to {apart:.1f} mm away from {name}: resample it onto that grid"
+        advice = "resample it onto that grid; or, if its voxels are the same, copy that header"
+        message = f"lies up to {apart:.1f} mm away from {name}: {advice}"
         raise Unreadable("away from its image", message)
 
 

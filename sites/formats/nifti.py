@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fedunlearn.core import IGNORED
 from sites.formats import sizes
 from sites.formats.grids import Grid, coarser_or_finer, on_one, resampled
-from sites.formats.maps import meanings
+from sites.formats.maps import meanings, merged, whole_numbers
 from sites.formats.nifti_file import claim, opened
 from sites.formats.picture import Seen, limits, size
 from sites.formats.turning import codes, turned
@@ -25,6 +25,12 @@ from sites.formats.unreadable import Unreadable
 Array = npt.NDArray[Any]
 
 _RESAMPLED = "label map of another resolution than its image: resampled onto its grid (nearest neighbour)"
+
+_IGNORED = (
+    f"label {IGNORED} in the label map: its voxels are ignored; "
+    f"if it is a structure, set labels: {{{IGNORED}: …}}"
+)
+_TOO_SMALL = "a structure too small for the spacing given was lost: give a finer spacing"
 
 
 @dataclass(frozen=True)
@@ -149,9 +155,13 @@ def _classes(read: _Read, how: Handling) -> _Read:
     Raises:
         Unreadable: some labels are unknown.
     """
-    table = meanings(np.unique(read.grid.voxels).tolist(), how.labels, how.classes)
-    classes = table[read.grid.voxels.astype(np.int64)].astype(np.float32)
-    return replace(read, grid=replace(read.grid, voxels=classes))
+    voxels = whole_numbers(read.grid.voxels)
+    found = np.unique(voxels).tolist()
+    table = meanings(found, how.labels, how.classes)
+    classes = table[voxels.astype(np.int64)].astype(np.float32)
+    said = how.labels is not None and IGNORED in dict(how.labels)
+    notes = (*read.notes, *(_IGNORED,) * (IGNORED in found and not said), *merged(found, how.labels))
+    return replace(read, grid=replace(read.grid, voxels=classes), notes=notes)
 
 
 def _alike(pair: Pair, read: Sequence[_Read], transform: _Transforms, how: Handling) -> Volume:
@@ -177,6 +187,8 @@ def _alike(pair: Pair, read: Sequence[_Read], transform: _Transforms, how: Handl
             raise _Unusable(file, "shows nothing", message)
         pixels.append(transform.fit(transform.scale(resampled, low, high)).numpy()[0])
     whole = transform.maps(_tensor(on_image))
+    if _structures(on_image.voxels) - _structures(whole.numpy()):
+        further = (*further, _TOO_SMALL)
     fitted = transform.fit(whole)
     if lost := _labelled(whole) - _labelled(fitted):
         message = f"has {lost} labelled voxels outside of the shape given, of {tuple(whole.shape[1:])}"
@@ -220,6 +232,11 @@ def _tensor(grid: Grid) -> Any:
 def _labelled(classes: Any) -> int:
     """How many voxels are of a structure."""
     return int(((classes > 0) & (classes != IGNORED)).sum())
+
+
+def _structures(classes: Array) -> set[float]:
+    """The classes of a map, those to be ignored left out."""
+    return {*np.unique(classes).tolist()} - {float(IGNORED)}
 
 
 def _fits_resampled(file: Path, image: Grid, how: Handling) -> None:

@@ -21,6 +21,10 @@ from sites.formats.unreadable import Unreadable, blaming
 UNPLACED = "not told where the axes run (no sform, no qform): read as stored"
 _DISAGREE = "sform and qform turn the axes differently: the sform was used"
 
+_SEVERAL = (
+    "several volumes in one file, perhaps over time or, of a label map, one a class (then take the argmax): "
+)
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -146,7 +150,7 @@ def _three(voxels: Array) -> Array:
     if voxels.ndim == 2:
         voxels = voxels[..., None]
     if voxels.ndim != 3 or not voxels.size:
-        several = "several volumes in one file, perhaps over time: " if voxels.ndim > 3 else ""
+        several = _SEVERAL if voxels.ndim > 3 else ""
         message = f"has the shape {shape}, expected three edges: {several}save one volume a file"
         raise Unreadable("no three edges", message)
     return voxels

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from sites.formats import sizes
+from sites.formats import sizes, tiff
 from sites.formats.picture import Array, Picture, checked, limits, size, spread
 from sites.formats.unreadable import Unreadable, blaming
 
-_DEEP = 65535  # the largest value of 16 bits
-_ORIENTATION, _PHOTOMETRIC, _WHITE_IS_ZERO = 0x112, 262, 0  # tags of EXIF and TIFF, and a value of the latter
+_ORIENTATION = 0x112  # a tag of EXIF
 
 # Pillow raises these of damaged files.
 _ERRORS = (SyntaxError, struct.error, zlib.error, TypeError, LookupError, AttributeError, OverflowError)
@@ -59,16 +58,16 @@ def read(file: Path) -> Picture:
         if (pages := getattr(opened, "n_frames", 1)) > 1 and opened.format != "MPO":
             advice = "save each as a file of its own, or a volume as NIfTI"
             raise Unreadable("several pages", f"has {pages} pages, expected one image: {advice}")
+        tiff.supported(opened)
         notes = _said(opened)
         opened.load()
         values, further = _values(ImageOps.exif_transpose(opened))
         stored = tuple(reversed(opened.size))
-        if _white_is_zero(opened):
-            values, further = _DEEP - values, ("white is 0 (TIFF): inverted",)
+        values, done = tiff.numbers(opened, values)
     values = checked(values)
     first = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
     pixels = np.ascontiguousarray(spread(first))
-    return Picture(pixels, name, size(stored), *limits(values), notes=(*notes, *further))
+    return Picture(pixels, name, size(stored), *limits(values), notes=(*notes, *further, *done))
 
 
 def _said(opened: Any) -> tuple[str, ...]:
@@ -99,9 +98,3 @@ def _values(image: Any) -> tuple[Array, tuple[str, ...]]:
         raise Unreadable("colours of an unknown kind", message)
     mode, note = _AS[image.mode]
     return np.asarray(image.convert(mode)), (note,) if note else ()
-
-
-def _white_is_zero(opened: Any) -> bool:
-    """Whether a TIFF's values are to be turned over still; Pillow does it for all but 16 bits."""
-    deep = opened.format == "TIFF" and opened.mode == "I;16"
-    return bool(deep and opened.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)

@@ -13,6 +13,7 @@ from sites.formats.turning import Affine
 from sites.formats.unreadable import Unreadable
 
 _TURN = 1e-3  # that directions of slices of one volume may differ by: rounding of texts
+_ROUNDING = 2e-3  # of a pixel's edge that edges may differ by: rounding of texts
 _UNEVEN = 0.05  # of the usual distance that distances may differ by: rounding, and bending of tables
 _FLAT = 0.1  # of the distance that slices may move sideways before the stack is called tilted
 
@@ -95,7 +96,8 @@ def stacked(where: Sequence[Place]) -> tuple[Array, Affine, tuple[str, ...]]:
             "has slices in several directions, perhaps a scout: keep one series of parallel slices a folder"
         )
         raise Unreadable("several orientations", message)
-    if len({one.edges for one in where}) > 1:
+    edges = np.array([one.edges for one in where])
+    if (np.ptp(edges, axis=0) > _ROUNDING * edges[0]).any():
         raise Unreadable("unlike slices", "has slices of several pixel spacings: keep one series a folder")
     normal = np.cross(first.row, first.column)
     positions = np.array([one.position for one in where])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from sites.formats import dicom, places, sizes
+from sites.formats import dicom, dicom_pixels, places, sizes
 from sites.formats.content import told
 from sites.formats.dicom_values import Values, together
 from sites.formats.picture import THIN, Picture
@@ -15,6 +17,10 @@ from sites.formats.unreadable import Unreadable, blaming, named
 
 _BESIDE = ("dicomdir", "thumbs.db", "desktop.ini", "lockfile", "version")
 """Files that lie beside images in exports; so do those whose names start with a dot."""
+
+_NO_SLICE = ("another format", "no pixels", "empty", "no file", "a folder in a series")
+
+_ENOUGH = 10
 
 
 @dataclass(frozen=True)
@@ -53,14 +59,25 @@ def read(folder: Path) -> Picture:
     return dicom.volume(together(_read([one.file for one in found]), len(found)), where)
 
 
-def is_volume(files: Sequence[Path]) -> bool:
-    """Whether files are the slices of one DICOM volume, by their headers."""
-    try:
-        found = [_slice(file) for file in files]
-    except Unreadable:
-        return False
-    one = len({part.series for part in found}) == 1 and all(part.place is not None for part in found)
-    return one and len(found) > 1
+def volume_in(files: Sequence[Path]) -> Literal["whole", "mixed"] | None:
+    """What files of one folder are, by their headers: all the slices of one DICOM volume; slices among others; neither.
+
+    Of a folder in which nothing is a slice, a few files are looked at.
+    """
+    found, others = Counter[str](), 0
+    for file in files:
+        try:
+            part = _slice(file)
+        except Unreadable:
+            others += 1
+        else:
+            others += part.place is None
+            found[part.series] += part.place is not None
+        if others >= _ENOUGH and not found.total():
+            return None
+    if max(found.values(), default=0) < 2:
+        return None
+    return "whole" if len(found) == 1 and not others else "mixed"
 
 
 def _slices(folder: Path) -> list[_Slice]:
@@ -104,7 +121,7 @@ def _slice(file: Path) -> _Slice:
     Raises:
         Unreadable: it is no DICOM image; it is named.
     """
-    with named(file.name):
+    with named(file.name), _advised():
         if file.is_dir():
             raise Unreadable("a folder in a series", "is a folder, expected the DICOM files of one series")
         if (kind := told(file)) != "DICOM":
@@ -113,6 +130,17 @@ def _slice(file: Path) -> _Slice:
         with dicom.guarded():
             header = dicom.heading(file)
             return _Slice(file, str(header.get("SeriesInstanceUID") or ""), claimed, places.of(header))
+
+
+@contextmanager
+def _advised() -> Iterator[None]:
+    """Say of what is no slice that it may be taken away."""
+    try:
+        yield
+    except Unreadable as error:
+        if error.kind not in _NO_SLICE:
+            raise
+        raise Unreadable(error.kind, f"{error}; or take it out of the folder of the series") from error
 
 
 def _read(files: Sequence[Path]) -> Iterator[Values]:
@@ -124,7 +152,7 @@ def _read(files: Sequence[Path]) -> Iterator[Values]:
     for file in files:
         with named(file.name), dicom.guarded():
             header = dicom.whole(file)
-            stored, colours = dicom.decoded(header)
+            stored, colours = dicom_pixels.decoded(header)
             if colours is not None or stored.ndim != 2:
                 raise Unreadable("unlike slices", "is no grey slice, expected one series a folder")
             values = dicom.frame(stored, header, 0)

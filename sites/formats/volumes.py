@@ -24,7 +24,7 @@ Edge = Annotated[int, Ge(4)]
 Millimetres = Annotated[float, Gt(0)]
 _Prepare = Callable[[int, Pair], Volume | list[Bad]]
 
-_FORMAT = 5  # of what is kept; to be raised whenever the same files and settings give other arrays
+_FORMAT = 8  # of what is kept; to be raised whenever the same files and settings give other arrays
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,22 @@ def _gaps(pairs: Sequence[Pair], holder: dict[int, int]) -> list[Bad]:
     if len(holder) < 2:
         message = "has one label only, as all others have: expected 0 and at least 1"
         return [Bad(0, pairs[0].label_map, message, "one label only")]
-    advice = f"but no map has {first}: renumber, or set classes"
     return [
-        Bad(n, pairs[n].label_map, f"has the label {label}, {advice}", "a label after a gap")
-        for label, n in sorted(holder.items())
+        Bad(
+            n,
+            pairs[n].label_map,
+            f"has the label {label}, {_advice(first, place, label)}",
+            "a label after a gap",
+        )
+        for place, (label, n) in enumerate(sorted(holder.items()))
         if label > first
     ]
+
+
+def _advice(first: int, place: int, label: int) -> str:
+    if first == 0:
+        return "but no map has 0, the background: set classes if there is none; else renumber"
+    return f"but no map has {first}: set labels: {{{label}: {place}, …}} to renumber, or set classes"
 
 
 def _key(pairs: Sequence[Pair], how: Handling) -> dict[str, Any]:

@@ -270,3 +270,25 @@ def test_label_maps_are_told_by_their_folder_or_name_and_are_no_images(
 def test_folders_called_like_maps_without_images_beside_hold_images(tmp_path: Path):
     picture(tmp_path / "a" / "label" / "1.png", 1)
     assert [row.cells["file"] for row in rows_of(tmp_path, "class/patient").rows] == ["a/label/1.png"]
+
+
+@pytest.mark.parametrize("spoil", ["another series", "a text without an ending", "nothing"])
+def test_slices_that_cannot_be_one_volume_are_images_with_a_note(tmp_path: Path, spoil: str):
+    folder = tmp_path / "sick" / "p"
+    folder.mkdir(parents=True)
+    for number in range(12):
+        where = {"ImagePositionPatient": [0, 0, number * 2.0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+        uid = "1.2.4" if spoil == "another series" and number > 5 else "1.2.3"
+        pixels = np.full((8, 8), number, np.uint8)
+        save(folder / f"IM{number:02}", dataset(pixels, {**where, "SeriesInstanceUID": uid}))
+    if spoil == "a text without an ending":
+        (folder / "AREADME").write_text("hello", encoding="utf-8")
+    table = rows_of(tmp_path, "class/patient")
+    said = [
+        note for note in table.notes if note.startswith("1 folders, such as 'sick/p', hold slices of several")
+    ]
+    assert (len(said), len(table.rows)) == {
+        "another series": (1, 12),
+        "a text without an ending": (1, 13),
+        "nothing": (0, 1),
+    }[spoil]

@@ -15,7 +15,7 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.core import IGNORED, InputError
 from sites.collection import Collection
 from sites.folder import Folder
-from sites.formats.maps import meanings, only_ignored
+from sites.formats.maps import meanings, merged, only_ignored
 from sites.formats.unreadable import Unreadable
 from tests.runs import TINY, write
 
@@ -188,3 +188,81 @@ def test_settings_change_what_is_kept(tmp_path: Path):
     source = Folder(manifest="m.csv", labels={255: 1})
     assert read(tmp_path, image(), mask, source).targets.max() == 1
     assert replace(source, labels={255: "ignored"}, classes=2).load(tmp_path).targets.max() == IGNORED
+
+
+# -------------------------------------------------------------------------------------------- labels as floats
+
+
+def test_labels_whole_but_for_rounding_are_whole(tmp_path: Path):
+    """As a header's scaling, or a float of 32 bits, leaves them."""
+    made = labels() * np.float32(0.99999)
+    assert np.array_equal(read(tmp_path, image(), made).targets[0], labels())
+
+
+def test_labels_between_are_refused_with_their_likely_cause(tmp_path: Path):
+    text = message(tmp_path, image(), labels() * np.float32(0.5))
+    assert "has the unknown labels 0.5, expected whole numbers in 0…254" in text
+    assert text.endswith(": was it resampled linearly? Do so by nearest neighbour")
+
+
+def test_a_gap_names_the_setting_that_closes_it_and_it_does(tmp_path: Path):
+    made = np.where(labels() == 2, 4, labels()).astype(np.uint8)
+    text = message(tmp_path, image(), made)
+    assert text.endswith(
+        "has the label 4, but no map has 2: set labels: {4: 2, …} to renumber, or set classes"
+    )
+    found = read(tmp_path, image(), made, Folder(manifest="m.csv", labels={4: 2}))
+    assert np.array_equal(found.targets[0], labels())
+
+
+def test_a_map_without_background_is_not_renumbered_by_itself(tmp_path: Path):
+    made = (labels() > 0).astype(np.uint8) + 1
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, image(), made)
+    assert all(
+        "no map has 0, the background: set classes if there is none" in str(p) for p in caught.value.problems
+    )
+    found = read(tmp_path, image(), made, Folder(manifest="m.csv", classes=3))
+    assert np.array_equal(found.targets[0], made)
+
+
+def test_one_hot_maps_are_told_to_take_the_argmax(tmp_path: Path):
+    made = np.stack([labels() == one for one in range(3)], axis=-1).astype(np.uint8)
+    assert "of a label map, one a class (then take the argmax): save one volume" in message(
+        tmp_path, image(), made
+    )
+
+
+def test_a_structure_lost_by_the_spacing_is_noted(tmp_path: Path):
+    made = (labels() == 1).astype(np.uint8)
+    made[5, 9, 7] = 2  # a single voxel, between those that stay
+    lost = "a structure too small for the spacing given was lost: give a finer spacing"
+    notes = read(tmp_path, image(), made, Folder(manifest="m.csv", spacing=(2, 2, 2))).notes
+    assert [note for note in notes if lost in note] == [f"a.nii: {lost}"]
+    kept = read(tmp_path, image(), made, Folder(manifest="m.csv", spacing=(1, 1, 1))).notes
+    assert not any(lost in note for note in kept)
+
+
+def test_ignored_voxels_are_noted_unless_it_was_said_so(tmp_path: Path):
+    made = np.where(labels() == 2, IGNORED, labels()).astype(np.uint8)
+    note = "a.nii: label 255 in the label map: its voxels are ignored; if it is a structure, set labels: {255: …}"
+    assert note in read(tmp_path, image(), made).notes
+    assert not any("label 255" in one for one in read(tmp_path, image(), labels()).notes)
+    said = read(tmp_path, image(), made, Folder(manifest="m.csv", labels={255: "ignored"}))
+    assert np.array_equal(said.targets[0], made) and not any("label 255" in one for one in said.notes)
+    meant = read(tmp_path, image(), made, Folder(manifest="m.csv", labels={255: 2}))
+    assert np.array_equal(meant.targets[0], labels())
+
+
+def test_labels_that_become_one_are_noted(tmp_path: Path):
+    """What 255 stands for at one hospital, it may not at another."""
+    made = np.where(labels() == 2, IGNORED, labels()).astype(np.uint8)
+    both = read(tmp_path, image(), made, Folder(manifest="m.csv", labels={255: 1}))
+    assert np.array_equal(both.targets[0], labels() > 0)
+    assert "a.nii: the labels 1, 255 of one map are all read as 1, as labels says" in both.notes
+    mask = (labels() > 0).astype(np.uint8) * 255
+    one = read(tmp_path, image(), mask, Folder(manifest="m.csv", labels={255: 1}))
+    assert not any("read as" in note for note in one.notes)
+    assert merged([0, 1, 2, 3], [(2, IGNORED), (3, IGNORED)]) == (
+        "the labels 2, 3 of one map are all read as ignored, as labels says",
+    )

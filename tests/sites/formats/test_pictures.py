@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedunlearn.core import InputError
 from sites.folder import Folder
 from sites.formats import sizes
 from sites.formats.images import claimed, reading
@@ -194,3 +195,16 @@ def test_arrays_of_no_finite_numbers_are_named(tmp_path: Path, name: str):
     array, expected = BAD[name]
     np.save(tmp_path / "a.npy", array)
     assert refusal(tmp_path / "a.npy").startswith(expected)
+
+
+def test_other_shapes_name_the_settings_that_make_them_one_and_these_do(tmp_path: Path):
+    for number, pixels in enumerate([GREY, COLOUR, GREY[:, :20], COLOUR[:, :20], GREY, GREY]):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    rows = "".join(f"{number}.png,{number % 2},p{number}\n" for number in range(6))
+    (tmp_path / "m.csv").write_text("file,label,patient\n" + rows, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        Folder(manifest="m.csv").load(tmp_path)
+    remedies = [str(problem).split(": set ")[1] for problem in caught.value.problems]
+    colours, edges = "channels: 1 (grey) or 3 (colour)", "size: an edge, such as 128"
+    assert remedies == [colours, edges, f"{colours} and {edges}"]
+    assert Folder(manifest="m.csv", channels=1, size=16).load(tmp_path).pixels.shape == (6, 1, 16, 16)

@@ -297,3 +297,21 @@ def test_a_series_whose_files_are_links_out_of_the_folder_is_refused(tmp_path: P
 def test_a_series_too_large_for_memory_is_refused_by_its_headers(tmp_path: Path):
     claim = claimed(series(tmp_path))
     assert claim.bytes == TRUTH.nbytes and sizes.excess({"it": claim}, sizes.WORK) is None
+
+
+@pytest.mark.parametrize(("name", "content"), [("info.txt", b"hello"), ("a.json", b"{}"), ("empty", b"")])
+def test_what_is_no_slice_may_be_taken_away(tmp_path: Path, name: str, content: bytes):
+    folder = series(tmp_path)
+    (folder / name).write_bytes(content)
+    with pytest.raises(Unreadable) as caught:
+        reading()(folder)
+    text = str(caught.value)
+    assert text.startswith(f"{name} is ") and text.endswith("; or take it out of the folder of the series")
+
+
+def test_pixel_spacings_rounded_otherwise_are_one(tmp_path: Path):
+    def rounded(number: int, made: Dataset) -> None:
+        made.PixelSpacing = [f"{float(one) * (1.0001 if number % 2 else 1):.5g}" for one in made.PixelSpacing]
+
+    found = reading()(series(tmp_path, spoil=rounded))
+    assert np.abs(found.pixels[0] - greys(TRUTH)).max() <= 0.51

@@ -1,0 +1,113 @@
+"""Stored values of DICOM in odd places, of odd kinds or numbers: read as meant, or refused."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.uid import JPEGBaseline8Bit, RLELossless
+
+from sites.formats.images import reading
+from sites.formats.picture import Picture, spread
+from sites.formats.unreadable import Unreadable
+from tests.sites.formats.making import dataset, palette, save
+
+Array = np.ndarray[Any, Any]
+
+RAMP = np.add.outer(np.arange(16) * 8, np.arange(20) * 5)  # 0…215
+TWELVE = (RAMP * 16 + 1).astype(np.uint16)  # 1…3441: of 12 bits
+SIGNED = (RAMP * 10 - 1000).astype(np.int16)  # -1000…1150: likewise
+
+
+def read(root: Path, made: Dataset) -> Picture:
+    save(root / "a.dcm", made)
+    return reading()(root / "a.dcm")
+
+
+def refusal(root: Path, made: Dataset) -> str:
+    with pytest.raises(Unreadable) as caught:
+        read(root, made)
+    return str(caught.value)
+
+
+def upper(values: Array, *, packed: bool = False) -> Dataset:
+    """12 bits that lie, says the header, in the upper bits of 16."""
+    made = dataset(values, {"BitsStored": 12})
+    made.HighBit = 15
+    if packed:
+        made.compress(RLELossless)
+    return made
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("values", [TWELVE, SIGNED], ids=["unsigned", "signed"])
+def test_values_in_upper_bits_are_read_there(tmp_path: Path, values: Array, packed: bool):
+    found = read(tmp_path, upper(values << 4, packed=packed))
+    assert (found.low, found.high) == (values.min(), values.max())
+    assert np.array_equal(found.pixels[0], spread(values))
+
+
+def test_values_in_lower_bits_are_read_there_whatever_the_header_says(tmp_path: Path):
+    assert np.array_equal(read(tmp_path, upper(TWELVE)).pixels[0], spread(TWELVE))
+
+
+def test_values_in_all_bits_are_refused(tmp_path: Path):
+    text = refusal(tmp_path, upper(TWELVE | 0xF000))
+    assert (
+        text == "says that 12 bits are stored, the highest of them bit 15, but uses all 16: export it again"
+    )
+
+
+def test_an_overlay_in_unused_bits_is_left_out(tmp_path: Path):
+    made = dataset(TWELVE | 0x8000, {"BitsStored": 12})
+    assert np.array_equal(read(tmp_path, made).pixels[0], spread(TWELVE))
+
+
+def test_padding_in_bits_beyond_those_stored_is_padding(tmp_path: Path):
+    """Cut to 12 bits, 63536 (-2000 as 16 bits) would be 2096, a grey like any other."""
+    values = np.where(RAMP < 20, 63536, TWELVE).astype(np.uint16)
+    found = read(tmp_path, dataset(values, {"BitsStored": 12, "PixelPaddingValue": 63536}))
+    assert np.array_equal(found.pixels[0], np.where(RAMP < 20, 0, spread(TWELVE, TWELVE[RAMP >= 20])))
+    assert found.notes == ("padding was left out, and is black",)
+
+
+def test_floats_need_no_signs_and_have_padding_of_their_own(tmp_path: Path):
+    values = np.where(RAMP < 20, -9999, RAMP / 7).astype(np.float32)
+    made = dataset(
+        values.view(np.uint32), {"FloatPixelData": values.tobytes(), "FloatPixelPaddingValue": -9999.0}
+    )
+    for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(made, name)
+    found = read(tmp_path, made)
+    shown = values[RAMP >= 20]
+    assert (found.low, found.high) == (shown.min(), shown.max())
+    assert np.array_equal(found.pixels[0], np.where(RAMP < 20, 0, spread(values, shown)))
+
+
+def test_palettes_of_8_bits_in_words_of_16_are_not_black(tmp_path: Path):
+    ramp = np.arange(256)
+    colours = np.stack([ramp, ramp[::-1], ramp // 2], axis=-1)
+    found = read(tmp_path, dataset(RAMP.astype(np.uint8), palette(colours, 16)))
+    assert np.array_equal(found.pixels, np.moveaxis(colours[RAMP], -1, 0))
+
+
+def test_other_frames_than_said_are_refused(tmp_path: Path):
+    """pydicom would make frames of whatever follows."""
+    text = refusal(tmp_path, dataset(np.stack([TWELVE] * 6), {"NumberOfFrames": 1}, frames=6))
+    assert text == "has the pixels of 6 frames, but says 1 (NumberOfFrames): export it again"
+
+
+def test_fewer_compressed_frames_than_said_are_refused(tmp_path: Path):
+    jpeg = io.BytesIO()
+    Image.fromarray(RAMP.astype(np.uint8)).save(jpeg, "JPEG")
+    frames = np.stack([RAMP.astype(np.uint8)] * 5)
+    made = dataset(
+        frames, {"NumberOfFrames": 8}, syntax=JPEGBaseline8Bit, frames=5, raw=[jpeg.getvalue()] * 5
+    )
+    text = refusal(tmp_path, made)
+    assert text == "is a DICOM file that is cut off: it has fewer frames than it says: get it again"

@@ -1,0 +1,102 @@
+"""TIFF as microscopes and programs for them write it: signs, white as 0, planes."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sites.formats.images import reading
+from sites.formats.picture import spread
+from sites.formats.unreadable import Unreadable
+
+Array = np.ndarray[Any, Any]
+
+RAMP = np.add.outer(np.arange(16) * 8, np.arange(20) * 5)  # 0…215
+_CODES = {"u": 1, "i": 2, "f": 3}
+
+
+def written(file: Path, rows: Array, tags: dict[int, list[int]]) -> Path:
+    """A TIFF of one strip, by the format's own rules (TIFF 6.0, sections 2 and 8), for what Pillow does not write."""
+    samples = 1 if rows.ndim == 2 else 3
+    height, width = rows.shape[-2:]
+    content = rows.astype(rows.dtype.newbyteorder("<")).tobytes()
+    plane = len(content) // samples
+    told: dict[int, list[int]] = {
+        256: [width],
+        257: [height],
+        258: [rows.dtype.itemsize * 8] * samples,
+        259: [1],
+        262: [1 if samples == 1 else 2],
+        273: [8 + plane * number for number in range(samples)],
+        277: [samples],
+        278: [height],
+        279: [plane] * samples,
+        339: [_CODES[rows.dtype.kind]] * samples,
+        **tags,
+    }
+    end = 8 + len(content) + len(content) % 2
+    entries, beyond = b"", b""
+    for tag, values in sorted(told.items()):
+        packed = struct.pack(f"<{len(values)}I", *values)
+        if len(values) > 1:
+            place = end + 2 + 12 * len(told) + 4 + len(beyond)
+            beyond, packed = beyond + packed, struct.pack("<I", place)
+        entries += struct.pack("<HHI", tag, 4, len(values)) + packed
+    head = b"II*\0" + struct.pack("<I", end) + content + bytes(len(content) % 2)
+    file.write_bytes(head + struct.pack("<H", len(told)) + entries + bytes(4) + beyond)
+    return file
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        RAMP.astype(np.uint32) * 16_843_009,  # beyond 2³¹
+        RAMP.astype(np.int32) * 8_000_000 - 1000,
+        RAMP.astype(np.int16) * 200 - 20_000,
+        (RAMP - 100).astype(np.int8),
+        RAMP.astype(np.float32) / 7,
+    ],
+    ids=lambda values: str(values.dtype),
+)
+def test_numbers_keep_their_signs(tmp_path: Path, values: Array):
+    found = reading()(written(tmp_path / "a.tif", values, {}))
+    assert np.array_equal(found.pixels[0], spread(values))
+    assert (found.low, found.high) == (float(values.min()), float(values.max()))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_white_as_0_is_inverted_whatever_the_depth(tmp_path: Path, dtype: type[np.generic]):
+    values = (RAMP * 300).astype(dtype)
+    plain = reading()(written(tmp_path / "a.tif", values, {}))
+    found = reading()(written(tmp_path / "b.tif", values, {262: [0]}))
+    # Rounding of one half.
+    assert np.abs(found.pixels.astype(int) + plain.pixels - 255).max() <= 1
+    assert found.notes == ("white is 0 (TIFF): inverted",)
+
+
+def test_of_8_bits_it_is_turned_over_once(tmp_path: Path):
+    found = reading()(written(tmp_path / "a.tif", RAMP.astype(np.uint8), {262: [0]}))
+    assert np.array_equal(found.pixels[0], 255 - RAMP)
+
+
+def test_planes_are_read_of_8_bits_and_refused_of_16(tmp_path: Path):
+    """Pillow takes planes of 16 bits for planes of 8, and every second pixel is another's."""
+    colour = np.stack([RAMP, RAMP // 2, 255 - RAMP]).astype(np.uint8)
+    found = reading()(written(tmp_path / "a.tif", colour, {284: [2]}))
+    assert np.array_equal(found.pixels, colour)
+    with pytest.raises(
+        Unreadable, match=r"has colours of 16 bits in separate planes: save it with its colours"
+    ):
+        reading()(written(tmp_path / "b.tif", colour.astype(np.uint16) * 257, {284: [2]}))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_portable_pictures_are_named(tmp_path: Path, mode: str):
+    Image.fromarray(RAMP.astype(np.uint8)).convert(mode).save(tmp_path / "a", "PPM")
+    with pytest.raises(Unreadable, match=r"is a PBM, PGM or PPM picture, expected PNG.*: save it as PNG"):
+        reading()(tmp_path / "a")
