@@ -37,7 +37,8 @@ def rare(names: Sequence[str], targets: npt.NDArray[np.int64], patients: Sequenc
 def unsaid(names: Sequence[str]) -> list[str]:
     """A note of classes that seem to stand for no label."""
     if none := [name for name in names if name.casefold() in NOBODY]:
-        return [f"{listed(none)} counts as a class: if it stands for no label, remove these rows"]
+        what = "counts as a class" if len(none) == 1 else "count as classes"
+        return [f"{listed(none)} {what}: if that stands for no label, remove these rows"]
     return []
 
 

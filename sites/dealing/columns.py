@@ -60,7 +60,8 @@ def at_several(table: pd.DataFrame, site: Strings) -> tuple[str, ...]:
     what = "patient has" if len(several) == 1 else "patients have"
     return (
         f"{len(several):,} {what} images at several hospitals ({first}{'; …' if len(several) > 3 else ''}), and each "
-        "is taken for one person, to be forgotten at all of them: give them different ids if they are different people",
+        "is taken for one person: a request for patients is about all their images, one for a hospital leaves those "
+        "elsewhere; give them different ids if they are different people",
     )
 
 

@@ -57,7 +57,8 @@ def _no_text(content: bytes) -> str | None:
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<table", b"<head")):
         return "a web page or XML (HTML), perhaps of a login: open it in a browser, and save the table as CSV"
     if start.startswith((b"{", b"[")):
-        return "JSON: write the table as CSV, for example pandas.read_json(FILE).to_csv(…, index=False)"
+        by_line = ", lines=True" if start.startswith(b"{") else ""
+        return f"JSON: write the table as CSV, for example pandas.read_json(FILE{by_line}).to_csv(…, index=False)"
     return next((what for magic, what in _OTHERS if content.startswith(magic)), None)
 
 

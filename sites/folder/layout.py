@@ -159,7 +159,8 @@ def _at_several(rows: Sequence[Row], above: Literal["site", "label"]) -> list[st
 
 def _from(folder: Path, file: str, to: Path) -> str:
     """A file's path as the manifest must have it."""
-    return PurePosixPath(os.path.relpath(folder / file, to.parent)).as_posix()
+    path = PurePosixPath(os.path.relpath(folder / file, to.parent)).as_posix()
+    return path if path == path.lstrip() else f"./{path}"  # else no space in front would be read
 
 
 def _next(cells: Sequence[dict[str, str]], label: str, to: Path, layout: Layout | None) -> list[str]:

@@ -88,7 +88,7 @@ def on_disk(rows: Sequence[Row], inside: Inside) -> tuple[list[Row], list[str]]:
         files = dict[str, str]()
         for column in FILES:
             if column in row.cells:
-                files[column], why = _found(row.cells[column].strip(), inside, beside)
+                files[column], why = _found(row.cells[column], inside, beside)
                 counts[why] += bool(why)
         found.append(replace(row, cells={**row.cells, **files}))
     return found, [f"{why} in {count:,} paths" for why, count in counts.items() if why]
@@ -116,8 +116,11 @@ class _Beside:
 
 def _found(file: str, inside: Inside, beside: _Beside) -> tuple[str, str]:
     """A path as it is found, and how it differs from what is written; as it is where nothing is found."""
+    written, file = file, file.strip()
     if not file or inside.has(file):
         return file, ""
+    if inside.has(written):  # names may end in a space
+        return written, ""
     slashed = file.replace("\\", "/")
     if slashed != file and inside.has(slashed):
         return slashed, "backslashes are read as /"

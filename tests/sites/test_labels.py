@@ -152,7 +152,7 @@ def test_a_text_is_no_label():
 
 def test_a_class_that_stands_for_no_label_is_told():
     (note,) = read(["unknown", "a", "b"] * 2).notes
-    assert note == "'unknown' counts as a class: if it stands for no label, remove these rows"
+    assert note == "'unknown' counts as a class: if that stands for no label, remove these rows"
 
 
 @pytest.mark.parametrize(("one", "other"), [("T", "TRUE"), ("f", "False"), ("Y", "yes"), ("neg", "Negative")])

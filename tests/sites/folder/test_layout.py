@@ -36,7 +36,7 @@ def picture(file: Path, number: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
     pixels[0, 0] = number  # tells which picture it is
-    Image.fromarray(pixels).save(file)
+    Image.fromarray(pixels).save(file, format="PNG")
 
 
 def refused(source: Folder, root: Path) -> str:
@@ -292,3 +292,17 @@ def test_slices_that_cannot_be_one_volume_are_images_with_a_note(tmp_path: Path,
         "a text without an ending": (1, 13),
         "nothing": (0, 1),
     }[spoil]
+
+
+def test_spaces_around_names_survive_the_manifest(tmp_path: Path):
+    names = [" a/ p /1.png ", " a/q/2.png", "b/r/ 3.png", "b/s/4 .png"]
+    for number, name in enumerate(names):
+        picture(tmp_path / name, number)
+    write(tmp_path, tmp_path / "m.csv", "class/patient")
+    text = (tmp_path / "m.csv").read_text()
+    (tmp_path / "m.csv").write_text(
+        "\n".join(line.rpartition(",")[0] for line in text.splitlines())
+    )  # no site
+    found = Folder(manifest="m.csv").load(tmp_path)
+    assert found.pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert (found.names, found.table["patient"].tolist()) == (("a", "b"), ["p", "q", "r", "s"])

@@ -295,7 +295,11 @@ def test_characters_that_nobody_sees_are_no_part_of_a_path(root: Path, odd: str)
             "\n".join(ROWS),
             "the first line seems to be an image; write a header above it, such as file,label,patient",
         ),
-        ('[{"file": "p0.png", "label": 0}]', "JSON: write the table as CSV"),
+        (
+            '[{"file": "p0.png", "label": 0}]',
+            "JSON: write the table as CSV, for example pandas.read_json(FILE).to_csv",
+        ),
+        ('{"file": "p0.png"}\n{"file": "p1.png"}', "pandas.read_json(FILE, lines=True).to_csv"),
         (
             "\n".join(f'"{line}"'.replace(",", '" "') for line in TEXT.split()),
             "R: write.csv, not write.table",
