@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,11 @@ from sites.formats.picture import Array, Picture, checked, limits, size, spread
 from sites.formats.unreadable import Unreadable, blaming
 
 _ORIENTATION = 0x112  # a tag of EXIF
+
+_UNKNOWN = (
+    "is a picture that is damaged, cut off or of a rare kind (such as floats of 64 bits, or channels that are no "
+    "colours): get it again, save it as PNG of 8 or 16 bits, or its numbers as NPY"
+)
 
 # Pillow raises these of damaged files.
 _ERRORS = (SyntaxError, struct.error, zlib.error, TypeError, LookupError, AttributeError, OverflowError)
@@ -39,7 +46,7 @@ def claim(file: Path) -> sizes.Claim:
     Raises:
         Unreadable: it is damaged, or has more pixels than is safe.
     """
-    with blaming("a picture", *_ERRORS):
+    with blaming("a picture", *_ERRORS), _identified():
         return sizes.picture(file)
 
 
@@ -53,7 +60,12 @@ def read(file: Path) -> Picture:
 
     blamed = blaming("a picture", *_ERRORS, Image.DecompressionBombError)
     # Given a stream, Pillow reads; given a name, it maps some TIFFs, and forgets to turn these.
-    with blamed, file.open("rb") as stream, Image.open(stream, formats=sizes.PICTURES) as opened:
+    with (
+        blamed,
+        _identified(),
+        file.open("rb") as stream,
+        Image.open(stream, formats=sizes.PICTURES) as opened,
+    ):
         name = {"MPO": "JPEG", "WEBP": "WebP"}.get(opened.format or "", opened.format or "")
         if (pages := getattr(opened, "n_frames", 1)) > 1 and opened.format != "MPO":
             advice = "save each as a file of its own, or a volume as NIfTI"
@@ -68,6 +80,17 @@ def read(file: Path) -> Picture:
     first = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
     pixels = np.ascontiguousarray(spread(first))
     return Picture(pixels, name, size(stored), *limits(values), notes=(*notes, *further, *done))
+
+
+@contextmanager
+def _identified() -> Iterator[None]:
+    """Say what to save a picture as that Pillow does not know."""
+    from PIL import UnidentifiedImageError
+
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise Unreadable("damaged", _UNKNOWN) from error
 
 
 def _said(opened: Any) -> tuple[str, ...]:

@@ -100,3 +100,13 @@ def test_portable_pictures_are_named(tmp_path: Path, mode: str):
     Image.fromarray(RAMP.astype(np.uint8)).convert(mode).save(tmp_path / "a", "PPM")
     with pytest.raises(Unreadable, match=r"is a PBM, PGM or PPM picture, expected PNG.*: save it as PNG"):
         reading()(tmp_path / "a")
+
+
+def test_rare_kinds_are_told_what_to_be_saved_as_and_that_is_read(tmp_path: Path):
+    values = RAMP.astype(np.float64) / 7
+    with pytest.raises(
+        Unreadable, match=r"of a rare kind \(such as floats of 64 bits.*or its numbers as NPY"
+    ):
+        reading()(written(tmp_path / "a.tif", values, {}))
+    np.save(tmp_path / "a.npy", values)
+    assert np.array_equal(reading()(tmp_path / "a.npy").pixels[0], spread(values))
