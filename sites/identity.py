@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 _WORDS = r"""
 na n/a n.a. #n/a #na <na> nan -nan -nan(ind) nan(ind) nat none null (null) nil \n na_character_ pd.na ? .
@@ -30,6 +31,7 @@ SHOWN = 3
 _SHORTENED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 _QUOTES = ("''", "‘’", "“”", "„“", "``", "«»", "´´")
 _LONG = 80  # letters
+_REMEMBERED = 2**16  # answers about texts: many rows have the same
 _JOINERS = "\u200c\u200d"  # between the letters of some scripts they belong to the spelling
 
 
@@ -57,6 +59,7 @@ def tidied(text: str) -> str:
     return unicodedata.normalize("NFC", kept)
 
 
+@lru_cache(_REMEMBERED)
 def is_missing(text: str) -> bool:
     """Whether a cell has nothing in it, or a word for nothing."""
     return tidied(text).casefold() in MISSING
@@ -158,6 +161,7 @@ def quoted(text: str) -> str:
     return repr(text) if len(text) <= _LONG else f"{text[:_LONG]!r}…"
 
 
+@lru_cache(_REMEMBERED)
 def damaged(text: str) -> tuple[str, str] | None:
     """Of an id that other programs, or quotes at the wrong place, have changed: the kind, and what to do; else None."""
     if any(c in text for c in "\r\n"):

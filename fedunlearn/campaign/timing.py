@@ -17,9 +17,9 @@ from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.copying import copied
 from fedunlearn.campaign.counting import asked_rounds, extra_models, models, served
 from fedunlearn.campaign.timeline import chains, moments
-from fedunlearn.core import Guarantee, Images, Select, SiteId, Strategy
+from fedunlearn.core import Guarantee, Images, Local, LocalTraining, Select, SiteId, Strategy, Weights
 from fedunlearn.learning.copies import NUMBER
-from fedunlearn.learning.local import fit, signals
+from fedunlearn.learning.local import fit, gradient, signals
 from fedunlearn.learning.models import Network
 from fedunlearn.scenario import Scenario
 from sites.pixels import one_thread
@@ -94,10 +94,17 @@ def timed(scenario: Scenario, cohort: Cohort) -> Step:
     with torch.random.fork_rng(devices=[]), one_thread():
         network = Network(scenario.model, cohort.shape, cohort.classes)
         alone, weights = _Alone(network, cohort.classes, own), network.read()
-        once = replace(local, epochs=1)
-        trained = _median(lambda: fit(cast(Any, alone), weights, own, once, 0)) / len(rows)
+        trained = _median(lambda: _step(cast(Any, alone), weights, own, local)) / len(rows)
         asked = _median(lambda: signals(cast(Any, alone), weights, own)) / len(rows)
     return Step(len(rows), trained, asked)
+
+
+def _step(alone: Local, weights: Weights, own: Images, local: LocalTraining) -> None:
+    """One step of training; without the optimizer's share, since the first one that torch makes loads its compiler."""
+    if alone.network.patch is None:
+        gradient(alone, weights, own, batch_size=local.micro_batch or local.batch_size)
+    else:  # a gradient is of all of a volume, a step of one patch
+        fit(alone, weights, own, replace(local, epochs=1), 0)
 
 
 def counted(scenario: Scenario, cohort: Cohort) -> Passes:
