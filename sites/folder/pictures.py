@@ -17,7 +17,7 @@ import pandas as pd
 from fedunlearn.core import InputError
 from sites.collection import SEEN
 from sites.formats import sizes
-from sites.formats.images import claimed, reading, unreadable
+from sites.formats.images import claimed, read
 from sites.formats.picture import Picture, counted
 from sites.formats.unreadable import Unreadable
 from sites.pixels import one_thread, resized
@@ -85,7 +85,6 @@ def read_pictures(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch = 
 
 
 def _make(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch, growing: Growing) -> dict[str, Any]:
-    read, errors = reading(), unreadable()
     faults, shapes = list[Fault](), list[tuple[int, ...]]()
     words: dict[str, dict[str, int]] = {name: {} for name in _WORDS}
     notes = list[tuple[str, tuple[str, ...]]]()
@@ -96,8 +95,8 @@ def _make(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch, growing: 
                 faults.append(row.fault("too large", "file", message))
                 continue
             picture = read(file)
-        except errors as error:
-            faults.append(_unread(row, error))
+        except Unreadable as error:
+            faults.append(row.fault(error.kind, "file", f"{row.cells['file']} {error}"))
             continue
         pixels = _alike(picture.pixels, how)
         shapes.append(pixels.shape)
@@ -123,11 +122,6 @@ def _alike(pixels: Array, how: Alike) -> Array:
     with one_thread():
         final: Array = resized(pixels[None], how.size)[0]
     return final
-
-
-def _unread(row: Row, error: Exception) -> Fault:
-    kind = error.kind if isinstance(error, Unreadable) else "cannot be read"
-    return row.fault(kind, "file", f"{row.cells['file']} {error}")
 
 
 def _of_other_shapes(rows: Sequence[Row], shapes: Sequence[tuple[int, ...]]) -> list[Fault]:

@@ -11,7 +11,6 @@ from fedunlearn.core import RunError
 from sites.formats import dicom, nifti_file, npy, pictures, series, sizes
 from sites.formats.content import told
 from sites.formats.picture import Picture
-from sites.formats.unreadable import Unreadable
 
 _T = TypeVar("_T")
 
@@ -32,11 +31,6 @@ _FORMATS = {
 _SERIES = _Format(series.claim, series.read)
 
 
-def unreadable() -> tuple[type[Exception], ...]:
-    """What readers raise for a file that is damaged, none of their formats or not to be opened, and nothing else."""
-    return (Unreadable,)
-
-
 def claimed(file: Path) -> sizes.Claim:
     """What a file's header says of its size; of a folder, what those of its DICOM series say.
 
@@ -47,17 +41,14 @@ def claimed(file: Path) -> sizes.Claim:
     return _asked(file, lambda one: one.claim(file))
 
 
-def reading() -> Callable[[Path], Picture]:
-    """A function that reads a file, or a folder of one DICOM series.
+def read(file: Path) -> Picture:
+    """A file, or a folder of one DICOM series; with a note if nothing is to be seen on it.
 
-    It raises one of `unreadable` for whatever is wrong with a file, and `RunError` for what is wrong with the
-    installation.
+    Raises:
+        Unreadable: it is damaged, none of the formats, or cannot be opened.
+        RunError: the package that reads its format cannot be imported.
     """
-    return lambda file: _looked_at(_asked(file, lambda one: one.read(file)))
-
-
-def _looked_at(picture: Picture) -> Picture:
-    """A picture with a note if there is nothing to be seen, as after a window that fits another scanner's values."""
+    picture = _asked(file, lambda one: one.read(file))
     if picture.pixels.min() < picture.pixels.max():
         return picture
     return replace(picture, notes=(*picture.notes, "shows nothing: all pixels have one value"))

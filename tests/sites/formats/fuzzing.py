@@ -22,7 +22,8 @@ from PIL import Image
 
 from fedunlearn.core import InputError
 from sites.formats import sizes
-from sites.formats.images import claimed, reading, unreadable
+from sites.formats.images import claimed, read
+from sites.formats.unreadable import Unreadable
 from sites.npz import Npz
 from tests.sites.formats.making import dataset, palette, save
 from tests.sites.formats.oracles import by_nibabel, by_pillow, by_pydicom
@@ -189,8 +190,8 @@ def outcome(file: Path, kind: str) -> str:
     try:
         if sizes.excess({"it": claimed(file)}, sizes.WORK):
             return "refused"
-        found = reading()(file).pixels
-    except unreadable():
+        found = read(file).pixels
+    except Unreadable:
         return "refused"
     expected = ORACLES[kind](file)
     assert found.shape == expected.shape, (file, found.shape, expected.shape)

@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from sites.formats.images import read
+from sites.formats.picture import Picture
+from sites.formats.unreadable import Unreadable
 
 Array = np.ndarray[Any, Any]
 
@@ -58,6 +63,19 @@ def dataset(
 
 def save(file: Path, made: Dataset) -> None:
     made.save_as(file, enforce_file_format=True)
+
+
+def read_back(root: Path, made: Dataset) -> Picture:
+    """What our reader makes of it."""
+    save(root / "a.dcm", made)
+    return read(root / "a.dcm")
+
+
+def refusal(root: Path, made: Dataset) -> str:
+    """Why our reader refuses it."""
+    with pytest.raises(Unreadable) as caught:
+        read_back(root, made)
+    return str(caught.value)
 
 
 def items(**tags: Any) -> list[Dataset]:

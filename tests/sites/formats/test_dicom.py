@@ -22,26 +22,13 @@ from pydicom.uid import (
     JPEGLSLossless,
 )
 
-from sites.formats.images import claimed, reading
-from sites.formats.picture import Picture
-from sites.formats.unreadable import Unreadable
-from tests.sites.formats.making import dataset, palette, save, table
+from sites.formats.images import claimed
+from tests.sites.formats.making import dataset, palette, read_back, refusal, table
 
 Array = np.ndarray[Any, Any]
 
 GREY = np.random.default_rng(1).integers(0, 256, (20, 24)).astype(np.uint8)
 SMOOTH = np.add.outer(np.arange(20) * 5, np.arange(24) * 4).astype(np.uint8)
-
-
-def read(root: Path, made: Dataset) -> Picture:
-    save(root / "a.dcm", made)
-    return reading()(root / "a.dcm")
-
-
-def refusal(root: Path, made: Dataset) -> str:
-    with pytest.raises(Unreadable) as caught:
-        read(root, made)
-    return str(caught.value)
 
 
 def test_one_picture_in_four_kinds_of_colour_is_one_picture(tmp_path: Path):
@@ -70,7 +57,7 @@ def test_one_picture_in_four_kinds_of_colour_is_one_picture(tmp_path: Path):
         "PALETTE COLOR": (dataset(SMOOTH, palette(colours, 16)), 0),
     }
     for name, (made, most) in files.items():
-        found = read(tmp_path, made).pixels
+        found = read_back(tmp_path, made).pixels
         assert np.abs(found - np.moveaxis(colour, -1, 0).astype(int)).max() <= most, name
 
 
@@ -80,11 +67,11 @@ def test_one_picture_in_four_kinds_of_colour_is_one_picture(tmp_path: Path):
 def test_white_as_0_is_inverted_about_the_stored_range(tmp_path: Path):
     """Not about an image's own brightest value: two images of one scanner stay comparable."""
     dark = np.full((20, 24), 40, np.uint8)
-    found = read(tmp_path, dataset(dark, {"PhotometricInterpretation": "MONOCHROME1"}))
+    found = read_back(tmp_path, dataset(dark, {"PhotometricInterpretation": "MONOCHROME1"}))
     assert (found.pixels == 255 - 40).all()
     assert found.notes == ("white is 0 (MONOCHROME1): inverted", "shows nothing: all pixels have one value")
     window = {"PhotometricInterpretation": "MONOCHROME1", "WindowCenter": "100", "WindowWidth": "201"}
-    found = read(tmp_path, dataset(dark, window))
+    found = read_back(tmp_path, dataset(dark, window))
     # (40 - 99.5) / 200 + 0.5 = 0.2025 of 255 is 51.6, so 52
     assert (found.pixels == 255 - 52).all()
 
@@ -94,7 +81,7 @@ def test_padding_has_no_part_in_any_range_and_is_black(tmp_path: Path):
     y, x = np.mgrid[:20, :24]
     inside = (y - 10) ** 2 + (x - 12) ** 2 <= 81
     values = np.where(inside, GREY.astype(np.int16) * 4 - 1000, -2000).astype(np.int16)
-    found = read(
+    found = read_back(
         tmp_path, dataset(values, {"PixelPaddingValue": -2000, "RescaleSlope": "1", "RescaleIntercept": "0"})
     )
     assert (found.low, found.high) == (values[inside].min(), values[inside].max())
@@ -106,40 +93,44 @@ def test_padding_has_no_part_in_any_range_and_is_black(tmp_path: Path):
     made = dataset(values, {"PixelPaddingValue": -2000})
     made["PixelPaddingValue"].VR = "US"
     made["PixelPaddingValue"].value = 63536
-    assert np.array_equal(read(tmp_path, made).pixels, found.pixels)
+    assert np.array_equal(read_back(tmp_path, made).pixels, found.pixels)
 
 
 def test_padding_is_black_where_white_is_0(tmp_path: Path):
     values = GREY.astype(np.uint16) + 1
     values[:5] = 0
     made = dataset(values, {"PixelPaddingValue": 0, "PhotometricInterpretation": "MONOCHROME1"})
-    found = read(tmp_path, made)
+    found = read_back(tmp_path, made)
     assert (found.pixels[0, :5] == 0).all() and found.pixels[0, 5:].max() == 255
 
 
 def test_nothing_but_padding_is_black(tmp_path: Path):
     made = dataset(np.full((20, 24), 7, np.uint16), {"PixelPaddingValue": 7})
-    found = read(tmp_path, made)
+    found = read_back(tmp_path, made)
     assert not found.pixels.any() and (found.low, found.high) == (0, 0)
 
 
 def test_a_window_that_leaves_nothing_to_be_seen_is_told(tmp_path: Path):
-    found = read(tmp_path, dataset(GREY.astype(np.uint16) + 1000, {"WindowCenter": "0", "WindowWidth": "1"}))
+    found = read_back(
+        tmp_path, dataset(GREY.astype(np.uint16) + 1000, {"WindowCenter": "0", "WindowWidth": "1"})
+    )
     assert (found.pixels == 255).all()
     assert found.notes == ("scaled by the window", "shows nothing: all pixels have one value")
 
 
 def test_of_several_windows_the_first_is_used_with_a_note(tmp_path: Path):
     deep = GREY.astype(np.uint16) * 8
-    several = read(tmp_path, dataset(deep, {"WindowCenter": ["400", "40"], "WindowWidth": ["400", "80"]}))
-    one = read(tmp_path, dataset(deep, {"WindowCenter": "400", "WindowWidth": "400"}))
+    several = read_back(
+        tmp_path, dataset(deep, {"WindowCenter": ["400", "40"], "WindowWidth": ["400", "80"]})
+    )
+    one = read_back(tmp_path, dataset(deep, {"WindowCenter": "400", "WindowWidth": "400"}))
     assert np.array_equal(several.pixels, one.pixels)
     assert several.notes == ("scaled by the window", "of several windows the first was used")
 
 
 @pytest.mark.parametrize("width", ["0", "-5", "0.5"])
 def test_a_window_without_width_is_left_out_with_a_note(tmp_path: Path, width: str):
-    found = read(tmp_path, dataset(GREY, {"WindowCenter": "100", "WindowWidth": width}))
+    found = read_back(tmp_path, dataset(GREY, {"WindowCenter": "100", "WindowWidth": width}))
     assert np.array_equal(found.pixels[0], GREY)
     assert found.notes == ("a window without width was left out",)
 
@@ -148,12 +139,12 @@ def test_empty_elements_are_none(tmp_path: Path):
     made = dataset(
         GREY, {"WindowCenter": None, "WindowWidth": None, "RescaleSlope": None, "PixelPaddingValue": None}
     )
-    found = read(tmp_path, made)
+    found = read_back(tmp_path, made)
     assert np.array_equal(found.pixels[0], GREY) and found.notes == ()
 
 
 def test_a_slope_without_an_intercept_is_a_slope(tmp_path: Path):
-    found = read(tmp_path, dataset(GREY, {"RescaleSlope": "2"}))
+    found = read_back(tmp_path, dataset(GREY, {"RescaleSlope": "2"}))
     assert (found.low, found.high) == (2.0 * GREY.min(), 2.0 * GREY.max())
 
 
@@ -161,18 +152,18 @@ def test_one_bit_is_black_or_white(tmp_path: Path):
     mask = GREY > 99
     made = dataset(GREY, {"BitsAllocated": 1, "BitsStored": 1})
     made.PixelData = np.packbits(mask, bitorder="little").tobytes()
-    assert np.array_equal(read(tmp_path, made).pixels[0], mask * 255)
+    assert np.array_equal(read_back(tmp_path, made).pixels[0], mask * 255)
 
 
 def test_neither_spacing_nor_position_is_needed(tmp_path: Path):
     made = dataset(GREY)
-    assert "PixelSpacing" not in made and np.array_equal(read(tmp_path, made).pixels[0], GREY)
+    assert "PixelSpacing" not in made and np.array_equal(read_back(tmp_path, made).pixels[0], GREY)
 
 
 def test_a_2d_image_is_never_turned(tmp_path: Path):
     """Its rows are rows, whichever way the patient lay."""
     made = dataset(GREY, {"ImageOrientationPatient": [-1, 0, 0, 0, -1, 0], "ImagePositionPatient": [0, 0, 0]})
-    assert np.array_equal(read(tmp_path, made).pixels[0], GREY)
+    assert np.array_equal(read_back(tmp_path, made).pixels[0], GREY)
 
 
 # ------------------------------------------------------------------------------------------------- refusals

@@ -12,27 +12,14 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEGBaseline8Bit, RLELossless
 
-from sites.formats.images import reading
-from sites.formats.picture import Picture, spread
-from sites.formats.unreadable import Unreadable
-from tests.sites.formats.making import dataset, palette, save
+from sites.formats.picture import spread
+from tests.sites.formats.making import dataset, palette, read_back, refusal
 
 Array = np.ndarray[Any, Any]
 
 RAMP = np.add.outer(np.arange(16) * 8, np.arange(20) * 5)  # 0…215
 TWELVE = (RAMP * 16 + 1).astype(np.uint16)  # 1…3441: of 12 bits
 SIGNED = (RAMP * 10 - 1000).astype(np.int16)  # -1000…1150: likewise
-
-
-def read(root: Path, made: Dataset) -> Picture:
-    save(root / "a.dcm", made)
-    return reading()(root / "a.dcm")
-
-
-def refusal(root: Path, made: Dataset) -> str:
-    with pytest.raises(Unreadable) as caught:
-        read(root, made)
-    return str(caught.value)
 
 
 def upper(values: Array, *, packed: bool = False) -> Dataset:
@@ -47,13 +34,13 @@ def upper(values: Array, *, packed: bool = False) -> Dataset:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("values", [TWELVE, SIGNED], ids=["unsigned", "signed"])
 def test_values_in_upper_bits_are_read_there(tmp_path: Path, values: Array, packed: bool):
-    found = read(tmp_path, upper(values << 4, packed=packed))
+    found = read_back(tmp_path, upper(values << 4, packed=packed))
     assert (found.low, found.high) == (values.min(), values.max())
     assert np.array_equal(found.pixels[0], spread(values))
 
 
 def test_values_in_lower_bits_are_read_there_whatever_the_header_says(tmp_path: Path):
-    assert np.array_equal(read(tmp_path, upper(TWELVE)).pixels[0], spread(TWELVE))
+    assert np.array_equal(read_back(tmp_path, upper(TWELVE)).pixels[0], spread(TWELVE))
 
 
 def test_values_in_all_bits_are_refused(tmp_path: Path):
@@ -65,13 +52,13 @@ def test_values_in_all_bits_are_refused(tmp_path: Path):
 
 def test_an_overlay_in_unused_bits_is_left_out(tmp_path: Path):
     made = dataset(TWELVE | 0x8000, {"BitsStored": 12})
-    assert np.array_equal(read(tmp_path, made).pixels[0], spread(TWELVE))
+    assert np.array_equal(read_back(tmp_path, made).pixels[0], spread(TWELVE))
 
 
 def test_padding_in_bits_beyond_those_stored_is_padding(tmp_path: Path):
     """Cut to 12 bits, 63536 (-2000 as 16 bits) would be 2096, a grey like any other."""
     values = np.where(RAMP < 20, 63536, TWELVE).astype(np.uint16)
-    found = read(tmp_path, dataset(values, {"BitsStored": 12, "PixelPaddingValue": 63536}))
+    found = read_back(tmp_path, dataset(values, {"BitsStored": 12, "PixelPaddingValue": 63536}))
     assert np.array_equal(found.pixels[0], np.where(RAMP < 20, 0, spread(TWELVE, TWELVE[RAMP >= 20])))
     assert found.notes == ("padding was left out, and is black",)
 
@@ -83,7 +70,7 @@ def test_floats_need_no_signs_and_have_padding_of_their_own(tmp_path: Path):
     )
     for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
         delattr(made, name)
-    found = read(tmp_path, made)
+    found = read_back(tmp_path, made)
     shown = values[RAMP >= 20]
     assert (found.low, found.high) == (shown.min(), shown.max())
     assert np.array_equal(found.pixels[0], np.where(RAMP < 20, 0, spread(values, shown)))
@@ -92,7 +79,7 @@ def test_floats_need_no_signs_and_have_padding_of_their_own(tmp_path: Path):
 def test_palettes_of_8_bits_in_words_of_16_are_not_black(tmp_path: Path):
     ramp = np.arange(256)
     colours = np.stack([ramp, ramp[::-1], ramp // 2], axis=-1)
-    found = read(tmp_path, dataset(RAMP.astype(np.uint8), palette(colours, 16)))
+    found = read_back(tmp_path, dataset(RAMP.astype(np.uint8), palette(colours, 16)))
     assert np.array_equal(found.pixels, np.moveaxis(colours[RAMP], -1, 0))
 
 

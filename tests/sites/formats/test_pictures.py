@@ -15,7 +15,7 @@ from PIL import Image
 from fedunlearn.core import InputError
 from sites.folder import Folder
 from sites.formats import sizes
-from sites.formats.images import claimed, reading
+from sites.formats.images import claimed, read
 from sites.formats.picture import counted
 from sites.formats.unreadable import Unreadable
 
@@ -27,7 +27,7 @@ COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], axis=-1)
 
 def refusal(file: Path) -> str:
     with pytest.raises(Unreadable) as caught:
-        reading()(file)
+        read(file)
     return str(caught.value)
 
 
@@ -56,7 +56,7 @@ NOTES: dict[str, tuple[Image.Image, str, dict[str, Any], str]] = {
 def test_what_was_done_is_said(tmp_path: Path, name: str):
     image, kind, options, note = NOTES[name]
     image.save(tmp_path / "a", kind, **options)
-    assert reading()(tmp_path / "a").notes == ((note,) if note else ())
+    assert read(tmp_path / "a").notes == ((note,) if note else ())
 
 
 def deep_colour(pixels: Array) -> bytes:
@@ -80,7 +80,7 @@ def deep_colour(pixels: Array) -> bytes:
 
 def test_of_16_bits_per_colour_the_upper_8_are_read_with_a_note(tmp_path: Path):
     (tmp_path / "a.png").write_bytes(deep_colour(COLOUR.astype(np.uint16) * 257))
-    found = reading()(tmp_path / "a.png")
+    found = read(tmp_path / "a.png")
     assert np.array_equal(found.pixels, np.moveaxis(COLOUR, -1, 0))
     assert found.notes == ("of 16 bits per colour the upper 8 were read",)
 
@@ -172,7 +172,7 @@ def test_channels_in_front_are_an_image_with_a_note(tmp_path: Path):
     """Never a volume of three slices."""
     np.save(tmp_path / "a.npy", np.moveaxis(COLOUR, -1, 0))
     np.save(tmp_path / "b.npy", COLOUR)
-    front, back = (reading()(tmp_path / name) for name in ("a.npy", "b.npy"))
+    front, back = (read(tmp_path / name) for name in ("a.npy", "b.npy"))
     assert np.array_equal(front.pixels, back.pixels) and front.pixels.shape == (3, 20, 28)
     assert front.notes == ("channels came first, as (C, H, W)",) and back.notes == ()
 

@@ -30,7 +30,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from sites.formats.images import claimed, reading
+from sites.formats.images import claimed, read
 from tests.sites.formats.making import dataset, items, palette, save, table
 from tests.sites.formats.oracles import by_pydicom, percentiles
 
@@ -187,7 +187,7 @@ DICOM: dict[str, Callable[[], Dataset]] = {
 def test_dicom_equals_pydicom(tmp_path: Path, name: str):
     file = tmp_path / "IM0001"
     save(file, DICOM[name]())
-    found, expected = reading()(file), by_pydicom(file)
+    found, expected = read(file), by_pydicom(file)
     assert found.pixels.dtype == np.uint8 and found.pixels.shape == expected.shape
     assert np.abs(found.pixels - expected.astype(np.float64)).max() <= 0.51  # rounding, or that of float32
     assert found.pixels.std() > 10
@@ -260,7 +260,7 @@ def test_nifti_equals_nibabels_canonical(tmp_path: Path, name: str, ending: str)
     kind: Any = nibabel.Nifti2Image if name == "NIfTI-2" else nibabel.Nifti1Image
     canonical = nibabel.as_closest_canonical(kind.from_bytes(content))
     values = np.squeeze(np.asarray(canonical.dataobj))
-    found = reading()(file)
+    found = read(file)
     expected = values if values.dtype == np.uint8 else percentiles(values.astype(np.float64))
     assert found.pixels.shape == (1, *values.shape)
     assert np.abs(found.pixels[0] - expected.astype(np.float64)).max() <= 0.51  # rounding
@@ -344,7 +344,7 @@ def test_pictures_equal_pillows(tmp_path: Path, name: str):
         values = 65535 - values
     expected = values if values.dtype == np.uint8 else percentiles(values.astype(np.float64))
     expected = expected[None] if expected.ndim == 2 else np.moveaxis(expected, -1, 0)
-    found = reading()(file)
+    found = read(file)
     assert found.format == name.split()[0]
     assert found.pixels.shape == expected.shape
     assert np.abs(found.pixels - expected.astype(np.float64)).max() <= 0.51  # rounding
@@ -375,7 +375,7 @@ NPY: dict[str, tuple[Array, tuple[int, ...]]] = {
 def test_arrays_are_themselves(tmp_path: Path, name: str):
     array, shape = NPY[name]
     np.save(tmp_path / "a.npy", array)
-    found = reading()(tmp_path / "a.npy")
+    found = read(tmp_path / "a.npy")
     assert found.pixels.shape == shape
     last = name in ("(H, W, 3)", "(H, W, 1)", "(1, H, W, 3)")
     values = np.moveaxis(array.reshape(*SHAPE, -1), -1, 0) if last else array.reshape(shape)

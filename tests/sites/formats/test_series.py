@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from sites.folder import Folder
 from sites.formats import sizes
-from sites.formats.images import claimed, reading
+from sites.formats.images import claimed, read
 from sites.formats.unreadable import Unreadable
 from tests.sites.formats.making import dataset, items, save
 
@@ -89,7 +89,7 @@ def greys(values: Array) -> Array:
 @pytest.mark.parametrize("how", CUTS)
 def test_a_series_is_the_volume_it_was_cut_from(tmp_path: Path, how: str):
     folder = series(tmp_path, how)
-    found = reading()(folder)
+    found = read(folder)
     assert found.pixels.shape == (1, *TRUTH.shape)
     assert np.abs(found.pixels[0] - greys(TRUTH)).max() <= 0.51
     assert (found.format, found.low, found.high) == ("DICOM", TRUTH.min(), TRUTH.max())
@@ -104,7 +104,7 @@ def test_a_series_is_the_volume_it_was_cut_from(tmp_path: Path, how: str):
 def test_a_series_equals_the_same_volume_as_nifti(tmp_path: Path, how: str):
     image = nibabel.Nifti1Image(TRUTH, np.diag([*EDGES, 1.0]))
     nibabel.save(image, tmp_path / "a.nii")
-    from_series, from_nifti = (reading()(file) for file in (series(tmp_path, how), tmp_path / "a.nii"))
+    from_series, from_nifti = (read(file) for file in (series(tmp_path, how), tmp_path / "a.nii"))
     # one has a window, the other percentiles: the same order of values
     order = np.corrcoef(from_series.pixels.ravel(), from_nifti.pixels.ravel())[0, 1]
     assert from_series.pixels.shape == from_nifti.pixels.shape and order > 0.999
@@ -128,7 +128,7 @@ def test_frames_that_tell_where_they_lie_are_that_volume(tmp_path: Path, how: st
     )
     tags = {"PerFrameFunctionalGroupsSequence": frames, "SharedFunctionalGroupsSequence": shared}
     save(tmp_path / "a", dataset(np.stack([slices[n][0] for n in order]), tags, frames=len(order)))
-    found = reading()(tmp_path / "a")
+    found = read(tmp_path / "a")
     assert found.pixels.shape == (1, *TRUTH.shape)
     assert np.abs(found.pixels[0] - greys(TRUTH)).max() <= 0.51
     assert found.notes == ("scaled by the window",)
@@ -147,7 +147,7 @@ def test_frames_rescaled_one_by_one_are_made_physical_one_by_one(tmp_path: Path)
         frames.append(item)
     tags = {"PerFrameFunctionalGroupsSequence": frames}
     save(tmp_path / "a", dataset(np.ascontiguousarray(TRUTH.transpose(2, 1, 0)), tags, frames=7))
-    found = reading()(tmp_path / "a")
+    found = read(tmp_path / "a")
     low, high = np.percentile(physical, (0.5, 99.5))
     assert np.abs(found.pixels[0] - np.clip((physical - low) / (high - low), 0, 1) * 255).max() <= 0.51
     assert found.notes == ("not told where the frames lie: read in the order stored",)
@@ -160,7 +160,7 @@ def test_slices_with_windows_of_their_own_are_not_windowed(tmp_path: Path):
     def own(number: int, made: Dataset) -> None:
         made.WindowCenter = str(100 * number + 500)
 
-    found = reading()(series(tmp_path, spoil=own))
+    found = read(series(tmp_path, spoil=own))
     low, high = np.percentile(TRUTH, (0.5, 99.5))
     assert np.abs(found.pixels[0] - np.clip((TRUTH - low) / (high - low), 0, 1) * 255).max() <= 0.51
     assert found.notes == ("slices have windows of their own: spread between the percentiles of all",)
@@ -171,7 +171,7 @@ def test_a_tilted_gantry_is_read_with_a_note(tmp_path: Path):
         x, y, z = map(float, made.ImagePositionPatient)
         made.ImagePositionPatient = [x, y + number, z]
 
-    found = reading()(series(tmp_path, spoil=tilt))
+    found = read(series(tmp_path, spoil=tilt))
     assert np.abs(found.pixels[0] - greys(TRUTH)).max() <= 0.51
     assert "slices lie askew in their stack" in found.notes[-1]
 
@@ -180,13 +180,13 @@ def test_what_lies_beside_a_series_is_not_looked_at(tmp_path: Path):
     folder = series(tmp_path)
     for name in (".DS_Store", "DICOMDIR", "Thumbs.db"):
         (folder / name).write_text("x")
-    assert reading()(folder).pixels.shape == (1, *TRUTH.shape)
+    assert read(folder).pixels.shape == (1, *TRUTH.shape)
 
 
 def test_a_folder_of_one_image_is_that_image(tmp_path: Path):
     (tmp_path / "one").mkdir()
     save(tmp_path / "one" / "a", dataset(TRUTH[0], WINDOW))
-    assert np.abs(reading()(tmp_path / "one").pixels - greys(TRUTH[:1])).max() <= 0.51
+    assert np.abs(read(tmp_path / "one").pixels - greys(TRUTH[:1])).max() <= 0.51
     assert claimed(tmp_path / "one").shape == TRUTH.shape[1:]
 
 
@@ -255,7 +255,7 @@ BAD: dict[str, tuple[Callable[[int, Dataset], Any], str]] = {
 def test_what_is_no_series_is_refused(tmp_path: Path, name: str):
     spoil, expected = BAD[name]
     with pytest.raises(Unreadable) as caught:
-        reading()(series(tmp_path, spoil=spoil))
+        read(series(tmp_path, spoil=spoil))
     assert expected in str(caught.value)
 
 
@@ -304,7 +304,7 @@ def test_what_is_no_slice_may_be_taken_away(tmp_path: Path, name: str, content: 
     folder = series(tmp_path)
     (folder / name).write_bytes(content)
     with pytest.raises(Unreadable) as caught:
-        reading()(folder)
+        read(folder)
     text = str(caught.value)
     assert text.startswith(f"{name} is ") and text.endswith("; or take it out of the folder of the series")
 
@@ -313,5 +313,5 @@ def test_pixel_spacings_rounded_otherwise_are_one(tmp_path: Path):
     def rounded(number: int, made: Dataset) -> None:
         made.PixelSpacing = [f"{float(one) * (1.0001 if number % 2 else 1):.5g}" for one in made.PixelSpacing]
 
-    found = reading()(series(tmp_path, spoil=rounded))
+    found = read(series(tmp_path, spoil=rounded))
     assert np.abs(found.pixels[0] - greys(TRUTH)).max() <= 0.51

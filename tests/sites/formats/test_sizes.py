@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -25,8 +26,9 @@ from fedunlearn.core import InputError
 from sites.folder import Folder
 from sites.folder.manifest import read_manifest
 from sites.formats import sizes
-from sites.formats.images import claimed, reading, unreadable
+from sites.formats.images import claimed, read
 from sites.formats.nifti import Handling, preparing
+from sites.formats.unreadable import Unreadable
 from sites.npz import Npz
 
 MB = 2**20
@@ -350,7 +352,6 @@ def good(root: Path, suffix: str) -> bytes:
 @pytest.mark.parametrize("suffix", [".png", ".npy", ".nii", ".nii.gz", ".dcm"])
 def test_a_file_with_any_bytes_changed_is_read_or_blamed(tmp_path: Path, suffix: str):
     random, content = np.random.default_rng(1), good(tmp_path, suffix)
-    read, errors = reading(), unreadable()
     outcomes = {"read": 0, "blamed": 0}
     for _ in range(200):
         changed = bytearray(content)
@@ -363,28 +364,22 @@ def test_a_file_with_any_bytes_changed_is_read_or_blamed(tmp_path: Path, suffix:
             if sizes.excess({"it": claim}) is None:
                 read(file)
             outcomes["read"] += 1
-        except errors:
+        except Unreadable:
             outcomes["blamed"] += 1
     assert outcomes["blamed"] > 0 and sum(outcomes.values()) == 200
 
 
+@pytest.mark.parametrize("error", [OSError("no such user"), KeyError("getpwuid(): uid not found: 12345")])
 def test_what_is_wrong_with_the_installation_is_not_blamed_on_an_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ):
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
 
-    def importing() -> Any:
-        raise OSError("no such user")  # as an import may, of a user without a name
-
-    monkeypatch.setattr("sites.folder.pictures.reading", importing)
-    with pytest.raises(OSError, match="no such user"):
-        one(tmp_path, "a.png").load(tmp_path)
-
     def broken(file: Path) -> Any:
-        raise KeyError("getpwuid(): uid not found: 12345")
+        raise error
 
-    monkeypatch.setattr("sites.folder.pictures.reading", lambda: broken)
-    with pytest.raises(KeyError, match="getpwuid"):
+    monkeypatch.setattr("sites.folder.pictures.read", broken)
+    with pytest.raises(type(error), match=re.escape(error.args[0])):
         one(tmp_path, "a.png").load(tmp_path)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sites.formats.images import reading
+from sites.formats.images import read
 from sites.formats.picture import spread
 from sites.formats.unreadable import Unreadable
 
@@ -64,7 +64,7 @@ def written(file: Path, rows: Array, tags: dict[int, list[int]]) -> Path:
     ids=lambda values: str(values.dtype),
 )
 def test_numbers_keep_their_signs(tmp_path: Path, values: Array):
-    found = reading()(written(tmp_path / "a.tif", values, {}))
+    found = read(written(tmp_path / "a.tif", values, {}))
     assert np.array_equal(found.pixels[0], spread(values))
     assert (found.low, found.high) == (float(values.min()), float(values.max()))
 
@@ -72,34 +72,34 @@ def test_numbers_keep_their_signs(tmp_path: Path, values: Array):
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_white_as_0_is_inverted_whatever_the_depth(tmp_path: Path, dtype: type[np.generic]):
     values = (RAMP * 300).astype(dtype)
-    plain = reading()(written(tmp_path / "a.tif", values, {}))
-    found = reading()(written(tmp_path / "b.tif", values, {262: [0]}))
+    plain = read(written(tmp_path / "a.tif", values, {}))
+    found = read(written(tmp_path / "b.tif", values, {262: [0]}))
     # Rounding of one half.
     assert np.abs(found.pixels.astype(int) + plain.pixels - 255).max() <= 1
     assert found.notes == ("white is 0 (TIFF): inverted",)
 
 
 def test_of_8_bits_it_is_turned_over_once(tmp_path: Path):
-    found = reading()(written(tmp_path / "a.tif", RAMP.astype(np.uint8), {262: [0]}))
+    found = read(written(tmp_path / "a.tif", RAMP.astype(np.uint8), {262: [0]}))
     assert np.array_equal(found.pixels[0], 255 - RAMP)
 
 
 def test_planes_are_read_of_8_bits_and_refused_of_16(tmp_path: Path):
     """Pillow takes planes of 16 bits for planes of 8, and every second pixel is another's."""
     colour = np.stack([RAMP, RAMP // 2, 255 - RAMP]).astype(np.uint8)
-    found = reading()(written(tmp_path / "a.tif", colour, {284: [2]}))
+    found = read(written(tmp_path / "a.tif", colour, {284: [2]}))
     assert np.array_equal(found.pixels, colour)
     with pytest.raises(
         Unreadable, match=r"has colours of 16 bits in separate planes: save it with its colours"
     ):
-        reading()(written(tmp_path / "b.tif", colour.astype(np.uint16) * 257, {284: [2]}))
+        read(written(tmp_path / "b.tif", colour.astype(np.uint16) * 257, {284: [2]}))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_portable_pictures_are_named(tmp_path: Path, mode: str):
     Image.fromarray(RAMP.astype(np.uint8)).convert(mode).save(tmp_path / "a", "PPM")
     with pytest.raises(Unreadable, match=r"is a PBM, PGM or PPM picture, expected PNG.*: save it as PNG"):
-        reading()(tmp_path / "a")
+        read(tmp_path / "a")
 
 
 def test_rare_kinds_are_told_what_to_be_saved_as_and_that_is_read(tmp_path: Path):
@@ -107,6 +107,6 @@ def test_rare_kinds_are_told_what_to_be_saved_as_and_that_is_read(tmp_path: Path
     with pytest.raises(
         Unreadable, match=r"of a rare kind \(such as floats of 64 bits.*or its numbers as NPY"
     ):
-        reading()(written(tmp_path / "a.tif", values, {}))
+        read(written(tmp_path / "a.tif", values, {}))
     np.save(tmp_path / "a.npy", values)
-    assert np.array_equal(reading()(tmp_path / "a.npy").pixels[0], spread(values))
+    assert np.array_equal(read(tmp_path / "a.npy").pixels[0], spread(values))
