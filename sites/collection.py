@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fedunlearn.core import Problem
 from sites.watching import Watch, unwatched
 
 SEEN = ("format", "size", "low", "high", "orientation")
@@ -80,10 +79,6 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """The name it has in a scenario."""
-        ...
-
-    def problems(self, root: Path) -> list[Problem]:
-        """Everything wrong that can be known without reading all pixels; relative paths start at ``root``."""
         ...
 
     def load(self, root: Path, watch: Watch = unwatched) -> Collection:

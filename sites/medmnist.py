@@ -52,7 +52,7 @@ class MedMNIST:
     images_per_patient: Annotated[int, Ge(1)] = 8
     label_noise: Annotated[float, Ge(0), Lt(1)] = 0.0
 
-    def problems(self, root: Path) -> list[Problem]:
+    def _problems(self, root: Path) -> list[Problem]:
         """A set or size that does not exist; a file that is damaged, or missing and cannot be downloaded.
 
         Args:
@@ -86,7 +86,7 @@ class MedMNIST:
 
     def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read the file; see `Source.load`."""
-        if problems := self.problems(root):
+        if problems := self._problems(root):
             raise InputError(problems)
         info = _sets()[self.set]
         with np.load(root / f"{self.set}{_suffix(self.size)}.npz", allow_pickle=False) as file:

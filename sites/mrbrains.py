@@ -59,15 +59,6 @@ class MRBrainS:
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
     dtype: Literal["uint8", "float32"] = "uint8"
 
-    def problems(self, root: Path) -> list[Problem]:
-        """Missing folders and files, and every volume that cannot be used.
-
-        Args:
-            root: where ``path`` starts.
-        """
-        found = self._stored(root)
-        return found if isinstance(found, list) else []
-
     def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read all files; see `Source.load`."""
         found = self._stored(root, watch)
@@ -91,7 +82,7 @@ class MRBrainS:
         folders = [folder for part in PARTS for folder in (root / self.path / part).glob("*/")]
         return sorted(folders, key=lambda folder: (len(folder.name), folder.name))
 
-    def _stored(self, root: Path, watch: Watch = unwatched) -> Stored | list[Problem]:
+    def _stored(self, root: Path, watch: Watch) -> Stored | list[Problem]:
         """The volumes, or all problems."""
         problems, pairs = self._missing(root), list[Pair]()
         for subject in self._subjects(root):

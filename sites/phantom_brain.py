@@ -25,7 +25,7 @@ import pandas as pd
 from annotated_types import Ge, Le, MultipleOf
 from scipy.ndimage import gaussian_filter
 
-from fedunlearn.core import Problem, derive
+from fedunlearn.core import derive
 from sites.collection import Collection
 from sites.watching import Watch, unwatched
 
@@ -68,10 +68,6 @@ class PhantomBrain:
     scanners: Annotated[int, Ge(1)] = 3
     dtype: Literal["uint8", "float32"] = "uint8"
     seed: Annotated[int, Ge(0)] = 0
-
-    def problems(self, root: Path) -> list[Problem]:
-        """None: nothing is read, and whether there are enough subjects is for the partition to say."""
-        return []
 
     def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Draw the volumes: the same every time, and no random state but our own is touched."""

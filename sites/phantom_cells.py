@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 from annotated_types import Ge, Le
 
-from fedunlearn.core import Problem, derive
+from fedunlearn.core import derive
 from sites.collection import Collection
 from sites.watching import Watch, unwatched
 
@@ -91,10 +91,6 @@ class PhantomCells:
     scanner_appearance: Annotated[float, Ge(0), Le(2)] = 0.4
     scanners: Annotated[int, Ge(1)] = 3
     seed: Annotated[int, Ge(0)] = 0
-
-    def problems(self, root: Path) -> list[Problem]:
-        """None: nothing is read, and whether there are enough patients is for the partition to say."""
-        return []
 
     def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Draw the images: the same every time, and no random state but our own is touched."""

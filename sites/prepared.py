@@ -191,7 +191,8 @@ def _opened(entry: Path, names: Sequence[str]) -> Prepared:
                 message = f"{entry / _file(name)} is damaged: found sha256 {found}, recorded was {recorded}"
                 raise RunError(message)
         arrays = {name: np.load(entry / _file(name), mmap_mode="r", allow_pickle=False) for name in names}
-        os.utime(entry)
     except OSError as error:
         raise RunError(f"cannot read prepared images in {entry}: {error}") from error
+    with suppress(OSError):  # of somebody else, or on a disk that cannot be written
+        os.utime(entry)
     return Prepared(arrays, content["about"])

@@ -73,21 +73,6 @@ class Folder:
     labels: Mapping[Label, Label | Literal["ignored"]] | None = None
     outside: bool = False
 
-    def problems(self, root: Path) -> list[Problem]:
-        """Every bad row of the manifest with its place; of volumes with label maps every bad one, too.
-
-        Args:
-            root: where ``manifest`` starts.
-        """
-        try:
-            manifest = self._manifest(root)
-            if _with_maps(manifest.rows):
-                stored = self._stored(manifest, self._inside(root))
-                return stored if isinstance(stored, list) else []
-            return list(manifest.problems)
-        except InputError as error:
-            return list(error.problems)
-
     def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read all files; see `Source.load`."""
         manifest, inside = self._manifest(root), self._inside(root)
@@ -173,7 +158,7 @@ class Folder:
             seen=pd.DataFrame(stored.seen, columns=[*SEEN]),
         )
 
-    def _stored(self, manifest: Manifest, inside: Inside, watch: Watch = unwatched) -> Stored | list[Problem]:
+    def _stored(self, manifest: Manifest, inside: Inside, watch: Watch) -> Stored | list[Problem]:
         """The volumes; or all problems, those known and those of the files that rows without problems name."""
         classes = None if self.classes is None else tuple(range(self.classes))
         meant = None if self.labels is None else _meant(self.labels)

@@ -19,6 +19,7 @@ from sites.formats.unreadable import Unreadable
 from sites.formats.windows import Table, Window, look_of, number_of, table_of
 
 _INVERTED = "white is 0 (MONOCHROME1): inverted"
+_INVERSE = "white is 0 (Presentation LUT Shape INVERSE): inverted"
 _PADDED = "padding was left out, and is black"
 _UNLIKE = "slices have windows of their own: spread between the percentiles of all"
 
@@ -98,11 +99,13 @@ def measured(stored: Array, header: Any, modality: Any, voi: Any) -> Values:
     look, notes = look_of(header, voi)
     shown = _unpadded(stored, header)
     inverted = header.PhotometricInterpretation == "MONOCHROME1"
+    # Of MONOCHROME1 it says the same once more, and inverts nothing back (PS3.3 C.11.6.1.2).
+    inverse = not inverted and str(header.get("PresentationLUTShape") or "").upper() == "INVERSE"
     eight = header.BitsStored == 8 and not header.PixelRepresentation
     if header.BitsStored == 1:
         physical, eight = physical * 255, True
-    notes += (_INVERTED,) * inverted + (_PADDED,) * (shown is not None)
-    return Values(physical, shown, look, eight and not changed and look is None, inverted, notes)
+    notes += (_INVERTED,) * inverted + (_INVERSE,) * inverse + (_PADDED,) * (shown is not None)
+    return Values(physical, shown, look, eight and not changed and look is None, inverted or inverse, notes)
 
 
 def together(slices: Iterator[Values], count: int) -> Values:
@@ -128,7 +131,7 @@ def together(slices: Iterator[Values], count: int) -> Values:
     whole = None if shown.all() else shown
     if len(looks) == 1:
         return Values(physical, whole, first.look, plain, first.inverted, tuple(notes))
-    kept = (note for note in notes if note in (_INVERTED, _PADDED))  # no window was used
+    kept = (note for note in notes if note in (_INVERTED, _INVERSE, _PADDED))  # no window was used
     return Values(physical, whole, None, plain, first.inverted, (*kept, _UNLIKE))
 
 

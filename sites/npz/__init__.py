@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from annotated_types import Ge
 from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.formats import sizes
+from sites.formats.unreadable import Unreadable, blaming
 from sites.identity import in_words, listed
 from sites.labels import read_labels
 from sites.npz import headers as npz_headers, values as npz_values
@@ -26,8 +28,6 @@ from sites.rows import Fault, grouped
 from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
-
-_CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError, NotImplementedError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Npz:
     path: str
     size: Annotated[int, Ge(4)] | None = None
 
-    def problems(self, root: Path) -> list[Problem]:
+    def _problems(self, root: Path) -> list[Problem]:
         """A file that is missing, damaged or lacks keys; arrays that do not fit one another.
 
         Args:
@@ -65,18 +65,19 @@ class Npz:
                 )
             ]
         try:
-            headers = sizes.npz(file)
+            with _guarded():
+                headers = sizes.npz(file)
             messages = npz_headers.wrong(headers) or self._wrong_size(headers)
             if not messages and (excess := sizes.excess(headers)):
                 messages = [excess]
             messages = messages or _wrong_kinds(file, headers)
-        except _CORRUPT as error:
-            return [_damaged(file, error)]
+        except Unreadable as error:
+            return [Problem(f"npz: {file} {error}")]
         return [Problem(f"npz: {file}: {message}") for message in messages]
 
     def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read the file; see `Source.load`."""
-        if problems := self.problems(root):
+        if problems := self._problems(root):
             raise InputError(problems)
         file, notes = root / self.path, list[str]()
         arrays, left = _read(file)
@@ -125,30 +126,29 @@ def _wrong_kinds(file: Path, headers: Mapping[str, sizes.Claim]) -> list[str]:
     """Of arrays of a wrong type or width, what to do about their values, which are read for that."""
     splits, messages = splits_of(headers), []
     for kind in npz_values.unfit(headers, splits):
-        with np.load(file, allow_pickle=False) as opened:
+        with _guarded(), np.load(file, allow_pickle=False) as opened:
             messages.append(
                 npz_values.wrong_kind(kind, {f"{s}_{kind}": opened[f"{s}_{kind}"] for s in splits})
             )
     return messages
 
 
-def _damaged(file: Path, error: Exception) -> Problem:
-    return Problem(
-        f"npz: {file} is damaged or no .npz file ({error}): get it again, or save it with numpy.savez"
-    )
+def _guarded() -> AbstractContextManager[None]:
+    """Blames a file for whatever NumPy raises of damaged ones."""
+    return blaming("an .npz file", zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError)
 
 
 def _read(file: Path) -> tuple[dict[str, Array], list[str]]:
     """Its arrays, pooled over all parts, and the names of those that belong to none.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is damaged, or may not be opened.
     """
     try:
-        with np.load(file, allow_pickle=False) as opened:
+        with _guarded(), np.load(file, allow_pickle=False) as opened:
             return _pooled(opened), strays(opened)
-    except _CORRUPT as error:
-        raise InputError([_damaged(file, error)]) from error
+    except Unreadable as error:
+        raise InputError([Problem(f"npz: {file} {error}")]) from error
 
 
 def _pooled(file: Mapping[str, Array]) -> dict[str, Array]:

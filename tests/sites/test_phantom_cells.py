@@ -12,6 +12,7 @@ import torch
 
 from sites.collection import Collection
 from sites.phantom_cells import TYPES, PhantomCells
+from tests.sites.problems import problems_of
 
 NOWHERE = Path("/nowhere")  # nothing is read
 
@@ -131,4 +132,4 @@ def test_one_knob_does_not_reshuffle_what_others_decide(cells):
 def test_the_smallest_collection_and_single_image_patients_work():
     assert len(PhantomCells(images=60, images_per_patient=1).load(NOWHERE).table) == 60
     assert PhantomCells(images=60, images_per_patient=100).load(NOWHERE).table["patient"].nunique() == 1
-    assert PhantomCells().problems(NOWHERE) == []
+    assert problems_of(PhantomCells(), NOWHERE) == []

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedunlearn.core import InputError, Problem
 from sites import SOURCES, medmnist
 from sites.collection import Collection, digest
 from sites.medmnist import MedMNIST
 from sites.pixels import channels_first, resized
+from tests.sites.problems import problems_of
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -25,13 +25,9 @@ def rng() -> np.random.Generator:
 
 
 def the_problem(source: Any, root: Path) -> str:
-    """The one problem of a source; `load` raises the same."""
-    problems: list[Problem] = source.problems(root)
-    assert len(problems) == 1, problems
-    with pytest.raises(InputError) as caught:
-        source.load(root)
-    assert list(caught.value.problems) == problems
-    return str(problems[0])
+    """The one problem of a source."""
+    (problem,) = problems_of(source, root)
+    return str(problem)
 
 
 def test_every_source_has_its_name():

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedunlearn.__main__ import app
-from fedunlearn.core import IGNORED, InputError, RunError
+from fedunlearn.core import IGNORED, RunError
 from sites import prepared
 from sites.arrays import write_header
 from sites.collection import Collection
@@ -23,6 +23,7 @@ from sites.folder import Folder
 from sites.formats import volumes
 from sites.mrbrains import MRBrainS
 from tests.runs import TINY, write
+from tests.sites.problems import problems_of
 
 Array = np.ndarray[Any, Any]
 
@@ -65,12 +66,7 @@ def manifest(root: Path, rows: list[str], header: str = "file,label_map,patient"
 
 
 def messages(source: Folder | MRBrainS, root: Path) -> list[str]:
-    """All problems; `load` raises the same."""
-    problems = source.problems(root)
-    with pytest.raises(InputError) as caught:
-        source.load(root)
-    assert list(caught.value.problems) == problems
-    return [str(problem) for problem in problems]
+    return [str(problem) for problem in problems_of(source, root)]
 
 
 # ------------------------------------------------------------------------------------------- what is good
@@ -79,7 +75,7 @@ def messages(source: Folder | MRBrainS, root: Path) -> list[str]:
 def test_folder_reads_volumes_with_label_maps(tmp_path: Path):
     rows = [f"{volume(tmp_path, name)},north,{age}" for name, age in (("a1", 30), ("a2", 30), ("b1", 41))]
     source = manifest(tmp_path, rows, "file,label_map,patient,site,age")
-    assert source.problems(tmp_path) == []
+    assert problems_of(source, tmp_path) == []
     found = source.load(tmp_path)
     assert (found.kind, found.classes, found.synthetic_patients) == ("segmentation", 3, False)
     assert found.pixels.shape == (3, 1, *SHAPE) and found.targets.shape == (3, *SHAPE)

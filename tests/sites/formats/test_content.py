@@ -27,6 +27,7 @@ from sites.formats.content import told
 from sites.formats.images import claimed, read
 from sites.formats.unreadable import Unreadable
 from tests.sites.formats.making import dataset, save
+from tests.sites.problems import problems_of
 
 GREY = np.random.default_rng(1).integers(0, 256, (20, 24)).astype(np.uint8)
 
@@ -210,7 +211,7 @@ def test_a_label_map_that_may_not_be_opened_is_named(tmp_path: Path, monkeypatch
         return opening(file, *how, **more)
 
     monkeypatch.setattr(Path, "open", refused)
-    (problem,) = Folder(manifest="m.csv").problems(tmp_path)
+    (problem,) = problems_of(Folder(manifest="m.csv"), tmp_path)
     assert ":2:7: label_map: " in str(problem) and "cannot be opened (Permission denied)" in str(problem)
 
 

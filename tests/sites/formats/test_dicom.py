@@ -76,6 +76,17 @@ def test_white_as_0_is_inverted_about_the_stored_range(tmp_path: Path):
     assert (found.pixels == 255 - 52).all()
 
 
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_an_inverse_presentation_is_white_at_the_smallest_and_no_inversion_of_an_inversion(
+    tmp_path: Path, kind: str
+):
+    shape = {"PhotometricInterpretation": kind, "PresentationLUTShape": "INVERSE"}
+    found = read_back(tmp_path, dataset(GREY, shape))
+    assert np.array_equal(found.pixels[0], 255 - GREY) and len(found.notes) == 1
+    as_it_is = read_back(tmp_path, dataset(GREY, {"PresentationLUTShape": "IDENTITY"}))
+    assert np.array_equal(as_it_is.pixels[0], GREY) and not as_it_is.notes
+
+
 def test_padding_has_no_part_in_any_range_and_is_black(tmp_path: Path):
     """Around the field of view of a CT; -2000 beside -1000…20 would leave tissue in the upper third."""
     y, x = np.mgrid[:20, :24]

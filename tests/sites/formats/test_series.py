@@ -16,6 +16,7 @@ from sites.formats import sizes
 from sites.formats.images import claimed, read
 from sites.formats.unreadable import Unreadable
 from tests.sites.formats.making import dataset, items, save
+from tests.sites.problems import problems_of
 
 Array = np.ndarray[Any, Any]
 
@@ -289,7 +290,7 @@ def test_a_series_whose_files_are_links_out_of_the_folder_is_refused(tmp_path: P
     for file in folder.iterdir():
         (linked / file.name).symlink_to(file)
     (tmp_path / "in" / "m.csv").write_text("file,label,patient\nseries,0,p\n", encoding="utf-8")
-    (problem,) = Folder(manifest="m.csv").problems(tmp_path / "in")
+    (problem,) = problems_of(Folder(manifest="m.csv"), tmp_path / "in")
     assert "leads out of the manifest's folder" in str(problem)
     assert Folder(manifest="m.csv", outside=True).load(tmp_path / "in").pixels.shape == (1, 1, *TRUTH.shape)
 

@@ -30,6 +30,7 @@ from sites.formats.images import claimed, read
 from sites.formats.nifti import Handling, preparing
 from sites.formats.unreadable import Unreadable
 from sites.npz import Npz
+from tests.sites.problems import problems_of
 
 MB = 2**20
 ROWS = "file,label,patient\n"
@@ -101,7 +102,7 @@ def test_npz_that_claims_more_than_it_holds_is_refused(tmp_path: Path):
     message = the_problem(source, tmp_path)
     assert str(tmp_path / "x.npz") in message
     assert f"train_images claims {shape} uint8, 2,199,023.3 MB, but holds 0.0 MB" in message
-    assert [str(problem) for problem in source.problems(tmp_path)] == [message]
+    assert [str(problem) for problem in problems_of(source, tmp_path)] == [message]
 
 
 @pytest.mark.usefixtures("small")
@@ -134,7 +135,7 @@ def test_npz_header_that_expands_without_end_is_not_read(tmp_path: Path):
     endless = b"\x93NUMPY\x02\x00" + (64 * MB).to_bytes(4, "little") + b" " * (64 * MB)
     source = archive(tmp_path, train_images=endless, train_labels=header((1,)))
     with frugal():
-        assert "is damaged or no .npz file" in the_problem(source, tmp_path)
+        assert "is an .npz file that is damaged" in the_problem(source, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_label_maps_that_expand_beyond_memory_are_refused(tmp_path: Path, monkey
     (tmp_path / "m.nii.gz").write_bytes(bomb)
     (tmp_path / "m.csv").write_text("file,label_map,patient\na.nii.gz,m.nii.gz,p\n", encoding="utf-8")
     with frugal(16 * MB):  # MONAI's transforms
-        problems = Folder(manifest="m.csv").problems(tmp_path)
+        problems = problems_of(Folder(manifest="m.csv"), tmp_path)
     assert ["m.csv:2:1: file: " in str(problems[0]), "m.csv:2:10: label_map: " in str(problems[1])] == [
         True,
         True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from fedunlearn.core import InputError
 from sites.npz import Npz
+from tests.sites.problems import problems_of
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -19,13 +21,9 @@ def rng() -> np.random.Generator:
 
 
 def the_problem(source: Npz, root: Path) -> str:
-    """The one problem of a source; `load` raises the same."""
-    problems = source.problems(root)
-    assert len(problems) == 1, problems
-    with pytest.raises(InputError) as caught:
-        source.load(root)
-    assert list(caught.value.problems) == problems
-    return str(problems[0])
+    """The one problem of a source."""
+    (problem,) = problems_of(source, root)
+    return str(problem)
 
 
 def arrays() -> Arrays:
@@ -46,7 +44,7 @@ def save(root: Path, made: Arrays) -> Npz:
 
 def test_npz_reads_pixels_labels_and_columns(tmp_path: Path):
     source = save(tmp_path, arrays())
-    assert source.problems(tmp_path) == []
+    assert problems_of(source, tmp_path) == []
     found = source.load(tmp_path)
     assert found.pixels.shape == (11, 1, 8, 8)
     assert (found.classes, found.synthetic_patients, found.kind) == (2, False, "classification")
@@ -196,3 +194,14 @@ def test_npz_reports_missing_and_damaged_files(tmp_path: Path):
         source.load(tmp_path)
     np.savez(tmp_path / "x.npz", other=np.zeros(3))
     assert "found the arrays other, expected train_images" in the_problem(source, tmp_path)
+
+
+def test_a_file_that_may_not_be_opened_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "d.npz").write_bytes(b"")
+
+    def denied(file: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("sites.npz.sizes.npz", denied)
+    told = the_problem(Npz(path="d.npz"), tmp_path)
+    assert "cannot be opened (Permission denied): let the user who runs this read it" in told
