@@ -218,9 +218,8 @@ def _npy(opened: IO[bytes]) -> tuple[Claim, int]:
         shape, _, dtype = read(head)
     # NumPy hands the text to Python's parser, which raises these for nonsense.
     except (SyntaxError, tokenize.TokenError, TypeError, RecursionError, MemoryError) as error:
-        raise Unreadable(
-            "damaged", f"has a header that is none of an array ({type(error).__name__})"
-        ) from error
+        message = f"has a header that is none of an array ({type(error).__name__}): get it again"
+        raise Unreadable("damaged", message) from error
     return Claim(shape, dtype), head.tell()
 
 
