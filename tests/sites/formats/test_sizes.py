@@ -150,8 +150,8 @@ def test_npz_header_that_expands_without_end_is_not_read(tmp_path: Path):
 )
 def test_npz_header_of_nonsense_is_damage(tmp_path: Path, text: str):
     content = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
-    assert "has a header that" in (told := the_problem(archive(tmp_path, train_images=content), tmp_path))
-    assert told.endswith(": get it again")
+    told = the_problem(archive(tmp_path, train_images=content), tmp_path)
+    assert re.search(r"x\.npz (has a header that|is an \.npz file that is damaged).*: get it again", told)
 
 
 def test_npz_with_two_arrays_of_one_name_is_refused(tmp_path: Path):
