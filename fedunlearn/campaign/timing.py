@@ -24,7 +24,7 @@ from fedunlearn.learning.models import Network
 from fedunlearn.scenario import Scenario
 from sites.pixels import one_thread
 
-_TRIES = 3
+_TRIES, _PATIENCE = 3, 5.0  # timed tries at the most, and seconds after which there are no more
 _STARTING = 12.0  # seconds until Ray and its workers are there, and until they are gone
 _SCORING = 0.25  # seconds to score one model, and as much again for every thousand images
 
@@ -72,11 +72,11 @@ class _Alone:
 
 def duration(scenario: Scenario, cohort: Cohort) -> str:
     """About how long a run takes, in words."""
-    found, passes = timed(scenario, cohort), counted(scenario, cohort)
     engine = scenario.engine
-    workers = engine.workers or os.cpu_count() or 1
     if engine.name == "flower" and engine.gpus_per_client:
         return "takes as long as its GPUs do: no step was timed"
+    found, passes = timed(scenario, cohort), counted(scenario, cohort)
+    workers = engine.workers or os.cpu_count() or 1
     at_once = min(workers, os.cpu_count() or 1) if engine.address is None else workers
     seconds = (passes.trained * found.trained + passes.asked * found.asked) / at_once
     count = len(scenario.seeds) * models(scenario) + extra_models(scenario)
@@ -94,8 +94,8 @@ def timed(scenario: Scenario, cohort: Cohort) -> Step:
     with torch.random.fork_rng(devices=[]), one_thread():
         network = Network(scenario.model, cohort.shape, cohort.classes)
         alone, weights = _Alone(network, cohort.classes, own), network.read()
-        trained = _median(lambda: _step(cast(Any, alone), weights, own, local)) / len(rows)
-        asked = _median(lambda: signals(cast(Any, alone), weights, own)) / len(rows)
+        trained = _median(lambda: _step(alone, weights, own, local)) / len(rows)
+        asked = _median(lambda: signals(alone, weights, own)) / len(rows)
     return Step(len(rows), trained, asked)
 
 
@@ -138,13 +138,13 @@ def _epochs(strategy: Strategy, usual: int) -> int:
 
 
 def _median(work: Callable[[], object]) -> float:
-    """Seconds of the median try, after one that warms up."""
+    """Seconds of the median try, after one that warms up; of work that takes long, of that one."""
     taken = list[float]()
-    for _ in range(1 + _TRIES):
+    while len(taken) <= _TRIES and sum(taken) < _PATIENCE:
         began = time.perf_counter()
         work()
         taken.append(time.perf_counter() - began)
-    return statistics.median(taken[1:])
+    return statistics.median(taken[1:] or taken)
 
 
 def _words(seconds: float) -> str:

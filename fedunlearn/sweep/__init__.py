@@ -14,14 +14,14 @@ run again, so that a sweep goes on where it was interrupted.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.estimate import Estimate, estimate, of_all, require_room
 from fedunlearn.campaign.survey import draw, survey
 from fedunlearn.campaign.timing import duration
@@ -59,18 +59,17 @@ def check(
         InputError: data is missing or damaged, a request names what is not there, there is no room for all cells, or
             pictures cannot be written there; all problems of all cells.
     """
-    slugs = [cell.slug for cell in read.cells] if isinstance(read, Sweep) else []
-    cells = (
-        [(f"{cell.slug}: ", cell.scenario) for cell in read.cells]
-        if isinstance(read, Sweep)
-        else [("", read)]
-    )
+    several = isinstance(read, Sweep)
+    cells = [(cell.slug, cell.scenario) for cell in read.cells] if isinstance(read, Sweep) else [("", read)]
     if pictures is not None:
         writable(pictures)
     lines, found, needed, seen = list[str](), list[Problem](), list[Estimate](), set[str]()
-    for mark, scenario in cells:
+    for slug, scenario in cells:
+        mark = f"{slug}: " if several else ""
         try:
             cohort = gather(scenario, data_root, watch)
+            needed.append(estimate(scenario, cohort))
+            require_room(needed[-1], out, [out / "cells" / slug] if several else [])  # before a step is timed
         except InputError as error:
             found += error.problems
             continue
@@ -80,22 +79,25 @@ def check(
         if cohort.digest not in seen:  # cells mostly have the same data
             lines += [*survey(cohort), ""]
             seen.add(cohort.digest)
-        needed.append(estimate(scenario, cohort))
-        lines += [f"{mark}{needed[-1]}", f"{mark}{duration(scenario, cohort)}"]
-        if start := origin(scenario.model, cohort.shape, cohort.classes):
-            lines.append(f"{mark}model: {start}")
-        for request in scenario.requests:
-            told = [cohort.summary(request), *cohort.warnings(request.id)]
-            lines += [f"{mark}{request.id}: {sentence}" for sentence in told]
-        lines += [
-            f"{mark}{label}: will not run for {request}: {reason}"
-            for label, request, reason in scenarios.skipped(scenario)
-        ]
+        lines += [f"{mark}{told}" for told in _told(scenario, cohort, needed[-1])]
     if found:
         raise scenarios.together(found)
-    if needed:
-        require_room(of_all(needed), out, [out / "cells" / slug for slug in slugs])
+    if several and needed:  # none, if all cells are finished
+        require_room(of_all(needed), out, [out / "cells" / slug for slug, _ in cells])
     return lines + ([f"all cells: {of_all(needed)}"] if len(needed) > 1 else [])
+
+
+def _told(scenario: Scenario, cohort: Cohort, needed: Estimate) -> Iterator[str]:
+    """What a scenario takes, what its requests mean, and what is not run for them."""
+    yield str(needed)
+    yield duration(scenario, cohort)
+    if start := origin(scenario.model, cohort.shape, cohort.classes):
+        yield f"model: {start}"
+    for request in scenario.requests:
+        yield f"{request.id}: {cohort.summary(request)}"
+        yield from (f"{request.id}: {sentence}" for sentence in cohort.warnings(request.id))
+    for label, request_id, reason in scenarios.skipped(scenario):
+        yield f"{label}: will not run for {request_id}: {reason}"
 
 
 def run(
