@@ -178,9 +178,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
             collection.table, collection.targets, scenario.sites.names, _rng(scenario, "partition")
         )
     parts = _parts(scenario, collection, site)
-    used = scenario.sites.split.column if isinstance(scenario.sites.split, Official) else None
-    table, renamed = apart(collection.table, site, used)
-    collection = replace(collection, table=table, notes=(*collection.notes, *renamed))
+    collection = _renamed(scenario, collection, site)
     forgotten = _forgotten(scenario, collection, site, parts)
     if scenario.evaluation.canary:
         collection = _with_canaries(scenario, collection, site, parts, forgotten)
@@ -188,16 +186,13 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
     enough_proxies(scenario, parts == "proxy", forgotten)
     members = _members(scenario, collection.table, site, parts == "train")
     table, known = _table(collection, site, parts, forgotten), digest(collection)
-    names = collection.names or tuple(map(str, range(collection.classes)))
-    what, train = "class" if collection.targets.ndim == 1 else "structure", parts == "train"
-    has = present(collection.targets, collection.classes)
     alike = twins.found(collection, known, watch)
     return Cohort(
         sites=scenario.sites.names,
         pixels=collection.pixels,
         targets=collection.targets,
         classes=collection.classes,
-        names=names,
+        names=_names_of(collection),
         site=site,
         split=parts,
         forgotten=forgotten,
@@ -209,12 +204,31 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
             *at_several(table, site),
             *_left_behind(scenario, collection.table, forgotten),
             *twins.general(alike, table),
-            *lacking(has[train], site[train], scenario.sites.names, [f"{what} {name}" for name in names]),
+            *_lacking(scenario, collection, site, parts == "train"),
         ),
         digest=known,
         seen=collection.seen,
         twins=alike,
     )
+
+
+def _names_of(collection: Collection) -> tuple[str, ...]:
+    return collection.names or tuple(map(str, range(collection.classes)))
+
+
+def _renamed(scenario: Scenario, collection: Collection, site: Array) -> Collection:
+    """The images without columns of our names, and notes of what became of them."""
+    shares = scenario.sites.split
+    table, notes = apart(collection.table, site, shares.column if isinstance(shares, Official) else None)
+    return replace(collection, table=table, notes=(*collection.notes, *notes))
+
+
+def _lacking(scenario: Scenario, collection: Collection, site: Array, train: Array) -> list[str]:
+    """Which hospitals train on no image of a class, or volume with a structure, that others have."""
+    what = "class" if collection.targets.ndim == 1 else "structure"
+    called = [f"{what} {name}" for name in _names_of(collection)]
+    has = present(collection.targets, collection.classes)
+    return lacking(has[train], site[train], scenario.sites.names, called)
 
 
 def _parts(scenario: Scenario, collection: Collection, site: Array) -> Array:
