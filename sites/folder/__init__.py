@@ -1,4 +1,4 @@
-"""`folder`: a hospital's own image files, listed in a manifest."""
+"""`folder`: a hospital's own image files, listed in a manifest or lying in folders by patient."""
 
 from __future__ import annotations
 
