@@ -20,7 +20,9 @@ import hashlib
 import signal
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+
+from annotated_types import Ge, Gt
 
 if TYPE_CHECKING:
     import torch
@@ -289,6 +291,21 @@ class Search:
     low: float | None = None
     high: float | None = None
     log: bool = False
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How a model is repaired after forgetting: ordinary rounds of training on what is retained.
+
+    Attributes:
+        rounds: rounds of federated averaging, R; 0 for none.
+        local_epochs: passes over the retained images in each, E; None for as many as in training.
+        lr: learning rate, eta; None for training's.
+    """
+
+    rounds: Annotated[int, Ge(0), Search(0, 4)] = 2
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from fedunlearn.core import (
     LocalTraining,
     Needs,
     Procedure,
+    Recovery,
     Reply,
     Search,
     Select,
@@ -54,16 +55,14 @@ class BadTeacher:
         retained: share of the retained images that are taught too, drawn once.
         epochs: passes of the holders over both.
         lr: the holders' learning rate; as in training by default.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["bad_teacher"] = "bad_teacher"
     retained: Annotated[float, Ge(0), Le(1), Search(0.1, 1)] = 0.3
     epochs: Annotated[int, Ge(1), Search(1, 6)] = 1
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -71,7 +70,7 @@ class BadTeacher:
     @property
     def needs(self) -> Needs:
         """The images to forget once more."""
-        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery_rounds > 0)
+        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -83,8 +82,7 @@ class BadTeacher:
             return Teach(case.initial, case.original, *selects, self.retained, local, order, drawn)
 
         weights = yield from at_holders(case, teach)
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair))
+        return (yield from recover(case, weights, self.recovery))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from fedunlearn.core import (
     LocalTraining,
     Needs,
     Procedure,
+    Recovery,
     Reply,
     Search,
     Select,
@@ -58,16 +59,14 @@ class BoundaryShrink:
         epsilon: step of every pixel, as a share of the range of the images' values, epsilon.
         epochs: passes of the holders over the relabelled images.
         lr: the holders' learning rate; as in training by default.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["boundary_shrink"] = "boundary_shrink"
     epsilon: Annotated[float, Ge(0), Le(1), Search(0.01, 0.3, log=True)] = 0.1
     epochs: Annotated[int, Ge(1), Search(1, 6)] = 3
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -75,7 +74,7 @@ class BoundaryShrink:
     @property
     def needs(self) -> Needs:
         """The images to forget once more."""
-        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery_rounds > 0)
+        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -85,8 +84,7 @@ class BoundaryShrink:
             return Shrink(case.original, case.forget, local, derive(case.seed, "forget", site), self.epsilon)
 
         weights = yield from at_holders(case, shrink)
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair))
+        return (yield from recover(case, weights, self.recovery))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Ge, Gt, Le
 
-from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights
+from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Recovery, Search, Weights
 from fedunlearn.federation.procedures import recover
 
 
@@ -37,14 +37,14 @@ class ConDa:
         cutoff: weights with a smaller ratio of contributions are dampened.
         dampening: factor on the ratio, lambda.
         upper: largest factor on a dampened weight.
-        recovery_rounds: ordinary rounds afterwards, R; none in the paper.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["conda"] = "conda"
     cutoff: Annotated[float, Ge(0), Search(0.02, 0.5, log=True)] = 0.25
     dampening: Annotated[float, Gt(0), Search(0.25, 1)] = 0.5
     upper: Annotated[float, Ge(0), Le(1), Search(0.25, 1)] = 0.5
-    recovery_rounds: Annotated[int, Ge(0), Search(0, 4)] = 0
+    recovery: Recovery = Recovery(rounds=0)
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset({Granularity.SITE})
@@ -52,7 +52,7 @@ class ConDa:
     @property
     def needs(self) -> Needs:
         """Every hospital's sum of updates."""
-        return Needs(cumulative=True, stayers=self.recovery_rounds > 0)
+        return Needs(cumulative=True, stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -65,4 +65,4 @@ class ConDa:
             ratio = contributed / own[name].abs()
             dampened = weights[name] * (self.dampening * ratio).clamp(max=self.upper)
             weights[name] = torch.where(ratio < self.cutoff, dampened, weights[name])
-        return (yield from recover(case, weights, self.recovery_rounds, case.training.local))
+        return (yield from recover(case, weights, self.recovery))

@@ -17,6 +17,7 @@ from fedunlearn.core import (
     LocalTraining,
     Needs,
     Procedure,
+    Recovery,
     Reply,
     Search,
     Select,
@@ -61,8 +62,7 @@ class FCU:
         ratio: share of the frequencies, along rows and along columns, that are low.
         epochs: passes of the holders over the images to forget, each followed by a fusion.
         lr: the holders' learning rate; as in training by default.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["fcu"] = "fcu"
@@ -70,8 +70,7 @@ class FCU:
     ratio: Annotated[float, Ge(0), Le(1), Search(0, 1)] = 0.7
     epochs: Annotated[int, Ge(1), Search(1, 6)] = 3
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -79,7 +78,7 @@ class FCU:
     @property
     def needs(self) -> Needs:
         """The images to forget once more."""
-        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery_rounds > 0)
+        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -90,8 +89,7 @@ class FCU:
             return Unlearn(case.original, case.initial, case.forget, local, seed, self.tau, self.ratio)
 
         weights = yield from at_holders(case, contrast)
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair))
+        return (yield from recover(case, weights, self.recovery))
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,13 @@ from fedunlearn.core import (
     Leaver,
     Needs,
     Procedure,
+    Recovery,
     Search,
     Weights,
     derive,
 )
+from fedunlearn.federation.procedures import repairing
 from fedunlearn.learning.kinds import filled, shares
-from fedunlearn.learning.local import paced
 from fedunlearn.learning.tasks import Fit, Gradient
 
 
@@ -53,15 +54,13 @@ class FedOSD:
     Attributes:
         rounds: rounds of unlearning, one step each.
         lr: step length in lengths of g_u, eta.
-        recovery_rounds: rounds of recovery afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["fedosd"] = "fedosd"
     rounds: Annotated[int, Ge(1), Search(5, 40, log=True)] = 20
     lr: Annotated[float, Gt(0), Search(0.01, 0.5, log=True)] = 0.1
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -80,8 +79,8 @@ class FedOSD:
             unlearning = w.average([r.arrays for r in forget.values()], [r.count for r in forget.values()])
             step = orthogonal(unlearning, [reply.arrays for reply in retain.values()])
             weights = {**weights, **w.add(picked(weights, step), step, -self.lr)}
-        local, names = paced(case.training.local, self.local_epochs), case.layout.parameters
-        for number in range(self.recovery_rounds):
+        local, names = repairing(case, self.recovery), case.layout.parameters
+        for number in range(self.recovery.rounds):
             replies = yield {
                 site: Fit(weights, case.retain, local, derive(case.seed, "recover", site, number))
                 for site in case.sites

@@ -18,6 +18,7 @@ from fedunlearn.core import (
     LocalTraining,
     Needs,
     Procedure,
+    Recovery,
     Reply,
     Search,
     Select,
@@ -58,16 +59,14 @@ class FedQUIT:
         v: what the true class's logit becomes.
         epochs: passes of the holders over the images to forget.
         lr: the holders' learning rate; as in training by default.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["fedquit"] = "fedquit"
     v: Annotated[Value, Search()] = "min"
     epochs: Annotated[int, Ge(1), Search(1, 6)] = 1
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -75,7 +74,7 @@ class FedQUIT:
     @property
     def needs(self) -> Needs:
         """The images to forget once more."""
-        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery_rounds > 0)
+        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -85,8 +84,7 @@ class FedQUIT:
             return Quit(case.original, case.forget, local, derive(case.seed, "forget", site), self.v)
 
         weights = yield from at_holders(case, quit)
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair))
+        return (yield from recover(case, weights, self.recovery))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,18 @@ from annotated_types import Ge
 from torch import Tensor
 
 from fedunlearn import weights as w
-from fedunlearn.core import Case, Every, Granularity, Guarantee, Needs, Procedure, Search, Weights, derive
+from fedunlearn.core import (
+    Case,
+    Every,
+    Granularity,
+    Guarantee,
+    Needs,
+    Procedure,
+    Recovery,
+    Search,
+    Weights,
+    derive,
+)
 from fedunlearn.federation.procedures import recover
 
 
@@ -39,12 +50,12 @@ class FedRecovery:
 
     Attributes:
         sigma: standard deviation of the noise on each parameter, sigma.
-        recovery_rounds: ordinary rounds afterwards, R; none in the paper.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["fedrecovery"] = "fedrecovery"
     sigma: Annotated[float, Ge(0), Search(1e-4, 1e-2, log=True)] = 1e-3
-    recovery_rounds: Annotated[int, Ge(0), Search(0, 4)] = 0
+    recovery: Recovery = Recovery(rounds=0)
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset({Granularity.SITE})
@@ -52,7 +63,7 @@ class FedRecovery:
     @property
     def needs(self) -> Needs:
         """All stored updates."""
-        return Needs(updates=Every(1), stayers=self.recovery_rounds > 0)
+        return Needs(updates=Every(1), stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -62,7 +73,7 @@ class FedRecovery:
             x = weights[name]
             noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
             weights[name] = x - residual[name] + self.sigma * noise
-        return (yield from recover(case, weights, self.recovery_rounds, case.training.local))
+        return (yield from recover(case, weights, self.recovery))
 
 
 def residuals(case: Case) -> Weights:

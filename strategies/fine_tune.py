@@ -7,9 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights
+from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Recovery, Search, Weights
 from fedunlearn.federation.procedures import recover
-from fedunlearn.learning.local import paced
 
 
 @dataclass(frozen=True)
@@ -47,5 +46,4 @@ class FineTune:
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
-        local = paced(case.training.local, self.local_epochs, self.lr)
-        return (yield from recover(case, case.original, self.rounds, local))
+        return (yield from recover(case, case.original, Recovery(self.rounds, self.local_epochs, self.lr)))

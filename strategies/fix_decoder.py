@@ -8,10 +8,9 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Ge, Gt
 
-from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights
+from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Recovery, Search, Weights
 from fedunlearn.federation.procedures import recover
 from fedunlearn.learning.constraints import Mask
-from fedunlearn.learning.local import paced
 
 
 @dataclass(frozen=True)
@@ -57,5 +56,5 @@ class FixDecoder:
         """See `Strategy.unlearn`."""
         fixed = {name: case.original[name] for name in case.layout.decoder}
         frozen = {name: torch.zeros_like(x, dtype=torch.bool) for name, x in fixed.items()}
-        local = paced(case.training.local, self.local_epochs, self.lr)
-        return (yield from recover(case, case.original, self.rounds, local, Mask(frozen, fixed)))
+        steps = Recovery(self.rounds, self.local_epochs, self.lr)
+        return (yield from recover(case, case.original, steps, Mask(frozen, fixed)))

@@ -14,6 +14,7 @@ from fedunlearn.core import (
     Leaver,
     Needs,
     Procedure,
+    Recovery,
     Search,
     SiteId,
     Weights,
@@ -49,16 +50,14 @@ class GradientAscent:
         epochs: passes of the holders over the images to forget, E.
         lr: step length of the ascent, eta.
         clip: largest L2 norm of a gradient, c.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["gradient_ascent"] = "gradient_ascent"
     epochs: Annotated[int, Ge(1), Search(1, 10)] = 5
     lr: Annotated[float, Gt(0), Search(1e-3, 1e-1, log=True)] = 0.01
     clip: Annotated[float, Gt(0)] = 5.0
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -66,7 +65,7 @@ class GradientAscent:
     @property
     def needs(self) -> Needs:
         """The images to forget once more."""
-        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery_rounds > 0)
+        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -79,5 +78,4 @@ class GradientAscent:
             )
 
         weights = yield from at_holders(case, ascend)
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair))
+        return (yield from recover(case, weights, self.recovery))

@@ -19,6 +19,7 @@ from fedunlearn.core import (
     LocalTraining,
     Needs,
     Procedure,
+    Recovery,
     Reply,
     RunError,
     Search,
@@ -61,16 +62,14 @@ class HeldOutTarget:
         target: what stands for unseen images.
         epochs: passes of the holders over the images to forget and retained ones.
         lr: the holders' learning rate; as in training by default.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["held_out_target"] = "held_out_target"
     target: Annotated[Target, Search()] = "rank"
     epochs: Annotated[int, Ge(1), Search(1, 6)] = 6
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -78,7 +77,7 @@ class HeldOutTarget:
     @property
     def needs(self) -> Needs:
         """The images to forget once more, and a class for each."""
-        return Needs(leaver=Leaver.ONLINE, class_labels=True, stayers=self.recovery_rounds > 0)
+        return Needs(leaver=Leaver.ONLINE, class_labels=True, stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -89,8 +88,7 @@ class HeldOutTarget:
             return Imitate(case.original, case.forget, case.retain, local, order, self.target)
 
         weights = yield from at_holders(case, imitate)
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair))
+        return (yield from recover(case, weights, self.recovery))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from fedunlearn.core import (
     Local,
     Needs,
     Procedure,
+    Recovery,
     Replies,
     Reply,
     Search,
@@ -28,7 +29,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.federation.procedures import recover
-from fedunlearn.learning.local import each_gradient, paced
+from fedunlearn.learning.local import each_gradient
 from fedunlearn.learning.tasks import Gradient
 
 
@@ -63,16 +64,14 @@ class Influence:
         alpha: length of the step, alpha; 1 is the formula's.
         damping: added to the Fisher's diagonal, lambda.
         samples: images of each hospital for its Fisher, N, or all if it has fewer; their gradients are held at once.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["influence"] = "influence"
     alpha: Annotated[float, Ge(0), Search(0.1, 4, log=True)] = 1.0
     damping: Annotated[float, Gt(0), Search(0.1, 10, log=True)] = 0.3
     samples: Annotated[int, Ge(1)] = 256
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -93,8 +92,7 @@ class Influence:
         step = average((yield {site: replace(solve, seed=seed) for site, seed in seeds.items()}))
         parameters = {name: case.original[name] for name in step}
         weights = {**case.original, **w.add(parameters, step, self.alpha)}
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair))
+        return (yield from recover(case, weights, self.recovery))
 
 
 @dataclass(frozen=True)

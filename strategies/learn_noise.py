@@ -19,6 +19,7 @@ from fedunlearn.core import (
     LocalTraining,
     Needs,
     Procedure,
+    Recovery,
     Reply,
     Search,
     Select,
@@ -54,15 +55,15 @@ class LearnNoise:
     Attributes:
         rounds: rounds with noise.
         lr: the holders' learning rate in these; as in training by default.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the images in each round of both kinds; as in training by default.
+        local_epochs: passes over the images in each; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["learn_noise"] = "learn_noise"
     rounds: Annotated[int, Ge(1), Search(1, 4)] = 1
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(0, 4)] = 2
     local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -81,7 +82,7 @@ class LearnNoise:
             return Learn(weights, case.forget, case.retain, noisy, seed, derive(case.seed, "noise", site))
 
         weights = yield from beside(case, case.original, self.rounds, local, learn, "learn noise")
-        return (yield from recover(case, weights, self.recovery_rounds, local))
+        return (yield from recover(case, weights, self.recovery))
 
 
 @dataclass(frozen=True)

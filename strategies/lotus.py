@@ -19,6 +19,7 @@ from fedunlearn.core import (
     LocalTraining,
     Needs,
     Procedure,
+    Recovery,
     Reply,
     Search,
     Select,
@@ -62,8 +63,7 @@ class LoTUS:
         retained: share of the retained images that are taught too, drawn once.
         epochs: passes of the holders over both, at most.
         lr: the holders' learning rate; as in training by default.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["lotus"] = "lotus"
@@ -71,8 +71,7 @@ class LoTUS:
     retained: Annotated[float, Ge(0), Le(1), Search(0.1, 1)] = 0.3
     epochs: Annotated[int, Ge(1), Search(1, 6)] = 3
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -80,7 +79,7 @@ class LoTUS:
     @property
     def needs(self) -> Needs:
         """The images to forget once more."""
-        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery_rounds > 0)
+        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -100,8 +99,7 @@ class LoTUS:
                 for site in case.holders
             }
             student = mean((yield asks))
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, student, self.recovery_rounds, repair))
+        return (yield from recover(case, student, self.recovery))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from fedunlearn.core import (
     LocalTraining,
     Needs,
     Procedure,
+    Recovery,
     Reply,
     Search,
     Select,
@@ -53,7 +54,7 @@ class Maverick:
         backdoor planted there, which our images do not have. A deviation is drawn for each noise of an image, not
         of a batch, and the noises come again in every epoch. The training's optimizer and learning rate instead
         of Ferrari's 1e-5. All of it is very sensitive to the learning rate: at the training's, many images to forget
-        take the model near chance until it recovers. The paper does without recovery (recovery_rounds 0, which
+        take the model near chance until it recovers. The paper does without recovery (recovery rounds 0, which
         asks for a smaller lr). BatchNorm's statistics are of noisy images too until recovery replaces them.
 
     Attributes:
@@ -63,8 +64,7 @@ class Maverick:
         max_sigma: largest deviation of the noise.
         epochs: passes of the holders over the images to forget.
         lr: the holders' learning rate; as in training by default.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["maverick"] = "maverick"
@@ -74,8 +74,7 @@ class Maverick:
     max_sigma: Annotated[float, Gt(0), Search(0.1, 2, log=True)] = 1.0
     epochs: Annotated[int, Ge(1), Search(1, 6)] = 1
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -83,7 +82,7 @@ class Maverick:
     @property
     def needs(self) -> Needs:
         """The images to forget once more."""
-        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery_rounds > 0)
+        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -97,8 +96,7 @@ class Maverick:
             )
 
         weights = yield from at_holders(case, calm)
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair))
+        return (yield from recover(case, weights, self.recovery))
 
 
 @dataclass(frozen=True)

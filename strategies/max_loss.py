@@ -14,6 +14,7 @@ from fedunlearn.core import (
     Leaver,
     Needs,
     Procedure,
+    Recovery,
     Search,
     SiteId,
     Task,
@@ -50,8 +51,8 @@ class MaxLoss:
         ceiling: loss beyond which a batch to forget has no slope, b.
         rounds: rounds with ascent.
         lr: the holders' learning rate in these; as in training by default.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the images in each round of both kinds; as in training by default.
+        local_epochs: passes over the images in each; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["max_loss"] = "max_loss"
@@ -59,8 +60,8 @@ class MaxLoss:
     ceiling: Annotated[float, Gt(0), Search(0.5, 4, log=True)] = 2.0
     rounds: Annotated[int, Ge(1), Search(1, 4)] = 1
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(0, 4)] = 2
     local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -80,4 +81,4 @@ class MaxLoss:
             return Contrast(weights, *selects, ascent, seed, self.beta, keep=1.0, ceiling=self.ceiling)
 
         weights = yield from beside(case, case.original, self.rounds, local, contrast, "max loss")
-        return (yield from recover(case, weights, self.recovery_rounds, local))
+        return (yield from recover(case, weights, self.recovery))

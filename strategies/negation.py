@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from annotated_types import Ge, Gt
-
-from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights
+from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Recovery, Weights
 from fedunlearn.federation.procedures import recover
-from fedunlearn.learning.local import paced
 
 
 @dataclass(frozen=True)
@@ -29,15 +26,11 @@ class Negation:
         convolution (its weight, not its bias). No official code was found.
 
     Attributes:
-        recovery_rounds: rounds of federated averaging after the negation, R.
-        local_epochs: passes over the retained images in each, E; as in training by default.
-        lr: learning rate of the recovery, eta; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["negation"] = "negation"
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 3
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
-    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
+    recovery: Recovery = Recovery(rounds=3)
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -45,11 +38,10 @@ class Negation:
     @property
     def needs(self) -> Needs:
         """Nothing but the hospitals that remain."""
-        return Needs(stayers=self.recovery_rounds > 0)
+        return Needs(stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         first = case.layout.first
         negated = {**case.original, first: -case.original[first]}
-        local = paced(case.training.local, self.local_epochs, self.lr)
-        return (yield from recover(case, negated, self.recovery_rounds, local))
+        return (yield from recover(case, negated, self.recovery))

@@ -14,6 +14,7 @@ from fedunlearn.core import (
     Leaver,
     Needs,
     Procedure,
+    Recovery,
     Search,
     SiteId,
     Weights,
@@ -48,16 +49,14 @@ class NegGradPlus:
         alpha: weight of the retained images, alpha; 1 is fine-tuning at the holders.
         epochs: passes of the holders over both.
         lr: the holders' learning rate, eta.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["neggrad_plus"] = "neggrad_plus"
     alpha: Annotated[float, Ge(0), Le(1), Search(0.5, 0.999)] = 0.95
     epochs: Annotated[int, Ge(1), Search(1, 6)] = 3
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] = 5e-4
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -65,7 +64,7 @@ class NegGradPlus:
     @property
     def needs(self) -> Needs:
         """The images to forget once more."""
-        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery_rounds > 0)
+        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -78,5 +77,4 @@ class NegGradPlus:
             )
 
         weights = yield from at_holders(case, contrast)
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair))
+        return (yield from recover(case, weights, self.recovery))

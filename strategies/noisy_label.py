@@ -14,6 +14,7 @@ from fedunlearn.core import (
     Leaver,
     Needs,
     Procedure,
+    Recovery,
     Search,
     SiteId,
     Task,
@@ -53,16 +54,16 @@ class NoisyLabel:
         noise: what y' is.
         rounds: rounds with noise.
         lr: the holders' learning rate in these; as in training by default.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the images in each round of both kinds; as in training by default.
+        local_epochs: passes over the images in each; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["noisy_label"] = "noisy_label"
     noise: Annotated[Noise, Search()] = "shuffled"
     rounds: Annotated[int, Ge(1), Search(1, 4)] = 1
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(0, 4)] = 2
     local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -82,4 +83,4 @@ class NoisyLabel:
             return Relabel(weights, case.forget, case.retain, noisy, seed, labels, how=self.noise)
 
         weights = yield from beside(case, case.original, self.rounds, local, relabel, "noise")
-        return (yield from recover(case, weights, self.recovery_rounds, local))
+        return (yield from recover(case, weights, self.recovery))

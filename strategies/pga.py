@@ -16,6 +16,7 @@ from fedunlearn.core import (
     Leaver,
     Needs,
     Procedure,
+    Recovery,
     Search,
     Weights,
     derive,
@@ -59,8 +60,7 @@ class PGA:
         lr: step length of the ascent, eta.
         momentum: of the ascent.
         clip: largest L2 norm of a gradient.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["pga"] = "pga"
@@ -70,8 +70,7 @@ class PGA:
     lr: Annotated[float, Gt(0), Search(1e-3, 1e-1, log=True)] = 0.01
     momentum: Annotated[float, Ge(0), Le(1)] = 0.9
     clip: Annotated[float, Gt(0)] = 5.0
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset({Granularity.SITE})
@@ -79,7 +78,7 @@ class PGA:
     @property
     def needs(self) -> Needs:
         """The updates of the last round, and the images to forget once more."""
-        return Needs(updates=Last(), leaver=Leaver.ONLINE, stayers=self.recovery_rounds > 0)
+        return Needs(updates=Last(), leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -91,8 +90,7 @@ class PGA:
         farthest = self.stop * w.norm(w.subtract(reference, own), case.layout.parameters)
         replies = yield {leaver: Ascent(reference, case.forget, local, seed, ball, own, farthest)}
         weights = {**mean(replies), **{name: case.original[name] for name in case.layout.buffers}}
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair))
+        return (yield from recover(case, weights, self.recovery))
 
     def delta(self, case: Case, reference: Weights) -> float:
         """The ball's radius."""

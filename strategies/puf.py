@@ -15,6 +15,7 @@ from fedunlearn.core import (
     Leaver,
     Needs,
     Procedure,
+    Recovery,
     Replies,
     Search,
     Select,
@@ -23,7 +24,6 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.federation.procedures import mean, recover
-from fedunlearn.learning.local import paced
 from fedunlearn.learning.tasks import Fit
 
 
@@ -53,15 +53,13 @@ class PUF:
     Attributes:
         eta: step against the pseudo-gradient, eta; the authors take about 2 (special) or 20 (regular).
         round: who takes part.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them, E; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["puf"] = "puf"
     eta: Annotated[float, Ge(0), Search(0.1, 10, log=True)] = 2.0
     round: Literal["special", "regular"] = "special"
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -69,7 +67,7 @@ class PUF:
     @property
     def needs(self) -> Needs:
         """One more training on the data to forget."""
-        return Needs(leaver=Leaver.ONLINE, stayers=self.round == "regular" or self.recovery_rounds > 0)
+        return Needs(leaver=Leaver.ONLINE, stayers=self.round == "regular" or self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -82,8 +80,7 @@ class PUF:
                 pseudo_gradient = w.subtract(mean(replies), case.original)
                 weights = w.add(weights, pseudo_gradient, scale / (n_forget + n_retain))
         weights = {**weights, **{name: case.original[name] for name in case.layout.buffers}}
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair))
+        return (yield from recover(case, weights, self.recovery))
 
 
 def _updates(case: Case, sites: tuple[SiteId, ...], select: Select, purpose: str) -> dict[SiteId, Fit]:

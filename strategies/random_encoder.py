@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from annotated_types import Ge, Gt
-
-from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights, derive
+from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Recovery, Weights, derive
 from fedunlearn.federation.procedures import recover, redrawn
-from fedunlearn.learning.local import paced
 
 
 @dataclass(frozen=True)
@@ -33,15 +30,11 @@ class RandomEncoder:
         the numbers, and their places are not. Rounds instead of 20 and 50 epochs: with too few the model is poor.
 
     Attributes:
-        rounds: rounds of federated averaging afterwards, R.
-        local_epochs: passes over the retained images in each, E; as in training by default.
-        lr: learning rate, eta; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["random_encoder"] = "random_encoder"
-    rounds: Annotated[int, Ge(0), Search(1, 6)] = 4
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
-    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
+    recovery: Recovery = Recovery(rounds=4)
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -49,12 +42,11 @@ class RandomEncoder:
     @property
     def needs(self) -> Needs:
         """Nothing but the hospitals that remain."""
-        return Needs(stayers=self.rounds > 0)
+        return Needs(stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         encoder = case.layout.encoder
         untrained = redrawn(case.initial, encoder, derive(case.seed, "untrained"))
         anew = {name: untrained[name] for name in (*encoder, *case.layout.buffers)}
-        local = paced(case.training.local, self.local_epochs, self.lr)
-        return (yield from recover(case, {**case.original, **anew}, self.rounds, local))
+        return (yield from recover(case, {**case.original, **anew}, self.recovery))

@@ -14,6 +14,7 @@ from fedunlearn.core import (
     Leaver,
     Needs,
     Procedure,
+    Recovery,
     Search,
     SiteId,
     Task,
@@ -49,15 +50,15 @@ class RetainLabel:
     Attributes:
         rounds: rounds with the other labels.
         lr: the holders' learning rate in these; as in training by default.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the images in each round of both kinds; as in training by default.
+        local_epochs: passes over the images in each; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["retain_label"] = "retain_label"
     rounds: Annotated[int, Ge(1), Search(1, 4)] = 1
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(0, 4)] = 2
     local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -77,4 +78,4 @@ class RetainLabel:
             return Relabel(weights, case.forget, case.retain, others, seed, labels, how="retained")
 
         weights = yield from beside(case, case.original, self.rounds, local, relabel, "retain label")
-        return (yield from recover(case, weights, self.recovery_rounds, local))
+        return (yield from recover(case, weights, self.recovery))

@@ -18,6 +18,7 @@ from fedunlearn.core import (
     Leaver,
     Needs,
     Procedure,
+    Recovery,
     Search,
     SiteId,
     Weights,
@@ -55,16 +56,14 @@ class SalUn:
         fraction: share of all parameters that may move; sets gamma.
         epochs: passes of the holders over relabelled and retained images.
         lr: the holders' learning rate, eta; as in training by default.
-        recovery_rounds: ordinary rounds under the mask afterwards, R.
-        local_epochs: passes over the retained images in each of them, E; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["salun"] = "salun"
     fraction: Annotated[float, Gt(0), Le(1), Search(0.1, 0.9)] = 0.5
     epochs: Annotated[int, Ge(1), Search(1, 6)] = 3
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -72,7 +71,7 @@ class SalUn:
     @property
     def needs(self) -> Needs:
         """The images to forget once more."""
-        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery_rounds > 0)
+        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -86,8 +85,7 @@ class SalUn:
             return Relabel(case.original, case.forget, case.retain, local, order, labels, mask)
 
         weights = yield from at_holders(case, relabel, mask)
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair, mask))
+        return (yield from recover(case, weights, self.recovery, mask))
 
 
 def salient(gradient: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:

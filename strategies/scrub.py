@@ -15,6 +15,7 @@ from fedunlearn.core import (
     Leaver,
     Needs,
     Procedure,
+    Recovery,
     Search,
     Select,
     Weights,
@@ -57,8 +58,7 @@ class SCRUB:
         msteps: epochs with max-steps.
         lr: learning rate of both, eta; as in training by default.
         rewind: choose the epoch afterwards (SCRUB+R); needs validation images at the holders.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["scrub"] = "scrub"
@@ -69,8 +69,7 @@ class SCRUB:
     msteps: Annotated[int, Ge(0), Search(1, 3)] = 2
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
     rewind: bool = False
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -96,8 +95,7 @@ class SCRUB:
             forget = yield from errors(models, case.holders, case.forget)
             unseen = yield from errors(models[-1:], case.holders, Select(split="val"))
             student = models[nearest(forget, unseen[0])]
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, student, self.recovery_rounds, repair))
+        return (yield from recover(case, student, self.recovery))
 
 
 def nearest(errors: Sequence[float], target: float) -> int:

@@ -63,7 +63,7 @@ class SIFU:
         sigma: standard deviation of the noise on each parameter.
         B: how many times as far apart one round takes two models at most: 1 (convex), (1 - eta mu)^E (mu-strongly
             convex) or (1 + eta beta)^E (beta-smooth), with E local steps of length eta.
-        recovery_rounds: rounds after the restart at least, where fewer are left.
+        rounds: rounds after the restart at least, where fewer are left.
     """
 
     name: Literal["sifu"] = "sifu"
@@ -71,7 +71,7 @@ class SIFU:
     delta: Annotated[float, Gt(0), Le(1)] = 0.01
     sigma: Annotated[float, Ge(0), Search(0.01, 1, log=True)] = 0.05
     B: Annotated[float, Gt(0)] = 1.0
-    recovery_rounds: Annotated[int, Ge(1), Search(1, 4)] = 1
+    rounds: Annotated[int, Ge(1), Search(1, 4)] = 1
 
     guarantee: ClassVar[Guarantee] = Guarantee.CERTIFIED
     granularity: ClassVar[frozenset[Granularity]] = frozenset({Granularity.SITE})
@@ -93,7 +93,7 @@ class SIFU:
         if n > 0:
             buffers = {name: case.initial[name] for name in case.layout.buffers}
             weights = {**noisy(weights, self.sigma, derive(case.seed, "noise")), **buffers}
-        rounds = range(n, max(case.rounds, n + self.recovery_rounds))
+        rounds = range(n, max(case.rounds, n + self.rounds))
         return (yield from fedavg(weights, case.sites, case.retain, case.training.local, rounds, case.seed))
 
     def restart(self, case: Case) -> int:

@@ -7,13 +7,23 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Gt
 from torch import Tensor
 
 from fedunlearn import weights as w
-from fedunlearn.core import Case, Granularity, Guarantee, Leaver, Needs, Procedure, Reply, Search, Weights
+from fedunlearn.core import (
+    Case,
+    Granularity,
+    Guarantee,
+    Leaver,
+    Needs,
+    Procedure,
+    Recovery,
+    Reply,
+    Search,
+    Weights,
+)
 from fedunlearn.federation.procedures import recover
-from fedunlearn.learning.local import paced
 from fedunlearn.learning.tasks import Fisher
 
 
@@ -43,15 +53,13 @@ class SSD:
     Attributes:
         alpha: how many times more important a weight must be to be selected, alpha.
         lam: strength of the dampening, lambda: the larger, the weaker.
-        recovery_rounds: ordinary rounds afterwards, R.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["ssd"] = "ssd"
     alpha: Annotated[float, Gt(0), Search(0.5, 5, log=True)] = 2.0
     lam: Annotated[float, Gt(0), Search(0.1, 2, log=True)] = 1.0
-    recovery_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -69,8 +77,7 @@ class SSD:
         weights = dampened(
             case.original, importance([*forget.values()]), importance(every), self.alpha, self.lam
         )
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, weights, self.recovery_rounds, repair))
+        return (yield from recover(case, weights, self.recovery))
 
 
 def importance(replies: Sequence[Reply]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from fedunlearn.core import (
     Guarantee,
     Needs,
     Procedure,
+    Recovery,
     Search,
     Weights,
     derive,
@@ -51,16 +52,14 @@ class WuDistillation:
         T: temperature of teacher and student, T.
         epochs: passes of the server over its images; 0 for the subtraction alone.
         lr: learning rate of the distillation; as in training by default.
-        recovery_rounds: ordinary rounds afterwards, R; none in the paper's method itself.
-        local_epochs: passes over the retained images in each of them; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["wu_distillation"] = "wu_distillation"
     T: Annotated[float, Gt(0), Search(1, 8)] = 4.0
     epochs: Annotated[int, Ge(0), Search(1, 40)] = 20
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery_rounds: Annotated[int, Ge(0), Search(0, 4)] = 0
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    recovery: Recovery = Recovery(rounds=0)
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset({Granularity.SITE})
@@ -68,7 +67,7 @@ class WuDistillation:
     @property
     def needs(self) -> Needs:
         """Every hospital's sum of updates, and an image or more to distil with: all there are take part."""
-        return Needs(cumulative=True, proxy_examples=min(self.epochs, 1), stayers=self.recovery_rounds > 0)
+        return Needs(cumulative=True, proxy_examples=min(self.epochs, 1), stayers=self.recovery.rounds > 0)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -78,8 +77,7 @@ class WuDistillation:
             student = mean(
                 (yield {SERVER: Distil(student, case.original, case.proxy, local, seed, T=self.T)})
             )
-        repair = paced(case.training.local, self.local_epochs)
-        return (yield from recover(case, student, self.recovery_rounds, repair))
+        return (yield from recover(case, student, self.recovery))
 
 
 def subtracted(case: Case) -> Weights:

@@ -28,7 +28,7 @@ requests:
   - {id: leave, site: east, whole_site: true}
 strategies:
   - {name: fine_tune, rounds: 1}
-  - {name: negation, recovery_rounds: 1}
+  - {name: negation, recovery: {rounds: 1}}
   - {name: federaser, every: 1}
 """
 

@@ -38,6 +38,7 @@ from fedunlearn.core import (
     Guarantee,
     Leaver,
     Preparing,
+    Recovery,
     Replies,
     Reply,
     RequestId,
@@ -53,7 +54,7 @@ from fedunlearn.federation.engines import Ask
 from fedunlearn.federation.horizons import Horizons
 from fedunlearn.federation.jobs import Divergence, Job, Label, Round
 from fedunlearn.federation.ledger import Ledger
-from fedunlearn.scenario.space import space
+from fedunlearn.scenario.space import replaced, space
 from strategies.bad_teacher import BadTeacher
 from strategies.boundary_shrink import BoundaryShrink
 from strategies.conda import ConDa
@@ -126,7 +127,7 @@ AT_LEAST = {
 STRATEGIES: list[Strategy | Excused] = [
     Retrain(),
     FineTune(),
-    Negation(recovery_rounds=6),
+    Negation(recovery=Recovery(6)),
     PUF(),
     PUF(round="regular", eta=5.0),
     FedEraser(r=1.0),
@@ -136,7 +137,7 @@ STRATEGIES: list[Strategy | Excused] = [
     GradientAscent(),
     NegGradPlus(),
     SCRUB(),
-    SCRUB(lr=5e-3, rewind=True, recovery_rounds=0),
+    SCRUB(lr=5e-3, rewind=True, recovery=Recovery(0)),
     SSD(),
     BadTeacher(),
     Excused(
@@ -153,16 +154,16 @@ STRATEGIES: list[Strategy | Excused] = [
     PGA(),
     FedOSD(rounds=5, lr=0.5),
     Excused(FedRecovery(), ON_THE_SERVER),
-    FedRecovery(recovery_rounds=1),
+    FedRecovery(recovery=Recovery(1)),
     Excused(ConDa(), ON_THE_SERVER),
-    ConDa(recovery_rounds=1),
+    ConDa(recovery=Recovery(1)),
     Crab(r=1.0),
     FedMemPrune(),
     Sharded(shards=3),
     FATS(rate=0.6),
     WuDistillation(),
     Excused(WuDistillation(epochs=0), SUBTRACTED),
-    WuDistillation(epochs=5, recovery_rounds=1),
+    WuDistillation(epochs=5, recovery=Recovery(1)),
     Excused(SIFU(), AT_LEAST),
     Excused(SIFU(epsilon=100.0), AT_LEAST),  # a restart after half of the toy's rounds
     MoDe(),
@@ -274,9 +275,7 @@ def test_the_constructor_only_stores(strategy: Strategy) -> None:
 @promise
 def test_yaml_round_trip(strategy: Strategy) -> None:
     plain = json.loads(json.dumps(dataclasses.asdict(strategy)))  # type: ignore[call-overload]
-    cls: Any = type(strategy)
-    assert cls(**plain) == strategy
-    assert TypeAdapter(cls).validate_python(plain) == strategy
+    assert TypeAdapter[Any](type(strategy)).validate_python(plain) == strategy
 
 
 @promise
@@ -304,8 +303,8 @@ def test_what_tune_searches_lies_in_the_range(strategy: Strategy) -> None:
         low, high = dimension.search.low, dimension.search.high
         assert dimension.choices or (low is not None and high is not None and low < high)
         for value in dimension.choices or (low, high):
-            changed = adapter.validate_python({name: value})
-            assert getattr(changed, name) == value
+            changed = replaced(type(strategy)(), name, value)
+            assert adapter.validate_python(dataclasses.asdict(changed)) == changed  # type: ignore[call-overload]
             assert stored(changed) == stored(type(strategy)()), (
                 "the tuner cannot change what training must keep"
             )
@@ -642,9 +641,10 @@ def test_what_it_has_in_hand_is_what_it_would_have_come_to(strategy: Strategy, w
     for model in held.values():
         assert w.first_difference(model, case.original) is None
     settings = dataclasses.asdict(strategy)  # type: ignore[call-overload]
-    name = next((name for name in ("recovery_rounds", "rounds") if settings.get(name)), None)
-    if name is not None:
-        less = replace(strategy, **{name: settings[name] - 1})  # type: ignore[type-var]
+    recovery, rounds = settings.get("recovery", {}).get("rounds", 0), settings.get("rounds", 0)
+    if recovery or rounds:
+        name = "recovery.rounds" if recovery else "rounds"
+        less = replaced(strategy, name, (recovery or rounds) - 1)
         assert w.digest(held[max(held)]) == w.digest(toy.outcome(less, wish).weights)
 
 

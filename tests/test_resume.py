@@ -60,9 +60,9 @@ requests:
   - {id: leave, site: east, whole_site: true}
 strategies:
   - {name: fine_tune, rounds: 1}
-  - {name: negation, recovery_rounds: 1}
+  - {name: negation, recovery: {rounds: 1}}
   - {name: federaser, every: 1}
-  - {name: sifu, recovery_rounds: 1}
+  - {name: sifu, rounds: 1}
 """
 MUCH = """\
 name: much
@@ -96,7 +96,7 @@ requests:
   - {id: c, site: east, whole_site: true, after_round: 2}
 strategies:
   - {name: fine_tune, rounds: 1}
-  - {name: negation, recovery_rounds: 0}
+  - {name: negation, recovery: {rounds: 0}}
 """
 
 

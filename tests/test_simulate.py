@@ -179,7 +179,7 @@ def test_the_audit_log_is_an_unbroken_chain(tiny: RunFolder) -> None:
 
 @pytest.mark.usefixtures("unscored")
 def test_bits_do_not_depend_on_workers_or_on_company(tiny: RunFolder, tmp_path: Path) -> None:
-    alone = run(tmp_path, "engine.workers=1", "strategies=[{name: negation, recovery_rounds: 1}]")
+    alone = run(tmp_path, "engine.workers=1", "strategies=[{name: negation, recovery: {rounds: 1}}]")
     everyone = weight_files(tiny)
     assert weight_files(alone).items() <= everyone.items()
     assert len(weight_files(alone)) == 10

@@ -32,7 +32,7 @@ requests:
   - {id: leave, site: east, whole_site: true}
 strategies:
   - {name: fine_tune, rounds: 1}
-  - {name: noisy_label, recovery_rounds: 1}
+  - {name: noisy_label, recovery: {rounds: 1}}
   - {name: fix_decoder, rounds: 1, requests: [some]}
 """
 
@@ -194,7 +194,7 @@ requests:
   - {id: some, site: north, patients: {count: 1, pick: random}}
   - {id: leave, site: east, whole_site: true}
 strategies:
-  - {name: noisy_label, recovery_rounds: 1}
+  - {name: noisy_label, recovery: {rounds: 1}}
 """
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, cast
 
 from fedunlearn.campaign.timeline import Chain, chains, moments
-from fedunlearn.core import Guarantee, Strategy
+from fedunlearn.core import Guarantee, Recovery, Strategy
 from fedunlearn.scenario import Plan, Scenario
 
 
@@ -40,5 +40,20 @@ def asked_rounds(strategy: Strategy, rounds: int) -> int:
     """About how many rounds a strategy asks hospitals for models: training's, or what its own settings say."""
     if strategy.guarantee is Guarantee.EXACT or strategy.needs.updates is not None:
         return rounds
-    settings: dict[str, Any] = dataclasses.asdict(cast(Any, strategy))
-    return max(1, sum(int(value) for name, value in settings.items() if name.endswith("rounds")))
+    return max(1, sum(many for many, _ in _paces(strategy)))
+
+
+def asked_passes(strategy: Strategy, rounds: int, epochs: int) -> int:
+    """About how often a strategy goes through the images, given training's rounds and epochs in each."""
+    if strategy.guarantee is Guarantee.EXACT or strategy.needs.updates is not None:
+        return rounds * epochs
+    return max(1, sum(many * (epochs if own is None else own) for many, own in _paces(strategy)))
+
+
+def _paces(strategy: Strategy) -> list[tuple[int, int | None]]:
+    """Rounds, and epochs in each, that settings speak of: a method's own, then those of its recovery."""
+    own: dict[str, Any] = dataclasses.asdict(cast(Any, strategy))
+    # A method whose rounds have no epochs, such as one of gradients, goes through the images once.
+    found = [(int(value), own.get("local_epochs", 1)) for name, value in own.items() if name == "rounds"]
+    recovery = getattr(strategy, "recovery", Recovery(rounds=0))
+    return [*found, (recovery.rounds, recovery.local_epochs)]

@@ -7,17 +7,16 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.copying import copied
-from fedunlearn.campaign.counting import asked_rounds, extra_models, models, served
+from fedunlearn.campaign.counting import asked_passes, extra_models, models, served
 from fedunlearn.campaign.timeline import chains, moments
-from fedunlearn.core import Guarantee, Images, Local, LocalTraining, Select, SiteId, Strategy, Weights
+from fedunlearn.core import Images, Local, LocalTraining, Select, SiteId, Weights
 from fedunlearn.learning.copies import NUMBER
 from fedunlearn.learning.local import fit, gradient, signals
 from fedunlearn.learning.models import Network
@@ -120,8 +119,7 @@ def counted(scenario: Scenario, cohort: Cohort) -> Passes:
         left = sum(cohort.count(site, gone) for site in cohort.sites)
         trained += (seeds + extra) * rounds * epochs * left
         for plan in served(scenario, chain):
-            work = asked_rounds(plan.strategy, rounds) * _epochs(plan.strategy, epochs)
-            trained += seeds * work * left
+            trained += seeds * asked_passes(plan.strategy, rounds, epochs) * left
             if plan.strategy.needs.preparation:
                 trained += seeds * rounds * epochs * whole
         for moment in moments(scenario, chain):
@@ -129,12 +127,6 @@ def counted(scenario: Scenario, cohort: Cohort) -> Passes:
             each = seeds * (1 + len(served(scenario, chain))) + extra
             asked += each * NUMBER * (what.count(cohort) if what else 0)
     return Passes(trained, asked)
-
-
-def _epochs(strategy: Strategy, usual: int) -> int:
-    """How often a strategy goes through the images in a round."""
-    own = asdict(cast(Any, strategy)).get("local_epochs")
-    return usual if strategy.guarantee is Guarantee.EXACT or own is None else int(own)
 
 
 def _median(work: Callable[[], object]) -> float:

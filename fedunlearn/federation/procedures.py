@@ -15,6 +15,7 @@ from fedunlearn.core import (
     Case,
     LocalTraining,
     Procedure,
+    Recovery,
     Replies,
     RunError,
     Select,
@@ -23,7 +24,7 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.learning.local import Constraint
+from fedunlearn.learning.local import Constraint, paced
 from fedunlearn.learning.tasks import Copies, Errors, Fit, Loss, Signals
 
 T = TypeVar("T")
@@ -61,10 +62,16 @@ def fedavg(
 
 
 def recover(
-    case: Case, weights: Weights, rounds: int, local: LocalTraining, constraint: Constraint | None = None
+    case: Case, weights: Weights, recovery: Recovery, constraint: Constraint | None = None
 ) -> Procedure[Weights]:
     """Some rounds of federated averaging on what may still be used: the repair step of most methods."""
-    return fedavg(weights, case.sites, case.retain, local, range(rounds), case.seed, "recover", constraint)
+    local, rounds = repairing(case, recovery), range(recovery.rounds)
+    return fedavg(weights, case.sites, case.retain, local, rounds, case.seed, "recover", constraint)
+
+
+def repairing(case: Case, recovery: Recovery) -> LocalTraining:
+    """A hospital's work in a round of ``recovery``: as in training, but for what is set there."""
+    return paced(case.training.local, recovery.local_epochs, recovery.lr)
 
 
 def together(procedures: Mapping[str, Procedure[T]]) -> Procedure[dict[str, T]]:

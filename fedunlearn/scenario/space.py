@@ -6,9 +6,22 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from fedunlearn.core import Search, Strategy
+
+T = TypeVar("T")
 
 DIGITS = 3
 """Significant digits of a value: a scenario is read by people, and no method is sharper than that."""
@@ -46,13 +59,17 @@ class Dimension:
 
 
 def space(strategy: type[Strategy]) -> Mapping[str, Dimension]:
-    """The hyper-parameters that the tuner searches, by name."""
-    hints = get_type_hints(strategy, include_extras=True)
+    """The hyper-parameters that the tuner searches, by name; of a value within a strategy, ``recovery.rounds``."""
+    return _space(strategy)
+
+
+def _space(cls: type[Any]) -> dict[str, Dimension]:
+    hints = get_type_hints(cls, include_extras=True)
     options = {
         name: get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         for name, hint in hints.items()
     }
-    return {
+    own = {
         name: _dimension(get_args(option)[0], mark)
         for name, parts in options.items()
         for option in parts
@@ -60,12 +77,29 @@ def space(strategy: type[Strategy]) -> Mapping[str, Dimension]:
         for mark in get_args(option)[1:]
         if isinstance(mark, Search)
     }
+    within = {
+        f"{name}.{key}": dimension
+        for name, hint in hints.items()
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type)
+        for key, dimension in _space(hint).items()
+    }
+    return own | within
 
 
 def suggest(trial: Trial, strategy: Strategy) -> Strategy:
     """``strategy`` with every searched hyper-parameter as ``trial`` suggests."""
-    values = {name: _value(trial, name, dimension) for name, dimension in space(type(strategy)).items()}
-    changed: Strategy = dataclasses.replace(strategy, **values)  # type: ignore[type-var]  # every strategy is one
+    changed = strategy
+    for name, dimension in space(type(strategy)).items():
+        changed = replaced(changed, name, _value(trial, name, dimension))
+    return changed
+
+
+def replaced(value: T, name: str, setting: object) -> T:
+    """The dataclass ``value`` with another setting of this name, as `space` names it."""
+    key, _, rest = name.partition(".")
+    changed: T = dataclasses.replace(
+        cast(Any, value), **{key: replaced(getattr(value, key), rest, setting) if rest else setting}
+    )
     return changed
 
 

@@ -6,6 +6,7 @@ coerced: "6" is no number and 1.0 no whole one, but 1 is a number.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -39,21 +40,37 @@ _BOUNDS = {Gt: ("more than", "gt"), Ge: ("at least", "ge"), Lt: ("less than", "l
 
 
 def build(
-    node: Node, cls: type[T], found: list[Problem], elsewhere: Mapping[str, object] = _NOTHING
+    node: Node,
+    cls: type[T],
+    found: list[Problem],
+    elsewhere: Mapping[str, object] = _NOTHING,
+    like: T | None = None,
 ) -> T | None:
     """A ``cls`` from a mapping with its fields as keys; None, and problems appended to ``found``, if that cannot be.
+
+    A field whose default is a dataclass is a mapping of its own, and keys missing there are as in that default.
 
     Args:
         node: the mapping.
         cls: a dataclass.
         found: where problems go.
         elsewhere: other keys the mapping may have, read elsewhere; those that are fields of ``cls`` take these values.
+        like: has the values of keys that are missing; None for the defaults of ``cls``.
     """
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]  # no bound for dataclasses
     before = len(found)
     if not keys(node, [*fields, *elsewhere], found) or not isinstance(node, Table):
         return None
-    own = [field for name, field in fields.items() if name not in elsewhere]
+    nested = {
+        name: build(below, type(field.default), found, like=field.default)
+        for name, field in fields.items()
+        if name not in elsewhere
+        and dataclasses.is_dataclass(field.default)
+        and (below := node.get(name)) is not None
+    }
+    own = [field for name, field in fields.items() if name not in {*elsewhere, *nested}]
+    if like is not None:
+        own = [_defaulting(field, getattr(like, field.name)) for field in own]
     hints = typing.get_type_hints(cls, include_extras=True)
     values = {key.text: plain(value) for key, value in node.entries if key.text in {f.name for f in own}}
     try:
@@ -63,7 +80,7 @@ def build(
         return None
     if len(found) > before:
         return None
-    given = {name: value for name, value in elsewhere.items() if name in fields}
+    given = {name: value for name, value in elsewhere.items() if name in fields} | nested
     return cls(**{field.name: getattr(parsed, f"f{i}") for i, field in enumerate(own)}, **given)
 
 
@@ -133,6 +150,13 @@ def listed(words: Iterable[object]) -> str:
     if len(names) > 40:
         names = [*names[:40], "…"]
     return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names) or "none"
+
+
+def _defaulting(field: dataclasses.Field[Any], default: object) -> dataclasses.Field[Any]:
+    """``field`` with another default."""
+    changed = copy.copy(field)
+    changed.default = default
+    return changed
 
 
 def _model(fields: list[dataclasses.Field[Any]], hints: Mapping[str, Any]) -> type[BaseModel]:

@@ -191,7 +191,7 @@ def test_two_images_that_change_places_change_the_origin(
     [
         ("strategies.0.rounds=2", "fine_tune"),
         ("strategies.0.lr=0.5", "fine_tune"),
-        ("strategies.1.recovery_rounds=2", "negation"),
+        ("strategies.1.recovery.rounds=2", "negation"),
         ("strategies.2.every=2", "federaser"),
     ],
 )
@@ -310,7 +310,10 @@ def test_what_changes_no_bit_changes_no_origin(
 def test_another_strategy_or_label_changes_no_origin(
     before: Mapping[str, str], cohort: Cohort, folder: Path
 ) -> None:
-    listed = "strategies=[{name: pga}, {name: negation, recovery_rounds: 1, as: turned}, {name: fine_tune, rounds: 1}]"
+    listed = (
+        "strategies=[{name: pga}, {name: negation, recovery: {rounds: 1}, as: turned}, "
+        "{name: fine_tune, rounds: 1}]"
+    )
     after = origins(read(folder, listed), cohort, folder)
     known = set(before.values())
     assert after["weights/some-turned-1.safetensors"] == before[NEGATED]

@@ -135,9 +135,7 @@ MOMENTS = ("some@1", "some", "leave")
 def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, str]:
     """A run with a request in the middle, one strategy that works and one that diverges; and what it printed."""
     folder, console = tmp_path_factory.mktemp("probed"), Console(file=io.StringIO(), width=100)
-    plans = (
-        "strategies=[{name: negation, recovery_rounds: 1}, {name: fine_tune, rounds: 1, as: wild, lr: 1e30}]"
-    )
+    plans = "strategies=[{name: negation, recovery: {rounds: 1}}, {name: fine_tune, rounds: 1, as: wild, lr: 1e30}]"
     scenario = scenarios.read(write(folder), [EVERYTHING, REQUESTS, plans, "seeds=[1]"])
     done = simulate(scenario, folder / "run", folder, console)
     return done, console.file.getvalue()  # type: ignore[attr-defined]  # it is the one of above
@@ -235,7 +233,7 @@ def test_along_a_chain_exact_unlearning_is_probed_as_the_retrained_model_is(tmp_
 
 @pytest.mark.ray
 def test_on_ray_probes_are_the_same(probed: tuple[RunFolder, str], tmp_path: Path) -> None:
-    plans = "strategies=[{name: negation, recovery_rounds: 1}]"
+    plans = "strategies=[{name: negation, recovery: {rounds: 1}}]"
     on_ray = run(tmp_path, EVERYTHING, REQUESTS, plans, "seeds=[1]", "engine.name=flower")
     files = [file.relative_to(on_ray.path) for file in (on_ray.path / "probes").rglob("*.parquet")]
     assert len(files) == 2 * 3 * 3 + 1

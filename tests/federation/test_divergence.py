@@ -204,7 +204,7 @@ def test_a_hospital_that_fails_is_no_divergence() -> None:
 
 # ------------------------------------------------------------------------------------------- a whole run
 
-HEALTHY = "{name: fine_tune, rounds: 1}, {name: negation, recovery_rounds: 1}"
+HEALTHY = "{name: fine_tune, rounds: 1}, {name: negation, recovery: {rounds: 1}}"
 MIXED = f"strategies=[{{name: random_label, lr: {WILD}, as: wild}}, {HEALTHY}]"
 
 
@@ -407,7 +407,7 @@ def test_training_that_goes_on_may_diverge(
 
 def test_a_finite_model_may_answer_what_is_not(tmp_path: Path) -> None:
     """Step 1e30 against the pseudo-gradient: weights that float32 holds, scores that it does not."""
-    done = run(tmp_path, "seeds=[1]", f"strategies=[{{name: puf, eta: {WILD}, recovery_rounds: 0}}]")
+    done = run(tmp_path, "seeds=[1]", f"strategies=[{{name: puf, eta: {WILD}, recovery: {{rounds: 0}}}}]")
     for request in ("some", "leave"):
         weights = w.load(done.path / "weights" / f"{request}-puf-1.safetensors")
         assert w.first_nonfinite(weights) is None

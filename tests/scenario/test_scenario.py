@@ -15,7 +15,7 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import given, strategies as st
 
-from fedunlearn.core import InputError, LocalTraining, Problem, Training
+from fedunlearn.core import InputError, LocalTraining, Problem, Recovery, Training
 from fedunlearn.scenario import (
     Engine,
     Evaluation,
@@ -32,6 +32,7 @@ from fedunlearn.scenario.yaml_source import LARGEST, parse
 from fedunlearn.scenario.yaml_tree import Scalar, misread, plain
 from fedunlearn.scoring.evidence.margins import Margins
 from strategies import catalogue
+from strategies.negation import Negation
 
 BAD = sorted((Path(__file__).parent / "bad_scenarios").glob("*.yaml"))
 EXPECT = re.compile(r"# expect: (\d+|-):(\d+|-) (.*)")
@@ -133,6 +134,16 @@ def test_margins_that_are_not_named_keep_their_defaults(tmp_path: Path) -> None:
     assert read(path, ["verdict.margins.test=.05"]).verdict == Verdict(Margins(test=0.05))
     both = read(path, ["verdict={margins: {memory_left: 1, patients_over: 3}}", "verdict.margins.test=.1"])
     assert both.verdict.margins == Margins(test=0.1, memory_left=1.0, patients_over=3)
+
+
+def test_what_is_not_said_of_a_recovery_is_the_strategys_own(tmp_path: Path) -> None:
+    """`negation` recovers for 3 rounds by default, where `Recovery` by itself has 2."""
+    listed = "strategies=[{name: negation}, {name: negation, as: b, recovery: {local_epochs: 4}}]"
+    scenario = read(write(tmp_path), [listed, "strategies.1.recovery.lr=0.01"])
+    assert [plan.strategy for plan in scenario.strategies] == [
+        Negation(recovery=Recovery(3)),
+        Negation(recovery=Recovery(3, 4, 0.01)),
+    ]
 
 
 def test_no_strategies_leave_the_references(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_it_trains_on_from_the_noisy_checkpoint_as_training_did() -> None:
 @pytest.mark.parametrize("recovery_rounds", [1, 3])
 def test_with_all_the_budget_it_restarts_from_the_original(recovery_rounds: int) -> None:
     case, log = toy.case("site"), toy.Log()
-    strategy = SIFU(epsilon=1e9, sigma=1e-6, recovery_rounds=recovery_rounds)
+    strategy = SIFU(epsilon=1e9, sigma=1e-6, rounds=recovery_rounds)
     assert strategy.restart(case) == case.rounds
     # noise of 10 deviations, which no draw of 2500 comes near (10^-20), beside rounding of 2^-24 of weights below 4
     assert close(sent(strategy, case), case.original, 1e-5)

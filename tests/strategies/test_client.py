@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedunlearn import weights as w
-from fedunlearn.core import Images, LocalTraining, Reply, RunError, Select, SiteId, Task, Weights
+from fedunlearn.core import Images, LocalTraining, Recovery, Reply, RunError, Select, SiteId, Task, Weights
 from fedunlearn.federation.procedures import errors as errors_of
 from fedunlearn.learning.local import gradient, outputs, squared_gradients
 from fedunlearn.learning.models import Network
@@ -132,7 +132,7 @@ def test_ascent_is_a_step_up_the_loss_by_hand() -> None:
 def test_ascent_goes_no_farther_than_its_bound(clip: float) -> None:
     """8 images at north, 4 at east, batches of 12: one step an epoch, each at most lr clip."""
     case, lr = toy.case("patients"), 0.05
-    result = toy.run(GradientAscent(epochs=3, lr=lr, clip=clip, recovery_rounds=0).unlearn(case))
+    result = toy.run(GradientAscent(epochs=3, lr=lr, clip=clip, recovery=Recovery(0)).unlearn(case))
     distance, bound = moved(result, case.original), 3 * lr * clip
     assert 0 < distance <= bound * (1 + 1e-5)
     if clip == 0.01:  # every gradient is longer; the average of two holders that go different ways is shorter
@@ -196,7 +196,7 @@ def scrub_tasks(**fields: Any) -> list[Any]:
         tasks.append(next(iter(asks.values())))
         return {site: Reply(task.weights, 1) for site, task in asks.items()}
 
-    toy.by_hand(SCRUB(**fields, recovery_rounds=0).unlearn(toy.case("patients")), reply)
+    toy.by_hand(SCRUB(**fields, recovery=Recovery(0)).unlearn(toy.case("patients")), reply)
     return tasks
 
 
@@ -231,7 +231,7 @@ def test_scrub_moves_the_student(wish: str) -> None:
         def round(self, round: Any) -> None:
             tasks.append(next(iter(round.asks.values())))
 
-    result = toy.run(SCRUB(lr=5e-3, recovery_rounds=0).unlearn(case), watchers=[Watch(toy.Log())])
+    result = toy.run(SCRUB(lr=5e-3, recovery=Recovery(0)).unlearn(case), watchers=[Watch(toy.Log())])
     students = [task.weights for task in tasks] + [result]
     assert all(moved(a, b) > 0.01 for a, b in pairwise(students))
     images = toy.select(case.holders[0], case.forget)
@@ -260,7 +260,7 @@ def test_the_rewind_takes_the_epoch_nearest_to_unseen_images() -> None:
         passes.append({name: x + len(passes) for name, x in task.weights.items()})
         return {site: Reply(passes[-1], 1) for site in asks}
 
-    result = toy.by_hand(SCRUB(rewind=True, recovery_rounds=0).unlearn(toy.case("patients")), reply)
+    result = toy.by_hand(SCRUB(rewind=True, recovery=Recovery(0)).unlearn(toy.case("patients")), reply)
     assert close(result, passes[1])
 
 
@@ -325,10 +325,10 @@ def test_dampening_by_hand() -> None:
 @pytest.mark.parametrize("wish", ["patients", "site"])
 def test_ssd_with_an_endless_lambda_is_the_identity(wish: str) -> None:
     case = toy.case(wish)
-    assert w.digest(toy.run(SSD(alpha=0.5, lam=1e30, recovery_rounds=0).unlearn(case))) == w.digest(
+    assert w.digest(toy.run(SSD(alpha=0.5, lam=1e30, recovery=Recovery(0)).unlearn(case))) == w.digest(
         case.original
     )
-    assert w.digest(toy.run(SSD(alpha=0.5, lam=0.1, recovery_rounds=0).unlearn(case))) != w.digest(
+    assert w.digest(toy.run(SSD(alpha=0.5, lam=0.1, recovery=Recovery(0)).unlearn(case))) != w.digest(
         case.original
     )
 
@@ -348,7 +348,7 @@ def test_ssd_compares_the_forget_images_with_all_training_images() -> None:
         return squared_gradients(local, case.original, images)
 
     expected = dampened(case.original, fisher(forget), fisher(every), 1.5, 1.0)
-    result = toy.run(SSD(alpha=1.5, recovery_rounds=0).unlearn(case))
+    result = toy.run(SSD(alpha=1.5, recovery=Recovery(0)).unlearn(case))
     assert close(result, expected, 1e-4)
     assert moved(result, case.original) > 0.1
 

@@ -20,6 +20,7 @@ from fedunlearn.core import (
     Images,
     InputError,
     LocalTraining,
+    Recovery,
     Replies,
     Select,
     SiteId,
@@ -291,7 +292,7 @@ def test_an_influence_step_by_hand() -> None:
     v = (rows[:2].mean(0) - rows[2:].mean(0)) / 2
     H = 0.3 * torch.eye(8) + rows[2:].T @ rows[2:] / 2
     expected = torch.cat([W.flatten(), B]) + 1.5 * torch.linalg.inv(H) @ v
-    found = unlearned(Influence(alpha=1.5, damping=0.3, recovery_rounds=0), {"a": Ward(X, Y, 2)}, WEIGHTS)
+    found = unlearned(Influence(alpha=1.5, damping=0.3, recovery=Recovery(0)), {"a": Ward(X, Y, 2)}, WEIGHTS)
     assert close(found, {"1.weight": expected[:6].view(2, 3), "1.bias": expected[6:]}, 1e-5)
 
 
@@ -327,7 +328,7 @@ def test_one_step_leads_to_the_retrained_optimum_of_a_logistic_regression(lost: 
     }
     keep = torch.cat([torch.arange(200) >= n for n in lost.values()])
     original, retrained = optimum(x, y), optimum(x[keep], y[keep])
-    strategy = Influence(damping=1e-4, samples=1000, recovery_rounds=0)
+    strategy = Influence(damping=1e-4, samples=1000, recovery=Recovery(0))
 
     def distance(weights: Weights) -> float:
         return w.norm(w.subtract(weights, retrained))
@@ -338,9 +339,9 @@ def test_one_step_leads_to_the_retrained_optimum_of_a_logistic_regression(lost: 
 
 def test_without_a_step_nothing_moves_and_with_one_no_statistic() -> None:
     case = toy.case("site", norm=True)
-    still = toy.run(Influence(alpha=0.0, recovery_rounds=0).unlearn(case), toy.ToyLink(norm=True))
+    still = toy.run(Influence(alpha=0.0, recovery=Recovery(0)).unlearn(case), toy.ToyLink(norm=True))
     assert w.digest(still) == w.digest(case.original)
-    moved = toy.outcome(Influence(recovery_rounds=0), "site", norm=True).weights
+    moved = toy.outcome(Influence(recovery=Recovery(0)), "site", norm=True).weights
     changed = {name for name in moved if not torch.equal(moved[name], case.original[name])}
     assert changed == set(case.layout.parameters)
 

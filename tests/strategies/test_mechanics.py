@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedunlearn import weights as w
-from fedunlearn.core import Asks, Batch, Images, Replies, Select, Strategy, Weights
+from fedunlearn.core import Asks, Batch, Images, Recovery, Replies, Select, Strategy, Weights
 from fedunlearn.learning.kinds import CrossEntropy
 from fedunlearn.learning.labels import retained_labels, shuffled_labels, uniform_labels
 from fedunlearn.learning.local import fit
@@ -151,7 +151,7 @@ def test_beyond_the_ceiling_only_the_retained_images_count() -> None:
 def test_max_loss_ends_by_itself() -> None:
     """All images to forget are above a ceiling of nearly nothing: a leaver without retained images stays put."""
     case = toy.case("site")
-    _, rounds = asked(MaxLoss(ceiling=1e-9, recovery_rounds=0), "site")
+    _, rounds = asked(MaxLoss(ceiling=1e-9, recovery=Recovery(0)), "site")
     task = rounds[0]["west"]
     assert isinstance(task, Contrast)
     reply = toy.answer(task, "west")
@@ -186,7 +186,7 @@ def batch_of(images: Images) -> Batch:
 @pytest.mark.parametrize("norm", [False, True])
 def test_a_random_encoder_is_untrained_and_the_decoder_as_it_was(norm: bool) -> None:
     case = toy.case("patients", norm=norm)
-    result = toy.run(RandomEncoder(rounds=0).unlearn(case), toy.ToyLink(norm=norm))
+    result = toy.run(RandomEncoder(recovery=Recovery(rounds=0)).unlearn(case), toy.ToyLink(norm=norm))
     assert case.layout.decoder == case.layout.head == ("6.weight", "6.bias")
     for name in case.layout.decoder:
         assert torch.equal(result[name], case.original[name])
@@ -260,7 +260,7 @@ def test_noise_has_the_mean_and_the_deviation_of_the_pixels() -> None:
 
 def test_noise_learning_keeps_labels_and_asks_the_others_to_train_on() -> None:
     case = toy.case("site")
-    _, rounds = asked(LearnNoise(rounds=2, recovery_rounds=1), "site")
+    _, rounds = asked(LearnNoise(rounds=2, recovery=Recovery(1)), "site")
     assert [sorted(asks) for asks in rounds] == [sorted(toy.SITES)] * 2 + [sorted(case.sites)]
     kinds: Mapping[str, str] = {site: type(task).__name__ for site, task in rounds[1].items()}
     assert kinds == {"north": "Fit", "east": "Fit", "west": "Learn"}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedunlearn import weights as w
-from fedunlearn.core import Batch, Reply, Weights
+from fedunlearn.core import Batch, Recovery, Reply, Weights
 from fedunlearn.learning.local import outputs
 from fedunlearn.learning.models import MODELS, Network, features, initial_weights
 from fedunlearn.learning.objectives import Contrastive, Noise, Sensitivity
@@ -152,7 +152,7 @@ def test_fcu_contrasts_the_original_with_the_model_training_started_from() -> No
 def test_fcu_takes_features_from_the_original_s_to_the_initial_model_s() -> None:
     case = toy.case("site")
     local, images = toy.ToyLocal("west", toy.network(), toy.Log()), toy.images("west")
-    result = toy.run(FCU(epochs=6, recovery_rounds=0).unlearn(case))
+    result = toy.run(FCU(epochs=6, recovery=Recovery(0)).unlearn(case))
     h, h_o, h_d = (outputs(local, x, images, head="6.weight") for x in (result, case.original, case.initial))
     before = F.cosine_similarity(h_o, h_d).mean()
     assert F.cosine_similarity(h, h_d).mean() > before + 0.1
@@ -311,7 +311,7 @@ def test_maverick_makes_the_images_to_forget_less_special(against: Any) -> None:
         with torch.no_grad():
             return float(Sensitivity(Noise(5, 0.05, 1.0), 20)(network.module.eval(), batch))
 
-    result = toy.run(Maverick(against=against, epochs=6, recovery_rounds=0).unlearn(case))
+    result = toy.run(Maverick(against=against, epochs=6, recovery=Recovery(0)).unlearn(case))
     assert sensitivity(result) < 0.95 * sensitivity(case.original)
 
 

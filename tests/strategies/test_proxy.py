@@ -18,6 +18,7 @@ from fedunlearn.core import (
     Asks,
     InputError,
     Needs,
+    Recovery,
     Replies,
     Select,
     SiteError,
@@ -92,7 +93,7 @@ def test_the_server_distils_the_original_into_the_rest() -> None:
         rounds.append(asks)
         return {site: toy.answer(task, site) for site, task in asks.items()}
 
-    toy.by_hand(WuDistillation(T=2.0, epochs=3, lr=0.5, recovery_rounds=1).unlearn(case), reply)
+    toy.by_hand(WuDistillation(T=2.0, epochs=3, lr=0.5, recovery=Recovery(1)).unlearn(case), reply)
     assert [list(asks) for asks in rounds] == [[SERVER], ["north", "east"]]
     task = rounds[0][SERVER]
     assert isinstance(task, Distil)

@@ -19,6 +19,7 @@ from fedunlearn.core import (
     Last,
     LocalTraining,
     Needs,
+    Recovery,
     Replies,
     Reply,
     Select,
@@ -152,7 +153,7 @@ def test_orthogonal_by_hand() -> None:
 @pytest.mark.parametrize("wish", ["patients", "site"])
 def test_fedosd_steps_are_orthogonal_to_every_retained_gradient_and_as_long_as_the_holders(wish: str) -> None:
     case, retained, unlearning = toy.case(wish), list[Weights](), list[tuple[Weights, int]]()
-    procedure = FedOSD(rounds=1, lr=0.5, recovery_rounds=0).unlearn(case)
+    procedure = FedOSD(rounds=1, lr=0.5, recovery=Recovery(0)).unlearn(case)
 
     def reply(asks: Asks) -> Replies:
         replies = {site: toy.answer(task, site) for site, task in asks.items()}
@@ -196,7 +197,7 @@ def test_recovery_keeps_the_distance_from_the_original() -> None:
         new = {"a": torch.tensor([3.0, 1.0]), "mean": torch.ones(1)}
         return {site: Reply(new, 1) for site in asks}
 
-    result = toy.by_hand(FedOSD(rounds=1, lr=1.0, recovery_rounds=1).unlearn(case), reply)
+    result = toy.by_hand(FedOSD(rounds=1, lr=1.0, recovery=Recovery(1)).unlearn(case), reply)
     assert close(result, {"a": torch.tensor([2.0, math.sqrt(2)]), "mean": torch.ones(1)})
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedunlearn import weights as w
-from fedunlearn.core import Asks, Batch, LocalTraining, Replies, Reply, Select, Weights, derive
+from fedunlearn.core import Asks, Batch, LocalTraining, Recovery, Replies, Reply, Select, Weights, derive
 from fedunlearn.federation.procedures import calibrated, fedavg
 from fedunlearn.learning.constraints import Mask
 from fedunlearn.learning.kinds import KINDS, CrossEntropy
@@ -59,7 +59,7 @@ def test_fine_tuning_is_federated_averaging_from_the_original() -> None:
 
 
 def negated(weights: Weights) -> Weights:
-    procedure = Negation(recovery_rounds=0).unlearn(replace(toy.case("site"), original=weights))
+    procedure = Negation(recovery=Recovery(0)).unlearn(replace(toy.case("site"), original=weights))
     return toy.by_hand(procedure, lambda asks: {})
 
 
@@ -81,13 +81,13 @@ def test_negation_turns_the_first_weight_and_nothing_else() -> None:
 @pytest.mark.parametrize("wish", ["patients", "site"])
 def test_a_special_round_with_eta_0_is_the_identity(wish: str) -> None:
     case = toy.case(wish)
-    result = toy.run(PUF(eta=0.0, recovery_rounds=0).unlearn(case))
+    result = toy.run(PUF(eta=0.0, recovery=Recovery(0)).unlearn(case))
     assert w.digest(result) == w.digest(case.original)
 
 
 def test_a_regular_round_with_eta_0_is_federated_averaging_with_the_leavers_update_at_zero() -> None:
     case = toy.case("site")
-    result = toy.run(PUF(eta=0.0, round="regular", recovery_rounds=0).unlearn(case))
+    result = toy.run(PUF(eta=0.0, round="regular", recovery=Recovery(0)).unlearn(case))
     replies = {
         site: toy.answer(
             Fit(case.original, case.retain, case.training.local, derive(case.seed, "retain", site)), site
@@ -105,7 +105,7 @@ def test_a_regular_round_with_eta_0_is_federated_averaging_with_the_leavers_upda
 def test_puf_is_its_formula(round: str) -> None:
     """Two holders with n_u = 8 and 4, three hospitals that retain 16, 20 and 24; the images of the round are n."""
     case, eta = toy.case("patients"), 1.5
-    result = toy.run(PUF(eta=eta, round=round, recovery_rounds=0).unlearn(case))  # type: ignore[arg-type]
+    result = toy.run(PUF(eta=eta, round=round, recovery=Recovery(0)).unlearn(case))  # type: ignore[arg-type]
     n = {"special": 8 + 4, "regular": 8 + 4 + 16 + 20 + 24}[round]
     expected = {name: x.double() for name, x in case.original.items()}
     plan = [("north", 8, "forget", -eta), ("east", 4, "forget", -eta)]
@@ -123,7 +123,7 @@ def test_puf_is_its_formula(round: str) -> None:
 
 def test_puf_leaves_batch_norm_statistics_alone() -> None:
     case = toy.case("site", norm=True)
-    result = toy.run(PUF(eta=50.0, recovery_rounds=0).unlearn(case), toy.ToyLink(norm=True))
+    result = toy.run(PUF(eta=50.0, recovery=Recovery(0)).unlearn(case), toy.ToyLink(norm=True))
     assert all(torch.equal(result[name], case.original[name]) for name in case.layout.buffers)
 
 
@@ -226,7 +226,7 @@ def test_holders_train_on_relabelled_and_retained_images_with_labels_drawn_once(
 
 
 def test_random_label_asks_the_holders_once_then_everyone() -> None:
-    log = toy.outcome(RandomLabel(recovery_rounds=1), "patients").log
+    log = toy.outcome(RandomLabel(recovery=Recovery(1)), "patients").log
     assert log.asked == [("north", 0), ("east", 0), ("north", 1), ("east", 1), ("west", 1)]
 
 
@@ -235,7 +235,10 @@ def test_random_label_asks_the_holders_once_then_everyone() -> None:
 
 def test_salun_with_everything_salient_is_random_label() -> None:
     case = toy.case("patients")
-    salun, plain = SalUn(fraction=1.0, epochs=2, recovery_rounds=1), RandomLabel(epochs=2, recovery_rounds=1)
+    salun, plain = (
+        SalUn(fraction=1.0, epochs=2, recovery=Recovery(1)),
+        RandomLabel(epochs=2, recovery=Recovery(1)),
+    )
     assert w.digest(toy.run(salun.unlearn(case))) == w.digest(toy.run(plain.unlearn(case)))
 
 
@@ -292,7 +295,7 @@ def test_masked_out_weights_never_move(local: LocalTraining, norm: bool, recover
                     assert isinstance(task.constraint, Mask), "every training happens under the mask"
                     masks.append(task.constraint)
 
-    salun = SalUn(fraction=0.3, recovery_rounds=recovery_rounds)
+    salun = SalUn(fraction=0.3, recovery=Recovery(recovery_rounds))
     result = toy.run(salun.unlearn(case), toy.ToyLink(norm=norm), [Watch(toy.Log())])
     assert len(masks) == 2 + 3 * recovery_rounds
     total = moved = 0

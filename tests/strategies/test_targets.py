@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from fedunlearn import weights as w
-from fedunlearn.core import Batch, Images, Reply, RunError, Select, Weights, derive
+from fedunlearn.core import Batch, Images, Recovery, Reply, RunError, Select, Weights, derive
 from fedunlearn.learning.local import outputs
 from fedunlearn.learning.models import Network
 from fedunlearn.learning.objectives import SoftLabels, drawn
@@ -119,7 +119,7 @@ def test_a_shrinking_step_by_hand() -> None:
 @pytest.mark.parametrize("wish", ["patients", "site"])
 def test_shrinking_moves_the_forgotten_images_to_their_neighbours(wish: str) -> None:
     case = toy.case(wish)
-    result = toy.run(BoundaryShrink(recovery_rounds=0).unlearn(case))
+    result = toy.run(BoundaryShrink(recovery=Recovery(0)).unlearn(case))
     for site in case.holders:
         images, local = toy.select(site, case.forget), toy.ToyLocal(site, toy.network(), toy.Log())
         labels = neighbours(local, case.original, images, 0.1)
@@ -195,7 +195,7 @@ def lotus_run(
         return {site: Reply(step, 4) for site in asks}
 
     case = toy.case("patients")
-    result = toy.by_hand(LoTUS(**fields, recovery_rounds=0).unlearn(case), reply)
+    result = toy.by_hand(LoTUS(**fields, recovery=Recovery(0)).unlearn(case), reply)
     return [task.tau for task in tasks], result
 
 
@@ -283,7 +283,7 @@ def test_an_imitating_step_by_hand(target: Any) -> None:
 def test_forgotten_images_become_like_held_out_ones() -> None:
     """Trained long on the images to forget alone, the leaver's outputs are spread as on its validation images."""
     case = toy.case("site")
-    result = toy.run(HeldOutTarget(epochs=60, recovery_rounds=0).unlearn(case))
+    result = toy.run(HeldOutTarget(epochs=60, recovery=Recovery(0)).unlearn(case))
     local = toy.ToyLocal("west", toy.network(), toy.Log())
 
     def chances(model: Weights, select: Select) -> torch.Tensor:

@@ -18,6 +18,7 @@ from fedunlearn.core import (
     Guarantee,
     InputError,
     Preparing,
+    Recovery,
     RequestId,
     Select,
     Strategy,
@@ -43,10 +44,11 @@ GIVEN = [entry.strategy for entry in ENTRIES]
 
 def shortened(strategy: Strategy) -> Strategy:
     """As few rounds as show all that it does."""
-    few = {"rounds": 2, "recovery_rounds": 1, "epochs": 1, "samples": 2}
+    few = {"rounds": 2, "epochs": 1, "samples": 2}
     own: dict[str, Any] = {field.name: getattr(strategy, field.name) for field in fields(strategy)}  # type: ignore[arg-type]
     mine = {name: n for name, n in few.items() if own.get(name, 0) > n}
-    return replace(strategy, **mine)  # type: ignore[type-var]
+    repaired = {"recovery": Recovery(1)} if own.get("recovery", Recovery(0)).rounds > 1 else {}
+    return replace(strategy, **mine, **repaired)  # type: ignore[type-var]
 
 
 def wishes(strategy: Strategy) -> list[RequestId]:

@@ -17,7 +17,17 @@ from rich.console import Console
 
 from fedunlearn import scenario as scenarios, tuning
 from fedunlearn.campaign.cohort import Cohort, gather
-from fedunlearn.core import Case, Granularity, Guarantee, InputError, Needs, Procedure, Search, Weights
+from fedunlearn.core import (
+    Case,
+    Granularity,
+    Guarantee,
+    InputError,
+    Needs,
+    Procedure,
+    Recovery,
+    Search,
+    Weights,
+)
 from fedunlearn.results import report
 from fedunlearn.results.runfolder import LOCK
 from fedunlearn.scenario import Scenario, Tuned
@@ -95,6 +105,18 @@ def test_what_is_searched_is_what_is_marked() -> None:
     expected = {"rate": (1e-4, 1e-2, True), "times": (1, 4, False), "way": ("a", "b"), "flag": (False, True)}
     assert trial.asked == expected
     assert "fixed" not in space(Searched)
+
+
+def test_what_is_searched_within_a_value_is_named_with_a_dot() -> None:
+    @dataclass(frozen=True)
+    class Repaired(Searched):
+        recovery: Recovery = Recovery(rounds=3)
+
+    own = {"rate": 0.001, "times": 3, "way": "b", "flag": True}
+    trial = Says(**own, **{"recovery.rounds": 0, "recovery.local_epochs": 5, "recovery.lr": 0.00204999})
+    found = suggest(trial, Repaired())
+    assert found == Repaired(**own, recovery=Recovery(0, 5, 0.00205))  # type: ignore[arg-type]
+    assert trial.asked["recovery.rounds"] == (0, 4, False)
 
 
 def test_a_rounded_value_stays_within_its_ends() -> None:
