@@ -41,13 +41,30 @@ def served(entry: Entry, requests: Iterable[Request]) -> tuple[RequestId, ...]:
 
 def _labels(draft: Draft) -> Iterator[Finding]:
     labels = [(f"strategies.{i}.as", entry.label) for i, entry in draft.entries.items()]
-    yield from twice(labels, "strategy label", "; give each its own with `as: …`")
+    yield from _shared_labels(draft)
     for key, label in labels:
         if label.casefold() in RESERVED:
             yield (
                 key,
                 f"the label {label!r} is used for a row that every table has; choose another with `as: …`",
             )
+
+
+def _shared_labels(draft: Draft) -> Iterator[Finding]:
+    """A label may be used again, with other settings for other requests; each request meets it once."""
+    served_before = dict[str, tuple[RequestId, ...]]()
+    for i, entry in draft.entries.items():
+        own, before = _listed(draft, entry), served_before.get(entry.label)
+        served_before[entry.label] = (*(before or ()), *own)
+        if before is None:
+            continue
+        both = [request for request in own if request in before]
+        where = f" for request {both[0]!r}" if both else ""
+        if entry.strategy.needs.preparation:
+            where, both = ", and each trains in a way of its own", [*own]
+        if both or not own:
+            advice = "give each its own with `as: …`, or other requests with `requests: […]`"
+            yield f"strategies.{i}.as", f"the strategy label {entry.label!r} is used twice{where}; {advice}"
 
 
 def _needs(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:

@@ -94,11 +94,17 @@ def suggest(trial: Trial, strategy: Strategy) -> Strategy:
     return changed
 
 
-def replaced(value: T, name: str, setting: object) -> T:
+def setting(value: object, name: str) -> object:
+    """The dataclass ``value``'s setting of this name, as `space` names it."""
+    key, _, rest = name.partition(".")
+    return setting(getattr(value, key), rest) if rest else getattr(value, key)
+
+
+def replaced(value: T, name: str, new: object) -> T:
     """The dataclass ``value`` with another setting of this name, as `space` names it."""
     key, _, rest = name.partition(".")
     changed: T = dataclasses.replace(
-        cast(Any, value), **{key: replaced(getattr(value, key), rest, setting) if rest else setting}
+        cast(Any, value), **{key: replaced(getattr(value, key), rest, new) if rest else new}
     )
     return changed
 

@@ -28,7 +28,7 @@ from fedunlearn.results.runfolder import RunFolder, locked
 from fedunlearn.results.store import FOLDER as ORIGINS, Store, earlier
 from fedunlearn.results.wording import cell
 from fedunlearn.scenario import Plan, Scenario, Tuned
-from fedunlearn.scenario.space import space
+from fedunlearn.scenario.space import setting, space
 from fedunlearn.simulate import engine
 from fedunlearn.tuning.judge import Judge
 from fedunlearn.tuning.rehearsal import Rehearsal, rehearse
@@ -47,7 +47,7 @@ class Tuning:
     Attributes:
         folder: holds ``tuned.yaml``, ``trials.parquet`` and ``ledger.parquet``, and `REHEARSAL`.
         scenario: the scenario with the settings found, and what finding them cost.
-        trials: by strategy label, in the order tried.
+        trials: by strategy (`fedunlearn.tuning.rehearsal.names`), in the order tried.
     """
 
     folder: Path
@@ -112,7 +112,11 @@ def _tune(
 ) -> Tuning:
     ledger = Ledger()
     trials = _rehearsed(rehearsal, run.path / REHEARSAL, budget, ledger, console, seed, quiet)
-    tuned = dataclasses.replace(scenario, strategies=tuple(_tuned(p, trials) for p in scenario.strategies))
+    strategies = tuple(
+        _tuned(plan, trials.get(name, ()))
+        for plan, name in zip(scenario.strategies, rehearsal.names, strict=True)
+    )
+    tuned = dataclasses.replace(scenario, strategies=strategies)
     run.write_text("tuned.yaml", _header(budget, repeats, seed) + scenarios.to_yaml(tuned))
     run.write_table("trials.parquet", _table(trials))
     run.write_table("ledger.parquet", ledger.table())
@@ -160,7 +164,7 @@ def _rehearsed(
     campaign = Campaign(scenario, cohort, store, run.scratch, ledger)
     requests = tuple(request.id for request in scenario.requests)
     judge = Judge(run.path, scenario.model.kind, cohort.classes, cohort.table, requests)
-    trials, references = Trials(campaign, judge, budget, seed), campaign.references.jobs()
+    trials, references = Trials(campaign, judge, budget, seed, rehearsal.names), campaign.references.jobs()
     labels = [*(job.label for job in references), *trials.labels()]
     federation = cohort.stored(run.scratch / "federation", scenario.model)
     with progress(labels, console, quiet) as shown, federation as there:
@@ -185,11 +189,10 @@ def _earlier(folder: Path) -> tuple[Path, ...]:
     return earlier(sorted(other for other in beside if other != folder and (other / ORIGINS).is_dir()))
 
 
-def _tuned(plan: Plan, trials: Mapping[str, Sequence[Trial]]) -> Plan:
-    """The plan with the best setting and what all trials cost; as it is if it has no trials."""
-    if plan.label not in trials:
+def _tuned(plan: Plan, own: Sequence[Trial]) -> Plan:
+    """The plan with the best setting and what all its trials cost; as it is if it has no trials."""
+    if not own:
         return plan
-    own = trials[plan.label]
     cost = Tuned(
         trials=len(own),
         site_seconds=round(sum(trial.site_seconds for trial in own), 3),
@@ -200,7 +203,7 @@ def _tuned(plan: Plan, trials: Mapping[str, Sequence[Trial]]) -> Plan:
 
 
 def _searched(strategy: Strategy) -> dict[str, Any]:
-    return {name: getattr(strategy, name) for name in space(type(strategy))}
+    return {name: setting(strategy, name) for name in space(type(strategy))}
 
 
 def _header(budget: Budget, repeats: int, seed: int) -> str:

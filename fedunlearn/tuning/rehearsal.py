@@ -26,11 +26,22 @@ class Rehearsal:
         scenario: the same but for its requests, each alone, and for its single training seed, which is another.
         cohort: the same hospitals; patients that the real requests name are in no part that is used.
         stands_for: by rehearsal request, the real one.
+        names: of the scenario's strategies (`names`).
     """
 
     scenario: Scenario
     cohort: Cohort
     stands_for: Mapping[RequestId, RequestId]
+    names: tuple[str, ...]
+
+
+def names(plans: Sequence[Plan]) -> list[str]:
+    """What to call each plan: by its label, or if that is used for other requests too, by label and requests."""
+    labels = [plan.label for plan in plans]
+    return [
+        plan.label if labels.count(plan.label) == 1 else f"{plan.label} for {', '.join(plan.requests)}"
+        for plan in plans
+    ]
 
 
 def rehearse(scenario: Scenario, cohort: Cohort, repeats: int, seed: int) -> Rehearsal:
@@ -79,6 +90,7 @@ def rehearse(scenario: Scenario, cohort: Cohort, repeats: int, seed: int) -> Reh
         ),
         _cohort(cohort, split, requests),
         stands_for,
+        tuple(names(scenario.strategies)),
     )
 
 

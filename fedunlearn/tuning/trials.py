@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,7 @@ class Trial:
     """One setting of one strategy, and what came of it.
 
     Attributes:
-        label: the strategy's, in the scenario.
+        label: the strategy's (`fedunlearn.tuning.rehearsal.names`).
         number: from 0, which is the setting that the scenario has.
         strategy: the setting.
         distance: from retraining, the mean over requests (`Judge.distance`); infinite if it diverged.
@@ -66,6 +66,7 @@ class Trial:
 class _Running:
     """A trial under way."""
 
+    name: str
     plan: Plan
     number: int
     suggestion: optuna.trial.Trial | None
@@ -84,39 +85,48 @@ class Trials:
         judge: compares.
         budget: of every strategy.
         seed: of the choice of settings.
+        names: of the campaign's strategies, each once.
     """
 
-    def __init__(self, campaign: Campaign, judge: Judge, budget: Budget, seed: int) -> None:
+    def __init__(
+        self, campaign: Campaign, judge: Judge, budget: Budget, seed: int, names: Sequence[str]
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._campaign, self._judge, self._budget = campaign, judge, budget
-        self._plans = [plan for plan in campaign.stage.scenario.strategies if space(type(plan.strategy))]
-        self._studies = {plan.label: _study(derive(seed, "tune", plan.label)) for plan in self._plans}
+        plans = zip(names, campaign.stage.scenario.strategies, strict=True)
+        self._plans = {name: plan for name, plan in plans if space(type(plan.strategy))}
+        self._studies = {name: _study(derive(seed, "tune", name)) for name in self._plans}
         self._steps: Mapping[RequestId, Step] = {
             step.request.id: step for chain in campaign.stage.chains for step in chain
         }
         self._retrained: dict[RequestId, Answers | None] = {}
         self._running: dict[str, _Running] = {}
-        self.done: dict[str, list[Trial]] = {plan.label: [] for plan in self._plans}
+        self._named = {
+            (plan.label, request): name for name, plan in self._plans.items() for request in plan.requests
+        }
+        self.done: dict[str, list[Trial]] = {name: [] for name in self._plans}
 
     def labels(self) -> list[Label]:
         """The labels of all trials, for those who watch."""
         seed = self._campaign.stage.scenario.seeds[0]
         return [
             Label("tune", request, plan.label, seed)
-            for plan in self._plans
+            for plan in self._plans.values()
             for request in plan.requests
             for _ in range(self._budget.trials)
         ]
 
     def jobs(self) -> list[Job[Any]]:
         """The first trial of every strategy: the setting that the scenario has."""
-        return [job for plan in self._plans for job in self._start(plan, plan.strategy, None)]
+        return [
+            job for name, plan in self._plans.items() for job in self._start(name, plan, plan.strategy, None)
+        ]
 
     # --------------------------------------------------------------------------------------- as a watcher
 
     def round(self, round: Round) -> None:
         """See `Watcher`: what it cost, training and evaluation alike."""
-        running = self._running[round.label.strategy]
+        running = self._running[self._named[round.label.strategy, round.label.request]]
         running.site_seconds += sum(answer.seconds for answer in round.answers.values())
         running.images += sum(answer.images for answer in round.answers.values())
         running.bytes += sum(map(wire.size, round.asks.values())) + sum(round.received.values())
@@ -126,11 +136,13 @@ class Trials:
 
     # --------------------------------------------------------------------------------------------- pieces
 
-    def _start(self, plan: Plan, strategy: Strategy, suggestion: optuna.trial.Trial | None) -> list[Job[Any]]:
+    def _start(
+        self, name: str, plan: Plan, strategy: Strategy, suggestion: optuna.trial.Trial | None
+    ) -> list[Job[Any]]:
         plan = dataclasses.replace(plan, strategy=strategy)
-        number = len(self.done[plan.label])
-        running = _Running(plan, number, suggestion, open=len(plan.requests))
-        self._running[plan.label] = running
+        number = len(self.done[name])
+        running = _Running(name, plan, number, suggestion, open=len(plan.requests))
+        self._running[name] = running
         return [self._unlearn(running, self._steps[request]) for request in plan.requests]
 
     def _unlearn(self, running: _Running, step: Step) -> Job[Weights]:
@@ -170,20 +182,20 @@ class Trials:
         running.open -= 1
         if running.open:
             return []
-        label, study, plan = running.plan.label, self._studies[running.plan.label], running.plan
+        name, study, plan = running.name, self._studies[running.name], running.plan
         mean = sum(running.distances) / len(running.distances)
         spent = running.site_seconds, running.images, running.bytes
-        self.done[label].append(Trial(label, running.number, plan.strategy, mean, *spent))
+        self.done[name].append(Trial(name, running.number, plan.strategy, mean, *spent))
         if running.suggestion is not None:
             failed = optuna.trial.TrialState.FAIL if math.isinf(mean) else None
             study.tell(running.suggestion, None if failed else mean, state=failed)
-        if self._exhausted(label):
+        if self._exhausted(name):
             return []
         suggestion = study.ask()
-        return self._start(plan, suggest(suggestion, plan.strategy), suggestion)
+        return self._start(name, plan, suggest(suggestion, plan.strategy), suggestion)
 
-    def _exhausted(self, label: str) -> bool:
-        done, limit = self.done[label], self._budget.site_seconds
+    def _exhausted(self, name: str) -> bool:
+        done, limit = self.done[name], self._budget.site_seconds
         spent = sum(trial.site_seconds for trial in done)
         return len(done) >= self._budget.trials or (limit is not None and spent >= limit)
 

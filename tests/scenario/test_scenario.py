@@ -146,6 +146,25 @@ def test_what_is_not_said_of_a_recovery_is_the_strategys_own(tmp_path: Path) -> 
     ]
 
 
+def test_one_label_may_have_other_settings_for_another_request(tmp_path: Path) -> None:
+    listed = (
+        "strategies=[{name: puf, eta: 1, requests: [some, named]}, {name: puf, eta: 3, requests: [leave]}]"
+    )
+    scenario = read(write(tmp_path), [listed])
+    assert [(plan.label, plan.requests) for plan in scenario.strategies] == [
+        ("puf", ("some", "named")),
+        ("puf", ("leave",)),
+    ]
+    assert read(write(tmp_path, to_yaml(scenario))).strategies == scenario.strategies
+
+
+def test_a_label_of_strategies_that_train_by_themselves_is_used_once(tmp_path: Path) -> None:
+    """What each keeps of its own training has the label in its file's name."""
+    listed = "strategies=[{name: fats, requests: [some]}, {name: fats, rate: .1, requests: [leave]}]"
+    (problem,) = problems(write(tmp_path), listed)
+    assert "is used twice, and each trains in a way of its own" in problem.message
+
+
 def test_no_strategies_leave_the_references(tmp_path: Path) -> None:
     assert read(write(tmp_path), ["strategies=[]"]).strategies == ()
 
