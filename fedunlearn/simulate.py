@@ -282,6 +282,7 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
             for chain in campaign.stage.chains
             for m in moments(scenario, chain)
         ],
+        "floors": scenarios.floors(scenario),
         "scored": campaign.scored(),
         "references": campaign.references.extra(),
         "diverged": campaign.unlearning.diverged(),

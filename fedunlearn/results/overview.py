@@ -55,6 +55,7 @@ class Row:
         test: the difference from retraining on unseen images.
         site, group: the hospital, and the class or structure, that lost most.
         cost: the hospitals' work, a share of retraining's.
+        work: passes of one image through a network, in the mean over seeds.
         p: of "as much as twice the margin is left", after Holm's correction over strategies.
         reasons, uses: why it was forgotten or not, and why it is still good or not, the gravest first.
     """
@@ -70,6 +71,7 @@ class Row:
     site: Place
     group: Place
     cost: float
+    work: float
     p: float
     reasons: tuple[str, ...]
     uses: tuple[str, ...] = ()
@@ -93,6 +95,7 @@ class Overview:
         known_to: half of the 95 % interval of a strategy's loss, the median over strategies: of "all", and of the
             hospital ("site") and the class for which it is widest.
         rows: the strategies, best first.
+        floors: those among them that others must do better than, for their cost (`fedunlearn.results.floors`).
         nothing, again, broken: doing nothing; retraining again, None with one seed; a model that is certainly broken.
         unequal: findings of groups treated unequally by strategies.
         skipped: (strategy, reason) of those that were not run.
@@ -113,6 +116,7 @@ class Overview:
     margins: Mapping[str, float]
     known_to: Mapping[str, float]
     rows: tuple[Row, ...]
+    floors: tuple[str, ...]
     nothing: Row | None
     again: Row | None
     broken: Row | None
@@ -172,6 +176,7 @@ def overview(
         margins=_margins(statistics, quality, manifest),
         known_to=_known_to(statistics[statistics["measure"] == quality]),
         rows=tuple(sorted((r for name, r in rows.items() if name not in CONTROLS), key=_rank)),
+        floors=tuple(name for name in manifest.get("floors", ()) if name in rows),
         nothing=rows.get("original"),
         again=rows.get("retrained_other"),
         broken=rows.get("damaged"),
@@ -202,6 +207,7 @@ def _row(own: Mapping[str, pd.DataFrame], verdict: Mapping[str, Any], quality: s
         site=_worst(good, "site"),
         group=_worst(good, "class"),
         cost=_mean(own["scores"], strategy, "share_of_retraining"),
+        work=_mean(own["scores"], strategy, "images"),
         p=float(memory[0]["p_holm_equivalent"]) if memory else math.nan,
         reasons=_about(verdict, "forgotten"),
         uses=_about(verdict, "useful"),

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from fedunlearn.results.floors import dominated
 from fedunlearn.results.overview import WHOLE, Overview, Row
 from fedunlearn.results.tables import short
 
@@ -14,6 +15,8 @@ WORDS: Mapping[str, tuple[str, str, str]] = {
     "segmentation": ("Dice", "structure", "volume"),
 }
 """By kind of task: what is measured, of which parts, on what."""
+DOMINATED = " †"
+"""Behind a strategy's name in the table, if a floor dominates it."""
 _NAMED = 3
 """Patients, strategies or reasons that a sentence names; the rest is counted."""
 
@@ -123,9 +126,20 @@ def notes(one: Overview) -> list[str]:
         said += [f"Known less than by retraining: {overdone}."] if overdone else []
         said += _because(one.rows)
     said += _of_answers(one.rows)
+    said += _not_worth_it(one)
     said += [_not_run(strategies, reason) for strategies, reason in shared(one.skipped)]
     findings = "1 finding" if one.unequal == 1 else f"{one.unequal} findings"
     return [*said, *([f"Groups treated unequally: {findings} (--details)."] if one.unequal else [])]
+
+
+def _not_worth_it(one: Overview) -> list[str]:
+    """Which strategies a floor dominates, and whether there is any to compare with."""
+    by_floor: dict[str, list[str]] = {}
+    for strategy, floor in dominated(one.rows, one.floors).items():
+        by_floor.setdefault(floor, []).append(strategy)
+    told = [f"{_listed(strategies)} by {floor}" for floor, strategies in by_floor.items()]
+    why = "costs more than what needs no thought, and leaves more memory"
+    return [f"Dominated ({DOMINATED.strip()}: {why}): {'; '.join(told)}."] if told else []
 
 
 def best(one: Overview) -> list[str]:

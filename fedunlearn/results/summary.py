@@ -14,8 +14,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from fedunlearn.results.floors import dominated
 from fedunlearn.results.overview import Overview, Row, Value
-from fedunlearn.results.sentences import WORDS, legend, notes, number, percent, sight, signed
+from fedunlearn.results.sentences import DOMINATED, WORDS, legend, notes, number, percent, sight, signed
 from fedunlearn.results.wording import cell, item, line, quoted, row
 
 WIDTH = 80
@@ -80,7 +81,10 @@ def columns(one: Overview) -> tuple[tuple[str, ...], list[Column]]:
         Column("COST", ("% of", "retr."), tuple(_cost(r) for r in rows)),
     ]
     labels = {"original": NOTHING, "retrained_other": AGAIN}
-    names = tuple(labels.get(r.strategy, r.strategy) for r in rows)
+    beaten = dominated(one.rows, one.floors)
+    names = tuple(
+        labels.get(r.strategy, r.strategy) + (DOMINATED if r.strategy in beaten else "") for r in rows
+    )
     return names, [*(memory if one.visible else ()), *rest]
 
 

@@ -20,7 +20,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from fedunlearn.core import InputError, Problem, RequestId
 from fedunlearn.scenario.draft import Draft
 from fedunlearn.scenario.parts import read_parts, with_ids
-from fedunlearn.scenario.plans import misfit, served
+from fedunlearn.scenario.plans import FLOORS, misfit, served
 from fedunlearn.scenario.rules import findings
 from fedunlearn.scenario.schema import (
     Engine,
@@ -52,6 +52,7 @@ __all__ = [
     "SitesConfig",
     "Tuned",
     "Verdict",
+    "floors",
     "overridden",
     "read",
     "read_tree",
@@ -115,6 +116,11 @@ def skipped(scenario: Scenario) -> list[tuple[str, RequestId, str]]:
                 reason = misfit(plan.strategy, plan.label, request)
                 rows.append((plan.label, request.id, reason or "left out of its `requests`"))
     return rows
+
+
+def floors(scenario: Scenario) -> list[str]:
+    """The labels of what others must do better than, for their cost."""
+    return list(dict.fromkeys(plan.label for plan in scenario.strategies if plan.strategy.name in FLOORS))
 
 
 def _order(problem: Problem) -> tuple[bool, int, int]:

@@ -12,6 +12,9 @@ from fedunlearn.scenario.typed import listed, meant
 RESERVED = ("original", "retrained", "retrained_other", "damaged")
 """Labels that tables and file names use themselves: the references, and rows whose truth is known."""
 
+FLOORS = ("fine_tune", "retrain_short")
+"""Strategies that need no thought: to train on, or to train again for some of the rounds."""
+
 
 def plan_findings(draft: Draft, clear: bool) -> Iterator[Finding]:
     """All that is wrong with strategies; with what they are for, only where all requests are ``clear``."""

@@ -35,6 +35,7 @@ ROW = Row(
     site=Place("north", -0.013),
     group=Place("3", -0.052),
     cost=0.204,
+    work=2000.0,
     p=0.004,
     reasons=("3 % of the original's memory is left (95 %: -12 % to 19 %); no patient stands out",),
 )
@@ -103,6 +104,7 @@ MADE = Overview(
     margins={"over": 0, "memory": 0.25, "all": 0.03, "site": 0.05, "class": 0.1},
     known_to={"all": 0.021, "site": 0.04, "class": 0.09},
     rows=(ROW, HARMED, WILD, LAZY),
+    floors=(),
     nothing=NOTHING,
     again=AGAIN,
     broken=replace(ROW, strategy="damaged", useful="worse"),
