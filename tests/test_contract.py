@@ -59,12 +59,14 @@ from strategies.bad_teacher import BadTeacher
 from strategies.boundary_shrink import BoundaryShrink
 from strategies.conda import ConDa
 from strategies.crab import Crab
+from strategies.fast_fedul import FastFedUL
 from strategies.fats import FATS
 from strategies.fcu import FCU
 from strategies.federaser import FedEraser
 from strategies.fedmemprune import FedMemPrune
 from strategies.fedosd import FedOSD
 from strategies.fedquit import FedQUIT
+from strategies.fedrecover import FedRecover
 from strategies.fedrecovery import FedRecovery
 from strategies.fine_tune import FineTune
 from strategies.fix_decoder import FixDecoder
@@ -184,6 +186,15 @@ STRATEGIES: list[Strategy | Excused] = [
     LearnOthers(),
     RandomEncoder(),
     FixDecoder(),
+    Excused(FastFedUL(alpha=0.5), ON_THE_SERVER),
+    FastFedUL(form="paper", recovery=Recovery(1)),
+    Excused(
+        FedRecover(),
+        {
+            "test_sums_are_enough_unless_each_reply_is_declared": "after the toy's many steps of Adam every estimate "
+            "is abnormal, so that everyone is asked in every round, and retraining needs sums only"
+        },
+    ),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
