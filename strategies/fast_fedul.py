@@ -27,7 +27,7 @@ class FastFedUL:
 
     The code's form is exact where every hospital's update is alpha (c_k - w), towards an optimum c_k of its own, and
     those who remain keep their shares of the average. The paper's gives them the leaver's share too, as retraining
-    does; it is exact where updates lead away from one point, alpha (w - c_k), and its factors grow without bound.
+    does; it is exact where updates are alpha (w - c_k) and lead away, and its factors grow with every round.
 
     Reference:
         Huynh et al., "Fast-FedUL: A Training-Free Federated Unlearning with Provable Skew Resilience", ECML-PKDD
@@ -38,8 +38,8 @@ class FastFedUL:
         form is the default, with the alpha of its command (MNIST, 51 rounds, 7 of 25 clients a round; the supplement
         recommends 0.05 to 0.1). Of the paper's text we read the supplement only. The server keeps every update;
         theirs keeps the 5 largest of each round's 7. BatchNorm statistics are no updates and stay as they are. Where
-        one of few hospitals leaves, a large part of the model is taken away at once: it is poor, and may be at chance,
-        until it recovers. Recovery rounds are an addition; the paper has none.
+        one of few hospitals leaves, much of the model goes with it (on phantom cells a fifth of its accuracy), until it
+        recovers. Recovery rounds are an addition; the paper has none.
 
     Attributes:
         alpha: Lipschitz coefficient of the others' updates, alpha.

@@ -43,16 +43,14 @@ class FedRecover:
 
     Reference:
         Cao et al., "FedRecover: Recovering from Poisoning Attacks in Federated Learning using Historical
-        Information", S&P 2023, arXiv 2210.10936; B v in the compact form of Byrd et al. 1994, as in FLDetector's
-        code by the same group.
+        Information", S&P 2023, arXiv 2210.10936; B v as in the code of FLDetector, by the same group.
 
     Deviations:
         We found no code of the authors (the port in Crab's repository trains with L-BFGS at the hospitals: another
-        method), and read the paper's design, but of its settings only T_f = 5: ours suit five rounds. The paper's
-        updates are gradients, whose change is a symmetric Hessian's work. After many local steps, of Adam above
-        all, they are not: estimates are abnormal, everyone is asked, and it is retraining, at its cost. A hospital's
-        pairs are of the rounds in which it trained; the paper's weights come from rounds in which all did. Entries
-        are compared by size. BatchNorm statistics move in rounds with training only.
+        method), and of the paper's settings only T_f = 5: ours suit five rounds. The paper's updates are gradients,
+        whose change is a symmetric Hessian's work. After many local steps, of Adam above all, they are not: estimates
+        are abnormal, everyone is asked, and it is retraining, at its cost. Pairs are of rounds in which the hospital
+        trained; the paper's weights of those in which all did. Batch statistics move in rounds with training only.
 
     Attributes:
         T_w: rounds at the start with training; the first teaches nothing, since both models start alike.
@@ -118,7 +116,7 @@ class FedRecover:
 
 
 def product(pairs: Sequence[tuple[Tensor, Tensor]], v: Tensor) -> Tensor:
-    """B v, B being BFGS's approximation of what takes each pair's first to its second, the oldest pair first."""
+    """B v, B being BFGS's guess of what takes each pair's first to its second (compact form: Byrd et al. 1994)."""
     if not pairs:
         return torch.zeros_like(v)
     S, Y = (torch.stack(part, 1) for part in zip(*pairs, strict=True))
