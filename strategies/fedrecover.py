@@ -78,11 +78,8 @@ class FedRecover:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         names, stored, limit = case.layout.parameters, case.history.update, self.limit(case)
-        images, pairs = (
-            [case.kept[site] for site in case.sites],
-            {site: list[tuple[Tensor, Tensor]]() for site in case.sites},
-        )
-        weights = case.initial
+        weights, images = case.initial, [case.kept[site] for site in case.sites]
+        pairs: dict[SiteId, list[tuple[Tensor, Tensor]]] = {site: [] for site in case.sites}
         for t in range(case.rounds):
             away = flat(w.subtract(weights, case.history.checkpoint(t)), names)
             models = dict[SiteId, Weights]()
