@@ -62,6 +62,7 @@ from strategies.crab import Crab
 from strategies.fast_fedul import FastFedUL
 from strategies.fats import FATS
 from strategies.fcu import FCU
+from strategies.fedau import FedAU
 from strategies.federaser import FedEraser
 from strategies.fedmemprune import FedMemPrune
 from strategies.fedosd import FedOSD
@@ -193,6 +194,13 @@ STRATEGIES: list[Strategy | Excused] = [
         {
             "test_sums_are_enough_unless_each_reply_is_declared": "after the toy's many steps of Adam every estimate "
             "is abnormal, so that everyone is asked in every round, and retraining needs sums only"
+        },
+    ),
+    Excused(
+        FedAU(),
+        {
+            "test_sums_are_enough_unless_each_reply_is_declared": "the server sees each hospital's own head while "
+            "training; unlearning only mixes one in"
         },
     ),
 ]

@@ -217,12 +217,12 @@ class Relabel:
     """Train ``weights`` on ``forget``'s images under other labels and on ``retain``'s under their own.
 
     Both are shuffled together. ``labels`` seeds the other labels, which are drawn once per image, ``how`` names them
-    (`fedunlearn.learning.labels`).
+    (`fedunlearn.learning.labels`). ``retain`` None uses ``forget``'s images only.
     """
 
     weights: Weights
     forget: Select
-    retain: Select
+    retain: Select | None
     training: LocalTraining
     seed: int
     labels: int
@@ -231,7 +231,8 @@ class Relabel:
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
-        forget, retain = local.images(self.forget), local.images(self.retain)
+        forget = local.images(self.forget)
+        retain = _first(forget, 0) if self.retain is None else local.images(self.retain)
         images = Images(
             torch.cat([forget.pixels, retain.pixels]),
             torch.cat(
@@ -339,6 +340,10 @@ def drawn(rows: Tensor, draw: int, rate: float) -> Tensor:
     return torch.tensor([derive(draw, row) < below for row in rows.tolist()], dtype=torch.bool).to(
         rows.device
     )
+
+
+def _first(images: Images, count: int) -> Images:
+    return Images(images.pixels[:count], images.targets[:count], images.rows[:count])
 
 
 def _predicted(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
