@@ -71,6 +71,7 @@ from strategies.fix_decoder import FixDecoder
 from strategies.gradient_ascent import GradientAscent
 from strategies.held_out_target import HeldOutTarget
 from strategies.influence import Influence
+from strategies.information_reset import InformationReset
 from strategies.l1_sparse import L1Sparse
 from strategies.learn_noise import LearnNoise
 from strategies.learn_others import LearnOthers
@@ -184,6 +185,8 @@ STRATEGIES: list[Strategy | Excused] = [
     LearnOthers(),
     RandomEncoder(),
     FixDecoder(),
+    InformationReset(recovery=Recovery(4)),
+    InformationReset(by="information", share=0.6, recovery=Recovery(2)),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
