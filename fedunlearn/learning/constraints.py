@@ -47,3 +47,12 @@ class Ball:
 def distance(parameters: Mapping[str, Tensor], other: Weights) -> float:
     """The L2 distance of ``parameters`` from those of the same names in ``other``."""
     return w.norm({name: p.detach() - other[name].to(p.device) for name, p in parameters.items()})
+
+
+def salient(gradient: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
+    """Where ``|gradient|`` is among the largest ``fraction`` of all parameters; ties go to the earlier."""
+    size = torch.cat([g.abs().flatten() for g in gradient.values()])
+    top = torch.argsort(size, descending=True, stable=True)[: int(fraction * len(size))]
+    chosen = torch.zeros(len(size), dtype=torch.bool).index_fill_(0, top, True)
+    parts = torch.split(chosen, [g.numel() for g in gradient.values()])
+    return {name: part.view(g.shape).clone() for (name, g), part in zip(gradient.items(), parts, strict=True)}
