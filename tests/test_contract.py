@@ -68,6 +68,7 @@ from strategies.fedquit import FedQUIT
 from strategies.fedrecovery import FedRecovery
 from strategies.fine_tune import FineTune
 from strategies.fix_decoder import FixDecoder
+from strategies.fused import FUSED
 from strategies.gradient_ascent import GradientAscent
 from strategies.held_out_target import HeldOutTarget
 from strategies.influence import Influence
@@ -190,6 +191,8 @@ STRATEGIES: list[Strategy | Excused] = [
     InformationReset(by="information", share=0.6, recovery=Recovery(2)),
     SalUnCRA(),
     SalUnCRA(malignant=(0, 2)),
+    FUSED(layers=1, rank=4),
+    FUSED(rounds=3),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
