@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from annotated_types import Ge, Gt, Le
-from torch import Tensor
 
 from fedunlearn import weights as w
 from fedunlearn.core import (
@@ -25,7 +22,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.federation.procedures import at_holders, recover
-from fedunlearn.learning.constraints import Mask
+from fedunlearn.learning.constraints import Mask, salient
 from fedunlearn.learning.local import paced
 from fedunlearn.learning.tasks import Gradient, Relabel
 
@@ -86,12 +83,3 @@ class SalUn:
 
         weights = yield from at_holders(case, relabel, mask)
         return (yield from recover(case, weights, self.recovery, mask))
-
-
-def salient(gradient: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
-    """Where ``|gradient|`` is among the largest ``fraction`` of all parameters; ties go to the earlier."""
-    size = torch.cat([g.abs().flatten() for g in gradient.values()])
-    top = torch.argsort(size, descending=True, stable=True)[: int(fraction * len(size))]
-    chosen = torch.zeros(len(size), dtype=torch.bool).index_fill_(0, top, True)
-    parts = torch.split(chosen, [g.numel() for g in gradient.values()])
-    return {name: part.view(g.shape).clone() for (name, g), part in zip(gradient.items(), parts, strict=True)}

@@ -11,7 +11,7 @@ import torch
 from fedunlearn import weights as w
 from fedunlearn.core import Asks, Batch, LocalTraining, Recovery, Replies, Reply, Select, Weights, derive
 from fedunlearn.federation.procedures import calibrated, fedavg
-from fedunlearn.learning.constraints import Mask
+from fedunlearn.learning.constraints import Mask, salient
 from fedunlearn.learning.kinds import KINDS, CrossEntropy
 from fedunlearn.learning.labels import wrong_labels
 from fedunlearn.learning.tasks import Fit, Gradient, Relabel
@@ -21,7 +21,7 @@ from strategies.negation import Negation
 from strategies.puf import PUF
 from strategies.random_label import RandomLabel
 from strategies.retrain import Retrain
-from strategies.salun import SalUn, salient
+from strategies.salun import SalUn
 from tests import toy
 
 pytestmark = pytest.mark.rounding

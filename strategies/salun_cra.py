@@ -1,0 +1,146 @@
+"""SalUn-CRA: SalUn that makes the model unsure of a malignant image, and never teaches it that it is benign."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le
+from torch import Tensor, nn
+
+from fedunlearn import weights as w
+from fedunlearn.core import (
+    Batch,
+    Case,
+    Granularity,
+    Guarantee,
+    Images,
+    Leaver,
+    Local,
+    LocalTraining,
+    Needs,
+    Procedure,
+    Recovery,
+    Reply,
+    RunError,
+    Search,
+    Select,
+    SiteId,
+    Weights,
+    derive,
+)
+from fedunlearn.federation.procedures import at_holders, recover
+from fedunlearn.learning.constraints import Mask, salient
+from fedunlearn.learning.labels import wrong_labels
+from fedunlearn.learning.local import fit, paced
+from fedunlearn.learning.tasks import Gradient
+
+
+@dataclass(frozen=True)
+class SalUnCRA:
+    """Clinical risk-aware SalUn: of images to forget, those of a malignant class lose certainty, others their label.
+
+    Random labels teach that a tumour is benign, and false negatives cost most. So the holders' loss of an image is::
+
+        malignant, to forget:  log C - H(p),  H(p) = -sum_c p_c log p_c     0 where all C classes have even chances
+        other, to forget:      -log p_y',     y' another label at random
+        retained:              -log p_y
+
+    and the weights that are salient for the images to forget are all that moves, as in `strategies.salun`.
+
+    Reference:
+        Falcão and Cordeiro, "Does Machine Unlearning Preserve Clinical Safety? A Risk Analysis for Medical Image
+        Classification", SBCAS 2026, arXiv 2604.23854: SalUn-CRA, "entropy-based forgetting for malignant samples in
+        the forget set" in the place of random labels. Mask and rest: Fan et al., ICLR 2024, arXiv 2310.12508.
+
+    Deviations:
+        Of the paper only the abstract could be read, and no code was found: that the entropy itself is what is
+        maximised, and its weight beside the other losses (an image is an image), are our reading; settings are our
+        SalUn's. The paper has two classes; here are any number. Federated as `strategies.salun` is.
+
+    Attributes:
+        malignant: the classes to be forgotten by entropy; all by default, since only you know which: the paper's is
+            the malignant one of two (0 in BreastMNIST).
+        fraction: share of all parameters that may move; sets SalUn's gamma.
+        epochs: passes of the holders over the images to forget and those they retain.
+        lr: the holders' learning rate, eta; as in training by default.
+        recovery: ordinary rounds under the mask afterwards, on the retained data (`core.Recovery`).
+    """
+
+    name: Literal["salun_cra"] = "salun_cra"
+    malignant: tuple[Annotated[int, Ge(0)], ...] | None = None
+    fraction: Annotated[float, Gt(0), Le(1), Search(0.1, 0.9)] = 0.5
+    epochs: Annotated[int, Ge(1), Search(1, 6)] = 3
+    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
+    recovery: Recovery = Recovery()
+
+    guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
+    granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
+
+    @property
+    def needs(self) -> Needs:
+        """The images to forget once more, each of one class."""
+        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0, class_labels=True)
+
+    def unlearn(self, case: Case) -> Procedure[Weights]:
+        """See `Strategy.unlearn`."""
+        replies = yield {site: Gradient(case.original, case.forget) for site in case.holders}
+        gradient = w.average([r.arrays for r in replies.values()], [r.count for r in replies.values()])
+        mask = Mask(salient(gradient, self.fraction), {name: case.original[name] for name in gradient})
+        local = paced(case.training.local, self.epochs, self.lr)
+
+        def doubt(site: SiteId) -> Doubt:
+            order, labels = derive(case.seed, "forget", site), derive(case.seed, "labels", site)
+            return Doubt(case.original, case.forget, case.retain, local, order, labels, mask, self.malignant)
+
+        weights = yield from at_holders(case, doubt, mask)
+        return (yield from recover(case, weights, self.recovery, mask))
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Train on ``forget``'s images by `Unsure` if ``malignant``, else under other labels, and on ``retain``'s."""
+
+    weights: Weights
+    forget: Select
+    retain: Select
+    training: LocalTraining
+    seed: int
+    labels: int
+    constraint: Mask
+    malignant: tuple[int, ...] | None
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        forget, retain = local.images(self.forget), local.images(self.retain)
+        every = range(local.classes)
+        malignant = tuple(every) if self.malignant is None else self.malignant
+        if not set(malignant) <= set(every):
+            raise RunError(f"found malignant: {list(malignant)}, expected classes from 0 to {every[-1]}")
+        classes = torch.tensor(malignant, dtype=forget.targets.dtype, device=forget.targets.device)
+        images = Images(
+            torch.cat([forget.pixels, retain.pixels]),
+            torch.cat([wrong_labels(forget.targets, local.classes, self.labels), retain.targets]),
+            torch.cat([forget.rows, retain.rows]),
+        )
+        unsure = F.pad(torch.isin(forget.targets, classes), (0, len(retain)))
+        images = replace(images, extra={"unsure": unsure})
+        return Reply(
+            fit(local, self.weights, images, self.training, self.seed, Unsure(), self.constraint), len(images)
+        )
+
+
+@dataclass(frozen=True)
+class Unsure:
+    """The mean over images of the cross-entropy or, where ``extra["unsure"]`` is true, of log C - H(p)."""
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
+        """See `Objective`."""
+        log_p = torch.log_softmax(module(batch.inputs), 1)
+        certainty = math.log(log_p.shape[1]) + (log_p.exp() * log_p).sum(1)
+        return torch.where(
+            batch.extra["unsure"], certainty, F.nll_loss(log_p, batch.targets, reduction="none")
+        ).mean()
