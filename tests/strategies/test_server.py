@@ -37,6 +37,8 @@ from strategies.fedosd import FedOSD, UnlearningLoss, flat, orthogonal, picked
 from strategies.fedrecovery import FedRecovery
 from strategies.fine_tune import FineTune
 from strategies.pga import PGA, references
+from strategies.retrain import Retrain
+from strategies.retrain_short import RetrainShort
 from strategies.rollback import Rollback, first_touched
 from tests import toy
 from tests.federation.test_history import ROUNDS, models, watch
@@ -221,10 +223,10 @@ def told(updates: dict[str, list[float]], **fields: Any) -> Case:
 
 
 def test_fedrecovery_by_hand() -> None:
-    """Shares 1/4, 1/4, 1/2. Round 0: mean 4, r = 1 (6 - 4), weight 1; round 1: mean 2, r = (3 - 2), weight 4/20."""
+    """Shares 1/4, 1/4, 1/2. Round 0: mean 4, r = 1 (6 - 4), p = 16/20; round 1: mean 2, r = (3 - 2), p = 4/20."""
     case = told({"north": [1.0, 1.0], "east": [3.0, 1.0], "west": [6.0, 3.0]})
     result = toy.by_hand(FedRecovery(sigma=0.0).unlearn(case), lambda asks: {})
-    assert close(result, {"a": torch.tensor([10 - 2 - 0.2])})
+    assert close(result, {"a": torch.tensor([10 - 1.6 - 0.2])})
 
 
 def test_in_one_round_fedrecovery_is_what_the_others_would_have_made() -> None:
@@ -264,6 +266,32 @@ def test_conda_dampens_what_the_leaver_made_and_not_what_the_others_made() -> No
     assert close(result, {"a": torch.tensor([1.0, 10.0, 2.0, 10.0])})
     bounded = toy.by_hand(ConDa(cutoff=0.5, dampening=3.0, upper=0.9).unlearn(case), lambda asks: {})
     assert close(bounded, {"a": torch.tensor([6.0, 10.0, 9.0, 10.0])})  # 3 * 0.4 is more than 0.9
+
+
+def test_conda_counts_distances_from_the_start_or_the_hospitals_own_updates() -> None:
+    """By hand, from all models of training: dampened where the others' mean is less than half of west's."""
+    _, original, memory = toy.trained()
+    initial, names = memory.sent[0], toy.case("site").layout.parameters
+
+    def models(site: SiteId) -> list[Weights]:
+        return [w.add(memory.sent[t], memory.got[t, site]) for t in range(toy.TRAINING.rounds)]
+
+    for strategy in (ConDa(), ConDa(contribution="updates")):
+        dampened, expected = 0, dict(original)
+        for name in names:
+            own = {
+                site: sum((model[name] - initial[name]).abs() for model in models(site))
+                if strategy.contribution == "distances"
+                else sum(memory.got[t, site][name] for t in range(toy.TRAINING.rounds)).abs()  # type: ignore[union-attr]
+                for site in toy.SITES
+            }
+            ratio = (own["north"] + own["east"]) / 2 / own["west"]
+            expected[name] = torch.where(
+                ratio < 0.5, original[name] * (0.5 * ratio).clamp(max=0.5), original[name]
+            )
+            dampened += int((ratio < 0.5).sum())
+        assert close(toy.outcome(strategy, "site").weights, expected)
+        assert dampened > 0
 
 
 def test_conda_with_no_cutoff_is_the_identity() -> None:
@@ -351,3 +379,22 @@ def test_fedmemprune_resets_what_the_first_round_moved_least_to_initial_values()
 def test_fedmemprune_that_drops_nothing_is_fine_tuning() -> None:
     result = toy.outcome(FedMemPrune(drop_ratio=0.0), "patients").weights
     assert w.digest(result) == w.digest(toy.outcome(FineTune(rounds=3), "patients").weights)
+
+
+# -------------------------------------------------------------------------------------- retrain_short
+
+
+@pytest.mark.parametrize(
+    ("share", "rounds"), [(0.01, 1), (0.25, 1), (0.5, 2), (0.6, 2), (0.8, 3), (0.9, 4), (1.0, 4)]
+)
+@pytest.mark.parametrize("wish", ["patients", "site"])
+def test_retraining_cut_short_is_the_retrained_model_on_its_way_bit_for_bit(
+    wish: str, share: float, rounds: int
+) -> None:
+    """What retraining sends out in the next round, or comes to after the last of four."""
+    memory = toy.Memory()
+    finished = toy.run(Retrain().unlearn(toy.case(wish)), watchers=[memory])
+    log = toy.Log()
+    result = toy.run(RetrainShort(share=share).unlearn(toy.case(wish)), watchers=[toy.Asked(log)])
+    assert {number for _, number in log.asked} == set(range(rounds))
+    assert w.digest(result) == w.digest(memory.sent.get(rounds, finished))
