@@ -28,7 +28,7 @@ from fedunlearn.core import (
     Weights,
 )
 from fedunlearn.learning.constraints import Ball
-from fedunlearn.learning.tasks import Ascent, Gradient
+from fedunlearn.learning.tasks import Ascent, Fit, Gradient
 from strategies.conda import ConDa
 from strategies.crab import Crab, change, cosine, largest
 from strategies.federaser import FedEraser
@@ -37,6 +37,7 @@ from strategies.fedosd import FedOSD, UnlearningLoss, flat, orthogonal, picked
 from strategies.fedrecovery import FedRecovery
 from strategies.fine_tune import FineTune
 from strategies.pga import PGA, references
+from strategies.rapid_retrain import RapidRetrain
 from strategies.retrain import Retrain
 from strategies.retrain_short import RetrainShort
 from strategies.rollback import Rollback, first_touched
@@ -350,10 +351,12 @@ def test_a_reset_picks_its_share_of_the_redundant_weights_only() -> None:
     """900 of 1000 are redundant; three quarters of them, 675, become untrained."""
     redundant = {"a": torch.arange(1000) >= 100}
     trained, untrained = {"a": torch.zeros(1000)}, {"a": torch.ones(1000)}
-    first = FedMemPrune().reset(trained, untrained, redundant, 1)["a"]
+    most = FedMemPrune(round_drop_ratio=0.75)
+    first = most.reset(trained, untrained, redundant, 1)["a"]
     assert not first[:100].any()
     assert int(first.sum()) == 675
-    assert not torch.equal(first, FedMemPrune().reset(trained, untrained, redundant, 2)["a"])
+    assert not torch.equal(first, most.reset(trained, untrained, redundant, 2)["a"])
+    assert torch.equal(FedMemPrune().reset(trained, untrained, redundant, 1)["a"] == 1, redundant["a"])
     assert not FedMemPrune(round_drop_ratio=0.0).reset(trained, untrained, redundant, 1)["a"].any()
 
 
@@ -398,3 +401,33 @@ def test_retraining_cut_short_is_the_retrained_model_on_its_way_bit_for_bit(
     result = toy.run(RetrainShort(share=share).unlearn(toy.case(wish)), watchers=[toy.Asked(log)])
     assert {number for _, number in log.asked} == set(range(rounds))
     assert w.digest(result) == w.digest(memory.sent.get(rounds, finished))
+
+
+# -------------------------------------------------------------------------------------- rapid_retrain
+
+
+@pytest.mark.parametrize(
+    ("j0", "T0", "ordinary"), [(None, 5, ""), (0, 5, "0"), (0, 2, "02"), (1, 2, "013"), (3, 5, "0123")]
+)
+def test_rapid_retraining_leaves_some_rounds_to_trainings_own_optimizer(
+    j0: int | None, T0: int, ordinary: str
+) -> None:
+    """Rounds 0 to j0, and those a multiple of T0 after it, of four."""
+    seen = list[LocalTraining]()
+
+    def reply(asks: Asks) -> Replies:
+        for task in asks.values():
+            assert isinstance(task, Fit)
+        seen.append(next(task.training for task in asks.values() if isinstance(task, Fit)))
+        return {site: Reply(case.initial, 1) for site in asks}
+
+    case = toy.case("patients")
+    toy.by_hand(RapidRetrain(share=1.0, lr=0.02, j0=j0, T0=T0).unlearn(case), reply)
+    plain = case.training.local
+    curved = replace(plain, optimizer="adahessian", lr=0.02, hessian_power=0.5)
+    assert seen == [plain if str(t) in ordinary else curved for t in range(4)]
+
+
+def test_rapid_retraining_with_ordinary_rounds_alone_is_retraining_cut_short() -> None:
+    plain = toy.outcome(RapidRetrain(share=0.6, j0=10), "patients").weights
+    assert w.digest(plain) == w.digest(toy.outcome(RetrainShort(share=0.6), "patients").weights)
