@@ -326,13 +326,18 @@ class Last:
         return True
 
 
+Cumulative = Literal["updates", "distances"]
+"""What a server adds up over rounds for each hospital: its updates, or how far its model is from the initial weights,
+weight by weight and without sign, sum_t |w_k^t - w^0|."""
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a strategy uses beyond the original weights, declared once.
 
     Attributes:
         updates: every hospital's update (local - global) of these rounds.
-        cumulative: every hospital's sum of updates over all rounds.
+        cumulative: every hospital's sum over all rounds, and of what.
         checkpoints: the global weights that these rounds started from.
         proxy_examples: the fewest unlabelled images that the server must own; 0 if it is not asked to work on any.
         leaver: ONLINE if the images to forget are used once more.
@@ -344,7 +349,7 @@ class Needs:
     """
 
     updates: Every | Last | None = None
-    cumulative: bool = False
+    cumulative: Cumulative | None = None
     checkpoints: Every | None = None
     proxy_examples: int = 0
     leaver: Leaver = Leaver.GONE
@@ -359,7 +364,7 @@ class Needs:
 
         Of a single hospital that is asked alone, the sum is its own reply.
         """
-        return not (self.each_reply or self.updates is not None or self.cumulative)
+        return not (self.each_reply or self.updates is not None or self.cumulative is not None)
 
 
 class History(Protocol):
@@ -370,7 +375,7 @@ class History(Protocol):
         ...
 
     def cumulative(self, site: SiteId) -> Weights:
-        """The sum of ``site``'s updates over all rounds."""
+        """The sum over all rounds of what the strategy declared, for ``site``."""
         ...
 
     def checkpoint(self, round: int) -> Weights:

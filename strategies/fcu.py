@@ -53,15 +53,16 @@ class FCU:
         phase is the code's way; the paper's formula we could not check. Their box of low frequencies lacks its
         upper edge, so that the result is complex and loses its imaginary part; ours is symmetric. The downgraded
         model is the one training started from: with the authors ImageNet's, here an untrained one. An epoch
-        stands for their 10 steps between fusions, and the optimizer starts anew in it. The training's learning
-        rate instead of 1e-5 for 100 steps: a hospital's few images to forget make few. It takes the features so
-        far that the model is at chance until it recovers. Each holder fuses its own model before the average.
+        stands for their 10 steps between fusions, and the optimizer starts anew in it. Their 100 steps at 1e-5 are a
+        path (rate x steps) of 0.001; a hospital's few images to forget make some ten steps, at 1e-4. Far longer paths,
+        such as at training's rate, leave the model at chance. They repair for 20 rounds of 20 or 30 steps at
+        1e-4 or 1e-5. Each holder fuses its own model before the average.
 
     Attributes:
         tau: temperature of the similarities, tau.
         ratio: share of the frequencies, along rows and along columns, that are low.
         epochs: passes of the holders over the images to forget, each followed by a fusion.
-        lr: the holders' learning rate; as in training by default.
+        lr: the holders' learning rate.
         recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
@@ -69,7 +70,7 @@ class FCU:
     tau: Annotated[float, Gt(0), Search(0.1, 1, log=True)] = 0.5
     ratio: Annotated[float, Ge(0), Le(1), Search(0, 1)] = 0.7
     epochs: Annotated[int, Ge(1), Search(1, 6)] = 3
-    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
+    lr: Annotated[float, Gt(0), Search(1e-5, 1e-2, log=True)] = 1e-4
     recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL

@@ -33,7 +33,7 @@ class FedRecovery:
     the residual r_i is how far the leaver moved the average of the others in round i::
 
         r_i = p / (1 - p) (Delta_u_i - Delta_i)            = (Delta_u_i - Delta_i) / (K - 1) for equal shares
-        p_i = |Delta_i|^2 / sum_(j <= i) |Delta_j|^2
+        p_i = |Delta_i|^2 / sum_j |Delta_j|^2                  over all rounds j
         w <- w_T - sum_i p_i r_i + N(0, sigma^2 I)
 
     Reference:
@@ -42,11 +42,13 @@ class FedRecovery:
 
     Deviations:
         Neither the paper nor official code could be read, and public ports disagree. The residual, derived from
-        the average with and without the leaver, is that of a port's account of the paper's Algorithm 2; by the same
-        account p_i is a share of all rounds' |Delta_j|^2, here of the rounds so far. sigma is a setting: the
-        paper's comes from (epsilon, delta) and a smoothness constant that nobody knows of a deep network, so
-        nothing is certified here. BatchNorm statistics are no gradients and stay as they are. Recovery rounds
-        are an addition; the paper has none.
+        the average with and without the leaver, and p_i are those of a port's account of the paper's Algorithm 2.
+        Since the p_i add up to one, a long training gives up little of what the leaver did: of five rounds on
+        phantom cells a hospital's accuracy falls from 1.0 to 0.92. A share of the rounds so far, as other ports
+        have it, takes more out (0.80), which is not this method. sigma is a setting: the paper's comes from
+        (epsilon, delta) and a smoothness constant that nobody knows of a deep network, so nothing is certified here.
+        BatchNorm statistics are no gradients and stay as they are. Recovery rounds are an addition; the paper has
+        none.
 
     Attributes:
         sigma: standard deviation of the noise on each parameter, sigma.
@@ -79,13 +81,12 @@ class FedRecovery:
 def residuals(case: Case) -> Weights:
     """sum_i p_i r_i, of every parameter."""
     (leaver,), images = case.holders, {**case.kept, **case.lost}
-    share, so_far = images[leaver] / sum(images.values()), 0.0
+    share, lengths = images[leaver] / sum(images.values()), 0.0
     total: dict[str, Tensor] = {name: torch.zeros_like(x) for name, x in case.original.items()}
     for i in range(case.rounds):
         updates = {site: case.history.update(i, site) for site in images}
         step = w.average(list(updates.values()), list(images.values()))
         length = w.norm(step, case.layout.parameters) ** 2
-        so_far += length
-        weight = length / so_far if so_far > 0 else 0.0
-        total = w.add(total, w.subtract(updates[leaver], step), weight * share / (1 - share))
-    return total
+        lengths += length
+        total = w.add(total, w.subtract(updates[leaver], step), length * share / (1 - share))
+    return w.multiply(total, 1 / lengths) if lengths > 0 else total

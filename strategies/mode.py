@@ -48,9 +48,9 @@ class MoDe:
         lambda as in the re-implementation by Mora et al. (arXiv 2504.05822, code "puf_unlearning").
 
     Deviations:
-        Only the paper's abstract and that code could be read. The code takes 10 rounds of one epoch, 6 of them with
-        degradation; here fewer, since training has fewer. It guides the hospitals that stay at a learning rate of
-        5e-4; here one rate, the training's, guides all. Pseudo-labels are computed once a round. w_d starts from
+        Only the paper's abstract and that code could be read; 10 rounds of one epoch, 6 of them with degradation, are
+        as in the code's commands. It guides the hospitals that stay at a learning rate of 5e-4, and the leaver at
+        the training's (SGD at 0.1); here one rate, the training's, guides all. Pseudo-labels are computed once a round. w_d starts from
         the initial weights with the entries of each tensor in random order, and draws its own random numbers, so that
         it is not retraining itself. BatchNorm statistics are averaged like weights. For patients, the images to
         forget are shuffled among those their hospital retains. Every pixel of a label map has its pseudo-label.
@@ -60,15 +60,15 @@ class MoDe:
         rounds: rounds of memory guidance altogether, R.
         degradation_rounds: the first so many of them begin with a step of degradation, R_de.
         lr: learning rate of the guidance; as in training by default.
-        local_epochs: passes over the images in each round, w_d's too; as in training by default.
+        local_epochs: passes over the images in each round, w_d's too; None for as many as in training.
     """
 
     name: Literal["mode"] = "mode"
     lambda_: Annotated[float, Ge(0), Le(1), Search(0.5, 0.99)] = 0.95
-    rounds: Annotated[int, Ge(0), Search(2, 6)] = 4
-    degradation_rounds: Annotated[int, Ge(0), Search(1, 4)] = 2
+    rounds: Annotated[int, Ge(0), Search(2, 10)] = 10
+    degradation_rounds: Annotated[int, Ge(0), Search(1, 6)] = 6
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
+    local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = 1
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)

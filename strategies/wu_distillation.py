@@ -67,7 +67,9 @@ class WuDistillation:
     @property
     def needs(self) -> Needs:
         """Every hospital's sum of updates, and an image or more to distil with: all there are take part."""
-        return Needs(cumulative=True, proxy_examples=min(self.epochs, 1), stayers=self.recovery.rounds > 0)
+        return Needs(
+            cumulative="updates", proxy_examples=min(self.epochs, 1), stayers=self.recovery.rounds > 0
+        )
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""

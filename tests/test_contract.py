@@ -93,6 +93,7 @@ from strategies.random_label import RandomLabel
 from strategies.rapid_retrain import RapidRetrain
 from strategies.retain_label import RetainLabel
 from strategies.retrain import Retrain
+from strategies.retrain_short import RetrainShort
 from strategies.rollback import Rollback
 from strategies.salun import SalUn
 from strategies.salun_cra import SalUnCRA
@@ -212,6 +213,9 @@ STRATEGIES: list[Strategy | Excused] = [
     SalUnCRA(malignant=(0, 2)),
     FUSED(layers=1, rank=4),
     FUSED(rounds=3),
+    RetrainShort(),
+    RetrainShort(share=1.0),
+    Excused(ConDa(contribution="updates", cutoff=0.25), ON_THE_SERVER),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
@@ -561,7 +565,7 @@ def test_declared_is_used(strategy: Strategy, wish: RequestId) -> None:
     ):
         assert bool(declared) == bool(rounds)
         assert all(t in (declared or Every(1)) for t in rounds)
-    assert needs.cumulative == bool(log.cumulative)
+    assert bool(needs.cumulative) == bool(log.cumulative)
     assert needs.preparation == bool(log.prepared) == isinstance(strategy, Preparing)
     assert (needs.proxy_examples > 0) == (SERVER in {site for site, _ in log.asked})
     assert len(log.rows.get(SERVER, ())) >= needs.proxy_examples

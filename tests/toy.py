@@ -24,6 +24,7 @@ from fedunlearn.core import (
     Asks,
     Case,
     Course,
+    Cumulative,
     Granularity,
     Images,
     LocalTraining,
@@ -279,6 +280,7 @@ class Memory:
     sent: dict[int, Weights] = field(default_factory=dict)
     got: dict[tuple[int, SiteId], Weights] = field(default_factory=dict)
     own: Mapping[str, Weights] = field(default_factory=dict)
+    kind: Cumulative = "updates"
 
     def round(self, round: Round) -> None:
         """See `Watcher`."""
@@ -301,9 +303,12 @@ class Memory:
     def cumulative(self, site: SiteId) -> Weights:
         """See `History`."""
         self.log.cumulative.add(site)
-        first, *others = (self.got[t, site] for t in range(self.rounds))
-        total: Weights = first
-        for update in others:
+        total: Weights = w.multiply(self.sent[0], 0.0)
+        for t in range(self.rounds):
+            update = self.got[t, site]
+            if self.kind == "distances":
+                away = w.subtract(w.add(self.sent[t], update), self.sent[0])
+                update = {name: x.abs() for name, x in away.items()}
             total = w.add(total, update)
         return total
 
@@ -402,6 +407,7 @@ def case(
     """One of `REQUESTS` as ``strategy`` meets it, after so many rounds of training: in its own way if it has one."""
     initial, original, memory = trained(seed, norm)
     own = prepared(strategy, seed, norm, rounds) if strategy is not None else {}
+    kind = (strategy.needs.cumulative if strategy is not None else None) or "updates"
     fedavg_model = original if rounds == TRAINING.rounds else memory.sent[rounds]
     retain, forget = Select(without=(request,)), Select(only=request)
     sites = SITES[:2] if request == "site" else SITES
@@ -422,7 +428,7 @@ def case(
         lost={site: count for site, count in lost.items() if count},
         retain=retain,
         forget=forget,
-        history=replace(memory, log=log or Log(), rounds=rounds, own=own),
+        history=replace(memory, log=log or Log(), rounds=rounds, own=own, kind=kind),
     )
 
 

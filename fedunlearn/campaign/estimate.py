@@ -209,8 +209,9 @@ def _history(scenario: Scenario, hospitals: int) -> int:
     updates = {t for n in needs if isinstance(n.updates, Every) for t in rounds if t in n.updates}
     checkpoints = {t for n in needs if n.checkpoints for t in rounds if t in n.checkpoints}
     last = places if any(isinstance(n.updates, Last) for n in needs) else 0
-    sums = places if any(n.cumulative for n in needs) else 0  # the one before stays until the next round
-    return len(checkpoints) + hospitals * (len(updates) + last + sums)
+    kinds = {n.cumulative for n in needs} - {None}
+    sums = places * len(kinds)  # the one before stays until the next round
+    return len(checkpoints) + ("distances" in kinds) + hospitals * (len(updates) + last + sums)
 
 
 def _preparing(scenario: Scenario) -> Iterable[int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fedunlearn import files, weights as w
-from fedunlearn.core import Every, Last, Needs, SiteId, UndeclaredNeed, Weights
+from fedunlearn.core import Cumulative, Every, Last, Needs, SiteId, UndeclaredNeed, Weights
 from fedunlearn.federation.jobs import Label, Round
 
 _COMPLETE = "complete"
@@ -49,6 +49,7 @@ class Recorder:
         self, folder: Path, label: Label, needs: Sequence[Needs], cuts: Mapping[int, Path] = _NO_CUTS
     ) -> None:
         self.folder, self.label, self.needs, self.cuts = folder, label, tuple(needs), cuts
+        self._sums = tuple(dict.fromkeys(n.cumulative for n in self.needs if n.cumulative is not None))
         self._update_bytes = 0
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -60,6 +61,7 @@ class Recorder:
             sent: Weights = round.asks[site].weights  # type: ignore[attr-defined]  # training asks `Fit`
             got: Weights = answer.reply.weights  # type: ignore[union-attr,assignment]  # and `drive` checked the reply
             self._keep_update(round.number, site, w.subtract(got, sent))
+            self._keep_sums(round.number, site, sent, got)
             self._drop_old(round.number, site)
         if round.number in self.cuts:
             w.save(sent, self.cuts[round.number])
@@ -110,9 +112,17 @@ class Recorder:
         self._update_bytes = w.nbytes(update)
         if any(n.updates and number in n.updates for n in self.needs):
             w.save(update, _update(self.folder, number, site))
-        if any(n.cumulative for n in self.needs):
-            before = _sum(self.folder, number, site)
-            w.save(w.add(w.load(before), update) if number else update, _sum(self.folder, number + 1, site))
+
+    def _keep_sums(self, number: int, site: SiteId, sent: Weights, got: Weights) -> None:
+        if number == 0 and "distances" in self._sums:
+            w.save(sent, _initial(self.folder))
+        for kind in self._sums:
+            start = sent if kind == "updates" else w.load(_initial(self.folder))
+            more = w.subtract(got, start)
+            if kind == "distances":
+                more = {name: x.abs() for name, x in more.items()}
+            before, after = (_sum(self.folder, kind, rounds, site) for rounds in (number, number + 1))
+            w.save(w.add(w.load(before), more) if number else more, after)
 
     def _drop_old(self, number: int, site: SiteId) -> None:
         """Remove what was kept only because its round was the last.
@@ -124,7 +134,8 @@ class Recorder:
         ):
             _update(self.folder, number - 1, site).unlink(missing_ok=True)
         if number - 1 not in self.cuts:
-            _sum(self.folder, number - 1, site).unlink(missing_ok=True)
+            for kind in self._sums:
+                _sum(self.folder, kind, number - 1, site).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -146,11 +157,11 @@ class View:
 
     def cumulative(self, site: SiteId) -> Weights:
         """See `History`."""
-        if not self.needs.cumulative:
+        if self.needs.cumulative is None:
             raise UndeclaredNeed(
-                "the strategy used cumulative updates but does not declare Needs(cumulative=True)"
+                'the strategy used a sum over rounds but does not declare one, such as Needs(cumulative="updates")'
             )
-        return w.load(_sum(self.folder, self.rounds, site))
+        return w.load(_sum(self.folder, self.needs.cumulative, self.rounds, site))
 
     def checkpoint(self, round: int) -> Weights:
         """See `History`."""
@@ -204,5 +215,9 @@ def _checkpoint(folder: Path, number: int) -> Path:
     return folder / f"checkpoint-{number}.safetensors"
 
 
-def _sum(folder: Path, rounds: int, site: SiteId) -> Path:
-    return folder / f"sum-{rounds}-{site}.safetensors"
+def _initial(folder: Path) -> Path:
+    return folder / "initial.safetensors"
+
+
+def _sum(folder: Path, kind: Cumulative, rounds: int, site: SiteId) -> Path:
+    return folder / f"{kind}-{rounds}-{site}.safetensors"

@@ -64,7 +64,7 @@ def lines(what: str) -> list[str]:
 def _traits(entry: Entry) -> str:
     needs = entry["needs"]
     stored = [name for name in ("updates", "checkpoints", "preparation") if needs.get(name)]
-    stored += ["sums of updates"] if needs["cumulative"] else []
+    stored += [f"sums of {needs['cumulative']}"] if needs["cumulative"] else []
     uses = [
         "the data to forget once more" if entry["uses_forget_data"] else "",
         f"stored {' and '.join(stored)}" if stored else "",

@@ -81,7 +81,7 @@ def _needs(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
     if draft.model is not None and needs.class_labels and draft.model.kind != "classification":
         kind = f"model {draft.model.name!r} is for {draft.model.kind}"
         yield key, f"{label} needs one class per image; {kind}: remove it or change the model"
-    stored = needs.updates is not None or needs.cumulative or needs.checkpoints is not None
+    stored = any(kept is not None for kept in (needs.updates, needs.cumulative, needs.checkpoints))
     if stored and draft.sequential and len({r.after_round for r in draft.requests.values()}) > 1:
         why = "which is not kept of training that goes on after a request"
         yield (

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.rounding
 
 LABEL = Label("original", "", "original", 7)
 ROUNDS = 5
-ALL = Needs(updates=Every(1), cumulative=True, checkpoints=Every(1))
+ALL = Needs(updates=Every(1), cumulative="updates", checkpoints=Every(1))
 
 
 def watch(
@@ -69,6 +69,32 @@ def test_what_is_kept_can_be_read(tmp_path: Path) -> None:
         assert view.cumulative(site)["x"].item() == ROUNDS * 0.5 * i
 
 
+def test_distances_from_the_initial_weights_add_up_without_their_signs(tmp_path: Path) -> None:
+    """Round t starts from t and west answers t + 1, north t: 1 + 2 + … and 0 + 1 + …; after two rounds 3 and 1.
+
+    Turned about, training goes down: the same sums.
+    """
+    for folder, sign in ((tmp_path / "up", 1.0), (tmp_path / "down", -1.0)):
+        needs = Needs(cumulative="distances")
+        recorder = Recorder(folder, LABEL, union([needs, Needs(cumulative="updates")]), {2: folder / "cut"})
+        for t in range(ROUNDS):
+            sent = {"x": torch.tensor([sign * t]), "steps": torch.tensor(t)}
+            asks = {site: Fit(sent, Select(), toy.TRAINING.local, 0) for site in toy.SITES}
+            answers = {
+                site: Answer(0, Reply({**sent, "x": sent["x"] + sign * 0.5 * i}, 1), None, 0.0, 0)
+                for i, site in enumerate(toy.SITES)
+            }
+            recorder.round(Round(LABEL, t, asks, answers, {}, 0.0))
+        for rounds, north, west in ((2, 1.0, 3.0), (ROUNDS, 10.0, 15.0)):
+            view = recorder.view(needs, rounds)
+            assert (view.cumulative("north")["x"].item(), view.cumulative("west")["x"].item()) == (
+                north,
+                west,
+            )
+        updates = recorder.view(Needs(cumulative="updates"), ROUNDS)
+        assert updates.cumulative("west")["x"].item() == sign * ROUNDS
+
+
 def test_exactly_the_union_is_stored(tmp_path: Path) -> None:
     watch(tmp_path, [Needs(updates=Every(2)), Needs(updates=Every(4)), Needs(checkpoints=Every(3))])
     expected = {f"update-{t}-{site}" for t in (0, 2, 4) for site in toy.SITES} | {
@@ -96,17 +122,17 @@ def test_a_strategy_sees_only_what_it_declared_itself(tmp_path: Path) -> None:
         view.update(-2, "east")
     with pytest.raises(UndeclaredNeed, match="checkpoint of round 0 but declares nothing of the kind"):
         view.checkpoint(0)
-    with pytest.raises(UndeclaredNeed, match="cumulative"):
+    with pytest.raises(UndeclaredNeed, match="a sum over rounds"):
         view.cumulative("east")
 
 
 def test_cuts_keep_starting_weights_and_the_sums_up_to_there(tmp_path: Path) -> None:
     cuts = {cut: tmp_path / "weights" / f"original@{cut}" for cut in (2, 4)}
-    recorder = watch(tmp_path / "history", [Needs(cumulative=True)], cuts)
+    recorder = watch(tmp_path / "history", [Needs(cumulative="updates")], cuts)
     assert recorder.cut(2)["x"].item() == 2
     assert recorder.cut(4)["x"].item() == 4
     for rounds in (2, 4, ROUNDS):
-        view = recorder.view(Needs(cumulative=True), rounds)
+        view = recorder.view(Needs(cumulative="updates"), rounds)
         assert view.cumulative("west")["x"].item() == rounds * 1.0
     assert len(models(tmp_path / "history")) == 3 * 3
     assert sorted((tmp_path / "weights").iterdir()) == list(cuts.values())
@@ -119,7 +145,8 @@ def test_cuts_keep_starting_weights_and_the_sums_up_to_there(tmp_path: Path) -> 
         (Needs(updates=Every(1)), 3 * 5),
         (Needs(updates=Every(2)), 3 * 3),  # rounds 0, 2, 4
         (Needs(updates=Every(5)), 3),
-        (Needs(cumulative=True), 3),
+        (Needs(cumulative="updates"), 3),
+        (Needs(cumulative="distances"), 3),
         (Needs(checkpoints=Every(3)), 2),  # rounds 0, 3
         (ALL, 15 + 3 + 5),
     ],
@@ -127,18 +154,28 @@ def test_cuts_keep_starting_weights_and_the_sums_up_to_there(tmp_path: Path) -> 
 def test_stored_bytes_are_those_on_disk(tmp_path: Path, needs: Needs, count: int) -> None:
     """One model is a float32 and an int64: 12 bytes.
 
-    Beside them are the sums that the last round was added to, for the case that it must be done again after a kill: no
-    strategy is shown or charged these.
+    Beside them are the sums that the last round was added to, for the case that it must be done again after a kill,
+    and the initial weights, which any server has: no strategy is charged these.
     """
     recorder = watch(tmp_path, [needs])
-    before = {f"sum-{ROUNDS - 1}-{site}" for site in toy.SITES} if needs.cumulative else set()
+    kind = needs.cumulative
+    before = {f"{kind}-{ROUNDS - 1}-{site}" for site in toy.SITES} if kind else set[str]()
+    before |= {"initial"} if kind == "distances" else set()
     assert recorder.stored(needs, ROUNDS, 3) == 12 * count
     assert before <= models(tmp_path)
     kept = models(tmp_path) - before
     assert sum(w.nbytes(w.load(tmp_path / f"{name}.safetensors")) for name in kept) == 12 * count
 
 
-@pytest.mark.parametrize("needs", [ALL, Needs(updates=Last()), Needs(updates=Every(2), cumulative=True)])
+@pytest.mark.parametrize(
+    "needs",
+    [
+        ALL,
+        Needs(updates=Last()),
+        Needs(updates=Every(2), cumulative="updates"),
+        Needs(cumulative="distances"),
+    ],
+)
 @pytest.mark.parametrize("killed", range(1, ROUNDS + 1))
 def test_a_round_that_is_done_again_after_a_kill_leaves_the_same_history(
     tmp_path: Path, needs: Needs, killed: int

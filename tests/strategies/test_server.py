@@ -28,7 +28,7 @@ from fedunlearn.core import (
     Weights,
 )
 from fedunlearn.learning.constraints import Ball
-from fedunlearn.learning.tasks import Ascent, Gradient
+from fedunlearn.learning.tasks import Ascent, Fit, Gradient
 from strategies.conda import ConDa
 from strategies.crab import Crab, change, cosine, largest
 from strategies.federaser import FedEraser
@@ -37,6 +37,9 @@ from strategies.fedosd import FedOSD, UnlearningLoss, flat, orthogonal, picked
 from strategies.fedrecovery import FedRecovery
 from strategies.fine_tune import FineTune
 from strategies.pga import PGA, references
+from strategies.rapid_retrain import RapidRetrain
+from strategies.retrain import Retrain
+from strategies.retrain_short import RetrainShort
 from strategies.rollback import Rollback, first_touched
 from tests import toy
 from tests.federation.test_history import ROUNDS, models, watch
@@ -221,10 +224,10 @@ def told(updates: dict[str, list[float]], **fields: Any) -> Case:
 
 
 def test_fedrecovery_by_hand() -> None:
-    """Shares 1/4, 1/4, 1/2. Round 0: mean 4, r = 1 (6 - 4), weight 1; round 1: mean 2, r = (3 - 2), weight 4/20."""
+    """Shares 1/4, 1/4, 1/2. Round 0: mean 4, r = 1 (6 - 4), p = 16/20; round 1: mean 2, r = (3 - 2), p = 4/20."""
     case = told({"north": [1.0, 1.0], "east": [3.0, 1.0], "west": [6.0, 3.0]})
     result = toy.by_hand(FedRecovery(sigma=0.0).unlearn(case), lambda asks: {})
-    assert close(result, {"a": torch.tensor([10 - 2 - 0.2])})
+    assert close(result, {"a": torch.tensor([10 - 1.6 - 0.2])})
 
 
 def test_in_one_round_fedrecovery_is_what_the_others_would_have_made() -> None:
@@ -264,6 +267,32 @@ def test_conda_dampens_what_the_leaver_made_and_not_what_the_others_made() -> No
     assert close(result, {"a": torch.tensor([1.0, 10.0, 2.0, 10.0])})
     bounded = toy.by_hand(ConDa(cutoff=0.5, dampening=3.0, upper=0.9).unlearn(case), lambda asks: {})
     assert close(bounded, {"a": torch.tensor([6.0, 10.0, 9.0, 10.0])})  # 3 * 0.4 is more than 0.9
+
+
+def test_conda_counts_distances_from_the_start_or_the_hospitals_own_updates() -> None:
+    """By hand, from all models of training: dampened where the others' mean is less than half of west's."""
+    _, original, memory = toy.trained()
+    initial, names = memory.sent[0], toy.case("site").layout.parameters
+
+    def models(site: SiteId) -> list[Weights]:
+        return [w.add(memory.sent[t], memory.got[t, site]) for t in range(toy.TRAINING.rounds)]
+
+    for strategy in (ConDa(), ConDa(contribution="updates")):
+        dampened, expected = 0, dict(original)
+        for name in names:
+            own = {
+                site: sum((model[name] - initial[name]).abs() for model in models(site))
+                if strategy.contribution == "distances"
+                else sum(memory.got[t, site][name] for t in range(toy.TRAINING.rounds)).abs()  # type: ignore[union-attr]
+                for site in toy.SITES
+            }
+            ratio = (own["north"] + own["east"]) / 2 / own["west"]
+            expected[name] = torch.where(
+                ratio < 0.5, original[name] * (0.5 * ratio).clamp(max=0.5), original[name]
+            )
+            dampened += int((ratio < 0.5).sum())
+        assert close(toy.outcome(strategy, "site").weights, expected)
+        assert dampened > 0
 
 
 def test_conda_with_no_cutoff_is_the_identity() -> None:
@@ -322,10 +351,12 @@ def test_a_reset_picks_its_share_of_the_redundant_weights_only() -> None:
     """900 of 1000 are redundant; three quarters of them, 675, become untrained."""
     redundant = {"a": torch.arange(1000) >= 100}
     trained, untrained = {"a": torch.zeros(1000)}, {"a": torch.ones(1000)}
-    first = FedMemPrune().reset(trained, untrained, redundant, 1)["a"]
+    most = FedMemPrune(round_drop_ratio=0.75)
+    first = most.reset(trained, untrained, redundant, 1)["a"]
     assert not first[:100].any()
     assert int(first.sum()) == 675
-    assert not torch.equal(first, FedMemPrune().reset(trained, untrained, redundant, 2)["a"])
+    assert not torch.equal(first, most.reset(trained, untrained, redundant, 2)["a"])
+    assert torch.equal(FedMemPrune().reset(trained, untrained, redundant, 1)["a"] == 1, redundant["a"])
     assert not FedMemPrune(round_drop_ratio=0.0).reset(trained, untrained, redundant, 1)["a"].any()
 
 
@@ -351,3 +382,52 @@ def test_fedmemprune_resets_what_the_first_round_moved_least_to_initial_values()
 def test_fedmemprune_that_drops_nothing_is_fine_tuning() -> None:
     result = toy.outcome(FedMemPrune(drop_ratio=0.0), "patients").weights
     assert w.digest(result) == w.digest(toy.outcome(FineTune(rounds=3), "patients").weights)
+
+
+# -------------------------------------------------------------------------------------- retrain_short
+
+
+@pytest.mark.parametrize(
+    ("share", "rounds"), [(0.01, 1), (0.25, 1), (0.5, 2), (0.6, 2), (0.8, 3), (0.9, 4), (1.0, 4)]
+)
+@pytest.mark.parametrize("wish", ["patients", "site"])
+def test_retraining_cut_short_is_the_retrained_model_on_its_way_bit_for_bit(
+    wish: str, share: float, rounds: int
+) -> None:
+    """What retraining sends out in the next round, or comes to after the last of four."""
+    memory = toy.Memory()
+    finished = toy.run(Retrain().unlearn(toy.case(wish)), watchers=[memory])
+    log = toy.Log()
+    result = toy.run(RetrainShort(share=share).unlearn(toy.case(wish)), watchers=[toy.Asked(log)])
+    assert {number for _, number in log.asked} == set(range(rounds))
+    assert w.digest(result) == w.digest(memory.sent.get(rounds, finished))
+
+
+# -------------------------------------------------------------------------------------- rapid_retrain
+
+
+@pytest.mark.parametrize(
+    ("j0", "T0", "ordinary"), [(None, 5, ""), (0, 5, "0"), (0, 2, "02"), (1, 2, "013"), (3, 5, "0123")]
+)
+def test_rapid_retraining_leaves_some_rounds_to_trainings_own_optimizer(
+    j0: int | None, T0: int, ordinary: str
+) -> None:
+    """Rounds 0 to j0, and those a multiple of T0 after it, of four."""
+    seen = list[LocalTraining]()
+
+    def reply(asks: Asks) -> Replies:
+        for task in asks.values():
+            assert isinstance(task, Fit)
+        seen.append(next(task.training for task in asks.values() if isinstance(task, Fit)))
+        return {site: Reply(case.initial, 1) for site in asks}
+
+    case = toy.case("patients")
+    toy.by_hand(RapidRetrain(share=1.0, lr=0.02, j0=j0, T0=T0).unlearn(case), reply)
+    plain = case.training.local
+    curved = replace(plain, optimizer="adahessian", lr=0.02, hessian_power=0.5)
+    assert seen == [plain if str(t) in ordinary else curved for t in range(4)]
+
+
+def test_rapid_retraining_with_ordinary_rounds_alone_is_retraining_cut_short() -> None:
+    plain = toy.outcome(RapidRetrain(share=0.6, j0=10), "patients").weights
+    assert w.digest(plain) == w.digest(toy.outcome(RetrainShort(share=0.6), "patients").weights)
