@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fedunlearn import __version__, scenario as scenarios, weights as w
+from fedunlearn import __version__, guests, scenario as scenarios, weights as w
 from fedunlearn.campaign import resuming
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import Cohort, gather
@@ -212,6 +212,8 @@ def _begin(
     run = store.run
     if not resume:
         resuming.note(run, scenario, cohort)
+    for place, file in scenarios.brought(scenario).items():
+        run.write_bytes(place, file.content)
     run.write_text("scenario.yaml", scenarios.to_yaml(scenario))
     run.write_table("sites.parquet", cohort.table)
     if resume and (run.path / audit.FILE).is_file():
@@ -269,6 +271,7 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
             "notes": list(cohort.notes),
             **_twins(cohort),
         },
+        "strategies": _sources(scenario),
         "requests": [{"id": r.id, "site": r.site, "whole_site": r.whole_site} for r in scenario.requests],
         "moments": [
             {
@@ -296,6 +299,13 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
         ],
         "wall_seconds": round(time.perf_counter() - began, 3),
     }
+
+
+def _sources(scenario: Scenario) -> dict[str, Mapping[str, str]]:
+    """By label, where strategies come from that are not ours: the user's file, or a package."""
+    classes = {plan.label: type(plan.strategy) for plan in scenario.strategies}
+    found = {label: guests.origin(cls) for label, cls in classes.items()}
+    return {label: origin for label, origin in found.items() if origin}
 
 
 def _twins(cohort: Cohort) -> dict[str, Any]:

@@ -9,8 +9,10 @@ import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from fedunlearn import guests
+
 PACKAGES = ("fedunlearn", "sites", "strategies")
-"""Our own; libraries are told by their versions."""
+"""Our own, to which those come that strategies are from (`fedunlearn.guests`); libraries are told by their versions."""
 
 
 def closure(modules: Iterable[str]) -> dict[str, Path]:
@@ -26,25 +28,29 @@ def closure(modules: Iterable[str]) -> dict[str, Path]:
         file = _file(name)
         if name not in found and file is not None:
             found[name] = file
-            waiting += _imported(file)
+            waiting += _imported(name, file)
     return dict(sorted(found.items()))
 
 
 def digests(modules: Iterable[str]) -> dict[str, str]:
     """By module name, the sha256 of each file of `closure`."""
-    return {name: _sha256(file) for name, file in closure(modules).items()}
+    return {name: _sha256(name, file) for name, file in closure(modules).items()}
 
 
 def digest(modules: Iterable[str], alone: Iterable[str] = ()) -> str:
     """One sha256 for all files of `closure`, and for those of modules ``alone``, without what these import."""
-    found = digests(modules) | {name: _sha256(file) for name in alone if (file := _file(name)) is not None}
+    found = digests(modules) | {
+        name: _sha256(name, file) for name in alone if (file := _file(name)) is not None
+    }
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
 
 
 @functools.cache
 def _file(name: str) -> Path | None:
     """The file of a module; None if it is not one of ours, or no module."""
-    if name.partition(".")[0] not in PACKAGES:
+    if (guest := guests.held(name)) is not None:
+        return Path(guest.path)
+    if (top := name.partition(".")[0]) not in PACKAGES and top not in guests.packages():
         return None
     try:
         spec = importlib.util.find_spec(name)
@@ -54,13 +60,19 @@ def _file(name: str) -> Path | None:
 
 
 @functools.cache
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _sha256(name: str, file: Path) -> str:
+    return hashlib.sha256(_content(name, file)).hexdigest()
 
 
 @functools.cache
-def _imported(file: Path) -> tuple[str, ...]:
-    return tuple(_names(ast.parse(file.read_bytes())))
+def _imported(name: str, file: Path) -> tuple[str, ...]:
+    return tuple(_names(ast.parse(_content(name, file))))
+
+
+def _content(name: str, file: Path) -> bytes:
+    """What a module was made of; a user's file may be another by now."""
+    guest = guests.held(name)
+    return file.read_bytes() if guest is None else guest.content
 
 
 def _names(tree: ast.AST) -> Iterator[str]:

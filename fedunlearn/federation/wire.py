@@ -4,7 +4,7 @@ Never pickled code.
 
 A value may be None, a bool, a number, a string, a tensor, a tuple, a mapping with string keys, or a frozen dataclass
 of this project's packages whose fields are such values. The class travels by name and is looked up only in
-`PACKAGES`, so a message cannot name arbitrary code.
+`PACKAGES` and where strategies come from (`fedunlearn.guests`): a message cannot name arbitrary code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from fedunlearn import files
+from fedunlearn import files, guests
 from fedunlearn.core import RunError
 from fedunlearn.weights import digest, nbytes
 
@@ -45,6 +45,12 @@ def unpack(text: str, arrays: Mapping[str, Tensor]) -> Any:
         TypeError: the text names a class that may not cross the wire.
     """
     return _decode(json.loads(text), arrays)
+
+
+def brought(text: str) -> dict[str, bytes]:
+    """The contents of the users' files that a text of `pack` names classes of, by module (`fedunlearn.guests`)."""
+    found = {module: guests.held(module) for module in _modules(json.loads(text))}
+    return {module: file.content for module, file in found.items() if file is not None}
 
 
 def size(value: object) -> int:
@@ -139,10 +145,22 @@ def _decode(node: Any, arrays: Mapping[str, Tensor]) -> Any:
     return _class(node["class"])(**{key: _decode(item, arrays) for key, item in node["fields"].items()})
 
 
+def _modules(node: Any) -> Iterator[str]:
+    """The modules of all classes in an encoded value."""
+    if isinstance(node, dict):
+        if isinstance(name := node.get("class"), str):
+            yield name.partition(":")[0]
+        node = list(node.values())
+    for inner in node if isinstance(node, list) else ():
+        yield from _modules(inner)
+
+
 def _class(name: str) -> type:
     module, _, qualname = name.partition(":")
-    if module.split(".")[0] not in PACKAGES:
-        raise TypeError(f"{name!r} may not cross the wire: only classes of {', '.join(PACKAGES)} may")
+    top = module.partition(".")[0]
+    if not (top in PACKAGES or guests.held(module) or top in guests.packages()):
+        own = f"{', '.join(PACKAGES)}, of strategies' files and of packages that offer strategies"
+        raise TypeError(f"{name!r} may not cross the wire: only classes of {own} may")
     cls = getattr(importlib.import_module(module), qualname, None)
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):  # type: ignore[attr-defined]  # typeshed does not know it
         raise TypeError(f"{name!r} may not cross the wire: it is not a frozen dataclass")

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
+from fedunlearn import guests
 from fedunlearn.core import InputError, Problem, RequestId
 from fedunlearn.scenario.draft import Draft
 from fedunlearn.scenario.parts import read_parts, with_ids
@@ -52,6 +53,7 @@ __all__ = [
     "SitesConfig",
     "Tuned",
     "Verdict",
+    "brought",
     "floors",
     "overridden",
     "read",
@@ -201,10 +203,24 @@ def _request(request: Request) -> CommentedMap:
     return _flow({**fields, "whole_site": request.whole_site, "after_round": request.after_round})
 
 
+def brought(scenario: Scenario) -> dict[str, guests.File]:
+    """The user's files that strategies come from, by their places beside the scenario that `to_yaml` writes."""
+    classes = {type(plan.strategy): plan.strategy.name for plan in scenario.strategies}
+    files = {name: guests.held(cls.__module__) for cls, name in classes.items()}
+    return {_place(name, file): file for name, file in files.items() if file is not None}
+
+
+def _place(name: str, file: guests.File) -> str:
+    return f"strategies/{name}-{file.sha256[:16]}.py"
+
+
 def _strategy(plan: Plan) -> CommentedMap:
     own = {"as": _quoted(plan.label), "requests": _row(map(_quoted, plan.requests))}
     cost = {} if plan.tuned is None else {"tuned": _plain(plan.tuned)}
-    return _flow({**_plain(plan.strategy), **own, **cost})
+    file, whence = guests.held(type(plan.strategy).__module__), dict[str, object]()
+    if file is not None:
+        whence = {"file": _quoted(_place(plan.strategy.name, file)), "sha256": _quoted(file.sha256)}
+    return _flow({**_plain(plan.strategy), **whence, **own, **cost})
 
 
 def _quoted(text: str) -> DoubleQuotedScalarString:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedunlearn import guests
 from fedunlearn.core import Guarantee, Leaver, Needs, Strategy
 from fedunlearn.installation import scenario_files
 from fedunlearn.learning.models import MODELS
@@ -25,7 +26,9 @@ def entries(what: str) -> list[Entry]:
     """The entries of one list, each with at least a name and a one-line summary."""
     match what:
         case "strategies":
-            return [_strategy(name, cls) for name, cls in catalogue().items()]
+            return [
+                _strategy(name, cls) for name, cls in guests.Offers(catalogue(), guests.installed()).items()
+            ]
         case "measures":
             return [
                 {

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sites
 import strategies
-from fedunlearn.core import PatientId, Problem, Training
+from fedunlearn import guests
+from fedunlearn.core import InputError, PatientId, Problem, Strategy, Training
 from fedunlearn.learning.models import MODELS
 from fedunlearn.scenario.draft import Draft, Entry
 from fedunlearn.scenario.schema import (
@@ -51,7 +53,8 @@ def read_parts(tree: Node, found: list[Problem]) -> Draft | None:
     if isinstance(listed := tree.get("requests"), Items) and not wishes:
         found.append(listed.place.problem("the list is empty; expected at least one request"))
     requests = {i: request for i, node in enumerate(wishes) if (request := _request(node, found)) is not None}
-    entries = {i: entry for i, node in enumerate(plans) if (entry := _entry(node, found)) is not None}
+    folder = Path(tree.place.file).parent
+    entries = {i: entry for i, node in enumerate(plans) if (entry := _entry(node, folder, found)) is not None}
     return Draft(
         top=_top(tree, found),
         engine=build(tree.get("engine") or Table(tree.place, ()), Engine, found),
@@ -155,9 +158,10 @@ def _as_texts(node: Table, key: str) -> Table:
     return dataclasses.replace(node, entries=tuple(entries))
 
 
-def _entry(node: Node, found: list[Problem]) -> Entry | None:
+def _entry(node: Node, folder: Path, found: list[Problem]) -> Entry | None:
     before, label, wanted, tuned = len(found), None, None, None
-    strategy = choose(node, strategies.catalogue(), "strategy", found, ("as", "requests", "tuned"))
+    offered = _offered(node, folder, found)
+    strategy = None if offered is None else choose(node, offered, "strategy", found, guests.TAKEN)
     if isinstance(node, Table):
         label, requests = node.get("as"), node.get("requests")
         if label is not None and not isinstance(label, Scalar):
@@ -169,6 +173,48 @@ def _entry(node: Node, found: list[Problem]) -> Entry | None:
     if strategy is None or len(found) > before:
         return None
     return Entry(strategy, label.text if isinstance(label, Scalar) else strategy.name, wanted, tuned)
+
+
+def _offered(node: Node, folder: Path, found: list[Problem]) -> Mapping[str, type[Strategy]] | None:
+    """The strategies that an entry can name: those of its file, else all that there are; None if that is none."""
+    known = guests.Offers(strategies.catalogue(), guests.installed())
+    if not isinstance(node, Table):
+        return known
+    name, file, sha256 = (node.get(key) for key in ("name", "file", "sha256"))
+    try:
+        if file is None or _is_null(file):
+            if isinstance(name, Scalar) and name.text in known:
+                return {name.text: known[name.text]}  # a package's may not be what it says
+            return known
+        if not isinstance(file, Scalar):
+            found.append(file.place.problem(f"file: expected a Python file, found {described(file)}"))
+            return None
+        return _brought(guests.read(folder / file.text), sha256, known, file, found)
+    except InputError as error:
+        place = name if file is None else file
+        found += [place.place.problem(str(problem)) for problem in error.problems if place is not None]
+        return None
+
+
+def _brought(
+    file: guests.File, sha256: Node | None, known: Mapping[str, object], node: Node, found: list[Problem]
+) -> Mapping[str, type[Strategy]] | None:
+    """The strategies of a user's file, if it is the file that was meant, and takes no name of another."""
+    if sha256 is not None and not (isinstance(sha256, Scalar) and sha256.text == file.sha256):
+        message = (
+            f"sha256: {file.path} was changed: it now has {file.sha256}; put it back, or remove this key"
+        )
+        found.append(sha256.place.problem(message))
+        return None
+    offered = guests.offered(file)
+    for name in offered:
+        if name in known:
+            message = (
+                f"{file.path} has a strategy called {name!r}, which there is already: choose another name"
+            )
+            found.append(node.place.problem(message))
+            return None
+    return offered
 
 
 def _list(tree: Table, key: str, found: list[Problem]) -> tuple[Node, ...]:

@@ -117,6 +117,8 @@ def _tune(
         for plan, name in zip(scenario.strategies, rehearsal.names, strict=True)
     )
     tuned = dataclasses.replace(scenario, strategies=strategies)
+    for place, file in scenarios.brought(tuned).items():
+        run.write_bytes(place, file.content)
     run.write_text("tuned.yaml", _header(budget, repeats, seed) + scenarios.to_yaml(tuned))
     run.write_table("trials.parquet", _table(trials))
     run.write_table("ledger.parquet", ledger.table())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fedunlearn import guests
 from fedunlearn.federation import wire
 from fedunlearn.federation.engines import Answer, Ask
 from fedunlearn.federation.engines.inline import perform
@@ -91,16 +92,24 @@ def _desk(federation: str, gpu: bool) -> _Desk:
 
 
 def record(value: Errand | Answer) -> RecordDict:
-    """``value`` as Flower sends it."""
+    """``value`` as Flower sends it, with the users' files that classes in it are of: machines need not have them."""
     from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
     text, arrays = wire.pack(value)
     tensors = {name: array.contiguous() for name, array in arrays.items()}
-    return RecordDict({"value": ConfigRecord({"json": text}), "arrays": ArrayRecord(tensors)})
+    files = ConfigRecord(dict(wire.brought(text)))
+    return RecordDict({"value": ConfigRecord({"json": text}), "files": files, "arrays": ArrayRecord(tensors)})
 
 
 def value(record: RecordDict) -> Any:
-    """What `record` was given."""
+    """What `record` was given.
+
+    Raises:
+        InputError: a user's file cannot be imported here.
+    """
+    for module, content in record.config_records["files"].items():
+        assert isinstance(content, bytes)
+        guests.admit(guests.File(f"{module}.py", content))
     arrays = record.array_records["arrays"].to_torch_state_dict()
     return wire.unpack(str(record.config_records["value"]["json"]), arrays)
 
