@@ -6,6 +6,7 @@ goes on within one run (`seen`) and twice to be interrupted, and once as a clust
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import signal
@@ -25,7 +26,7 @@ import psutil
 import pytest
 import torch
 
-from fedunlearn import interrupts
+from fedunlearn import guests, interrupts, weights as w
 from fedunlearn.core import (
     FedunlearnError,
     InputError,
@@ -54,6 +55,7 @@ from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.models import SmallCNN, initial_weights
 from fedunlearn.learning.tasks import Fit
 from sites.hospital import Federation
+from tests import guest
 
 # Ray leaves files and processes for the garbage collector to close.
 pytestmark = [
@@ -234,6 +236,7 @@ class Seen:
     """What happened in the one run on this machine."""
 
     averaged: dict[int, str]
+    guests: list[Answer]
     wrong_names: str
     wrong_shape: str
     nan: str
@@ -253,6 +256,7 @@ def seen(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
     def everything(link: Link) -> None:
         notes["averaged"] = averaged(link)
+        notes["guests"] = [alone(link, task) for task in from_a_file(tmp_path_factory.mktemp("guests"))]
         notes["wrong_names"] = failure(link, {"other": torch.zeros(3)})
         notes["wrong_shape"] = failure(link, {name: torch.tensor(0.5) for name in WEIGHTS})
         notes["nan"] = failure(link, WEIGHTS, lr=1e30)
@@ -274,6 +278,27 @@ def seen(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     assert isinstance(end, float)
     threads = [thread.name for thread in threading.enumerate() if "ThreadPool" in thread.name]
     return Seen(**notes, seconds_to_end=time.monotonic() - end, threads_left=threads)  # type: ignore[arg-type]
+
+
+TASK = """
+from dataclasses import dataclass
+from fedunlearn.core import Local, Reply, Select
+@dataclass(frozen=True)
+class Brightness:
+    select: Select
+    def __call__(self, local: Local) -> Reply:
+        images = local.images(self.select)
+        return Reply(None, len(images), {"mean": images.pixels.double().mean()[None]})
+"""
+
+
+def from_a_file(folder: Path) -> list[Task]:
+    """A task of a class that only a user's file has, and one with such an objective; the files are gone then."""
+    paths = [guest.write(folder, TASK, "task.py"), guest.write(folder)]
+    task, objective = (vars(guests.admit(guests.read(path))) for path in paths)
+    for path in paths:
+        path.unlink()
+    return [task["Brightness"](Select()), Fit(WEIGHTS, Select(), LocalTraining(), 3, objective["Uniform"]())]
 
 
 def niceness(link: Link) -> set[int]:
@@ -395,6 +420,17 @@ def test_a_hospital_that_raises_is_named_in_one_line(seen: Seen) -> None:
         "hospital 'nowhere' failed in original seed 1, round 1: ValueError: found no hospital"
         in seen.unknown_site
     )
+
+
+@pytest.mark.ray
+def test_workers_are_sent_the_code_of_a_users_file(seen: Seen, inline: Run, tmp_path: Path) -> None:
+    """By its content: no file is there when they need it. Their answers are those of this process."""
+    for got, task in zip(seen.guests, from_a_file(tmp_path), strict=True):
+        expected = inline(functools.partial(alone, task=task))
+        assert isinstance(expected, Answer) and expected.reply is not None
+        assert got.error is None and got.reply is not None
+        assert w.digest(got.reply.arrays) == w.digest(expected.reply.arrays)
+        assert w.digest(got.reply.weights or {}) == w.digest(expected.reply.weights or {})
 
 
 @pytest.mark.ray
