@@ -205,9 +205,10 @@ def _request(request: Request) -> CommentedMap:
 
 def brought(scenario: Scenario) -> dict[str, guests.File]:
     """The user's files that strategies come from, by their places beside the scenario that `to_yaml` writes."""
-    classes = {type(plan.strategy): plan.strategy.name for plan in scenario.strategies}
-    files = {name: guests.held(cls.__module__) for cls, name in classes.items()}
-    return {_place(name, file): file for name, file in files.items() if file is not None}
+    found = [
+        (plan.strategy.name, guests.held(type(plan.strategy).__module__)) for plan in scenario.strategies
+    ]
+    return {_place(name, file): file for name, file in found if file is not None}
 
 
 def _place(name: str, file: guests.File) -> str:
