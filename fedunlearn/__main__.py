@@ -135,6 +135,36 @@ def check(
 
 
 @app.command()
+def check_strategy(
+    strategy: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A Python file with a strategy, or a name of `list strategies`."),
+    ],
+    set: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change one of its settings.")
+    ] = None,
+    excuse: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROMISE", help="Leave out what the method cannot keep (repeatable)."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Try on a toy federation whether a strategy keeps what every strategy promises."""
+    with _errors(debug):
+        from fedunlearn.contract import checking
+        from fedunlearn.core import InputError
+
+        console, broken = _console(), list[str]()
+        for one in checking.named(strategy, set or ()):
+            findings = checking.check(one, excuse or ())
+            checking.show(one, findings, console)
+            broken += [finding.promise.name for finding in findings if finding.broken]
+        if broken:
+            raise InputError(f"{strategy}: {len(broken)} promises are not kept: {', '.join(broken)}")
+        _say(f"{strategy}: all promises are kept")
+
+
+@app.command()
 def tune(
     scenario: ScenarioFile,
     out: Annotated[

@@ -97,12 +97,13 @@ def read(path: Path) -> File:
 
 
 def admit(file: File) -> ModuleType:
-    """The module of a file. The same content is run once, and gives the same classes.
+    """The module of a file. The same content is run once, whatever the files are called, and gives the same classes.
 
     Raises:
         InputError: it cannot be imported; tells the line.
     """
-    if file.module in sys.modules:
+    if isinstance(loader := getattr(sys.modules.get(file.module), "__loader__", None), _Loader):
+        loader.file = file  # whatever it was called before
         return sys.modules[file.module]
     spec = importlib.util.spec_from_loader(file.module, _Loader(file))
     assert spec is not None

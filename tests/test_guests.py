@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from fedunlearn import guests
+from fedunlearn.campaign.cohort import gather
 from fedunlearn.core import InputError
 from fedunlearn.federation import wire
 from fedunlearn.scenario import Scenario, brought, catalogue, read, to_yaml
@@ -237,3 +238,26 @@ def test_a_wrong_offer_is_told(
     offer.append(point(name, value))
     (problem,) = problems(tmp_path, f"{{name: {name}}}")
     assert expected in problem
+
+
+# --------------------------------------------------------------------------------------- before any training
+
+
+def test_a_task_that_cannot_cross_the_wire_is_told_by_check_at_its_place(tmp_path: Path) -> None:
+    text = guest.unsure().replace("class Uniform:\n", "class Uniform:\n    names: list[str] = field()\n")
+    text = text.replace("Uniform())", "Uniform([]))").replace(
+        "from dataclasses import dataclass", "from dataclasses import dataclass, field"
+    )
+    guest.write(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        gather(scenario(tmp_path), tmp_path)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.column) == (12, 5)
+    assert "what unsure asks of hospitals has to cross the wire, but a task Fit cannot" in problem.message
+    assert "objective/names is a list, which cannot cross the wire; let it be a frozen" in problem.message
+
+
+def test_what_fails_on_the_toy_in_another_way_does_not_stop_a_scenario(tmp_path: Path) -> None:
+    """It may be made for other images than the toy's."""
+    guest.write(tmp_path, guest.unsure().replace("case.original, case.forget", "1 / 0, case.forget"))
+    assert gather(scenario(tmp_path), tmp_path).sites == ("north", "east", "west")

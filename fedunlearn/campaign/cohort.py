@@ -16,7 +16,13 @@ import pandas as pd
 from fedunlearn import interrupts
 from fedunlearn.campaign import twins
 from fedunlearn.campaign.classes import lacking, present
-from fedunlearn.campaign.suitability import enough_proxies, placed, something_left, suits_model
+from fedunlearn.campaign.suitability import (
+    can_be_asked,
+    enough_proxies,
+    placed,
+    something_left,
+    suits_model,
+)
 from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario import Official, Pick, Request, Scenario
@@ -170,6 +176,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
     Raises:
         InputError: files are missing or damaged, or a request names what is not there; all problems together.
     """
+    can_be_asked(scenario)
     with placed(scenario, "data"):
         collection = scenario.data.load(data_root, watch)
     suits_model(scenario, collection)

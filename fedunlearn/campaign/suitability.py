@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fedunlearn import guests
+from fedunlearn.contract.asking import uncrossable
 from fedunlearn.core import Augmentation, InputError, Problem, RequestId
 from fedunlearn.learning.models import Model, origin
 from fedunlearn.learning.patches import Patched
@@ -50,6 +52,21 @@ def suits_model(scenario: Scenario, collection: Collection) -> None:
         raise InputError([scenario.placed(Problem(message), "evaluation.costs")])
     with placed(scenario, "model"):
         origin(model, tuple(shape), collection.classes)
+
+
+def can_be_asked(scenario: Scenario) -> None:
+    """Refuse a strategy of the user's or of a package whose tasks cannot cross the wire to a hospital.
+
+    Raises:
+        InputError: all such strategies, at their places.
+    """
+    problems = list[Problem]()
+    for number, plan in enumerate(scenario.strategies):
+        if guests.origin(type(plan.strategy)) and (reason := uncrossable(plan.strategy)) is not None:
+            problem = Problem(f"what {plan.label} asks of hospitals has to cross the wire, but {reason}")
+            problems.append(scenario.placed(problem, f"strategies.{number}"))
+    if problems:
+        raise InputError(problems)
 
 
 def _misfits(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from fedunlearn import weights as w
 from fedunlearn.contract.cases import case, chances, outcome
 from fedunlearn.contract.hospitals import ToyLink, answer, by_hand, run
-from fedunlearn.contract.promise import Broken, hold
+from fedunlearn.contract.promise import WISHES, Broken, hold
 from fedunlearn.contract.results import CLOSE, again
 from fedunlearn.contract.toy import SITES, select
 from fedunlearn.core import (
@@ -28,10 +28,15 @@ from fedunlearn.core import (
     RequestId,
     SiteError,
     Strategy,
+    Task,
 )
 from fedunlearn.federation import wire
 from fedunlearn.federation.engines import Ask
 
+_FORM = (
+    "let it be a frozen dataclass at the top of the file, which only stores numbers, texts, tensors, tuples, mappings "
+    "and other such dataclasses"
+)
 _NOBODY = "it asks no hospital, so that this cannot be seen: excuse it if that is how the method is"
 
 
@@ -118,16 +123,48 @@ def tasks_cross_the_wire(strategy: Strategy, wish: RequestId) -> None:
     tasks = again(strategy, wish).tasks
     hold(bool(tasks), _NOBODY)
     for task in tasks:
-        try:
-            text, arrays = wire.pack(task)
-            copy = wire.unpack(text, arrays)
-        except TypeError as error:
-            raise Broken(f"a {type(task).__name__} cannot: {error}") from error
-        repeated, others = wire.pack(copy)
-        hold(
-            type(copy) is type(task) and repeated == text and w.digest(others) == w.digest(arrays),
-            f"a {type(task).__name__} arrives as something else: let it be a frozen dataclass that only stores",
-        )
+        _crosses(task)
+
+
+def uncrossable(strategy: Strategy) -> str | None:
+    """Why a task of a strategy cannot cross the wire; None if all can that it comes to ask on the toy.
+
+    What goes wrong there in another way is not told: it may be made for other images. ``check-strategy`` tells.
+    """
+
+    class Crossing(ToyLink):
+        def submit(self, asks: Sequence[Ask]) -> None:
+            for ask in asks:
+                _crosses(ask.task)
+            super().submit(asks)
+
+    for wish, kind in WISHES.items():
+        if kind in strategy.granularity:
+            try:
+                run(strategy.unlearn(case(wish, strategy=strategy)), Crossing())
+            except Broken as broken:
+                return str(broken)
+            except Exception:  # see above; its code may raise anything
+                continue
+    return None
+
+
+def _crosses(task: Task) -> None:
+    """Make sure that a task arrives as it is sent.
+
+    Raises:
+        Broken: it does not, or cannot be sent.
+    """
+    try:
+        text, arrays = wire.pack(task)
+        copy = wire.unpack(text, arrays)
+    except TypeError as error:
+        raise Broken(f"a task {type(task).__name__} cannot: {error}; {_FORM}") from error
+    repeated, others = wire.pack(copy)
+    hold(
+        type(copy) is type(task) and repeated == text and w.digest(others) == w.digest(arrays),
+        f"a task {type(task).__name__} arrives as something else: {_FORM}",
+    )
 
 
 def _raise(reply: Reply) -> Reply:

@@ -17,7 +17,7 @@ import annotated_types
 
 import strategies
 from fedunlearn import guests
-from fedunlearn.contract.promise import hold
+from fedunlearn.contract.promise import Broken, hold
 from fedunlearn.core import Granularity, Problem, Search, Strategy
 from fedunlearn.scenario.space import replaced, space
 from fedunlearn.scenario.typed import build
@@ -211,7 +211,13 @@ def _known(name: str) -> type[Strategy] | None:
 def _read(strategy: Strategy, settings: Mapping[str, Any]) -> tuple[Strategy | None, list[Problem]]:
     """A strategy of the same class with these settings, as a scenario reads them; and what is wrong with them."""
     found = list[Problem]()
-    return build(parse(json.dumps(settings), "settings"), type(strategy), found), found
+    try:
+        text = json.dumps(settings)
+    except TypeError as error:
+        raise Broken(
+            f"its settings cannot be written ({error}): let fields be numbers, texts, tuples"
+        ) from error
+    return build(parse(text, "settings"), type(strategy), found), found
 
 
 def _imported(node: ast.AST) -> list[str]:
