@@ -127,6 +127,11 @@ AT_LEAST = {
     "test_what_it_has_in_hand_is_what_it_would_have_come_to": "its rounds of recovery are a minimum, not their number"
 }
 
+HEADS = {
+    "test_sums_are_enough_unless_each_reply_is_declared": "the server sees each hospital's own head while training; "
+    "unlearning only mixes one in"
+}
+
 STRATEGIES: list[Strategy | Excused] = [
     Retrain(),
     FineTune(),
@@ -196,13 +201,8 @@ STRATEGIES: list[Strategy | Excused] = [
             "is abnormal, so that everyone is asked in every round, and retraining needs sums only"
         },
     ),
-    Excused(
-        FedAU(),
-        {
-            "test_sums_are_enough_unless_each_reply_is_declared": "the server sees each hospital's own head while "
-            "training; unlearning only mixes one in"
-        },
-    ),
+    Excused(FedAU(alpha=0.3), {**ON_THE_SERVER, **HEADS}),
+    Excused(FedAU(recovery=Recovery(1)), HEADS),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
