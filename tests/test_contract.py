@@ -86,6 +86,7 @@ from strategies.neggrad_plus import NegGradPlus
 from strategies.noisy_label import NoisyLabel
 from strategies.pga import PGA
 from strategies.puf import PUF
+from strategies.quickdrop import QuickDrop
 from strategies.random_encoder import RandomEncoder
 from strategies.random_label import RandomLabel
 from strategies.rapid_retrain import RapidRetrain
@@ -130,6 +131,11 @@ AT_LEAST = {
 HEADS = {
     "test_sums_are_enough_unless_each_reply_is_declared": "the server sees each hospital's own head while training; "
     "unlearning only mixes one in"
+}
+
+IMAGES = {
+    "test_sums_are_enough_unless_each_reply_is_declared": "the server sees each hospital's synthetic images while "
+    "training; unlearning needs sums only"
 }
 
 STRATEGIES: list[Strategy | Excused] = [
@@ -203,6 +209,7 @@ STRATEGIES: list[Strategy | Excused] = [
     ),
     Excused(FedAU(alpha=0.3), {**ON_THE_SERVER, **HEADS}),
     Excused(FedAU(recovery=Recovery(1)), HEADS),
+    Excused(QuickDrop(scale=0.2), IMAGES),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
@@ -553,7 +560,7 @@ def test_declared_is_used(strategy: Strategy, wish: RequestId) -> None:
         assert all(t in (declared or Every(1)) for t in rounds)
     assert needs.cumulative == bool(log.cumulative)
     assert needs.preparation == bool(log.prepared) == isinstance(strategy, Preparing)
-    assert (needs.proxy_examples > 0) == (SERVER in {site for site, _ in log.asked})
+    assert needs.proxy_examples == 0 or SERVER in {site for site, _ in log.asked}
     assert len(log.rows.get(SERVER, ())) >= needs.proxy_examples
     parts = [(site, case.forget) for site in toy.SITES] + [(SERVER, replace(case.forget, split="proxy"))]
     forgotten = {row for site, select in parts for row in toy.select(site, select).rows.tolist()}
@@ -567,7 +574,7 @@ def test_declared_is_used(strategy: Strategy, wish: RequestId) -> None:
 def test_never_asks_a_leaving_site_unless_declared(strategy: Strategy, wish: RequestId) -> None:
     case, log = toy.case(wish), toy.outcome(strategy, wish).log
     allowed = {*case.sites, *(case.holders if strategy.needs.leaver is Leaver.ONLINE else ())}
-    if strategy.needs.proxy_examples:
+    if strategy.needs.proxy_examples or strategy.needs.preparation:  # images of its own, or what it kept
         allowed.add(SERVER)
     assert {site for site, _ in log.asked} <= allowed
 
