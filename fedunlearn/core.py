@@ -32,7 +32,8 @@ SiteId = str
 RequestId = str
 PatientId = str
 SERVER: SiteId = "server"
-"""Under this id, which no hospital may have, a procedure asks the server itself for work on images that it owns."""
+"""Under this id, which no hospital may have, a procedure asks the server itself for work on images that it owns, or
+that training left with it and that come with the task."""
 
 IGNORED = 255
 """In label maps, of voxels that nobody says the class of. It is no class: they count in no loss of labels and in no

@@ -132,12 +132,12 @@ class Federation:
             return Network(self.model, self.shape, self.classes, device)
 
     def hospital(self, site: SiteId, network: Network) -> Hospital:
-        """One hospital, or `SERVER` if it owns images, working with ``network``.
+        """One hospital, or `SERVER`, working with ``network``.
 
         Raises:
             ValueError: there is no such hospital.
         """
-        if site not in self.sites:
+        if site not in (*self.sites, SERVER):
             raise ValueError(f"found no hospital {site!r}, expected one of {', '.join(self.sites)}")
         return Hospital(self, site, network)
 
@@ -147,8 +147,10 @@ class Federation:
         They are gathered once and then shared: do not change them.
 
         Raises:
-            ValueError: ``select`` names an unknown request.
+            ValueError: ``select`` names an unknown request, or the server owns no image.
         """
+        if site not in self.sites:
+            raise ValueError(f"{site} owns no images, expected some: give proxy a share of the data")
         key = (site, select, device)
         images = self._gathered.get(key)
         if images is None:

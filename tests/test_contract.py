@@ -53,6 +53,7 @@ from strategies.neggrad_plus import NegGradPlus
 from strategies.noisy_label import NoisyLabel
 from strategies.pga import PGA
 from strategies.puf import PUF
+from strategies.quickdrop import QuickDrop
 from strategies.random_encoder import RandomEncoder
 from strategies.random_label import RandomLabel
 from strategies.rapid_retrain import RapidRetrain
@@ -93,6 +94,16 @@ SUBTRACTED = {
 
 AT_LEAST = {
     "test_what_it_has_in_hand_is_what_it_would_have_come_to": "its rounds of recovery are a minimum, not their number"
+}
+
+HEADS = {
+    "test_sums_are_enough_unless_each_reply_is_declared": "the server sees each hospital's own head while training; "
+    "unlearning only mixes one in"
+}
+
+IMAGES = {
+    "test_sums_are_enough_unless_each_reply_is_declared": "the server sees each hospital's synthetic images while "
+    "training; unlearning needs sums only"
 }
 
 STRATEGIES: list[Strategy | Excused] = [
@@ -164,13 +175,9 @@ STRATEGIES: list[Strategy | Excused] = [
             "is abnormal, so that everyone is asked in every round, and retraining needs sums only"
         },
     ),
-    Excused(
-        FedAU(),
-        {
-            "test_sums_are_enough_unless_each_reply_is_declared": "the server sees each hospital's own head while "
-            "training; unlearning only mixes one in"
-        },
-    ),
+    Excused(FedAU(alpha=0.3), {**ON_THE_SERVER, **HEADS}),
+    Excused(FedAU(recovery=Recovery(1)), HEADS),
+    Excused(QuickDrop(scale=0.2), IMAGES),
     InformationReset(recovery=Recovery(4)),
     InformationReset(by="information", share=0.6, recovery=Recovery(2)),
     SalUnCRA(),

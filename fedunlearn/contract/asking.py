@@ -56,7 +56,8 @@ def declared_is_used(strategy: Strategy, wish: RequestId) -> None:
         needs.preparation == isinstance(strategy, Preparing),
         "`needs.preparation` and a method `prepare` come together: write both or neither",
     )
-    _agree("proxy_examples", needs.proxy_examples, SERVER in {site for site, _ in log.asked})
+    if not needs.preparation:  # what that kept may be worked on at the server too
+        _agree("proxy_examples", needs.proxy_examples, SERVER in {site for site, _ in log.asked})
     hold(
         len(log.rows.get(SERVER, ())) >= needs.proxy_examples,
         f"`needs.proxy_examples` declares {needs.proxy_examples} images of the server's, more than it uses",
@@ -83,7 +84,7 @@ def never_asks_a_leaving_site_unless_declared(strategy: Strategy, wish: RequestI
     """It asks no hospital that has left, unless it declares so."""
     its_case, log = case(wish), outcome(strategy, wish).log
     allowed = {*its_case.sites, *(its_case.holders if strategy.needs.leaver is Leaver.ONLINE else ())}
-    if strategy.needs.proxy_examples:
+    if strategy.needs.proxy_examples or strategy.needs.preparation:  # images of its own, or what it kept
         allowed.add(SERVER)
     asked = {site for site, _ in log.asked} - allowed
     hold(

@@ -18,6 +18,7 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
+from fedunlearn.learning.condensing import matched, picked
 from fedunlearn.learning.constraints import Ball, distance
 from fedunlearn.learning.copies import NUMBER, copied
 from fedunlearn.learning.kinds import KINDS, Objective, shares
@@ -304,6 +305,53 @@ class Distil:
 
 
 @dataclass(frozen=True)
+class Condense:
+    """Reply a few images that stand for ``select``'s, as arrays ``pixels`` and ``targets``.
+
+    They are ``small`` after some steps of gradient matching at ``weights`` (`fedunlearn.learning.condensing.matched`);
+    without ``small``, a random ``share`` of each class of the real ones is, or Gaussian noise in their place.
+    """
+
+    weights: Weights
+    select: Select
+    small: Weights | None
+    share: float
+    noise: bool
+    steps: int
+    lr: float
+    batch_size: int
+    seed: int
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images, device = local.images(self.select), local.network.device
+        small = picked(images, self.share, self.seed) if self.small is None else given(self.small, device)
+        if self.small is None and self.noise:
+            generator = torch.Generator().manual_seed(derive(self.seed, "noise"))
+            pixels = torch.randn(small.pixels.shape, generator=generator).to(small.pixels)
+            small = Images(pixels, small.targets, small.rows)
+        small = matched(local, self.weights, images, small, self.steps, self.lr, self.batch_size, self.seed)
+        return Reply(None, len(images), {"pixels": small.pixels.cpu(), "targets": small.targets.cpu()})
+
+
+@dataclass(frozen=True)
+class FitGiven:
+    """Train ``weights`` on ``images`` that come with the task (`Condense`), or ``climb`` their loss."""
+
+    weights: Weights
+    images: Weights
+    training: LocalTraining
+    seed: int
+    climb: bool = False
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = marked(given(self.images, local.network.device))
+        objective = Signed(KINDS[local.network.kind].objective, -1.0, 0.0) if self.climb else None
+        return Reply(fit(local, self.weights, images, self.training, self.seed, objective), len(images))
+
+
+@dataclass(frozen=True)
 class Ascent:
     """Climb the loss of ``select``'s images inside ``ball`` until farther than ``farthest`` from ``own``."""
 
@@ -340,6 +388,12 @@ def drawn(rows: Tensor, draw: int, rate: float) -> Tensor:
     return torch.tensor([derive(draw, row) < below for row in rows.tolist()], dtype=torch.bool).to(
         rows.device
     )
+
+
+def given(images: Weights, device: torch.device) -> Images:
+    """Images that travelled in a task, on ``device``; their rows, which nobody knows, are -1."""
+    pixels, targets = images["pixels"].to(device), images["targets"].to(device)
+    return Images(pixels, targets, torch.full_like(targets, -1))
 
 
 def _first(images: Images, count: int) -> Images:
