@@ -33,9 +33,10 @@ class Crab:
     """Rebuild the model as FedEraser does, from a selection of training's history.
 
     In each window of rounds, those P of them count that changed the global model most; in each such round, those
-    X of the remaining hospitals whose updates point most as the model went. From the initial weights, the updates of
-    the first round are applied as they are; in each chosen round t the chosen hospitals train from the current
-    weights for ceil(r E) epochs, and their fresh updates D_k are made as long as the stored ones, tensor by tensor::
+    X of all hospitals whose updates point most as the model went. Nobody knows then who will leave: the leaver's
+    are passed over later. From the initial weights, the updates of the first round are applied as they are; in
+    each chosen round t the chosen hospitals train from the current weights for ceil(r E) epochs, and their fresh
+    updates D_k are made as long as the stored ones, tensor by tensor::
 
         change_t = sum_l KL(softmax(w_t,l) || softmax(w_t+1,l))          the last dimension of each tensor l
         like_k = cos(Delta_k^t, w_t+1 - w_t)
@@ -46,16 +47,18 @@ class Crab:
         IEEE TIFS 2025, arXiv 2401.08216, selective storage and recovery; values as in the authors' code.
 
     Deviations:
-        Windows are of equal length: the authors close one when the training loss fell by a tenth. The choice is
-        made when the request comes, so that the server holds everything until then, and the ledger says so. The
-        adaptive rollback goes to the initial weights, the only ones that a hospital of every round did not touch.
-        The code calibrates from models that the leaver has trained, compares whole models where like_k compares
-        updates, and rounds shares down. BatchNorm statistics are the calibration's.
+        Windows are of equal length: the authors close one when the training loss fell by a tenth, and hospitals
+        here report no loss while they train. The choice is computed when the request comes, from what training
+        showed: until then the server holds everything, and the ledger counts that. The paper's holds what was chosen:
+        about P X of the updates. The adaptive rollback goes to the initial weights, the only ones that a hospital of
+        every round did not touch; the code has none, and calibrates from models that the leaver has trained. It
+        compares whole models where like_k compares updates, and rounds shares down, where one of three hospitals may
+        be nobody. BatchNorm statistics are the calibration's.
 
     Attributes:
         window: rounds among which to choose.
         P: share of a window's rounds that are used, rounded up.
-        X: share of the remaining hospitals used in such a round, rounded up.
+        X: share of the hospitals used in such a round, rounded up; a round that chose the leaver alone is left out.
         r: share of the training's local epochs spent on calibration.
     """
 
@@ -81,9 +84,11 @@ class Crab:
         tensors = [(name,) for name in case.layout.parameters]
         local = paced(case.training.local, math.ceil(self.r * case.training.local.epochs))
         for t in self.rounds(case):
+            if not (sites := self.sites(case, t)):
+                continue
             replies = yield {
                 site: Fit(weights, case.retain, local, derive(case.seed, "calibrate", site, t))
-                for site in self.sites(case, t)
+                for site in sites
             }
             steps = (
                 calibrated(stored(t, site), w.subtract(reply.weights, weights), tensors)
@@ -103,10 +108,11 @@ class Crab:
         return chosen
 
     def sites(self, case: Case, t: int) -> list[SiteId]:
-        """The hospitals to use in round ``t``, in scenario order."""
+        """Those of the hospitals chosen in round ``t`` that remain, in scenario order."""
         way, names = step(case, t), case.layout.parameters
-        alike = [cosine(case.history.update(t, site), way, names) for site in case.sites]
-        return [case.sites[i] for i in largest(alike, self.X)]
+        trained = [site for site in case.roster if site in case.kept or site in case.lost]
+        alike = [cosine(case.history.update(t, site), way, names) for site in trained]
+        return [trained[i] for i in largest(alike, self.X) if trained[i] in case.sites]
 
 
 def step(case: Case, t: int) -> Weights:
