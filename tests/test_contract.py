@@ -36,6 +36,7 @@ from fedunlearn.core import (
     FedunlearnError,
     Granularity,
     Guarantee,
+    Last,
     Leaver,
     Preparing,
     Recovery,
@@ -564,7 +565,8 @@ def test_declared_is_used(strategy: Strategy, wish: RequestId) -> None:
         (needs.checkpoints, log.checkpoints),
     ):
         assert bool(declared) == bool(rounds)
-        assert all(t in (declared or Every(1)) for t in rounds)
+        if isinstance(declared, Every | Last):  # of a choice, the toy's memory shows what was chosen
+            assert all(t in declared for t in rounds)
     assert bool(needs.cumulative) == bool(log.cumulative)
     assert needs.preparation == bool(log.prepared) == isinstance(strategy, Preparing)
     assert (needs.proxy_examples > 0) == (SERVER in {site for site, _ in log.asked})

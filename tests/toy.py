@@ -24,15 +24,18 @@ from fedunlearn.core import (
     Asks,
     Case,
     Course,
-    Cumulative,
+    Every,
     Granularity,
     Images,
+    Last,
     LocalTraining,
+    Needs,
     Preparing,
     Procedure,
     Replies,
     Reply,
     RequestId,
+    Seen,
     Select,
     SiteId,
     Strategy,
@@ -44,6 +47,7 @@ from fedunlearn.core import (
 from fedunlearn.federation import wire
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer, Ask
+from fedunlearn.federation.history import choose
 from fedunlearn.federation.jobs import Job, Label, Round, Watcher
 from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.models import Network, initial_weights
@@ -280,7 +284,7 @@ class Memory:
     sent: dict[int, Weights] = field(default_factory=dict)
     got: dict[tuple[int, SiteId], Weights] = field(default_factory=dict)
     own: Mapping[str, Weights] = field(default_factory=dict)
-    kind: Cumulative = "updates"
+    needs: Needs = field(default_factory=Needs)
 
     def round(self, round: Round) -> None:
         """See `Watcher`."""
@@ -297,8 +301,24 @@ class Memory:
     def update(self, round: int, site: SiteId) -> Weights:
         """See `History`."""
         assert round < self.rounds, "that round is still to come"
+        if not isinstance(self.needs.updates, Every | Last | None):
+            assert site in self.chosen(round), "its choice did not keep that"
         self.log.updates.add((round, site))
         return self.got[round, site]
+
+    def chosen(self, round: int) -> tuple[SiteId, ...]:
+        """See `History`: of hospitals with as many images each."""
+        assert not isinstance(self.needs.updates, Every | Last | None), "it declares no choice"
+        return choose(self.needs.updates, self.rounds, self.seen).get(round, ())
+
+    def seen(self, round: int) -> Seen:
+        """What a choice sees of a round."""
+        updates = {site: self.trained(self.got[round, site]) for site in SITES}
+        return Seen(self.trained(self.sent[round]), updates, dict.fromkeys(SITES, PATIENTS["train"] * IMAGES))
+
+    def trained(self, weights: Weights) -> Weights:
+        """The trained tensors among ``weights``."""
+        return {name: weights[name] for name in network("1.running_var" in weights).layout.parameters}
 
     def cumulative(self, site: SiteId) -> Weights:
         """See `History`."""
@@ -306,7 +326,7 @@ class Memory:
         total: Weights = w.multiply(self.sent[0], 0.0)
         for t in range(self.rounds):
             update = self.got[t, site]
-            if self.kind == "distances":
+            if self.needs.cumulative == "distances":
                 away = w.subtract(w.add(self.sent[t], update), self.sent[0])
                 update = {name: x.abs() for name, x in away.items()}
             total = w.add(total, update)
@@ -407,7 +427,7 @@ def case(
     """One of `REQUESTS` as ``strategy`` meets it, after so many rounds of training: in its own way if it has one."""
     initial, original, memory = trained(seed, norm)
     own = prepared(strategy, seed, norm, rounds) if strategy is not None else {}
-    kind = (strategy.needs.cumulative if strategy is not None else None) or "updates"
+    needs = strategy.needs if strategy is not None else Needs()
     fedavg_model = original if rounds == TRAINING.rounds else memory.sent[rounds]
     retain, forget = Select(without=(request,)), Select(only=request)
     sites = SITES[:2] if request == "site" else SITES
@@ -428,7 +448,7 @@ def case(
         lost={site: count for site, count in lost.items() if count},
         retain=retain,
         forget=forget,
-        history=replace(memory, log=log or Log(), rounds=rounds, own=own, kind=kind),
+        history=replace(memory, log=log or Log(), rounds=rounds, own=own, needs=needs),
     )
 
 
