@@ -49,7 +49,7 @@ class FedOSD:
         A gradient is that of the mean loss; in the authors' code it is the sum over an epoch of local steps, 25 in
         their command, at 4e-4, so that 100 rounds make a path of one length of a mean gradient at most. An epoch of 72
         to 240 images has 3 to 8 steps: hence 0.002, a path of 0.2. Steps must be short, since the direction
-        is orthogonal at one point only: 20 of 0.01 are as long a path and wreck the model. A round of unlearning asks
+        is orthogonal at one point only: 20 of 0.01 are as long a path and damage the model. A round of unlearning asks
         twice, the holders and then everyone, since a hospital may both forget and retain, and shows every image to
         the network once: 100 rounds cost as much as 100 epochs. Recovery trains as training did and weighs by
         images. BatchNorm statistics are no gradients: they stay as they are while unlearning, and are averaged
