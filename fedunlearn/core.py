@@ -327,6 +327,40 @@ class Last:
         return True
 
 
+@dataclass(frozen=True)
+class Seen:
+    """One round of training as the server saw it.
+
+    Attributes:
+        sent: the trained tensors of the global weights that it started from.
+        updates: every hospital's update of these (local - global).
+        images: how many images each trained on.
+    """
+
+    sent: Weights
+    updates: Mapping[SiteId, Weights]
+    images: Mapping[SiteId, int]
+
+
+class Choice(Protocol):
+    """Chooses while training goes on, when nobody knows who will leave, which updates the server keeps.
+
+    A frozen dataclass of settings.
+    """
+
+    @property
+    def window(self) -> int:
+        """Of so many rounds it chooses at once, when the last of them is over: 0 to window - 1, then the next."""
+        ...
+
+    def chosen(self, first: int, rounds: Sequence[Seen]) -> Sequence[Sequence[SiteId]]:
+        """For each of ``rounds``, the first of which has number ``first``: the hospitals whose updates are kept.
+
+        The last window is shorter where training ends, or a request comes, before it is over.
+        """
+        ...
+
+
 Cumulative = Literal["updates", "distances"]
 """What a server adds up over rounds for each hospital: its updates, or how far its model is from the initial weights,
 weight by weight and without sign, sum_t |w_k^t - w^0|."""
@@ -337,7 +371,7 @@ class Needs:
     """What a strategy uses beyond the original weights, declared once.
 
     Attributes:
-        updates: every hospital's update (local - global) of these rounds.
+        updates: every hospital's update (local - global) of these rounds, or those that a `Choice` chose.
         cumulative: every hospital's sum over all rounds, and of what.
         checkpoints: the global weights that these rounds started from.
         proxy_examples: the fewest unlabelled images that the server must own; 0 if it is not asked to work on any.
@@ -349,7 +383,7 @@ class Needs:
             (`Preparing`).
     """
 
-    updates: Every | Last | None = None
+    updates: Every | Last | Choice | None = None
     cumulative: Cumulative | None = None
     checkpoints: Every | None = None
     proxy_examples: int = 0
@@ -373,6 +407,10 @@ class History(Protocol):
 
     def update(self, round: int, site: SiteId) -> Weights:
         """``site``'s update of ``round``: its weights minus the weights it was sent."""
+        ...
+
+    def chosen(self, round: int) -> tuple[SiteId, ...]:
+        """The hospitals whose update of ``round`` the declared `Choice` kept, in its order."""
         ...
 
     def cumulative(self, site: SiteId) -> Weights:

@@ -13,12 +13,12 @@ from annotated_types import Ge, Gt, Le
 from fedunlearn import weights as w
 from fedunlearn.core import (
     Case,
-    Every,
     Granularity,
     Guarantee,
     Needs,
     Procedure,
     Search,
+    Seen,
     SiteId,
     Weights,
     derive,
@@ -32,10 +32,10 @@ from fedunlearn.learning.tasks import Fit
 class Crab:
     """Rebuild the model as FedEraser does, from a selection of training's history.
 
-    In each window of rounds, those P of them count that changed the global model most; in each such round, those
-    X of the remaining hospitals whose updates point most as the model went. From the initial weights, the updates of
-    the first round are applied as they are; in each chosen round t the chosen hospitals train from the current
-    weights for ceil(r E) epochs, and their fresh updates D_k are made as long as the stored ones, tensor by tensor::
+    In each window of rounds, those P of them are kept that changed the global model most; of each, the updates of those
+    X of all hospitals that point most as the model went. From the initial weights, the first round's updates are
+    applied as they are; in each later round t the kept hospitals, without the leaver, train from the current weights
+    for ceil(r E) epochs, and their fresh updates D_k are made as long as the stored ones, tensor by tensor::
 
         change_t = sum_l KL(softmax(w_t,l) || softmax(w_t+1,l))          the last dimension of each tensor l
         like_k = cos(Delta_k^t, w_t+1 - w_t)
@@ -46,23 +46,23 @@ class Crab:
         IEEE TIFS 2025, arXiv 2401.08216, selective storage and recovery; values as in the authors' code.
 
     Deviations:
-        Windows are of equal length: the authors close one when the training loss fell by a tenth. The choice is
-        made when the request comes, so that the server holds everything until then, and the ledger says so. The
-        adaptive rollback goes to the initial weights, the only ones that a hospital of every round did not touch.
-        The code calibrates from models that the leaver has trained, compares whole models where like_k compares
-        updates, and rounds shares down. BatchNorm statistics are the calibration's.
+        Windows are of equal length: the authors close one when the training loss fell by a tenth, and hospitals here
+        report no loss while they train. All of round 0 is kept, since the adaptive rollback goes to the initial
+        weights, the only ones that a hospital of every round did not touch; the code has none, and calibrates from
+        models that the leaver has trained. It compares whole models where like_k compares updates, and rounds
+        shares down, where one of three hospitals may be nobody. BatchNorm statistics are the calibration's.
 
     Attributes:
-        window: rounds among which to choose.
+        window: rounds among which to choose, the first window of all starting with round 0.
         P: share of a window's rounds that are used, rounded up.
-        X: share of the remaining hospitals used in such a round, rounded up.
+        X: share of the hospitals used in such a round, rounded up; a round that chose the leaver alone is left out.
         r: share of the training's local epochs spent on calibration.
     """
 
     name: Literal["crab"] = "crab"
     window: Annotated[int, Ge(1)] = 5
-    P: Annotated[float, Gt(0), Le(1), Search(0.4, 1)] = 0.6
-    X: Annotated[float, Gt(0), Le(1), Search(0.5, 1)] = 0.7
+    P: Annotated[float, Gt(0), Le(1)] = 0.6
+    X: Annotated[float, Gt(0), Le(1)] = 0.7
     r: Annotated[float, Gt(0), Le(1), Search(0.2, 1)] = 0.5
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
@@ -70,21 +70,20 @@ class Crab:
 
     @property
     def needs(self) -> Needs:
-        """All stored updates, and the models they started from."""
-        return Needs(updates=Every(1), checkpoints=Every(1), each_reply=True)
+        """What was chosen of the updates."""
+        return Needs(updates=Important(self.window, self.P, self.X), each_reply=True)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
-        stored = case.history.update
-        first = (stored(0, site) for site in case.sites)
-        weights = w.add(case.initial, w.average(first, [case.kept[site] for site in case.sites]))
-        tensors = [(name,) for name in case.layout.parameters]
+        stored, tensors = case.history.update, [(name,) for name in case.layout.parameters]
+        first = w.average((stored(0, site) for site in case.sites), [case.kept[site] for site in case.sites])
+        weights = w.add(case.initial, first)
         local = paced(case.training.local, math.ceil(self.r * case.training.local.epochs))
-        for t in self.rounds(case):
-            replies = yield {
-                site: Fit(weights, case.retain, local, derive(case.seed, "calibrate", site, t))
-                for site in self.sites(case, t)
-            }
+        for t in range(1, case.rounds):
+            if not (sites := [site for site in case.sites if site in case.history.chosen(t)]):
+                continue
+            seeds = {site: derive(case.seed, "calibrate", site, t) for site in sites}
+            replies = yield {site: Fit(weights, case.retain, local, seed) for site, seed in seeds.items()}
             steps = (
                 calibrated(stored(t, site), w.subtract(reply.weights, weights), tensors)
                 for site, reply in replies.items()
@@ -93,40 +92,44 @@ class Crab:
             weights = w.add(weights, w.average(steps, [reply.count for reply in replies.values()]))
         return weights
 
-    def rounds(self, case: Case) -> list[int]:
-        """The rounds to use after the first, in order."""
-        rounds, names, chosen = range(1, case.rounds), case.layout.parameters, list[int]()
-        for start in range(0, len(rounds), self.window):
-            window = rounds[start : start + self.window]
-            changes = [change(case.history.checkpoint(t), step(case, t), names) for t in window]
-            chosen += [window[i] for i in largest(changes, self.P)]
-        return chosen
 
-    def sites(self, case: Case, t: int) -> list[SiteId]:
-        """The hospitals to use in round ``t``, in scenario order."""
-        way, names = step(case, t), case.layout.parameters
-        alike = [cosine(case.history.update(t, site), way, names) for site in case.sites]
-        return [case.sites[i] for i in largest(alike, self.X)]
+@dataclass(frozen=True)
+class Important:
+    """A `Choice`: in a window, the P of its rounds that changed the model most, of these the X of hospitals like it."""
 
+    window: int
+    P: float
+    X: float
 
-def step(case: Case, t: int) -> Weights:
-    """How the global model moved in round ``t``."""
-    images = {**case.kept, **case.lost}
-    return w.average((case.history.update(t, site) for site in images), list(images.values()))
+    def chosen(self, first: int, rounds: Sequence[Seen]) -> list[list[SiteId]]:
+        """See `Choice.chosen`. Round 0 stands apart: all of it is kept."""
+        if first == 0:
+            return [list(rounds[0].updates), *self.chosen(1, rounds[1:])]
+        most = largest([change(seen) for seen in rounds], self.P)
+        return [self.sites(seen) if i in most else [] for i, seen in enumerate(rounds)]
 
-
-def change(before: Weights, step: Weights, names: Sequence[str]) -> float:
-    """How much ``step`` changed the weights ``before``, as a divergence."""
-    total = 0.0
-    for name in names:
-        p, q = (torch.log_softmax(x.double(), -1) for x in (before[name], before[name] + step[name]))
-        total += float((p.exp() * (p - q)).sum())
-    return total
+    def sites(self, seen: Seen) -> list[SiteId]:
+        """The hospitals that went as the model did."""
+        way, sites = step(seen), list(seen.updates)
+        return [sites[i] for i in largest([cosine(seen.updates[site], way) for site in sites], self.X)]
 
 
-def cosine(a: Weights, b: Weights, names: Sequence[str]) -> float:
+def step(seen: Seen) -> Weights:
+    """How the global model moved in a round."""
+    return w.average(seen.updates.values(), list(seen.images.values()))
+
+
+def change(seen: Seen) -> float:
+    """How much a round changed the weights that it started from, as a divergence."""
+    moved = step(seen)
+    models = ((x.double(), (x + moved[name]).double()) for name, x in seen.sent.items())
+    logs = ((a.log_softmax(-1), b.log_softmax(-1)) for a, b in models)
+    return sum(float((p.exp() * (p - q)).sum()) for p, q in logs)
+
+
+def cosine(a: Weights, b: Weights) -> float:
     """Of the angle between two updates; 0 if one of them is zero."""
-    x, y = (torch.cat([update[name].flatten().double() for name in names]) for update in (a, b))
+    x, y = (torch.cat([x.flatten().double() for x in update.values()]) for update in (a, b))
     return float(torch.cosine_similarity(x, y, 0))
 
 

@@ -55,8 +55,9 @@ class LoTUS:
     Deviations:
         Federated: holders average after every epoch, a hospital that leaves has no retained images to teach, and
         recovery rounds follow (0: none, as in the paper). The training's optimizer and learning rate instead of
-        AdamW at 1e-4, at which a hospital's few steps make little way: in ten epochs its own accuracy on the
-        images to forget falls from 1.0 to 0.90 or 0.95. The optimizer starts anew in every epoch. For a whole hospital D_v are its own validation images too, not acc = 0 as for a whole class.
+        AdamW at 1e-4, at which a hospital's few steps make little way: in ten epochs the accuracy on the images
+        to forget falls from 1.0 to 0.90 or 0.95. The optimizer starts anew in every epoch. For a whole hospital
+        D_v are its own validation images too, not acc = 0 as for a whole class.
 
     Attributes:
         alpha: steepness of the temperature, alpha.

@@ -49,11 +49,12 @@ class MoDe:
 
     Deviations:
         Only the paper's abstract and that code could be read; 10 rounds of one epoch, 6 of them with degradation, are
-        as in the code's commands. It guides the hospitals that stay at a learning rate of 5e-4, and the leaver at
-        the training's (SGD at 0.1); here one rate, the training's, guides all. Pseudo-labels are computed once a round. w_d starts from
-        the initial weights with the entries of each tensor in random order, and draws its own random numbers, so that
-        it is not retraining itself. BatchNorm statistics are averaged like weights. For patients, the images to
-        forget are shuffled among those their hospital retains. Every pixel of a label map has its pseudo-label.
+        as in the code's commands. It guides the hospitals that stay at a learning rate of 5e-4, and the leaver at the
+        training's (SGD at 0.1); here one rate, the training's, guides all. Pseudo-labels are computed once a round.
+        w_d starts from the initial weights with the entries of each tensor in random order, and draws its own random
+        numbers, so that it is not retraining itself. BatchNorm statistics are averaged like weights. For patients, the
+        images to forget are shuffled among those their hospital retains. Every pixel of a label map has its
+        pseudo-label.
 
     Attributes:
         lambda_: share of the model that a step of degradation keeps, lambda.

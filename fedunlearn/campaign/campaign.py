@@ -49,6 +49,7 @@ class Campaign:
     ) -> None:
         linked, rounds = chains(scenario), scenario.training.rounds
         needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
+        layout = Network(scenario.model, cohort.shape, cohort.classes).layout
         cuts = sorted({step.round for chain in linked for step in chain if step.round < rounds})
         recorders = {
             seed: Recorder(
@@ -56,10 +57,10 @@ class Campaign:
                 Label("original", "", "original", seed),
                 needs,
                 {cut: store.run.path / ModelFile(cut_name(cut, seed)).file for cut in cuts},
+                layout.parameters,
             )
             for seed in scenario.seeds
         }
-        layout = Network(scenario.model, cohort.shape, cohort.classes).layout
         origins = Origins(scenario, cohort)
         self.stage = Stage(scenario, cohort, store, origins, scratch, linked, layout, recorders, tuple(cuts))
         self.references = References(self.stage)

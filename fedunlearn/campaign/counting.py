@@ -40,20 +40,22 @@ def asked_rounds(strategy: Strategy, rounds: int) -> int:
     """About how many rounds a strategy asks hospitals for models: training's, or what its own settings say."""
     if strategy.guarantee is Guarantee.EXACT or strategy.needs.updates is not None:
         return rounds
-    return max(1, sum(many for many, _ in _paces(strategy)))
+    return max(1, sum(many for many, _ in _paces(strategy, rounds)))
 
 
 def asked_passes(strategy: Strategy, rounds: int, epochs: int) -> int:
     """About how often a strategy goes through the images, given training's rounds and epochs in each."""
     if strategy.guarantee is Guarantee.EXACT or strategy.needs.updates is not None:
         return rounds * epochs
-    return max(1, sum(many * (epochs if own is None else own) for many, own in _paces(strategy)))
+    return max(1, sum(many * (epochs if own is None else own) for many, own in _paces(strategy, rounds)))
 
 
-def _paces(strategy: Strategy) -> list[tuple[int, int | None]]:
+def _paces(strategy: Strategy, rounds: int) -> list[tuple[int, int | None]]:
     """Rounds, and epochs in each, that settings speak of: a method's own, then those of its recovery."""
     own: dict[str, Any] = dataclasses.asdict(cast(Any, strategy))
     # A method whose rounds have no epochs, such as one of gradients, goes through the images once.
     found = [(int(value), own.get("local_epochs", 1)) for name, value in own.items() if name == "rounds"]
+    if "share" in own:  # of training's rounds
+        found.append((max(1, round(own["share"] * rounds)), own.get("local_epochs")))
     recovery = getattr(strategy, "recovery", Recovery(rounds=0))
     return [*found, (recovery.rounds, recovery.local_epochs)]

@@ -208,6 +208,10 @@ def _history(scenario: Scenario, hospitals: int) -> int:
     rounds, places = range(scenario.training.rounds), 2 + cuts(scenario)
     updates = {t for n in needs if isinstance(n.updates, Every) for t in rounds if t in n.updates}
     checkpoints = {t for n in needs if n.checkpoints for t in rounds if t in n.checkpoints}
+    if any(
+        not isinstance(n.updates, Every | Last | None) for n in needs
+    ):  # the recorder keeps what is chosen from
+        updates, checkpoints = set(rounds), set(rounds)
     last = places if any(isinstance(n.updates, Last) for n in needs) else 0
     kinds = {n.cumulative for n in needs} - {None}
     sums = places * len(kinds)  # the one before stays until the next round

@@ -23,7 +23,19 @@ import torch
 
 from fedunlearn.campaign import sources
 from fedunlearn.campaign.cohort import Cohort
-from fedunlearn.core import Case, Course, Every, Last, Needs, RequestId, Select, SiteId, Strategy, Weights
+from fedunlearn.core import (
+    Case,
+    Choice,
+    Course,
+    Every,
+    Last,
+    Needs,
+    RequestId,
+    Select,
+    SiteId,
+    Strategy,
+    Weights,
+)
 from fedunlearn.learning.models import origin as pretrained
 from fedunlearn.results.store import digest
 from fedunlearn.scenario import Engine, Scenario
@@ -236,8 +248,16 @@ def _fields(value: object) -> dict[str, Any]:
 
 
 def _needs(needs: Needs) -> dict[str, object]:
-    def rounds(kept: Every | Last | None) -> object:
-        return kept.k if isinstance(kept, Every) else None if kept is None else "last"
+    def rounds(kept: Every | Last | Choice | None) -> object:
+        match kept:
+            case None:
+                return None
+            case Every(k):
+                return k
+            case Last():
+                return "last"
+            case _:
+                return repr(kept)
 
     return {
         "updates": rounds(needs.updates),

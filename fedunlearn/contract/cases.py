@@ -26,6 +26,7 @@ from fedunlearn.contract.toy import (
 from fedunlearn.core import (
     Case,
     Course,
+    Needs,
     Preparing,
     RequestId,
     Select,
@@ -77,7 +78,7 @@ def case(
     """One of `REQUESTS` as ``strategy`` meets it, after so many rounds of training: in its own way if it has one."""
     initial, original, memory = trained(seed, norm)
     own = prepared(strategy, seed, norm, rounds) if strategy is not None else {}
-    kind = (strategy.needs.cumulative if strategy is not None else None) or "updates"
+    needs = strategy.needs if strategy is not None else Needs()
     fedavg_model = original if rounds == TRAINING.rounds else memory.sent[rounds]
     retain, forget = Select(without=(request,)), Select(only=request)
     sites = SITES[:2] if request == "site" else SITES
@@ -98,7 +99,7 @@ def case(
         lost={site: count for site, count in lost.items() if count},
         retain=retain,
         forget=forget,
-        history=replace(memory, log=log or Log(), rounds=rounds, own=own, kind=kind),
+        history=replace(memory, log=log or Log(), rounds=rounds, own=own, needs=needs),
     )
 
 

@@ -9,14 +9,17 @@ from typing import Any, TypeVar
 
 from fedunlearn import weights as w
 from fedunlearn.contract.promise import hold
-from fedunlearn.contract.toy import CLASSES, TRAINING, network, select
+from fedunlearn.contract.toy import CLASSES, IMAGES, PATIENTS, SITES, TRAINING, network, select
 from fedunlearn.core import (
     Asks,
-    Cumulative,
+    Every,
     Images,
+    Last,
+    Needs,
     Procedure,
     Replies,
     Reply,
+    Seen,
     Select,
     SiteId,
     Task,
@@ -25,6 +28,7 @@ from fedunlearn.core import (
 from fedunlearn.federation import wire
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer, Ask
+from fedunlearn.federation.history import choose
 from fedunlearn.federation.jobs import Job, Label, Round, Watcher
 from fedunlearn.learning.models import Network
 
@@ -128,7 +132,7 @@ class Memory:
     sent: dict[int, Weights] = field(default_factory=dict)
     got: dict[tuple[int, SiteId], Weights] = field(default_factory=dict)
     own: Mapping[str, Weights] = field(default_factory=dict)
-    kind: Cumulative = "updates"
+    needs: Needs = field(default_factory=Needs)
 
     def round(self, round: Round) -> None:
         """See `Watcher`."""
@@ -145,8 +149,28 @@ class Memory:
     def update(self, round: int, site: SiteId) -> Weights:
         """See `History`."""
         hold(round < self.rounds, f"it asks for round {round}, which is still to come: see `case.rounds`")
+        if not isinstance(self.needs.updates, Every | Last | None):
+            chosen = self.chosen(round)
+            hold(site in chosen, f"it asks for {site}'s update of round {round}; its choice kept {chosen}")
         self.log.updates.add((round, site))
         return self.got[round, site]
+
+    def chosen(self, round: int) -> tuple[SiteId, ...]:
+        """See `History`: of hospitals with as many images each."""
+        hold(
+            not isinstance(self.needs.updates, Every | Last | None),
+            "it asks what a choice kept of training, but `needs.updates` declares none",
+        )
+        return choose(self.needs.updates, self.rounds, self.seen).get(round, ())
+
+    def seen(self, round: int) -> Seen:
+        """What a choice sees of a round."""
+        updates = {site: self.trained(self.got[round, site]) for site in SITES}
+        return Seen(self.trained(self.sent[round]), updates, dict.fromkeys(SITES, PATIENTS["train"] * IMAGES))
+
+    def trained(self, weights: Weights) -> Weights:
+        """The trained tensors among ``weights``."""
+        return {name: weights[name] for name in network("1.running_var" in weights).layout.parameters}
 
     def cumulative(self, site: SiteId) -> Weights:
         """See `History`."""
@@ -154,7 +178,7 @@ class Memory:
         total: Weights = w.multiply(self.sent[0], 0.0)
         for t in range(self.rounds):
             update = self.got[t, site]
-            if self.kind == "distances":
+            if self.needs.cumulative == "distances":
                 away = w.subtract(w.add(self.sent[t], update), self.sent[0])
                 update = {name: x.abs() for name, x in away.items()}
             total = w.add(total, update)

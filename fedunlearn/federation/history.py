@@ -3,18 +3,23 @@
 One `Recorder` watches the training of one seed and writes to disk, so that a large model's history never sits in
 memory. A strategy sees it through `Recorder.view`, which shows what that strategy declared and refuses the rest.
 What a strategy's own training gave (`fedunlearn.core.Preparing`) is on disk as well, in a folder of its own.
+
+What a `fedunlearn.core.Choice` keeps is chosen when it is asked for, from the rounds that it would have seen: the
+recorder holds all updates until the run is over, the strategy is shown, and the ledger counts, the chosen ones.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
+
 from fedunlearn import files, weights as w
-from fedunlearn.core import Cumulative, Every, Last, Needs, SiteId, UndeclaredNeed, Weights
+from fedunlearn.core import Choice, Cumulative, Every, Last, Needs, Seen, SiteId, UndeclaredNeed, Weights
 from fedunlearn.federation.jobs import Label, Round
 
 _COMPLETE = "complete"
@@ -43,12 +48,21 @@ class Recorder:
         label: the training procedure to watch; other rounds pass by unseen.
         needs: what to keep (`union`).
         cuts: by round number, where to keep the weights that it starts from, because a request arrives there.
+        parameters: names of the trained tensors: what a `Choice` looks at.
     """
 
     def __init__(
-        self, folder: Path, label: Label, needs: Sequence[Needs], cuts: Mapping[int, Path] = _NO_CUTS
+        self,
+        folder: Path,
+        label: Label,
+        needs: Sequence[Needs],
+        cuts: Mapping[int, Path] = _NO_CUTS,
+        parameters: Sequence[str] = (),
     ) -> None:
         self.folder, self.label, self.needs, self.cuts = folder, label, tuple(needs), cuts
+        self.parameters = tuple(parameters)
+        self._choosing = any(not isinstance(n.updates, Every | Last | None) for n in self.needs)
+        self._chosen: dict[tuple[Choice, int], Mapping[int, tuple[SiteId, ...]]] = {}
         self._sums = tuple(dict.fromkeys(n.cumulative for n in self.needs if n.cumulative is not None))
         self._update_bytes = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +79,11 @@ class Recorder:
             self._drop_old(round.number, site)
         if round.number in self.cuts:
             w.save(sent, self.cuts[round.number])
-        if any(n.checkpoints and round.number in n.checkpoints for n in self.needs):
+        if self._choosing:
+            counts = {site: answer.reply.count for site, answer in round.answers.items() if answer.reply}
+            images = {site: torch.tensor(count) for site, count in counts.items()}
+            w.save(images, _images(self.folder, round.number))
+        if self._choosing or any(n.checkpoints and round.number in n.checkpoints for n in self.needs):
             w.save(sent, _checkpoint(self.folder, round.number))
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
@@ -97,7 +115,7 @@ class Recorder:
 
         ``prepared`` is the folder of its own training (`keep`), if it had one.
         """
-        return View(self.folder, needs, rounds, prepared)
+        return View(self.folder, needs, rounds, prepared, self._kept(needs, rounds))
 
     def cut(self, round: int) -> Weights:
         """The weights that ``round`` started from, for a request that arrives there."""
@@ -105,12 +123,32 @@ class Recorder:
 
     def stored(self, needs: Needs, rounds: int, sites: int) -> int:
         """Bytes the server holds for ``needs`` after ``rounds`` rounds with ``sites`` hospitals."""
-        copies = sites * _count(needs.updates, rounds) + (sites if needs.cumulative else 0)
+        chosen = sum(map(len, self._kept(needs, rounds).values()))
+        copies = chosen + sites * _count(needs.updates, rounds) + (sites if needs.cumulative else 0)
         return self._update_bytes * (copies + _count(needs.checkpoints, rounds))
+
+    def _kept(self, needs: Needs, rounds: int) -> Mapping[int, tuple[SiteId, ...]]:
+        """By round, whose updates a choice keeps, if one is declared."""
+        if isinstance(needs.updates, Every | Last | None):
+            return {}
+        key = (needs.updates, rounds)
+        if key not in self._chosen:
+            self._chosen[key] = choose(needs.updates, rounds, self._seen)
+        return self._chosen[key]
+
+    def _seen(self, number: int) -> Seen:
+        images = {site: int(count) for site, count in w.load(_images(self.folder, number)).items()}
+        sent = w.load(_checkpoint(self.folder, number))
+        updates = {site: w.load(_update(self.folder, number, site)) for site in images}
+        return Seen(
+            {name: sent[name] for name in self.parameters},
+            {site: {name: x[name] for name in self.parameters} for site, x in updates.items()},
+            images,
+        )
 
     def _keep_update(self, number: int, site: SiteId, update: Weights) -> None:
         self._update_bytes = w.nbytes(update)
-        if any(n.updates and number in n.updates for n in self.needs):
+        if self._choosing or any(_holds(n.updates, number) for n in self.needs):
             w.save(update, _update(self.folder, number, site))
 
     def _keep_sums(self, number: int, site: SiteId, sent: Weights, got: Weights) -> None:
@@ -129,9 +167,8 @@ class Recorder:
 
         The sum that this round was added to stays until the next one: a killed run may have to do this round again.
         """
-        if number not in self.cuts and not any(
-            isinstance(n.updates, Every) and number - 1 in n.updates for n in self.needs
-        ):
+        kept = any(isinstance(n.updates, Every) and number - 1 in n.updates for n in self.needs)
+        if number not in self.cuts and not kept and not self._choosing:
             _update(self.folder, number - 1, site).unlink(missing_ok=True)
         if number - 1 not in self.cuts:
             for kind in self._sums:
@@ -142,18 +179,29 @@ class Recorder:
 class View:
     """`fedunlearn.core.History` on disk, limited to what was declared and to the first ``rounds`` rounds.
 
-    ``own`` is the folder of the strategy's own training, if it had one.
+    ``own`` is the folder of the strategy's own training, if it had one, ``kept`` what its choice keeps, by round.
     """
 
     folder: Path
     needs: Needs
     rounds: int
     own: Path | None = None
+    kept: Mapping[int, tuple[SiteId, ...]] = field(default_factory=dict)
 
     def update(self, round: int, site: SiteId) -> Weights:
         """See `History`."""
-        self._check(f"updates of round {round}", self.needs.updates, round)
+        declared, what = self.needs.updates, f"updates of round {round}"
+        if isinstance(declared, Every | Last | None):
+            self._check(what, declared, round)
+        elif site not in self.kept.get(round, ()):
+            raise UndeclaredNeed(f"the strategy used {what} by {site}, which its choice did not keep")
         return w.load(_update(self.folder, round, site))
+
+    def chosen(self, round: int) -> tuple[SiteId, ...]:
+        """See `History`."""
+        if isinstance(self.needs.updates, Every | Last | None):
+            raise UndeclaredNeed(f"the strategy used what was chosen of round {round} but declares no choice")
+        return self.kept.get(round, ())
 
     def cumulative(self, site: SiteId) -> Weights:
         """See `History`."""
@@ -193,14 +241,29 @@ class View:
             raise UndeclaredNeed(f"the strategy used {what} but declares {known}")
 
 
-def _count(kept: Every | Last | None, rounds: int) -> int:
+def choose(choice: Choice, rounds: int, seen: Callable[[int], Seen]) -> dict[int, tuple[SiteId, ...]]:
+    """By round, whose updates of the first ``rounds`` rounds ``choice`` keeps; ``seen`` tells what it saw of each."""
+    kept: dict[int, tuple[SiteId, ...]] = {}
+    for first in range(0, rounds, choice.window):
+        numbers = range(first, min(first + choice.window, rounds))
+        found = choice.chosen(first, [seen(number) for number in numbers])
+        kept |= {number: tuple(sites) for number, sites in zip(numbers, found, strict=True) if sites}
+    return kept
+
+
+def _holds(kept: Every | Last | Choice | None, number: int) -> bool:
+    return isinstance(kept, Every | Last) and number in kept
+
+
+def _count(kept: Every | Last | Choice | None, rounds: int) -> int:
+    """Rounds of which all updates are kept."""
     match kept:
-        case None:
-            return 0
         case Last():
             return min(rounds, 1)
         case Every(k):
             return math.ceil(rounds / k)
+        case _:
+            return 0
 
 
 def _update(folder: Path, number: int, site: SiteId) -> Path:
@@ -213,6 +276,10 @@ def _prepared(folder: Path, name: str) -> Path:
 
 def _checkpoint(folder: Path, number: int) -> Path:
     return folder / f"checkpoint-{number}.safetensors"
+
+
+def _images(folder: Path, number: int) -> Path:
+    return folder / f"images-{number}.safetensors"
 
 
 def _initial(folder: Path) -> Path:

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from fedunlearn import weights as w
-from fedunlearn.core import Every, Last, Leaver, Needs, Reply, Select, UndeclaredNeed
+from fedunlearn.core import Every, Last, Leaver, Needs, Reply, Seen, Select, SiteId, UndeclaredNeed
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer
 from fedunlearn.federation.history import Recorder, keep, union
@@ -104,6 +105,41 @@ def test_exactly_the_union_is_stored(tmp_path: Path) -> None:
     assert models(tmp_path) == expected
 
 
+@dataclass(frozen=True)
+class Longest:
+    """Keeps the longest update of every second round."""
+
+    window: int = 2
+
+    def chosen(self, first: int, rounds: Sequence[Seen]) -> list[list[SiteId]]:
+        """See `Choice.chosen`."""
+        last = rounds[-1]
+        assert last.images == dict.fromkeys(toy.SITES, 1)
+        assert last.sent["x"].item() == first + len(rounds) - 1
+        assert "steps" not in last.sent
+        longest = max(last.updates, key=lambda site: float(last.updates[site]["x"]))
+        return [[]] * (len(rounds) - 1) + [[longest]]
+
+
+def test_what_a_choice_keeps_is_shown_and_counted_and_nothing_else(tmp_path: Path) -> None:
+    """West moves farthest. Of five rounds, windows end with rounds 1, 3 and 4; of two, with round 1."""
+    needs = Needs(updates=Longest())
+    recorder = Recorder(tmp_path, LABEL, union([needs, Needs(updates=Last())]), parameters=("x",))
+    tell(recorder, range(ROUNDS))
+    view = recorder.view(needs, ROUNDS)
+    assert [view.chosen(t) for t in range(ROUNDS)] == [(), ("west",), (), ("west",), ("west",)]
+    assert view.update(3, "west")["x"].item() == 1.0
+    assert recorder.stored(needs, ROUNDS, 3) == 3 * 12
+    assert recorder.stored(needs, 2, 3) == recorder.stored(needs, 1, 3) == 12
+    for t, site in ((2, "west"), (3, "east")):
+        with pytest.raises(UndeclaredNeed, match=f"updates of round {t} by {site}, which its choice did not"):
+            view.update(t, site)
+    with pytest.raises(UndeclaredNeed, match="updates of round 3"):
+        recorder.view(needs, 3).update(3, "west")
+    with pytest.raises(UndeclaredNeed, match="chosen of round 1 but declares no choice"):
+        recorder.view(Needs(updates=Last()), ROUNDS).chosen(1)
+
+
 def test_nothing_is_stored_for_strategies_without_history(tmp_path: Path) -> None:
     watch(tmp_path, [Needs(), Needs(leaver=Leaver.ONLINE)])
     assert models(tmp_path) == set()
@@ -174,6 +210,7 @@ def test_stored_bytes_are_those_on_disk(tmp_path: Path, needs: Needs, count: int
         Needs(updates=Last()),
         Needs(updates=Every(2), cumulative="updates"),
         Needs(cumulative="distances"),
+        Needs(updates=Longest()),
     ],
 )
 @pytest.mark.parametrize("killed", range(1, ROUNDS + 1))

@@ -57,6 +57,9 @@ class Sums:
     def update(self, round: int, site: str) -> Weights:
         raise AssertionError("sums are enough")
 
+    def chosen(self, round: int) -> tuple[str, ...]:
+        raise AssertionError("sums are enough")
+
     def checkpoint(self, round: int) -> Weights:
         raise AssertionError("sums are enough")
 

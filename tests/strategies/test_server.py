@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fedunlearn import weights as w
 from fedunlearn.core import (
@@ -22,15 +23,17 @@ from fedunlearn.core import (
     Recovery,
     Replies,
     Reply,
+    Seen,
     Select,
     SiteId,
     UndeclaredNeed,
     Weights,
 )
+from fedunlearn.federation.history import choose
 from fedunlearn.learning.constraints import Ball
 from fedunlearn.learning.tasks import Ascent, Fit, Gradient
 from strategies.conda import ConDa
-from strategies.crab import Crab, change, cosine, largest
+from strategies.crab import Crab, Important, change, cosine, largest
 from strategies.federaser import FedEraser
 from strategies.fedmemprune import FedMemPrune, least
 from strategies.fedosd import FedOSD, UnlearningLoss, flat, orthogonal, picked
@@ -274,18 +277,17 @@ def test_conda_counts_distances_from_the_start_or_the_hospitals_own_updates() ->
     _, original, memory = toy.trained()
     initial, names = memory.sent[0], toy.case("site").layout.parameters
 
-    def models(site: SiteId) -> list[Weights]:
-        return [w.add(memory.sent[t], memory.got[t, site]) for t in range(toy.TRAINING.rounds)]
+    def contributed(strategy: ConDa, site: SiteId, name: str) -> Tensor:
+        updates = torch.stack([memory.got[t, site][name] for t in range(toy.TRAINING.rounds)])
+        if strategy.contribution == "updates":
+            return updates.sum(0).abs()
+        models = torch.stack([memory.sent[t][name] for t in range(toy.TRAINING.rounds)]) + updates
+        return (models - initial[name]).abs().sum(0)
 
     for strategy in (ConDa(), ConDa(contribution="updates")):
         dampened, expected = 0, dict(original)
         for name in names:
-            own = {
-                site: sum((model[name] - initial[name]).abs() for model in models(site))
-                if strategy.contribution == "distances"
-                else sum(memory.got[t, site][name] for t in range(toy.TRAINING.rounds)).abs()  # type: ignore[union-attr]
-                for site in toy.SITES
-            }
+            own = {site: contributed(strategy, site, name) for site in toy.SITES}
             ratio = (own["north"] + own["east"]) / 2 / own["west"]
             expected[name] = torch.where(
                 ratio < 0.5, original[name] * (0.5 * ratio).clamp(max=0.5), original[name]
@@ -303,34 +305,60 @@ def test_conda_with_no_cutoff_is_the_identity() -> None:
 # ----------------------------------------------------------------------------------------------- crab
 
 
+def seen(**updates: list[float]) -> Seen:
+    """A round that started from zeros, at hospitals with as many images each."""
+    return Seen(
+        {"a": torch.zeros(2)},
+        {site: {"a": torch.tensor(update)} for site, update in updates.items()},
+        dict.fromkeys(updates, 1),
+    )
+
+
 def test_crab_chooses_the_rounds_that_changed_the_model_most_by_hand() -> None:
     """Softmax of (0, 0) against (0, d): KL = log((1 + e^d) / 2) - d / 2, more for a longer d; a shift is no change."""
-    before, names = {"a": torch.zeros(2)}, ("a",)
-    by_d = [change(before, {"a": torch.tensor([0.0, d])}, names) for d in (0.0, 1.0, 3.0)]
+    by_d = [change(seen(north=[0.0, d])) for d in (0.0, 1.0, 3.0)]
     assert by_d == pytest.approx([math.log((1 + math.exp(d)) / 2) - d / 2 for d in (0.0, 1.0, 3.0)])
-    assert change(before, {"a": torch.tensor([2.0, 2.0])}, names) == pytest.approx(0.0)
+    assert change(seen(north=[2.0, 2.0])) == pytest.approx(0.0)
     assert largest(by_d, 0.6) == [1, 2]  # ceil(1.8)
     assert largest([0.5, 0.5], 0.5) == [0]
 
 
-def test_crab_chooses_the_hospitals_that_went_the_models_way() -> None:
-    """Against the mean (1, 1): cosines 1, 0 and, for a hospital that did not move, 0."""
-    way, names = {"a": torch.ones(2)}, ("a",)
-    updates = [torch.tensor([2.0, 2.0]), torch.tensor([1.0, -1.0]), torch.zeros(2)]
-    assert [cosine({"a": x}, way, names) for x in updates] == pytest.approx([1.0, 0.0, 0.0])
-    case, got = toy.case("site"), toy.trained()[2].got
-    (site,) = Crab(X=0.5).sites(case, 2)
-    mean = flat(w.average([got[2, s] for s in toy.SITES], [1, 1, 1]))
-    cosines = {s: float(torch.cosine_similarity(flat(got[2, s]), mean, dim=0)) for s in ("north", "east")}
-    assert cosines[site] == max(cosines.values())
+def test_crab_chooses_among_all_hospitals_those_that_went_the_models_way() -> None:
+    """Their mean is (3, 3): cosines 1 and .95, and 0 for one that did not move. Half of three, rounded up, is two."""
+    one = seen(north=[7.0, 5.0], east=[0.0, 0.0], west=[2.0, 4.0])
+    way = {"a": torch.tensor([3.0, 3.0])}
+    assert cosine(one.updates["west"], way) == pytest.approx(6 / math.sqrt(40))
+    assert cosine(one.updates["east"], way) == 0
+    assert Important(5, 1.0, 0.5).sites(one) == ["north", "west"]
 
 
-def test_crab_asks_the_chosen_hospitals_in_the_chosen_rounds() -> None:
-    """Rounds 1, 2, 3 in windows of 2: one of (1, 2), then 3; half of two hospitals is one."""
+def test_crab_keeps_the_first_round_and_a_share_of_every_window() -> None:
+    """Windows of 3 from round 0: all of it, one of rounds 1 and 2, then two of three; one hospital of two in each."""
+    choice = Important(window=3, P=0.5, X=0.5)
+    rounds = {t: seen(north=[0.0, d], east=[0.0, 0.0]) for t, d in enumerate([1.0, 1.0, 2.0, 5.0, 3.0, 4.0])}
+    kept = {0: ("north", "east"), 2: ("north",)}
+    for length, more in ((3, {}), (4, {3: ("north",)}), (6, {3: ("north",), 5: ("north",)})):
+        assert choose(choice, length, rounds.__getitem__) == kept | more
+
+
+def test_crab_passes_over_the_leaver_and_asks_the_others_that_were_chosen() -> None:
+    """A choice made for everyone: of the toy's rounds 1, 2, 3 two count, with one of three hospitals in each."""
+    strategy = Crab(P=0.5, X=0.3)
+    history = toy.case("site", strategy=strategy).history
+    chosen = {t: history.chosen(t) for t in range(4)}
+    assert chosen[0] == toy.SITES
+    assert sorted(map(len, list(chosen.values())[1:])) == [0, 1, 1]
+    asked = [site for site, _ in toy.outcome(strategy, "site").log.asked]
+    assert asked == [site for t in (1, 2, 3) for site in chosen[t] if site != "west"]
+
+
+def test_crab_is_the_same_whoever_leaves_until_it_is_known() -> None:
+    """What is kept is decided while training: a history of two rounds is the beginning of one of four."""
     strategy = Crab(window=2, P=0.5, X=0.5)
-    first, second = strategy.rounds(toy.case("site"))
-    assert (first in (1, 2), second) == (True, 3)
-    assert [number for _, number in toy.outcome(strategy, "site").log.asked] == [0, 1]
+    early, late = (toy.case("site", rounds=rounds, strategy=strategy).history for rounds in (2, 4))
+    assert [early.chosen(t) for t in range(2)] == [late.chosen(t) for t in range(2)]
+    with pytest.raises(AssertionError, match="did not keep"):
+        late.update(3, next(site for site in toy.SITES if site not in late.chosen(3)))
 
 
 def test_crab_with_all_of_the_history_is_federaser_with_all_of_it() -> None:
