@@ -53,8 +53,9 @@ class Maverick:
         backdoor planted there, which our images do not have. A deviation is drawn for each noise of an image, not
         of a batch, and the noises come again in every epoch. The training's optimizer and learning rate instead of
         SGD at Ferrari's 1e-5, whose path (steps x learning rate) of some 0.0005 leaves the model where it was; ours is
-        0.016 where 250 images leave. Maverick's own learning rate could not be read. Against `itself` many images
-        to forget leave the model at chance until it recovers, unless lr is smaller. As there, no recovery.
+        0.016 where 250 images leave. Maverick's own learning rate could not be read. Against `itself`, with nothing
+        that holds f and no slope at x + xi, the quotient need not fall, and many images to forget leave the model at
+        chance until it recovers, unless lr is smaller. As there, no recovery.
 
     Attributes:
         against: whose outputs near the image are compared with, g.
