@@ -51,21 +51,21 @@ class BoundaryShrink:
         The paper forgets whole classes; here images of all classes leave, whose classes stay. Where the step does
         not leave the true class, the most probable other class is taken; the authors' code then trains under the
         true label. epsilon is a share of the range of the holder's images to forget, which x' is clipped to; theirs
-        is of [0, 1], and rounds to whole grey levels. Few epochs at the training's learning rate and optimizer
-        instead of 10 of SGD at 1e-5, at which a hospital's few steps leave the model where it was. Federated:
-        recovery rounds follow; the paper has no use for retained data.
+        is of [0, 1], and rounds to whole grey levels. Their 10 epochs, but of Adam at 1e-4 instead of SGD at 1e-5:
+        with 8 steps an epoch, where a hospital has 250 images, the path (steps x learning rate) is theirs, 0.008, for
+        5000 images in batches of 64. Federated: recovery rounds follow; the paper has no use for retained data.
 
     Attributes:
         epsilon: step of every pixel, as a share of the range of the images' values, epsilon.
         epochs: passes of the holders over the relabelled images.
-        lr: the holders' learning rate; as in training by default.
+        lr: the holders' learning rate, of Adam whatever the training's optimizer.
         recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["boundary_shrink"] = "boundary_shrink"
     epsilon: Annotated[float, Ge(0), Le(1), Search(0.01, 0.3, log=True)] = 0.1
-    epochs: Annotated[int, Ge(1), Search(1, 6)] = 3
-    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
+    epochs: Annotated[int, Ge(1), Search(1, 20)] = 10
+    lr: Annotated[float, Gt(0), Search(3e-5, 3e-3, log=True)] = 1e-4
     recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
@@ -78,7 +78,7 @@ class BoundaryShrink:
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
-        local = paced(case.training.local, self.epochs, self.lr)
+        local = paced(replace(case.training.local, optimizer="adam"), self.epochs, self.lr)
 
         def shrink(site: SiteId) -> Shrink:
             return Shrink(case.original, case.forget, local, derive(case.seed, "forget", site), self.epsilon)

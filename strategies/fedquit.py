@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -51,21 +51,22 @@ class FedQUIT:
         2408.07587, its virtual teacher and distillation at temperature 1.
 
     Deviations:
-        The training's learning rate instead of 1e-4: a hospital's few images to forget make few steps. A
-        fixed number of recovery rounds; the authors stop at the retrained model's test accuracy. For patients
-        the hospital's other images take no part in the distillation.
+        20 epochs instead of one, at their learning rate and by their optimizer, Adam: 5000 images at a hospital of
+        theirs make 157 steps, a path (steps x learning rate) of 0.016, and so do 250 images in 20 epochs; fewer to
+        forget walk less far. A fixed number of recovery rounds; the authors stop at the retrained model's test
+        accuracy. For patients the hospital's other images take no part in the distillation.
 
     Attributes:
         v: what the true class's logit becomes.
         epochs: passes of the holders over the images to forget.
-        lr: the holders' learning rate; as in training by default.
+        lr: the holders' learning rate, of Adam whatever the training's optimizer.
         recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
     name: Literal["fedquit"] = "fedquit"
     v: Annotated[Value, Search()] = "min"
-    epochs: Annotated[int, Ge(1), Search(1, 6)] = 1
-    lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
+    epochs: Annotated[int, Ge(1), Search(1, 30)] = 20
+    lr: Annotated[float, Gt(0), Search(3e-5, 3e-3, log=True)] = 1e-4
     recovery: Recovery = Recovery()
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
@@ -78,7 +79,7 @@ class FedQUIT:
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
-        local = paced(case.training.local, self.epochs, self.lr)
+        local = paced(replace(case.training.local, optimizer="adam"), self.epochs, self.lr)
 
         def quit(site: SiteId) -> Quit:
             return Quit(case.original, case.forget, local, derive(case.seed, "forget", site), self.v)

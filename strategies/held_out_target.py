@@ -26,9 +26,8 @@ from fedunlearn.core import (
     Select,
     SiteId,
     Weights,
-    derive,
 )
-from fedunlearn.federation.procedures import at_holders, recover
+from fedunlearn.federation.procedures import beside, recover
 from fedunlearn.learning.local import fit, outputs, paced
 from fedunlearn.learning.objectives import SoftLabels, marked, softly
 
@@ -46,7 +45,7 @@ class HeldOutTarget:
     By `rank`, the x of a class get their x' in the order of w_o's probability of y, each x' equally often: outputs on
     D_f become spread as on D_h, mistakes included, and the hardest images make them. By `mean`, q is the average
     over all x'. Of a class that D_h lacks, all of D_h serve, the probabilities of their own class and of the
-    missing one exchanged. The holders' average replaces the model; ordinary rounds follow.
+    missing one exchanged. D_r is that of all hospitals.
 
     Reference:
         Mirlach et al., "Reference-Guided Machine Unlearning", arXiv 2603.11210 (ReGUn), its idea, from the abstract
@@ -55,21 +54,22 @@ class HeldOutTarget:
     Deviations:
         The paper's q is one for a batch to forget, the average over held-out images that repeat its class counts;
         ours is one for a class (`mean`) or an image (`rank`), whose model then errs as often as on unseen images.
-        Exchanging probabilities and the equal weight of all images are our reading. Federated: recovery rounds
-        follow, which bring some certainty back; a leaver's D_h is of a scanner that w_o, unlike retraining, knows.
+        Exchanging probabilities and the equal weight of all images are our reading, and so are the epochs: the paper's
+        settings could not be read. Federated: an average after every epoch, which is a round of all hospitals, the
+        others training on what they retain; a leaver's D_h is of a scanner that w_o, unlike retraining, knows.
 
     Attributes:
         target: what stands for unseen images.
-        epochs: passes of the holders over the images to forget and retained ones.
-        lr: the holders' learning rate; as in training by default.
-        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
+        epochs: passes of all hospitals over their images, each followed by an average.
+        lr: learning rate in these; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`); none by default.
     """
 
     name: Literal["held_out_target"] = "held_out_target"
     target: Annotated[Target, Search()] = "rank"
     epochs: Annotated[int, Ge(1), Search(1, 6)] = 6
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery: Recovery = Recovery()
+    recovery: Recovery = Recovery(rounds=0)
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -77,17 +77,16 @@ class HeldOutTarget:
     @property
     def needs(self) -> Needs:
         """The images to forget once more, and a class for each."""
-        return Needs(leaver=Leaver.ONLINE, class_labels=True, stayers=self.recovery.rounds > 0)
+        return Needs(leaver=Leaver.ONLINE, class_labels=True)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
-        local = paced(case.training.local, self.epochs, self.lr)
+        once = paced(case.training.local, 1, self.lr)
 
-        def imitate(site: SiteId) -> Imitate:
-            order = derive(case.seed, "forget", site)
-            return Imitate(case.original, case.forget, case.retain, local, order, self.target)
+        def imitate(weights: Weights, site: SiteId, seed: int) -> Imitate:
+            return Imitate(weights, case.original, case.forget, case.retain, once, seed, self.target)
 
-        weights = yield from at_holders(case, imitate)
+        weights = yield from beside(case, case.original, self.epochs, once, imitate, "forget")
         return (yield from recover(case, weights, self.recovery))
 
 
@@ -96,6 +95,7 @@ class Imitate:
     """Train ``weights`` on ``forget``'s images as if `unseen` and on ``retain``'s under their own labels."""
 
     weights: Weights
+    original: Weights
     forget: Select
     retain: Select
     training: LocalTraining
@@ -108,7 +108,7 @@ class Imitate:
         if not len(held_out):
             advice = "give validation a share of the data, or choose another strategy"
             raise RunError(f"found no val images at {local.site}, expected some to imitate: {advice}")
-        p, known = (torch.softmax(outputs(local, self.weights, images), 1) for images in (held_out, forget))
+        p, known = (torch.softmax(outputs(local, self.original, images), 1) for images in (held_out, forget))
         soft = unseen(p, held_out.targets.cpu(), known, forget.targets.cpu(), self.target)
         own = F.one_hot(retain.targets.cpu(), local.classes).to(soft.dtype)
         images = softly(marked(forget, retain), torch.cat([soft, own]))

@@ -45,7 +45,7 @@ class Influence:
         w <- w + alpha H^-1 v
 
     The holders send g_f, then all remaining hospitals g_r; then these solve for v, each with the Fisher of its own
-    retained images, and the mean of their answers by images is the step. Ordinary rounds repair.
+    retained images, and the mean of their answers by images is the step. Nobody trains.
 
     Reference:
         Jia et al., "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023, arXiv 2304.04934, its influence
@@ -56,22 +56,22 @@ class Influence:
         Federated: a mean of the hospitals' inverses is not the inverse of the mean. H^-1 v is exact: WoodFisher's
         N updates of rank one are made at once, by Woodbury's identity, whereas the authors' recursion goes on with
         the first image's vector for all others. Fewer Fisher images than their 1000, since all their gradients are
-        kept. Their recursion starts from the identity, a damping of 1, and they tune alpha by the retrained model;
-        here 0.3 and a whole step, which recovery still repairs: the paper has none (set 0, and damping 1). Below 0.1
-        a whole step leaves the region where the loss is quadratic and wrecks the model. BatchNorm statistics stay.
+        kept. Their recursion starts from the identity, a damping of 1 as here; they tune alpha by the retrained model,
+        and here it is a whole step. That is as far as the loss is taken to be quadratic: with less damping, and the
+        more images leave the sooner, it wrecks the model. BatchNorm statistics stay. As there, no recovery.
 
     Attributes:
         alpha: length of the step, alpha; 1 is the formula's.
         damping: added to the Fisher's diagonal, lambda.
         samples: images of each hospital for its Fisher, N, or all if it has fewer; their gradients are held at once.
-        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`); none by default.
     """
 
     name: Literal["influence"] = "influence"
     alpha: Annotated[float, Ge(0), Search(0.1, 4, log=True)] = 1.0
-    damping: Annotated[float, Gt(0), Search(0.1, 10, log=True)] = 0.3
+    damping: Annotated[float, Gt(0), Search(0.1, 10, log=True)] = 1.0
     samples: Annotated[int, Ge(1)] = 256
-    recovery: Recovery = Recovery()
+    recovery: Recovery = Recovery(rounds=0)
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)

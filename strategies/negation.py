@@ -23,7 +23,8 @@ class Negation:
 
     Deviations:
         A fixed number of recovery rounds; the paper's layer choice is fixed to its default, the first
-        convolution (its weight, not its bias). No official code was found.
+        convolution (its weight, not its bias). The model is at chance until it recovers, as it must be with its
+        features turned round. No official code was found.
 
     Attributes:
         recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -36,30 +37,33 @@ class SSD:
 
         w <- w min(lambda F / F_f, 1)   where F_f > alpha F,   else w
 
-    Nothing is random. The hospitals send importances, and the server dampens; nobody trains. Then ordinary
-    rounds on the retained data repair what all images needed as well.
+    Nothing is random. The hospitals send importances, and the server dampens; nobody trains. Of n images n_f to
+    forget, alpha is by default such that log(1 + 100 n_f / n) in a hundred weights are selected, those of largest
+    F_f / F.
 
     Reference:
         Foster et al., "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening", AAAI
-        2024, arXiv 2308.07707, its selection and dampening equations.
+        2024, arXiv 2308.07707, its selection and dampening equations; alpha as in the code of the same authors'
+        adaptive variant, Schoepf et al., arXiv 2402.10098.
 
     Deviations:
         Gradients are squared image by image, as in the paper; the authors' code squares those of batches.
-        So F_f / F never exceeds the number of all images over that of images to forget, and an alpha above
-        it, as their 10 is when a third of the data leaves, would select nothing: hence 2. Federated: a mean
-        of the hospitals' importances by images is that over all images. BatchNorm statistics are no weights
-        and stay. Recovery rounds; the paper has none (set 0).
+        So F_f / F never exceeds n / n_f, and an alpha above it selects nothing: theirs of 10 is for a class or 100
+        images of 50,000, where n / n_f is 100 or more, and here a third of all images may leave. Hence the adaptive
+        rule, which asks for a share instead. The adaptive variant's F is of retained images, which selects the same
+        weights. Federated: a mean of the hospitals' importances by images is that over all images. BatchNorm
+        statistics are no weights and stay. As there, no recovery.
 
     Attributes:
-        alpha: how many times more important a weight must be to be selected, alpha.
+        alpha: how many times more important a weight must be to be selected, alpha; by default as said above.
         lam: strength of the dampening, lambda: the larger, the weaker.
-        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`); none by default.
     """
 
     name: Literal["ssd"] = "ssd"
-    alpha: Annotated[float, Gt(0), Search(0.5, 5, log=True)] = 2.0
+    alpha: Annotated[float, Gt(0), Search(0.5, 5, log=True)] | None = None
     lam: Annotated[float, Gt(0), Search(0.1, 2, log=True)] = 1.0
-    recovery: Recovery = Recovery()
+    recovery: Recovery = Recovery(rounds=0)
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -73,16 +77,24 @@ class SSD:
         """See `Strategy.unlearn`."""
         forget = yield {site: Fisher(case.original, case.forget) for site in case.holders}
         retain = yield {site: Fisher(case.original, case.retain) for site in case.sites}
-        every = [*forget.values(), *retain.values()]
-        weights = dampened(
-            case.original, importance([*forget.values()]), importance(every), self.alpha, self.lam
-        )
+        needed, every = importance([*forget.values()]), importance([*forget.values(), *retain.values()])
+        n_f, n_r = sum(case.lost.values()), sum(case.kept.values())
+        adaptive = selecting(needed, every, log(1 + 100 * n_f / (n_f + n_r)) / 100)
+        alpha = adaptive if self.alpha is None else self.alpha
+        weights = dampened(case.original, needed, every, alpha, self.lam)
         return (yield from recover(case, weights, self.recovery))
 
 
 def importance(replies: Sequence[Reply]) -> dict[str, Tensor]:
     """The hospitals' importances in the mean over all their images."""
     return w.average([reply.arrays for reply in replies], [reply.count for reply in replies])
+
+
+def selecting(forget: Mapping[str, Tensor], every: Mapping[str, Tensor], share: float) -> float:
+    """The alpha that selects ``share`` of all weights: of F_f / F as large a quantile."""
+    ratio = torch.cat([(f / every[name]).flatten() for name, f in forget.items()])
+    ratio = ratio[~ratio.isnan()]  # of weights that no image needs
+    return float(ratio.kthvalue(max(1, round((1 - share) * len(ratio)))).values)
 
 
 def dampened(

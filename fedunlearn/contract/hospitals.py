@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fedunlearn import weights as w
-from fedunlearn.contract.promise import hold
+from fedunlearn.contract.promise import Broken, hold
 from fedunlearn.contract.toy import CLASSES, IMAGES, PATIENTS, SITES, TRAINING, network, select
 from fedunlearn.core import (
     Asks,
@@ -157,11 +157,10 @@ class Memory:
 
     def chosen(self, round: int) -> tuple[SiteId, ...]:
         """See `History`: of hospitals with as many images each."""
-        hold(
-            not isinstance(self.needs.updates, Every | Last | None),
-            "it asks what a choice kept of training, but `needs.updates` declares none",
-        )
-        return choose(self.needs.updates, self.rounds, self.seen).get(round, ())
+        choice = self.needs.updates
+        if isinstance(choice, Every | Last | None):
+            raise Broken("it asks what a choice kept of training, but `needs.updates` declares none")
+        return choose(choice, self.rounds, self.seen).get(round, ())
 
     def seen(self, round: int) -> Seen:
         """What a choice sees of a round."""

@@ -25,7 +25,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.learning.local import Constraint, paced
-from fedunlearn.learning.tasks import Copies, Errors, Fit, Loss, Signals
+from fedunlearn.learning.tasks import Copies, Errors, Fit, Loss, Signals, Still
 
 T = TypeVar("T")
 
@@ -110,10 +110,49 @@ def together(procedures: Mapping[str, Procedure[T]]) -> Procedure[dict[str, T]]:
 
 
 def at_holders(
-    case: Case, task: Callable[[SiteId], Task], constraint: Constraint | None = None
+    case: Case,
+    task: Callable[[SiteId], Task],
+    constraint: Constraint | None = None,
+    weights: Weights | None = None,
 ) -> Procedure[Weights]:
-    """One round at the hospitals that hold images to forget; their average replaces the model."""
-    return mean((yield {site: task(site) for site in case.holders}), constraint)
+    """One round at the hospitals that hold images to forget; their average replaces ``weights``, or the original model.
+
+    BatchNorm's statistics stay as they were. Those of such a round are of images to forget and of few others, tell of
+    them without any gradient, and would be the model's if no round followed. New ones of retained images would ask the
+    other hospitals, whom methods of this kind do without.
+    """
+    before = case.original if weights is None else weights
+    average = mean((yield {site: task(site) for site in case.holders}), constraint)
+    return {**average, **{name: before[name] for name in case.layout.buffers}}
+
+
+def everywhere(
+    case: Case,
+    weights: Weights,
+    rounds: int,
+    task: Callable[[Weights, SiteId, int], Task],
+    purpose: str,
+    constraint: Constraint | None = None,
+) -> Procedure[Weights]:
+    """Rounds of all hospitals that hold images, retained or to forget; their average replaces the model each time.
+
+    One that retains nothing gives BatchNorm's statistics back as they were sent (`Still`).
+
+    Args:
+        case: the request.
+        weights: where to start.
+        rounds: how many.
+        task: (weights, site, seed) -> what a hospital does.
+        purpose: names the random draws.
+        constraint: holds after every average.
+    """
+    for number in range(rounds):
+        seeds = {site: derive(case.seed, purpose, site, number) for site in (*case.sites, *case.holders)}
+        asks = {site: task(weights, site, seed) for site, seed in seeds.items()}
+        if buffers := {name: weights[name] for name in case.layout.buffers}:
+            asks |= {site: Still(ask, buffers) for site, ask in asks.items() if not case.kept.get(site)}
+        weights = mean((yield asks), constraint)
+    return weights
 
 
 def beside(
@@ -123,8 +162,9 @@ def beside(
     local: LocalTraining,
     task: Callable[[Weights, SiteId, int], Task],
     purpose: str,
+    constraint: Constraint | None = None,
 ) -> Procedure[Weights]:
-    """Rounds in which the holders do a task of their own while all others train on what they retain.
+    """Rounds in which the holders do a task of their own while all others train on what they retain (`everywhere`).
 
     Args:
         case: the request.
@@ -133,20 +173,15 @@ def beside(
         local: the others' work in one round.
         task: (weights, site, seed) -> what a hospital that holds images to forget does.
         purpose: names the random draws.
+        constraint: holds after every step of the others, and after every average.
     """
-    for number in range(rounds):
-        seeds = {site: derive(case.seed, purpose, site, number) for site in (*case.sites, *case.holders)}
-        weights = mean(
-            (
-                yield {
-                    site: task(weights, site, seed)
-                    if site in case.holders
-                    else Fit(weights, case.retain, local, seed)
-                    for site, seed in seeds.items()
-                }
-            )
-        )
-    return weights
+
+    def own(weights: Weights, site: SiteId, seed: int) -> Task:
+        if site in case.holders:
+            return task(weights, site, seed)
+        return Fit(weights, case.retain, local, seed, constraint=constraint)
+
+    return everywhere(case, weights, rounds, own, purpose, constraint)
 
 
 def signals(weights: Weights, sites: Sequence[SiteId]) -> Procedure[Mapping[str, Tensor]]:

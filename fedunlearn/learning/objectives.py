@@ -124,7 +124,8 @@ class Noise:
 class Sensitivity:
     """|f(x) - g(x + xi)| / |xi|, in the mean over a batch's images x and ``samples`` noises xi of each.
 
-    f(x) are the module's outputs, g(x + xi) are ``extra["teacher"]``, (B, samples, ...), or if absent f's own.
+    f(x) are the module's outputs, g(x + xi) are ``extra["teacher"]``, (B, samples, ...), or if absent what f makes of
+    x + xi now, without a slope of its own: f(x) moves towards its surroundings, and these do not come towards it.
     """
 
     noise: Noise
@@ -136,9 +137,16 @@ class Sensitivity:
         quotients = []
         for number in range(self.samples):
             xi = self.noise(batch.inputs, batch.rows, number)
-            near = module(batch.inputs + xi) if known is None else known[:, number]
+            near = _still(module, batch.inputs + xi) if known is None else known[:, number]
             quotients.append((here - near).flatten(1).norm(dim=1) / xi.flatten(1).norm(dim=1))
         return torch.stack(quotients).mean()
+
+
+def _still(module: nn.Module, inputs: Tensor) -> Tensor:
+    """What ``module`` makes of ``inputs``, as a constant."""
+    with torch.no_grad():
+        outputs: Tensor = module(inputs)
+    return outputs
 
 
 class _Known(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -15,6 +15,7 @@ from fedunlearn.core import (
     LocalTraining,
     Reply,
     Select,
+    Task,
     Weights,
     derive,
 )
@@ -62,6 +63,22 @@ class FitDrawn:
         which = drawn(images.rows, self.draw, self.rate)
         images = Images(images.pixels[which], images.targets[which], images.rows[which])
         return Reply(fit(local, self.weights, images, self.training, self.seed), len(images))
+
+
+@dataclass(frozen=True)
+class Still:
+    """Do ``task``, and reply ``buffers``, as they were sent, for the new ones: BatchNorm's tell of its images alone.
+
+    A hospital says so itself, so that the sum over hospitals is still all that the server needs.
+    """
+
+    task: Task
+    buffers: Weights
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        reply = self.task(local)
+        return replace(reply, weights=None if reply.weights is None else {**reply.weights, **self.buffers})
 
 
 @dataclass(frozen=True)
@@ -278,6 +295,29 @@ class Contrast:
         )
         new = fit(local, self.weights, images, self.training, self.seed, objective)
         return Reply(new, len(images))
+
+
+@dataclass(frozen=True)
+class Weigh:
+    """Train ``weights``, ``lose`` and ``keep`` being what an image to forget and a retained one count (`Signed`).
+
+    Both kinds are shuffled together. With the same two numbers at every hospital, the average over hospitals by images
+    is a step of one loss of all their images.
+    """
+
+    weights: Weights
+    forget: Select
+    retain: Select
+    training: LocalTraining
+    seed: int
+    lose: float
+    keep: float
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images = marked(local.images(self.forget), local.images(self.retain))
+        objective = Signed(KINDS[local.network.kind].objective, self.lose, self.keep)
+        return Reply(fit(local, self.weights, images, self.training, self.seed, objective), len(images))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from fedunlearn.federation.procedures import errors as errors_of
 from fedunlearn.learning.local import gradient, outputs, squared_gradients
 from fedunlearn.learning.models import Network
 from fedunlearn.learning.objectives import drawn
-from fedunlearn.learning.tasks import Errors, Fisher
+from fedunlearn.learning.tasks import Errors, Fisher, Weigh
 from strategies.bad_teacher import BadTeacher
 from strategies.fedquit import FedQUIT, Value, virtual
 from strategies.fine_tune import FineTune
@@ -28,7 +28,7 @@ from strategies.gradient_ascent import GradientAscent
 from strategies.l1_sparse import L1Sparse
 from strategies.neggrad_plus import NegGradPlus
 from strategies.scrub import SCRUB, nearest
-from strategies.ssd import SSD, dampened
+from strategies.ssd import SSD, dampened, selecting
 from tests import toy
 
 pytestmark = pytest.mark.rounding
@@ -144,36 +144,47 @@ def test_ascent_goes_no_farther_than_its_bound(clip: float) -> None:
 # ---------------------------------------------------------------------------------------- neggrad_plus
 
 
-def test_neggrad_plus_is_a_step_of_both_losses() -> None:
-    """alpha L(retain) - (1 - alpha) L(forget), each the mean over its own two images."""
+@pytest.mark.parametrize("wish", ["patients", "site"])
+def test_an_average_of_neggrad_plus_is_one_step_of_both_losses_of_all_images(wish: str) -> None:
+    """alpha L(retain) - (1 - alpha) L(forget), each the mean over its images wherever they are; one batch each."""
+    case, alpha, lr = toy.case(wish), 0.7, 0.05
+    training = replace(case.training, local=replace(case.training.local, batch_size=100))
+    strategy = NegGradPlus(alpha=alpha, epochs=1, lr=lr)
+    result = toy.run(strategy.unlearn(replace(case, training=training)))
+
+    def slope(select: Select) -> Mapping[str, Tensor]:
+        parts = [toy.select(site, select) for site in toy.SITES]
+        pixels, targets, rows = (
+            torch.cat([getattr(x, name) for x in parts]) for name in ("pixels", "targets", "rows")
+        )
+        local = toy.ToyLocal("north", toy.network(), toy.Log())
+        return gradient(local, case.original, Images(pixels, targets, rows))
+
+    up, down = slope(case.forget), slope(case.retain)
+    expected = {name: case.original[name] - lr * (alpha * down[name] - (1 - alpha) * up[name]) for name in up}
+    # sums of at most 72 slopes below 10, times 0.05: 72 roundings of 0.5 are 72 * 2^-25
+    assert close(result, expected, 3e-6)
+    assert moved(result, case.original) > 1e-3
+
+
+def test_weighed_losses_of_random_batches_are_right_on_average() -> None:
+    """Batches of 2, whose steps at a tiny rate add up: 4 images in two batches, each gradient once more."""
     gradient = by_autograd(
         lambda f, *_: 0.7 * F.cross_entropy(f(X[2:]), Y[2:]) - 0.3 * F.cross_entropy(f(X[:2]), Y[:2])
     )
-    task = only_task(NegGradPlus(alpha=0.7))
-    assert close(at_clinic(task, forget=FORGET, retain=RETAIN), stepped(gradient))
-
-
-def test_neggrad_plus_of_random_batches_is_right_on_average() -> None:
-    """Batches of 3 and 1, whose steps at a tiny rate add up: 4 images in two batches, each gradient once more."""
-    gradient = by_autograd(
-        lambda f, *_: 0.7 * F.cross_entropy(f(X[2:]), Y[2:]) - 0.3 * F.cross_entropy(f(X[:2]), Y[:2])
-    )
-    task, total = (
-        only_task(NegGradPlus(alpha=0.7)),
-        {name: torch.zeros_like(x) for name, x in WEIGHTS.items()},
-    )
-    small = replace(STEP, batch_size=2, lr=1e-3)
+    task = Weigh(WEIGHTS, FORGET, RETAIN, replace(STEP, batch_size=2, lr=1e-3), 0, lose=-0.6, keep=1.4)
+    total = {name: torch.zeros_like(x) for name, x in WEIGHTS.items()}
     for seed in range(200):
-        result = at_clinic(task, forget=FORGET, retain=RETAIN, seed=seed, training=small)
+        result = at_clinic(task, seed=seed, training=task.training)
         total = {name: total[name] + (WEIGHTS[name] - result[name]) / (2 * 1e-3 * 200) for name in WEIGHTS}
     # both batches of two hold every image once, so only the movement within an epoch is left
     assert close(total, gradient, 1e-2)
 
 
-def test_neggrad_plus_without_retained_images_only_ascends() -> None:
-    """A hospital that leaves as a whole: -(1 - alpha) L over its four images."""
-    gradient = by_autograd(lambda f, *_: -0.3 * F.cross_entropy(f(X), Y))
-    task = only_task(NegGradPlus(alpha=0.7), "site")
+def test_neggrad_plus_of_a_hospital_without_retained_images_only_ascends() -> None:
+    """24 of 72 images leave: each counts -(1 - alpha) 72 / 24 times, which for four at the clinic is their mean."""
+    gradient = by_autograd(lambda f, *_: -0.3 * 3 * F.cross_entropy(f(X), Y))
+    task = next(NegGradPlus(alpha=0.7).unlearn(toy.case("site")))["west"]
     assert close(at_clinic(task, leaving=True, forget=FORGET, retain=RETAIN), stepped(gradient))
 
 
@@ -322,6 +333,26 @@ def test_dampening_by_hand() -> None:
     assert result["mean"] is weights["mean"]
 
 
+def test_the_adaptive_alpha_selects_its_share_by_hand() -> None:
+    """F_f / F = 4, 1, 8, 2 and 0 / 0, of which a half is to be selected: alpha is 2, and 4 and 8 are above it."""
+    forget, every = torch.tensor([4.0, 1.0, 8.0]), torch.tensor([1.0, 1.0, 1.0])
+    more = torch.tensor([4.0, 0.0]), torch.tensor([2.0, 0.0])
+    assert selecting({"a": forget, "b": more[0]}, {"a": every, "b": more[1]}, 0.5) == 2.0
+
+
+@pytest.mark.parametrize(("wish", "n_forget"), [("patients", 12), ("site", 24)])
+def test_without_an_alpha_ssd_dampens_about_a_logarithm_of_the_share_that_leaves(
+    wish: str, n_forget: int
+) -> None:
+    """log(1 + 100 n_f / n) per cent of all weights, but for those that were zero or tie."""
+    case = toy.case(wish)
+    result = toy.run(SSD(lam=0.1).unlearn(case))
+    count = sum(int((result[name] != case.original[name]).sum()) for name in case.layout.parameters)
+    every = sum(case.original[name].numel() for name in case.layout.parameters)
+    needed = math.log(1 + 100 * n_forget / 72) / 100 * every
+    assert 0.5 * needed <= count <= needed + 1
+
+
 @pytest.mark.parametrize("wish", ["patients", "site"])
 def test_ssd_with_an_endless_lambda_is_the_identity(wish: str) -> None:
     case = toy.case(wish)
@@ -361,7 +392,7 @@ def test_each_image_has_its_teacher() -> None:
     bad, good = X @ TEACHER["1.weight"].T + TEACHER["1.bias"], X @ W.T + B
     teacher = torch.cat([bad[:2], good[2:]])
     gradient = by_autograd(lambda f, *_: slow_divergence(teacher, f(X), 1.0))
-    task = replace(only_task(BadTeacher(retained=1.0)), bad=TEACHER, good=WEIGHTS)
+    task = replace(only_task(BadTeacher(retained=1.0)), weights=WEIGHTS, bad=TEACHER, good=WEIGHTS)
     reply = replace(task, forget=FORGET, retain=RETAIN, training=STEP)(Clinic())
     assert reply.count == 4
     assert close(reply.weights, stepped(gradient))

@@ -35,6 +35,10 @@ class Straight:
         """See `History`."""
         return {"x": self.move(self.sent()[round], site)}
 
+    def chosen(self, round: int) -> tuple[SiteId, ...]:
+        """See `History`."""
+        raise NotImplementedError
+
     def cumulative(self, site: SiteId) -> Weights:
         """See `History`."""
         return {"x": torch.stack([self.update(t, site)["x"] for t in range(self.rounds)]).sum(0)}

@@ -29,10 +29,8 @@ from tests.strategies.test_client import (
     W,
     X,
     Y,
-    by_autograd,
     close,
     only_task,
-    stepped,
 )
 
 pytestmark = pytest.mark.rounding
@@ -263,20 +261,25 @@ def test_sensitivity_is_of_all_outputs_of_an_image_together() -> None:
 
 @pytest.mark.parametrize("against", ["itself", "original"])
 def test_maverick_is_a_step_of_its_sensitivity_on_the_forget_images(against: Any) -> None:
-    """Against itself, W xi; against the frozen original, W x + b minus what that gave at x + xi: the bias moves too."""
+    """W x + b minus what the original, or the model itself by now, gives at x + xi, which has no slope of its own.
+
+    At the original both are the same step. The second one, from elsewhere, tells them apart.
+    """
     xi = noises([0, 1], 4)
-    frozen = (X[:2] + xi) @ W.T + B
-
-    def loss(f: Any, *_: Any) -> Tensor:
-        near = f(X[:2] + xi) if against == "itself" else frozen
-        return ((f(X[:2]) - near).norm(dim=2) / xi.norm(dim=2)).mean()
-
+    a, b = W.clone(), B.clone()
+    for _ in range(2):
+        matrix, bias = (a, b) if against == "itself" else (W, B)
+        near = (X[:2] + xi) @ matrix.T + bias
+        a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
+        loss = ((X[:2] @ a.T + b - near).norm(dim=2) / xi.norm(dim=2)).mean()
+        ga, gb = torch.autograd.grad(loss, [a, b])
+        a, b = (a - 0.1 * ga).detach(), (b - 0.1 * gb).detach()
     task = only_task(Maverick(samples=4, against=against))
-    task = replace(task, weights=WEIGHTS, forget=FORGET, training=STEP)
+    task = replace(task, weights=WEIGHTS, forget=FORGET, training=replace(STEP, epochs=2))
     reply: Reply = task_with_noise(task)(Clinic())
     assert reply.count == 2
     assert reply.weights is not None
-    assert close(reply.weights, stepped(by_autograd(loss)), 1e-5)
+    assert close(reply.weights, {"1.weight": a, "1.bias": b}, 1e-5)
 
 
 def task_with_noise(task: Any) -> Any:
@@ -299,8 +302,8 @@ def test_deviations_are_uniform_between_the_two() -> None:
     assert deviations.mean() == pytest.approx(1.0, abs=4 * (1 / 12**0.5) / 300**0.5)
 
 
-@pytest.mark.parametrize("against", ["itself", "original"])
-def test_maverick_makes_the_images_to_forget_less_special(against: Any) -> None:
+def test_maverick_makes_the_images_to_forget_less_special() -> None:
+    """Against the original. Against itself, without a slope at x + xi, it is not what falls: there is no such test."""
     case = toy.case("site")
 
     def sensitivity(weights: Weights) -> float:
@@ -311,7 +314,7 @@ def test_maverick_makes_the_images_to_forget_less_special(against: Any) -> None:
         with torch.no_grad():
             return float(Sensitivity(Noise(5, 0.05, 1.0), 20)(network.module.eval(), batch))
 
-    result = toy.run(Maverick(against=against, epochs=6, recovery=Recovery(0)).unlearn(case))
+    result = toy.run(Maverick(epochs=6).unlearn(case))
     assert sensitivity(result) < 0.95 * sensitivity(case.original)
 
 

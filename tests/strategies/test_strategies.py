@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 
 from fedunlearn import weights as w
-from fedunlearn.core import Asks, Batch, LocalTraining, Recovery, Replies, Reply, Select, Weights, derive
+from fedunlearn.core import (
+    Asks,
+    Batch,
+    Images,
+    LocalTraining,
+    Recovery,
+    Replies,
+    Reply,
+    Select,
+    Weights,
+    derive,
+)
 from fedunlearn.federation.procedures import calibrated, fedavg
 from fedunlearn.learning.constraints import Mask, salient
 from fedunlearn.learning.kinds import KINDS, CrossEntropy
 from fedunlearn.learning.labels import wrong_labels
+from fedunlearn.learning.local import gradient
 from fedunlearn.learning.tasks import Fit, Gradient, Relabel
 from strategies.federaser import FedEraser
 from strategies.fine_tune import FineTune
@@ -225,9 +238,45 @@ def test_holders_train_on_relabelled_and_retained_images_with_labels_drawn_once(
     assert all((label != true[row]) == (row in forget) for row, label in seen)
 
 
-def test_random_label_asks_the_holders_once_then_everyone() -> None:
-    log = toy.outcome(RandomLabel(recovery=Recovery(1)), "patients").log
-    assert log.asked == [("north", 0), ("east", 0), ("north", 1), ("east", 1), ("west", 1)]
+@pytest.mark.parametrize("wish", ["patients", "site"])
+def test_random_label_asks_everyone_in_every_epoch(wish: str) -> None:
+    """West, which leaves with everything it has, takes part in the rounds under other labels, and in no recovery."""
+    log = toy.outcome(RandomLabel(epochs=2, recovery=Recovery(1)), wish).log
+    stay = ("north", "east") if wish == "site" else toy.SITES
+    assert log.asked == [(site, t) for t in (0, 1) for site in toy.SITES] + [(site, 2) for site in stay]
+
+
+@pytest.mark.parametrize("labels", ["wrong", "uniform"])
+@pytest.mark.parametrize("strategy", [RandomLabel, SalUn])
+def test_an_image_keeps_its_other_label_through_all_epochs(strategy: Any, labels: Any) -> None:
+    tasks: list[Any] = []
+
+    class Watch(toy.Asked):
+        def round(self, round: object) -> None:
+            tasks.extend(round.asks.values())  # type: ignore[attr-defined]
+
+    toy.run(strategy(labels=labels, epochs=2).unlearn(toy.case("site")), watchers=[Watch(toy.Log())])
+    one, other = (task for task in tasks if isinstance(task, Relabel))
+    assert one.labels == other.labels
+    assert one.seed != other.seed
+    assert one.how == other.how == labels
+    assert one.training.epochs == 1
+
+
+def test_the_average_of_the_first_epoch_is_a_step_of_one_loss_of_all_images() -> None:
+    """Plain SGD, one batch a hospital: West's 24 images under other labels, the others' 48 under their own."""
+    case, lr = toy.case("site"), 0.05
+    plain = replace(case.training.local, batch_size=100, optimizer="sgd", momentum=0.0, lr=lr)
+    result = toy.run(
+        RandomLabel(epochs=1).unlearn(replace(case, training=replace(case.training, local=plain)))
+    )
+    parts = [toy.images(site) for site in toy.SITES]
+    labels = wrong_labels(parts[2].targets, toy.CLASSES, derive(case.seed, "labels", "west"))
+    pixels, rows = (torch.cat([getattr(x, name) for x in parts]) for name in ("pixels", "rows"))
+    images = Images(pixels, torch.cat([parts[0].targets, parts[1].targets, labels]), rows)
+    slope = gradient(toy.ToyLocal("north", toy.network(), toy.Log()), case.original, images)
+    # sums of 72 slopes below 20, times 0.05: 72 roundings of 1 are 72 * 2^-24
+    assert close(result, {name: case.original[name] - lr * slope[name] for name in slope}, 5e-6)
 
 
 # ----------------------------------------------------------------------------------------------- salun
@@ -297,7 +346,7 @@ def test_masked_out_weights_never_move(local: LocalTraining, norm: bool, recover
 
     salun = SalUn(fraction=0.3, recovery=Recovery(recovery_rounds))
     result = toy.run(salun.unlearn(case), toy.ToyLink(norm=norm), [Watch(toy.Log())])
-    assert len(masks) == 2 + 3 * recovery_rounds
+    assert len(masks) == 3 * (salun.epochs + recovery_rounds)
     total = moved = 0
     for name, mask in masks[0].mask.items():
         assert torch.equal(result[name][~mask], case.original[name][~mask])

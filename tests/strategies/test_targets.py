@@ -277,7 +277,7 @@ def test_an_imitating_step_by_hand(target: Any) -> None:
     goal = torch.cat([torch.stack(soft), F.one_hot(Y[2:], 2).float()])
     expected = stepped(by_autograd(lambda f, *_: -(goal * torch.log_softmax(f(X), 1)).sum(1).mean()))
     task = only_task(HeldOutTarget(target=target))
-    assert close(at_clinic(task, forget=FORGET, retain=RETAIN), expected)
+    assert close(at_clinic(task, original=WEIGHTS, forget=FORGET, retain=RETAIN), expected)
 
 
 def test_forgotten_images_become_like_held_out_ones() -> None:
@@ -309,7 +309,9 @@ class Unvalidated(Clinic):
 
 
 def test_a_hospital_without_validation_images_has_nothing_to_imitate() -> None:
-    task = replace(only_task(HeldOutTarget()), weights=WEIGHTS, forget=FORGET, retain=RETAIN)
+    task = replace(
+        only_task(HeldOutTarget()), weights=WEIGHTS, original=WEIGHTS, forget=FORGET, retain=RETAIN
+    )
     with pytest.raises(RunError, match="found no val images at a"):
         task(Unvalidated())
 
