@@ -46,7 +46,7 @@ def shortened(strategy: Strategy) -> Strategy:
     """As few rounds as show all that it does."""
     few = {"rounds": 2, "epochs": 1, "samples": 2}
     own: dict[str, Any] = {field.name: getattr(strategy, field.name) for field in fields(strategy)}  # type: ignore[arg-type]
-    mine = {name: n for name, n in few.items() if own.get(name, 0) > n}
+    mine = {name: n for name, n in few.items() if (own.get(name) or 0) > n}
     repaired = {"recovery": Recovery(1)} if own.get("recovery", Recovery(0)).rounds > 1 else {}
     return replace(strategy, **mine, **repaired)  # type: ignore[type-var]
 
