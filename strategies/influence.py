@@ -56,9 +56,10 @@ class Influence:
         Federated: a mean of the hospitals' inverses is not the inverse of the mean. H^-1 v is exact: WoodFisher's
         N updates of rank one are made at once, by Woodbury's identity, whereas the authors' recursion goes on with
         the first image's vector for all others. Fewer Fisher images than their 1000, since all their gradients are
-        kept. Their recursion starts from the identity, a damping of 1 as here; they tune alpha by the retrained model,
-        and here it is a whole step. That is as far as the loss is taken to be quadratic: with less damping, and the
-        more images leave the sooner, it wrecks the model. BatchNorm statistics stay. As there, no recovery.
+        kept. Their recursion starts from the identity, a damping of 1 as here, and alpha is 1 as in their first run
+        script; their README leaves it open. With less damping, and the more images leave the sooner, so long a step
+        leaves the region where the loss is quadratic and wrecks the model. BatchNorm statistics stay. As there, no
+        recovery.
 
     Attributes:
         alpha: length of the step, alpha; 1 is the formula's.

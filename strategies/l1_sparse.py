@@ -46,7 +46,10 @@ class L1Sparse:
     Deviations:
         Federated: at all remaining hospitals, as fine-tuning, since one that leaves retains nothing; the
         penalty fades from round to round, not from epoch to epoch, and so the last rounds, weakly penalised,
-        are the recovery. |w|_1 is descended by its subgradient, as in the authors' code.
+        are the recovery. |w|_1 is descended by its subgradient, as in the authors' code. What alpha they took for
+        10 epochs of SGD at 0.01 could not be read (their README leaves it open, their parser's 0.2 prunes everything);
+        ours is that of RULI's configuration, Scissorhands' scripts run their code with 1e-4. Under Adam, which
+        divides by the size of what it descends, the same alpha shrinks more where the loss is flat.
 
     Attributes:
         alpha: first strength of the penalty, alpha.

@@ -45,13 +45,13 @@ class PUF:
         arXiv 2504.05822, PUF-Special and PUF-Regular; n as in the authors' code.
 
     Deviations:
-        A fixed number of recovery rounds; the authors stop at the retrained model's test accuracy. BatchNorm
-        statistics are not gradients and keep their value until recovery replaces them; the authors negate
-        their change as well. A hospital that both forgets and retains is asked twice in a regular round,
-        which the ledger counts as two rounds.
+        A local training is as long as in the scenario; with the authors it is one epoch of SGD at 0.1, one of 200. A
+        fixed number of recovery rounds; the authors stop at the retrained model's test accuracy. BatchNorm statistics
+        are not gradients and keep their value until recovery replaces them; the authors negate their change as well.
+        A hospital that both forgets and retains is asked twice in a regular round, which the ledger counts as two.
 
     Attributes:
-        eta: step against the pseudo-gradient, eta; the authors take about 2 (special) or 20 (regular).
+        eta: step against the pseudo-gradient, eta; the authors' scripts take 2 (special) and 20 (regular).
         round: who takes part.
         recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """

@@ -205,7 +205,7 @@ def test_a_hospital_that_fails_is_no_divergence() -> None:
 # ------------------------------------------------------------------------------------------- a whole run
 
 HEALTHY = "{name: fine_tune, rounds: 1}, {name: negation, recovery: {rounds: 1}}"
-MIXED = f"strategies=[{{name: random_label, lr: {WILD}, as: wild}}, {HEALTHY}]"
+MIXED = f"strategies=[{{name: fedquit, lr: {WILD}, as: wild}}, {HEALTHY}]"
 
 
 @pytest.fixture(scope="module")
