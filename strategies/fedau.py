@@ -50,8 +50,8 @@ class FedAU:
 
     Deviations:
         Nobody knows beforehand who will leave, so every hospital has a head. In the authors' code one client does,
-        known from the start; all of its images carry a trigger, and its features learn under both heads, which if all
-        did it would spoil the model for everyone. Here heads learn on fixed features (their switch fine_tune_mode)
+        known from the start; all of its images carry a trigger, and its features learn under both heads, as they
+        cannot at every hospital. Here heads learn on fixed features (their switch fine_tune_mode)
         and start as the model's, so that the model is that of ordinary training, bit for bit. The paper also
         forgets samples and classes that are marked before training: patients who ask later cannot be. A head's round
         counts as a round of its own. We read the paper's abstract and the code. Recovery is an addition.

@@ -15,7 +15,17 @@ from fedunlearn.core import Every, LocalTraining, Reply, Select
 from fedunlearn.federation import wire
 from fedunlearn.learning.constraints import Mask
 from fedunlearn.learning.kinds import CrossEntropy
-from fedunlearn.learning.tasks import Copies, Fit, Gradient, Plane, Relabel, Sections, Signals
+from fedunlearn.learning.tasks import (
+    Condense,
+    Copies,
+    Fit,
+    FitGiven,
+    Gradient,
+    Plane,
+    Relabel,
+    Sections,
+    Signals,
+)
 
 texts = st.text(max_size=5)
 leaves = st.one_of(
@@ -71,6 +81,10 @@ MASK = Mask({"0.weight": torch.rand(2, 3) > 0.5}, {"0.weight": WEIGHTS["0.weight
         Fit(WEIGHTS, Select(without=("a", "b"), split="val"), LocalTraining(), 0),
         Gradient(WEIGHTS, Select()),
         Relabel(WEIGHTS, Select(only="r"), Select(without=("r",)), LocalTraining(), 1, 2, MASK),
+        Condense(WEIGHTS, Select(), None, 0.1, False, 5, 0.1, 256, 7),
+        FitGiven(
+            WEIGHTS, {"pixels": torch.rand(2, 1, 3, 3), "targets": torch.arange(2)}, LocalTraining(), 7, True
+        ),
         Signals(WEIGHTS, Select(split="all")),
         Copies(WEIGHTS, (Select(only="a"), Select(only="b", without=("a",)), Select(split="test"))),
         Sections(WEIGHTS, (Plane(3, 0, 7), Plane(4, 2, 0))),

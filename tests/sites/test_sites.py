@@ -166,6 +166,14 @@ def test_unknown_names_are_errors(folder: Path, b: Hospital):
         b.images(Select(only="r3"))
 
 
+def test_the_server_may_work_though_it_owns_no_image(folder: Path):
+    """On images that come with a task, say."""
+    federation = Federation.open(folder)
+    server = federation.hospital(SERVER, federation.network())
+    with pytest.raises(ValueError, match="server owns no images, expected some: give proxy a share"):
+        server.images(Select(split="proxy"))
+
+
 def test_making_a_network_leaves_the_global_rng_alone(folder: Path):
     federation = Federation.open(folder)
     before = torch.random.get_rng_state()
