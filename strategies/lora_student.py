@@ -24,10 +24,10 @@ from fedunlearn.core import (
     Reply,
     Search,
     Select,
+    SiteId,
     Weights,
-    derive,
 )
-from fedunlearn.federation.procedures import mean, recover
+from fedunlearn.federation.procedures import everywhere, recover
 from fedunlearn.learning.constraints import LowRank, Mask
 from fedunlearn.learning.kinds import KINDS
 from fedunlearn.learning.local import fit, outputs, paced
@@ -94,14 +94,12 @@ class LoRAStudent:
         reference = {name: case.original[name] for name in case.layout.parameters}
         adapters = LowRank(tuple(n for n, w in reference.items() if w.dim() > 2), self.rank, reference)
         local, teacher = paced(case.training.local, self.local_epochs, self.lr), case.original
-        weights, factors = teacher, (self.lam, self.alpha, self.beta, self.T)
-        for number in range(self.rounds):
-            seeds = {s: derive(case.seed, "student", s, number) for s in (*case.sites, *case.holders)}
-            replies = yield {
-                s: Student(weights, teacher, case.forget, case.retain, local, seed, adapters, factors)
-                for s, seed in seeds.items()
-            }
-            weights = mean(replies, adapters)
+        factors = self.lam, self.alpha, self.beta, self.T
+
+        def student(weights: Weights, site: SiteId, seed: int) -> Student:
+            return Student(weights, teacher, case.forget, case.retain, local, seed, adapters, factors)
+
+        weights = yield from everywhere(case, teacher, self.rounds, student, "student", adapters)
         head = case.layout.head
         rest = {n: torch.zeros_like(w, dtype=torch.bool) for n, w in reference.items() if n not in head}
         return (yield from recover(case, weights, self.recovery, Mask(rest, weights)))
