@@ -46,12 +46,12 @@ class FUSED:
         names the layers by hand, from such differences: 2 of LeNet's 5, 4 of ResNet-18's 21; we take the largest. The
         server hands out the merged model. BatchNorm statistics move, as in the code: taking the adapters off
         restores parameters only. Length: the code trains its adapters as long as the model (100 rounds of 5 epochs,
-        its README), and so do we by default: at retraining's cost, though less need be sent.
+        its README); so do our 5 rounds in `3hosp`: at retraining's cost, though less need be sent.
 
     Attributes:
         layers: how many layers get an adapter.
         rank: rank of an adapter, r.
-        rounds: rounds of training adapters; as many as training had by default.
+        rounds: rounds of training adapters, R.
         local_epochs: passes over the retained images in each, E; as in training by default.
         lr: learning rate, eta; as in training by default.
     """
@@ -59,7 +59,7 @@ class FUSED:
     name: Literal["fused"] = "fused"
     layers: Annotated[int, Ge(1), Search(1, 4)] = 2
     rank: Annotated[int, Ge(1), Search(1, 32, log=True)] = 16
-    rounds: Annotated[int, Ge(1), Search(1, 10)] | None = None
+    rounds: Annotated[int, Ge(1), Search(1, 10)] = 5
     local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
 
@@ -77,7 +77,7 @@ class FUSED:
         updates = [case.history.update(case.rounds - 1, site) for site in case.roster]
         matrices = [name for name, w in reference.items() if w.dim() > 1]
         adapters = LowRank(critical(updates, matrices, self.layers), self.rank, reference)
-        rounds = Recovery(self.rounds or case.rounds, self.local_epochs, self.lr)
+        rounds = Recovery(self.rounds, self.local_epochs, self.lr)
         return (yield from recover(case, case.original, rounds, adapters))
 
 

@@ -17,7 +17,6 @@ from fedunlearn.core import (
     Case,
     Granularity,
     Guarantee,
-    Images,
     Leaver,
     Local,
     LocalTraining,
@@ -32,10 +31,11 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.federation.procedures import at_holders, recover
+from fedunlearn.federation.procedures import beside, recover
 from fedunlearn.learning.constraints import Mask, salient
-from fedunlearn.learning.labels import wrong_labels
+from fedunlearn.learning.labels import Labels, replaced
 from fedunlearn.learning.local import fit, paced
+from fedunlearn.learning.objectives import marked
 from fedunlearn.learning.tasks import Gradient
 
 
@@ -65,17 +65,19 @@ class SalUnCRA:
         malignant: the classes to be forgotten by entropy; all by default, since only you know which: the paper's is
             the malignant one of two (0 in BreastMNIST).
         fraction: share of all parameters that may move; sets SalUn's gamma.
-        epochs: passes of the holders over the images to forget and those they retain.
-        lr: the holders' learning rate, eta; as in training by default.
-        recovery: ordinary rounds under the mask afterwards, on the retained data (`core.Recovery`).
+        labels: of the others: any label but the true one, or any at all, as in SalUn's code.
+        epochs: passes of all hospitals over their images, each followed by an average.
+        lr: learning rate in these, eta; as in training by default.
+        recovery: ordinary rounds on the retained data afterwards (`core.Recovery`); none by default.
     """
 
     name: Literal["salun_cra"] = "salun_cra"
     malignant: tuple[Annotated[int, Ge(0)], ...] | None = None
     fraction: Annotated[float, Gt(0), Le(1), Search(0.1, 0.9)] = 0.5
+    labels: Annotated[Literal["wrong", "uniform"], Search()] = "wrong"
     epochs: Annotated[int, Ge(1), Search(1, 6)] = 3
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
-    recovery: Recovery = Recovery()
+    recovery: Recovery = Recovery(rounds=0)
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
@@ -83,20 +85,21 @@ class SalUnCRA:
     @property
     def needs(self) -> Needs:
         """The images to forget once more, each of one class."""
-        return Needs(leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0, class_labels=True)
+        return Needs(leaver=Leaver.ONLINE, class_labels=True)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         replies = yield {site: Gradient(case.original, case.forget) for site in case.holders}
         gradient = w.average([r.arrays for r in replies.values()], [r.count for r in replies.values()])
         mask = Mask(salient(gradient, self.fraction), {name: case.original[name] for name in gradient})
-        local = paced(case.training.local, self.epochs, self.lr)
+        once = paced(case.training.local, 1, self.lr)
 
-        def doubt(site: SiteId) -> Doubt:
-            order, labels = derive(case.seed, "forget", site), derive(case.seed, "labels", site)
-            return Doubt(case.original, case.forget, case.retain, local, order, labels, mask, self.malignant)
+        def doubt(weights: Weights, site: SiteId, seed: int) -> Doubt:
+            labels = derive(case.seed, "labels", site)
+            select = case.forget, case.retain
+            return Doubt(weights, *select, once, seed, labels, mask, self.labels, self.malignant)
 
-        weights = yield from at_holders(case, doubt, mask)
+        weights = yield from beside(case, case.original, self.epochs, once, doubt, "forget", mask)
         return (yield from recover(case, weights, self.recovery, mask))
 
 
@@ -111,6 +114,7 @@ class Doubt:
     seed: int
     labels: int
     constraint: Mask
+    how: Labels
     malignant: tuple[int, ...] | None
 
     def __call__(self, local: Local) -> Reply:
@@ -121,16 +125,14 @@ class Doubt:
         if not set(malignant) <= set(every):
             raise RunError(f"found malignant: {list(malignant)}, expected classes from 0 to {every[-1]}")
         classes = torch.tensor(malignant, dtype=forget.targets.dtype, device=forget.targets.device)
-        images = Images(
-            torch.cat([forget.pixels, retain.pixels]),
-            torch.cat([wrong_labels(forget.targets, local.classes, self.labels), retain.targets]),
-            torch.cat([forget.rows, retain.rows]),
+        others = replaced(self.how, forget.targets, retain.targets, local.classes, self.labels)
+        images = replace(
+            marked(forget, retain),
+            targets=torch.cat([others, retain.targets]),
+            extra={"unsure": F.pad(torch.isin(forget.targets, classes), (0, len(retain)))},
         )
-        unsure = F.pad(torch.isin(forget.targets, classes), (0, len(retain)))
-        images = replace(images, extra={"unsure": unsure})
-        return Reply(
-            fit(local, self.weights, images, self.training, self.seed, Unsure(), self.constraint), len(images)
-        )
+        new = fit(local, self.weights, images, self.training, self.seed, Unsure(), self.constraint)
+        return Reply(new, len(images))
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,5 @@ class Unsure:
         """See `Objective`."""
         log_p = torch.log_softmax(module(batch.inputs), 1)
         certainty = math.log(log_p.shape[1]) + (log_p.exp() * log_p).sum(1)
-        return torch.where(
-            batch.extra["unsure"], certainty, F.nll_loss(log_p, batch.targets, reduction="none")
-        ).mean()
+        surprise = F.nll_loss(log_p, batch.targets, reduction="none")
+        return torch.where(batch.extra["unsure"], certainty, surprise).mean()

@@ -44,6 +44,7 @@ from strategies.information_reset import InformationReset
 from strategies.l1_sparse import L1Sparse
 from strategies.learn_noise import LearnNoise
 from strategies.learn_others import LearnOthers
+from strategies.lora_student import LoRAStudent
 from strategies.lotus import LoTUS
 from strategies.maverick import Maverick
 from strategies.max_loss import MaxLoss
@@ -187,6 +188,7 @@ STRATEGIES: list[Strategy | Excused] = [
     RetrainShort(),
     RetrainShort(share=1.0),
     Excused(ConDa(contribution="updates", cutoff=0.25), ON_THE_SERVER),
+    LoRAStudent(local_epochs=6, lr=0.03, recovery=Recovery(2)),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]

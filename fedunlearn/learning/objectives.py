@@ -25,46 +25,55 @@ class Signed:
     The mean over a batch: a part of b of the batch's B images counts b / B times its factor, so that the gradient of
     a random batch is right on average, whatever it happens to hold. The parts pass through the network one by one.
     Beyond ``ceiling`` the loss of a batch's images to forget counts as ``ceiling``, and has no slope. Of a batch that
-    passes through the network in pieces (`fedunlearn.core.LocalTraining.micro_batch`), each piece's does.
+    passes through the network in pieces (`fedunlearn.core.LocalTraining.micro_batch`), each piece's does. Images to
+    forget may have a loss of their own, ``instead``.
     """
 
     loss: Objective
     forget: float
     retain: float
     ceiling: float | None = None
+    instead: Objective | None = None
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """See `Objective`."""
         marked = batch.extra["forget"]
-        parts = [(self.forget, marked, self.ceiling), (self.retain, ~marked, None)]
+        parts = [
+            (self.forget, marked, self.instead or self.loss, self.ceiling),
+            (self.retain, ~marked, self.loss, None),
+        ]
         terms = [
-            factor * float(which.float().mean()) * self._capped(module, part(batch, which), ceiling)
-            for factor, which, ceiling in parts
+            factor * float(which.float().mean()) * _capped(loss(module, part(batch, which)), ceiling)
+            for factor, which, loss, ceiling in parts
             if bool(which.any())
         ]
         return torch.stack(terms).sum()
 
-    def _capped(self, module: nn.Module, batch: Batch, ceiling: float | None) -> Tensor:
-        loss = self.loss(module, batch)
-        return loss if ceiling is None else loss.clamp(max=ceiling)
+
+def _capped(loss: Tensor, ceiling: float | None) -> Tensor:
+    return loss if ceiling is None else loss.clamp(max=ceiling)
 
 
 @dataclass(frozen=True)
 class Distillation:
     """``share`` times the kind's own loss plus ``kl`` T^2 KL(teacher || module), T being the temperature.
 
-    The teacher's outputs are ``extra["teacher"]``, shaped as the module's. A negative ``kl`` leads away from it.
+    The teacher's outputs are ``extra["teacher"]``, shaped as the module's. A negative ``kl`` leads away from it. On top
+    comes ``guard`` times the mean squared difference of the outputs themselves.
     """
 
     loss: Objective
     share: float = 0.0
     kl: float = 1.0
     T: float = 1.0
+    guard: float = 0.0
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """See `Objective`."""
         student = module(batch.inputs)
         total = self.kl * divergence(batch.extra["teacher"], student, self.T)
+        if self.guard:
+            total = total + self.guard * F.mse_loss(student, batch.extra["teacher"])
         return total + self.share * self.loss(_Known(student), batch) if self.share else total
 
 

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from fedunlearn import weights as w
-from fedunlearn.core import Recovery, Weights
+from fedunlearn.core import Batch, Recovery, Weights
 from fedunlearn.federation.procedures import recover
 from fedunlearn.learning.constraints import LowRank, nearest
+from fedunlearn.learning.kinds import CrossEntropy
+from fedunlearn.learning.objectives import Distillation, Signed
 from strategies.fused import FUSED, critical
+from strategies.lora_student import Erased, LoRAStudent, Student
 from tests import toy
+from tests.strategies.test_client import (
+    FORGET,
+    RETAIN,
+    STEP,
+    WEIGHTS,
+    Clinic,
+    X,
+    Y,
+    by_autograd,
+    close,
+    stepped,
+)
 
 pytestmark = pytest.mark.rounding
 
@@ -99,9 +117,71 @@ def test_with_full_rank_everywhere_it_is_fine_tuning_of_matrices() -> None:
             if name.endswith("bias"):
                 p.copy_(case.original[name])
 
-    found = toy.outcome(FUSED(layers=99, rank=99), "patients").weights
-    everything = Recovery(case.rounds)
+    found = toy.outcome(FUSED(layers=99, rank=99, rounds=3), "patients").weights
+    everything = Recovery(3)
     link = toy.ToyLink(across=False)  # a constraint of a test cannot cross a wire
     expected = toy.run(recover(case, case.original, everything, biases_stay), link)
     # w + (p - w) is p but for the rounding of each step, which training then amplifies.
     assert w.norm(w.subtract(found, expected)) < 0.05 * w.norm(w.subtract(expected, case.original))
+
+
+# ---------------------------------------------------------------------------------------- lora_student
+
+
+def test_one_step_of_a_student_by_hand() -> None:
+    """Two images to forget, two retained; the teacher is another model. The bias is no matrix, and stays."""
+    lam, alpha, beta, T = 3.0, 0.7, 0.05, 2.0
+    teacher = {name: x * 0.5 - 0.1 for name, x in WEIGHTS.items()}
+    free = LowRank(("1.weight",), 9, WEIGHTS)
+    task = Student(WEIGHTS, teacher, FORGET, RETAIN, STEP, 1, free, (lam, alpha, beta, T))
+    reply = task(Clinic())
+    t = X[2:] @ teacher["1.weight"].T + teacher["1.bias"]
+
+    def loss(model: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+        s, log_p = model(X[2:]), torch.log_softmax(model(X[:2]), 1)
+        q, p = torch.log_softmax(t / T, 1), torch.log_softmax(s / T, 1)
+        retained = F.cross_entropy(s, Y[2:], reduction="sum") + alpha * T**2 * (q.exp() * (q - p)).sum()
+        guarded = retained + beta * (s - t).square().sum() / 2  # a mean over two scores, of each image
+        uniform = (0.5 * (math.log(0.5) - log_p)).sum()
+        return (guarded + lam * uniform) / 4
+
+    assert reply.weights is not None
+    expected = {**stepped(by_autograd(loss)), "1.bias": WEIGHTS["1.bias"]}
+    assert close(reply.weights, expected)
+
+
+def test_a_volume_is_forgotten_to_background_and_an_image_to_nothing() -> None:
+    """One voxel at p = (1/4, 3/4) and one at even chances: -log of 1/4 and of 1/2; the divergence is KL by hand."""
+    scores = torch.log(torch.tensor([[[0.25, 0.5], [0.75, 0.5]]]))
+    batch = Batch(scores, torch.zeros(1, 2, dtype=torch.long), torch.arange(1))
+    assert float(Erased(True)(nn.Identity(), batch)) == pytest.approx(math.log(8) / 2, rel=1e-6)
+    divergence = 0.5 * (math.log(0.5 / 0.25) + math.log(0.5 / 0.75))
+    assert float(Erased(False)(nn.Identity(), batch)) == pytest.approx(divergence / 2, rel=1e-5)
+
+
+def test_images_to_forget_may_have_a_loss_of_their_own() -> None:
+    """Three images of four at 2 times one loss, one at 5 times the other."""
+    scores, targets = draw(4, 3), torch.tensor([0, 1, 2, 0])
+    gone = torch.tensor([True, True, False, True])
+    batch = Batch(scores, targets, torch.arange(4), {"forget": gone})
+    found = Signed(CrossEntropy(), 2.0, 5.0, instead=Erased(True))(nn.Identity(), batch)
+    log_p = torch.log_softmax(scores, 1)
+    expected = (2 * -log_p[gone, 0].sum() + 5 * -log_p[2, 2]) / 4
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    plain = Distillation(CrossEntropy(), 1.0, 0.5)
+    guarded = Distillation(CrossEntropy(), 1.0, 0.5, guard=0.25)
+    batch = Batch(scores, targets, torch.arange(4), {"teacher": scores + 2})
+    difference = guarded(nn.Identity(), batch) - plain(nn.Identity(), batch)
+    assert float(difference) == pytest.approx(0.25 * 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("wish", ["patients", "site"])
+def test_convolutions_move_by_a_low_rank_and_then_the_head(wish: str) -> None:
+    case, strategy = toy.case(wish), LoRAStudent(rank=2, rounds=2, local_epochs=2, recovery=Recovery(0))
+    erased = toy.outcome(strategy, wish).weights
+    restored = toy.outcome(replace(strategy, recovery=Recovery(1)), wish).weights
+    for name in case.layout.parameters:
+        change = erased[name] - case.original[name]
+        assert rank(change) == 2 if name == "0.weight" else not change.any(), name
+        assert torch.equal(restored[name], erased[name]) == (name not in case.layout.head), name
+    assert toy.chances(erased, wish).mean() < toy.chances(case.original, wish).mean()

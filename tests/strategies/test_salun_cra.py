@@ -59,7 +59,7 @@ def test_even_chances_cost_nothing_and_attract() -> None:
 def test_one_step_by_hand(malignant: tuple[int, ...] | None) -> None:
     """Classes 0 and 1 are to be forgotten, one image each: entropy for the malignant, the other label for the rest."""
     free = Mask({name: torch.ones_like(x, dtype=torch.bool) for name, x in WEIGHTS.items()}, WEIGHTS)
-    reply = Doubt(WEIGHTS, FORGET, RETAIN, STEP, 1, 2, free, malignant)(Clinic())
+    reply = Doubt(WEIGHTS, FORGET, RETAIN, STEP, 1, 2, free, "wrong", malignant)(Clinic())
     classes = (0, 1) if malignant is None else malignant
 
     def loss(model: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def test_one_step_by_hand(malignant: tuple[int, ...] | None) -> None:
 
 
 def test_without_a_malignant_class_it_is_salun() -> None:
-    """The same numbers in another order of operations: as near as float32 stays over a toy's 30 steps."""
+    """The same numbers in another order of operations: as near as float32 stays over a toy's 9 steps."""
     case, once = toy.case("patients"), Recovery(0)
     own = toy.run(SalUnCRA(malignant=(), epochs=3, recovery=once).unlearn(case))
     other = toy.run(SalUn(epochs=3, recovery=once).unlearn(case))
@@ -86,4 +86,4 @@ def test_without_a_malignant_class_it_is_salun() -> None:
 def test_a_class_that_is_not_there_is_refused() -> None:
     free = Mask({}, WEIGHTS)
     with pytest.raises(RunError, match="from 0 to 1"):
-        Doubt(WEIGHTS, FORGET, RETAIN, STEP, 1, 2, free, (2,))(Clinic())
+        Doubt(WEIGHTS, FORGET, RETAIN, STEP, 1, 2, free, "wrong", (2,))(Clinic())
