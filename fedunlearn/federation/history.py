@@ -128,8 +128,8 @@ class Recorder:
         return self._update_bytes * (copies + _count(needs.checkpoints, rounds))
 
     def _kept(self, needs: Needs, rounds: int) -> Mapping[int, tuple[SiteId, ...]]:
-        """By round, whose updates a choice keeps, if one is declared."""
-        if isinstance(needs.updates, Every | Last | None):
+        """By round, whose updates a choice keeps, if one is declared; none where no training was recorded."""
+        if isinstance(needs.updates, Every | Last | None) or not self.complete:
             return {}
         key = (needs.updates, rounds)
         if key not in self._chosen:
