@@ -129,7 +129,8 @@ class Recorder:
 
     def _kept(self, needs: Needs, rounds: int) -> Mapping[int, tuple[SiteId, ...]]:
         """By round, whose updates a choice keeps, if one is declared; none where no training was recorded."""
-        if isinstance(needs.updates, Every | Last | None) or not self.complete:
+        recorded = rounds > 0 and _images(self.folder, rounds - 1).is_file()
+        if isinstance(needs.updates, Every | Last | None) or not recorded:
             return {}
         key = (needs.updates, rounds)
         if key not in self._chosen:
