@@ -128,8 +128,9 @@ class Recorder:
         return self._update_bytes * (copies + _count(needs.checkpoints, rounds))
 
     def _kept(self, needs: Needs, rounds: int) -> Mapping[int, tuple[SiteId, ...]]:
-        """By round, whose updates a choice keeps, if one is declared."""
-        if isinstance(needs.updates, Every | Last | None):
+        """By round, whose updates a choice keeps, if one is declared; none where no training was recorded."""
+        recorded = rounds > 0 and _images(self.folder, rounds - 1).is_file()
+        if isinstance(needs.updates, Every | Last | None) or not recorded:
             return {}
         key = (needs.updates, rounds)
         if key not in self._chosen:

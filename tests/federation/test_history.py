@@ -125,6 +125,7 @@ def test_what_a_choice_keeps_is_shown_and_counted_and_nothing_else(tmp_path: Pat
     """West moves farthest. Of five rounds, windows end with rounds 1, 3 and 4; of two, with round 1."""
     needs = Needs(updates=Longest())
     recorder = Recorder(tmp_path, LABEL, union([needs, Needs(updates=Last())]), parameters=("x",))
+    assert recorder.view(needs, ROUNDS).chosen(1) == (), "nothing is recorded yet, as where its end is known"
     tell(recorder, range(ROUNDS))
     view = recorder.view(needs, ROUNDS)
     assert [view.chosen(t) for t in range(ROUNDS)] == [(), ("west",), (), ("west",), ("west",)]
