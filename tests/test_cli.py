@@ -12,7 +12,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from fedunlearn.__main__ import app
+from fedunlearn.contract import PROMISES
 from fedunlearn.results.runfolder import RunFolder
+from tests import guest
 from tests.runs import TINY, contents, run, write
 
 
@@ -212,6 +214,19 @@ def test_strategies_are_listed_with_what_they_promise_and_need() -> None:
     assert puf == (
         "forgets patients or site; empirical; uses the data to forget once more; works under secure aggregation"
     )
+
+
+def test_check_strategy_prints_a_table_and_tells_by_its_exit_code(tmp_path: Path) -> None:
+    tried = {"every_number_has_a_range_that_is_kept", "documented", "tasks_cross_the_wire"}
+    rest = [words for p in PROMISES if p.name not in tried for words in ("--excuse", p.name)]
+    kept = call("check-strategy", guest.write(tmp_path), "--set", "epochs=1", *rest)
+    assert kept.exit_code == 0, kept.stderr
+    assert "Unsure(name='unsure', epochs=1" in kept.stdout
+    assert kept.stdout.splitlines()[-1] == f"{tmp_path / 'unsure.py'}: all promises are kept"
+    file = guest.write(tmp_path, guest.unsure().replace("[int, Ge(1), Search(1, 6)]", "[int, Search(1, 6)]"))
+    broken = call("check-strategy", file, *rest)
+    assert broken.exit_code == 2
+    assert "1 promises are not kept: every_number_has_a_range_that_is_kept" in broken.stderr
 
 
 def test_tune_writes_a_scenario_and_says_where(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from rich.console import Console
 
 from fedunlearn import guests
 from fedunlearn.campaign.cohort import gather
-from fedunlearn.core import InputError
+from fedunlearn.core import InputError, RunError
 from fedunlearn.federation import wire
 from fedunlearn.scenario import Scenario, brought, catalogue, read, to_yaml
 from fedunlearn.simulate import simulate
+from fedunlearn.verification import verify
 from tests import guest
 from tests.runs import TINY, contents, run, weight_files, write
 
@@ -261,3 +262,50 @@ def test_what_fails_on_the_toy_in_another_way_does_not_stop_a_scenario(tmp_path:
     """It may be made for other images than the toy's."""
     guest.write(tmp_path, guest.unsure().replace("case.original, case.forget", "1 / 0, case.forget"))
     assert gather(scenario(tmp_path), tmp_path).sites == ("north", "east", "west")
+
+
+@pytest.mark.usefixtures("unscored")
+def test_a_stopped_run_goes_on_with_the_same_file_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, text = guest.write(tmp_path), f"{LISTED}  - {{name: unsure, file: unsure.py}}\n"
+    with monkeypatch.context() as patch:
+        patch.setattr("fedunlearn.simulate._finish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(tmp_path, "seeds=[1]", text=text)
+    path.write_text(guest.unsure() + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match="since it was begun, something changed") as caught:
+        simulate(
+            read(tmp_path / "scenario.yaml", ["seeds=[1]"]), tmp_path / "run", tmp_path, Console(), True, True
+        )
+    assert 'file: "strategies/unsure-' in str(caught.value)
+    path.write_text(guest.unsure(), encoding="utf-8")
+    done = simulate(
+        read(tmp_path / "scenario.yaml", ["seeds=[1]"]), tmp_path / "run", tmp_path, Console(), True, True
+    )
+    assert (done.path / "DONE").is_file()
+
+
+@pytest.mark.gate
+def test_models_of_a_run_folder_are_trained_again_by_the_copy_in_it(tmp_path: Path) -> None:
+    path = guest.write(tmp_path)
+    text = f"{LISTED}  - {{name: unsure, file: unsure.py, recovery: {{rounds: 1}}, requests: [some]}}\n"
+    done = run(tmp_path, "seeds=[1]", text=text)
+    path.unlink()
+    assert "weights/some-unsure-1.safetensors" in verify(done.path, 20, tmp_path, Console())[-1]
+    (copy,) = (done.path / "strategies").iterdir()
+    copy.write_text(guest.unsure() + "\n", encoding="utf-8")
+    with pytest.raises(RunError, match="strategies/unsure-"):
+        verify(done.path, 0, tmp_path, Console())
+
+
+@pytest.mark.usefixtures("unscored")
+def test_two_editions_of_a_method_stand_side_by_side_in_a_run(tmp_path: Path) -> None:
+    guest.write(tmp_path)
+    (tmp_path / "older").mkdir()
+    guest.write(tmp_path / "older", guest.unsure().replace("] = 2\n", "] = 1\n"))
+    entries = ["{name: unsure, file: unsure.py}", "{name: unsure, file: older/unsure.py, as: older}"]
+    done = run(tmp_path, "seeds=[1]", text=LISTED + "".join(f"  - {entry}\n" for entry in entries))
+    assert len(list((done.path / "strategies").iterdir())) == 2
+    again = read(done.path / "scenario.yaml")
+    assert [vars(plan.strategy)["epochs"] for plan in again.strategies] == [2, 1]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
 import annotated_types
 
@@ -114,11 +114,11 @@ def every_number_has_a_range_that_is_kept(strategy: Strategy) -> None:
     """Every number among its settings has a range, and what is beyond is refused."""
     for name, hint in get_type_hints(type(strategy), include_extras=True).items():
         for part in get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]:
-            if part in (int, float):
-                hold(False, f"{name} has no range: write Annotated[{part.__name__}, Ge(…)]")
-            for rule in getattr(part, "__metadata__", ()):
-                if isinstance(rule, Search):
-                    continue
+            number = get_args(part)[0] if get_origin(part) is Annotated else part
+            rules = [rule for rule in getattr(part, "__metadata__", ()) if not isinstance(rule, Search)]
+            if number in (int, float) and not rules:
+                hold(False, f"{name} has no range: write Annotated[{number.__name__}, Ge(…)]")
+            for rule in rules:
                 hold(type(rule) in _BEYOND, f"the range of {name} is {rule}: write it as Gt, Ge, Le or Lt")
                 end, step = _BEYOND[type(rule)]
                 value = getattr(rule, end) + step

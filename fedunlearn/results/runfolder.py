@@ -9,6 +9,7 @@ Layout (a contract)::
     signals/        per image and model          DONE              written last
     copies/         per model, of changed copies of images to forget and of held-out ones: columns image, copy (0
                     shifted, 1 mirrored, 2 noisy), then the signal's, or a volume's loss (unless turned off)
+    strategies/     the users' files that strategies come from (only where a scenario names some)
     origins/        per file of weights, signals and copies, all that determined its bits (`fedunlearn.results.store`)
     difficulty/, difficulty.parquet  how long each image took the original models to learn
     shadows/        signals of shadow models, and who was in each (only where a scenario asks for them)
