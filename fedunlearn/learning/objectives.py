@@ -65,7 +65,7 @@ class Distillation:
         """See `Objective`."""
         student = module(batch.inputs)
         total = self.kl * divergence(batch.extra["teacher"], student, self.T)
-        return total + self.share * self.loss(_Known(student), batch) if self.share else total
+        return total + self.share * self.loss(Known(student), batch) if self.share else total
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _still(module: nn.Module, inputs: Tensor) -> Tensor:
     return outputs
 
 
-class _Known(nn.Module):
+class Known(nn.Module):
     """A module whose outputs are there already: two losses of one pass."""
 
     def __init__(self, outputs: Tensor) -> None:
@@ -164,7 +164,7 @@ def loss_of(outputs: Tensor, images: Images, objective: Objective) -> Tensor:
     """The mean loss of ``outputs`` (N, ...) that are there already for ``images``, in float64."""
     device = outputs.device
     batch = Batch(outputs, images.targets.to(device), images.rows.to(device))
-    return objective(_Known(outputs.double()), batch)
+    return objective(Known(outputs.double()), batch)
 
 
 def divergence(teacher: Tensor, student: Tensor, T: float = 1.0) -> Tensor:
@@ -176,7 +176,7 @@ def divergence(teacher: Tensor, student: Tensor, T: float = 1.0) -> Tensor:
 def part(batch: Batch, which: Tensor) -> Batch:
     """The images of ``batch`` where ``which``, (B,) bool, is true."""
     extra = {name: values[which] for name, values in batch.extra.items()}
-    return Batch(batch.inputs[which], batch.targets[which], batch.rows[which], extra)
+    return Batch(batch.inputs[which], batch.targets[which], batch.rows[which], extra, batch.step)
 
 
 def marked(forget: Images, retain: Images | None = None) -> Images:

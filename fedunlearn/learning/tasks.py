@@ -281,6 +281,7 @@ class Contrast:
     lose: float
     keep: float = 0.0
     ceiling: float | None = None
+    constraint: Constraint | None = None
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
@@ -293,7 +294,7 @@ class Contrast:
             self.keep * (n + m) / max(m, 1),
             self.ceiling,
         )
-        new = fit(local, self.weights, images, self.training, self.seed, objective)
+        new = fit(local, self.weights, images, self.training, self.seed, objective, self.constraint)
         return Reply(new, len(images))
 
 
