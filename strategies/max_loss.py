@@ -23,7 +23,7 @@ from fedunlearn.core import (
 from fedunlearn.federation.procedures import everyone, recover
 from fedunlearn.learning.constraints import fixed
 from fedunlearn.learning.local import paced
-from fedunlearn.learning.tasks import Contrast
+from fedunlearn.learning.mechanics import Climb
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class MaxLoss:
 
     Deviations:
         The ceiling is ours; `ceiling: null` is the reference's. Taken over by Singh et al., arXiv 2606.16180, as its
-        names say; that paper's losses could not be read. Path length and recovery as for `noisy_label`. Of
-        `neggrad_plus` it differs by the ceiling, a fixed weight of D_r, and that everyone takes part.
+        names say; that paper's losses could not be read. Path length, averages and recovery as for
+        `noisy_label`. Of `neggrad_plus` it differs by the ceiling, a fixed weight of D_r, and that everyone takes part.
 
     Attributes:
         alpha: weight of the ascent; .1 to .25 there.
@@ -61,7 +61,7 @@ class MaxLoss:
     alpha: Annotated[float, Ge(0), Search(0.05, 1, log=True)] = 0.2
     ceiling: Annotated[float, Gt(0), Search(0.5, 4, log=True)] | None = 2.0
     fix_decoder: bool = False
-    rounds: Annotated[int, Ge(1), Search(1, 4)] = 1
+    rounds: Annotated[int, Ge(1), Search(1, 8)] = 3
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
     local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
     recovery: Recovery = Recovery(rounds=0)
@@ -79,9 +79,9 @@ class MaxLoss:
         local = paced(case.training.local, self.local_epochs, self.lr)
         frozen = fixed(case.original, case.layout.decoder) if self.fix_decoder else None
 
-        def contrast(weights: Weights, site: SiteId, seed: int) -> Task:
+        def climb(weights: Weights, site: SiteId, seed: int) -> Task:
             of = case.forget, case.retain, local
-            return Contrast(weights, *of, seed, self.alpha, 1.0, self.ceiling, frozen)
+            return Climb(weights, *of, seed, self.alpha, self.ceiling, frozen)
 
-        weights = yield from everyone(case, case.original, self.rounds, contrast, "max loss", frozen)
+        weights = yield from everyone(case, case.original, self.rounds, climb, "max loss", frozen)
         return (yield from recover(case, weights, self.recovery, frozen))

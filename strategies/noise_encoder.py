@@ -34,17 +34,17 @@ class NoiseEncoder:
     classifier the input of its last layer. T_E is E of the original model. Every hospital minimises, summed over levels
     and in the mean over the images of each half::
 
-        |E(x_r) - T_E(x_r)|^2 + alpha |E(x_f) - T_E(x')|^2,      x' ~ N(mean, deviation) of the batch, anew at every step
+        |E(x_r) - T_E(x_r)|^2 + alpha |E(x_f) - T_E(x')|^2,      x' ~ N(mean, deviation) of the batch
 
-    No label is used. A hospital that leaves has the second half only, and the others the first.
+    x' is drawn anew at every step. No label is used. A hospital that leaves has the second half only, and the others the first.
 
     Reference:
         Li et al., "Machine Unlearning for Image-to-Image Generative Models", ICLR 2024, arXiv 2402.00351, its own
         method, as in the authors' code for VQ-GAN (engine_unlearn.py, Gaussian noise).
 
     Deviations:
-        Pixels of noise are cut off at the batch's darkest and brightest, not at 0 and 1. Path length and recovery
-        as for `noisy_label`. BatchNorm statistics are not frozen.
+        Pixels of noise are cut off at the batch's darkest and brightest, not at 0 and 1. Path length, averages and
+        recovery as for `noisy_label`. BatchNorm statistics are not frozen.
 
     Attributes:
         alpha: weight of the data to forget; .1 to .25 there.
@@ -58,7 +58,7 @@ class NoiseEncoder:
     name: Literal["noise_encoder"] = "noise_encoder"
     alpha: Annotated[float, Gt(0), Search(0.05, 1, log=True)] = 0.2
     fix_decoder: bool = True
-    rounds: Annotated[int, Ge(1), Search(1, 4)] = 1
+    rounds: Annotated[int, Ge(1), Search(1, 8)] = 3
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
     local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
     recovery: Recovery = Recovery(rounds=0)

@@ -34,9 +34,9 @@ class RandomEncoder:
     classifier the input of its last layer. T_E is E of the original model. Every hospital minimises, summed over levels
     and in the mean over the images of each half::
 
-        |E(x_r) - T_E(x_r)|^2 + alpha |E(x_f) - n|^2,      n ~ N(mean T_E, deviation T_E) of the batch, anew at every step
+        |E(x_r) - T_E(x_r)|^2 + alpha |E(x_f) - n|^2,      n ~ N(mean T_E, deviation T_E) of the batch
 
-    No label is used. A hospital that leaves has the second half only, and the others the first.
+    n is drawn anew at every step. No label is used. A hospital that leaves has the second half only, and the others the first.
 
     Reference:
         Li et al., "Machine Unlearning for Image-to-Image Generative Models", ICLR 2024, arXiv 2402.00351, its
@@ -45,9 +45,10 @@ class RandomEncoder:
 
     Deviations:
         The released code for VQ-GAN weighs both halves by the retained images (engine_baseline.py), which we take for
-        a slip; that for diffusion does as written above. Taken over by Singh et al., arXiv 2606.16180, as its names say;
-        that paper's losses could not be read. Path length and recovery as for `noisy_label`. BatchNorm statistics are
-        not frozen. For an untrained encoder in the place of the trained one see `reset_encoder`.
+        a slip; that for diffusion does as written above. Taken over by Singh et al., arXiv 2606.16180, as its names
+        say; that paper's losses could not be read. Path length,
+        averages and recovery as for `noisy_label`. BatchNorm statistics are not frozen. For an untrained encoder in
+        the place of the trained one see `reset_encoder`.
 
     Attributes:
         alpha: weight of the data to forget; .1 to .25 there.
@@ -61,7 +62,7 @@ class RandomEncoder:
     name: Literal["random_encoder"] = "random_encoder"
     alpha: Annotated[float, Gt(0), Search(0.05, 1, log=True)] = 0.2
     fix_decoder: bool = True
-    rounds: Annotated[int, Ge(1), Search(1, 4)] = 1
+    rounds: Annotated[int, Ge(1), Search(1, 8)] = 3
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
     local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
     recovery: Recovery = Recovery(rounds=0)

@@ -45,8 +45,9 @@ class RetainLabel:
 
     Deviations:
         The released code for VQ-GAN weighs both halves by the retained images (engine_baseline.py), which we take for
-        a slip; that for diffusion does as written above. Taken over by Singh et al., arXiv 2606.16180, as its names say;
-        that paper's losses could not be read. Path length and recovery as for `noisy_label`.
+        a slip; that for diffusion does as written above. Taken over by Singh et al., arXiv 2606.16180, as its names
+        say; that paper's losses could not be read. Path length,
+        averages and recovery as for `noisy_label`.
 
     Attributes:
         alpha: weight of the data to forget; .1 to .25 there.
@@ -62,7 +63,7 @@ class RetainLabel:
     alpha: Annotated[float, Gt(0), Search(0.05, 1, log=True)] = 0.2
     target: Annotated[Literal["teacher_outputs", "retained_labels"], Search()] = "teacher_outputs"
     fix_decoder: bool = False
-    rounds: Annotated[int, Ge(1), Search(1, 4)] = 1
+    rounds: Annotated[int, Ge(1), Search(1, 8)] = 3
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
     local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
     recovery: Recovery = Recovery(rounds=0)

@@ -1,8 +1,9 @@
-"""What the mechanics of image-to-image unlearning minimise: a loss of retained data plus alpha times one of data to forget.
+"""The mechanics of image-to-image unlearning: a loss of retained data plus alpha times one of data to forget.
 
-Both are means over their own images, and the images to forget have other targets than their own: labels that are noise, or
-what the original model makes of something else. Whatever is drawn is drawn anew at every step. The reference of all is Li et
-al., "Machine Unlearning for Image-to-Image Generative Models", ICLR 2024, arXiv 2402.00351, and the authors' code.
+Both are means over their own images, and the images to forget have other targets than their own: labels that are
+noise, or what the original model makes of something else. Whatever is drawn is drawn anew at every step. The reference
+of all is Li et al., "Machine Unlearning for Image-to-Image Generative Models", ICLR 2024, arXiv 2402.00351, and the
+authors' code, where a batch holds as many images to forget as retained ones.
 """
 
 from __future__ import annotations
@@ -21,29 +22,33 @@ from fedunlearn.learning.kinds import KINDS, Objective
 from fedunlearn.learning.labels import Labels, replaced
 from fedunlearn.learning.local import Constraint, fit
 from fedunlearn.learning.models import encoded
-from fedunlearn.learning.objectives import Known, marked, part
+from fedunlearn.learning.objectives import Known, Signed, marked, part
 
 Instead = Literal["others", "noise", "noise images"]
-"""What the teacher would say of an image to forget: of a retained one of the batch, noise, what it says of a noise image."""
+"""What an image to forget is to be answered with: the teacher's answer to a retained one, noise, that to noise."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Retained images and images to forget are the two halves of a loss, ``forget`` and ``retain`` their factors.
+    """The two halves of a loss at a hospital with n images to forget and m retained ones.
+
+    An image to forget counts alpha in the average of hospitals, too: where a hospital has nothing else, an optimizer
+    such as Adam does not feel the factor.
 
     Attributes:
         seed: of whatever is drawn.
-        forget: alpha (n + m) / n, of n images to forget beside m retained ones, so that batches of both have
-            L_r + alpha L_f as their mean.
-        retain: (n + m) / m.
+        forget: alpha (n + m) / n, the factor of images to forget: L_r + alpha L_f is the mean over batches then.
+        retain: (n + m) / m, that of retained ones.
+        count: m + alpha n, at least 1: what the hospital's answer counts in the average.
     """
 
     seed: int
     forget: float
     retain: float
+    count: int
 
     def __call__(self, batch: Batch, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """The sum of both halves' ``loss`` of the images it is told, (B,) bool; what a batch has none of has no loss."""
+        """Both halves of ``loss``, which is told of which images, (B,) bool; those a batch has none of cost nothing."""
         forget = batch.extra["forget"]
         halves = [
             factor * float(which.float().mean()) * loss(which)
@@ -82,8 +87,8 @@ class Imitation:
 
     Squares are means over an image's numbers; of an encoder with several levels, their sum. t' is `Instead`:
     t(x_r) of a retained image of the batch, or standard Gaussian noise if it has none; Gaussian noise with the mean
-    and deviation of the batch's t; or t of Gaussian images with the mean and deviation of the batch's, cut off where its
-    darkest and brightest pixels are.
+    and deviation of the batch's t; or t of Gaussian images with the mean and deviation of the batch's, cut off where
+    its darkest and brightest pixels are.
 
     Attributes:
         teacher: weights, on the device of the module, which is in use as such: no BatchNorm statistics of batches.
@@ -159,7 +164,32 @@ class Relearn:
         images, terms = _together(local, self)
         objective = OtherLabels(KINDS[local.network.kind].objective, terms, self.labels)
         new = fit(local, self.weights, images, self.training, self.seed, objective, self.constraint)
-        return Reply(new, len(images))
+        return Reply(new, terms.count)
+
+
+@dataclass(frozen=True)
+class Climb:
+    """Train ``weights`` towards a small L(retain) - ``alpha`` min(L(forget), ``ceiling``), L being the kind's own loss.
+
+    Each L is the mean over its own images; both are shuffled together, and the ceiling is for each batch (`Signed`).
+    """
+
+    weights: Weights
+    forget: Select
+    retain: Select
+    training: LocalTraining
+    seed: int
+    alpha: float
+    ceiling: float | None
+    constraint: Constraint | None = None
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        images, terms = _together(local, self)
+        own = KINDS[local.network.kind].objective
+        objective = Signed(own, -terms.forget, terms.retain, self.ceiling)
+        new = fit(local, self.weights, images, self.training, self.seed, objective, self.constraint)
+        return Reply(new, terms.count)
 
 
 @dataclass(frozen=True)
@@ -187,7 +217,7 @@ class Imitate:
         head = local.network.layout.head[0] if self.encoder else None
         objective = Imitation(teacher, terms, self.instead, head)
         new = fit(local, self.weights, images, self.training, self.seed, objective, self.constraint)
-        return Reply(new, len(images))
+        return Reply(new, terms.count)
 
 
 def shown(
@@ -213,10 +243,10 @@ def noise(
     return torch.randn(like.shape, generator=generator).to(like) * deviation + mean
 
 
-def _together(local: Local, task: Relearn | Imitate) -> tuple[Images, Terms]:
+def _together(local: Local, task: Relearn | Climb | Imitate) -> tuple[Images, Terms]:
     """The images of both kinds, and what they count."""
     forget = local.images(task.forget)
     images = marked(forget, local.images(task.retain))
-    every, n = len(images), len(forget)
-    seed = derive(task.seed, "mechanic")
-    return images, Terms(seed, task.alpha * every / max(n, 1), every / max(every - n, 1))
+    every, n, m = len(images), len(forget), len(images) - len(forget)
+    lose, keep = task.alpha * every / max(n, 1), every / max(m, 1)
+    return images, Terms(derive(task.seed, "mechanic"), lose, keep, max(1, round(m + task.alpha * n)))

@@ -157,6 +157,7 @@ class Known(nn.Module):
         self.outputs = outputs
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """The outputs, whatever the ``inputs``."""
         return self.outputs
 
 

@@ -281,7 +281,6 @@ class Contrast:
     lose: float
     keep: float = 0.0
     ceiling: float | None = None
-    constraint: Constraint | None = None
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
@@ -294,7 +293,7 @@ class Contrast:
             self.keep * (n + m) / max(m, 1),
             self.ceiling,
         )
-        new = fit(local, self.weights, images, self.training, self.seed, objective, self.constraint)
+        new = fit(local, self.weights, images, self.training, self.seed, objective)
         return Reply(new, len(images))
 
 
