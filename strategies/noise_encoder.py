@@ -36,7 +36,8 @@ class NoiseEncoder:
 
         |E(x_r) - T_E(x_r)|^2 + alpha |E(x_f) - T_E(x')|^2,      x' ~ N(mean, deviation) of the batch
 
-    x' is drawn anew at every step. No label is used. A hospital that leaves has the second half only, and the others the first.
+    x' is drawn anew at every step. No label is used. A hospital that leaves has the second half only, the others the
+    first.
 
     Reference:
         Li et al., "Machine Unlearning for Image-to-Image Generative Models", ICLR 2024, arXiv 2402.00351, its own
@@ -48,7 +49,7 @@ class NoiseEncoder:
 
     Attributes:
         alpha: weight of the data to forget; .1 to .25 there.
-        fix_decoder: whether recovery leaves the decoder as it is, bit for bit; without it, the loss does.
+        fix_decoder: whether averages and recovery leave the decoder as it is, bit for bit; the loss does anyway.
         rounds: rounds with the loss.
         lr: learning rate in these; as in training by default.
         local_epochs: passes over the images in each; as in training by default.

@@ -34,9 +34,10 @@ class RandomEncoder:
     classifier the input of its last layer. T_E is E of the original model. Every hospital minimises, summed over levels
     and in the mean over the images of each half::
 
-        |E(x_r) - T_E(x_r)|^2 + alpha |E(x_f) - n|^2,      n ~ N(mean T_E, deviation T_E) of the batch
+        |E(x_r) - T_E(x_r)|^2 + alpha |E(x_f) - n|^2,   n ~ N(mean T_E, deviation T_E) of the batch
 
-    n is drawn anew at every step. No label is used. A hospital that leaves has the second half only, and the others the first.
+    n is drawn anew at every step. No label is used. A hospital that leaves has the second half only, the others the
+    first.
 
     Reference:
         Li et al., "Machine Unlearning for Image-to-Image Generative Models", ICLR 2024, arXiv 2402.00351, its
@@ -52,7 +53,7 @@ class RandomEncoder:
 
     Attributes:
         alpha: weight of the data to forget; .1 to .25 there.
-        fix_decoder: whether recovery leaves the decoder as it is, bit for bit; without it, the loss does.
+        fix_decoder: whether averages and recovery leave the decoder as it is, bit for bit; the loss does anyway.
         rounds: rounds with the loss.
         lr: learning rate in these; as in training by default.
         local_epochs: passes over the images in each; as in training by default.
