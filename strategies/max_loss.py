@@ -20,7 +20,7 @@ from fedunlearn.core import (
     Task,
     Weights,
 )
-from fedunlearn.federation.procedures import everyone, recover
+from fedunlearn.federation.procedures import everywhere, recover
 from fedunlearn.learning.constraints import fixed
 from fedunlearn.learning.local import paced
 from fedunlearn.learning.mechanics import Climb
@@ -83,5 +83,5 @@ class MaxLoss:
             of = case.forget, case.retain, local
             return Climb(weights, *of, seed, self.alpha, self.ceiling, frozen)
 
-        weights = yield from everyone(case, case.original, self.rounds, climb, "max loss", frozen)
+        weights = yield from everywhere(case, case.original, self.rounds, climb, "max loss", frozen)
         return (yield from recover(case, weights, self.recovery, frozen))

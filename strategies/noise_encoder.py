@@ -20,7 +20,7 @@ from fedunlearn.core import (
     Task,
     Weights,
 )
-from fedunlearn.federation.procedures import everyone, recover
+from fedunlearn.federation.procedures import everywhere, recover
 from fedunlearn.learning.constraints import fixed
 from fedunlearn.learning.local import paced
 from fedunlearn.learning.mechanics import Imitate
@@ -81,5 +81,5 @@ class NoiseEncoder:
         def imitate(weights: Weights, site: SiteId, seed: int) -> Task:
             return Imitate(weights, case.original, *of, seed, self.alpha, "noise images", True, frozen)
 
-        weights = yield from everyone(case, case.original, self.rounds, imitate, "noise encoder", frozen)
+        weights = yield from everywhere(case, case.original, self.rounds, imitate, "noise encoder", frozen)
         return (yield from recover(case, weights, self.recovery, frozen))

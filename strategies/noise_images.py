@@ -28,7 +28,7 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.federation.procedures import everyone, recover
+from fedunlearn.federation.procedures import everywhere, recover
 from fedunlearn.learning.local import fit, paced, scaled
 from fedunlearn.learning.tasks import Fit
 
@@ -83,7 +83,7 @@ class NoiseImages:
                 return Fit(weights, case.retain, local, seed)
             return Learn(weights, case.forget, case.retain, noisy, seed, derive(case.seed, "noise", site))
 
-        weights = yield from everyone(case, case.original, self.rounds, learn, "noise images")
+        weights = yield from everywhere(case, case.original, self.rounds, learn, "noise images")
         return (yield from recover(case, weights, self.recovery))
 
 

@@ -20,7 +20,7 @@ from fedunlearn.core import (
     Task,
     Weights,
 )
-from fedunlearn.federation.procedures import everyone, recover
+from fedunlearn.federation.procedures import everywhere, recover
 from fedunlearn.learning.constraints import fixed
 from fedunlearn.learning.local import paced
 from fedunlearn.learning.mechanics import Relearn
@@ -86,5 +86,5 @@ class NoisyLabel:
         def relearn(weights: Weights, site: SiteId, seed: int) -> Task:
             return Relearn(weights, case.forget, case.retain, local, seed, self.alpha, self.noise, frozen)
 
-        weights = yield from everyone(case, case.original, self.rounds, relearn, "noisy label", frozen)
+        weights = yield from everywhere(case, case.original, self.rounds, relearn, "noisy label", frozen)
         return (yield from recover(case, weights, self.recovery, frozen))

@@ -20,7 +20,7 @@ from fedunlearn.core import (
     Task,
     Weights,
 )
-from fedunlearn.federation.procedures import everyone, recover
+from fedunlearn.federation.procedures import everywhere, recover
 from fedunlearn.learning.constraints import fixed
 from fedunlearn.learning.local import paced
 from fedunlearn.learning.mechanics import Imitate
@@ -85,5 +85,5 @@ class RandomEncoder:
         def imitate(weights: Weights, site: SiteId, seed: int) -> Task:
             return Imitate(weights, case.original, *of, seed, self.alpha, "noise", True, frozen)
 
-        weights = yield from everyone(case, case.original, self.rounds, imitate, "random encoder", frozen)
+        weights = yield from everywhere(case, case.original, self.rounds, imitate, "random encoder", frozen)
         return (yield from recover(case, weights, self.recovery, frozen))

@@ -20,7 +20,7 @@ from fedunlearn.core import (
     Task,
     Weights,
 )
-from fedunlearn.federation.procedures import everyone, recover
+from fedunlearn.federation.procedures import everywhere, recover
 from fedunlearn.learning.constraints import fixed
 from fedunlearn.learning.local import paced
 from fedunlearn.learning.mechanics import Imitate, Relearn
@@ -87,5 +87,5 @@ class RetainLabel:
                 return Relearn(weights, *of, seed, self.alpha, "retained", frozen)
             return Imitate(weights, case.original, *of, seed, self.alpha, "others", constraint=frozen)
 
-        weights = yield from everyone(case, case.original, self.rounds, learn, "retain label", frozen)
+        weights = yield from everywhere(case, case.original, self.rounds, learn, "retain label", frozen)
         return (yield from recover(case, weights, self.recovery, frozen))

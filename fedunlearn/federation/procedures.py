@@ -155,6 +155,35 @@ def everywhere(
     return weights
 
 
+def beside(
+    case: Case,
+    weights: Weights,
+    rounds: int,
+    local: LocalTraining,
+    task: Callable[[Weights, SiteId, int], Task],
+    purpose: str,
+    constraint: Constraint | None = None,
+) -> Procedure[Weights]:
+    """Rounds in which the holders do a task of their own while all others train on what they retain (`everywhere`).
+
+    Args:
+        case: the request.
+        weights: where to start.
+        rounds: how many.
+        local: the others' work in one round.
+        task: (weights, site, seed) -> what a hospital that holds images to forget does.
+        purpose: names the random draws.
+        constraint: holds after every step of the others, and after every average.
+    """
+
+    def own(weights: Weights, site: SiteId, seed: int) -> Task:
+        if site in case.holders:
+            return task(weights, site, seed)
+        return Fit(weights, case.retain, local, seed, constraint=constraint)
+
+    return everywhere(case, weights, rounds, own, purpose, constraint)
+
+
 def signals(weights: Weights, sites: Sequence[SiteId]) -> Procedure[Mapping[str, Tensor]]:
     """Every hospital's per-image signal of one model, in the order of ``sites.parquet``."""
     return _by_row((yield {site: Signals(weights, Select(split="all")) for site in sites}))
