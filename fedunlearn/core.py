@@ -87,12 +87,16 @@ class Images:
 
 @dataclass(frozen=True)
 class Batch:
-    """What an objective sees at one step: ``inputs`` (B, C, *spatial) float32, targets (B, ...), rows (B,), extra."""
+    """What an objective sees at one step: ``inputs`` (B, C, *spatial) float32, targets (B, ...), rows (B,), extra.
+
+    ``step`` counts the steps of a training from 0, so that an objective can draw anew at each; elsewhere it is 0.
+    """
 
     inputs: Tensor
     targets: Tensor
     rows: Tensor
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    step: int = 0
 
 
 class Network(Protocol):

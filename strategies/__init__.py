@@ -11,6 +11,13 @@ from collections.abc import Mapping
 
 from fedunlearn.core import Strategy
 
+FORMER: Mapping[str, str] = {
+    "fix_decoder": "fix_decoder: true in noisy_label, retain_label, max_loss, random_encoder or noise_encoder",
+    "learn_noise": "noisy_label, or noise_images for what had this name before",
+    "learn_others": "retain_label, or fine_tune for what had this name before",
+}
+"""What to write instead of a strategy's name that there is no more."""
+
 
 def catalogue() -> Mapping[str, type[Strategy]]:
     """Every strategy class by its name, in alphabetical order.

@@ -35,15 +35,12 @@ from strategies.fedquit import FedQUIT
 from strategies.fedrecover import FedRecover
 from strategies.fedrecovery import FedRecovery
 from strategies.fine_tune import FineTune
-from strategies.fix_decoder import FixDecoder
 from strategies.fused import FUSED
 from strategies.gradient_ascent import GradientAscent
 from strategies.held_out_target import HeldOutTarget
 from strategies.influence import Influence
 from strategies.information_reset import InformationReset
 from strategies.l1_sparse import L1Sparse
-from strategies.learn_noise import LearnNoise
-from strategies.learn_others import LearnOthers
 from strategies.lora_student import LoRAStudent
 from strategies.lotus import LoTUS
 from strategies.maverick import Maverick
@@ -51,6 +48,8 @@ from strategies.max_loss import MaxLoss
 from strategies.mode import MoDe
 from strategies.negation import Negation
 from strategies.neggrad_plus import NegGradPlus
+from strategies.noise_encoder import NoiseEncoder
+from strategies.noise_images import NoiseImages
 from strategies.noisy_label import NoisyLabel
 from strategies.pga import PGA
 from strategies.puf import PUF
@@ -58,6 +57,7 @@ from strategies.quickdrop import QuickDrop
 from strategies.random_encoder import RandomEncoder
 from strategies.random_label import RandomLabel
 from strategies.rapid_retrain import RapidRetrain
+from strategies.reset_encoder import ResetEncoder
 from strategies.retain_label import RetainLabel
 from strategies.retrain import Retrain
 from strategies.retrain_short import RetrainShort
@@ -162,11 +162,12 @@ STRATEGIES: list[Strategy | Excused] = [
     NoisyLabel(),
     NoisyLabel(noise="uniform"),
     RetainLabel(),
+    RetainLabel(target="retained_labels", fix_decoder=True),
     MaxLoss(),
-    LearnNoise(),
-    LearnOthers(),
     RandomEncoder(),
-    FixDecoder(),
+    NoiseEncoder(),
+    ResetEncoder(),
+    NoiseImages(),
     Excused(FastFedUL(alpha=0.5), ON_THE_SERVER),
     FastFedUL(form="paper", recovery=Recovery(1)),
     Excused(

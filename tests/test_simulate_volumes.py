@@ -32,8 +32,8 @@ requests:
   - {id: leave, site: east, whole_site: true}
 strategies:
   - {name: fine_tune, rounds: 1}
-  - {name: noisy_label, recovery: {rounds: 1}}
-  - {name: fix_decoder, rounds: 1, requests: [some]}
+  - {name: noisy_label, rounds: 1, recovery: {rounds: 1}}
+  - {name: random_encoder, rounds: 1, requests: [some]}
 """
 
 
@@ -110,7 +110,7 @@ def test_the_retrained_model_is_no_distance_from_itself(tiny: RunFolder) -> None
 def test_verdicts_rest_on_dice(tiny: RunFolder) -> None:
     verdicts = tiny.read_table("verdicts.parquet")
     pairs = set(zip(verdicts["request"], verdicts["strategy"], strict=True))
-    assert {("some", "fix_decoder"), ("leave", "noisy_label"), ("some", "original")} <= pairs
+    assert {("some", "random_encoder"), ("leave", "noisy_label"), ("some", "original")} <= pairs
     assert set(tiny.read_table("statistics.parquet")["measure"]) >= {"test_dice", "memory_left"}
     assert not {"test_accuracy", "forget_accuracy"} & set(tiny.read_table("statistics.parquet")["measure"])
 
@@ -194,7 +194,7 @@ requests:
   - {id: some, site: north, patients: {count: 1, pick: random}}
   - {id: leave, site: east, whole_site: true}
 strategies:
-  - {name: noisy_label, recovery: {rounds: 1}}
+  - {name: noisy_label, rounds: 1, recovery: {rounds: 1}}
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,12 @@ class Mask:
         for name, mask in self.mask.items():
             p = parameters[name]
             p.copy_(torch.where(mask.to(p.device), p, self.reference[name].to(p.device)))
+
+
+def fixed(weights: Weights, names: Iterable[str]) -> Mask:
+    """A constraint: the parameters of ``names`` stay as they are in ``weights``, all others may move."""
+    reference = {name: weights[name] for name in names}
+    return Mask({name: torch.zeros_like(x, dtype=torch.bool) for name, x in reference.items()}, reference)
 
 
 @dataclass(frozen=True)

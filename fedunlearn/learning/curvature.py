@@ -56,7 +56,7 @@ class AdaHessian(torch.optim.Optimizer):
         probes = [self._probe(p) for p in self.parameters]
         totals, products = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
         for loss in losses:
-            gradients = torch.autograd.grad(loss, self.parameters, create_graph=True)
+            gradients = torch.autograd.grad(loss, self.parameters, create_graph=True, materialize_grads=True)
             for total, g in zip(totals, gradients, strict=True):
                 total.add_(g.detach())
             found = torch.autograd.grad(gradients, self.parameters, probes, materialize_grads=True)

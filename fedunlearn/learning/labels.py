@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fedunlearn.learning.kinds import filled, ignored, relabelled
 
-Labels = Literal["wrong", "uniform", "shuffled", "retained"]
-"""Which labels: any but the true one, any at all, the same in random order, those of retained images."""
+Labels = Literal["wrong", "uniform", "gaussian", "retained"]
+"""Which labels: any but the true one, any at all, Gaussian numbers of classes, those of retained images."""
 
 
 def replaced(how: Labels, labels: Tensor, retained: Tensor, classes: int, seed: int) -> Tensor:
@@ -20,10 +20,10 @@ def replaced(how: Labels, labels: Tensor, retained: Tensor, classes: int, seed: 
             return wrong_labels(labels, classes, seed)
         case "uniform":
             return uniform_labels(labels, classes, seed)
-        case "shuffled":
-            return shuffled_labels(labels, seed)
+        case "gaussian":
+            return gaussian_labels(labels, retained, classes, seed)
         case "retained":
-            return retained_labels(labels, retained, seed)
+            return retained_labels(labels, retained, classes, seed)
 
 
 def wrong_labels(labels: Tensor, classes: int, seed: int) -> Tensor:
@@ -39,24 +39,25 @@ def uniform_labels(labels: Tensor, classes: int, seed: int) -> Tensor:
     return relabelled(labels, torch.randint(classes, labels.shape, generator=generator).to(labels))
 
 
-def shuffled_labels(labels: Tensor, seed: int) -> Tensor:
-    """``labels`` in random order: a volume's (N, *spatial) each among its own voxels, images' (N,) among images."""
-    rows = labels.flatten(1) if labels.dim() > 1 else labels[None]
-    out, generator = ignored(labels).view_as(rows), torch.Generator().manual_seed(seed)
-    keys = torch.rand(rows.shape, generator=generator).masked_fill(out.cpu(), 1.0)
-    order = keys.argsort(1).to(labels.device)
-    # The places of labels that count, then of those that do not: `order` has the latter last as well.
-    places = out.byte().argsort(dim=1, stable=True)
-    return torch.empty_like(rows).scatter(1, places, rows.gather(1, order)).view_as(labels)
+def gaussian_labels(labels: Tensor, retained: Tensor, classes: int, seed: int) -> Tensor:
+    """For every label a Gaussian number, rounded to the nearest class.
+
+    Mean and deviation are those of the numbers of all labels, ``retained`` ones too.
+    """
+    every = torch.cat([labels[~ignored(labels)], retained[~ignored(retained)]]).double()
+    mean, deviation = every.mean(), every.std(correction=0)
+    drawn = torch.randn(labels.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    numbers = (drawn.to(every.device) * deviation + mean).round().clamp(0, classes - 1)
+    return relabelled(labels, numbers.to(labels.dtype))
 
 
-def retained_labels(labels: Tensor, retained: Tensor, seed: int) -> Tensor:
-    """For every label (map) a random one of ``retained``; without any, that of the next image of ``labels``.
+def retained_labels(labels: Tensor, retained: Tensor, classes: int, seed: int) -> Tensor:
+    """For every label (map) a random one of ``retained``; without any, `gaussian_labels`.
 
     What is `IGNORED` in the other map is background here.
     """
     if not len(retained):
-        return relabelled(labels, filled(labels.roll(1, 0)))
+        return gaussian_labels(labels, retained, classes, seed)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(retained), (len(labels),), generator=generator)
     return relabelled(labels, filled(retained[drawn.to(labels.device)]))

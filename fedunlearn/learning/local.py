@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Protocol
 
 import torch
@@ -71,9 +72,11 @@ def fit(
     backward = optimizer.backward if isinstance(optimizer, AdaHessian) else _backward
     generator = torch.Generator().manual_seed(seed)
     crop, augment = cropper(network.patch, seed), augmenter(training.augmentation, seed)
+    steps = count()
     for _ in range(training.epochs):
         order = torch.randperm(len(images), generator=generator).to(network.device)
         for batch in map(crop, batches(images, training.batch_size, order)):
+            batch = replace(batch, step=next(steps))
             if augment is not None:
                 batch = replace(batch, inputs=augment(batch.inputs))
             optimizer.zero_grad()
@@ -240,7 +243,7 @@ def pieces(batch: Batch, at_most: int | None) -> Iterator[tuple[Batch, float]]:
     for start in range(0, size, at_most or size):
         here = slice(start, start + (at_most or size))
         extra = {name: values[here] for name, values in batch.extra.items()}
-        piece = Batch(batch.inputs[here], batch.targets[here], batch.rows[here], extra)
+        piece = Batch(batch.inputs[here], batch.targets[here], batch.rows[here], extra, batch.step)
         yield piece, len(piece.rows) / size
 
 

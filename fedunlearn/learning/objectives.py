@@ -74,7 +74,7 @@ class Distillation:
         total = self.kl * divergence(batch.extra["teacher"], student, self.T)
         if self.guard:
             total = total + self.guard * F.mse_loss(student, batch.extra["teacher"])
-        return total + self.share * self.loss(_Known(student), batch) if self.share else total
+        return total + self.share * self.loss(Known(student), batch) if self.share else total
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _still(module: nn.Module, inputs: Tensor) -> Tensor:
     return outputs
 
 
-class _Known(nn.Module):
+class Known(nn.Module):
     """A module whose outputs are there already: two losses of one pass."""
 
     def __init__(self, outputs: Tensor) -> None:
@@ -166,6 +166,7 @@ class _Known(nn.Module):
         self.outputs = outputs
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """The outputs, whatever the ``inputs``."""
         return self.outputs
 
 
@@ -173,7 +174,7 @@ def loss_of(outputs: Tensor, images: Images, objective: Objective) -> Tensor:
     """The mean loss of ``outputs`` (N, ...) that are there already for ``images``, in float64."""
     device = outputs.device
     batch = Batch(outputs, images.targets.to(device), images.rows.to(device))
-    return objective(_Known(outputs.double()), batch)
+    return objective(Known(outputs.double()), batch)
 
 
 def divergence(teacher: Tensor, student: Tensor, T: float = 1.0) -> Tensor:
@@ -185,7 +186,7 @@ def divergence(teacher: Tensor, student: Tensor, T: float = 1.0) -> Tensor:
 def part(batch: Batch, which: Tensor) -> Batch:
     """The images of ``batch`` where ``which``, (B,) bool, is true."""
     extra = {name: values[which] for name, values in batch.extra.items()}
-    return Batch(batch.inputs[which], batch.targets[which], batch.rows[which], extra)
+    return Batch(batch.inputs[which], batch.targets[which], batch.rows[which], extra, batch.step)
 
 
 def marked(forget: Images, retain: Images | None = None) -> Images:

@@ -10,6 +10,7 @@ and features, are means over tiles that cover each volume. Where a strategy diff
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import Protocol, cast, runtime_checkable
@@ -87,7 +88,7 @@ def cut(batch: Batch, first: Sequence[Sequence[int]], patch: Patch) -> Batch:
         return torch.stack([value[_window(at, patch)] for value, at in zip(values, first, strict=True)])
 
     extra = {name: cut_out(values) for name, values in batch.extra.items()}
-    return Batch(cut_out(batch.inputs), cut_out(batch.targets), batch.rows, extra)
+    return replace(batch, inputs=cut_out(batch.inputs), targets=cut_out(batch.targets), extra=extra)
 
 
 def tiles(batch: Batch, patch: Patch | None) -> list[Batch]:

@@ -160,8 +160,10 @@ def _as_texts(node: Table, key: str) -> Table:
 
 def _entry(node: Node, folder: Path, found: list[Problem]) -> Entry | None:
     before, label, wanted, tuned = len(found), None, None, None
-    offered = _offered(node, folder, found)
-    strategy = None if offered is None else choose(node, offered, "strategy", found, guests.TAKEN)
+    offered, others = _offered(node, folder, found), guests.TAKEN
+    strategy = (
+        None if offered is None else choose(node, offered, "strategy", found, others, strategies.FORMER)
+    )
     if isinstance(node, Table):
         label, requests = node.get("as"), node.get("requests")
         if label is not None and not isinstance(label, Scalar):

@@ -25,6 +25,7 @@ from fedunlearn.scenario.yaml_tree import Items, Node, Scalar, Table, described,
 T = TypeVar("T")
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
+_FORMER: Mapping[str, str] = MappingProxyType({})
 _EXPECTED = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
@@ -90,6 +91,7 @@ def choose(
     noun: str,
     found: list[Problem],
     elsewhere: Iterable[str] = (),
+    former: Mapping[str, str] = _FORMER,
 ) -> T | None:
     """One of ``catalogue``'s dataclasses, by the mapping's ``name``; None, and problems appended, if that cannot be.
 
@@ -99,6 +101,7 @@ def choose(
         noun: what they are, for messages.
         found: where problems go.
         elsewhere: other keys the mapping may have, read elsewhere.
+        former: what to write instead of names that there are no more.
     """
     if not isinstance(node, Table):
         message = (
@@ -114,7 +117,8 @@ def choose(
         return None
     if not isinstance(name, Scalar) or name.text not in catalogue:
         word = name.text if isinstance(name, Scalar) else ""
-        message = f"unknown {noun} {described(name)}{meant(word, catalogue)}; expected {listed(catalogue)}"
+        advice = f": write {former[word]}" if word in former else meant(word, catalogue)
+        message = f"unknown {noun} {described(name)}{advice}; expected {listed(catalogue)}"
         found.append(name.place.problem(message))
         return None
     return build(node, catalogue[name.text], found, dict.fromkeys(elsewhere))

@@ -175,7 +175,8 @@ def test_each_hospital_is_asked_for_its_own_volumes_only() -> None:
 
 CHANGES = (
     "requests.0.after_round=1",
-    "strategies=[{name: noisy_label, recovery: {rounds: 1}}, {name: fine_tune, rounds: 1, as: wild, lr: 1e30}]",
+    "strategies=[{name: noisy_label, rounds: 1, recovery: {rounds: 1}}, "
+    "{name: fine_tune, rounds: 1, as: wild, lr: 1e30}]",
     "seeds=[2, 1]",
 )
 MOMENTS = ("some@1", "some", "leave")

@@ -5,7 +5,8 @@ Memory is what this project measures, and pooling and augmentation hide it: `sma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal, Protocol
@@ -239,6 +240,29 @@ def features(module: nn.Module, head: str, inputs: Tensor) -> Tensor:
     finally:
         hook.remove()
     return given[0].flatten(2).mean(2) if given[0].dim() > 2 else given[0]
+
+
+@contextmanager
+def encoded(module: nn.Module, head: str) -> Iterator[list[Tensor]]:
+    """Collect what the decoder is given in every pass within, in the order of the forward pass.
+
+    That is the encoder's output; of a U-Net the output of each of its levels, skips and bottleneck; of a network
+    without an encoder of its own the input of the last layer. Gradients flow.
+
+    Args:
+        module: the network.
+        head: a parameter of the last layer, by name: any of `Layout.head`.
+    """
+    seen = list[Tensor]()
+    encoder: nn.Module | None = getattr(module, "encoder", None)
+    with ExitStack() as hooks:
+        if encoder is None:
+            last = module.get_submodule(head.rpartition(".")[0])
+            hooks.enter_context(last.register_forward_pre_hook(lambda _, given: seen.append(given[0])))
+        else:
+            for level in encoder if isinstance(encoder, nn.ModuleList) else [encoder]:
+                hooks.enter_context(level.register_forward_hook(lambda _, given, made: seen.append(made)))
+        yield seen
 
 
 def _keep_freed_memory() -> None:

@@ -1,4 +1,4 @@
-"""Learn noise: go on training with noise in the place of the images to forget."""
+"""Noise images: go on training with noise in the place of the images to forget."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.federation.procedures import beside, recover
+from fedunlearn.federation.procedures import everywhere, recover
 from fedunlearn.learning.local import fit, paced, scaled
+from fedunlearn.learning.tasks import Fit
 
 
 @dataclass(frozen=True)
-class LearnNoise:
+class NoiseImages:
     """Train on with every image to forget replaced by noise under the image's own labels.
 
     What the model knew of the images' labels has nothing to hold on to any more; noise teaches it at most how
@@ -44,13 +45,12 @@ class LearnNoise:
     at the hospitals that hold D_f, and L(w; D_r) at the others.
 
     Reference:
-        Singh et al., "To Forget is to Preserve: Machine Unlearning for 3D Medical Image Segmentation", arXiv
-        2606.16180, "LearnNoise", its data mechanic.
+        The authors' code for diffusion of Li et al., "Machine Unlearning for Image-to-Image Generative Models", ICLR
+        2024, arXiv 2402.00351, whose "Noisy Label" puts noise in the place of what is to be seen of an image to forget.
 
     Deviations:
-        Our reading of the strategy's name: the paper's losses are not public. Labels to forget are used once more,
-        which the name leaves open; empty ones would teach that noise is background, and mean nothing of images with
-        one class each. Few passes and recovery rounds, as for `noisy_label`.
+        Of labels of ours it says nothing: a diffusion model's are noise themselves. The true ones are used once more
+        here; empty ones would teach that noise is background, and mean nothing of images with one class each.
 
     Attributes:
         rounds: rounds with noise.
@@ -59,7 +59,7 @@ class LearnNoise:
         recovery: ordinary rounds on the retained data afterwards (`core.Recovery`).
     """
 
-    name: Literal["learn_noise"] = "learn_noise"
+    name: Literal["noise_images"] = "noise_images"
     rounds: Annotated[int, Ge(1), Search(1, 4)] = 1
     lr: Annotated[float, Gt(0), Search(1e-4, 1e-2, log=True)] | None = None
     local_epochs: Annotated[int, Ge(1), Search(1, 6)] | None = None
@@ -79,9 +79,11 @@ class LearnNoise:
         noisy = paced(local, lr=self.lr)
 
         def learn(weights: Weights, site: SiteId, seed: int) -> Task:
+            if site not in case.holders:
+                return Fit(weights, case.retain, local, seed)
             return Learn(weights, case.forget, case.retain, noisy, seed, derive(case.seed, "noise", site))
 
-        weights = yield from beside(case, case.original, self.rounds, local, learn, "learn noise")
+        weights = yield from everywhere(case, case.original, self.rounds, learn, "noise images")
         return (yield from recover(case, weights, self.recovery))
 
 
