@@ -39,7 +39,8 @@ class FedRecover:
 
     A hospital is asked to train instead in the first T_w rounds, in every T_c-th round after these, in the last T_f
     rounds, and wherever its estimate is abnormal: when one entry is larger than all but alpha of the entries of the
-    stored updates, in the round where these were largest. Always asking is retraining, bit for bit.
+    stored updates, in the round where these were largest. Always asking is retraining, bit for bit. Between two
+    rounds with training estimates drift with the path, learning rate x T_c: long steps leave a poor model.
 
     Reference:
         Cao et al., "FedRecover: Recovering from Poisoning Attacks in Federated Learning using Historical

@@ -53,10 +53,10 @@ class QuickDrop:
         In the paper a hospital keeps its synthetic images and climbs before it goes; here the server does, so that it
         may be gone. The model is trained on real images as ever, bit for bit, and images are matched beside it, in
         rounds of their own; the paper reuses training's gradients, and the released code, by its defaults, trains on
-        synthetic images and starts them anew in every round. Matching is at the round's first model; theirs follows it through 5
-        local steps. No weight decay. Ascent: theirs is one step of SGD at 0.004 or 0.01, ours two of training's
-        optimizer, 0.004 in 3hosp. Recovery: 25 steps in both, theirs at 0.01 or 0.02. Single patients are in no image
-        of their own, and cannot be forgotten. We read the paper's abstract and the code.
+        synthetic images and starts them anew in every round. Matching is at the round's first model; theirs follows it
+        through 5 local steps. No weight decay. Ascent: theirs is one step of SGD at 0.004 or 0.01, ours two of
+        training's optimizer, 0.004 in 3hosp. Recovery: 25 steps in both, theirs at 0.01 or 0.02. Single patients are
+        in no image of their own, and cannot be forgotten. We read the paper's abstract and the code.
 
     Attributes:
         scale: synthetic images as a share of a class's real ones, rounded up.
