@@ -26,7 +26,7 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.federation.procedures import errors, mean, recover
+from fedunlearn.federation.procedures import at_holders, errors, recover
 from fedunlearn.learning.local import fit, outputs, paced
 from fedunlearn.learning.objectives import SoftLabels, drawn, marked, softly
 
@@ -99,7 +99,7 @@ class LoTUS:
                 )
                 for site in case.holders
             }
-            student = mean((yield asks))
+            student = yield from at_holders(case, asks.__getitem__, weights=student)
         return (yield from recover(case, student, self.recovery))
 
 

@@ -58,4 +58,12 @@ def _paces(strategy: Strategy, rounds: int) -> list[tuple[int, int | None]]:
     if "share" in own:  # of training's rounds
         found.append((max(1, round(own["share"] * rounds)), own.get("local_epochs")))
     recovery = getattr(strategy, "recovery", Recovery(rounds=0))
+    if "epochs" in own and "recovery" in own and _with_all(strategy):
+        found.append((int(own["epochs"]), 1))
     return [*found, (recovery.rounds, recovery.local_epochs)]
+
+
+def _with_all(strategy: Strategy) -> bool:
+    """Whether others than the holders work even if nothing is to recover: then its epochs are rounds of them all."""
+    bare: Strategy = dataclasses.replace(cast(Any, strategy), recovery=Recovery(rounds=0))
+    return bare.needs.stayers

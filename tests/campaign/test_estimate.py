@@ -129,6 +129,14 @@ def test_a_share_of_the_rounds_is_told_as_rounds(name: str) -> None:
     assert asked_passes(strategy, 7, 3) == 12
 
 
+@pytest.mark.parametrize(("name", "rounds"), [("random_label", 3), ("scrub", 10), ("fedquit", 2)])
+def test_epochs_of_all_hospitals_are_rounds_and_those_of_holders_alone_are_none(
+    name: str, rounds: int
+) -> None:
+    """Two more of fedquit are its recovery."""
+    assert asked_rounds(catalogue()[name](), 7) == rounds
+
+
 def test_mapped_images_need_no_memory(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3, 4)))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")

@@ -21,6 +21,7 @@ from strategies.bad_teacher import BadTeacher
 from strategies.boundary_shrink import BoundaryShrink
 from strategies.fedquit import FedQUIT
 from strategies.gradient_ascent import GradientAscent
+from strategies.lotus import LoTUS
 from strategies.maverick import Maverick
 from strategies.random_label import RandomLabel
 from strategies.scrub import SCRUB
@@ -68,7 +69,7 @@ def test_before_it_recovers_a_default_is_above_chance_or_says_that_it_is_not(
 
 @pytest.mark.parametrize(
     "strategy",
-    [FedQUIT(), BoundaryShrink(), GradientAscent(), Maverick(), Maverick(against="itself")],
+    [FedQUIT(), BoundaryShrink(), GradientAscent(), LoTUS(), Maverick(), Maverick(against="itself")],
     ids=lambda strategy: strategy.name,
 )
 @pytest.mark.parametrize("wish", ["patients", "site"])
