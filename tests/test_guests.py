@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fedunlearn import guests
+from fedunlearn import guests, sweep
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.core import InputError, RunError
 from fedunlearn.federation import wire
@@ -309,3 +311,34 @@ def test_two_editions_of_a_method_stand_side_by_side_in_a_run(tmp_path: Path) ->
     assert len(list((done.path / "strategies").iterdir())) == 2
     again = read(done.path / "scenario.yaml")
     assert [vars(plan.strategy)["epochs"] for plan in again.strategies] == [2, 1]
+
+
+def test_check_tells_of_code_that_is_not_ours(tmp_path: Path) -> None:
+    digest = guests.read(guest.write(tmp_path)).sha256
+    told = sweep.check(scenario(tmp_path), tmp_path, tmp_path)
+    assert f"unsure: runs code that does not come with fedunlearn, sha256 {digest}" in told
+
+
+@pytest.mark.gate
+def test_a_package_that_is_installed_is_found(tmp_path: Path) -> None:
+    """As pip leaves it: a package, and beside it what it is called and what it offers."""
+    package, about = tmp_path / "unsure_package", tmp_path / "unsure_package-1.2.dist-info"
+    package.mkdir()
+    about.mkdir()
+    (package / "__init__.py").touch()
+    guest.write(package)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: unsure-package\nVersion: 1.2\n")
+    (about / "entry_points.txt").write_text(f"[{guests.GROUP}]\nunsure = unsure_package.unsure:Unsure\n")
+    command = [
+        sys.executable,
+        "-m",
+        "fedunlearn",
+        "check",
+        str(write(tmp_path, f"{LISTED}  - {{name: unsure}}\n")),
+    ]
+    path = os.pathsep.join((str(tmp_path), str(guest.README.parent)))
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "unsure: runs code that does not come with fedunlearn, package unsure-package 1.2" in done.stdout

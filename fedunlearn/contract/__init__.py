@@ -30,6 +30,7 @@ PROMISES = (
     Promise(results.order_of_hospitals_does_not_matter, rounding=True),
     Promise(results.exact_means_equal_to_retraining, rounding=True),
     Promise(results.nearer_to_the_retrained_model_than_the_original, rounding=True),
+    Promise(results.better_than_a_guess_before_recovery, rounding=True),
     Promise(results.if_it_diverges_it_does_so_without_an_error),
     Promise(results.works_in_the_middle_of_training),
     Promise(asking.declared_is_used),

@@ -145,3 +145,17 @@ def chances(weights: Weights, request: RequestId, norm: bool = False) -> Tensor:
                 p = torch.softmax(net.module(forget.pixels), 1)
                 parts.append(p.gather(1, forget.targets[:, None])[:, 0])
     return torch.cat(parts)
+
+
+def retained(weights: Weights, request: RequestId) -> tuple[int, int]:
+    """Of the training images that a request leaves, how many a model is right about, and how many there are."""
+    net, right, every = network(), 0, 0
+    net.load(weights)
+    net.module.eval()
+    with torch.inference_mode():
+        for site in SITES:
+            retain = select(site, Select(without=(request,)))
+            every += len(retain)
+            if len(retain):
+                right += int((net.module(retain.pixels).argmax(1) == retain.targets).sum())
+    return right, every

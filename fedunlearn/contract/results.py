@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import random
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -10,10 +12,10 @@ import numpy as np
 import torch
 
 from fedunlearn import weights as w
-from fedunlearn.contract.cases import case, chances, once, outcome, prepared, retrained, trained
+from fedunlearn.contract.cases import case, chances, once, outcome, prepared, retained, retrained, trained
 from fedunlearn.contract.hospitals import LABEL, Asked, Log, ToyLink, run
 from fedunlearn.contract.promise import hold
-from fedunlearn.contract.toy import counting
+from fedunlearn.contract.toy import CLASSES, counting
 from fedunlearn.core import Granularity, Guarantee, RequestId, Strategy, Task, Weights
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.horizons import Horizons
@@ -162,6 +164,25 @@ def nearer_to_the_retrained_model_than_the_original(strategy: Strategy, wish: Re
         f"of the chance given to the right labels, the mean distance from the retrained model is {unlearned / 2:.3f}, "
         f"the original's {original / 2:.3f}: it forgets too little or too much; try other settings with --set",
     )
+
+
+def better_than_a_guess_before_recovery(strategy: Strategy, wish: RequestId) -> None:
+    """It is better than a guess before recovery, at its defaults too, or says "at chance until it recovers".
+
+    A guess: right about no more of the retained images than one class in `CLASSES` is, within one standard error.
+    """
+    words = " ".join((inspect.getdoc(type(strategy)) or "").split())
+    if "at chance until it recovers" in words:
+        return
+    for one in dict.fromkeys((type(strategy)(), strategy)):
+        bare = replaced(one, "recovery.rounds", 0) if hasattr(one, "recovery") else one
+        right, every = retained(outcome(bare, wish).weights, wish)
+        guess = 1 / CLASSES
+        hold(
+            right / every > guess + math.sqrt(guess * (1 - guess) / every),
+            f"{bare} leaves a model that is right about {right} of {every} retained images, no better than a guess: "
+            'make it gentler, or say "at chance until it recovers" in the docstring if it must be so',
+        )
 
 
 def if_it_diverges_it_does_so_without_an_error(strategy: Strategy, wish: RequestId) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedunlearn import scenario as scenarios
+from fedunlearn import guests, scenario as scenarios
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.estimate import Estimate, estimate, of_all, require_room
 from fedunlearn.campaign.survey import draw, survey
@@ -93,6 +93,9 @@ def _told(scenario: Scenario, cohort: Cohort, needed: Estimate) -> Iterator[str]
     yield duration(scenario, cohort)
     if start := origin(scenario.model, cohort.shape, cohort.classes):
         yield f"model: {start}"
+    for plan in scenario.strategies:
+        for kind, name in guests.origin(type(plan.strategy)).items():
+            yield f"{plan.label}: runs code that does not come with fedunlearn, {kind} {name}"
     for request in scenario.requests:
         yield f"{request.id}: {cohort.summary(request)}"
         yield from (f"{request.id}: {sentence}" for sentence in cohort.warnings(request.id))

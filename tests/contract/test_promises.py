@@ -98,6 +98,10 @@ BREAKS: dict[str, tuple[Changes, str]] = {
         last("return case.original"),
         "it forgets too little or too much",
     ),
+    "better_than_a_guess_before_recovery": (
+        [(END, "weights = {name: 0 * x for name, x in weights.items()}\n        " + END)],
+        'no better than a guess: make it gentler, or say "at chance until it recovers"',
+    ),
     "if_it_diverges_it_does_so_without_an_error": (
         first("assert case.training.local.lr < 1"),
         "AssertionError",
@@ -148,6 +152,12 @@ def broken(strategy: Strategy, name: str) -> str:
 def test_a_promise_that_is_not_kept_is_told_with_what_to_do(tmp_path: Path, name: str) -> None:
     changes, words = BREAKS[name]
     assert words in broken(made(tmp_path, changes), name)
+
+
+def test_a_strategy_may_say_that_it_is_at_chance_until_it_recovers(tmp_path: Path) -> None:
+    name = "better_than_a_guess_before_recovery"
+    said = ("any other, then repair the model.", "any other.\n\n    It is at chance until it\n    recovers.")
+    assert broken(made(tmp_path, [*BREAKS[name][0], said]), name) == ""
 
 
 def test_a_file_of_another_name_is_told(tmp_path: Path) -> None:
