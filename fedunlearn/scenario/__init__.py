@@ -111,13 +111,13 @@ def together(found: Iterable[Problem]) -> InputError:
 
 def skipped(scenario: Scenario) -> list[tuple[str, RequestId, str]]:
     """(label, request, reason) for every request that a strategy of the scenario is not run for."""
-    rows = []
+    rows, run = [], {(plan.label, request) for plan in scenario.strategies for request in plan.requests}
     for plan in scenario.strategies:
         for request in scenario.requests:
-            if request.id not in plan.requests:
+            if (plan.label, request.id) not in run:
                 reason = misfit(plan.strategy, plan.label, request)
                 rows.append((plan.label, request.id, reason or "left out of its `requests`"))
-    return rows
+    return list(dict.fromkeys(rows))
 
 
 def floors(scenario: Scenario) -> list[str]:

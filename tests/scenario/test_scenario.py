@@ -156,6 +156,7 @@ def test_one_label_may_have_other_settings_for_another_request(tmp_path: Path) -
         ("puf", ("leave",)),
     ]
     assert read(write(tmp_path, to_yaml(scenario))).strategies == scenario.strategies
+    assert skipped(scenario) == []  # every request is served by one of the two
 
 
 def test_a_label_of_strategies_that_train_by_themselves_is_used_once(tmp_path: Path) -> None:
