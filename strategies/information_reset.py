@@ -58,14 +58,14 @@ class InformationReset:
         training is a fifth of `3hosp`'s five.
 
     Attributes:
-        share: how much of each tensor is reset: of its parameters, or of its information (the code tries .05 to .45;
+        fraction: how much of each tensor is reset: of its parameters, or of its information (the code tries .05 to .45;
             .4 of the parameters in its table).
-        by: what `share` is of.
+        by: what `fraction` is of.
         recovery: ordinary rounds afterwards, of the reset parameters on the retained data (`core.Recovery`).
     """
 
     name: Literal["information_reset"] = "information_reset"
-    share: Annotated[float, Gt(0), Le(1), Search(0.05, 0.6)] = 0.4
+    fraction: Annotated[float, Gt(0), Le(1), Search(0.05, 0.6)] = 0.4
     by: Literal["parameters", "information"] = "parameters"
     recovery: Recovery = Recovery(rounds=1)
 
@@ -82,7 +82,7 @@ class InformationReset:
         forget = yield {site: Curvature(case.original, case.forget) for site in case.holders}
         retain = yield {site: Curvature(case.original, case.retain) for site in case.sites}
         H_f, H = summed([*forget.values()]), summed([*forget.values(), *retain.values()])
-        reset = {name: informative(H_f[name], H[name], self.share, self.by) for name in H}
+        reset = {name: informative(H_f[name], H[name], self.fraction, self.by) for name in H}
         weights = {**case.original, **{n: case.original[n].masked_fill(reset[n], 0) for n in reset}}
         mask = Mask(reset, {name: weights[name] for name in reset})
         return (yield from recover(case, weights, self.recovery, mask))
@@ -125,11 +125,11 @@ def summed(replies: Sequence[Reply]) -> dict[str, Tensor]:
     return w.multiply(w.average([reply.arrays for reply in replies], counts), sum(counts))
 
 
-def informative(H_f: Tensor, H: Tensor, share: float, by: str) -> Tensor:
-    """Which entries of one tensor hold the most information: as many as make up ``share``, ties left out; bool."""
+def informative(H_f: Tensor, H: Tensor, fraction: float, by: str) -> Tensor:
+    """Which entries of one tensor hold the most information: as many as make up ``fraction``, ties left out; bool."""
     information = torch.where(H > 0, H_f / H, 0.0).square() / 2
     order = information.flatten().sort(descending=True).values
     gathered = order.double().cumsum(0)
-    near = (gathered - share * gathered[-1]).abs().argmin()
-    first_left = int(share * len(order)) if by == "parameters" else int(near)
+    near = (gathered - fraction * gathered[-1]).abs().argmin()
+    first_left = int(fraction * len(order)) if by == "parameters" else int(near)
     return information > (order[first_left] if first_left < len(order) else -1.0)

@@ -181,7 +181,7 @@ STRATEGIES: list[Strategy | Excused] = [
     Excused(FedAU(recovery=Recovery(1)), HEADS),
     Excused(QuickDrop(scale=0.2), IMAGES),
     InformationReset(recovery=Recovery(4)),
-    InformationReset(by="information", share=0.6, recovery=Recovery(2)),
+    InformationReset(by="information", fraction=0.6, recovery=Recovery(2)),
     SalUnCRA(),
     SalUnCRA(malignant=(0, 2)),
     FUSED(layers=1, rank=4),
