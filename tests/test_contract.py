@@ -121,7 +121,7 @@ STRATEGIES: list[Strategy | Excused] = [
     NegGradPlus(),
     SCRUB(),
     SCRUB(lr=5e-3, rewind=True, recovery=Recovery(0)),
-    SSD(recovery=Recovery(1)),  # dampening alone takes too much of a toy where a third leaves
+    SSD(recovery=Recovery(2)),  # dampening alone takes too much of a toy where a third leaves
     BadTeacher(),
     Excused(
         L1Sparse(),

@@ -23,6 +23,7 @@ from strategies.fedquit import FedQUIT
 from strategies.gradient_ascent import GradientAscent
 from strategies.lotus import LoTUS
 from strategies.maverick import Maverick
+from strategies.neggrad_plus import NegGradPlus
 from strategies.random_label import RandomLabel
 from strategies.scrub import SCRUB
 from tests import toy
@@ -130,7 +131,13 @@ def test_every_strategy_that_recovers_is_tried() -> None:
 
 @pytest.mark.parametrize(
     ("strategy", "path"),
-    [(FedQUIT(), 0.016), (BoundaryShrink(), 0.008), (GradientAscent(), 0.04), (BadTeacher(), 0.008)],
+    [
+        (FedQUIT(), 0.016),
+        (BoundaryShrink(), 0.008),
+        (GradientAscent(), 0.04),
+        (BadTeacher(), 0.008),
+        (NegGradPlus(), 0.32),
+    ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
 def test_a_default_walks_as_far_as_its_docstring_says(strategy: Any, path: float) -> None:
