@@ -127,7 +127,7 @@ BREAKS: dict[str, tuple[Changes, str]] = {
     ),
     "works_on_volumes_unless_it_declares_class_labels": (
         [("log_softmax(1)", "log_softmax(1)[torch.arange(len(batch.rows)), batch.targets]"), TORCH],
-        "on volumes it fails (shape mismatch",
+        "on volumes it fails (index 255 is out of bounds",
     ),
     "closing_it_midway_leaves_nothing_behind": (
         [(BODY, f"try:\n            {BODY}\n        finally:\n            torch.rand(1)"), TORCH],
