@@ -6,7 +6,7 @@ Tests try all of `PROMISES` on every strategy of ours; `fedunlearn check-strateg
 
 from __future__ import annotations
 
-from fedunlearn.contract import asking, form, results
+from fedunlearn.contract import asking, form, results, volumes
 from fedunlearn.contract.promise import Broken, Promise
 
 __all__ = ["PROMISES", "Broken", "Promise"]
@@ -39,5 +39,6 @@ PROMISES = (
     Promise(asking.tasks_cross_the_wire),
     Promise(asking.a_silent_hospital_is_an_error, variants=tuple(asking.FAULTS)),
     Promise(results.what_it_has_in_hand_is_what_it_would_have_come_to),
+    Promise(volumes.works_on_volumes_unless_it_declares_class_labels, rounding=True),
     Promise(asking.closing_it_midway_leaves_nothing_behind),
 )

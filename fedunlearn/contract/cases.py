@@ -99,7 +99,14 @@ def case(
         lost={site: count for site, count in lost.items() if count},
         retain=retain,
         forget=forget,
-        history=replace(memory, log=log or Log(), rounds=rounds, own=own, needs=needs),
+        history=replace(
+            memory,
+            log=log or Log(),
+            rounds=rounds,
+            own=own,
+            needs=needs,
+            parameters=tuple(network(norm).layout.parameters),
+        ),
     )
 
 

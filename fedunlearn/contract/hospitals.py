@@ -133,6 +133,8 @@ class Memory:
     got: dict[tuple[int, SiteId], Weights] = field(default_factory=dict)
     own: Mapping[str, Weights] = field(default_factory=dict)
     needs: Needs = field(default_factory=Needs)
+    parameters: tuple[str, ...] = ()
+    images: int = PATIENTS["train"] * IMAGES
 
     def round(self, round: Round) -> None:
         """See `Watcher`."""
@@ -165,11 +167,11 @@ class Memory:
     def seen(self, round: int) -> Seen:
         """What a choice sees of a round."""
         updates = {site: self.trained(self.got[round, site]) for site in SITES}
-        return Seen(self.trained(self.sent[round]), updates, dict.fromkeys(SITES, PATIENTS["train"] * IMAGES))
+        return Seen(self.trained(self.sent[round]), updates, dict.fromkeys(SITES, self.images))
 
     def trained(self, weights: Weights) -> Weights:
         """The trained tensors among ``weights``."""
-        return {name: weights[name] for name in network("1.running_var" in weights).layout.parameters}
+        return {name: weights[name] for name in self.parameters}
 
     def cumulative(self, site: SiteId) -> Weights:
         """See `History`."""

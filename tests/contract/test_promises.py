@@ -125,6 +125,10 @@ BREAKS: dict[str, tuple[Changes, str]] = {
         first("local = paced(local, 1 + self.recovery.rounds)"),
         "not what one round less comes to",
     ),
+    "works_on_volumes_unless_it_declares_class_labels": (
+        [("log_softmax(1)", "log_softmax(1)[torch.arange(len(batch.rows)), batch.targets]"), TORCH],
+        "on volumes it fails (index 255 is out of bounds",
+    ),
     "closing_it_midway_leaves_nothing_behind": (
         [(BODY, f"try:\n            {BODY}\n        finally:\n            torch.rand(1)"), TORCH],
         "torch's RNG did not stay as it was",
@@ -158,6 +162,14 @@ def test_a_strategy_may_say_that_it_is_at_chance_until_it_recovers(tmp_path: Pat
     name = "better_than_a_guess_before_recovery"
     said = ("any other, then repair the model.", "any other.\n\n    It is at chance until it\n    recovers.")
     assert broken(made(tmp_path, [*BREAKS[name][0], said]), name) == ""
+
+
+def test_who_works_on_volumes_does_not_declare_class_labels(tmp_path: Path) -> None:
+    told = broken(
+        made(tmp_path, [(NEEDS, f"{NEEDS}class_labels=True, ")]),
+        "works_on_volumes_unless_it_declares_class_labels",
+    )
+    assert told == "it works on volumes as it is: do not declare `needs.class_labels`"
 
 
 def test_a_file_of_another_name_is_told(tmp_path: Path) -> None:

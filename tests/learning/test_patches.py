@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from fedunlearn import scenario as scenarios, weights as w
 from fedunlearn.campaign.cohort import gather
-from fedunlearn.core import IGNORED, Batch, InputError, Preparing, RequestId, Strategy
+from fedunlearn.contract import toy_volumes as toy
+from fedunlearn.contract.volumes import shortened
+from fedunlearn.core import IGNORED, Batch, Granularity, InputError, Preparing, Strategy
 from fedunlearn.learning.kinds import DiceCrossEntropy
 from fedunlearn.learning.local import each_gradient, fit, gradient, outputs, signals
 from fedunlearn.learning.models import Network, SmallCNN, features
@@ -22,9 +24,8 @@ from fedunlearn.learning.objectives import taught
 from fedunlearn.learning.patches import Patch, corners, cropper, cut, slid, tiles
 from fedunlearn.simulate import simulate
 from strategies.retrain import Retrain
-from tests import toy_volumes as toy
 from tests.runs import weight_files
-from tests.strategies.test_volumes import PAIRS
+from tests.test_contract import ENTRIES
 from tests.test_simulate_volumes import TINY_VOLUMES, store
 
 pytestmark = pytest.mark.rounding
@@ -243,9 +244,16 @@ def in_patches(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_patches")
-@pytest.mark.parametrize(("strategy", "wish"), [p for p in PAIRS if not p.values[0].needs.class_labels])  # type: ignore[union-attr]
-def test_every_strategy_for_volumes_works_on_patches(strategy: Strategy, wish: RequestId) -> None:
-    case = toy.case(wish, strategy)
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        pytest.param(shortened(entry.strategy), id=f"{entry.strategy.name}-{number}")
+        for number, entry in enumerate(ENTRIES)
+        if not entry.strategy.needs.class_labels
+    ],
+)
+def test_every_strategy_for_volumes_works_on_patches(strategy: Strategy) -> None:
+    case = toy.case("patient" if Granularity.PATIENTS in strategy.granularity else "site", strategy)
     result = toy.run(strategy.unlearn(case))
     assert w.first_difference(case.original, result) is None
     assert w.first_nonfinite(result) is None
