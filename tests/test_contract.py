@@ -196,12 +196,17 @@ ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in 
 
 
 def promised(promise: Promise) -> Callable[..., None]:
-    """A test that every strategy keeps ``promise``, for each granularity that it claims and in each variant."""
-    params: list[Any] = []
+    """A test that every strategy keeps ``promise``, for each granularity that it claims and in each variant.
+
+    A strategy's first line in the list is tried by default, its other settings by the gate.
+    """
+    params, tried = list[Any](), set[str]()
     for number, entry in enumerate(ENTRIES):
         strategy, name = entry.strategy, f"{entry.strategy.name}-{number}"
         reasons = [reason for what, reason in entry.reasons.items() if what == f"test_{promise.name}"]
         marks = [pytest.mark.skip(reason=reason) for reason in reasons]
+        marks += [pytest.mark.gate] if strategy.name in tried else []
+        tried.add(strategy.name)
         for arguments in promise.arguments(strategy):
             params.append(pytest.param(strategy, arguments, id="-".join((name, *arguments)), marks=marks))
 

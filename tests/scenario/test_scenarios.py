@@ -73,4 +73,4 @@ def test_the_scenario_shown_in_the_readme_can_be_read(tmp_path: Path) -> None:
         readme.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8"
     )
     scenario = scenarios.read(tmp_path / "shown.yaml")
-    assert [plan.label for plan in scenario.strategies] == ["fine_tune", "federaser", "gentle-puf"]
+    assert [plan.label for plan in scenario.strategies] == ["fine_tune", "federaser", "puf", "puf"]
