@@ -1,11 +1,10 @@
-"""No default leaves the model at chance before it recovers, or its docstring says so; no statistic tells of what left.
+"""What defaults leave before recovery: retained images are spared where a method says so, statistics tell of nobody.
 
-For every strategy that has a `recovery`, without it: of the retained images more are right than a constant would be.
+That no default leaves the model at chance, unless its docstring says so, is a promise of the contract.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 from dataclasses import replace
 from typing import Any
@@ -13,56 +12,70 @@ from typing import Any
 import pytest
 import torch
 
-import strategies
 from fedunlearn import weights as w
-from fedunlearn.core import Granularity, Recovery, Reply, RequestId, Select, Strategy, Weights
+from fedunlearn.core import Recovery, Reply, RequestId, Select, Strategy, Weights
 from fedunlearn.learning.local import outputs
 from strategies.bad_teacher import BadTeacher
 from strategies.boundary_shrink import BoundaryShrink
+from strategies.fcu import FCU
+from strategies.fedosd import FedOSD
 from strategies.fedquit import FedQUIT
 from strategies.gradient_ascent import GradientAscent
+from strategies.held_out_target import HeldOutTarget
+from strategies.lora_student import LoRAStudent
 from strategies.lotus import LoTUS
 from strategies.maverick import Maverick
+from strategies.max_loss import MaxLoss
 from strategies.neggrad_plus import NegGradPlus
+from strategies.noise_encoder import NoiseEncoder
+from strategies.noise_images import NoiseImages
+from strategies.noisy_label import NoisyLabel
+from strategies.random_encoder import RandomEncoder
 from strategies.random_label import RandomLabel
+from strategies.retain_label import RetainLabel
+from strategies.salun import SalUn
+from strategies.salun_cra import SalUnCRA
 from strategies.scrub import SCRUB
 from tests import toy
 
 pytestmark = pytest.mark.rounding
 
-WARNING = "at chance until it recovers"
+FLOOR = 0.9
+"""Of the original model's accuracy on retained images, so much is kept before recovery by whoever spares them."""
+SPARING: list[type[Strategy]] = [
+    *(
+        BadTeacher,
+        FCU,
+        FedOSD,
+        HeldOutTarget,
+        LoRAStudent,
+        LoTUS,
+        MaxLoss,
+        NegGradPlus,
+        NoiseEncoder,
+        NoiseImages,
+    ),
+    *(NoisyLabel, RandomEncoder, RandomLabel, RetainLabel, SalUn, SalUnCRA, SCRUB),
+]
+"""Their objective holds the retained images' own loss or outputs, or keeps off their gradients."""
 
 
-def recovering() -> list[Any]:
-    """(class, request) of every strategy that has a `recovery`, for all that it can forget."""
-    found = list[Any]()
-    for name, cls in strategies.catalogue().items():
-        if not isinstance(getattr(cls(), "recovery", None), Recovery):
-            continue
-        for wish in ("patients", "site"):
-            if toy.REQUESTS[wish] in cls.granularity:
-                found.append(pytest.param(cls, wish, id=f"{name}-{wish}"))
-    return found
-
-
-def retained(weights: Weights, wish: RequestId) -> tuple[float, float]:
-    """The share of retained images that a model is right about, and of those in their most frequent class."""
+def retained(weights: Weights, wish: RequestId) -> float:
+    """The share of retained images that a model is right about."""
     local = toy.ToyLocal("north", toy.network(), toy.Log())
     parts = [toy.select(site, Select(without=(wish,))) for site in toy.SITES]
     targets = torch.cat([part.targets for part in parts])
     scores = torch.cat([outputs(local, weights, part) for part in parts if len(part)])
-    return float((scores.argmax(1) == targets).float().mean()), float(
-        torch.bincount(targets).max() / len(targets)
-    )
+    return float((scores.argmax(1) == targets).float().mean())
 
 
-@pytest.mark.parametrize(("cls", "wish"), recovering())
-def test_before_it_recovers_a_default_is_above_chance_or_says_that_it_is_not(
+@pytest.mark.parametrize("wish", ["patients", "site"])
+@pytest.mark.parametrize("cls", SPARING, ids=lambda cls: cls().name)
+def test_who_spares_the_retained_images_keeps_them_above_a_floor_before_recovery(
     cls: type[Strategy], wish: RequestId
 ) -> None:
     bare = replace(cls(), recovery=Recovery(0))  # type: ignore[type-var]
-    right, chance = retained(toy.outcome(bare, wish).weights, wish)
-    assert right > chance or WARNING in " ".join((inspect.getdoc(cls) or "").split())
+    assert retained(toy.outcome(bare, wish).weights, wish) >= FLOOR * retained(toy.case(wish).original, wish)
 
 
 # --------------------------------------------------------------------------- BatchNorm's statistics
@@ -117,13 +130,6 @@ def test_a_leaver_adds_no_statistics_of_its_own_to_a_round_of_all() -> None:
         expected = (own["north"][name] + own["east"][name] + case.original[name]) / 3
         assert torch.allclose(result[name], expected, atol=1e-5)
     assert w.norm(w.subtract(own["west"], case.original)) > 0
-
-
-def test_every_strategy_that_recovers_is_tried() -> None:
-    names = {name for name, cls in strategies.catalogue().items() if hasattr(cls(), "recovery")}
-    tried = {param.values[0]().name for param in recovering()}
-    assert tried == names
-    assert all(cls.granularity <= frozenset(Granularity) for cls in strategies.catalogue().values())
 
 
 # ------------------------------------------------------------------------------ as far as the papers
