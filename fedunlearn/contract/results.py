@@ -231,7 +231,10 @@ def what_it_has_in_hand_is_what_it_would_have_come_to(strategy: Strategy, wish: 
         )
     less = _one_round_less(strategy)
     if less is not None:
-        hold(bool(held), "it has rounds, but no model was in hand before the last")
+        hold(
+            bool(held),
+            "no model was in hand before its last round: try it with more, --set recovery.rounds=2",
+        )
         hold(
             w.digest(held[max(held)]) == w.digest(outcome(less, wish).weights),
             "what is in hand before the last round is not what one round less comes to: let rounds not depend on how "
