@@ -129,7 +129,7 @@ strategies:
   - {name: fine_tune, as: one-round, rounds: 1, local_epochs: 2}
   - {name: fine_tune, as: two-rounds, rounds: 2, local_epochs: 2}
   - {name: fine_tune, as: runaway, rounds: 3, local_epochs: 2, lr: 1.0e+30}
-  - {name: mode, as: runaway-later, lr: 1.0e+30, requests: [late]}
+  - {name: mode, local_epochs: 2, as: runaway-later, lr: 1.0e+30, requests: [late]}
 """
 
 
