@@ -249,6 +249,32 @@ def report(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders, or those of sweeps.")],
+    expect: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Ranges (YAML), or a name of `list scenarios` that has some; exit 1 outside of one.",
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Print runs side by side, or beside what was expected of them."""
+    with _errors(debug):
+        file = None if expect is None else installation.expected_file(expect)
+
+        from fedunlearn import comparison
+
+        expected = None if file is None else comparison.expected(file)
+        found, console = comparison.read(runs), _console()
+        if expected is None:
+            comparison.show(found, console)
+        else:
+            comparison.check(found, expected, console)
+
+
+@app.command()
 def verify(
     run: RunPath,
     replay: Annotated[

@@ -55,12 +55,25 @@ def require_no_rivals(folder: Path) -> None:
         raise InputError([Problem(f"found the package {path}, {message}") for path in rivals])
 
 
+EXPECTED = ".expect.yaml"
+"""The ending of a file that says what runs of a scenario of the same name are expected to come to."""
+
+
 def scenario_files() -> dict[str, Path]:
-    """The scenarios that come with fedunlearn, by name; the studies after the others."""
+    """The scenarios that come with fedunlearn, by name; recipes of papers and studies after the others."""
+    return {path.stem: path for path in _files() if not path.name.endswith(EXPECTED)}
+
+
+def expected_files() -> dict[str, Path]:
+    """What is expected of them, by their names, for those of which it is written down."""
+    found = [path for path in _files() if path.name.endswith(EXPECTED)]
+    return {path.name.removesuffix(EXPECTED): path for path in found}
+
+
+def _files() -> list[Path]:
     packed = ROOT / "fedunlearn" / "scenarios"  # where a wheel has what the checkout has at its top
     folder = packed if packed.is_dir() else ROOT / "scenarios"
-    found = sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path.stem))
-    return {path.stem: path for path in found}
+    return sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path.parent, path.stem))
 
 
 def scenario_file(given: Path) -> Path:
@@ -80,6 +93,23 @@ def scenario_file(given: Path) -> Path:
     if given.stem in ours:
         hint = f"the scenario that comes with fedunlearn is called {given.stem}, without folder and ending"
     raise InputError([Problem(f"found no such file; expected a YAML file, or a name: {hint}", name)])
+
+
+def expected_file(given: Path) -> Path:
+    """The file that ``given`` means: a path, or the name of a scenario that comes with what is expected of it.
+
+    Raises:
+        InputError: it is neither.
+    """
+    ours = expected_files()
+    if os.path.isfile(given) or (str(given) not in ours and (os.path.exists(given) or given.suffix)):
+        return given
+    if (name := str(given)) in ours:
+        return ours[name]
+    names = ", ".join(ours)
+    raise InputError(
+        [Problem(f"found no such file; expected a YAML file of expected ranges, or one of: {names}", name)]
+    )
 
 
 def copy_scenario(name: str, to: Path) -> None:

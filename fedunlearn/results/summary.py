@@ -32,6 +32,8 @@ STYLES = {
     UNCLEAR: "dim",
 }
 NOTHING, AGAIN = "do nothing", "retraining again"
+FORGOTTEN = "FORGOTTEN?"
+"""What the columns of memory answer."""
 _FEWEST = 6
 """Columns that a label has at least."""
 _LONGEST = 6
@@ -65,27 +67,37 @@ class Column:
 
 def columns(one: Overview) -> tuple[tuple[str, ...], list[Column]]:
     """Labels and columns; without those of memory where there is none to be seen."""
-    quality, part, what = WORDS[one.kind]
-    rows = [*one.rows, *([one.again] if one.again else ()), *([one.nothing] if one.nothing else ())]
-    first, second = "FORGOTTEN?", f"STILL GOOD, on unseen {what}s?"
-    memory = [
+    rows, beaten = rows_of(one), dominated(one.rows, one.floors)
+    names = tuple(label(r) + (DOMINATED if r.strategy in beaten else "") for r in rows)
+    return names, [
+        column for column in columns_of(rows, one.kind) if one.visible or column.block != FORGOTTEN
+    ]
+
+
+def rows_of(one: Overview) -> list[Row]:
+    """Strategies, best first, then retraining again and doing nothing."""
+    return [*one.rows, *([one.again] if one.again else ()), *([one.nothing] if one.nothing else ())]
+
+
+def label(one: Row) -> str:
+    """What a row is called."""
+    return {"original": NOTHING, "retrained_other": AGAIN}.get(one.strategy, one.strategy)
+
+
+def columns_of(rows: Sequence[Row], kind: str) -> list[Column]:
+    """All that is shown of models, which may be of several runs with the same ``kind`` of task."""
+    quality, part, what = WORDS[kind]
+    first, second = FORGOTTEN, f"STILL GOOD, on unseen {what}s?"
+    return [
         Column(first, ("answer", ""), tuple(_answer(r, r.forgotten) for r in rows), left=True),
         Column(first, ("memory", "left, %"), tuple(_left(r.left) for r in rows)),
         Column(first, ("patients", "known"), tuple(_known(r) for r in rows)),
-    ]
-    rest = [
         Column(second, ("answer", ""), tuple(_answer(r, r.useful) for r in rows), left=True),
         Column(second, ("test", quality), tuple(_difference(r.test) for r in rows)),
         Column(second, ("worst", "site"), tuple(signed(r.site.value) for r in rows)),
         Column(second, ("worst", part), tuple(_class(r) for r in rows)),
         Column("COST", ("% of", "retr."), tuple(_cost(r) for r in rows)),
     ]
-    labels = {"original": NOTHING, "retrained_other": AGAIN}
-    beaten = dominated(one.rows, one.floors)
-    names = tuple(
-        labels.get(r.strategy, r.strategy) + (DOMINATED if r.strategy in beaten else "") for r in rows
-    )
-    return names, [*(memory if one.visible else ()), *rest]
 
 
 def _answer(one: Row, word: str) -> str:
@@ -130,7 +142,7 @@ def lines(one: Overview) -> list[Text]:
     told = [*wrapped(f"{one.title}, {_trainings(one)}", "", "  ", "bold"), Text()]
     told += [Text("CAN THIS RUN TELL?", style="bold")]
     told += [part for sentence in sight(one) for part in wrapped(sentence, "  ", "    ")]
-    told += [Text(), *_table(one), *wrapped(legend(one), "  ", "  ", "dim"), Text()]
+    told += [Text(), *table(*columns(one)), *wrapped(legend(one), "  ", "  ", "dim"), Text()]
     return told + [part for sentence in notes(one) for part in wrapped(sentence, "  ", "    ")]
 
 
@@ -139,8 +151,8 @@ def _trainings(one: Overview) -> str:
     return f"{seeds}, {one.references} retrainings" if one.references > one.seeds else seeds
 
 
-def _table(one: Overview) -> list[Text]:
-    names, shown = columns(one)
+def table(names: Sequence[str], shown: Sequence[Column]) -> list[Text]:
+    """Rows for a terminal, a label before each, which goes on below where it has no room."""
     taken = sum(column.width + len(gap) for column, gap in _spaced(shown))
     labels = [wrapped(name, "", " ", width=max(WIDTH - taken, _FEWEST)) for name in names]
     room = max([part.cell_len for parts in labels for part in parts], default=0)
@@ -158,7 +170,7 @@ def _table(one: Overview) -> list[Text]:
     found = [questions, *heads, *body]
     for text in found:
         text.rstrip()
-    return found
+    return [text for text in found if text]  # without questions or headings that nobody has
 
 
 def _row(label: Text, cells: Sequence[str], shown: Sequence[Column], room: int) -> Text:

@@ -1,4 +1,4 @@
-"""YAML text to a tree (`fedunlearn.scenario.yaml_tree`), refusing what a scenario has no use for.
+"""YAML text to a tree (`fedunlearn.scenario.yaml_tree`), refusing what a file of ours has no use for.
 
 The tree is built straight from the parser's events: nothing is constructed, so an alias cannot multiply and a tag
 cannot call anything.
@@ -7,7 +7,7 @@ cannot call anything.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,14 +29,29 @@ from fedunlearn.core import InputError, Problem
 from fedunlearn.scenario.yaml_tree import Items, Node, Place, Scalar, Table, assigned, relocated, shown
 
 LARGEST = 1_000_000
-"""Bytes a scenario file may have."""
+"""Bytes a file may have."""
 
 DEEPEST = 20
-"""Levels of lists and mappings a scenario may have."""
+"""Levels of lists and mappings a file may have."""
 
 
-def load(path: Path) -> Node:
+@dataclass(frozen=True)
+class Kind:
+    """What a file is to hold, for messages: a noun, and how it looks."""
+
+    noun: str
+    looks: str
+
+
+SCENARIO = Kind("scenario", "`name: …`, `seeds: …`, …")
+
+
+def load(path: Path, kind: Kind = SCENARIO) -> Node:
     """Read a YAML file.
+
+    Args:
+        path: the file.
+        kind: what is expected in it.
 
     Raises:
         InputError: it cannot be read, is larger than `LARGEST`, is not UTF-8, or see `parse`.
@@ -49,7 +64,7 @@ def load(path: Path) -> Node:
         reason = getattr(error, "strerror", None) or error
         raise InputError([Problem(f"cannot read it: {reason}; expected a YAML file", file)]) from error
     if len(raw) > LARGEST:
-        size = f"found more than {LARGEST // 1_000_000} MB; expected a scenario of a few kB"
+        size = f"found more than {LARGEST // 1_000_000} MB; expected a {kind.noun} of a few kB"
         raise InputError([Problem(f"{size}: keep data and lists of images in files of their own", file)])
     try:
         text = raw.decode("utf-8-sig")
@@ -58,11 +73,11 @@ def load(path: Path) -> Node:
         place = _at(before, len(before), file)
         message = f"found the byte 0x{raw[error.start]:02X}, which is not UTF-8: save the file as UTF-8"
         raise InputError([place.problem(message)]) from error
-    return parse(text, file)
+    return parse(text, file, kind)
 
 
-def parse(text: str, file: str) -> Node:
-    """Parse the one document in ``text``.
+def parse(text: str, file: str, kind: Kind = SCENARIO) -> Node:
+    """Parse the one document in ``text``, which is to be of a ``kind``.
 
     Raises:
         InputError: a syntax error; several documents or none; an anchor, alias, merge key, tag or directive; a
@@ -70,15 +85,13 @@ def parse(text: str, file: str) -> Node:
     """
     found: list[Problem] = []
     node: Node | None = None
-    builder = _Builder(_events(text, file), file, found)
+    builder = _Builder(_events(text, file), file, kind, found)
     for event in builder.events:
         if isinstance(event, DocumentStartEvent):
             builder.refuse_document(event, first=node is None)
             node = builder.node(next(builder.events), 0)
     if node is None or (isinstance(node, Scalar) and not node.text and not node.quoted):
-        found.append(
-            Problem("found nothing but comments; expected a scenario (`name: …`, `seeds: …`, …)", file)
-        )
+        found.append(Problem(f"found nothing but comments; expected a {kind.noun} ({kind.looks})", file))
     if found or node is None:
         raise InputError(found)
     return node
@@ -87,22 +100,22 @@ def parse(text: str, file: str) -> Node:
 class _Builder:
     """Turns one stream of events into nodes; what can be told without stopping is collected in ``found``."""
 
-    def __init__(self, events: Iterator[Any], file: str, found: list[Problem]) -> None:
-        self.events, self.file, self.found = events, file, found
+    def __init__(self, events: Iterator[Any], file: str, kind: Kind, found: list[Problem]) -> None:
+        self.events, self.file, self.noun, self.found = events, file, kind.noun, found
 
     def refuse_document(self, event: Any, first: bool) -> None:
         if not first:
             self.stop(
-                event, "found a second document (`---`); expected one scenario per file: split the file"
+                event, f"found a second document (`---`); expected one {self.noun} per file: split the file"
             )
         if event.version is not None or event.tags:
             self.found.append(
-                self.place(event).problem("found a `%` directive; a scenario needs none: remove it")
+                self.place(event).problem(f"found a `%` directive; a {self.noun} needs none: remove it")
             )
 
     def node(self, event: Any, depth: int) -> Node:
         """The node that begins with ``event``; `InputError` if building cannot go on."""
-        refused = "are not accepted in a scenario"
+        refused = f"are not accepted in a {self.noun}"
         if isinstance(event, AliasEvent):
             self.stop(event, f"found the alias {shown('*' + event.anchor)}; aliases {refused}: write it out")
         if event.anchor is not None:
@@ -112,7 +125,8 @@ class _Builder:
             self.stop(event, f"found the tag {tag}; tags {refused}: remove it")
         if depth > DEEPEST:
             self.stop(
-                event, f"found more than {DEEPEST} levels of lists and mappings; a scenario needs about 5"
+                event,
+                f"found more than {DEEPEST} levels of lists and mappings; a {self.noun} needs about 5",
             )
         if isinstance(event, SequenceStartEvent):
             return self._items(event, depth)

@@ -33,10 +33,22 @@ from fedunlearn.results.wording import plain
 from fedunlearn.scenario import Scenario
 from fedunlearn.simulate import simulate
 from fedunlearn.sweep.cells import Cell, Sweep, read, read_one
-from fedunlearn.sweep.table import markdown, show, summary
+from fedunlearn.sweep.table import about, markdown, show, summary
 from sites.watching import Watch, unwatched
 
-__all__ = ["Cell", "Sweep", "check", "is_sweep", "markdown", "read", "read_one", "run", "show", "summary"]
+__all__ = [
+    "Cell",
+    "Sweep",
+    "check",
+    "is_sweep",
+    "markdown",
+    "read",
+    "read_one",
+    "run",
+    "show",
+    "slugs",
+    "summary",
+]
 
 
 def check(
@@ -154,6 +166,15 @@ def _run(
 def is_sweep(folder: Path) -> bool:
     """Whether ``folder`` is that of a sweep."""
     return (folder / "sweep.json").is_file()
+
+
+def slugs(folder: Path) -> list[str]:
+    """The names of a sweep's cells, whether they are finished or not.
+
+    Raises:
+        RunError: what the folder says of its cells is missing or damaged.
+    """
+    return [str(cell["slug"]) for cell in about(folder)["cells"]]
 
 
 def _run_cell(

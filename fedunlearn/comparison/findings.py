@@ -1,0 +1,188 @@
+"""What was expected beside what was found, and whether all of it holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+import pandas as pd
+from rich.console import Console
+from rich.text import Text
+from scipy import stats
+
+from fedunlearn.comparison.expectations import MEMORY, Expectation
+from fedunlearn.comparison.runs import Compared
+from fedunlearn.core import RunError
+from fedunlearn.results.overview import Value
+from fedunlearn.results.summary import Column, table, wrapped
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a run has for an expectation.
+
+    Attributes:
+        expectation: what was expected.
+        run: the run's name; empty where no run has the cell.
+        value: the mean over seeds and half of its 95 % interval, which luck among seeds leaves; infinite of one seed.
+        missing: why there is no value; empty if there is one.
+    """
+
+    expectation: Expectation
+    run: str
+    value: Value = field(default_factory=Value)
+    missing: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the mean is within the range; what is missing or diverged is not."""
+        return not self.missing and self.expectation.holds(self.value.value)
+
+
+def check(runs: Sequence[Compared], expected: Sequence[Expectation], console: Console) -> None:
+    """Print every expectation beside what was found.
+
+    Raises:
+        RunError: one does not hold, or what it is about is missing.
+    """
+    found = find(runs, expected)
+    for text in lines(found):
+        console.print(text, soft_wrap=True)
+    if failed := sum(not one.holds for one in found):
+        raise RunError(f"{failed} of {len(found)} expectations do not hold: see the rows with no or missing")
+
+
+def find(runs: Sequence[Compared], expected: Sequence[Expectation]) -> list[Finding]:
+    """Run by run, what each has for every expectation that is about it; last, those about cells that no run has."""
+    found = [_found(one, run) for run in runs for one in expected if one.cell in (None, run.cell)]
+    cells = {run.cell for run in runs}
+    absent = [one for one in expected if one.cell is not None and one.cell not in cells]
+    return found + [Finding(one, "", missing=f"no run has the cell {one.cell}") for one in absent]
+
+
+def _found(one: Expectation, run: Compared) -> Finding:
+    finding = Finding(one, run.name)
+    if one.request not in run.overviews:
+        return replace(finding, missing=f"no request {one.request}; it has {_some(run.overviews)}")
+    scores = run.scores[run.scores["request"] == one.request]
+    models = list(dict.fromkeys(scores["strategy"]))
+    for model in filter(None, (one.strategy, one.than)):
+        if model not in models:
+            return replace(finding, missing=f"no strategy {model}; it has {_some(models)}")
+    if one.measure == MEMORY:
+        value = _memory(one, run.statistics)
+        return replace(finding, value=value) if value else replace(finding, missing="nothing of its memory")
+    values = _by_seed(scores, one, one.strategy)
+    if one.than is not None:
+        values = (values - _by_seed(scores, one, one.than)).reindex(values.index)
+    if values.empty:
+        of_group = "" if one.group == "all" else f" of {one.group}"
+        return replace(finding, missing=f"no {one.measure}{of_group} of {one.strategy}")
+    return replace(finding, value=_mean(values))
+
+
+def _by_seed(scores: pd.DataFrame, one: Expectation, model: str) -> pd.Series:
+    """The measure of a model, by seed."""
+    named = scores[
+        (scores["strategy"] == model) & (scores["measure"] == one.measure) & (scores["group"] == one.group)
+    ]
+    return named.set_index("seed")["value"]
+
+
+def _mean(values: pd.Series) -> Value:
+    """By Student's t; a seed that diverged, or that the other model does not have, leaves no mean."""
+    mean, count = float(values.mean(skipna=False)), len(values)
+    if count < 2:
+        return Value(mean, math.inf)
+    return Value(mean, float(stats.t.ppf(0.975, count - 1) * values.std(skipna=False) / math.sqrt(count)))
+
+
+def _memory(one: Expectation, statistics: pd.DataFrame) -> Value | None:
+    """What strategies are judged by; None where the run does not know it."""
+    named = statistics[
+        (statistics["request"] == one.request)
+        & (statistics["strategy"] == one.strategy)
+        & (statistics["measure"] == MEMORY)
+    ]
+    if named.empty:
+        return None
+    (row,) = named.to_dict("records")
+    return Value(float(row["difference"]), float(row["high"]) - float(row["difference"]))
+
+
+def _some(names: Iterable[str]) -> str:
+    """A few of them."""
+    listed = list(names)
+    return ", ".join([*listed[:6], *(["…"] if len(listed) > 6 else [])]) or "none"
+
+
+# ------------------------------------------------------------------------------------------------ as text
+
+
+def lines(found: Sequence[Finding]) -> list[Text]:
+    """A table for every run and request, and below it what the paper says; no line is wider than 80 columns."""
+    told = list[Text]()
+    for (run, request), of in groupby(found, key=lambda one: (one.run, one.expectation.request)):
+        some = list(of)
+        heading = f"{run or 'no run'}, {request}: expected and found, in the mean over seeds"
+        told += [*wrapped(heading, "", "  ", "bold"), *_table(some)]
+        told += [part for sentence in _notes(some) for part in wrapped(sentence, "  ", "    ", "dim")]
+        told.append(Text())
+    held = sum(one.holds for one in found)
+    return [*told, *wrapped(f"{held} of {len(found)} within. ±: 95 %, by luck of the seeds.", "", "")]
+
+
+def _table(found: Sequence[Finding]) -> list[Text]:
+    names = [_name(one.expectation) for one in found]
+    answers = ("missing" if one.missing else "yes" if one.holds else "no" for one in found)
+    return table(
+        names,
+        [
+            Column("", ("", "expected"), tuple(_range(one.expectation) for one in found)),
+            Column("", ("", "found"), tuple("-" if one.missing else _value(one.value) for one in found)),
+            Column("", ("", "within?"), tuple(answers), left=True),
+        ],
+    )
+
+
+def _name(one: Expectation) -> str:
+    group = "" if one.group == "all" else f" of {one.group}"
+    return f"{one.strategy}: {one.measure}{group}{f', less {one.than}’s' if one.than else ''}"
+
+
+def _notes(found: Sequence[Finding]) -> Iterator[str]:
+    """What is missing; and what the paper says, once for all that it is said of."""
+    for one in found:
+        if one.missing:
+            yield f"missing: {_name(one.expectation)}: {one.missing}."
+    said = dict[tuple[str, str], list[str]]()
+    for one in found:
+        if one.expectation.paper or one.expectation.source:
+            said.setdefault((one.expectation.paper, one.expectation.source), []).append(
+                _name(one.expectation)
+            )
+    for (paper, source), names in said.items():
+        yield f"{'; '.join(names)}: {paper}{' ' if paper else ''}{f'({source})' if source else ''}"
+
+
+def _range(one: Expectation) -> str:
+    if one.low is None or one.high is None:
+        return f"at most {_number(one.high)}" if one.low is None else f"at least {_number(one.low)}"
+    return f"{_number(one.low)} to {_number(one.high)}"
+
+
+def _value(value: Value) -> str:
+    """A mean, with its interval where there is one."""
+    if math.isnan(value.value):
+        return "?"
+    half = f" ±{_number(value.half)}" if math.isfinite(value.half) else ""
+    return f"{_number(value.value)}{half}"
+
+
+def _number(value: float | None) -> str:
+    """Three decimals, less where they say nothing."""
+    if value is None or not math.isfinite(value):
+        return "?"
+    return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:.4g}"
