@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import product
 
 import pandas as pd
 from rich.console import Console
@@ -124,8 +124,12 @@ def _some(names: Iterable[str]) -> str:
 def lines(found: Sequence[Finding]) -> list[Text]:
     """A table for every run and request, and below it what the paper says; no line is wider than 80 columns."""
     told = list[Text]()
-    for (run, request), of in groupby(found, key=lambda one: (one.run, one.expectation.request)):
-        some = list(of)
+    requests = list(dict.fromkeys(one.expectation.request for one in found))
+    runs = list(dict.fromkeys(one.run for one in found))
+    for run, request in product(runs, requests):
+        some = [one for one in found if (one.run, one.expectation.request) == (run, request)]
+        if not some:
+            continue
         heading = f"{run or 'no run'}, {request}: expected and found, in the mean over seeds"
         told += [*wrapped(heading, "", "  ", "bold"), *_table(some)]
         told += [part for sentence in _notes(some) for part in wrapped(sentence, "  ", "    ", "dim")]
@@ -149,7 +153,7 @@ def _table(found: Sequence[Finding]) -> list[Text]:
 
 def _name(one: Expectation) -> str:
     group = "" if one.group == "all" else f" of {one.group}"
-    return f"{one.strategy}: {one.measure}{group}{f', less {one.than}’s' if one.than else ''}"
+    return f"{one.strategy}: {one.measure}{group}{f' (less {one.than})' if one.than else ''}"
 
 
 def _notes(found: Sequence[Finding]) -> Iterator[str]:
