@@ -19,9 +19,12 @@ from fedunlearn.core import InputError
 from fedunlearn.federation.engines.flower import Flower
 from fedunlearn.federation.engines.flower.cluster import environment
 from fedunlearn.installation import (
+    EXPECTED,
     PACKAGES,
     ROOT,
     copy_scenario,
+    expected_file,
+    expected_files,
     require_no_rivals,
     scenario_file,
     scenario_files,
@@ -95,12 +98,24 @@ def test_every_scenario_has_a_name_and_a_file_goes_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    files = set((ROOT / "scenarios").rglob("*.yaml"))
+    files = {path for path in (ROOT / "scenarios").rglob("*.yaml") if not path.name.endswith(EXPECTED)}
     assert {scenario_file(Path(path.stem)) for path in files} == files == set(scenario_files().values())
     (tmp_path / "brain").mkdir()  # a folder is no scenario
     assert scenario_file(Path("brain")) == ROOT / "scenarios" / "brain.yaml"
     (tmp_path / "3hosp").touch()
     assert scenario_file(Path("3hosp")) == Path("3hosp")
+
+
+def test_what_is_expected_is_named_after_its_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert set(expected_files()) <= set(scenario_files())
+    (tmp_path / "made.yaml").touch()
+    assert expected_file(Path("made.yaml")) == Path("made.yaml")
+    assert expected_file(Path("pga-mnist")) == ROOT / "scenarios" / "papers" / "pga-mnist.expect.yaml"
+    (tmp_path / "pga-mnist").touch()  # a file goes first
+    assert expected_file(Path("pga-mnist")) == Path("pga-mnist")
+    with pytest.raises(InputError, match="or one of: .*pga-mnist"):
+        expected_file(Path("3hosp"))
 
 
 @pytest.mark.parametrize(

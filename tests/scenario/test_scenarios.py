@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedunlearn import scenario as scenarios, sweep
+from fedunlearn import installation, scenario as scenarios, sweep
 from fedunlearn.scenario import Scenario
 from fedunlearn.sweep import Sweep
 from sites.folder import Folder
@@ -17,7 +17,7 @@ from sites.medmnist import MedMNIST
 from sites.npz import Npz
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "scenarios").rglob("*.yaml"))
+FILES = sorted(installation.scenario_files().values())
 
 
 read = cache(sweep.read)
