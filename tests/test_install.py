@@ -106,7 +106,9 @@ def test_every_scenario_has_a_name_and_a_file_goes_before_it(
     assert scenario_file(Path("3hosp")) == Path("3hosp")
 
 
-def test_what_is_expected_is_named_after_its_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_expected_is_named_after_its_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert set(expected_files()) <= set(scenario_files())
     (tmp_path / "made.yaml").touch()

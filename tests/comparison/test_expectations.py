@@ -275,3 +275,10 @@ def test_what_the_project_expects_is_about_a_scenario_of_it(name: str) -> None:
             assert {one.strategy, one.than or "retrained"} <= labels | {"original", "retrained"}
         assert one.source
     assert re.search(rf"compare runs/{name}", file.read_text(encoding="utf-8"))
+
+
+def test_every_recipe_says_what_is_expected_and_is_in_the_documentation() -> None:
+    recipes = {name for name, path in installation.scenario_files().items() if path.parent.name == "papers"}
+    assert recipes <= set(installation.expected_files())
+    text = (installation.ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    assert [name for name in sorted(recipes) if f"`{name}`" not in text] == []

@@ -14,6 +14,7 @@ from fedunlearn.scenario import Scenario
 from fedunlearn.sweep import Sweep
 from sites.folder import Folder
 from sites.medmnist import MedMNIST
+from sites.mrbrains import MRBrainS
 from sites.npz import Npz
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,8 @@ def _files(scenario: Scenario) -> list[str]:
             return [f"{name}.npz" if size == 28 else f"{name}_{size}.npz"]
         case Npz(path=file) | Folder(manifest=str(file)):
             return [file]
+        case MRBrainS(path=folder):
+            return [f"{folder}/training/1/segm.nii.gz"]
     return []
 
 
