@@ -116,7 +116,7 @@ def test_what_is_expected_is_named_after_its_scenario(
     assert expected_file(Path("pga-mnist")) == ROOT / "scenarios" / "papers" / "pga-mnist.expect.yaml"
     (tmp_path / "pga-mnist").touch()  # a file goes first
     assert expected_file(Path("pga-mnist")) == Path("pga-mnist")
-    with pytest.raises(InputError, match="or one of: .*pga-mnist"):
+    with pytest.raises(InputError, match=r"or one of: .*pga-mnist"):
         expected_file(Path("3hosp"))
 
 
