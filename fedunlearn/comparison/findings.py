@@ -135,7 +135,7 @@ def lines(found: Sequence[Finding]) -> list[Text]:
         told += [part for sentence in _notes(some) for part in wrapped(sentence, "  ", "    ", "dim")]
         told.append(Text())
     held = sum(one.holds for one in found)
-    return [*told, *wrapped(f"{held} of {len(found)} within. ±: 95 %, by luck of the seeds.", "", "")]
+    return [*told, *wrapped(f"{held} of {len(found)} within. ±: 95 %, by luck of the seeds (of memory_left, as judged).", "", "")]
 
 
 def _table(found: Sequence[Finding]) -> list[Text]:

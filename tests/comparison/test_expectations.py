@@ -33,7 +33,7 @@ puf: tow                            0.5 to 0.9       - missing
   puf: test_accuracy: 0.701 (Table 2)
   puf: test_accuracy (less retrained): better than retraining (abstract)
 
-1 of 3 within. ±: 95 %, by luck of the seeds."""
+1 of 3 within. ±: 95 %, by luck of the seeds (of memory_left, as judged)."""
 GOOD = "- {request: some, strategy: puf, measure: test_accuracy, low: 0.5, high: 0.9}\n"
 
 
