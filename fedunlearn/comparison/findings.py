@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -122,20 +122,19 @@ def _some(names: Iterable[str]) -> str:
 
 
 def lines(found: Sequence[Finding]) -> list[Text]:
-    """A table for every run and request, and below it what the paper says; no line is wider than 80 columns."""
+    """A table for every run and request, then what the papers say; no line is wider than 80 columns."""
     told = list[Text]()
     requests = list(dict.fromkeys(one.expectation.request for one in found))
-    runs = list(dict.fromkeys(one.run for one in found))
-    for run, request in product(runs, requests):
+    for run, request in product(dict.fromkeys(one.run for one in found), requests):
         some = [one for one in found if (one.run, one.expectation.request) == (run, request)]
-        if not some:
-            continue
-        heading = f"{run or 'no run'}, {request}: expected and found, in the mean over seeds"
-        told += [*wrapped(heading, "", "  ", "bold"), *_table(some)]
-        told += [part for sentence in _notes(some) for part in wrapped(sentence, "  ", "    ", "dim")]
-        told.append(Text())
+        if some:
+            heading = f"{run or 'no run'}, {request}: expected and found, in the mean over seeds"
+            told += [*wrapped(heading, "", "  ", "bold"), *_table(some), *_missing(some), Text()]
+    if said := _said(found):
+        told += [*wrapped("What papers say of it, and where ranges are from:", "", ""), *said, Text()]
     held = sum(one.holds for one in found)
-    return [*told, *wrapped(f"{held} of {len(found)} within. ±: 95 %, by luck of the seeds (of memory_left, as judged).", "", "")]
+    end = f"{held} of {len(found)} within. ±: 95 %, by luck of the seeds (of memory_left, as judged)."
+    return [*told, *wrapped(end, "", "")]
 
 
 def _table(found: Sequence[Finding]) -> list[Text]:
@@ -156,19 +155,22 @@ def _name(one: Expectation) -> str:
     return f"{one.strategy}: {one.measure}{group}{f' (less {one.than})' if one.than else ''}"
 
 
-def _notes(found: Sequence[Finding]) -> Iterator[str]:
-    """What is missing; and what the paper says, once for all that it is said of."""
-    for one in found:
-        if one.missing:
-            yield f"missing: {_name(one.expectation)}: {one.missing}."
-    said = dict[tuple[str, str], list[str]]()
-    for one in found:
-        if one.expectation.paper or one.expectation.source:
-            said.setdefault((one.expectation.paper, one.expectation.source), []).append(
-                _name(one.expectation)
-            )
-    for (paper, source), names in said.items():
-        yield f"{'; '.join(names)}: {paper}{' ' if paper else ''}{f'({source})' if source else ''}"
+def _missing(found: Sequence[Finding]) -> list[Text]:
+    sentences = (f"missing: {_name(one.expectation)}: {one.missing}." for one in found if one.missing)
+    return [part for sentence in sentences for part in wrapped(sentence, "  ", "    ", "dim")]
+
+
+def _said(found: Sequence[Finding]) -> list[Text]:
+    """What is said, once for all that it is said of."""
+    said = dict[tuple[str, str], dict[str, None]]()
+    for one in (finding.expectation for finding in found):
+        if one.paper or one.source:
+            said.setdefault((one.paper, one.source), {})[_name(one)] = None
+    sentences = (
+        f"{'; '.join(names)}: {paper}{' ' if paper else ''}{f'({source})' if source else ''}"
+        for (paper, source), names in said.items()
+    )
+    return [part for sentence in sentences for part in wrapped(sentence, "  ", "    ", "dim")]
 
 
 def _range(one: Expectation) -> str:

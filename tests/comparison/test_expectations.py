@@ -30,6 +30,8 @@ puf: test_accuracy                  0.5 to 0.9  0.7 ±0 yes
 puf: test_accuracy (less retrained) at least 0 -0.1 ±0 no
 puf: tow                            0.5 to 0.9       - missing
   missing: puf: tow: no tow of puf.
+
+What papers say of it, and where ranges are from:
   puf: test_accuracy: 0.701 (Table 2)
   puf: test_accuracy (less retrained): better than retraining (abstract)
 
