@@ -221,8 +221,12 @@ def test_what_mistakes_cost_changes_nothing_that_is_trained(
 
 def edit(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     """As if a module's file had been edited."""
-    honest, edited = sources._sha256, sources.closure([module])[module]
-    monkeypatch.setattr(sources, "_sha256", lambda file: "edited" if file == edited else honest(file))
+    honest = sources._sha256
+
+    def sha256(name: str, file: Path) -> str:
+        return "edited" if name == module else honest(name, file)
+
+    monkeypatch.setattr(sources, "_sha256", sha256)
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_what_does_not_matter_changes_none(tmp_path: Path) -> None:
         lambda m: m.setattr(farm, "__version__", "9"),
         lambda m: m.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "NEON"),
         lambda m: m.setattr(torch, "__version__", "9"),
-        lambda m: m.setattr(sources, "_sha256", lambda file: "edited"),
+        lambda m: m.setattr(sources, "_sha256", lambda name, file: "edited"),
     ],
     ids=["version", "cpu", "torch", "sources"],
 )
@@ -254,8 +254,8 @@ def test_any_source_file_of_training_changes_the_key(
 ) -> None:
     honest, before = sources._sha256, farm.origins(scenario, cohort)[0]
 
-    def but(edited: Path) -> Callable[[Path], str]:
-        return lambda file: "edited" if file == edited else honest(file)
+    def but(edited: Path) -> Callable[[str, Path], str]:
+        return lambda name, file: "edited" if file == edited else honest(name, file)
 
     files = {*sources.closure(TRAINING).values(), Path(farm.__file__)}
     assert len(files) > 10

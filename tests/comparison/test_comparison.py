@@ -102,7 +102,7 @@ def test_the_command_prints_the_table_and_refuses_what_is_no_run(finished: RunFo
     shutil.copytree(finished.path, tmp_path / "other")
     result = call("compare", finished.path, tmp_path / "other")
     assert result.exit_code == 0
-    for words in ("2: ", "seeds 1, 2", "leave: forget all of hospital east", "fine_tune", "do nothing"):
+    for words in ("\n2:", "seeds 1, 2", "leave: forget all of hospital east", "fine_tune", "do nothing"):
         assert words in result.stdout
     refused = call("compare", finished.path, tmp_path)
     assert refused.exit_code == 2 and "is not a run folder" in refused.stderr
