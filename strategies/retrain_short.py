@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Gt, Le
 
-from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Search, Weights
+from fedunlearn.core import Case, Granularity, Guarantee, Needs, Procedure, Weights
 from fedunlearn.federation.procedures import fedavg
 
 
@@ -28,10 +28,11 @@ class RetrainShort:
 
     Attributes:
         share: rounds, as a share of those that the original weights were trained for; at least one.
+            `tune` does not search it: a floor is set.
     """
 
     name: Literal["retrain_short"] = "retrain_short"
-    share: Annotated[float, Gt(0), Le(1), Search(0.2, 1)] = 0.6
+    share: Annotated[float, Gt(0), Le(1)] = 0.6
 
     guarantee: ClassVar[Guarantee] = Guarantee.EMPIRICAL
     granularity: ClassVar[frozenset[Granularity]] = frozenset(Granularity)
