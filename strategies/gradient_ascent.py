@@ -22,7 +22,7 @@ from fedunlearn.core import (
 )
 from fedunlearn.federation.procedures import at_holders, recover
 from fedunlearn.learning.local import paced
-from fedunlearn.learning.tasks import Contrast
+from fedunlearn.learning.tasks import Weigh
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class GradientAscent:
         plain = replace(case.training.local, optimizer="sgd", momentum=0.0, weight_decay=0.0, clip=self.clip)
         local = paced(plain, self.epochs, self.lr)
 
-        def ascend(site: SiteId) -> Contrast:
-            return Contrast(
-                case.original, case.forget, None, local, derive(case.seed, "forget", site), lose=1.0
+        def ascend(site: SiteId) -> Weigh:
+            return Weigh(
+                case.original, case.forget, None, local, derive(case.seed, "forget", site), lose=-1.0
             )
 
         weights = yield from at_holders(case, ascend)

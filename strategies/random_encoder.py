@@ -47,9 +47,9 @@ class RandomEncoder:
     Deviations:
         The released code for VQ-GAN weighs both halves by the retained images (engine_baseline.py), which we take for
         a slip; that for diffusion does as written above. Taken over by Singh et al., arXiv 2606.16180, as its names
-        say; that paper's losses could not be read. Path length,
-        averages and recovery as for `noisy_label`. BatchNorm statistics are not frozen. For an untrained encoder in
-        the place of the trained one see `reset_encoder`.
+        say; that paper's losses could not be read. Path length, averages and recovery as for `noisy_label`.
+        BatchNorm statistics are not frozen. For an untrained encoder in the place of the trained one see
+        `reset_encoder`.
 
     Attributes:
         alpha: weight of the data to forget; .1 to .25 there.

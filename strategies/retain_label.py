@@ -46,8 +46,7 @@ class RetainLabel:
     Deviations:
         The released code for VQ-GAN weighs both halves by the retained images (engine_baseline.py), which we take for
         a slip; that for diffusion does as written above. Taken over by Singh et al., arXiv 2606.16180, as its names
-        say; that paper's losses could not be read. Path length,
-        averages and recovery as for `noisy_label`.
+        say; that paper's losses could not be read. Path length, averages and recovery as for `noisy_label`.
 
     Attributes:
         alpha: weight of the data to forget; .1 to .25 there.

@@ -266,11 +266,11 @@ class Relabel:
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """Train ``weights`` towards a small ``keep`` L(retain) - ``lose`` L(forget), L being the kind's own loss.
+class Weigh:
+    """Train ``weights``, ``lose`` and ``keep`` being what an image to forget and a retained one count (`Signed`).
 
-    Each L is the mean over its own images; both are shuffled together. ``retain`` None uses ``forget``'s images only.
-    What a batch's images to forget cost beyond ``ceiling`` does not count (`Signed`).
+    Both kinds are shuffled together. With the same two numbers at every hospital, the average over hospitals by images
+    is a step of one loss of all their images. ``retain`` None uses ``forget``'s images only.
     """
 
     weights: Weights
@@ -280,42 +280,11 @@ class Contrast:
     seed: int
     lose: float
     keep: float = 0.0
-    ceiling: float | None = None
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
-        forget = local.images(self.forget)
-        images = marked(forget, None if self.retain is None else local.images(self.retain))
-        n, m = len(forget), len(images) - len(forget)
-        objective = Signed(
-            KINDS[local.network.kind].objective,
-            -self.lose * (n + m) / max(n, 1),
-            self.keep * (n + m) / max(m, 1),
-            self.ceiling,
-        )
-        new = fit(local, self.weights, images, self.training, self.seed, objective)
-        return Reply(new, len(images))
-
-
-@dataclass(frozen=True)
-class Weigh:
-    """Train ``weights``, ``lose`` and ``keep`` being what an image to forget and a retained one count (`Signed`).
-
-    Both kinds are shuffled together. With the same two numbers at every hospital, the average over hospitals by images
-    is a step of one loss of all their images.
-    """
-
-    weights: Weights
-    forget: Select
-    retain: Select
-    training: LocalTraining
-    seed: int
-    lose: float
-    keep: float
-
-    def __call__(self, local: Local) -> Reply:
-        """See `Task`."""
-        images = marked(local.images(self.forget), local.images(self.retain))
+        retain = None if self.retain is None else local.images(self.retain)
+        images = marked(local.images(self.forget), retain)
         objective = Signed(KINDS[local.network.kind].objective, self.lose, self.keep)
         return Reply(fit(local, self.weights, images, self.training, self.seed, objective), len(images))
 

@@ -29,8 +29,8 @@ from fedunlearn.learning.mechanics import (
 )
 from fedunlearn.learning.models import Network, encoded, features
 from fedunlearn.learning.models.volumes import UNet3D
-from fedunlearn.learning.objectives import Signed
-from fedunlearn.learning.tasks import Contrast, Fit
+from fedunlearn.learning.objectives import Signed, marked
+from fedunlearn.learning.tasks import Fit
 from strategies import noise_images
 from strategies.max_loss import MaxLoss
 from strategies.noise_encoder import NoiseEncoder
@@ -222,12 +222,13 @@ def test_whoever_has_nothing_to_forget_and_imitates_itself_stays_where_it_is() -
         assert w.digest(stayed) == w.digest(original) != w.digest(moved)
 
 
-def test_max_loss_is_the_contrast_of_means_over_own_images() -> None:
-    original = toy.trained()[1]
-    one = Climb(original, FORGET, RETAIN, toy.TRAINING.local, 3, ALPHA, 2.0)(clinic())
-    other = Contrast(original, FORGET, RETAIN, toy.TRAINING.local, 3, ALPHA, keep=1.0, ceiling=2.0)(clinic())
-    assert one.weights is not None and other.weights is not None
-    assert w.digest(one.weights) == w.digest(other.weights)
+def test_max_loss_climbs_and_descends_means_over_own_images() -> None:
+    original, at, training = toy.trained()[1], clinic(), toy.TRAINING.local
+    one = Climb(original, FORGET, RETAIN, training, 3, ALPHA, 2.0)(at).weights
+    n, m = len(at.forget), len(at.retain)
+    both = Signed(CrossEntropy(), -ALPHA * (n + m) / n, (n + m) / m, 2.0)
+    assert one is not None
+    assert w.digest(one) == w.digest(fit(at, original, marked(at.forget, at.retain), training, 3, both))
 
 
 def test_without_anything_to_forget_noisy_labels_are_training() -> None:
@@ -367,9 +368,8 @@ def test_max_loss_does_not_run_away() -> None:
     local = replace(toy.TRAINING.local, epochs=200, optimizer="sgd", lr=0.02, momentum=0.0)
     losses = []
     for ceiling in (2.0, None):
-        new = Contrast(start, FORGET, None, local, 0, lose=1.0, ceiling=ceiling)(at).weights
-        assert new is not None
-        at.network.load(new)
+        climb = Signed(CrossEntropy(), -1.0, 0.0, ceiling)
+        at.network.load(fit(at, start, marked(at.forget), local, 0, climb))
         with torch.inference_mode():
             losses.append(float(CrossEntropy()(at.network.module, batch_of(at.forget))))
     assert 2.0 < losses[0] < 2.5
