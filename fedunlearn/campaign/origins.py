@@ -36,6 +36,7 @@ from fedunlearn.core import (
     Strategy,
     Weights,
 )
+from fedunlearn.federation.engines.machines import processor
 from fedunlearn.learning.models import origin as pretrained
 from fedunlearn.results.store import digest
 from fedunlearn.scenario import Engine, Scenario
@@ -53,7 +54,7 @@ def environment(engine: Engine) -> dict[str, object]:
     return {
         "torch": torch.__version__,
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "instructions": {n: v for n in _INSTRUCTIONS if (v := os.environ.get(n)) is not None},
         "gpu": on_flower and engine.gpus_per_client > 0,
@@ -233,14 +234,6 @@ class Origins:
 
 _INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 """Variables by which a person may tell libraries which instructions to use."""
-
-
-def _processor() -> str:
-    """The kind of processor: libraries choose instructions by it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part")))
-    return next(names, platform.processor())
 
 
 def _fields(value: object) -> dict[str, Any]:

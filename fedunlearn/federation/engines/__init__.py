@@ -31,6 +31,8 @@ class Answer:
         error: what went wrong, in one line, or None.
         seconds: wall time the hospital worked.
         images: passes of one image through the network.
+        machine: the host on which it worked; empty if none did.
+        unfit: the worker must not be asked again: it hangs, or its device is lost to it.
     """
 
     ticket: int
@@ -38,6 +40,8 @@ class Answer:
     error: str | None
     seconds: float
     images: int
+    machine: str = ""
+    unfit: bool = False
 
 
 class Link(Protocol):
