@@ -44,9 +44,9 @@ from fedunlearn.federation.engines import Answer, Ask, Link
 from fedunlearn.federation.engines.flower import (
     Flower,
     cluster as clusters,
-    messages,
+    crew,
     scratch,
-    simulation,
+    session,
     worker,
 )
 from fedunlearn.federation.engines.inline import Inline
@@ -158,10 +158,10 @@ def test_answers_cross_the_wire_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_tasks_cross_the_wire(tmp_path: Path) -> None:
-    errand = worker.Errand(Ask(2, "north", fit()), str(tmp_path), 1.5, gpu=False)
+    errand = worker.Errand(Ask(2, "north", fit()), 1.5)
     with clusters.environment(tmp_path), clusters.quiet():
         back = worker.value(worker.record(errand))
-    assert (back.ask.ticket, back.ask.site, back.federation, back.timeout) == (2, "north", str(tmp_path), 1.5)
+    assert (back.ask.ticket, back.ask.site, back.timeout) == (2, "north", 1.5)
     assert digest(back.ask.task.weights) == digest(WEIGHTS) and back.ask.task.training == LocalTraining()
 
 
@@ -186,12 +186,12 @@ def test_ray_that_does_not_start_is_given_up_by_name(
     release = threading.Event()
 
     @contextmanager
-    def never(engine: Flower, folder: Path) -> Iterator[int]:
+    def never(wanted: clusters.Wanted, folder: Path) -> Iterator[None]:
         release.wait(60)
-        yield 1
+        yield
 
     for name, value in (("cluster", never), ("_BOOT", 0.5), ("_FAREWELL", 0.2)):
-        monkeypatch.setattr(simulation, name, value)
+        monkeypatch.setattr(session, name, value)
     with pytest.raises(RunError, match=r"^Ray did not start within 0.5 s"):
         Flower(workers=1).run(federation, lambda link: None)
     release.set()
@@ -207,25 +207,6 @@ def test_what_goes_wrong_while_ray_starts_is_told_as_it_is(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(InputError, match="no room"):
         Flower(workers=1).run(federation, lambda link: None)
-
-
-def test_flower_cannot_start_a_second_ray(tmp_path: Path) -> None:
-    """It would, in a thread that is left behind, once ours is shut down."""
-    caught: list[str] = []
-
-    def build() -> None:
-        from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
-
-        try:
-            RayBackend({"init_args": dict(simulation.NO_RAY)})
-        except RuntimeError as error:
-            caught.append(str(error))
-
-    with clusters.environment(tmp_path), clusters.quiet():
-        thread = threading.Thread(target=build)  # in the main one, Ray would take over SIGTERM
-        thread.start()
-        thread.join(30)
-    assert caught == [f"Unknown keyword argument(s): {', '.join(simulation.NO_RAY)}"]
 
 
 # --------------------------------------------------------------------------------------- one run with everything
@@ -324,7 +305,7 @@ def killed(link: Link) -> str:
 def stuck(link: Link) -> list[Answer]:
     """One task that never ends, and one worker that is lost altogether."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(messages, "GRACE", 1.0)
+        patch.setattr(crew, "SILENCE", 3)
         link.submit([Ask(1, "north", ENDLESS), Ask(2, "west", ENDLESS)])
         os.kill(at_work(2)[0], signal.SIGSTOP)
         answers = list(link.collect())
@@ -334,14 +315,27 @@ def stuck(link: Link) -> list[Answer]:
 
 
 def at_work(count: int) -> list[int]:
-    """The process ids of ``count`` actors of ours that work, as soon as there are as many."""
+    """The process ids of ``count`` actors of ours that compute, as soon as there are as many."""
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
-        busy = [pid for pid in descendants(os.getpid()) if b"ClientAppActor.run" in command(pid)]
+        before = {pid: computed(pid) for pid in actors()}
+        time.sleep(0.2)
+        busy = [pid for pid in before if computed(pid) - before[pid] > 0.05]
         if len(busy) == count:
             return busy
-        time.sleep(0.05)
     raise AssertionError("no actor is at work")
+
+
+def actors() -> list[int]:
+    return [pid for pid in descendants(os.getpid()) if b"ray::Actor" in command(pid)]
+
+
+def computed(pid: int) -> float:
+    """Seconds of a processor that a process has used."""
+    try:
+        return float(psutil.Process(pid).cpu_times().user)
+    except psutil.Error:  # ended meanwhile
+        return 0.0
 
 
 @contextmanager

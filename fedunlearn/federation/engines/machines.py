@@ -26,6 +26,7 @@ class Machine:
         processor: its kind; libraries choose instructions by it.
         cpu: the instructions that torch uses (`torch.backends.cpu.get_cpu_capability`).
         device: the GPU that is worked on, with driver and libraries; None on the CPU.
+        images: how it has the hospitals' images: "shared", in the run folder, which it sees, or "sent"; empty before.
     """
 
     host: str
@@ -35,6 +36,7 @@ class Machine:
     processor: str
     cpu: str
     device: str | None = None
+    images: str = ""
 
 
 def here(node: str = "", device: str | None = None) -> Machine:

@@ -1,10 +1,14 @@
 """The engine on Flower and Ray: hospitals work in Ray actors, on this machine or on a cluster.
 
 The only room that knows Flower and Ray. Asks and answers are Flower messages with typed records: one JSON text
-(`fedunlearn.federation.wire`) and named arrays, never pickled code. The server half stays in the caller's thread and
-uses Flower's `Grid` from there (`messages`), so signals, progress bars and errors behave as with any other engine; Ray
-is started and Flower's simulation runs beside it in a thread that may be left behind (`simulation`). What a worker does
-is in `worker`, how a cluster is started or joined in `cluster`, what Ray leaves on a machine in `scratch`.
+(`fedunlearn.federation.wire`) and named arrays, never pickled code. A hospital is a node of a Flower `Grid` (`grid`)
+and does its tasks in a Flower `ClientApp` (`worker`): both could meet over Flower's own network instead. Between them,
+on Ray, is a crew of workers of ours (`crew`, which knows neither Flower nor Ray, and `workplace`, its half on Ray), in
+the place of Flower's simulation.
+
+The server half stays in the caller's thread (`messages`), so signals, progress bars and errors behave as with any other
+engine; Ray is served by a thread that may be left behind (`session`). How a cluster is started or joined is in
+`cluster`, what Ray leaves on a machine in `scratch`.
 
 Each file says what is done there about Flower and Ray themselves (measured with flwr 1.41.0 and ray 2.55.1).
 """
@@ -21,11 +25,14 @@ from fedunlearn import interrupts
 from fedunlearn.federation.engines import Link
 from fedunlearn.federation.engines.flower import scratch
 from fedunlearn.federation.engines.flower.cluster import Wanted, environment, quiet
-from fedunlearn.federation.engines.flower.messages import Messages
-from fedunlearn.federation.engines.flower.simulation import opened
+from fedunlearn.federation.engines.flower.session import Session, opened
 from fedunlearn.federation.engines.flower.worker import Errand
 
 T = TypeVar("T")
+
+
+def _silently(text: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -36,33 +43,36 @@ class Flower:
         workers: how many hospitals work at once; None for one per CPU core, or as many as the cluster has room for.
         gpus_per_client: the share of a GPU each of them gets; 0 to work on the CPU.
         address: a running Ray cluster, "host:port" or "auto"; None for $RAY_ADDRESS, else a cluster of its own.
-        timeout: seconds a hospital may take for one task.
+        timeout: seconds a hospital may take for one task, from when it begins.
+        wait: seconds to wait for room on a busy cluster.
+        tell: is told what a person may want to know: that a cluster is busy, that a machine is not used.
     """
 
     workers: int | None = None
     gpus_per_client: float = 0.0
     address: str | None = None
     timeout: float = 600.0
+    wait: float = 600.0
+    tell: Callable[[str], None] = _silently
 
     def run(self, federation: Path, body: Callable[[Link], T]) -> T:
         """See `Engine`.
 
         Raises:
             InputError: there is no Ray cluster at ``address``, or no room for one of our own.
-            RunError: Ray or Flower could not start, or stopped.
+            RunError: Ray could not start, or its cluster is gone, or busy for too long.
             Interrupted: a signal came.
         """
         federation = federation.resolve()
-        wanted = Wanted(self.workers, self.gpus_per_client, self.address)
+        wanted = Wanted(self.workers, self.gpus_per_client, self.address, self.wait)
         with (
             interrupts.listening(),
             interrupts.deferred(),  # Ray, Flower and logging hold locks; the link's waits look for signals
             scratch.folder() as folder,
             environment(folder),
             quiet(),
-            opened(wanted, folder) as running,
         ):
-            errand = functools.partial(
-                Errand, federation=str(federation), timeout=self.timeout, gpu=self.gpus_per_client > 0
-            )
-            return body(Messages(running, self.timeout, errand))
+            from fedunlearn.federation.engines.flower.messages import Messages
+
+            with opened(Session(wanted, folder, federation, self.tell)) as session:
+                return body(Messages(session, functools.partial(Errand, timeout=self.timeout)))

@@ -1,10 +1,8 @@
 """A Ray cluster of our own, or one that runs already; and what Flower and Ray read when they start.
 
-- A killed actor goes back to Flower's pool and fails every message at once: Ray is told to restart it and to run
-  its message again. Tasks give the same bits each time.
 - Ray runs workers at niceness 15, so that anything else on the machine goes first: here at the driver's own.
 - Connecting to a Ray address where nothing listens takes minutes and then ends the process: it is tried first.
-- Flower counts on min(32, cores + 4) threads, whatever the cluster: no more tasks than that run at once.
+- Ray ends a driver that has not reached its head for a minute, without a word: it is told to wait, and we look.
 - Telemetry, usage reports and update checks are off; nothing is written but into a temporary folder that is removed.
 """
 
@@ -33,18 +31,13 @@ class Wanted:
     workers: int | None
     gpus_per_client: float
     address: str | None
-
-
-def resources(gpus: float) -> dict[str, float]:
-    """Of one actor. What Flower does not know of it hands on to Ray: restart an actor, run its message again."""
-    return {"num_cpus": 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": 2}
+    wait: float = 600.0
 
 
 @contextlib.contextmanager
-def cluster(wanted: Wanted, folder: Path) -> Iterator[int]:
-    """A Ray session, and how many tasks run at once in it. A cluster of others is left as it was."""
+def cluster(wanted: Wanted, folder: Path) -> Iterator[None]:
+    """A Ray session. A cluster of others is left as it was."""
     import ray
-    from flwr.simulation.ray_transport.ray_actor import pool_size_from_resources
 
     if ray.is_initialized():
         raise RunError("Ray is in use in this process already; expected none: call ray.shutdown() first")
@@ -53,16 +46,7 @@ def cluster(wanted: Wanted, folder: Path) -> Iterator[int]:
             _attach(address)
         else:
             _start(wanted, folder)
-        try:
-            actors = pool_size_from_resources(resources(wanted.gpus_per_client))
-        except ValueError:
-            total = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own
-            has = f"Ray has {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
-            raise InputError(
-                f"{has}; expected one CPU and gpus_per_client: {wanted.gpus_per_client:g} GPU for each worker: "
-                "lower gpus_per_client or use a larger cluster"
-            ) from None
-        yield min(actors, wanted.workers or actors, _flower_threads())
+        yield
     finally:
         ray.shutdown()
 
@@ -109,17 +93,13 @@ def _attach(address: str) -> None:
         ) from error
 
 
-def _flower_threads() -> int:
-    """As many as `concurrent.futures` has by default, which Flower uses."""
-    return min(32, (os.cpu_count() or 1) + 4)
-
-
 _ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_worker_niceness": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "86400",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray warns of it; without gpus_per_client we use no GPU anyway
 }
 
@@ -141,8 +121,8 @@ def quiet() -> Iterator[None]:
     """Import Flower and Ray, and keep their logs off the terminal: what matters reaches the caller as an error."""
     with warnings.catch_warnings():  # they change the filters, and their own dependencies warn
         warnings.simplefilter("ignore", DeprecationWarning)
-        importlib.import_module("flwr.simulation")
-        importlib.import_module("flwr.server.superlink.fleet.vce.backend.raybackend")
+        importlib.import_module("flwr.clientapp")
+        importlib.import_module("flwr.serverapp")
         import ray._private.worker as ray_worker
 
     logger = logging.getLogger("flwr")

@@ -1,46 +1,31 @@
 """The server half: asks go out as Flower messages, answers come back.
 
-- A Flower node takes one message per 0.1 s. Here a node is not a hospital but a lane: the message names the
-  hospital, a lane carries one message at a time, and there are more lanes than workers, so none waits for the poll.
-- The worker itself answers when a task takes too long, counting from the task's own start. Only for a worker that
-  cannot answer (a lost machine) does the server count, from when the message's turn came.
+The worker itself answers when a task takes too long, counting from the task's own start.
 """
 
 from __future__ import annotations
 
-import re
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from flwr.app import Message
 
 from fedunlearn import interrupts
-from fedunlearn.core import RunError
 from fedunlearn.federation.engines import Answer, Ask
-from fedunlearn.federation.engines.flower.simulation import Simulation
-from fedunlearn.federation.engines.flower.worker import Errand, overdue, record, value
+from fedunlearn.federation.engines.flower.session import Session
+from fedunlearn.federation.engines.flower.worker import Errand, record, value
+from fedunlearn.federation.engines.machines import Machine
 
-_POLL = 0.02  # seconds between looks at the grid
-GRACE = 60.0  # seconds a worker may need to start, or to start again, before it begins with a task
-
-
-@dataclass
-class _Sent:
-    """An ask in flight, the lane it took, and when its turn came as far as the server can tell."""
-
-    ask: Ask
-    lane: int
-    since: float | None = None
+_LOOK = 0.2  # seconds between looks at signals
 
 
 class Messages:
-    """Asks in a queue, as many of them in flight as there are lanes."""
+    """Asks in a queue, few more of them on their way than there are workers: a message holds models once more."""
 
-    def __init__(self, simulation: Simulation, timeout: float, errand: Callable[[Ask], Errand]) -> None:
-        self._simulation, self._timeout, self._errand = simulation, timeout, errand
+    def __init__(self, session: Session, errand: Callable[[Ask], Errand]) -> None:
+        self._session, self._grid, self._errand = session, session.grid, errand
         self._waiting: deque[Ask] = deque()
-        self._sent: dict[str, _Sent] = {}
-        self._lanes = deque(simulation.lanes)
+        self._sent: dict[str, Ask] = {}
 
     def submit(self, asks: Sequence[Ask]) -> None:
         """See `Link`."""
@@ -51,49 +36,36 @@ class Messages:
         """See `Link`.
 
         Raises:
-            RunError: every worker is lost, and tasks still wait; or Flower stopped.
+            RunError: the workers' cluster is gone.
             Interrupted: a signal came.
         """
         while True:
             interrupts.check()
-            if answers := self._pull() or self._late():
-                self._push()
+            self._session.check()
+            self._push()
+            if answers := self._pull():
                 return answers
-            if self._waiting and not self._sent:
-                raise RunError(f"all workers are lost, and {len(self._waiting)} tasks still wait for one")
-            self._simulation.check()
-            time.sleep(_POLL)
+            self._grid.wait(_LOOK)
+
+    @property
+    def machines(self) -> Sequence[Machine]:
+        """See `Link`."""
+        return self._session.machines
 
     def _push(self) -> None:
-        from flwr.app import Message
-
-        while self._waiting and self._lanes:
-            ask, lane = self._waiting.popleft(), self._lanes.popleft()
-            message = Message(record(self._errand(ask)), lane, "train.ask", ttl=4 * (self._timeout + GRACE))
-            [number] = self._simulation.grid.push_messages([message])
-            self._sent[number] = _Sent(ask, lane)
-        for sent in list(self._sent.values())[: self._simulation.workers]:  # first sent, first served
-            sent.since = sent.since or time.monotonic()
+        while self._waiting and len(self._sent) < self._session.room:
+            ask = self._waiting.popleft()
+            # A hospital of an unknown name is the server's error, which the worker tells as any other.
+            node = self._grid.nodes.get(ask.site, 0)
+            [number] = self._grid.push_messages([Message(record(self._errand(ask)), node, "train.ask")])
+            self._sent[number] = ask
 
     def _pull(self) -> list[Answer]:
         answers = []
-        for message in self._simulation.grid.pull_messages(list(self._sent)):
-            sent = self._sent.pop(message.metadata.reply_to_message_id)
-            self._lanes.append(sent.lane)
+        for message in self._grid.pull_messages(list(self._sent)):
+            ask = self._sent.pop(message.metadata.reply_to_message_id)
             if message.has_error():
-                answers.append(Answer(sent.ask.ticket, None, last_line(message.error.reason or ""), 0.0, 0))
+                answers.append(Answer(ask.ticket, None, message.error.reason, 0.0, 0))
             else:
                 answers.append(value(message.content))
         return answers
-
-    def _late(self) -> list[Answer]:
-        """Answer for workers that are lost; their lanes are given up."""
-        long_ago = time.monotonic() - self._timeout - GRACE
-        late = [number for number, sent in self._sent.items() if sent.since and sent.since < long_ago]
-        return [overdue(self._sent.pop(number).ask, self._timeout) for number in late]
-
-
-def last_line(reason: str) -> str:
-    """The error itself, from Flower's reason, which is a whole traceback of Ray's."""
-    text = re.sub(r"'>\s*$", "", reason)
-    return text.splitlines()[-1].strip()

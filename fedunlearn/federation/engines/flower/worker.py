@@ -16,10 +16,14 @@ from fedunlearn import guests
 from fedunlearn.federation import wire
 from fedunlearn.federation.engines import Answer, Ask
 from fedunlearn.federation.engines.inline import perform
+from fedunlearn.federation.engines.machines import Machine, here
 from sites.hospital import Federation
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message, RecordDict
+
+DOOR = "door"
+"""The group of threads in which an actor answers that it is there, whatever it works on."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +32,49 @@ class Errand:
 
     Attributes:
         ask: the task, and at which hospital.
-        federation: the folder where the hospitals are, the same on every machine of a cluster.
         timeout: seconds the task may take.
-        gpu: whether to work on the GPU.
     """
 
     ask: Ask
-    federation: str
     timeout: float
-    gpu: bool
 
 
+class Actor:
+    """A process of Ray's that plays hospitals, one task at a time.
+
+    Args:
+        gpus: its share of a GPU; 0 to work on the CPU.
+    """
+
+    def __init__(self, gpus: float) -> None:
+        self._device = "cuda" if gpus else "cpu"
+
+    def hello(self) -> Machine:
+        """Where it is, once it can work."""
+        import ray
+
+        importlib.import_module(
+            "torch._dynamo"
+        )  # torch's optimizers do, for seconds: not in the first task's time
+        return here(ray.get_runtime_context().get_node_id())
+
+    def work(self, message: Message, data: str) -> Message:
+        """Let Flower's client half do what a message asks for, with the hospitals in the folder ``data``."""
+        from flwr.app import Context, RecordDict
+
+        where: dict[str, bool | float | int | str] = {"data": data, "device": self._device}
+        reply: Message = client_app()(
+            message, Context(1, message.metadata.dst_node_id, where, RecordDict(), {})
+        )
+        return reply
+
+    def door(self) -> None:
+        """Answer."""
+
+
+@functools.cache
 def client_app() -> Any:
-    """Flower's client half. It travels by the name of `handle`."""
+    """Flower's client half."""
     from flwr.clientapp import ClientApp
 
     app = ClientApp()
@@ -49,22 +83,29 @@ def client_app() -> Any:
 
 
 def handle(message: Message, context: Context) -> Message:
-    """Do the task in ``message`` and reply its answer; runs in an actor. The context is never used."""
-    from flwr.app import Message
+    """Do the task in ``message`` and reply its answer. The context says where the hospitals' images are here."""
+    from flwr.app import ConfigRecord, Message
 
     errand: Errand = value(message.content)
-    answer = _desk(errand.federation, errand.gpu).perform(errand.ask, errand.timeout)
-    return Message(record(answer), reply_to=message)
+    desk = _desk(str(context.node_config["data"]), str(context.node_config["device"]))
+    answer = desk.perform(errand.ask, errand.timeout)
+    content = record(answer)
+    content[_STATE] = ConfigRecord({"fit": not answer.unfit})
+    return Message(content, reply_to=message)
+
+
+def fit(reply: Message) -> bool:
+    """Whether the worker that replied may be asked again."""
+    return not reply.has_content() or bool(reply.content.config_records[_STATE]["fit"])
+
+
+_STATE = "state"
 
 
 class _Desk:
     """Where an actor works: the hospitals, one network, and one thread that is left behind if it hangs."""
 
     def __init__(self, federation: Path, device: str) -> None:
-        importlib.import_module(
-            "torch._dynamo"
-        )  # torch's optimizers do, for seconds: not in the first task's time
-
         self._federation = Federation.open(federation)
         self._network = self._federation.network(device)
         self._asks: queue.SimpleQueue[Ask] = queue.SimpleQueue()
@@ -77,8 +118,8 @@ class _Desk:
         try:
             return self._answers.get(timeout=timeout)
         except queue.Empty:
-            _desk.cache_clear()  # the thread that hangs keeps its network; whoever asks next gets a desk of his own
-            return overdue(ask, timeout)
+            # The thread that hangs keeps its network, and a GPU's memory: this process is of no use any more.
+            return Answer(ask.ticket, None, f"no answer within {timeout:g} s", timeout, 0, unfit=True)
 
     def _work(self) -> None:
         torch.set_num_threads(1)
@@ -87,8 +128,8 @@ class _Desk:
 
 
 @functools.lru_cache(maxsize=1)
-def _desk(federation: str, gpu: bool) -> _Desk:
-    return _Desk(Path(federation), "cuda" if gpu else "cpu")
+def _desk(federation: str, device: str) -> _Desk:
+    return _Desk(Path(federation), device)
 
 
 def record(value: Errand | Answer) -> RecordDict:
@@ -112,8 +153,3 @@ def value(record: RecordDict) -> Any:
         guests.admit(guests.File(f"{module}.py", content))
     arrays = record.array_records["arrays"].to_torch_state_dict()
     return wire.unpack(str(record.config_records["value"]["json"]), arrays)
-
-
-def overdue(ask: Ask, timeout: float) -> Answer:
-    """The answer to an ask that took too long."""
-    return Answer(ask.ticket, None, f"no answer within {timeout:g} s", timeout, 0)

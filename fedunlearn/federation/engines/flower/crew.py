@@ -1,0 +1,277 @@
+"""Who works on what: workers that come, are given messages, are lost and replaced. It knows neither Ray nor Flower.
+
+- A message is given to a worker that is there and has nothing to do, never to one that is only expected.
+- A worker that is lost, however, is no hospital's failure: its message goes to another worker and comes to the same
+  bits. Only a message that has cost `MOST_LOSSES` workers is given up: it may well be what kills them.
+- A worker that does not answer its door for `SILENCE` looks is lost too, whatever it does. Looks are counted, not
+  seconds, so that a computer that slept blames nobody.
+- A worker on a machine that differs from this one keeps its place and is given nothing. If it were let go, the next one
+  would come to the same place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
+
+from fedunlearn.core import RunError
+from fedunlearn.federation.engines.machines import Machine
+
+M = TypeVar("M")
+
+TICK = 2.0
+"""Seconds between looks at all workers."""
+SILENCE = 8
+"""So many looks in a row without an answer, and a worker is lost."""
+MOST_LOSSES = 5
+"""A message that loses so many workers is given up."""
+_SAID = 5.0  # seconds without any worker after which it is said
+
+
+@dataclass(eq=False)
+class Worker(Generic[M]):
+    """A worker, expected or there.
+
+    Attributes:
+        machine: where it is; None until it has come.
+        data: the folder where the hospitals are on that machine; None until they are there.
+        message: what it works on; None if it has nothing to do.
+        refused: why it is given nothing, or None.
+        silent: looks in a row that it has not answered.
+    """
+
+    machine: Machine | None = None
+    data: str | None = None
+    message: M | None = None
+    refused: str | None = None
+    silent: int = 0
+
+    @property
+    def host(self) -> str:
+        """The name of its machine, as far as it is known."""
+        return self.machine.host if self.machine is not None else "a machine it never came to"
+
+
+class Workplace(Protocol[M]):
+    """Where workers are: what is told to them returns at once, what comes of it is told to the crew."""
+
+    def room(self) -> int:
+        """How many more workers would be placed right now."""
+        ...
+
+    def fits(self) -> int:
+        """How many workers there is room for in all, if nobody else were there."""
+        ...
+
+    def busy(self) -> str:
+        """What others take, in words."""
+        ...
+
+    def hire(self, worker: Worker[M]) -> None:
+        """Have a worker come: `Crew.came` or `Crew.lost` follows."""
+        ...
+
+    def supply(self, machine: Machine) -> None:
+        """Have the hospitals' images on a machine: `Crew.supplied` follows."""
+        ...
+
+    def give(self, worker: Worker[M], message: M) -> None:
+        """Give a worker a message: `Crew.done` or `Crew.lost` follows."""
+        ...
+
+    def knock(self, worker: Worker[M]) -> None:
+        """See whether a worker is there: `Crew.answered` or `Crew.lost` follows, or nothing."""
+        ...
+
+    def dismiss(self, worker: Worker[M]) -> None:
+        """End a worker, whatever it does."""
+        ...
+
+
+@dataclass(eq=False)
+class Crew(Generic[M]):
+    """The workers of one run.
+
+    Attributes:
+        place: where they are.
+        wanted: how many; None for as many as there is room for.
+        patience: seconds without any worker after which the run is stopped.
+        differs: how a machine differs from this one, in words that forbid it to work, or None.
+        reply: is told what came of a message: what the worker replied, or why nobody could.
+        tell: is told what a person may want to know.
+    """
+
+    place: Workplace[M]
+    wanted: int | None
+    patience: float
+    differs: Callable[[Machine], str | None]
+    reply: Callable[[M, M | None, str], None]
+    tell: Callable[[str], None]
+    workers: list[Worker[M]] = field(default_factory=list)
+    machines: dict[str, Machine] = field(default_factory=dict)
+    waiting: deque[M] = field(default_factory=deque)
+    _losses: Counter[int] = field(default_factory=Counter)
+    _data: dict[str, str | None] = field(default_factory=dict)
+    _without: float = 0.0  # seconds since anybody was there
+    _said: bool = False
+    _fallen: int = 0  # workers in a row that were lost before they came
+
+    # ------------------------------------------------------------------------------------------ what happens
+
+    def take(self, messages: Iterable[M]) -> None:
+        """Messages to be worked on."""
+        self.waiting.extend(messages)
+        self._assign()
+
+    def came(self, worker: Worker[M], machine: Machine) -> None:
+        """A worker is there."""
+        self._fallen, worker.silent = 0, 0
+        worker.machine = self.machines.setdefault(machine.node, machine)
+        worker.refused = self.differs(machine)
+        if worker.refused is not None:
+            self.tell(f"machine {machine.host!r} is given nothing to do: {worker.refused}")
+            self._fill()
+            return
+        if machine.node not in self._data:
+            self._data[machine.node] = None
+            self.place.supply(machine)
+        worker.data = self._data[machine.node]
+        self._assign()
+
+    def supplied(self, node: str, data: str | None, how: str) -> None:
+        """The hospitals' images are in the folder ``data`` of a machine, or cannot get there, and why."""
+        machine = self.machines[node]
+        if data is None:
+            del self._data[node]
+            self.tell(f"the hospitals' images cannot be had on machine {machine.host!r}: {how}")
+        else:
+            self._data[node] = data
+            self.machines[node] = replace(machine, images=how)
+        for worker in self.workers:
+            if worker.machine is not None and worker.machine.node == node:
+                worker.data, worker.refused = data, worker.refused if data is not None else how
+        self._assign()
+
+    def done(self, worker: Worker[M], message: M, fit: bool) -> None:
+        """A worker has done its message; one that is not ``fit`` any more goes, and another comes."""
+        if worker not in self.workers or worker.message is None:
+            return  # it was thought lost, and another works on it
+        done, worker.message, worker.silent = worker.message, None, 0
+        self._losses.pop(id(done), None)
+        self.reply(done, message, "")
+        if not fit:
+            self._part(worker)
+        self._assign()
+
+    def failed(self, worker: Worker[M], reason: str) -> None:
+        """A worker could not even begin with its message."""
+        if worker in self.workers and worker.message is not None:
+            failed, worker.message = worker.message, None
+            self.reply(failed, None, f"{reason} (on machine {worker.host!r})")
+            self._assign()
+
+    def lost(self, worker: Worker[M], reason: str) -> None:
+        """A worker is no more.
+
+        Raises:
+            RunError: one after the other is lost before it has come.
+        """
+        if worker not in self.workers:
+            return
+        if worker.machine is None:
+            self._fallen += 1
+            if self._fallen > 3 * max(4, self.wanted or 0):
+                raise RunError(f"workers end as soon as they start, {self._fallen} in a row: {reason}")
+        self._part(worker)
+        if (message := worker.message) is not None:
+            self._losses[id(message)] += 1
+            if self._losses[id(message)] < MOST_LOSSES:
+                self.waiting.appendleft(message)
+            else:
+                times = f"{MOST_LOSSES} workers were lost while they worked on it"
+                self.reply(message, None, f"{times}, the last on machine {worker.host!r}: {reason}")
+        self._assign()
+
+    def answered(self, worker: Worker[M]) -> None:
+        """A worker answered its door."""
+        worker.silent = 0
+
+    def tick(self, seconds: float = TICK) -> None:
+        """Look at all workers, hire where there is room, and see whether anybody is there.
+
+        Raises:
+            RunError: nobody has been for too long.
+        """
+        for worker in list(self.workers):
+            if worker.machine is None:
+                continue
+            if worker.silent >= SILENCE:
+                self.lost(worker, f"it has not answered for {SILENCE * TICK:g} s")
+                continue
+            worker.silent += 1
+            self.place.knock(worker)
+        self._fill()
+        self._wait(seconds)
+
+    def end(self) -> None:
+        """Dismiss everybody."""
+        for worker in self.workers:
+            self.place.dismiss(worker)
+        self.workers.clear()
+
+    # ------------------------------------------------------------------------------------------------ pieces
+
+    @property
+    def ready(self) -> Sequence[Worker[M]]:
+        """Those who are there and can work."""
+        return [worker for worker in self.workers if worker.data is not None and worker.refused is None]
+
+    def _assign(self) -> None:
+        for worker in self.ready:
+            if not self.waiting:
+                return
+            if worker.message is None:
+                worker.message = self.waiting.popleft()
+                self.place.give(worker, worker.message)
+
+    def _fill(self) -> None:
+        """Hire those who are missing."""
+        useful = [worker for worker in self.workers if worker.refused is None]
+        expected = sum(worker.machine is None for worker in useful)
+        if self.wanted is None:
+            missing = self.place.room() - expected
+            if not useful:
+                missing = max(missing, 1)  # to stand in the queue
+        else:
+            most = self.place.fits() - (len(self.workers) - len(useful))
+            missing = min(self.wanted, most) - len(useful)
+        for _ in range(missing):
+            worker = Worker[M]()
+            self.workers.append(worker)
+            self.place.hire(worker)
+
+    def _part(self, worker: Worker[M]) -> None:
+        """Let a worker go, and have another one in its place."""
+        self.workers.remove(worker)
+        self.place.dismiss(worker)
+        if self.wanted is not None or not self.workers:
+            self._fill()
+
+    def _wait(self, seconds: float) -> None:
+        if self.ready:
+            self._without, self._said = 0.0, False
+            return
+        self._without += seconds
+        if any(worker.machine is not None and worker.refused is None for worker in self.workers):
+            return  # it is there and waits for images, which take as long as they take
+        if refused := {f"machine {w.host!r}: {w.refused}" for w in self.workers if w.refused}:
+            why = "no machine can be used: " + "; ".join(sorted(refused))
+        else:
+            why = self.place.busy()
+        if self._without >= self.patience:
+            raise RunError(f"{why}: no worker could start within {self.patience:g} s (engine.wait)")
+        if self._without >= _SAID and not self._said:
+            self._said = True
+            self.tell(f"{why}: waiting for room for {self.patience:g} s at most (engine.wait)")

@@ -1,0 +1,181 @@
+"""Ray as a crew's workplace: actors that come, are given messages, and are ended.
+
+Nothing here waits for Ray: what becomes of a call is put into a queue of events, as something to tell the crew.
+
+- Actors are ours, not those of Flower's simulation, whose pool binds tasks to actors that may never be placed, counts
+  what a cluster has and not what it has free, and keeps dead ones. Ray restarts none of them: the crew hires another.
+- An actor works in one thread and answers its door in another, so one that computes is not taken for lost.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from fedunlearn.core import InputError
+from fedunlearn.federation.engines.flower.crew import Crew, Worker
+from fedunlearn.federation.engines.flower.worker import DOOR, Actor, fit
+from fedunlearn.federation.engines.machines import Machine
+
+if TYPE_CHECKING:
+    from flwr.app import Message
+
+Event = Callable[[Crew["Message"]], None]
+
+_PATIENT = 1.0  # seconds to try whether somebody listens
+
+
+class Workplace:
+    """Actors on Ray (see `fedunlearn.federation.engines.flower.crew.Workplace`).
+
+    Args:
+        gpus: the share of a GPU that each gets; 0 to work on the CPU.
+        supply: has the hospitals' images brought to a machine, and tells where they are in an event.
+        put: is given every event.
+
+    Raises:
+        InputError: no machine has room for even one.
+    """
+
+    def __init__(self, gpus: float, supply: Callable[[str], None], put: Callable[[Event], None]) -> None:
+        self._gpus, self._supply, self._put = gpus, supply, put
+        remote: Any = ray.remote  # Ray's types know no groups
+        self._actor = remote(
+            num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0, concurrency_groups={DOOR: 1}
+        )(Actor)
+        self._hired: dict[Worker[Message], Any] = {}
+        if not self.fits():
+            raise InputError(
+                f"Ray has {self._told(_total())}; expected one CPU and gpus_per_client: {gpus:g} GPU for each worker: "
+                "lower gpus_per_client or use a larger cluster"
+            )
+
+    def room(self) -> int:
+        """See `crew.Workplace`."""
+        return self._places(_free())
+
+    def fits(self) -> int:
+        """See `crew.Workplace`."""
+        return self._places(_total())
+
+    def busy(self) -> str:
+        """See `crew.Workplace`."""
+        total, free = _total(), _free()
+        return f"the Ray cluster is busy: of its {self._told(total)}, {self._told(free)} are free"
+
+    def hire(self, worker: Worker[Message]) -> None:
+        """See `crew.Workplace`."""
+        self._hired[worker] = actor = self._actor.remote(self._gpus)
+
+        def event(found: Future[Machine]) -> Event:
+            return lambda crew: crew.came(worker, found.result())
+
+        self._when(actor.hello.remote(), worker, event)
+
+    def supply(self, machine: Machine) -> None:
+        """See `crew.Workplace`."""
+        self._supply(machine.node)
+
+    def give(self, worker: Worker[Message], message: Message) -> None:
+        """See `crew.Workplace`."""
+
+        def event(found: Future[Message]) -> Event:
+            reply = found.result()
+            return lambda crew: crew.done(worker, reply, fit(reply))
+
+        self._when(self._hired[worker].work.remote(message, worker.data), worker, event)
+
+    def knock(self, worker: Worker[Message]) -> None:
+        """See `crew.Workplace`."""
+        door = self._hired[worker].door.options(concurrency_group=DOOR)
+        self._when(door.remote(), worker, lambda found: lambda crew: crew.answered(worker))
+
+    def dismiss(self, worker: Worker[Message]) -> None:
+        """See `crew.Workplace`."""
+        with suppress(RayError, ValueError):  # it is gone already
+            ray.kill(self._hired.pop(worker))
+
+    def _when(self, reference: Any, worker: Worker[Message], event: Callable[[Future[Any]], Event]) -> None:
+        """Once ``reference`` is there, or never will be, put what it means."""
+
+        def told(found: Future[Any]) -> None:
+            match found.exception():
+                case None:
+                    self._put(event(found))
+                case RayTaskError() as error:  # it ran, and raised
+                    self._put(functools.partial(Crew.failed, worker=worker, reason=last_line(str(error))))
+                case error:
+                    self._put(functools.partial(Crew.lost, worker=worker, reason=_first_line(str(error))))
+
+        reference.future().add_done_callback(told)
+
+    def _places(self, of: dict[str, dict[str, float]]) -> int:
+        """How many workers have room in resources, by machine: none is on two."""
+        places = 0
+        for has in of.values():
+            here = int(has.get("CPU", 0.0) + 1e-6)
+            places += min(here, int(has.get("GPU", 0.0) / self._gpus + 1e-6)) if self._gpus else here
+        return places
+
+    def _told(self, of: dict[str, dict[str, float]]) -> str:
+        cpus, gpus = (sum(has.get(what, 0.0) for has in of.values()) for what in ("CPU", "GPU"))
+        return f"{cpus:g} CPUs and {gpus:g} GPUs" if self._gpus else f"{cpus:g} CPUs"
+
+
+class Reached:
+    """Whether the two processes without which a driver can do nothing listen: Ray's head, and the raylet beside us.
+
+    Ray itself would only end this process, after a minute and without a word.
+    """
+
+    def __init__(self) -> None:
+        context = ray.get_runtime_context()
+        host, _, port = context.gcs_address.rpartition(":")
+        own = next(node for node in _nodes() if node["NodeID"] == context.get_node_id())
+        self.head = (host, int(port))
+        self._raylet = (own["NodeManagerAddress"], own["NodeManagerPort"])
+
+    def __call__(self) -> bool:
+        """Try both."""
+        return all(listens(host, port, _PATIENT) for host, port in (self.head, self._raylet))
+
+
+def listens(host: str, port: int, seconds: float) -> bool:
+    """Whether somebody listens at an address."""
+    try:
+        socket.create_connection((host, port), seconds).close()
+    except OSError:
+        return False
+    return True
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """The machines of the cluster that are still there."""
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray's own
+
+
+def _free() -> dict[str, dict[str, float]]:
+    """What every machine of the cluster has free. Ray's public function knows sums only."""
+    free: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    return free
+
+
+def _total() -> dict[str, dict[str, float]]:
+    """What every machine of the cluster has."""
+    return {node["NodeID"]: node["Resources"] for node in _nodes()}
+
+
+def last_line(reason: str) -> str:
+    """The error itself, of a traceback of Ray's."""
+    return reason.strip().splitlines()[-1].strip()
+
+
+def _first_line(reason: str) -> str:
+    return reason.strip().splitlines()[0].strip() if reason.strip() else "Ray gave no reason"
