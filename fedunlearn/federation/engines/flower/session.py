@@ -63,7 +63,7 @@ class Session:
         self.grid = HospitalGrid(Federation.open(federation).sites, self._give)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._over, self._up = threading.Event(), threading.Event()
+        self._over, self._up, self._ready = threading.Event(), threading.Event(), threading.Event()
         self._failure: BaseException | None = None
         self._crew: Crew[Any] | None = None
         self._alive = time.monotonic()
@@ -81,7 +81,7 @@ class Session:
         interrupts.check()  # importing took its time
         self._thread.start()
         deadline = time.monotonic() + _BOOT
-        while not self._up.wait(_POLL):
+        while not self._ready.wait(_POLL):
             interrupts.take_back()
             interrupts.check()
             self.check()
@@ -104,7 +104,7 @@ class Session:
             if isinstance(self._failure, FedunlearnError):
                 raise self._failure
             raise RunError(f"Ray stopped: {_root(self._failure)}") from self._failure
-        if self._up.is_set() and time.monotonic() - self._alive > _STUCK:
+        if self._ready.is_set() and time.monotonic() - self._alive > _STUCK:
             raise RunError(f"the Ray cluster has not answered for {_STUCK:g} s: it is gone, or hangs")
 
     @property
@@ -141,6 +141,7 @@ class Session:
         signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS)
         try:
             with cluster(self._wanted, self._folder):
+                self._up.set()
                 if not self._over.is_set():  # interrupted while Ray started
                     self._work()
         except BaseException as error:  # it goes to the thread that waits for answers
@@ -173,7 +174,7 @@ class Session:
                             f"may be missing, and one has been for {_GONE:g} s"
                         )
                     looked, due = now, now + TICK
-                    self._up.set()
+                    self._ready.set()
                 with contextlib.suppress(queue.Empty):
                     self._events.get(timeout=max(0.0, due - time.monotonic()))(crew)
         finally:
