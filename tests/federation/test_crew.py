@@ -271,6 +271,15 @@ def test_workers_that_end_as_soon_as_they_start_stop_the_run() -> None:
         scene.crew.lost(scene.crew.workers[0], "bad luck")
 
 
+def test_workers_that_cannot_begin_at_all_stop_the_run() -> None:
+    scene = Scene(wanted=1)
+    scene.crew.tick()
+    for _ in range(12):
+        scene.crew.failed(scene.crew.workers[0], "no module named fedunlearn")
+    with pytest.raises(RunError, match="no module named fedunlearn"):
+        scene.crew.failed(scene.crew.workers[0], "no module named fedunlearn")
+
+
 def test_the_end_dismisses_everybody() -> None:
     scene = Scene(wanted=2)
     scene.crew.tick()

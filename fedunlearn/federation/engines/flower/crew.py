@@ -166,8 +166,14 @@ class Crew(Generic[M]):
         self._assign()
 
     def failed(self, worker: Worker[M], reason: str) -> None:
-        """A worker could not even begin with its message."""
-        if worker in self.workers and worker.message is not None:
+        """A worker could not even begin, with its message or at all.
+
+        Raises:
+            RunError: see `lost`.
+        """
+        if worker.machine is None:
+            self.lost(worker, reason)
+        elif worker in self.workers and worker.message is not None:
             failed, worker.message = worker.message, None
             self.reply(failed, None, f"{reason} (on machine {worker.host!r})")
             self._assign()

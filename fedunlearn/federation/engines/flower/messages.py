@@ -1,21 +1,27 @@
 """The server half: asks go out as Flower messages, answers come back.
 
-The worker itself answers when a task takes too long, counting from the task's own start.
+The worker itself answers when a task takes too long, counting from the task's own start. What a round asks of many
+hospitals about one model is made a record of once.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
+from torch import Tensor
 
 from fedunlearn import interrupts
 from fedunlearn.federation.engines import Answer, Ask
+from fedunlearn.federation.engines.flower.recent import Recent
 from fedunlearn.federation.engines.flower.session import Session
-from fedunlearn.federation.engines.flower.worker import Errand, record, value
+from fedunlearn.federation.engines.flower.worker import Errand, record, recorded, value
 from fedunlearn.federation.engines.machines import Machine
+from fedunlearn.weights import nbytes
 
+ROOM = 1 << 27
+"""Bytes of recent messages' arrays that are kept in case others have the same."""
 _LOOK = 0.2  # seconds between looks at signals
 
 
@@ -24,6 +30,7 @@ class Messages:
 
     def __init__(self, session: Session, errand: Callable[[Ask], Errand]) -> None:
         self._session, self._grid, self._errand = session, session.grid, errand
+        self._recent: Recent[tuple[Sequence[Tensor], ArrayRecord]] = Recent(ROOM)
         self._waiting: deque[Ask] = deque()
         self._sent: dict[str, Ask] = {}
 
@@ -57,8 +64,14 @@ class Messages:
             ask = self._waiting.popleft()
             # A hospital of an unknown name is the server's error, which the worker tells as any other.
             node = self._grid.nodes.get(ask.site, 0)
-            [number] = self._grid.push_messages([Message(record(self._errand(ask)), node, "train.ask")])
+            [number] = self._grid.push_messages(
+                [Message(record(self._errand(ask), self._recorded), node, "train.ask")]
+            )
             self._sent[number] = ask
+
+    def _recorded(self, arrays: Mapping[str, Tensor]) -> ArrayRecord:
+        key = tuple((name, id(array)) for name, array in arrays.items())
+        return self._recent.get(key, nbytes(arrays), lambda: (tuple(arrays.values()), recorded(arrays)))[1]
 
     def _pull(self) -> list[Answer]:
         answers = []

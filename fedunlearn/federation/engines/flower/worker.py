@@ -6,11 +6,13 @@ import functools
 import importlib
 import queue
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from fedunlearn import guests
 from fedunlearn.federation import wire
@@ -20,7 +22,7 @@ from fedunlearn.federation.engines.machines import Machine, here
 from sites.hospital import Federation
 
 if TYPE_CHECKING:
-    from flwr.app import Context, Message, RecordDict
+    from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 DOOR = "door"
 """The group of threads in which an actor answers that it is there, whatever it works on."""
@@ -58,9 +60,14 @@ class Actor:
         )  # torch's optimizers do, for seconds: not in the first task's time
         return here(ray.get_runtime_context().get_node_id())
 
-    def work(self, message: Message, data: str) -> Message:
-        """Let Flower's client half do what a message asks for, with the hospitals in the folder ``data``."""
+    def work(self, message: Message, arrays: ArrayRecord, data: str) -> Message:
+        """Let Flower's client half do what a message asks for, with the hospitals in the folder ``data``.
+
+        Its ``arrays`` come apart from it: many messages have the same.
+        """
         from flwr.app import Context, RecordDict
+
+        message.content[ARRAYS] = arrays
 
         where: dict[str, bool | float | int | str] = {"data": data, "device": self._device}
         reply: Message = client_app()(
@@ -100,6 +107,8 @@ def fit(reply: Message) -> bool:
 
 
 _STATE = "state"
+ARRAYS = "arrays"
+"""Where a record has its arrays."""
 
 
 class _Desk:
@@ -132,14 +141,27 @@ def _desk(federation: str, device: str) -> _Desk:
     return _Desk(Path(federation), device)
 
 
-def record(value: Errand | Answer) -> RecordDict:
-    """``value`` as Flower sends it, with the users' files that classes in it are of: machines need not have them."""
-    from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+def recorded(arrays: Mapping[str, Tensor]) -> ArrayRecord:
+    """``arrays`` as Flower sends them."""
+    from flwr.app import ArrayRecord
+
+    return ArrayRecord({name: array.contiguous() for name, array in arrays.items()})
+
+
+def record(
+    value: Errand | Answer, recorded: Callable[[Mapping[str, Tensor]], ArrayRecord] = recorded
+) -> RecordDict:
+    """``value`` as Flower sends it, with the users' files that classes in it are of: machines need not have them.
+
+    Args:
+        value: what to send.
+        recorded: makes the record of its arrays.
+    """
+    from flwr.app import ConfigRecord, RecordDict
 
     text, arrays = wire.pack(value)
-    tensors = {name: array.contiguous() for name, array in arrays.items()}
     files = ConfigRecord(dict(wire.brought(text)))
-    return RecordDict({"value": ConfigRecord({"json": text}), "files": files, "arrays": ArrayRecord(tensors)})
+    return RecordDict({"value": ConfigRecord({"json": text}), "files": files, ARRAYS: recorded(arrays)})
 
 
 def value(record: RecordDict) -> Any:
@@ -151,5 +173,5 @@ def value(record: RecordDict) -> Any:
     for module, content in record.config_records["files"].items():
         assert isinstance(content, bytes)
         guests.admit(guests.File(f"{module}.py", content))
-    arrays = record.array_records["arrays"].to_torch_state_dict()
+    arrays = record.array_records[ARRAYS].to_torch_state_dict()
     return wire.unpack(str(record.config_records["value"]["json"]), arrays)

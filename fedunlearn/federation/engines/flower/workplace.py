@@ -4,31 +4,34 @@ Nothing here waits for Ray: what becomes of a call is put into a queue of events
 
 - Actors are ours, not those of Flower's simulation, whose pool binds tasks to actors that may never be placed, counts
   what a cluster has and not what it has free, and keeps dead ones. Ray restarts none of them: the crew hires another.
+- Arrays that many messages have are put into Ray's store once, from where the actors of a machine take them.
 - An actor works in one thread and answers its door in another, so one that computes is not taken for lost.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
+from flwr.app import ArrayRecord, Message, RecordDict
 from ray.exceptions import RayError, RayTaskError
 
 from fedunlearn.core import InputError
 from fedunlearn.federation.engines.flower.crew import Crew, Worker
-from fedunlearn.federation.engines.flower.worker import DOOR, Actor, fit
+from fedunlearn.federation.engines.flower.messages import ROOM
+from fedunlearn.federation.engines.flower.recent import Recent
+from fedunlearn.federation.engines.flower.worker import ARRAYS, DOOR, Actor, fit
 from fedunlearn.federation.engines.machines import Machine
 
-if TYPE_CHECKING:
-    from flwr.app import Message
+Event = Callable[[Crew[Message]], None]
 
-Event = Callable[[Crew["Message"]], None]
-
+_SMALL = 100_000  # bytes that Ray sends with a call
 _PATIENT = 1.0  # seconds to try whether somebody listens
 
 
@@ -51,6 +54,7 @@ class Workplace:
             num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0, concurrency_groups={DOOR: 1}
         )(Actor)
         self._hired: dict[Worker[Message], Any] = {}
+        self._stored: Recent[tuple[ArrayRecord, Any]] = Recent(ROOM)
         if not self.fits():
             raise InputError(
                 f"Ray has {self._told(_total())}; expected one CPU and gpus_per_client: {gpus:g} GPU for each worker: "
@@ -90,7 +94,8 @@ class Workplace:
             reply = found.result()
             return lambda crew: crew.done(worker, reply, fit(reply))
 
-        self._when(self._hired[worker].work.remote(message, worker.data), worker, event)
+        rest, arrays = self._apart(message)
+        self._when(self._hired[worker].work.remote(rest, arrays, worker.data), worker, event)
 
     def knock(self, worker: Worker[Message]) -> None:
         """See `crew.Workplace`."""
@@ -101,6 +106,17 @@ class Workplace:
         """See `crew.Workplace`."""
         with suppress(RayError, ValueError):  # it is gone already
             ray.kill(self._hired.pop(worker))
+
+    def _apart(self, message: Message) -> tuple[Message, Any]:
+        """A message without its arrays, and these; small ones as they are, others in Ray's store."""
+        content = dict(message.content)
+        arrays = content.pop(ARRAYS)
+        assert isinstance(arrays, ArrayRecord)
+        rest = copy.copy(message)
+        rest.content = RecordDict(content)
+        if (size := arrays.count_bytes()) < _SMALL:
+            return rest, arrays
+        return rest, self._stored.get(id(arrays), size, lambda: (arrays, ray.put(arrays)))[1]
 
     def _when(self, reference: Any, worker: Worker[Message], event: Callable[[Future[Any]], Event]) -> None:
         """Once ``reference`` is there, or never will be, put what it means."""
