@@ -8,7 +8,11 @@ def test_it_is_made_once_and_the_oldest_goes_first() -> None:
     recent = Recent[str](room=10)
 
     def get(key: str, size: int) -> str:
-        return recent.get(key, size, lambda: made.append(key) or key.upper())
+        def make() -> str:
+            made.append(key)
+            return key.upper()
+
+        return recent.get(key, size, make)
 
     assert [get("a", 4), get("b", 4), get("a", 4)] == ["A", "B", "A"] and made == ["a", "b"]
     get("c", 4)  # b was used least recently
@@ -19,8 +23,5 @@ def test_it_is_made_once_and_the_oldest_goes_first() -> None:
 
 
 def test_one_that_is_too_large_stays_while_it_is_the_last() -> None:
-    made: list[int] = []
-    recent = Recent[int](room=1)
-    for _ in range(3):
-        recent.get("large", 100, lambda: made.append(0) or 7)
-    assert made == [0]
+    numbers, recent = iter(range(3)), Recent[int](room=1)
+    assert [recent.get("large", 100, lambda: next(numbers)) for _ in range(3)] == [0, 0, 0]

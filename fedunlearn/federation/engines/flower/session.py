@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import queue
 import signal
@@ -119,11 +120,15 @@ class Session:
 
     def close(self) -> None:
         """Dismiss all workers, whatever they do, and end Ray."""
+        import ray
+
         self._over.set()
         self._events.put(lambda crew: None)
         processes = scratch.inhabitants(self._folder)
         self._ended()
         scratch.end(processes, timeout=_HASTE)  # Ray kills some and does not wait for them
+        if self._thread.is_alive():
+            atexit.unregister(ray.shutdown)  # it would wait at the end of the process for what never returns
 
     def _ended(self) -> None:
         """Wait for the thread, and kill the processes that Ray would only wait for once it is shut down."""
