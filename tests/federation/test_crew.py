@@ -148,7 +148,9 @@ def test_a_lost_workers_message_goes_first_to_another() -> None:
     scene.crew.take(["a", "b", "c"])
     one, two = scene.come("one", "two")
     scene.crew.lost(one, "killed")
-    assert len(scene.place.hired) == 3 and one in scene.place.dismissed
+    assert one in scene.place.dismissed
+    scene.crew.tick()
+    assert len(scene.place.hired) == 3
     scene.crew.done(two, "B", True)
     assert scene.place.given[-1] == (two, "a")
     assert set(scene.replies) == {"b"}
@@ -160,6 +162,7 @@ def test_what_comes_late_from_one_who_was_thought_lost_is_not_used() -> None:
     scene.crew.tick()
     [first] = scene.come("one")
     scene.crew.lost(first, "silent")
+    scene.crew.tick()
     [second] = scene.come("one")
     scene.crew.done(first, "late", True)
     scene.crew.lost(first, "again")
@@ -192,6 +195,7 @@ def test_a_message_that_loses_everybody_is_given_up_and_says_where() -> None:
         assert scene.replies == {}
         [worker] = scene.come("two")
         scene.crew.lost(worker, "out of memory")
+        scene.crew.tick()
     assert scene.replies == {
         "a": (None, "5 workers were lost while they worked on it, the last on machine 'two': out of memory")
     }
@@ -203,6 +207,7 @@ def test_who_is_unfit_is_replaced() -> None:
     scene.crew.tick()
     [first] = scene.come("one")
     scene.crew.done(first, "A", False)
+    scene.crew.tick()
     assert first in scene.place.dismissed and len(scene.place.hired) == 2
 
 
@@ -221,6 +226,7 @@ def test_a_machine_that_differs_is_given_nothing_and_another_is_hired_elsewhere(
     scene.crew.take(["a", "b"])
     scene.crew.tick()
     scene.come("one", "bad")
+    scene.crew.tick()
     assert len(scene.place.hired) == 3 and [m for _, m in scene.place.given] == ["a"]
     assert scene.told == ["machine 'bad' is given nothing to do: other code"]
     scene.come("two")
@@ -267,6 +273,7 @@ def test_workers_that_end_as_soon_as_they_start_stop_the_run() -> None:
     scene.crew.tick()
     for _ in range(12):
         scene.crew.lost(scene.crew.workers[0], "bad luck")
+        scene.crew.tick()
     with pytest.raises(RunError, match="workers end as soon as they start, 13 in a row: bad luck"):
         scene.crew.lost(scene.crew.workers[0], "bad luck")
 
@@ -276,6 +283,7 @@ def test_workers_that_cannot_begin_at_all_stop_the_run() -> None:
     scene.crew.tick()
     for _ in range(12):
         scene.crew.failed(scene.crew.workers[0], "no module named fedunlearn")
+        scene.crew.tick()
     with pytest.raises(RunError, match="no module named fedunlearn"):
         scene.crew.failed(scene.crew.workers[0], "no module named fedunlearn")
 

@@ -132,7 +132,6 @@ class Crew(Generic[M]):
         worker.refused = self.differs(machine)
         if worker.refused is not None:
             self.tell(f"machine {machine.host!r} is given nothing to do: {worker.refused}")
-            self._fill()
             return
         if machine.node not in self._data:
             self._data[machine.node] = None
@@ -259,11 +258,9 @@ class Crew(Generic[M]):
             self.place.hire(worker)
 
     def _part(self, worker: Worker[M]) -> None:
-        """Let a worker go, and have another one in its place."""
+        """Let a worker go. Another one is hired at the next look: now, the whole cluster may be gone."""
         self.workers.remove(worker)
         self.place.dismiss(worker)
-        if self.wanted is not None or not self.workers:
-            self._fill()
 
     def _wait(self, seconds: float) -> None:
         if self.ready:

@@ -32,7 +32,7 @@ from sites.hospital import Federation
 if TYPE_CHECKING:
     from flwr.app import Message
 
-    from fedunlearn.federation.engines.flower.workplace import Event
+    from fedunlearn.federation.engines.flower.workplace import Event, Lifeline
 
 _POLL = 0.02  # seconds between looks at what starts
 _BLINK = 0.005  # seconds in which a signal is not heard while Ray shuts down
@@ -67,6 +67,7 @@ class Session:
         self._over, self._up, self._ready = threading.Event(), threading.Event(), threading.Event()
         self._failure: BaseException | None = None
         self._crew: Crew[Any] | None = None
+        self._lifeline: Lifeline | None = None
         self._alive = time.monotonic()
         # A daemon, and so are the threads it starts: none of them may keep the process from ending.
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -105,8 +106,11 @@ class Session:
             if isinstance(self._failure, FedunlearnError):
                 raise self._failure
             raise RunError(f"Ray stopped: {_root(self._failure)}") from self._failure
-        if self._ready.is_set() and time.monotonic() - self._alive > _STUCK:
-            raise RunError(f"the Ray cluster has not answered for {_STUCK:g} s: it is gone, or hangs")
+        if self._lifeline is None or (stuck := time.monotonic() - self._alive) < 2 * TICK:
+            return
+        self._look(self._lifeline)  # a call of Ray's may hang because there is nobody any more
+        if stuck > _STUCK:
+            raise RunError(f"the Ray cluster has not answered for {_STUCK:g} s: it hangs")
 
     @property
     def room(self) -> int:
@@ -155,35 +159,43 @@ class Session:
             self.grid.wake()
 
     def _work(self) -> None:
-        from fedunlearn.federation.engines.flower.workplace import Reached, Workplace
+        from fedunlearn.federation.engines.flower.workplace import Lifeline, Workplace
 
         def supply(node: str) -> None:
             self._events.put(lambda crew: crew.supplied(node, str(self._federation), "shared"))
 
-        place, reached = Workplace(self._wanted.gpus_per_client, supply, self._events.put), Reached()
+        place = Workplace(self._wanted.gpus_per_client, supply, self._events.put)
         self._crew = crew = Crew(
             place, self._wanted.workers, self._wanted.wait, lambda machine: None, self.grid.reply, self._note
         )
-        looked, heard, due = time.monotonic(), time.monotonic(), 0.0
+        lifeline, looked, due = Lifeline(), time.monotonic(), 0.0
         try:
             while not self._over.is_set():
                 self._alive = now = time.monotonic()
                 if now >= due:
-                    if reached():
-                        heard = time.monotonic()
+                    if self._look(lifeline):
                         crew.tick(now - looked)
-                    elif time.monotonic() - heard > _GONE:
-                        host, port = reached.head
-                        raise RunError(
-                            f"the Ray cluster at {host}:{port} is gone: neither its head nor this machine's raylet "
-                            f"may be missing, and one has been for {_GONE:g} s"
-                        )
-                    looked, due = now, now + TICK
+                    looked, due, self._lifeline = now, now + TICK, lifeline
                     self._ready.set()
                 with contextlib.suppress(queue.Empty):
                     self._events.get(timeout=max(0.0, due - time.monotonic()))(crew)
         finally:
             crew.end()
+
+    def _look(self, lifeline: Lifeline) -> bool:
+        """Whether Ray is there.
+
+        Raises:
+            RunError: it has not been for too long.
+        """
+        lost = lifeline.lost()
+        if lost > _GONE:
+            host, port = lifeline.head
+            raise RunError(
+                f"the Ray cluster at {host}:{port} is gone: its head, or Ray on this machine, has not been there for "
+                f"{_GONE:g} s"
+            )
+        return lost == 0.0
 
     def _give(self, message: Message) -> None:
         self._events.put(lambda crew: crew.take([message]))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import functools
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -145,10 +146,13 @@ class Workplace:
         return f"{cpus:g} CPUs and {gpus:g} GPUs" if self._gpus else f"{cpus:g} CPUs"
 
 
-class Reached:
+class Lifeline:
     """Whether the two processes without which a driver can do nothing listen: Ray's head, and the raylet beside us.
 
-    Ray itself would only end this process, after a minute and without a word.
+    Ray itself would wait for them without a word. This asks nothing of Ray, so any thread may.
+
+    Attributes:
+        head: the address of Ray's head.
     """
 
     def __init__(self) -> None:
@@ -157,10 +161,14 @@ class Reached:
         own = next(node for node in _nodes() if node["NodeID"] == context.get_node_id())
         self.head = (host, int(port))
         self._raylet = (own["NodeManagerAddress"], own["NodeManagerPort"])
+        self._heard = time.monotonic()
 
-    def __call__(self) -> bool:
-        """Try both."""
-        return all(listens(host, port, _PATIENT) for host, port in (self.head, self._raylet))
+    def lost(self) -> float:
+        """Seconds since both were there, after one more try."""
+        if all(listens(host, port, _PATIENT) for host, port in (self.head, self._raylet)):
+            self._heard = time.monotonic()
+            return 0.0
+        return time.monotonic() - self._heard
 
 
 def listens(host: str, port: int, seconds: float) -> bool:
