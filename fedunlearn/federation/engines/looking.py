@@ -95,5 +95,5 @@ def _gpu() -> tuple[str | None, str | None]:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         return None, f"torch {torch.__version__} cannot use the GPU: {reason}; expected one that it can use"
-    cuda, cudnn = torch.version.cuda or torch.version.hip, torch.backends.cudnn.version()
+    cuda, cudnn = torch.version.cuda or torch.version.hip, torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # torch's own
     return f"{torch.cuda.get_device_name()}, CUDA {cuda}, cuDNN {cudnn}", None

@@ -84,7 +84,7 @@ def faults(expected: Machine, other: Machine) -> Iterator[str]:
         yield f"found no packages {packages}; expected the same {like}, at {ROOT}: copy or install them there"
     elif other.code != expected.code:
         yield f"found other code of fedunlearn; expected the same {like}: bring it up to date there"
-    for name in expected.versions | other.versions:
+    for name in {**expected.versions, **other.versions}:
         own, its = expected.versions.get(name), other.versions.get(name)
         if own != its:
             remedy = "install the same there" if own else "remove it there, or install the same here"
@@ -96,6 +96,37 @@ def faults(expected: Machine, other: Machine) -> Iterator[str]:
 def notes(machines: Sequence[Machine]) -> list[str]:
     """In what machines differ that may work together, one sentence each."""
     return [note for fact in LIKE if (note := _note(fact, machines)) is not None]
+
+
+def described(machines: Sequence[Machine], tasks: Mapping[str, int]) -> list[dict[str, object]]:
+    """Machines as a manifest tells of them, each once.
+
+    Args:
+        machines: those that took part; two of the same host that differ in nothing are one.
+        tasks: by host, how many tasks of hospitals it did. A host may be of an earlier session of the same run.
+    """
+    found = {str(_about(machine)): _about(machine) for machine in machines}
+    known = {machine.host for machine in machines}
+    earlier: list[dict[str, object]] = [{"host": host} for host in tasks if host and host not in known]
+    return [
+        {**about, "tasks": tasks.get(str(about["host"]), 0)}
+        for about in sorted([*found.values(), *earlier], key=str)
+    ]
+
+
+def _about(machine: Machine) -> dict[str, object]:
+    """All of a machine but what the next session would call it."""
+    return {
+        "host": machine.host,
+        "versions": dict(machine.versions),
+        "code": machine.code,
+        "architecture": machine.architecture,
+        "processor": machine.processor,
+        "cpu": machine.cpu,
+        "instructions": dict(machine.instructions),
+        "device": machine.device,
+        "images": machine.images,
+    }
 
 
 def _note(fact: str, machines: Sequence[Machine]) -> str | None:

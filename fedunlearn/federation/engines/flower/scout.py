@@ -87,10 +87,8 @@ def _outcome(reference: Any, patience: float) -> dict[str, object]:
         reason = str(error).strip().splitlines()[-1]
         silence = f"it could not look at itself: {reason}; expected an installation that works"
     except RayError as error:
-        reason = str(error).strip().splitlines()
-        silence = (
-            f"could not be asked: {reason[0] if reason else type(error).__name__}; expected Ray to work there"
-        )
+        [reason, *_] = str(error).strip().splitlines() or [type(error).__name__]
+        silence = f"it could not be asked: {reason}; expected Ray to work there"
     else:
         return {"facts": facts, "sees": sees, "silence": None}
     return {"facts": None, "sees": None, "silence": silence}
