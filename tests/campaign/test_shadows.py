@@ -254,9 +254,7 @@ def test_a_kind_of_machine_has_keys_of_its_own_and_no_address_does(
     inline, like = scenario.engine, dataclasses.replace(here(), host="node2", node="2")
     cluster = dataclasses.replace(inline, name="flower", address="host:6379")
     assert key(inline, here()) == key(cluster, like) == key(cluster, here(), like)
-    others = [
-        dataclasses.replace(like, **change) for change in ({"processor": "another"}, {"device": "H200"})
-    ]
+    others = [dataclasses.replace(like, processor="another"), dataclasses.replace(like, device="H200")]
     assert len({key(cluster, like), *(key(cluster, other) for other in others)}) == 3
 
 
