@@ -43,10 +43,8 @@ def versions() -> dict[str, str]:
     """Of Python, of the libraries that compute or carry, and of packages that strategies are from."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
-        try:
+        if importlib.util.find_spec(name) is not None:
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     points = importlib.metadata.entry_points(group=GUESTS)
     return found | {point.dist.name: point.dist.version for point in points if point.dist is not None}
 

@@ -58,7 +58,7 @@ def _cells(expected: Machine, seen: Sighting) -> dict[str, str]:
         "processor": f"{about['processor']}, {about['cpu']}" if about["processor"] else "-",
         "GPU": about["device"] or "-",
         "sees folder": {True: "yes", False: "no", None: "-"}[seen.sees],
-        "can work": f"{len(seen.faults)} problems" if seen.faults else "yes" if seen.used else "has no room",
+        "can work": "no" if seen.faults else "yes" if seen.used else "has no room",
     }
 
 
