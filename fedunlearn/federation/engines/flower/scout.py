@@ -23,11 +23,10 @@ def _answer(question: Mapping[str, Any]) -> dict[str, object]:
     gpus, token = float(question["gpus"]), question["token"]
     if question["address"] is None:
         return {"rows": [{"facts": looking.facts(gpu=gpus > 0)}]}
-    with cluster.quiet():
-        try:
-            cluster.attach(question["address"])
-        except InputError as error:
-            return {"error": str(error)}
+    try:
+        cluster.attach(question["address"])
+    except InputError as error:
+        return {"error": str(error)}
     return {"rows": _rows(gpus, token, question["patience"])}
 
 
