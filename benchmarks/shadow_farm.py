@@ -36,10 +36,12 @@ from torch.nn.functional import cross_entropy
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.origins import Environment
 from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.core import Select, Weights, derive
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.engines.machines import here
 from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.federation.procedures import fedavg
@@ -90,7 +92,8 @@ def turns(count: int, size: int) -> Iterator[Turn]:
 
 def farm(turn: Turn) -> tuple[float, Array]:
     began, ledger = time.process_time(), Ledger()
-    shadows, run = Shadows(turn.scenario, turn.cohort), RunFolder.create(turn.folder / "run")
+    shadows = Shadows(turn.scenario, turn.cohort, Environment(here(), (here(),)))
+    run = RunFolder.create(turn.folder / "run")
     turn.cohort.store(run.scratch / "federation", turn.scenario.model)
     shadows.fetch(run, print)
     Inline(workers=1).run(run.scratch / "federation", lambda link: drive(shadows.jobs(run), link, [ledger]))

@@ -26,6 +26,9 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=fedunlearn.__doc__
 )
 
+cluster = typer.Typer(no_args_is_help=True, help="Ray clusters.")
+app.add_typer(cluster, name="cluster")
+
 ScenarioFile = Annotated[
     Path, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML), or a name of `list scenarios`.")
 ]
@@ -345,6 +348,35 @@ def manifest(
         from sites.folder.layout import write
 
         _say("\n".join(write(folder, to, layout)))
+
+
+@cluster.command("check")
+def check_cluster(
+    address: Annotated[
+        str, typer.Argument(metavar="ADDRESS", help="host:port of a Ray cluster, or auto for this machine's.")
+    ],
+    gpus_per_client: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="The share of a GPU that every worker is to have.")
+    ] = 0.0,
+    folder: Annotated[
+        Path | None, typer.Option(help="Also tell which machines see this folder, such as one for runs.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Look at every machine of a Ray cluster, as a run would before anything else; run nothing."""
+    with _errors(debug):
+        from fedunlearn.core import InputError
+        from fedunlearn.federation.engines.flower import overview, probe
+        from fedunlearn.federation.engines.machines import here
+
+        own, found = here(), probe.look(address, gpus_per_client, folder)
+        if as_json:
+            _say(json.dumps(overview.as_json(own, found), indent=2))
+        else:
+            overview.show(own, found, _console())
+        if problems := probe.problems(found):
+            raise InputError(problems)
 
 
 @contextmanager

@@ -614,12 +614,16 @@ class RunError(FedunlearnError):
 class SiteError(RunError):
     """A hospital failed: it raised, did not answer in time, or answered something that cannot be used."""
 
-    def __init__(self, site: SiteId, reason: str, procedure: str = "", round: int | None = None) -> None:
+    def __init__(
+        self, site: SiteId, reason: str, procedure: str = "", round: int | None = None, machine: str = ""
+    ) -> None:
         self.site, self.reason, self.procedure, self.round = site, reason, procedure, round
+        self.machine = machine
         where = f" in {procedure}" if procedure else ""
         when = f", round {round + 1}" if round is not None else ""
+        place = f" on machine {machine!r}" if machine else ""
         who = "the server" if site == SERVER else f"hospital {site!r}"
-        super().__init__(f"{who} failed{where}{when}: {reason}")
+        super().__init__(f"{who} failed{where}{when}{place}: {reason}")
 
 
 class UndeclaredNeed(FedunlearnError):

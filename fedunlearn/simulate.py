@@ -18,6 +18,7 @@ from fedunlearn.campaign import resuming
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.estimate import estimate, model_bytes, most_under_way, require_room
+from fedunlearn.campaign.origins import Environment
 from fedunlearn.campaign.probing import Probing
 from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.campaign.slices import Slices
@@ -27,6 +28,7 @@ from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Engine, Link
 from fedunlearn.federation.engines.flower import Flower
 from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.engines.machines import Machine, described, here, notes
 from fedunlearn.federation.jobs import Watcher
 from fedunlearn.federation.journal import Journal
 from fedunlearn.federation.ledger import Ledger
@@ -106,21 +108,23 @@ def simulate(
             diverges does not stop the run.
     """
     began = time.perf_counter()
+    environment = surveyed(scenario, console)
     cohort = gather(scenario, data_root, watching(console, quiet))
-    shadows, others, needed = Shadows(scenario, cohort), earlier(reuse), estimate(scenario, cohort)
+    shadows, others = Shadows(scenario, cohort, environment), earlier(reuse)
+    needed = estimate(scenario, cohort)
     require_room(needed, out, [out] if resume else [])
     if not quiet:
         console.print(plain(needed), soft_wrap=True)
     with locked(out):
         run = RunFolder.unfinished(out) if resume else RunFolder.create(out)
         if resume:
-            resuming.check(run, scenario, cohort)
+            resuming.check(run, scenario, cohort, environment)
         try:
-            made = _begin(scenario, cohort, shadows, Store(run, others), resume, console)
-            train(made, console, quiet)
+            made = _begin(scenario, cohort, environment, shadows, Store(run, others), resume, console)
+            machines = train(made, console, quiet)
             if made.store.taken and not quiet:
                 console.print(plain(_taken(made.store.taken)))
-            _finish(made, began)
+            _finish(made, machines, began)
         except BaseException as error:
             if (run.path / ABOUT).is_file() and (
                 resume or not isinstance(error, InputError) or run.has_results
@@ -167,8 +171,24 @@ def engine(scenario: Scenario) -> Engine:
     return Flower(config.workers, config.gpus_per_client, config.address, config.timeout)
 
 
-def train(made: Production, console: Console, quiet: bool) -> None:
-    """Run all procedures that are not known already; their results are in the run folder then."""
+def surveyed(scenario: Scenario, console: Console) -> Environment:
+    """What a run would work on, after a look at all of it; tells in what machines differ that may work together.
+
+    Raises:
+        InputError: there is no such cluster, or a machine cannot be used; tells all problems of all of them.
+    """
+    found, own = engine(scenario).inspect(), here()
+    for text in notes([own, *found]):
+        console.print(plain(text), soft_wrap=True)
+    return Environment(own, found)
+
+
+def train(made: Production, console: Console, quiet: bool) -> tuple[Machine, ...]:
+    """Run all procedures that are not known already; their results are in the run folder then.
+
+    Returns:
+        The machines that took part.
+    """
     run, scenario, campaign = made.run, made.scenario, made.campaign
     memory = Kept(made.store, Journal(run.scratch / "journal"))
     most = most_under_way(model_bytes(scenario, made.cohort))
@@ -184,16 +204,19 @@ def train(made: Production, console: Console, quiet: bool) -> None:
             *shown,
         ]
 
-        def body(link: Link) -> None:
+        def body(link: Link) -> tuple[Machine, ...]:
             first = [*campaign.jobs(), *made.shadows.jobs(run)]
             drive(first, link, watchers, scenario.engine.retries, memory, most)
             further = [*made.probing.jobs(), *made.slices.jobs()]
             drive(further, link, watchers, scenario.engine.retries, memory, most)
+            return tuple(link.machines)
 
-        engine(scenario).run(there, body)
+        return engine(scenario).run(there, body)
 
 
-def produce(scenario: Scenario, cohort: Cohort, shadows: Shadows, store: Store) -> Production:
+def produce(
+    scenario: Scenario, cohort: Cohort, environment: Environment, shadows: Shadows, store: Store
+) -> Production:
     """All that takes part in a run, ready to begin."""
     ledger = Ledger()
     for plan in scenario.strategies:
@@ -201,17 +224,23 @@ def produce(scenario: Scenario, cohort: Cohort, shadows: Shadows, store: Store) 
             ledger.tuned(
                 plan.label, scenario.seeds[0], cost.trials, cost.site_seconds, cost.images, cost.bytes
             )
-    campaign = Campaign(scenario, cohort, store, store.run.scratch, ledger)
+    campaign = Campaign(scenario, cohort, environment, store, store.run.scratch, ledger)
     return Production(scenario, cohort, store, ledger, campaign, shadows, Probing(campaign), Slices(campaign))
 
 
 def _begin(
-    scenario: Scenario, cohort: Cohort, shadows: Shadows, store: Store, resume: bool, console: Console
+    scenario: Scenario,
+    cohort: Cohort,
+    environment: Environment,
+    shadows: Shadows,
+    store: Store,
+    resume: bool,
+    console: Console,
 ) -> Production:
     """Write what is known before training."""
     run = store.run
     if not resume:
-        resuming.note(run, scenario, cohort)
+        resuming.note(run, scenario, cohort, environment)
     for place, file in scenarios.brought(scenario).items():
         run.write_bytes(place, file.content)
     run.write_text("scenario.yaml", scenarios.to_yaml(scenario))
@@ -220,7 +249,7 @@ def _begin(
         audit.append(run.path / audit.FILE, "run-resumed", {})
     else:
         _record_requests(run, scenario, cohort)
-    made = produce(scenario, cohort, shadows, store)
+    made = produce(scenario, cohort, environment, shadows, store)
     shadows.fetch(run, lambda text: console.print(plain(text)))
     return made
 
@@ -231,7 +260,7 @@ def _taken(files: Sequence[str]) -> str:
     return f"taken from earlier runs: {models} models, and {len(files) - models} other results of theirs"
 
 
-def _finish(made: Production, began: float) -> None:
+def _finish(made: Production, machines: Sequence[Machine], began: float) -> None:
     """Write what all models came to, and score it."""
     run = made.run
     made.campaign.blank()
@@ -240,14 +269,14 @@ def _finish(made: Production, began: float) -> None:
     run.write_table("ledger.parquet", made.ledger.table())
     if (learnt := made.campaign.references.learnt()) is not None:
         run.write_table("difficulty.parquet", learnt)
-    run.write_manifest(_manifest(made, began))  # scoring reads it; written anew below
+    run.write_manifest(_manifest(made, machines, began))  # scoring reads it; written anew below
     _, verdicts = score(run.path)
     _record_verdicts(made, verdicts.to_dict("records"))
-    run.write_manifest(_manifest(made, began))
+    run.write_manifest(_manifest(made, machines, began))
     run.finish()
 
 
-def _manifest(made: Production, began: float) -> dict[str, Any]:
+def _manifest(made: Production, machines: Sequence[Machine], began: float) -> dict[str, Any]:
     scenario, cohort, campaign = made.scenario, made.cohort, made.campaign
     return {
         "name": scenario.name,
@@ -257,6 +286,8 @@ def _manifest(made: Production, began: float) -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in LIBRARIES},
         },
         "platform": f"{platform.system()} {platform.machine()}",
+        "machines": described(machines, made.ledger.tasks()),
+        "machine_notes": notes(machines),
         "kind": scenario.model.kind,
         "classes": cohort.classes,
         "names": list(cohort.names),

@@ -22,7 +22,7 @@ from fedunlearn.results.runfolder import RunFolder, parquet
 from fedunlearn.results.store import Store, recorded
 from fedunlearn.scenario import Evaluation, Scenario
 from fedunlearn.scoring import WRITTEN, tables
-from fedunlearn.simulate import produce, train
+from fedunlearn.simulate import produce, surveyed, train
 
 
 def verify(path: Path, replay: int, data_root: Path, console: Console) -> list[str]:
@@ -120,7 +120,9 @@ def _replay(
     chosen = _chosen(run, count)
     with tempfile.TemporaryDirectory(prefix="fedunlearn-replay-") as folder:
         again = RunFolder.create(Path(folder) / "run")
-        made = produce(scenario, cohort, Shadows(scenario, cohort), Store(again, (run.path,), chosen))
+        environment = surveyed(scenario, console)
+        shadows = Shadows(scenario, cohort, environment)
+        made = produce(scenario, cohort, environment, shadows, Store(again, (run.path,), chosen))
         for seed in scenario.seeds:
             job = made.campaign.references.original(seed, history=False)
             if job.work is not None:

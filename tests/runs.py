@@ -12,6 +12,8 @@ import pytest
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
+from fedunlearn.campaign.origins import Environment
+from fedunlearn.federation.engines.machines import here
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.simulate import simulate
 
@@ -31,6 +33,11 @@ strategies:
   - {name: negation, recovery: {rounds: 1}}
   - {name: federaser, every: 1}
 """
+
+
+def environment() -> Environment:
+    """That of a run on this machine alone."""
+    return Environment(here(), (here(),))
 
 
 def write(folder: Path, text: str = TINY) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ from typer.testing import CliRunner
 
 from fedunlearn.__main__ import app
 from fedunlearn.contract import PROMISES
+from fedunlearn.federation.engines import inline
+from fedunlearn.federation.engines.flower import probe
+from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.engines.machines import here
 from fedunlearn.results.runfolder import RunFolder
 from tests import guest
 from tests.runs import TINY, contents, run, write
@@ -227,6 +232,49 @@ def test_check_strategy_prints_a_table_and_tells_by_its_exit_code(tmp_path: Path
     broken = call("check-strategy", file, *rest)
     assert broken.exit_code == 2
     assert "1 promises are not kept: every_number_has_a_range_that_is_kept" in broken.stderr
+
+
+def test_cluster_check_tells_all_machines_and_by_its_exit_code_whether_they_can_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    like = probe.Sighting("10.0.0.1", "head", "1", {"CPU": 4.0}, {"CPU": 3.0}, True, here(), None, ())
+    odd = replace(like, address="10.0.0.2", host="node2", faults=("found torch 2.0, expected 2.1",))
+    found = [like]
+    monkeypatch.setattr(probe, "look", lambda address, gpus, folder: tuple(found))
+    assert call("cluster", "check", "10.0.0.1:6379").exit_code == 0
+    found.append(odd)
+    for form in ((), ("--json",)):
+        result = call("cluster", "check", "10.0.0.1:6379", *form)
+        assert result.exit_code == 2
+        assert result.stderr == "error: machine 'node2' (10.0.0.2): found torch 2.0, expected 2.1\n"
+    told = json.loads(result.stdout)["machines"]
+    assert [(about["host"], about["problems"]) for about in told] == [("head", []), ("node2", [*odd.faults])]
+
+
+def test_machines_that_cannot_work_are_exit_2_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = probe.Sighting("10.0.0.2", "node2", "2", {}, {}, True, None, None, ("no answer", "other code"))
+    monkeypatch.setattr(probe, "look", lambda address, gpus: (odd,))
+    words = ("--engine", "flower", "--set", "engine.address=10.0.0.1:6379", "--out", tmp_path / "r")
+    result = call("simulate", write(tmp_path), *words)
+    lines = ["error:", "machine 'node2' (10.0.0.2): no answer", "machine 'node2' (10.0.0.2): other code"]
+    assert (result.exit_code, result.stdout, result.stderr.splitlines()) == (2, "", lines)
+    assert not (tmp_path / "r").exists()
+
+
+def test_machines_of_several_kinds_are_told_of_and_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = (here(), replace(here(), host="node2", processor="EPYC"))
+    monkeypatch.setattr(Inline, "inspect", lambda engine: kinds)
+    both = property(lambda link: kinds, lambda link, value: None)
+    monkeypatch.setattr(inline._Link, "machines", both, raising=False)
+    words = ("--set", "seeds=[1]", "--set", "strategies=[]", "--out", tmp_path / "r")
+    result = call("simulate", write(tmp_path), *words)
+    (note,) = RunFolder(tmp_path / "r").read_manifest()["machine_notes"]
+    assert result.exit_code == 0 and note in result.output
+    assert note.startswith("machines differ in processor (EPYC: node2; ")
 
 
 def test_tune_writes_a_scenario_and_says_where(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fedunlearn import scenario as scenarios, weights as w
 from fedunlearn.campaign import sources
 from fedunlearn.core import InputError, RunError
 from fedunlearn.federation import wire
-from fedunlearn.federation.engines import Answer, Ask, inline
+from fedunlearn.federation.engines import Answer, Ask, inline, looking
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scoring import measures_of
@@ -339,7 +339,7 @@ def test_other_code_cannot_go_on_with_it_and_is_told_which(
         return "edited" if name == "strategies.negation" else honest(name, file)
 
     monkeypatch.setattr(sources, "_sha256", sha256)
-    monkeypatch.setattr("torch.__version__", "9")
+    monkeypatch.setattr(looking, "versions", lambda: {"torch": "9"})
     with pytest.raises(InputError) as caught:
         run(stopped, PLAIN, resume=True)
     assert "code: strategies.negation was edited" in str(caught.value)

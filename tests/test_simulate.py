@@ -15,6 +15,7 @@ import torch
 
 from fedunlearn.core import InputError, Reply, SiteError
 from fedunlearn.federation.engines import Answer, Ask, inline
+from fedunlearn.federation.engines.machines import here
 from fedunlearn.learning.models import Network
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
@@ -74,6 +75,16 @@ def test_manifest_has_the_checksum_of_every_file(tiny: RunFolder) -> None:
     assert set(recorded) == on_disk
     for name, expected in recorded.items():
         assert hashlib.sha256((tiny.path / name).read_bytes()).hexdigest() == expected, name
+
+
+def test_the_machine_is_told_with_all_that_it_did(tiny: RunFolder) -> None:
+    (machine,) = tiny.read_manifest()["machines"]
+    assert (machine["host"], machine["cpu"]) == (here().host, here().cpu)
+    assert tiny.read_manifest()["machine_notes"] == []
+    ledger = tiny.read_table("ledger.parquet")
+    assert (ledger["machines"].map(len) == ledger["sites"]).all()
+    assert set(ledger["machines"].explode().dropna()) == {here().host}
+    assert machine["tasks"] == ledger["sites"].sum() > 0
 
 
 def test_sites_table_names_what_each_request_forgets(tiny: RunFolder) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.keeping import ModelFile
-from fedunlearn.campaign.origins import Origins
+from fedunlearn.campaign.origins import Environment, Origins
 from fedunlearn.campaign.references import LESSONS, References
 from fedunlearn.campaign.stage import Stage, cut_name
 from fedunlearn.campaign.timeline import Moment, chains, moments
@@ -45,7 +45,13 @@ class Campaign:
     """
 
     def __init__(
-        self, scenario: Scenario, cohort: Cohort, store: Store, scratch: Path, ledger: Ledger
+        self,
+        scenario: Scenario,
+        cohort: Cohort,
+        environment: Environment,
+        store: Store,
+        scratch: Path,
+        ledger: Ledger,
     ) -> None:
         linked, rounds = chains(scenario), scenario.training.rounds
         needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
@@ -61,7 +67,7 @@ class Campaign:
             )
             for seed in scenario.seeds
         }
-        origins = Origins(scenario, cohort)
+        origins = Origins(scenario, cohort, environment)
         self.stage = Stage(scenario, cohort, store, origins, scratch, linked, layout, recorders, tuple(cuts))
         self.references = References(self.stage)
         self.unlearning = Unlearning(self.stage, ledger)

@@ -2,16 +2,14 @@
 
 Two runs that write the same origin do the same work. An origin names everything that counts: images by their content,
 hospital by hospital; the model, the training, the seed; a strategy's fields; the work it starts from, by its own
-origin; the source files that do the work; the libraries and the kind of processor. It leaves out what does not count:
+origin; the source files that do the work; the libraries and the kinds of machines. It leaves out what does not count:
 the name of a scenario or a label, other strategies, other requests, the engine and its workers.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +17,6 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fedunlearn.campaign import sources
 from fedunlearn.campaign.cohort import Cohort
@@ -36,10 +33,10 @@ from fedunlearn.core import (
     Strategy,
     Weights,
 )
-from fedunlearn.federation.engines.machines import processor
+from fedunlearn.federation.engines.machines import Machine
 from fedunlearn.learning.models import origin as pretrained
 from fedunlearn.results.store import digest
-from fedunlearn.scenario import Engine, Scenario
+from fedunlearn.scenario import Scenario
 from fedunlearn.weights import digest as weights_digest
 
 Origin = Mapping[str, object]
@@ -48,18 +45,36 @@ TRAINING = ("fedunlearn.federation.procedures", "fedunlearn.federation.engines.i
 """The modules that train: what they import comes with them."""
 
 
-def environment(engine: Engine) -> dict[str, object]:
-    """Libraries and machine, as far as bits depend on them."""
-    on_flower = engine.name == "flower"
-    return {
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "processor": processor(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "instructions": {n: v for n in _INSTRUCTIONS if (v := os.environ.get(n)) is not None},
-        "gpu": on_flower and engine.gpus_per_client > 0,
-        "cluster": engine.address if on_flower else None,
-    }
+@dataclass(frozen=True)
+class Environment:
+    """Libraries and kinds of machines, as far as bits depend on them.
+
+    Attributes:
+        here: the machine where the server is, which averages.
+        machines: those that hospitals work on.
+    """
+
+    here: Machine
+    machines: tuple[Machine, ...]
+
+    def told(self) -> dict[str, str]:
+        """In clear: what machines are, never which, or how many. Several kinds are told in their order."""
+        everywhere = (self.here, *self.machines)
+        return {
+            "torch": _kinds(machine.versions.get("torch", "") for machine in everywhere),
+            "machine": _kinds(machine.architecture for machine in everywhere),
+            "processor": _kinds(machine.processor for machine in everywhere),
+            "cpu": _kinds(machine.cpu for machine in everywhere),
+            "instructions": _kinds(
+                ", ".join(f"{name}={value}" for name, value in sorted(machine.instructions.items()))
+                for machine in everywhere
+            ),
+            "device": _kinds(machine.device or "cpu" for machine in self.machines),
+        }
+
+
+def _kinds(values: Iterable[str]) -> str:
+    return "; ".join(sorted(set(values)))
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,7 @@ class Origins:
 
     scenario: Scenario
     cohort: Cohort
+    environment: Environment
 
     # -------------------------------------------------------------------------------------- what is trained
 
@@ -180,7 +196,7 @@ class Origins:
 
     def _common(self, modules: Sequence[str], *alone: str) -> dict[str, object]:
         return {
-            **environment(self.scenario.engine),
+            **self.environment.told(),
             "model": self._model,
             "training": asdict(self.scenario.training),
             "classes": self.cohort.classes,
@@ -230,10 +246,6 @@ class Origins:
         asked = cohort.mask(site, Select(only=case.forget.only, without=case.forget.without, split="all"))
         known = (self._contents[own].tobytes(), parts, gone[own].tobytes(), asked[own].tobytes())
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in known)).hexdigest()
-
-
-_INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
-"""Variables by which a person may tell libraries which instructions to use."""
 
 
 def _fields(value: object) -> dict[str, Any]:

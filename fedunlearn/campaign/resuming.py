@@ -1,4 +1,4 @@
-"""What an unfinished run must still be, to go on with it: the same scenario, data, code, libraries and processor."""
+"""What an unfinished run must still be, to go on: the same scenario, data, code, libraries and kinds of machines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from fedunlearn import __version__, files, scenario as scenarios
 from fedunlearn.campaign import sources
 from fedunlearn.campaign.cohort import Cohort
-from fedunlearn.campaign.origins import TRAINING, environment
+from fedunlearn.campaign.origins import TRAINING, Environment
 from fedunlearn.core import InputError
 from fedunlearn.results.runfolder import ABOUT, RunFolder
 from fedunlearn.scenario import Scenario
@@ -19,18 +19,18 @@ from fedunlearn.scenario import Scenario
 _MOST = 8  # changes that are told one by one
 
 
-def note(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
+def note(run: RunFolder, scenario: Scenario, cohort: Cohort, environment: Environment) -> None:
     """Write down what is run."""
-    files.write(run.path / ABOUT, files.sealed(_about(scenario, cohort)))
+    files.write(run.path / ABOUT, files.sealed(_about(scenario, cohort, environment)))
 
 
-def check(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
+def check(run: RunFolder, scenario: Scenario, cohort: Cohort, environment: Environment) -> None:
     """Make sure that what is to go on is what was begun; the engine may be another.
 
     Raises:
         InputError: it is not; tells what changed.
     """
-    known, found = files.unsealed(run.path / ABOUT), _about(scenario, cohort)
+    known, found = files.unsealed(run.path / ABOUT), _about(scenario, cohort, environment)
     if changes := list(_changes(known, found)):
         more = [f"and {len(changes) - _MOST} more"] if len(changes) > _MOST else []
         told = "".join(f"\n  {change}" for change in (*changes[:_MOST], *more))
@@ -48,7 +48,7 @@ def advice(run: RunFolder) -> str:
     )
 
 
-def _about(scenario: Scenario, cohort: Cohort) -> dict[str, Any]:
+def _about(scenario: Scenario, cohort: Cohort, environment: Environment) -> dict[str, Any]:
     anywhere = replace(scenario.engine, name="inline", workers=None, address=None)
     strategies = sorted({type(plan.strategy).__module__ for plan in scenario.strategies})
     modules = (*TRAINING, "fedunlearn.campaign.campaign", *strategies)
@@ -57,7 +57,7 @@ def _about(scenario: Scenario, cohort: Cohort) -> dict[str, Any]:
         "images": cohort.digest,
         "hospitals, patients and requests": hashlib.sha256(cohort.table.to_csv().encode()).hexdigest(),
         "code": sources.digests(modules),
-        "environment": {"fedunlearn": __version__, **environment(scenario.engine)},
+        "environment": {"fedunlearn": __version__, **environment.told()},
     }
 
 

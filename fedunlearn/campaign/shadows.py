@@ -23,7 +23,7 @@ from torch import Tensor
 from fedunlearn import __version__, files
 from fedunlearn.campaign import sources
 from fedunlearn.campaign.cohort import Cohort, half
-from fedunlearn.campaign.origins import TRAINING, environment
+from fedunlearn.campaign.origins import TRAINING, Environment
 from fedunlearn.core import InputError, Procedure, Select, SiteId, Training, Weights, derive
 from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.procedures import fedavg, signals
@@ -42,17 +42,18 @@ class Shadows:
     Args:
         scenario: how to train, and how many.
         cohort: the hospitals, and who is in which half.
+        environment: what they train on.
 
     Raises:
         InputError: the cache cannot be written to.
     """
 
-    def __init__(self, scenario: Scenario, cohort: Cohort) -> None:
+    def __init__(self, scenario: Scenario, cohort: Cohort, environment: Environment) -> None:
         self.count = scenario.evaluation.shadows
         self._scenario, self._cohort = scenario, cohort
         self._cache = Cache(scenario.evaluation.cache or default_cache())
         self._missing = list(range(self.count))
-        self._origins = origins(scenario, cohort)
+        self._origins = origins(scenario, cohort, environment)
         if self.count:
             self._check()
 
@@ -141,7 +142,7 @@ def shadow(
     return (yield from signals(weights, sites))
 
 
-def origins(scenario: Scenario, cohort: Cohort) -> list[dict[str, object]]:
+def origins(scenario: Scenario, cohort: Cohort, environment: Environment) -> list[dict[str, object]]:
     """For every shadow, all that its answers depend on: the key of its cache entry, in plain text.
 
     Requests, strategies, training seeds and the number of workers are not in it.
@@ -161,7 +162,7 @@ def origins(scenario: Scenario, cohort: Cohort) -> list[dict[str, object]]:
         "shadows": scenario.evaluation.shadows,
         "fedunlearn": __version__,
         "sources": sources.digest(TRAINING, [__name__]),
-        **environment(scenario.engine),
+        **environment.told(),
     }
     return [
         {

@@ -28,6 +28,7 @@ from fedunlearn.core import (
 from fedunlearn.federation import wire
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer, Ask
+from fedunlearn.federation.engines.machines import Machine
 from fedunlearn.federation.history import choose
 from fedunlearn.federation.jobs import Job, Label, Round, Watcher
 from fedunlearn.learning.models import Network
@@ -118,6 +119,11 @@ class ToyLink:
         except Exception as error:  # whatever a hospital raises becomes its answer
             return [Answer(ask.ticket, None, f"{type(error).__name__}: {error}", 0.0, 0)]
         return [Answer(ask.ticket, reply, None, 0.0, local.work)]
+
+    @property
+    def machines(self) -> Sequence[Machine]:
+        """See `Link`: none but this, which nobody asks for."""
+        return ()
 
     def _cross(self, value: Any) -> Any:
         return wire.unpack(*wire.pack(value)) if self.across else value

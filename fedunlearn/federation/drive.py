@@ -148,7 +148,9 @@ class _Drive:
         if spoiled and running.job.diverged is None:
             problem = problem or f"its reply holds NaN or infinity in {spoiled!r}: {ADVICE}"
         if problem:
-            raise SiteError(ask.site, problem, str(running.job.label), running.number)
+            several = len(self.link.machines) > 1  # of one alone, everybody knows which it was
+            machine = answer.machine if several else ""
+            raise SiteError(ask.site, problem, str(running.job.label), running.number, machine)
         running.received[ask.site] = wire.size(answer.reply)
         running.answers[ask.site] = self.memory.answered(running.job, running.number, ask, answer)
         if spoiled:

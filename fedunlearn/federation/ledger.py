@@ -6,6 +6,7 @@ What the server is asked to do with images of its own moves no bytes and costs n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class Entry:
             (`fedunlearn.learning.models.Network.passes`). An answer that failed counts none.
         epochs: the most passes over its images that a hospital, or the server, was asked to train for.
         stored_bytes: history that the server holds for this procedure.
+        machines: the hosts on which the hospitals worked, in the order asked; of an earlier version's, none.
     """
 
     phase: str
@@ -48,6 +50,7 @@ class Entry:
     images: int
     epochs: int
     stored_bytes: int
+    machines: Sequence[str] = ()
 
 
 class Ledger:
@@ -85,6 +88,7 @@ class Ledger:
             round.server_seconds + seconds.get(SERVER, 0.0),
             sum(answer.images for answer in round.answers.values()),
             epochs(round.asks),
+            tuple(round.answers[site].machine for site in sites),
         )
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
@@ -108,7 +112,15 @@ class Ledger:
             "strategy": label.strategy,
             "seed": label.seed,
         }
-        self._entries[label] = [Entry(**{**entry, **whose}) for entry in known or ()]
+        self._entries[label] = [
+            Entry(**{**entry, **whose, "machines": tuple(entry.get("machines", ()))}) for entry in known or ()
+        ]
+
+    def tasks(self) -> Counter[str]:
+        """How many tasks of hospitals each machine has done, by its host."""
+        return Counter(
+            host for entries in self._entries.values() for entry in entries for host in entry.machines
+        )
 
     def table(self) -> pd.DataFrame:
         """All entries, ordered by procedure and round, whatever order they finished in."""
@@ -129,6 +141,7 @@ class Ledger:
         server: float,
         images: int,
         epochs: int = 0,
+        machines: Sequence[str] = (),
     ) -> None:
         stored = self._stored.get(label, 0)
         self._entries.setdefault(label, []).append(
@@ -146,5 +159,6 @@ class Ledger:
                 images,
                 epochs,
                 stored,
+                machines,
             )
         )

@@ -16,6 +16,7 @@ from rich.table import Table
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.origins import Environment
 from fedunlearn.core import InputError, Strategy
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Link
@@ -29,7 +30,7 @@ from fedunlearn.results.store import FOLDER as ORIGINS, Store, earlier
 from fedunlearn.results.wording import cell
 from fedunlearn.scenario import Plan, Scenario, Tuned
 from fedunlearn.scenario.space import setting, space
-from fedunlearn.simulate import engine
+from fedunlearn.simulate import engine, surveyed
 from fedunlearn.tuning.judge import Judge
 from fedunlearn.tuning.rehearsal import Rehearsal, rehearse
 from fedunlearn.tuning.trials import Budget, Trial, Trials
@@ -88,11 +89,12 @@ def tune(
         raise InputError(
             "found no strategy with anything to tune; `list strategies` shows what each searches"
         )
+    environment = surveyed(scenario, console)
     rehearsal = rehearse(scenario, gather(scenario, data_root), repeats, seed)
     with locked(out):
         run = RunFolder.create(out)
         try:
-            return _tune(scenario, rehearsal, run, budget, console, repeats, seed, quiet)
+            return _tune(scenario, rehearsal, environment, run, budget, console, repeats, seed, quiet)
         except InputError:
             run.discard()
             raise
@@ -103,6 +105,7 @@ def tune(
 def _tune(
     scenario: Scenario,
     rehearsal: Rehearsal,
+    environment: Environment,
     run: RunFolder,
     budget: Budget,
     console: Console,
@@ -111,7 +114,7 @@ def _tune(
     quiet: bool,
 ) -> Tuning:
     ledger = Ledger()
-    trials = _rehearsed(rehearsal, run.path / REHEARSAL, budget, ledger, console, seed, quiet)
+    trials = _rehearsed(rehearsal, environment, run.path / REHEARSAL, budget, ledger, console, seed, quiet)
     strategies = tuple(
         _tuned(plan, trials.get(name, ()))
         for plan, name in zip(scenario.strategies, rehearsal.names, strict=True)
@@ -153,6 +156,7 @@ def nearest(trials: Sequence[Trial]) -> Trial:
 
 def _rehearsed(
     rehearsal: Rehearsal,
+    environment: Environment,
     folder: Path,
     budget: Budget,
     ledger: Ledger,
@@ -163,7 +167,7 @@ def _rehearsed(
     """Train and retrain the rehearsal, then let every strategy's trials run side by side."""
     scenario, cohort, run = rehearsal.scenario, rehearsal.cohort, RunFolder.create(folder)
     store = Store(run, _earlier(folder))
-    campaign = Campaign(scenario, cohort, store, run.scratch, ledger)
+    campaign = Campaign(scenario, cohort, environment, store, run.scratch, ledger)
     requests = tuple(request.id for request in scenario.requests)
     judge = Judge(run.path, scenario.model.kind, cohort.classes, cohort.table, requests)
     trials, references = Trials(campaign, judge, budget, seed, rehearsal.names), campaign.references.jobs()

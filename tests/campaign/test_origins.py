@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.campaign import sources
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import Cohort, gather
-from fedunlearn.campaign.origins import Origins, environment
+from fedunlearn.campaign.origins import Environment, Origins
+from fedunlearn.federation.engines.machines import here
 from fedunlearn.federation.jobs import Job
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.store import Store, digest
 from fedunlearn.scenario import Scenario
+from tests import runs
 from tests.runs import TINY, write
 
 ONE = TINY.replace("seeds: [1, 2]", "seeds: [1]")
@@ -46,12 +48,15 @@ def cohort(scenario: Scenario, folder: Path) -> Cohort:
     return gather(scenario, folder)
 
 
-def origins(scenario: Scenario, cohort: Cohort, folder: Path) -> dict[str, str]:
+def origins(
+    scenario: Scenario, cohort: Cohort, folder: Path, environment: Environment | None = None
+) -> dict[str, str]:
     """The digest of each origin, by the file that it is of: trainings and what all strategies come to.
 
     Nothing is trained: whatever follows from a model is asked for with the initial one.
     """
-    campaign = Campaign(scenario, cohort, Store(RunFolder(folder / "nowhere")), folder / "scratch", Ledger())
+    store, own = Store(RunFolder(folder / "nowhere")), environment or runs.environment()
+    campaign = Campaign(scenario, cohort, own, store, folder / "scratch", Ledger())
     stage, found = campaign.stage, list[Job[Any]]()
     for seed in scenario.seeds:
         weights = stage.initial(seed)
@@ -257,35 +262,41 @@ def test_an_edited_source_file_changes_the_origins_of_what_rests_on_it(
     assert changed(before, after) == {file for file in before if files in file}
 
 
-@pytest.mark.parametrize(
-    "patch",
-    [
-        lambda m: m.setattr(torch, "__version__", "9"),
-        lambda m: m.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "NEON"),
-        lambda m: m.setattr("fedunlearn.campaign.origins.platform.machine", lambda: "toaster"),
-        lambda m: m.setattr("fedunlearn.campaign.origins._processor", lambda: "another"),
-        lambda m: m.setenv("ATEN_CPU_CAPABILITY", "default"),
-    ],
-    ids=["torch", "cpu", "machine", "processor", "instructions"],
+OTHERS: tuple[dict[str, Any], ...] = (
+    {"versions": {**here().versions, "torch": "9"}},
+    {"architecture": "toaster"},
+    {"processor": "another"},
+    {"cpu": "NEON"},
+    {"instructions": {"ATEN_CPU_CAPABILITY": "default"}},
+    {"device": "H200, CUDA 13.0, cuDNN 91002"},
 )
-def test_another_library_or_machine_changes_every_origin(
-    before: Mapping[str, str],
-    scenario: Scenario,
-    cohort: Cohort,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    patch: Callable[[pytest.MonkeyPatch], None],
+
+
+@pytest.mark.parametrize("change", OTHERS, ids=[next(iter(change)) for change in OTHERS])
+def test_another_library_or_kind_of_machine_changes_every_origin(
+    before: Mapping[str, str], scenario: Scenario, cohort: Cohort, folder: Path, change: dict[str, Any]
 ) -> None:
-    patch(monkeypatch)
-    assert changed(before, origins(scenario, cohort, folder)) == before.keys()
+    """One such machine among others is enough: nobody knows which task it does."""
+    for machines in ((replace(here(), **change),), (here(), replace(here(), **change))):
+        after = origins(scenario, cohort, folder, Environment(here(), machines))
+        assert changed(before, after) == before.keys()
 
 
-def test_a_gpu_or_a_cluster_is_another_machine(scenario: Scenario) -> None:
-    flower = replace(scenario.engine, name="flower")
-    changes: list[Mapping[str, Any]] = [{}, {"gpus_per_client": 0.5}, {"address": "host:6379"}]
-    found = [environment(replace(flower, **change)) for change in changes]
-    assert len({str(one) for one in found}) == 3
-    assert found[0] == environment(scenario.engine), "inline and flower come to the same bits"
+def test_variables_and_libraries_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = runs.environment().told()
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "another")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "NEON")
+    after = runs.environment().told()
+    assert {name for name in before if before[name] != after[name]} == {"cpu", "instructions"}
+    assert before["torch"] == torch.__version__
+
+
+def test_which_machines_of_a_kind_or_how_many_does_not_count() -> None:
+    """So runs of the engine inline and of a cluster of like machines may take work from one another."""
+    like = replace(here(), host="node2", node="2", images="sent")
+    assert runs.environment().told() == Environment(here(), (like, here(), like)).told()
+    one, other = replace(like, processor="A"), replace(like, processor="B")
+    assert Environment(one, (one, other)).told() == Environment(other, (other, one)).told()
 
 
 # ------------------------------------------------------------------------------------------- what does not count
@@ -348,7 +359,7 @@ def test_another_request_or_name_of_it_changes_no_origin_of_the_others(
 
 
 def test_going_on_after_a_request_rests_on_what_it_starts_from(scenario: Scenario, cohort: Cohort) -> None:
-    made, sites = Origins(scenario, cohort), cohort.sites
+    made, sites = Origins(scenario, cohort, runs.environment()), cohort.sites
     of = made.training(sites, (), range(1), 1)
     on = made.further(sites, ("some",), range(1, 2), 1, of)
     assert digest(on) == digest(made.further(sites, ("some",), range(1, 2), 1, dict(of)))
@@ -365,6 +376,6 @@ def test_going_on_after_a_request_rests_on_what_it_starts_from(scenario: Scenari
 
 def test_the_order_of_hospitals_counts(scenario: Scenario, cohort: Cohort, folder: Path) -> None:
     """Sums are made in that order, and rounding with them."""
-    made = Origins(scenario, cohort)
+    made = Origins(scenario, cohort, runs.environment())
     there, back = (made.training(order, (), range(1), 1) for order in (cohort.sites, cohort.sites[::-1]))
     assert digest(there) != digest(back)

@@ -32,7 +32,7 @@ from fedunlearn.scoring.measures.catalogue import COSTS
 from fedunlearn.simulate import rescore
 from fedunlearn.tuning.rehearsal import rehearse
 from fedunlearn.verification import verify
-from tests.runs import contents, weight_files
+from tests.runs import contents, environment, weight_files
 from tests.test_resume import CHAIN, PLAIN, interrupted, run, watched
 
 EXTRA = PLAIN.replace("seeds: [1]", "seeds: [1]\nreferences: 3")
@@ -145,7 +145,8 @@ def test_they_are_shown_and_estimated(tmp_path: Path) -> None:
     one, three = (scenarios.read(tmp_path / "scenario.yaml", given) for given in ([], ["references=3"]))
     cohort = gather(one, tmp_path)
     labels = [
-        Campaign(s, cohort, Store(RunFolder(tmp_path)), tmp_path, Ledger()).procedures() for s in (one, three)
+        Campaign(s, cohort, environment(), Store(RunFolder(tmp_path)), tmp_path, Ledger()).procedures()
+        for s in (one, three)
     ]
     new = Counter(labels[1]) - Counter(labels[0])
     assert {(la.phase, la.request, la.seed) for la in new} == {

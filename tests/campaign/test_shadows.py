@@ -16,19 +16,21 @@ import torch
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign import shadows as farm, sources
 from fedunlearn.campaign.cohort import Cohort, gather, half
-from fedunlearn.campaign.origins import TRAINING
+from fedunlearn.campaign.origins import TRAINING, Environment
 from fedunlearn.core import InputError, RunError, Select, derive
 from fedunlearn.federation.drive import drive
+from fedunlearn.federation.engines import looking
 from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.engines.machines import Machine, here
 from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.learning.models import initial_weights
 from fedunlearn.results.cache import Cache
 from fedunlearn.results.runfolder import RunFolder, signal_table
-from fedunlearn.scenario import Scenario
+from fedunlearn.scenario import Engine, Scenario
 from fedunlearn.scoring import score
 from fedunlearn.scoring.evidence.reading import read
 from sites.hospital import Federation
-from tests.runs import run, write
+from tests.runs import environment, run, write
 
 FEW = ("evaluation.shadows=4", "seeds=[1]", "strategies=[]")
 NAMES = [f"{i}.parquet" for i in range(4)]
@@ -184,18 +186,21 @@ def test_a_damaged_entry_is_told_and_trained_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(folder / "cache", tmp_path / "cache")
-    entry = Cache(tmp_path / "cache").entry(farm.origins(scenario, cohort)[1])
+    entry = Cache(tmp_path / "cache").entry(farm.origins(scenario, cohort, environment())[1])
     (entry / "table.parquet").write_bytes(b"nonsense")
     again = run(tmp_path, *FEW, f"evaluation.cache={tmp_path / 'cache'}")
     assert "shadow 1 is damaged in the cache and is trained again" in capsys.readouterr().out
     assert again.read_manifest()["shadows"]["cached"] == [0, 2, 3]
     assert bits(again) == bits(first)
-    assert Cache(tmp_path / "cache").fetch(farm.origins(scenario, cohort)[1]) is not None
+    assert Cache(tmp_path / "cache").fetch(farm.origins(scenario, cohort, environment())[1]) is not None
 
 
 def keys(folder: Path, *overrides: str) -> set[Path]:
     changed = scenarios.read(write(folder), (*FEW, *overrides))
-    return {Cache(folder).entry(origin) for origin in farm.origins(changed, gather(changed, folder))}
+    return {
+        Cache(folder).entry(origin)
+        for origin in farm.origins(changed, gather(changed, folder), environment())
+    }
 
 
 @pytest.mark.parametrize(
@@ -226,7 +231,7 @@ def test_what_does_not_matter_changes_none(tmp_path: Path) -> None:
     [
         lambda m: m.setattr(farm, "__version__", "9"),
         lambda m: m.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "NEON"),
-        lambda m: m.setattr(torch, "__version__", "9"),
+        lambda m: m.setattr(looking, "versions", lambda: {"torch": "9"}),
         lambda m: m.setattr(sources, "_sha256", lambda name, file: "edited"),
     ],
     ids=["version", "cpu", "torch", "sources"],
@@ -234,25 +239,29 @@ def test_what_does_not_matter_changes_none(tmp_path: Path) -> None:
 def test_code_and_machine_change_every_key(
     scenario: Scenario, cohort: Cohort, monkeypatch: pytest.MonkeyPatch, patch: Callable[[Any], None]
 ) -> None:
-    before = {str(origin) for origin in farm.origins(scenario, cohort)}
+    before = {str(origin) for origin in farm.origins(scenario, cohort, environment())}
     patch(monkeypatch)
-    assert not before & {str(origin) for origin in farm.origins(scenario, cohort)}
+    assert not before & {str(origin) for origin in farm.origins(scenario, cohort, environment())}
 
 
-def test_a_gpu_and_a_cluster_have_their_own_keys(scenario: Scenario, cohort: Cohort) -> None:
-    engines = [dataclasses.replace(scenario.engine, name="flower", **change) for change in CHANGES]
-    found = [farm.origins(dataclasses.replace(scenario, engine=e), cohort)[0] for e in engines]
-    assert len({str(origin) for origin in found}) == 3
-    assert found[0] == farm.origins(scenario, cohort)[0]  # inline and flower share
+def test_a_kind_of_machine_has_keys_of_its_own_and_no_address_does(
+    scenario: Scenario, cohort: Cohort
+) -> None:
+    def key(engine: Engine, *machines: Machine) -> str:
+        own = Environment(here(), machines)
+        return str(farm.origins(dataclasses.replace(scenario, engine=engine), cohort, own)[0])
 
-
-CHANGES: tuple[dict[str, Any], ...] = ({}, {"gpus_per_client": 0.5}, {"address": "host:6379"})
+    inline, like = scenario.engine, dataclasses.replace(here(), host="node2", node="2")
+    cluster = dataclasses.replace(inline, name="flower", address="host:6379")
+    assert key(inline, here()) == key(cluster, like) == key(cluster, here(), like)
+    others = [dataclasses.replace(like, processor="another"), dataclasses.replace(like, device="H200")]
+    assert len({key(cluster, like), *(key(cluster, other) for other in others)}) == 3
 
 
 def test_any_source_file_of_training_changes_the_key(
     scenario: Scenario, cohort: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest, before = sources._sha256, farm.origins(scenario, cohort)[0]
+    honest, before = sources._sha256, farm.origins(scenario, cohort, environment())[0]
 
     def but(edited: Path) -> Callable[[str, Path], str]:
         return lambda name, file: "edited" if file == edited else honest(name, file)
@@ -262,8 +271,8 @@ def test_any_source_file_of_training_changes_the_key(
     for edited in files:
         with monkeypatch.context() as patch:
             patch.setattr(sources, "_sha256", but(edited))
-            assert farm.origins(scenario, cohort)[0] != before
-    assert farm.origins(scenario, cohort)[0] == before
+            assert farm.origins(scenario, cohort, environment())[0] != before
+    assert farm.origins(scenario, cohort, environment())[0] == before
 
 
 # ----------------------------------------------------------------------------------------- what cannot be

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from fedunlearn.core import (
 )
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer, Ask
+from fedunlearn.federation.engines.machines import Machine, here
 from fedunlearn.federation.jobs import Job, Label, Round
 from fedunlearn.federation.procedures import fedavg, signals
 from fedunlearn.learning.tasks import Fit, Gradient
@@ -164,6 +165,27 @@ def test_the_error_names_hospital_procedure_and_round() -> None:
     assert (caught.value.site, caught.value.round) == ("east", 1)
     assert str(caught.value) == (
         "hospital 'east' failed in unlearn r-4 toy seed 4, round 2: OSError: disk full"
+    )
+
+
+@dataclass
+class Cluster(toy.ToyLink):
+    """Two machines; one of them does everything."""
+
+    @property
+    def machines(self) -> Sequence[Machine]:
+        return [here(), replace(here(), host="node2")]
+
+    def collect(self) -> Sequence[Answer]:
+        return [replace(answer, machine="node2") for answer in super().collect()]
+
+
+def test_the_error_names_the_machine_where_there_are_several() -> None:
+    with pytest.raises(SiteError) as caught:
+        drive([Job(label(4), training(0))], Cluster(fault=fails(1)))
+    assert (caught.value.site, caught.value.machine) == ("north", "node2")
+    assert str(caught.value) == (
+        "hospital 'north' failed in unlearn r-4 toy seed 4, round 1 on machine 'node2': OSError: disk full"
     )
 
 

@@ -17,8 +17,8 @@ LABEL = Label("unlearn", "some", "puf", 7)
 WEIGHTS = {"w": torch.zeros(10), "n": torch.zeros((), dtype=torch.int64)}  # 10 x 4 bytes + 8 bytes
 
 
-def answer(ticket: int, seconds: float, images: int) -> Answer:
-    return Answer(ticket, Reply(WEIGHTS, images, {"loss": torch.zeros(2)}), None, seconds, images)
+def answer(ticket: int, seconds: float, images: int, machine: str = "") -> Answer:
+    return Answer(ticket, Reply(WEIGHTS, images, {"loss": torch.zeros(2)}), None, seconds, images, machine)
 
 
 def sizes(answers: Mapping[SiteId, Answer]) -> dict[SiteId, int]:
@@ -56,6 +56,22 @@ def test_what_the_server_does_itself_is_its_own_time_and_moves_no_bytes() -> Non
     assert (both["site_seconds"], both["server_seconds"], both["images"]) == (1.5, 0.75, 42)
     assert (own["sites"], own["down_bytes"], own["up_bytes"]) == (0, 0, 0)
     assert (own["site_seconds"], own["server_seconds"], own["images"]) == (0.0, 0.75, 12)
+
+
+def test_it_tells_who_worked_where_and_how_much() -> None:
+    """The server's own work is no hospital's; rounds of an older version, which do not say where, count nowhere."""
+    ledger, task = Ledger(), Fit(WEIGHTS, Select(), LocalTraining(), 1)
+    places = {"north": "node2", "east": "head", SERVER: "head"}
+    answers = {site: answer(n, 1.0, 1, machine) for n, (site, machine) in enumerate(places.items())}
+    asks = dict.fromkeys(places, task)
+    for number in range(2):
+        ledger.round(Round(LABEL, number, asks, answers, sizes(answers), 0.0))
+    first, *_ = ledger.table().to_dict("records")
+    assert first["machines"] == ("node2", "head")
+    assert ledger.tasks() == {"node2": 2, "head": 2}
+    old = [{name: value for name, value in first.items() if name != "machines"}]
+    ledger.recall(LABEL, json.loads(json.dumps(old)))
+    assert ledger.tasks() == {} and ledger.table()["machines"].tolist() == [()]
 
 
 def test_the_table_does_not_depend_on_the_order_in_which_rounds_end() -> None:

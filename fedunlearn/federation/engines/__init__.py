@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from fedunlearn.core import Reply, SiteId, Task
+from fedunlearn.federation.engines.machines import Machine
 
 T = TypeVar("T")
 
@@ -55,9 +56,22 @@ class Link(Protocol):
         """Wait for at least one answer. A hospital that takes too long is answered for, with an error."""
         ...
 
+    @property
+    def machines(self) -> Sequence[Machine]:
+        """Those that take part, as far as they have come."""
+        ...
+
 
 class Engine(Protocol):
     """Opens a link to a federation, runs ``body`` with it, and closes it whatever happens."""
+
+    def inspect(self) -> tuple[Machine, ...]:
+        """Look at every machine that hospitals would work on, and leave nothing behind.
+
+        Raises:
+            InputError: there is none, or some cannot be used; tells all problems of all of them.
+        """
+        ...
 
     def run(self, federation: Path, body: Callable[[Link], T]) -> T:
         """Serve the hospitals stored in ``federation`` (`sites.hospital.Federation`) while ``body`` runs."""

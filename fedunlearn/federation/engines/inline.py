@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ import torch
 
 from fedunlearn import interrupts
 from fedunlearn.federation.engines import Answer, Ask, Link
+from fedunlearn.federation.engines.machines import Machine, here
 from fedunlearn.learning.models import Network
 from sites.hospital import Federation
 
@@ -35,6 +37,10 @@ class Inline:
 
     workers: int | None = None
     timeout: float = 600.0
+
+    def inspect(self) -> tuple[Machine, ...]:
+        """See `Engine`: this machine."""
+        return (here(),)
 
     def run(self, federation: Path, body: Callable[[Link], T]) -> T:
         """See `Engine`.
@@ -66,6 +72,7 @@ class _Link:
         # Full when the server is slower than the hospitals: then they wait, instead of their answers in memory.
         self._answers: queue.Queue[Answer] = queue.Queue(_WAITING * workers)
         self._started: dict[int, float] = {}
+        self.machines = (here(),)
         self._threads: list[threading.Thread] = []
         for _ in range(workers):
             self._hire()
@@ -117,7 +124,7 @@ class _Link:
         given_up = [ticket for ticket in late if self._started.pop(ticket, None) is not None]
         for _ in given_up:
             self._hire()  # or nobody would be left to try again
-        return [Answer(ticket, None, error, self._timeout, 0) for ticket in given_up]
+        return [Answer(ticket, None, error, self._timeout, 0, self.machines[0].host) for ticket in given_up]
 
     def _work(self, network: Network) -> None:
         torch.set_num_threads(1)
@@ -131,10 +138,12 @@ class _Link:
 
 def perform(federation: Federation, network: Network, ask: Ask) -> Answer:
     """Let one hospital do one task: the worker's half of every engine. Whatever it raises becomes the answer."""
-    began = time.perf_counter()
+    began, host = time.perf_counter(), socket.gethostname()
     try:
         hospital = federation.hospital(ask.site, network)
         reply = ask.task(hospital)
-        return Answer(ask.ticket, reply, None, time.perf_counter() - began, hospital.work)
+        return Answer(ask.ticket, reply, None, time.perf_counter() - began, hospital.work, host)
     except Exception as error:  # a hospital may fail in any way; the driver stops the run and names it
-        return Answer(ask.ticket, None, f"{type(error).__name__}: {error}", time.perf_counter() - began, 0)
+        return Answer(
+            ask.ticket, None, f"{type(error).__name__}: {error}", time.perf_counter() - began, 0, host
+        )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import torch
+from fedunlearn.core import Problem
+from fedunlearn.federation.engines import looking
+from fedunlearn.installation import ROOT
 
-LIBRARIES = ("torch", "numpy", "flwr", "ray")
+LIKE = ("architecture", "processor", "cpu", "instructions", "device")
+"""What machines may differ in: then their bits may, too."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,15 @@ class Machine:
     Attributes:
         host: its name.
         node: the id that Ray knows it by; empty for this process alone.
-        versions: of Python and of the libraries that compute or carry, by name.
-        code: one sha256 over all source files of ours.
+        versions: of Python, of the libraries that compute or carry, and of packages that strategies are from, by name.
+        code: one sha256 over all source files of ours; empty if they are not there.
         processor: its kind; libraries choose instructions by it.
-        cpu: the instructions that torch uses (`torch.backends.cpu.get_cpu_capability`).
+        cpu: the instructions that torch uses (`torch.backends.cpu.get_cpu_capability`); empty without torch.
         device: the GPU that is worked on, with driver and libraries; None on the CPU.
         images: how it has the hospitals' images: "shared", in the run folder, which it sees, or "sent"; empty before.
+        architecture: of the processor, as `platform.machine` calls it.
+        instructions: what variables tell libraries to use.
+        fault: what is wrong with its GPU, if it is to be used, or None.
     """
 
     host: str
@@ -37,25 +40,120 @@ class Machine:
     cpu: str
     device: str | None = None
     images: str = ""
+    architecture: str = ""
+    instructions: Mapping[str, str] = field(default_factory=dict)
+    fault: str | None = None
 
 
 def here(node: str = "", device: str | None = None) -> Machine:
     """This machine."""
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return replace(read(looking.facts(), node), device=device)
+
+
+def read(facts: Mapping[str, Any], node: str = "") -> Machine:
+    """The machine that said `looking.facts` of itself."""
     return Machine(
-        socket.gethostname(),
+        facts["host"],
         node,
-        {"python": platform.python_version(), **versions},
-        "",
-        processor(),
-        torch.backends.cpu.get_cpu_capability(),
-        device,
+        dict(facts["versions"]),
+        facts["code"],
+        facts["processor"],
+        facts["cpu"],
+        facts["device"],
+        architecture=facts["architecture"],
+        instructions=dict(facts["instructions"]),
+        fault=facts["fault"],
     )
 
 
-def processor() -> str:
-    """The kind of processor: libraries choose instructions by it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part")))
-    return next(names, platform.processor())
+def problems(expected: Machine, found: Sequence[tuple[str, Machine]]) -> list[Problem]:
+    """Why machines cannot work with the one that expects them to be like it; none if they can.
+
+    Args:
+        expected: the machine that the run is started on.
+        found: others, each with what a person calls it.
+    """
+    return [Problem(f"machine {name}: {text}") for name, other in found for text in faults(expected, other)]
+
+
+def faults(expected: Machine, other: Machine) -> Iterator[str]:
+    """All that keeps ``other`` from being used, in words that do not name it."""
+    like = f"as on {expected.host!r}, where this was started"
+    if not other.code:
+        packages = ", ".join(looking.PACKAGES)
+        yield f"found no packages {packages}; expected the same {like}, at {ROOT}: copy or install them there"
+    elif other.code != expected.code:
+        yield f"found other code of fedunlearn; expected the same {like}: bring it up to date there"
+    for name in {**expected.versions, **other.versions}:
+        own, its = expected.versions.get(name), other.versions.get(name)
+        if own != its:
+            remedy = "install the same there" if own else "remove it there, or install the same here"
+            yield f"found {_version(name, its)}, expected {own or 'none'} {like}: {remedy}"
+    if other.fault is not None:
+        yield f"{other.fault}: set gpus_per_client to 0, or mend it there"
+
+
+def notes(machines: Sequence[Machine]) -> list[str]:
+    """In what machines differ that may work together, one sentence each."""
+    return [note for fact in LIKE if (note := _note(fact, machines)) is not None]
+
+
+def described(machines: Sequence[Machine], tasks: Mapping[str, int]) -> list[dict[str, object]]:
+    """Machines as a manifest tells of them, each once.
+
+    Args:
+        machines: those that took part; two of the same host that differ in nothing are one.
+        tasks: by host, how many tasks of hospitals it did. A host may be of an earlier session of the same run.
+    """
+    found = {str(_about(machine)): _about(machine) for machine in machines}
+    known = {machine.host for machine in machines}
+    earlier: list[dict[str, object]] = [{"host": host} for host in tasks if host and host not in known]
+    return [
+        {**about, "tasks": tasks.get(str(about["host"]), 0)}
+        for about in sorted([*found.values(), *earlier], key=str)
+    ]
+
+
+def _about(machine: Machine) -> dict[str, object]:
+    """All of a machine but what the next session would call it."""
+    return {
+        "host": machine.host,
+        "versions": dict(machine.versions),
+        "code": machine.code,
+        "architecture": machine.architecture,
+        "processor": machine.processor,
+        "cpu": machine.cpu,
+        "instructions": dict(machine.instructions),
+        "device": machine.device,
+        "images": machine.images,
+    }
+
+
+def _note(fact: str, machines: Sequence[Machine]) -> str | None:
+    hosts: dict[str, list[str]] = {}
+    for machine in machines:
+        value = getattr(machine, fact)
+        hosts.setdefault(_told(value), []).append(machine.host)
+    if len(hosts) < 2:
+        return None
+    told = "; ".join(f"{value}: {', '.join(sorted(set(of)))}" for value, of in sorted(hosts.items()))
+    return f"machines differ in {_WORDS[fact]} ({told}): results are the same bits only between machines that do not"
+
+
+_WORDS = {
+    "architecture": "architecture",
+    "processor": "processor",
+    "cpu": "the instructions that torch uses",
+    "instructions": "the instructions that variables ask for",
+    "device": "GPU",
+}
+
+
+def _told(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={of}" for name, of in sorted(value.items())) or "none"
+    return str(value) if value else "none"
+
+
+def _version(name: str, version: str | None) -> str:
+    return f"{name} {version}" if version else f"no {name}"

@@ -16,6 +16,7 @@ Each file says what is done there about Flower and Ray themselves (measured with
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,11 @@ from typing import TypeVar
 
 from fedunlearn import interrupts
 from fedunlearn.federation.engines import Link
-from fedunlearn.federation.engines.flower import scratch
+from fedunlearn.federation.engines.flower import probe, scratch
 from fedunlearn.federation.engines.flower.cluster import Wanted, environment, quiet
 from fedunlearn.federation.engines.flower.session import Session, opened
 from fedunlearn.federation.engines.flower.worker import Errand
+from fedunlearn.federation.engines.machines import Machine
 
 T = TypeVar("T")
 
@@ -54,6 +56,12 @@ class Flower:
     timeout: float = 600.0
     wait: float = 600.0
     tell: Callable[[str], None] = _silently
+
+    def inspect(self) -> tuple[Machine, ...]:
+        """See `Engine`: those of a running cluster that have room for work, else this machine."""
+        if address := self.address or os.environ.get("RAY_ADDRESS"):
+            return probe.usable(address, self.gpus_per_client)
+        return (probe.alone(self.gpus_per_client),)
 
     def run(self, federation: Path, body: Callable[[Link], T]) -> T:
         """See `Engine`.

@@ -43,7 +43,7 @@ def cluster(wanted: Wanted, folder: Path) -> Iterator[None]:
         raise RunError("Ray is in use in this process already; expected none: call ray.shutdown() first")
     try:
         if address := wanted.address or os.environ.get("RAY_ADDRESS"):
-            _attach(address)
+            attach(address)
         else:
             _start(wanted, folder)
         yield
@@ -67,11 +67,11 @@ def _start(wanted: Wanted, folder: Path) -> None:
         )
 
 
-def _attach(address: str) -> None:
+def attach(address: str) -> None:
     """Connect to a running cluster.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it is of another Ray or Python, or this machine is not in it.
     """
     import ray
 
@@ -90,6 +90,11 @@ def _attach(address: str) -> None:
         raise InputError(
             f"no Ray cluster at {address!r} ({error}); expected host:port of a running one: start it by "
             "`ray start --head --port=6379`, or leave out address to have one started"
+        ) from error
+    except RuntimeError as error:
+        raise InputError(
+            f"cannot work with the Ray cluster at {address!r}: {' '.join(str(error).split())}; expected the same Ray "
+            "and Python as here, and this machine in it: install them, `ray start --address` on this machine too"
         ) from error
 
 
