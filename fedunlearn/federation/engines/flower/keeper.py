@@ -1,4 +1,4 @@
-"""On a machine that does not see the run folder: a private folder for the hospitals' images, as long as they are needed.
+"""On a machine that does not see the run folder: a private folder for the hospitals' images while they are needed.
 
 - The folder goes when the driver says so, and with the keeper's process however that ends: a small process of its own
   waits for that (`_WATCH`). Ray ends an actor with its driver, and with the machine's raylet. Should the watcher be
