@@ -76,13 +76,12 @@ class Parcels:
 
     def _serve(self, node: str) -> None:
         """Deliver to one machine, and stay until all is over or the machine is lost."""
-        reason = None
         with contextlib.suppress(_Over), self._keeper(node) as keeper:
             reason = self._attempt(node, keeper)
-        if reason is not None:
-            with self._lock:
-                del self._threads[node]  # it may be wanted again
-            self._deliver(node, None, reason)
+            if reason is not None:
+                with self._lock:
+                    del self._threads[node]  # it may be wanted again
+                self._deliver(node, None, reason)
 
     def _attempt(self, node: str, keeper: Any) -> str | None:
         """Why the machine has no images, or none any more; None if it sees the run folder."""
