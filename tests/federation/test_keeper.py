@@ -143,7 +143,7 @@ own = keeper.Keeper()
 own.make({"0/pixels.npy": 3})
 own.take("0/pixels.npy", 0, b"123")
 print("made", flush=True)
-time.sleep(600)
+time.sleep(60)
 """
 
 

@@ -257,7 +257,7 @@ with clusters.environment(Path(folder)), clusters.quiet():
     parcels, news = parcel(Path(federation), hidden=True)
     parcels.want(node)
     print(news.get(timeout=60)[1], flush=True)
-    time.sleep(600)
+    time.sleep(60)
 """
 
 
