@@ -88,6 +88,18 @@ def test_only_what_a_federation_consists_of_is_sent(tmp_path: Path) -> None:
     assert parcels.contents(tmp_path) == {"federation.json": 3, "0/pixels.npy": 3}
 
 
+def test_a_machine_is_served_once(federation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: queue.SimpleQueue[str] = queue.SimpleQueue()
+    monkeypatch.setattr(Parcels, "_serve", lambda self, node: served.put(node))
+    parcels, _ = parcel(federation, hidden=False)
+    for node in "abab":
+        parcels.want(node)
+    parcels.close()
+    parcels.want("c")
+    assert sorted([served.get(timeout=5), served.get(timeout=5)]) == ["a", "b"]
+    assert served.empty() and stored(federation) == FILES
+
+
 # ---------------------------------------------------------------------------------------------------- with Ray
 
 
@@ -167,14 +179,12 @@ def test_a_machine_that_sees_the_run_folder_is_sent_nothing(federation: Path, ot
 
 
 @pytest.mark.ray
-def test_images_are_sent_once_and_removed(federation: Path, address: tuple[str, Path], other: str) -> None:
+def test_images_are_sent_and_removed(federation: Path, address: tuple[str, Path], other: str) -> None:
     parcels, news = parcel(federation, hidden=True)
-    for _ in range(3):
-        parcels.want(other)
+    parcels.want(other)
     node, folder, how = news.get(timeout=60)
     assert (node, how) == (other, "sent") and folder is not None
     assert stored(Path(folder)) == FILES and Path(folder).stat().st_mode & 0o777 == 0o700
-    parcels.want(other)
     began = time.monotonic()
     parcels.close()
     assert time.monotonic() - began < 5 and not Path(folder).exists()
