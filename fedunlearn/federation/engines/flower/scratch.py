@@ -4,17 +4,13 @@
   cannot be written, a folder at another usual place is taken.
 - Ray's processes outlive a driver that is killed, some of them for good. All of them are started with the variable
   `MARK` in their environment, so they are found whatever they call themselves and whoever adopted them.
-- Whoever works in a folder holds a lock on it, which ends with its process however that ends. A folder of ours that
-  can be locked has been left behind: the next run clears it. A number of a process would not do, since containers may
-  share a temporary folder and have numbers of their own.
+- Whoever works in a folder holds a lock on it: the next run clears what is nobody's (`claims`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +21,7 @@ import psutil
 
 from fedunlearn import interrupts
 from fedunlearn.core import InputError
+from fedunlearn.federation.engines.flower import claims
 
 MARK = "FEDUNLEARN_SCRATCH"
 """The environment variable of a folder's processes; its value is the folder."""
@@ -50,7 +47,7 @@ def folder(places: Sequence[str] | None = None) -> Iterator[Path]:
     """
     places = places or _usual_places()
     for place in places:
-        _clear_abandoned(Path(place))
+        claims.clear_abandoned(place, _PREFIX, clear)
     made, lock = _claim(places)
     with interrupts.last_resort(partial(clear, made)):
         try:
@@ -158,7 +155,7 @@ def _name(process: psutil.Process) -> str:
 
 
 def _usual_places() -> list[str]:
-    return list(dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]))
+    return list(dict.fromkeys([*claims.usual_places(), "/dev/shm"]))
 
 
 def _claim(places: Sequence[str]) -> tuple[Path, int]:
@@ -169,32 +166,10 @@ def _claim(places: Sequence[str]) -> tuple[Path, int]:
             reasons.append(f"{place}: its path is too long for Ray's sockets")
             continue
         try:
-            hidden = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=place))
-            lock = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return hidden.rename(hidden.with_name(hidden.name[1:])), lock
+            return claims.claim(place, _PREFIX)
         except OSError as error:
             reasons.append(f"{place}: {error.strerror}")
     raise InputError(
         f"Ray needs a temporary folder that can be written and whose path has at most {_LONGEST - len(_PREFIX) - 9} "
         f"bytes; found none ({'; '.join(reasons)}): set TMPDIR to one, or use --engine inline"
     )
-
-
-def _clear_abandoned(place: Path) -> None:
-    """Clear what runs that are dead have left at a place."""
-    for left in sorted(place.glob(f"{_PREFIX}*")):
-        try:
-            if left.lstat().st_uid != os.getuid():
-                continue
-            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:  # no folder, or another run was faster
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # somebody works there
-            pass
-        else:
-            clear(left)
-        finally:
-            os.close(lock)
