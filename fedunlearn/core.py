@@ -184,8 +184,8 @@ Procedure = Generator[Asks, Replies, T]
 
 Augmentation = Literal["none", "flips_crops", "trivial_augment"]
 """How the images of every training batch are changed at random (`fedunlearn.learning.augmentation`)."""
-Precision = Literal["float32", "bfloat16"]
-"""What a network computes in while it trains; its weights are float32 in any case."""
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""What a network computes in while it trains (`fedunlearn.learning.local.fit`); its weights are float32 in any case."""
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,9 @@ class LocalTraining:
         augmentation: random changes of every batch, of 2D images only.
         micro_batch: at most so many images of a batch pass through the network at once, and a step is still one of
             the batch (`fedunlearn.learning.local.fit`); None for the whole batch.
-        precision: bfloat16 is for GPUs; what layers keep for gradients takes half the memory
-            (`fedunlearn.learning.local.fit`).
+        precision: tf32 and bfloat16 are for GPUs, and for training alone (`fedunlearn.learning.local.fit`): answers,
+            importances and gradients that a method asks for are float32's. With bfloat16, what layers keep for
+            gradients takes half the memory.
     """
 
     epochs: int = 1

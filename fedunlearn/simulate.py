@@ -167,7 +167,7 @@ def engine(scenario: Scenario) -> Engine:
     """The engine a scenario asks for."""
     config = scenario.engine
     if config.name == "inline":
-        return Inline(config.workers, config.timeout)
+        return Inline(config.workers, config.timeout, config.device)
     return Flower(config.workers, config.gpus_per_client, config.address, config.timeout)
 
 

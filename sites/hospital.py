@@ -21,13 +21,14 @@ import numpy.typing as npt
 import torch
 
 from fedunlearn import files
-from fedunlearn.core import IGNORED, SERVER, Images, RequestId, Select, SiteId
+from fedunlearn.core import IGNORED, SERVER, Images, InputError, Problem, RequestId, Select, SiteId
 from fedunlearn.learning.models import MODELS, Model, Network
 from sites.arrays import write_rows
 
 SPLITS = ("train", "val", "test", "proxy")
 _NO_LABEL = -1  # no class: a loss that meets it fails
 _CACHE_BYTES = 256 * 2**20  # of gathered images per worker process; whatever was used last always stays
+_AT_ONCE = 256  # label maps that are looked at at once
 _HEADER = threading.Lock()
 """Held while NumPy opens a file: it parses the header with `ast`, which loses count of its recursion, and raises a
 SystemError, if another thread does the same (CPython before 3.11.8, gh-106905)."""
@@ -80,8 +81,10 @@ class Federation:
             classes: number of classes.
 
         Raises:
+            InputError: a label is no class.
             RunError: a file cannot be written, as where the disk is full.
         """
+        _require_classes(targets, site, classes)
         owned = {name: np.flatnonzero(site == name) for name in sorted({str(name) for name in site})}
         if (given := np.flatnonzero(split == "proxy")).size:
             owned[SERVER] = given
@@ -184,6 +187,34 @@ class Hospital:
     def work(self) -> int:
         """How many images it has passed through the network (`fedunlearn.learning.models.Network.passes`)."""
         return self.network.passes - self._before
+
+
+def _require_classes(targets: npt.NDArray[Any], site: npt.NDArray[Any], classes: int) -> None:
+    """Make sure that every label is a class, or `IGNORED` in a label map: meeting another, a GPU is lost to a process.
+
+    Raises:
+        InputError: some are not, at which hospitals.
+    """
+    wrong, found = np.zeros(len(targets), dtype=bool), set[int]()
+    for start in range(0, len(targets), _AT_ONCE):
+        part = targets[start : start + _AT_ONCE]
+        bad = (part < 0) | (part >= classes)
+        if part.ndim > 1:
+            bad &= part != IGNORED
+        wrong[start : start + _AT_ONCE] = bad.reshape(len(part), -1).any(1)
+        found.update(np.unique(part[bad]).tolist())
+    advice = f"expected 0 to {classes - 1}: mend the data's labels"
+    names, counts = np.unique(site[wrong], return_counts=True)
+    if len(names):
+        shown = ", ".join(map(str, sorted(found)[:5]))
+        raise InputError(
+            [
+                Problem(
+                    f"hospital {str(name)!r}: {count} images have labels that are no class ({shown}); {advice}"
+                )
+                for name, count in zip(names, counts, strict=True)
+            ]
+        )
 
 
 class _Gathered:

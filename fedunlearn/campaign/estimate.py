@@ -265,9 +265,9 @@ def _memory(scenario: Scenario, cohort: Cohort, size: int, under_way: int) -> di
     engine, cores = scenario.engine, os.cpu_count() or 1
     apart = engine.name == "flower" and engine.address is None
     most = min(32, cores + 4) if apart else 0 if engine.name == "flower" else math.inf  # Flower's threads
-    workers = int(min(engine.workers or cores, most))
+    workers = int(min(engine.workers or (1 if engine.name == "inline" and engine.on_gpu else cores), most))
     readers = 1 + (workers if apart else 0)
-    layers = 0 if engine.gpus_per_client else activations(scenario, cohort)  # else they are on the GPU
+    layers = 0 if engine.on_gpu else activations(scenario, cohort)  # else they are on the GPU
     gathered = cohort.pixels.nbytes + 8 * cohort.targets.size  # labels are whole numbers of 8 bytes there
     held = _in_memory(cohort.pixels) + _in_memory(cohort.targets)
     return {

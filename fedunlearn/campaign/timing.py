@@ -72,7 +72,7 @@ class _Alone:
 def duration(scenario: Scenario, cohort: Cohort) -> str:
     """About how long a run takes, in words."""
     engine = scenario.engine
-    if engine.name == "flower" and engine.gpus_per_client:
+    if engine.on_gpu:
         return "takes as long as its GPUs do: no step was timed"
     found, passes = timed(scenario, cohort), counted(scenario, cohort)
     workers = engine.workers or os.cpu_count() or 1

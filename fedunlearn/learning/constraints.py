@@ -1,17 +1,15 @@
-"""Where parameters may be: constraints that `fedunlearn.local.fit` applies after every step."""
+"""Where parameters may be: constraints that `fedunlearn.learning.local.fit` applies after every step."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fedunlearn import weights as w
-from fedunlearn.core import (
-    Weights,
-)
+from fedunlearn.core import Weights
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,11 @@ class LowRank:
 
 
 def distance(parameters: Mapping[str, Tensor], other: Weights) -> float:
-    """The L2 distance of ``parameters`` from those of the same names in ``other``."""
-    return w.norm({name: p.detach() - other[name].to(p.device) for name, p in parameters.items()})
+    """The L2 distance of ``parameters`` from those of the same names in ``other``, accumulated in float64."""
+    squares = [
+        (p.detach() - other[name].to(p.device)).double().square().sum() for name, p in parameters.items()
+    ]
+    return math.sqrt(math.fsum(torch.stack(squares).tolist()))  # all at once: a GPU is waited for once
 
 
 def nearest(change: Tensor, rank: int) -> Tensor:

@@ -81,7 +81,7 @@ class AdaHessian(torch.optim.Optimizer):
 
     def _probe(self, p: Tensor) -> Tensor:
         signs = torch.randint(0, 2, p.shape, generator=self.generator, dtype=p.dtype)
-        return signs.mul_(2).sub_(1).to(p.device)
+        return signs.mul_(2).sub_(1).to(p.device, non_blocking=True)
 
 
 def averaged(diagonal: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fedunlearn.core import Batch, Images, Local, LocalTraining, Network, Precision, Weights, derive
 from fedunlearn.learning.augmentation import augmenter
 from fedunlearn.learning.curvature import AdaHessian
+from fedunlearn.learning.devices import placed, rounding
 from fedunlearn.learning.kinds import KINDS, Objective, Signal
 from fedunlearn.learning.models import features
 from fedunlearn.learning.patches import cropper, slid, tiles
@@ -49,8 +50,9 @@ def fit(
     nothing changes but rounding. Whatever looks at a batch as a whole is shown pieces instead: BatchNorm's statistics,
     and the ceiling of `fedunlearn.learning.objectives.Signed`.
 
-    With ``training.precision`` bfloat16 the network's layers compute in bfloat16 where `torch.autocast` says so.
-    Its outputs, all that is made of them, weights, gradients and the optimizer's state are float32.
+    With ``training.precision`` bfloat16 the network's layers compute in bfloat16 where `torch.autocast` says so, and
+    with tf32 a GPU rounds what convolutions and matrix products multiply to 10 bits. The network's outputs, all that is
+    made of them, weights, gradients and the optimizer's state are float32. Nothing else here heeds a precision.
 
     Args:
         local: whose network works.
@@ -59,7 +61,7 @@ def fit(
         training: epochs, batch size, optimizer, augmentation, micro-batches, precision.
         seed: of the order of images, and of what the optimizer, the augmentation and the choice of patches draw.
         objective: what to minimise; the kind's own by default.
-        constraint: applied after every step.
+        constraint: applied after every step; its tensors are put on the network's device once.
     """
     network = local.network
     network.load(weights)
@@ -72,24 +74,25 @@ def fit(
     backward = optimizer.backward if isinstance(optimizer, AdaHessian) else _backward
     generator = torch.Generator().manual_seed(seed)
     crop, augment = cropper(network.patch, seed), augmenter(training.augmentation, seed)
-    steps = count()
-    for _ in range(training.epochs):
-        order = torch.randperm(len(images), generator=generator).to(network.device)
-        for batch in map(crop, batches(images, training.batch_size, order)):
-            batch = replace(batch, step=next(steps))
-            if augment is not None:
-                batch = replace(batch, inputs=augment(batch.inputs))
-            optimizer.zero_grad()
-            backward(
-                _loss(network, loss, piece, training.precision) * share
-                for piece, share in pieces(batch, training.micro_batch)
-            )
-            if training.clip is not None:
-                torch.nn.utils.clip_grad_norm_(parameters.values(), training.clip)
-            optimizer.step()
-            if constraint is not None:
-                with torch.no_grad():
-                    constraint(parameters)
+    constraint, steps = placed(constraint, network.device), count()
+    with rounding(training.precision):
+        for _ in range(training.epochs):
+            order = torch.randperm(len(images), generator=generator)
+            for batch in map(crop, batches(images, training.batch_size, order)):
+                batch = replace(batch, step=next(steps))
+                if augment is not None:
+                    batch = replace(batch, inputs=augment(batch.inputs))
+                optimizer.zero_grad()
+                backward(
+                    _loss(network, loss, piece, training.precision) * share
+                    for piece, share in pieces(batch, training.micro_batch)
+                )
+                if training.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters.values(), training.clip)
+                optimizer.step()
+                if constraint is not None:
+                    with torch.no_grad():
+                        constraint(parameters)
     return network.read()
 
 
@@ -226,15 +229,17 @@ def at_once(images: Images) -> int:
 
 
 def batches(images: Images, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
-    """Cut ``images`` (in ``order``) into batches, pixels scaled to [-1, 1]."""
+    """Cut ``images`` (in ``order``, which is on the CPU) into batches, pixels scaled to [-1, 1]."""
+    names, columns = list(images.extra), (images.pixels, images.targets, images.rows, *images.extra.values())
+    orders = {} if order is None else {device: order.to(device) for device in {x.device for x in columns}}
     for start in range(0, len(images), batch_size):
         here = slice(start, start + batch_size)
         pixels, targets, rows, *extra = (
             # Not values[order[here]], which copies number by number (docs/performance.md).
-            values[here] if order is None else values.index_select(0, order[here])
-            for values in (images.pixels, images.targets, images.rows, *images.extra.values())
+            values.index_select(0, orders[values.device][here]) if orders else values[here]
+            for values in columns
         )
-        yield Batch(scaled(pixels), targets, rows, dict(zip(images.extra, extra, strict=True)))
+        yield Batch(scaled(pixels), targets, rows, dict(zip(names, extra, strict=True)))
 
 
 def pieces(batch: Batch, at_most: int | None) -> Iterator[tuple[Batch, float]]:
@@ -282,7 +287,7 @@ def _optimizer(parameters: list[Tensor], training: LocalTraining, seed: int) -> 
 def _loss(network: Network, objective: Objective, batch: Batch, precision: Precision) -> Tensor:
     """The objective of ``batch``, layers computing in ``precision``; sums over voxels need outputs in float32."""
     module = network.module
-    if precision == "float32":
+    if precision != "bfloat16":
         return objective(module, batch)
     widened = module.register_forward_hook(lambda module, inputs, outputs: outputs.float())
     with widened, torch.autocast(network.device.type, torch.bfloat16):

@@ -22,7 +22,7 @@ from fedunlearn.learning.kinds import KINDS, Objective
 from fedunlearn.learning.labels import Labels, replaced
 from fedunlearn.learning.local import Constraint, fit
 from fedunlearn.learning.models import encoded
-from fedunlearn.learning.objectives import Known, Signed, marked, part
+from fedunlearn.learning.objectives import Known, Signed, chosen, marked, part
 
 Instead = Literal["others", "noise", "noise images"]
 """What an image to forget is to be answered with: the teacher's answer to a retained one, noise, that to noise."""
@@ -78,7 +78,7 @@ class OtherLabels:
             true, others = targets[forget], targets[~forget]
             targets[forget] = replaced(self.how, true, others, outputs.shape[1], seed)
         batch = replace(batch, targets=targets)
-        return self.terms(batch, lambda which: self.loss(Known(outputs[which]), part(batch, which)))
+        return self.terms(batch, lambda which: self.loss(Known(chosen(outputs, which)), part(batch, which)))
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ class Imitation:
         t = self._targets(module, batch)
 
         def loss(which: Tensor) -> Tensor:
-            return torch.stack([F.mse_loss(a[which], b[which]) for a, b in zip(h, t, strict=True)]).sum()
+            pairs = ((chosen(a, which), chosen(b, which)) for a, b in zip(h, t, strict=True))
+            return torch.stack([F.mse_loss(a, b) for a, b in pairs]).sum()
 
         return self.terms(batch, loss)
 

@@ -1,8 +1,9 @@
 """What client-side methods minimise beside a kind's own loss, and how their images are put together.
 
 An objective tells the images of a batch apart by what travels beside them in `Batch.extra`: ``forget``, (B,) bool, or
-what frozen models make of each image, computed once: ``teacher``, outputs, or ``soft``, class probabilities. None of
-them asks what a target is, so outputs are compared at all voxels, at those too whose labels are `core.IGNORED`.
+what frozen models make of each image, computed once: ``teacher``, outputs, or ``soft``, class probabilities. The mark
+``forget`` is on the CPU, whatever the device: who asks which images a batch holds must not wait for a GPU. None of them
+asks what a target is, so outputs are compared at all voxels, at those too whose labels are `core.IGNORED`.
 """
 
 from __future__ import annotations
@@ -184,20 +185,26 @@ def divergence(teacher: Tensor, student: Tensor, T: float = 1.0) -> Tensor:
 
 
 def part(batch: Batch, which: Tensor) -> Batch:
-    """The images of ``batch`` where ``which``, (B,) bool, is true."""
-    extra = {name: values[which] for name, values in batch.extra.items()}
-    return Batch(batch.inputs[which], batch.targets[which], batch.rows[which], extra, batch.step)
+    """The images of ``batch`` where ``which``, (B,) bool on the CPU, is true."""
+    extra = {name: chosen(values, which) for name, values in batch.extra.items()}
+    inputs, targets, rows = (chosen(values, which) for values in (batch.inputs, batch.targets, batch.rows))
+    return Batch(inputs, targets, rows, extra, batch.step)
+
+
+def chosen(values: Tensor, which: Tensor) -> Tensor:
+    """``values`` (B, ...) where ``which``, (B,) bool on the CPU, is true: as ``values[which]``, but waits for no GPU."""
+    return values.index_select(0, which.nonzero().flatten().to(values.device, non_blocking=True))
 
 
 def marked(forget: Images, retain: Images | None = None) -> Images:
-    """Both, with ``extra["forget"]``, (N,) bool, telling which are which."""
+    """Both, with ``extra["forget"]``, (N,) bool on the CPU, telling which are which."""
     parts = [forget] if retain is None else [forget, retain]
     images = Images(
         torch.cat([images.pixels for images in parts]),
         torch.cat([images.targets for images in parts]),
         torch.cat([images.rows for images in parts]),
     )
-    mark = torch.arange(len(images), device=images.rows.device) < len(forget)
+    mark = torch.arange(len(images)) < len(forget)
     return replace(images, extra={"forget": mark})
 
 

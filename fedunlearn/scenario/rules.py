@@ -21,6 +21,7 @@ def findings(draft: Draft) -> Iterator[Finding]:
     yield from _horizons(draft)
     yield from _sites(draft)
     yield from _augmentation(draft)
+    yield from _engine(draft)
     yield from _precision(draft)
     yield from _patch(draft)
     yield from _evaluation(draft)
@@ -89,13 +90,41 @@ def _augmentation(draft: Draft) -> Iterator[Finding]:
         yield "training.augmentation", f"{name} is for 2D images, {advice}"
 
 
-def _precision(draft: Draft) -> Iterator[Finding]:
-    """On a CPU (AVX512_BF16), torch 2.13 gets the weight gradient of a Conv3d wrong where maps are 2 voxels deep."""
-    if draft.training is None or draft.engine is None or draft.training.local.precision == "float32":
+def _engine(draft: Draft) -> Iterator[Finding]:
+    """That a device is there is found out on every machine before anything else is done."""
+    engine = draft.engine
+    if engine is None:
         return
-    if draft.engine.name == "inline" or not draft.engine.gpus_per_client:
-        advice = "write float32, or give workers a GPU: engine: {name: flower, gpus_per_client: 1}"
-        yield "training.precision", f"bfloat16 is for GPUs, and this engine works on the CPU: {advice}"
+    if engine.gpus_per_client > 1:
+        why = "a worker works on one GPU: write 1, or less to let several share one"
+        yield "engine.gpus_per_client", f"found {engine.gpus_per_client:g}, expected 0 to 1; {why}"
+    if engine.name == "inline" and engine.gpus_per_client:
+        advice = "write device: cuda, or use name: flower"
+        yield "engine.gpus_per_client", f"the engine inline is one process, whose GPU is not shared: {advice}"
+    if engine.name == "flower" and engine.device != "cpu":
+        advice = "write gpus_per_client: 1 instead of device, or use name: inline"
+        yield "engine.device", f"the engine flower gives its workers shares of GPUs: {advice}"
+
+
+def _precision(draft: Draft) -> Iterator[Finding]:
+    """On a CPU (AVX512_BF16), torch 2.13 gets the weight gradient of a Conv3d wrong where maps are 2 voxels deep.
+
+    TF32 is a GPU's, and is switched on for all threads of a process.
+    """
+    if draft.training is None or draft.engine is None:
+        return
+    precision, engine = draft.training.local.precision, draft.engine
+    if precision != "float32" and not engine.on_gpu:
+        gpu = (
+            "{name: inline, device: cuda}"
+            if engine.name == "inline"
+            else "{name: flower, gpus_per_client: 1}"
+        )
+        advice = f"write float32, or work on a GPU: engine: {gpu}"
+        yield "training.precision", f"{precision} is for GPUs, and this engine works on the CPU: {advice}"
+    if precision == "tf32" and engine.name == "inline" and (engine.workers or 1) > 1:
+        why = "tf32 is switched on and off for all workers of the engine inline at once"
+        yield "training.precision", f"{why}: write workers: 1, float32 or bfloat16"
 
 
 def _patch(draft: Draft) -> Iterator[Finding]:

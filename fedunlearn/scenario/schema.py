@@ -36,19 +36,28 @@ class Engine:
 
     Attributes:
         name: flower, or inline for this process alone.
-        workers: processes that play hospitals; None for one for every CPU core.
-        gpus_per_client: share of a GPU that a worker takes.
+        workers: processes that play hospitals; None for one for every CPU core, or inline on a GPU for just one.
+        gpus_per_client: share of a GPU that a worker of flower takes, at most one whole; 0 to work on the CPU.
+        device: what inline works on, cpu or cuda.
         address: of a Ray cluster to join; None to start one here.
         timeout: seconds a hospital may take for one task.
+        wait: seconds to wait for room on a cluster that others use.
         retries: how often a failed task is tried again.
     """
 
     name: Literal["flower", "inline"] = "flower"
     workers: Annotated[int, Ge(1)] | None = None
     gpus_per_client: Annotated[float, Ge(0)] = 0.0
+    device: Literal["cpu", "cuda"] = "cpu"
     address: str | None = None
     timeout: Annotated[float, Gt(0)] = 600.0
+    wait: Annotated[float, Ge(0)] = 600.0
     retries: Annotated[int, Ge(0)] = 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether hospitals work on GPUs."""
+        return self.gpus_per_client > 0 if self.name == "flower" else self.device != "cpu"
 
 
 @dataclass(frozen=True)

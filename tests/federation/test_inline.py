@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from fedunlearn.core import SiteError
+from fedunlearn.core import InputError, Local, Reply, SiteError
 from fedunlearn.federation.engines import Answer, Ask, inline
-from fedunlearn.learning.models import Network
+from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.learning import devices
+from fedunlearn.learning.models import Network, SmallCNN
 from sites.hospital import Federation
 from tests.runs import run, weight_files
 
@@ -45,3 +51,41 @@ def test_threads_that_do_not_hang_end_with_the_run(monkeypatch: pytest.MonkeyPat
     with pytest.raises(SiteError, match="ValueError: no"):
         run(tmp_path, "seeds=[1]", "strategies=[]")
     assert set(threading.enumerate()) <= before
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A task that raises."""
+
+    error: Exception
+
+    def __call__(self, local: Local) -> Reply:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "unfit", "tidied"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "micro_batch", False, 1),
+        (RuntimeError("CUDA error: device-side assert triggered"), "cannot use its GPU any more", True, 0),
+        (ValueError("no"), "ValueError: no", False, 1),
+    ],
+)
+def test_what_fails_on_a_device_is_told_with_what_to_do(
+    error: Exception, says: str, unfit: bool, tidied: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Memory is given back once nothing holds it, but by no process that its GPU is lost to: it is unfit."""
+    holding = list[bool]()
+    monkeypatch.setattr(devices, "tidy", lambda device: holding.append(sys.exc_info()[0] is not None))
+    pixels, site = np.zeros((1, 1, 28, 28), dtype=np.uint8), np.array(["north"])
+    Federation.write(tmp_path, pixels, np.array([0]), site, np.array(["train"]), {}, SmallCNN(), 2)
+    federation = Federation.open(tmp_path)
+    answer = inline.perform(federation, federation.network(), Ask(7, "north", Failing(error)))
+    assert (answer.ticket, answer.reply, answer.unfit, holding) == (7, None, unfit, [False] * tidied)
+    assert answer.error is not None and says in answer.error
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this build of torch has CUDA")
+def test_a_device_that_is_not_there_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"CUDA: none.*engine: {name: inline, device: cpu}"):
+        Inline(device="cuda").run(tmp_path, lambda link: None)

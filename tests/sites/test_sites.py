@@ -100,6 +100,24 @@ def test_the_server_owns_what_hospitals_gave_it_without_labels(tmp_path: Path, m
     assert torch.equal(b.images(Select(split="proxy")).targets, torch.from_numpy(targets[[0, 6]]))
 
 
+@pytest.mark.parametrize("maps", [False, True], ids=["classes", "label maps"])
+def test_labels_that_are_no_class_are_refused_with_the_hospitals_that_have_them(tmp_path: Path, maps: bool):
+    """A number beyond the classes, or below 0, ends a GPU's process; only label maps may have voxels without one."""
+    pixels, labels = np.zeros((8, 1, 28, 28), np.uint8), np.arange(8) % 3
+    labels[[0, 3, 6]] = (7, -1, 7)  # of b, a, b
+    targets = np.repeat(labels, 28 * 28).reshape(8, 28, 28) if maps else labels
+    if maps:
+        targets[:, :5] = IGNORED
+    with pytest.raises(InputError) as caught:
+        Federation.write(tmp_path, pixels, targets, SITE, SPLIT, FORGOTTEN, SmallCNN(hidden=8), 3)
+    expected = "images have labels that are no class (-1, 7); expected 0 to 2: mend the data's labels"
+    assert [p.message for p in caught.value.problems] == [
+        f"hospital 'a': 1 {expected}",
+        f"hospital 'b': 2 {expected}",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
 def test_every_setting_of_a_model_is_kept(tmp_path: Path):
     pixels, targets = np.zeros((1, 1, 28, 28), np.uint8), np.zeros(1, np.int64)
     Federation.write(

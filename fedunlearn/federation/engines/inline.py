@@ -1,4 +1,4 @@
-"""The engine without a network: hospitals work in threads of this process, one torch thread each."""
+"""The engine without a network: hospitals work in threads of this process, one torch thread each, or on its GPU."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from typing import TypeVar
 import torch
 
 from fedunlearn import interrupts
+from fedunlearn.core import InputError
 from fedunlearn.federation.engines import Answer, Ask, Link
 from fedunlearn.federation.engines.machines import Machine, here
+from fedunlearn.learning import devices
 from fedunlearn.learning.models import Network
 from sites.hospital import Federation
 
@@ -31,12 +33,14 @@ class Inline:
     """Works in this process.
 
     Attributes:
-        workers: how many hospitals work at once; None for one per CPU core.
+        workers: how many hospitals work at once; None for one per CPU core, or on a GPU for just one.
         timeout: seconds a hospital may take for one task.
+        device: what they compute on, "cpu" or "cuda".
     """
 
     workers: int | None = None
     timeout: float = 600.0
+    device: str = "cpu"
 
     def inspect(self) -> tuple[Machine, ...]:
         """See `Engine`: this machine."""
@@ -46,14 +50,18 @@ class Inline:
         """See `Engine`.
 
         Raises:
+            InputError: the device cannot be used.
             Interrupted: a signal came.
         """
-        torch.set_num_threads(1)  # more threads than cores collapse, and the bits depend on their number
+        if wrong := devices.ready(self.device):
+            raise InputError(f"{wrong} (engine: {{name: inline, device: cpu}})")
+        devices.prepare(self.device)
         importlib.import_module(
             "torch._dynamo"
         )  # as optimizers do, for seconds: not in the first task's time
         with interrupts.listening(), interrupts.deferred():  # the link's wait looks for signals
-            link = _Link(Federation.open(federation), self.workers or os.cpu_count() or 1, self.timeout)
+            usual = 1 if self.device != "cpu" else os.cpu_count() or 1  # one worker keeps a GPU busy
+            link = _Link(Federation.open(federation), self.workers or usual, self.timeout, self.device)
             try:
                 return body(link)
             finally:
@@ -66,8 +74,8 @@ class _Link:
     The threads are daemons: a hospital that hangs must not keep the process from ending.
     """
 
-    def __init__(self, federation: Federation, workers: int, timeout: float) -> None:
-        self._federation, self._timeout = federation, timeout
+    def __init__(self, federation: Federation, workers: int, timeout: float, device: str) -> None:
+        self._federation, self._timeout, self._device = federation, timeout, device
         self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
         # Full when the server is slower than the hospitals: then they wait, instead of their answers in memory.
         self._answers: queue.Queue[Answer] = queue.Queue(_WAITING * workers)
@@ -112,7 +120,7 @@ class _Link:
 
     def _hire(self) -> None:
         """One more worker; called by one thread only, since making a network draws from the global RNG."""
-        network = self._federation.network()
+        network = self._federation.network(self._device)
         self._threads.append(threading.Thread(target=self._work, args=(network,), daemon=True))
         self._threads[-1].start()
 
@@ -138,12 +146,18 @@ class _Link:
 
 def perform(federation: Federation, network: Network, ask: Ask) -> Answer:
     """Let one hospital do one task: the worker's half of every engine. Whatever it raises becomes the answer."""
+    answer = _performed(federation, network, ask)
+    if answer.error is not None and not answer.unfit:
+        devices.tidy(network.device)  # not in there, where the error still holds what the task had made
+    return answer
+
+
+def _performed(federation: Federation, network: Network, ask: Ask) -> Answer:
     began, host = time.perf_counter(), socket.gethostname()
     try:
         hospital = federation.hospital(ask.site, network)
         reply = ask.task(hospital)
         return Answer(ask.ticket, reply, None, time.perf_counter() - began, hospital.work, host)
     except Exception as error:  # a hospital may fail in any way; the driver stops the run and names it
-        return Answer(
-            ask.ticket, None, f"{type(error).__name__}: {error}", time.perf_counter() - began, 0, host
-        )
+        wrong, seconds = devices.told(error, network.device), time.perf_counter() - began
+        return Answer(ask.ticket, None, wrong, seconds, 0, host, unfit=devices.lost(error))
