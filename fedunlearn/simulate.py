@@ -163,12 +163,17 @@ def rescore(path: Path, margins: str | None = None) -> None:
         run.renew(contents, {"verdict": asdict(Verdict(used))})
 
 
-def engine(scenario: Scenario) -> Engine:
-    """The engine a scenario asks for."""
+def engine(scenario: Scenario, console: Console, quiet: bool) -> Engine:
+    """The engine a scenario asks for; what a person may want to know of its machines is shown, unless ``quiet``."""
     config = scenario.engine
     if config.name == "inline":
         return Inline(config.workers, config.timeout, config.device)
-    return Flower(config.workers, config.gpus_per_client, config.address, config.timeout)
+
+    def tell(text: str) -> None:
+        if not quiet:
+            console.print(plain(text), soft_wrap=True)
+
+    return Flower(config.workers, config.gpus_per_client, config.address, config.timeout, config.wait, tell)
 
 
 def surveyed(scenario: Scenario, console: Console) -> Environment:
@@ -177,7 +182,7 @@ def surveyed(scenario: Scenario, console: Console) -> Environment:
     Raises:
         InputError: there is no such cluster, or a machine cannot be used; tells all problems of all of them.
     """
-    found, own = engine(scenario).inspect(), here()
+    found, own = engine(scenario, console, True).inspect(), here()
     for text in notes([own, *found]):
         console.print(plain(text), soft_wrap=True)
     return Environment(own, found)
@@ -211,7 +216,7 @@ def train(made: Production, console: Console, quiet: bool) -> tuple[Machine, ...
             drive(further, link, watchers, scenario.engine.retries, memory, most)
             return tuple(link.machines)
 
-        return engine(scenario).run(there, body)
+        return engine(scenario, console, quiet).run(there, body)
 
 
 def produce(

@@ -264,8 +264,8 @@ def _memory(scenario: Scenario, cohort: Cohort, size: int, under_way: int) -> di
     """Memory by what takes it; workers on other machines take none of this one's."""
     engine, cores = scenario.engine, os.cpu_count() or 1
     apart = engine.name == "flower" and engine.address is None
-    most = min(32, cores + 4) if apart else 0 if engine.name == "flower" else math.inf  # Flower's threads
-    workers = int(min(engine.workers or (1 if engine.name == "inline" and engine.on_gpu else cores), most))
+    workers = engine.workers or (1 if engine.name == "inline" and engine.on_gpu else cores)
+    workers = workers if apart or engine.name == "inline" else 0
     readers = 1 + (workers if apart else 0)
     layers = 0 if engine.on_gpu else activations(scenario, cohort)  # else they are on the GPU
     gathered = cohort.pixels.nbytes + 8 * cohort.targets.size  # labels are whole numbers of 8 bytes there

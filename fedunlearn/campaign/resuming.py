@@ -14,7 +14,7 @@ from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.origins import TRAINING, Environment
 from fedunlearn.core import InputError
 from fedunlearn.results.runfolder import ABOUT, RunFolder
-from fedunlearn.scenario import Scenario
+from fedunlearn.scenario import Engine, Scenario
 
 _MOST = 8  # changes that are told one by one
 
@@ -49,11 +49,10 @@ def advice(run: RunFolder) -> str:
 
 
 def _about(scenario: Scenario, cohort: Cohort, environment: Environment) -> dict[str, Any]:
-    anywhere = replace(scenario.engine, name="inline", workers=None, address=None)
     strategies = sorted({type(plan.strategy).__module__ for plan in scenario.strategies})
     modules = (*TRAINING, "fedunlearn.campaign.campaign", *strategies)
     return {
-        "scenario": scenarios.to_yaml(replace(scenario, engine=anywhere)).splitlines(),
+        "scenario": scenarios.to_yaml(replace(scenario, engine=Engine())).splitlines(),
         "images": cohort.digest,
         "hospitals, patients and requests": hashlib.sha256(cohort.table.to_csv().encode()).hexdigest(),
         "code": sources.digests(modules),

@@ -192,7 +192,7 @@ def part(batch: Batch, which: Tensor) -> Batch:
 
 
 def chosen(values: Tensor, which: Tensor) -> Tensor:
-    """``values`` (B, ...) where ``which``, (B,) bool on the CPU, is true: as ``values[which]``, but waits for no GPU."""
+    """``values`` (B, ...) where ``which``, (B,) bool on the CPU, is true: ``values[which]`` that waits for no GPU."""
     return values.index_select(0, which.nonzero().flatten().to(values.device, non_blocking=True))
 
 

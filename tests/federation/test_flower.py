@@ -158,7 +158,7 @@ def test_answers_cross_the_wire_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_tasks_cross_the_wire(tmp_path: Path) -> None:
-    errand = worker.Errand(Ask(2, "north", fit()), 1.5)
+    errand = worker.Errand(Ask(2, "north", fit()), 1.5, "code")
     with clusters.environment(tmp_path), clusters.quiet():
         back = worker.value(worker.record(errand))
     assert (back.ask.ticket, back.ask.site, back.timeout) == (2, "north", 1.5)

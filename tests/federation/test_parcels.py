@@ -147,7 +147,7 @@ def other(address: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     with clusters.environment(folder), clusters.quiet():
         import ray
 
-        clusters._attach(address[0])
+        clusters.attach(address[0])
         try:
             until(lambda: len(ray.nodes()) == 2, "both machines are there", 60)
             yield next(node["NodeID"] for node in ray.nodes() if node["NodeManagerAddress"] == OTHER)
@@ -263,7 +263,7 @@ from fedunlearn.federation.engines.flower import cluster as clusters
 from tests.federation.test_parcels import parcel
 address, federation, folder, node = sys.argv[1:]
 with clusters.environment(Path(folder)), clusters.quiet():
-    clusters._attach(address)
+    clusters.attach(address)
     parcels, news = parcel(Path(federation), hidden=True)
     parcels.want(node)
     print(news.get(timeout=60)[1], flush=True)

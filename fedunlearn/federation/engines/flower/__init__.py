@@ -27,7 +27,7 @@ from fedunlearn.federation.engines import Link
 from fedunlearn.federation.engines.flower import probe, scratch
 from fedunlearn.federation.engines.flower.cluster import Wanted, environment, quiet
 from fedunlearn.federation.engines.flower.session import Session, opened
-from fedunlearn.federation.engines.flower.worker import Errand
+from fedunlearn.federation.engines.flower.worker import Errand, code
 from fedunlearn.federation.engines.machines import Machine
 
 T = TypeVar("T")
@@ -83,4 +83,4 @@ class Flower:
             from fedunlearn.federation.engines.flower.messages import Messages
 
             with opened(Session(wanted, folder, federation, self.tell)) as session:
-                return body(Messages(session, functools.partial(Errand, timeout=self.timeout)))
+                return body(Messages(session, functools.partial(Errand, timeout=self.timeout, code=code())))

@@ -26,7 +26,8 @@ from fedunlearn.core import FedunlearnError, RunError
 from fedunlearn.federation.engines.flower import scratch
 from fedunlearn.federation.engines.flower.cluster import Wanted, cluster
 from fedunlearn.federation.engines.flower.crew import TICK, Crew
-from fedunlearn.federation.engines.machines import Machine
+from fedunlearn.federation.engines.flower.parcels import Parcels
+from fedunlearn.federation.engines.machines import Machine, faults, here
 from sites.hospital import Federation
 
 if TYPE_CHECKING:
@@ -161,12 +162,19 @@ class Session:
     def _work(self) -> None:
         from fedunlearn.federation.engines.flower.workplace import Lifeline, Workplace
 
-        def supply(node: str) -> None:
-            self._events.put(lambda crew: crew.supplied(node, str(self._federation), "shared"))
+        def deliver(node: str, data: str | None, how: str) -> None:
+            self._events.put(lambda crew: crew.supplied(node, data, how))
 
-        place = Workplace(self._wanted.gpus_per_client, supply, self._events.put)
+        expected = here()
+        parcels = Parcels(self._federation, deliver)
+        place = Workplace(self._wanted.gpus_per_client, parcels.want, self._events.put)
         self._crew = crew = Crew(
-            place, self._wanted.workers, self._wanted.wait, lambda machine: None, self.grid.reply, self._note
+            place,
+            self._wanted.workers,
+            self._wanted.wait,
+            lambda machine: "; ".join(faults(expected, machine)) or None,
+            self.grid.reply,
+            self._note,
         )
         lifeline, looked, due = Lifeline(), time.monotonic(), 0.0
         try:
@@ -181,6 +189,7 @@ class Session:
                     self._events.get(timeout=max(0.0, due - time.monotonic()))(crew)
         finally:
             crew.end()
+            parcels.close()
 
     def _look(self, lifeline: Lifeline) -> bool:
         """Whether Ray is there.

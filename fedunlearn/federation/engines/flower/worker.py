@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import queue
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ import torch
 from torch import Tensor
 
 from fedunlearn import guests
+from fedunlearn.core import RunError
 from fedunlearn.federation import wire
-from fedunlearn.federation.engines import Answer, Ask
+from fedunlearn.federation.engines import Answer, Ask, looking
 from fedunlearn.federation.engines.inline import perform
 from fedunlearn.federation.engines.machines import Machine, here
+from fedunlearn.learning import devices
 from sites.hospital import Federation
 
 if TYPE_CHECKING:
@@ -35,10 +38,12 @@ class Errand:
     Attributes:
         ask: the task, and at which hospital.
         timeout: seconds the task may take.
+        code: the sha256 of the source files that it is from.
     """
 
     ask: Ask
     timeout: float
+    code: str
 
 
 class Actor:
@@ -49,16 +54,24 @@ class Actor:
     """
 
     def __init__(self, gpus: float) -> None:
-        self._device = "cuda" if gpus else "cpu"
+        self._device, self._share = ("cuda", gpus) if gpus else ("cpu", 1.0)
 
     def hello(self) -> Machine:
-        """Where it is, once it can work."""
+        """Where it is, once it can work.
+
+        Raises:
+            RunError: its GPU cannot be used.
+        """
         import ray
 
+        if wrong := devices.ready(self._device):
+            raise RunError(wrong)
+        devices.prepare(self._device, self._share)
         importlib.import_module(
             "torch._dynamo"
         )  # torch's optimizers do, for seconds: not in the first task's time
-        return here(ray.get_runtime_context().get_node_id())
+        code()
+        return here(ray.get_runtime_context().get_node_id(), devices.describe(self._device))
 
     def work(self, message: Message, arrays: ArrayRecord, data: str) -> Message:
         """Let Flower's client half do what a message asks for, with the hospitals in the folder ``data``.
@@ -90,10 +103,16 @@ def client_app() -> Any:
 
 
 def handle(message: Message, context: Context) -> Message:
-    """Do the task in ``message`` and reply its answer. The context says where the hospitals' images are here."""
+    """Do the task in ``message`` and reply its answer. The context says where the hospitals' images are here.
+
+    Raises:
+        RunError: the message is from other code than this.
+    """
     from flwr.app import ConfigRecord, Message
 
     errand: Errand = value(message.content)
+    if errand.code != code():
+        raise RunError("the task is from other code of fedunlearn than is here; expected the same everywhere")
     desk = _desk(str(context.node_config["data"]), str(context.node_config["device"]))
     answer = desk.perform(errand.ask, errand.timeout)
     content = record(answer)
@@ -105,6 +124,9 @@ def fit(reply: Message) -> bool:
     """Whether the worker that replied may be asked again."""
     return not reply.has_content() or bool(reply.content.config_records[_STATE]["fit"])
 
+
+code = functools.cache(looking.code)
+"""One sha256 over our source files, as they were when this process first looked."""
 
 _STATE = "state"
 ARRAYS = "arrays"
@@ -128,7 +150,8 @@ class _Desk:
             return self._answers.get(timeout=timeout)
         except queue.Empty:
             # The thread that hangs keeps its network, and a GPU's memory: this process is of no use any more.
-            return Answer(ask.ticket, None, f"no answer within {timeout:g} s", timeout, 0, unfit=True)
+            late = f"no answer within {timeout:g} s"
+            return Answer(ask.ticket, None, late, timeout, 0, socket.gethostname(), unfit=True)
 
     def _work(self) -> None:
         torch.set_num_threads(1)
