@@ -19,7 +19,7 @@ import pytest
 
 from fedunlearn.core import RunError
 from fedunlearn.federation.engines.flower import claims
-from fedunlearn.federation.engines.flower.keeper import PREFIX, Keeper
+from fedunlearn.federation.engines.flower.keeper import PREFIX, Keeper, hold
 
 FILES = {
     "federation.json": b"{}",
@@ -147,6 +147,16 @@ time.sleep(60)
 """
 
 
+HOLD = """
+import sys, time
+from pathlib import Path
+from fedunlearn.federation.engines.flower import keeper
+keeper.hold(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
 @pytest.mark.gate
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_images_go_with_the_keeper(tmp_path: Path, number: signal.Signals) -> None:
@@ -163,3 +173,29 @@ def test_the_images_go_with_the_keeper(tmp_path: Path, number: signal.Signals) -
     while folder.exists():
         assert time.monotonic() < deadline, "the images stay"
         time.sleep(0.02)
+
+
+@pytest.mark.gate
+def test_images_in_use_stay_until_their_last_user_ends(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", KEEPER, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"made\n"
+        [folder] = tmp_path.glob(f"{PREFIX}*")
+        user = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE)
+        with user:
+            assert user.stdout is not None and user.stdout.readline() == b"held\n"
+            process.kill()
+            process.wait()
+            claims.clear_abandoned(str(tmp_path), PREFIX, shutil.rmtree)
+            time.sleep(0.5)
+            assert (folder / "0" / "pixels.npy").read_bytes() == b"123"
+            user.kill()
+    deadline = time.monotonic() + 30
+    while folder.exists():
+        assert time.monotonic() < deadline, "the images stay"
+        time.sleep(0.02)
+
+
+def test_only_folders_of_keepers_are_held(tmp_path: Path) -> None:
+    hold(tmp_path / "shared")  # it may be on a disk without locks
+    with pytest.raises(FileNotFoundError):
+        hold(tmp_path / f"{PREFIX}gone")

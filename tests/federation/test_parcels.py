@@ -194,20 +194,17 @@ def test_images_are_sent_and_removed(federation: Path, address: tuple[str, Path]
 
 
 @pytest.mark.ray
-def test_a_lost_keeper_is_told_of_and_replaced(federation: Path, other: str) -> None:
+def test_images_are_sent_again_if_only_their_keeper_is_lost(federation: Path, other: str) -> None:
     parcels, news = parcel(federation, hidden=True)
     parcels.want(other)
     first = news.get(timeout=60)[1]
     [process] = [found for found in psutil.process_iter() if holds(found, str(first))]
     process.kill()
-    node, folder, reason = news.get(timeout=30)
-    assert (node, folder) == (other, None) and "was lost while it had the hospitals' images" in reason
-    until(lambda: not Path(str(first)).exists(), "its images are gone")
-    parcels.want(other)
-    second = news.get(timeout=60)[1]
-    assert second != first and stored(Path(str(second))) == FILES
+    node, second, how = news.get(timeout=60)
+    assert (node, how) == (other, "sent") and second != first and stored(Path(str(second))) == FILES
+    until(lambda: not Path(str(first)).exists(), "the first ones are gone")
     parcels.close()
-    assert not Path(str(second)).exists()
+    assert news.empty() and not Path(str(second)).exists()
 
 
 def holds(process: psutil.Process, folder: str) -> bool:

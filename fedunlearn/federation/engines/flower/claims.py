@@ -1,8 +1,9 @@
 """Temporary folders that belong to a process as long as it lives.
 
-Whoever works in a folder holds a lock on it, which ends with its process however that ends. A folder of ours that can
-be locked has been left behind: whoever starts next on that machine clears it. A number of a process would not do,
-since containers may share a temporary folder and have numbers of their own.
+Whoever works in a folder holds a lock on it that he shares with others who do, and that ends with his process however
+that ends. A folder of ours that can be locked for one alone has been left behind: whoever starts next on that machine
+clears it. A number of a process would not do, since containers may share a temporary folder and have numbers of their
+own.
 """
 
 from __future__ import annotations
@@ -30,13 +31,30 @@ def claim(place: str, prefix: str) -> tuple[Path, int]:
         OSError: it cannot be made there.
     """
     hidden = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=place))
-    lock = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY)
+    lock = share(hidden)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return hidden.rename(hidden.with_name(hidden.name[1:])), lock
     except OSError:
         os.close(lock)
         raise
+
+
+def share(folder: Path) -> int:
+    """Lock a folder so that nobody clears it; it may be claimed by another process.
+
+    Returns:
+        The lock: a file descriptor to keep open for as long as the folder is used.
+
+    Raises:
+        OSError: it is gone, or is being cleared.
+    """
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def clear_abandoned(place: str, prefix: str, clear: Callable[[Path], object]) -> None:

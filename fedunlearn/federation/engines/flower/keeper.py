@@ -1,8 +1,9 @@
 """On a machine that does not see the run folder: a private folder for the hospitals' images while they are needed.
 
-- The folder goes when the driver says so, and with the keeper's process however that ends: a small process of its own
-  waits for that (`_WATCH`). Ray ends an actor with its driver, and with the machine's raylet. Should the watcher be
-  killed too, as when the whole machine stops, the next keeper on that machine clears the folder (`claims`).
+- The folder goes when the driver says so, and with the processes that use it, the keeper and the workers that hold it
+  by `hold`, however they end: a small process of its own waits for that (`_WATCH`). Ray ends an actor with its driver,
+  and with the machine's raylet. Should the watcher be killed too, as when the whole machine stops, the next keeper on
+  that machine clears the folder (`claims`).
 - Ray kills the children of an actor that ends, so the watcher is nobody's child.
 - Nothing but the folder is believed to be the driver's to write in: names are checked, sizes are kept to.
 """
@@ -30,15 +31,28 @@ NAME = re.compile(r"federation\.json|[0-9]+/[a-z]+\.npy")
 """The files of a federation, by their paths within it (`sites.hospital`)."""
 
 _WATCH = """
-import os, shutil, signal, sys
+import fcntl, os, shutil, signal, sys
 if os.fork():
     os._exit(0)
 os.setsid()
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
 sys.stdin.buffer.read()
+fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)
 shutil.rmtree(sys.argv[1], ignore_errors=True)
 """
+
+
+def hold(folder: Path) -> None:
+    """Keep a folder of images for as long as this process lives, should its keeper be lost: workers do.
+
+    A folder that no keeper made is left as it is.
+
+    Raises:
+        OSError: it is gone.
+    """
+    if folder.name.startswith(PREFIX):
+        claims.share(folder)
 
 
 class Keeper:

@@ -2,7 +2,7 @@
 
 Every machine has a `keeper.Keeper`, an actor that takes up no CPU. It is asked whether it sees a file that only this
 user can read and whose content is random. If so, the machine works on the run folder itself; if not, the images are
-sent, and each file is compared by its checksum.
+sent, and each file is compared by its checksum. Should the keeper be lost and not its machine, they are sent again.
 
 - Images travel inside Ray's calls, in pieces below the size from which Ray would put them into its object store: what
   is in there is written to disk, in a folder that others can read, once the store is full.
@@ -26,7 +26,8 @@ from fedunlearn.core import RunError
 from fedunlearn.federation.engines.flower.keeper import NAME, Keeper
 
 Deliver = Callable[[str, str | None, str], None]
-"""Told of a node: the folder with the images there, then "shared" or "sent"; or None, then why there is none."""
+"""Told of a node: the folder with the images there, then "shared" or "sent", and another folder should they have to be
+sent again; or None, then why there is none."""
 
 _PIECE = 64 << 10  # bytes; Ray sends arguments of up to 100 KB along with a call
 _PART = 4 << 20  # bytes of a call; Ray sends along 10 MB of arguments
@@ -76,32 +77,36 @@ class Parcels:
 
     def _serve(self, node: str) -> None:
         """Deliver to one machine, and stay until all is over or the machine is lost."""
-        with contextlib.suppress(_Over), self._keeper(node) as keeper:
-            reason = self._attempt(node, keeper)
-            if reason is not None:
-                with self._lock:
-                    del self._threads[node]  # it may be wanted again
-                self._deliver(node, None, reason)
-
-    def _attempt(self, node: str, keeper: Any) -> str | None:
-        """Why the machine has no images, or none any more; None if it sees the run folder."""
         import ray
 
         try:
+            while self._bring(node):
+                pass
+            return
+        except _Over:
+            return
+        except ray.exceptions.RayTaskError as error:
+            reason = str(error.cause)
+        except ray.exceptions.RayError as error:
+            reason = f"the machine was lost: {_line(error)}"
+        except (RunError, OSError) as error:
+            reason = str(error)
+        with self._lock:
+            del self._threads[node]  # it may be wanted again
+        self._deliver(node, None, reason)
+
+    def _bring(self, node: str) -> bool:
+        """Deliver to one machine; whether its keeper was lost after that, and the images should be sent anew."""
+        import ray
+
+        with self._keeper(node) as keeper:
             if self._result(keeper.sees.remote(str(self._token), self._secret), _START):
                 self._deliver(node, str(self._federation), "shared")
-                return None
+                return False
             self._deliver(node, self._send(keeper), "sent")
-            self._result(keeper.stay.remote(), float("inf"))
-            return "the hospitals' images there have been removed"
-        except ray.exceptions.RayTaskError as error:
-            return str(error.cause)
-        except ray.exceptions.RayError as error:
-            return (
-                f"the machine was lost while it had the hospitals' images, or was sent them: {_line(error)}"
-            )
-        except (RunError, OSError) as error:
-            return str(error)
+            with contextlib.suppress(ray.exceptions.RayError):
+                self._result(keeper.stay.remote(), float("inf"))
+            return True
 
     def _send(self, keeper: Any) -> str:
         """Send all files and compare them; the folder where they are."""
