@@ -14,14 +14,12 @@ from torch import Tensor
 
 from fedunlearn import interrupts
 from fedunlearn.federation.engines import Answer, Ask
-from fedunlearn.federation.engines.flower.recent import Recent
+from fedunlearn.federation.engines.flower.recent import ROOM, Recent
 from fedunlearn.federation.engines.flower.session import Session
 from fedunlearn.federation.engines.flower.worker import Errand, record, recorded, value
 from fedunlearn.federation.engines.machines import Machine
 from fedunlearn.weights import nbytes
 
-ROOM = 1 << 27
-"""Bytes of recent messages' arrays that are kept in case others have the same."""
 _LOOK = 0.2  # seconds between looks at signals
 
 

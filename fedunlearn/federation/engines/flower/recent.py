@@ -8,6 +8,9 @@ from typing import Generic, TypeVar
 
 V = TypeVar("V")
 
+ROOM = 1 << 27
+"""Bytes of messages' arrays that are kept in case other messages have the same."""
+
 
 class Recent(Generic[V]):
     """Values by key, up to a number of bytes; whatever was used last always stays.

@@ -25,8 +25,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from fedunlearn.core import InputError
 from fedunlearn.federation.engines.flower.crew import Crew, Worker
-from fedunlearn.federation.engines.flower.messages import ROOM
-from fedunlearn.federation.engines.flower.recent import Recent
+from fedunlearn.federation.engines.flower.recent import ROOM, Recent
 from fedunlearn.federation.engines.flower.worker import ARRAYS, DOOR, Actor, fit
 from fedunlearn.federation.engines.machines import Machine
 
