@@ -188,7 +188,7 @@ def test_without_a_gpu_whoever_wants_one_is_told_before_anything_else(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if here_has_gpu():
         pytest.skip("there is a GPU here")
-    with pytest.raises(InputError, match=r"torch .*set gpus_per_client to 0, or mend it$"):
+    with pytest.raises(InputError, match=r"^torch .*CPU \(engine: {gpus_per_client: 0}\)$"):
         Flower(gpus_per_client=0.5).inspect()
 
 

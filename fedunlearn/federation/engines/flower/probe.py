@@ -117,7 +117,7 @@ def alone(gpus: float) -> Machine:
     [row] = _asked({"address": None, "gpus": gpus, "token": None})
     machine = read(row["facts"])
     if machine.fault is not None:
-        raise InputError(f"{machine.fault}: set gpus_per_client to 0, or mend it")
+        raise InputError(f"{machine.fault} (engine: {{gpus_per_client: 0}})")
     return machine
 
 
