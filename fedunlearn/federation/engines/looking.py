@@ -44,8 +44,12 @@ def versions() -> dict[str, str]:
     """Of Python, of the libraries that compute or carry, and of packages that strategies are from."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
-        if importlib.util.find_spec(name) is not None:
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
             found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # a folder of it on the path, which nobody installed
+            found[name] = "of no known version"
     points = importlib.metadata.entry_points(group=GUESTS)
     return found | {point.dist.name: point.dist.version for point in points if point.dist is not None}
 
