@@ -44,7 +44,7 @@ class Inline:
 
     def inspect(self) -> tuple[Machine, ...]:
         """See `Engine`: this machine."""
-        return (here(),)
+        return (self._machine(),)
 
     def run(self, federation: Path, body: Callable[[Link], T]) -> T:
         """See `Engine`.
@@ -53,19 +53,24 @@ class Inline:
             InputError: the device cannot be used.
             Interrupted: a signal came.
         """
-        if wrong := devices.ready(self.device):
-            raise InputError(f"{wrong} (engine: {{name: inline, device: cpu}})")
+        machine = self._machine()
         devices.prepare(self.device)
         importlib.import_module(
             "torch._dynamo"
         )  # as optimizers do, for seconds: not in the first task's time
         with interrupts.listening(), interrupts.deferred():  # the link's wait looks for signals
             usual = 1 if self.device != "cpu" else os.cpu_count() or 1  # one worker keeps a GPU busy
-            link = _Link(Federation.open(federation), self.workers or usual, self.timeout, self.device)
+            workers = self.workers or usual
+            link = _Link(Federation.open(federation), workers, self.timeout, self.device, machine)
             try:
                 return body(link)
             finally:
                 link.close()
+
+    def _machine(self) -> Machine:
+        if wrong := devices.ready(self.device):
+            raise InputError(f"{wrong} (engine: {{name: inline, device: cpu}})")
+        return here(device=devices.describe(self.device))
 
 
 class _Link:
@@ -74,13 +79,15 @@ class _Link:
     The threads are daemons: a hospital that hangs must not keep the process from ending.
     """
 
-    def __init__(self, federation: Federation, workers: int, timeout: float, device: str) -> None:
+    def __init__(
+        self, federation: Federation, workers: int, timeout: float, device: str, machine: Machine
+    ) -> None:
         self._federation, self._timeout, self._device = federation, timeout, device
+        self.machines = (machine,)
         self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
         # Full when the server is slower than the hospitals: then they wait, instead of their answers in memory.
         self._answers: queue.Queue[Answer] = queue.Queue(_WAITING * workers)
         self._started: dict[int, float] = {}
-        self.machines = (here(),)
         self._threads: list[threading.Thread] = []
         for _ in range(workers):
             self._hire()

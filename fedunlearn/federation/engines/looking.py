@@ -14,6 +14,7 @@ from pathlib import Path
 PACKAGES = ("fedunlearn", "sites", "strategies")
 LIBRARIES = ("torch", "numpy", "flwr", "ray")
 GUESTS = "fedunlearn.strategies"
+DEVICES = "fedunlearn.learning.devices"
 INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 """Variables by which a person may tell libraries which instructions to use."""
 
@@ -43,8 +44,12 @@ def versions() -> dict[str, str]:
     """Of Python, of the libraries that compute or carry, and of packages that strategies are from."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
-        if importlib.util.find_spec(name) is not None:
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
             found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # a folder of it on the path, which nobody installed
+            found[name] = "of no known version"
     points = importlib.metadata.entry_points(group=GUESTS)
     return found | {point.dist.name: point.dist.version for point in points if point.dist is not None}
 
@@ -81,17 +86,8 @@ def sees(file: str, content: str) -> bool:
 
 def _gpu() -> tuple[str | None, str | None]:
     """The GPU that torch works on, or what is wrong with it."""
-    import torch
-
-    if torch.version.cuda is None and torch.version.hip is None:
-        return (
-            None,
-            f"found torch {torch.__version__}, which was built without CUDA; expected a build for GPUs",
-        )
-    try:
-        torch.ones(1, device="cuda").sum().item()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        return None, f"torch {torch.__version__} cannot use the GPU: {reason}; expected one that it can use"
-    cuda, cudnn = torch.version.cuda or torch.version.hip, torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # torch's own
-    return f"{torch.cuda.get_device_name()}, CUDA {cuda}, cuDNN {cudnn}", None
+    if importlib.util.find_spec("fedunlearn") is None or importlib.util.find_spec(DEVICES) is None:
+        return None, None  # other code than ours, which is told anyway
+    devices = importlib.import_module(DEVICES)
+    fault = devices.ready("cuda")
+    return (None if fault else devices.describe("cuda")), fault

@@ -90,11 +90,11 @@ def faults(expected: Machine, other: Machine) -> Iterator[str]:
             remedy = "install the same there" if own else "remove it there, or install the same here"
             yield f"found {_version(name, its)}, expected {own or 'none'} {like}: {remedy}"
     if other.fault is not None:
-        yield f"{other.fault}: set gpus_per_client to 0, or mend it there"
+        yield f"{other.fault} (engine: {{gpus_per_client: 0}})"
 
 
 def notes(machines: Sequence[Machine]) -> list[str]:
-    """In what machines differ that may work together, one sentence each."""
+    """In what machines differ that may work together, one sentence each; GPUs, of those that work on one."""
     return [note for fact in LIKE if (note := _note(fact, machines)) is not None]
 
 
@@ -133,6 +133,8 @@ def _note(fact: str, machines: Sequence[Machine]) -> str | None:
     hosts: dict[str, list[str]] = {}
     for machine in machines:
         value = getattr(machine, fact)
+        if fact == "device" and value is None:
+            continue  # such as the one where the server is
         hosts.setdefault(_told(value), []).append(machine.host)
     if len(hosts) < 2:
         return None

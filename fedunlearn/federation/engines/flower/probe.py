@@ -27,7 +27,8 @@ SCOUT = "fedunlearn.federation.engines.flower.scout"
 """The program of the other process."""
 PATIENCE = 60.0
 """Seconds that all machines together have to answer."""
-_ATTACHED = 60.0  # seconds to import Ray and to attach; some three are usual
+_ATTACH = 60.0  # seconds to import Ray and to attach; some five are usual
+_SPARE = 10.0  # seconds to ask, and to write down
 _POLL = 0.05
 
 
@@ -116,7 +117,7 @@ def alone(gpus: float) -> Machine:
     [row] = _asked({"address": None, "gpus": gpus, "token": None})
     machine = read(row["facts"])
     if machine.fault is not None:
-        raise InputError(f"{machine.fault}: set gpus_per_client to 0, or mend it")
+        raise InputError(f"{machine.fault} (engine: {{gpus_per_client: 0}})")
     return machine
 
 
@@ -172,39 +173,55 @@ def _asked(question: Mapping[str, Any]) -> list[dict[str, Any]]:
         Interrupted: a signal came.
     """
     with tempfile.TemporaryDirectory(prefix="fedunlearn-probe-") as name, cluster.environment(Path(name)):
-        answer, errors = Path(name) / "answer.json", Path(name) / "errors"
+        answer, attached, errors = (Path(name) / part for part in ("answer", "attached", "errors"))
+        places = {"patience": PATIENCE, "answer": str(answer), "attached": str(attached)}
         # With -P, nothing in the current folder is taken for a module of ours.
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            SCOUT,
-            json.dumps({**question, "patience": PATIENCE, "answer": str(answer)}),
-        ]
+        command = [sys.executable, "-P", "-m", SCOUT, json.dumps({**question, **places})]
         with errors.open("wb") as stream:
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream
             )
         try:
-            _wait(child, _ATTACHED + PATIENCE)
+            _wait(child, attached)
         finally:
             child.kill()
             child.wait()
         if not answer.is_file():
-            said = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            where = f"the Ray cluster at {question['address']!r}" if question["address"] else "this machine"
-            raise InputError(
-                f"{where} could not be looked at: {said[-1] if said else 'no answer'}; expected one that answers "
-                f"within {_ATTACHED + PATIENCE:g} s: see that `ray status` does, and try again"
-            )
+            raise InputError(_silence(question["address"], attached.exists(), _last_line(errors)))
         found = json.loads(answer.read_text(encoding="utf-8"))
     if "error" in found:
         raise InputError(found["error"])
     return list(found["rows"])
 
 
-def _wait(child: subprocess.Popen[bytes], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while child.poll() is None and time.monotonic() < deadline:
+def _wait(child: subprocess.Popen[bytes], attached: Path) -> None:
+    """Until it ends, or has had its time to attach, or then to look."""
+    began, since = time.monotonic(), None
+    while child.poll() is None:
         interrupts.check()
         time.sleep(_POLL)
+        now = time.monotonic()
+        if since is None and attached.exists():
+            since = now
+        if now > (began + _ATTACH if since is None else since + PATIENCE + _SPARE):
+            return
+
+
+def _silence(address: str | None, attached: bool, said: str) -> str:
+    """Why there is no answer."""
+    if address is None:
+        return f"the GPU of this machine could not be looked at: {said}; expected one that torch can use"
+    if attached:
+        return (
+            f"the Ray cluster at {address!r} was lost while machines were looked at: {said}; see `ray status`"
+        )
+    return (
+        f"could not join the Ray cluster at {address!r} within {_ATTACH:g} s: {said}; expected host:port of a "
+        "running one, as `ray start --head` tells it"
+    )
+
+
+def _last_line(errors: Path) -> str:
+    """The last that it said, without what Ray puts before it: time, process, line of its code."""
+    said = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return said[-1].rpartition("] ")[2] if said else "no answer"

@@ -27,6 +27,7 @@ def _answer(question: Mapping[str, Any]) -> dict[str, object]:
         cluster.attach(question["address"])
     except InputError as error:
         return {"error": str(error)}
+    Path(question["attached"]).touch()
     return {"rows": _rows(gpus, token, question["patience"])}
 
 
