@@ -36,6 +36,9 @@ class Place:
     def fits(self) -> int:
         return self.places
 
+    def taken(self) -> int:
+        return self.places - self.room()
+
     def busy(self) -> str:
         return f"busy: {self.taken_by_others} of {self.places} are taken"
 
@@ -266,6 +269,15 @@ def test_a_busy_cluster_is_said_to_be_and_waited_for() -> None:
     scene.crew.tick(58.0)
     with pytest.raises(RunError, match=r"busy: .*: no worker could start within 60 s"):
         scene.crew.tick(2.0)
+
+
+def test_a_cluster_whose_places_may_be_taken_by_our_own_is_not_called_busy_at_once() -> None:
+    scene = Scene(Place(places=2, taken_by_others=2), wanted=2)
+    scene.crew.tick(0.0)
+    scene.crew.tick(29.0)  # it may be the two that still start
+    assert scene.told == []
+    scene.crew.tick(1.0)
+    assert len(scene.told) == 1
 
 
 def test_workers_that_end_as_soon_as_they_start_stop_the_run() -> None:

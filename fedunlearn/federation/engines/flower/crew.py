@@ -27,7 +27,8 @@ SILENCE = 8
 """So many looks in a row without an answer, and a worker is lost."""
 MOST_LOSSES = 5
 """A message that loses so many workers is given up."""
-_SAID = 5.0  # seconds without any worker after which it is said
+_SAID = 5.0  # seconds without any worker after which it is said that others take the cluster,
+_AT_LAST = 30.0  # and where those whose CPUs are taken may be our own, who still start
 
 
 @dataclass(eq=False)
@@ -65,8 +66,12 @@ class Workplace(Protocol[M]):
         """How many workers there is room for in all, if nobody else were there."""
         ...
 
+    def taken(self) -> int:
+        """How many workers' places are taken, by whomever."""
+        ...
+
     def busy(self) -> str:
-        """What others take, in words."""
+        """How busy it is, in words."""
         ...
 
     def hire(self, worker: Worker[M]) -> None:
@@ -275,6 +280,8 @@ class Crew(Generic[M]):
             why = self.place.busy()
         if self._without >= self.patience:
             raise RunError(f"{why}: no worker could start within {self.patience:g} s (engine.wait)")
-        if self._without >= _SAID and not self._said:
+        expected = sum(worker.machine is None for worker in self.workers)
+        others = self._without >= _SAID and self.place.taken() > expected
+        if not self._said and (others or self._without >= _AT_LAST):
             self._said = True
             self.tell(f"{why}: waiting for room for {self.patience:g} s at most (engine.wait)")

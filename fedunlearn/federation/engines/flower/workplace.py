@@ -69,6 +69,10 @@ class Workplace:
         """See `crew.Workplace`."""
         return self._places(_total())
 
+    def taken(self) -> int:
+        """See `crew.Workplace`."""
+        return self.fits() - self.room()
+
     def busy(self) -> str:
         """See `crew.Workplace`."""
         total, free = _total(), _free()
