@@ -112,6 +112,7 @@ class Cohort:
         remove = partial(shutil.rmtree, folder, ignore_errors=True)
         with interrupts.last_resort(remove):
             try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self.store(folder, model)
                 yield folder
             finally:

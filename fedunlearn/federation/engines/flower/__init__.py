@@ -16,7 +16,6 @@ Each file says what is done there about Flower and Ray themselves (measured with
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +56,13 @@ class Flower:
     wait: float = 600.0
     tell: Callable[[str], None] = _silently
 
+    @property
+    def _wanted(self) -> Wanted:
+        return Wanted(self.workers, self.gpus_per_client, self.address, self.wait)
+
     def inspect(self) -> tuple[Machine, ...]:
         """See `Engine`: those of a running cluster that have room for work, else this machine."""
-        if address := self.address or os.environ.get("RAY_ADDRESS"):
+        if address := self._wanted.joined:
             return probe.usable(address, self.gpus_per_client)
         return (probe.alone(self.gpus_per_client),)
 
@@ -72,7 +75,6 @@ class Flower:
             Interrupted: a signal came.
         """
         federation = federation.resolve()
-        wanted = Wanted(self.workers, self.gpus_per_client, self.address, self.wait)
         with (
             interrupts.listening(),
             interrupts.deferred(),  # Ray, Flower and logging hold locks; the link's waits look for signals
@@ -82,5 +84,5 @@ class Flower:
         ):
             from fedunlearn.federation.engines.flower.messages import Messages
 
-            with opened(Session(wanted, folder, federation, self.tell)) as session:
+            with opened(Session(self._wanted, folder, federation, self.tell)) as session:
                 return body(Messages(session, functools.partial(Errand, timeout=self.timeout, code=code())))

@@ -31,7 +31,12 @@ class Wanted:
     workers: int | None
     gpus_per_client: float
     address: str | None
-    wait: float = 600.0
+    wait: float
+
+    @property
+    def joined(self) -> str | None:
+        """The address of the running cluster that is to be joined; None for one of our own."""
+        return self.address or os.environ.get("RAY_ADDRESS")
 
 
 @contextlib.contextmanager
@@ -42,7 +47,7 @@ def cluster(wanted: Wanted, folder: Path) -> Iterator[None]:
     if ray.is_initialized():
         raise RunError("Ray is in use in this process already; expected none: call ray.shutdown() first")
     try:
-        if address := wanted.address or os.environ.get("RAY_ADDRESS"):
+        if address := wanted.joined:
             attach(address)
         else:
             _start(wanted, folder)

@@ -165,9 +165,14 @@ class Session:
         def deliver(node: str, data: str | None, how: str) -> None:
             self._events.put(lambda crew: crew.supplied(node, data, how))
 
+        def have(node: str) -> None:
+            deliver(node, str(self._federation), "shared")
+
         expected = here()
-        parcels = Parcels(self._federation, deliver)
-        place = Workplace(self._wanted.gpus_per_client, parcels.want, self._events.put)
+        parcels = (
+            Parcels(self._federation, deliver) if self._wanted.joined else None
+        )  # one of our own is here
+        place = Workplace(self._wanted.gpus_per_client, parcels.want if parcels else have, self._events.put)
         self._crew = crew = Crew(
             place,
             self._wanted.workers,
@@ -189,7 +194,8 @@ class Session:
                     self._events.get(timeout=max(0.0, due - time.monotonic()))(crew)
         finally:
             crew.end()
-            parcels.close()
+            if parcels is not None:
+                parcels.close()
 
     def _look(self, lifeline: Lifeline) -> bool:
         """Whether Ray is there.

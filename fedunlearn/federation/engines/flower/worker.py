@@ -19,6 +19,7 @@ from fedunlearn import guests
 from fedunlearn.core import RunError
 from fedunlearn.federation import wire
 from fedunlearn.federation.engines import Answer, Ask, looking
+from fedunlearn.federation.engines.flower import keeper
 from fedunlearn.federation.engines.inline import perform
 from fedunlearn.federation.engines.machines import Machine, here
 from fedunlearn.learning import devices
@@ -137,6 +138,7 @@ class _Desk:
     """Where an actor works: the hospitals, one network, and one thread that is left behind if it hangs."""
 
     def __init__(self, federation: Path, device: str) -> None:
+        keeper.hold(federation)
         self._federation = Federation.open(federation)
         self._network = self._federation.network(device)
         self._asks: queue.SimpleQueue[Ask] = queue.SimpleQueue()
