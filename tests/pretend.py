@@ -145,7 +145,7 @@ class There(torch.Tensor):
         return shell
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]  # torch's own types say otherwise than its documentation
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Outside of `Pretend`, as in a thread of autograd's."""
