@@ -398,3 +398,23 @@ def test_a_constraint_placed_there_holds_the_same_numbers() -> None:
     ball = Ball({"a": torch.arange(3.0)}, 1.0)
     placed = devices.placed(ball, device())
     assert isinstance(placed.center["a"], There) and torch.equal(placed.center["a"].cpu(), ball.center["a"])
+
+
+CROSSING = {
+    "salun": (92, 5),
+    "fused": (114, 6),
+    "neggrad_plus": (49, 5),
+    "max_loss": (176, 10),
+    "pga": (44, 5),
+}
+
+
+@pytest.mark.parametrize("name", CROSSING)
+def test_no_more_crosses_than_docs_gpu_md_tells(name: str, pretend: Pretend) -> None:
+    """Tensors brought to the device, and how often it is waited for, while the toy forgets its patients."""
+    strategy = FIRST[name]
+    procedure, answer = strategy.unlearn(case("patients", strategy=strategy)), asked("images", THERE, set())
+    network("images", THERE)  # which is brought once for all
+    brought, waits = pretend.traffic.brought, pretend.traffic.waits
+    by_hand(procedure, answer)
+    assert (pretend.traffic.brought - brought, pretend.traffic.waits - waits) == CROSSING[name]
