@@ -411,9 +411,10 @@ CROSSING = {
 
 @pytest.mark.parametrize("name", CROSSING)
 def test_no_more_crosses_than_docs_gpu_md_tells(name: str, pretend: Pretend) -> None:
-    """Tensors brought to the device, and how often it is waited for, while the toy forgets its patients."""
+    """Tensors brought to the device, and how often it is waited for, while the toy forgets patients or a hospital."""
     strategy = FIRST[name]
-    procedure, answer = strategy.unlearn(case("patients", strategy=strategy)), asked("images", THERE, set())
+    wish = "patients" if Granularity.PATIENTS in strategy.granularity else "site"
+    procedure, answer = strategy.unlearn(case(wish, strategy=strategy)), asked("images", THERE, set())
     network("images", THERE)  # which is brought once for all
     brought, waits = pretend.traffic.brought, pretend.traffic.waits
     by_hand(procedure, answer)
