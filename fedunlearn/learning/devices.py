@@ -45,7 +45,7 @@ def prepare(device: str, share: float = 1.0) -> None:
     torch.set_num_threads(1)
     if torch.device(device).type == "cpu":
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    _tell_cublas()
     torch.use_deterministic_algorithms(True)
     unread: Any = torch.utils.deterministic  # a module with a property: torch's types do not know
     unread.fill_uninitialized_memory = False  # nothing here reads what was not written
@@ -78,6 +78,8 @@ def describe(device: str) -> str | None:
 
 def ready(device: str) -> str | None:
     """What is wrong with ``device`` as this process finds it; None if a tensor can be made and changed there."""
+    if torch.device(device).type != "cpu":
+        _tell_cublas()
     build = f"torch {torch.__version__} (CUDA: {torch.version.cuda or 'none'})"
     try:
         found = float(torch.ones(2, device=device).add_(1).sum())
@@ -177,6 +179,11 @@ def _placed(value: Any, device: torch.device) -> Any:
         new = {name: x for name, old in own.items() if (x := _placed(old, device)) is not old}
         return dataclasses.replace(value, **new) if new else value
     return value
+
+
+def _tell_cublas() -> None:
+    """Let cuBLAS use memory of the same size for each product, as equal bits need; it looks when it starts."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def _allow_tf32(allowed: bool) -> None:

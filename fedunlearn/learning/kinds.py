@@ -38,7 +38,8 @@ class CrossEntropy:
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """See `Objective`."""
-        return F.cross_entropy(module(batch.inputs), batch.targets)
+        outputs = module(batch.inputs)
+        return F.cross_entropy(outputs, labelled(batch, outputs.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class DiceCrossEntropy:
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """See `Objective`."""
-        outputs, targets, smooth = module(batch.inputs), batch.targets, 1e-5
+        outputs, smooth = module(batch.inputs), 1e-5
+        targets = labelled(batch, outputs.shape[1])
         p = torch.softmax(outputs, 1).masked_fill(ignored(targets).unsqueeze(1), 0).flatten(2)[:, 1:]
         g = _by_class(targets, outputs.shape[1]).flatten(2)[:, 1:].to(p.dtype)
         dice = (2 * (p * g).sum(2) + smooth) / (p.sum(2) + g.sum(2) + smooth)
@@ -116,6 +118,28 @@ def _losses(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
     """``loss``: (N,) as in `_overlaps`."""
     losses = F.cross_entropy(outputs.double(), targets, reduction="none", ignore_index=IGNORED)
     return {"loss": _mean(losses * shares(targets, torch.float64))}
+
+
+def labelled(batch: Batch, classes: int) -> Tensor:
+    """The targets of ``batch``, looked at on a GPU: one that meets a label that is no class is lost to its process.
+
+    Only the first step of a training is looked at, since the GPU must be waited for: hospitals' own labels are known
+    to be classes (`sites.hospital.Federation.write`), and images without labels, the server's, have none in any step.
+    On the CPU torch itself refuses.
+
+    Raises:
+        IndexError: some are no class, as torch has it on the CPU.
+    """
+    targets = batch.targets
+    if targets.device.type == "cpu" or batch.step or torch._C._functorch.is_functorch_wrapped_tensor(targets):
+        return targets
+    wrong = ((targets < 0) | (targets >= classes)) & ~ignored(targets)
+    if bool(wrong.any()):
+        found = sorted(set(targets[wrong].tolist()))[:5]
+        raise IndexError(
+            f"found labels {found}, expected classes 0 to {classes - 1}: the server's images have no labels"
+        )
+    return targets
 
 
 def ignored(targets: Tensor) -> Tensor:

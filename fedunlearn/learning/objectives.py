@@ -186,13 +186,18 @@ def divergence(teacher: Tensor, student: Tensor, T: float = 1.0) -> Tensor:
 
 def part(batch: Batch, which: Tensor) -> Batch:
     """The images of ``batch`` where ``which``, (B,) bool on the CPU, is true."""
-    extra = {name: chosen(values, which) for name, values in batch.extra.items()}
-    inputs, targets, rows = (chosen(values, which) for values in (batch.inputs, batch.targets, batch.rows))
-    return Batch(inputs, targets, rows, extra, batch.step)
+    here = which.nonzero().flatten()
+    there = here.to(batch.rows.device, non_blocking=True)
+
+    def taken(values: Tensor) -> Tensor:
+        return values.index_select(0, here if values.device == here.device else there)
+
+    extra = {name: taken(values) for name, values in batch.extra.items()}
+    return Batch(taken(batch.inputs), taken(batch.targets), taken(batch.rows), extra, batch.step)
 
 
 def chosen(values: Tensor, which: Tensor) -> Tensor:
-    """``values`` (B, ...) where ``which``, (B,) bool on the CPU, is true: ``values[which]`` that waits for no GPU."""
+    """``values[which]``, but a GPU is not waited for; ``which``, (B,) bool, is on the CPU."""
     return values.index_select(0, which.nonzero().flatten().to(values.device, non_blocking=True))
 
 
