@@ -53,6 +53,7 @@ class Machine:
         tmp: what is its /tmp, as seen from outside.
         process: ends it.
         first: the number of its first process.
+        started: what was started there from outside.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Machine:
     tmp: Path
     process: subprocess.Popen[str]
     first: int
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def command(self, *words: str) -> list[str]:
         """What runs ``words`` there, started from here."""
@@ -79,7 +81,7 @@ class Machine:
     def spawn(self, log: Path, *words: str, **variables: str) -> subprocess.Popen[bytes]:
         """Start something there, which writes into the file ``log``."""
         with log.open("wb") as out:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self.command(*words),
                 env=environment(variables),
                 cwd=ROOT,
@@ -87,6 +89,8 @@ class Machine:
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
+        self.started.append(process)
+        return process
 
     def hide(self, folder: Path) -> None:
         """Have it see an empty folder there."""
@@ -135,6 +139,9 @@ class Machine:
         """Lose it with all its processes at once, as by a power cut."""
         self.process.kill()
         self.process.wait()
+        for process in self.started:
+            process.send_signal(signal.SIGCONT)  # nsenter stops when what it started stops
+            process.wait(30)
         until(lambda: not Path(f"/proc/{self.first}").exists(), 10, f"machine {self.name} is to end")
 
     def _must(self, *words: str) -> None:
