@@ -24,6 +24,7 @@ from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer, Ask, Link
 from fedunlearn.federation.engines.flower import Flower
 from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.engines.machines import Machine
 from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.models import SmallCNN, initial_weights
@@ -69,6 +70,10 @@ class _Told:
     """A link that prints answers as they come."""
 
     link: Link
+
+    @property
+    def machines(self) -> Sequence[Machine]:
+        return self.link.machines
 
     def submit(self, asks: Sequence[Ask]) -> None:
         self.link.submit(asks)

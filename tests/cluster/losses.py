@@ -8,10 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.cluster import running
 from tests.cluster.machines import Machine, files
 from tests.cluster.running import Cluster, Run
+
+_IMAGES = re.compile(
+    r"(^|/)(federation\.json|\d+/[a-z]+\.npy)$"
+)  # as `sites.hospital.Federation` writes them
 
 Loss = Callable[[Cluster, Machine], None]
 """Does something to a cluster, or to that machine of it."""
@@ -107,7 +112,12 @@ def outcome(on: Cluster, run: Run, loss: Loss, machine: Machine, moment: float =
 def images(on: Cluster) -> list[str]:
     """Files with hospitals' images, on any disk."""
     places = [on.lab.shared, *(machine.tmp for machine in on.lab.made)]
-    return [f"{place.name}/{name}" for place in places for name in files(place) if "federation" in name]
+    return [f"{place.name}/{name}" for place in places for name in images_in(place)]
+
+
+def images_in(folder: Path) -> list[str]:
+    """Such files in a folder and below."""
+    return [name for name in files(folder) if _IMAGES.search(name)]
 
 
 def _later(seconds: float, what: Callable[[], object]) -> None:

@@ -132,7 +132,12 @@ class Run:
 
 
 def simulate(
-    on: Cluster, name: str, *settings: str, resume: bool = False, private: bool = False, engine: str = "flower"
+    on: Cluster,
+    name: str,
+    *settings: str,
+    resume: bool = False,
+    private: bool = False,
+    engine: str = "flower",
 ) -> Run:
     """Start the short scenario on the head; ``private``: its run folder is on that machine's own disk."""
     seen, outside = (Path("/tmp"), on.head.tmp) if private else (SHARED, on.lab.shared)
@@ -147,7 +152,13 @@ def simulate(
 def reference(folder: Path) -> dict[str, str]:
     """sha256 of every model of the short scenario, by name, as engine inline comes to them."""
     with runs.without_scores():
-        made = run_scenario(scenarios.read(SCENARIO, [*SHORT, "engine.name=inline"]), folder / "run", folder, Console(), quiet=True)
+        made = run_scenario(
+            scenarios.read(SCENARIO, [*SHORT, "engine.name=inline"]),
+            folder / "run",
+            folder,
+            Console(),
+            quiet=True,
+        )
     return runs.weight_files(made)
 
 
@@ -180,7 +191,11 @@ class Averaging:
     def more(self, answers: int, seconds: float = 120) -> None:
         """Wait for so many more answers."""
         enough = len(self.lines("answer")) + answers
-        until(lambda: len(self.lines("answer")) >= enough or self.process.poll() is not None, seconds, str(self.log))
+        until(
+            lambda: len(self.lines("answer")) >= enough or self.process.poll() is not None,
+            seconds,
+            str(self.log),
+        )
         assert self.process.poll() is None, self.log.read_text()
 
     def stop(self, seconds: float = 120) -> dict[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import signal
 import time
@@ -27,7 +28,7 @@ def test_a_run_outlives_whatever_it_loses(tmp_path: Path) -> None:
         run = running.averaging(on, folder, 2)
         for loss in (losses.worker, losses.raylet, losses.node, losses.hang):
             machine = on.lab.made[-1]
-            until(lambda machine=machine: machine.processes(ACTOR), 60, "node2 is to be put to work")
+            until(functools.partial(machine.processes, ACTOR), 60, "node2 is to be put to work")
             run.more(6)
             loss(on, machine)
             run.more(6)

@@ -57,7 +57,7 @@ def change_version(machine: Machine, library: str) -> None:
     """Have a machine see another version of a library, as its files and its package tell it."""
     found = importlib.metadata.version(library)
     about = importlib.metadata.distribution(library)
-    [metadata] = [file for file in about.files or () if file.match("*.dist-info/METADATA")]
+    [metadata] = [file for file in about.files or () if file.match(f"{library}-*.dist-info/METADATA")]
     machine.edit(Path(str(metadata.locate())), f"\nVersion: {found}\n", "\nVersion: 0.99.0\n")
     module = importlib.util.find_spec(library)
     assert module is not None and module.origin is not None
