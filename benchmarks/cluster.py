@@ -1,12 +1,12 @@
-"""What a cluster can lose, and how many workers one driver keeps busy. Machines are network namespaces: as root, on Linux.
+"""What a cluster can lose, and how many workers one driver keeps busy. Machines are namespaces: as root, on Linux.
 
     python benchmarks/cluster.py kills --times 10
     python benchmarks/cluster.py scaling --workers 8 32
 
 `kills`: a run averages the models of three hospitals on two machines. In the midst of it, at moments drawn from a fixed
 seed, something is done to the second machine, which is then started again. Counted are averages that differ from
-engine inline's by a bit, hospitals that were blamed, and the longest time without an answer after each loss. With the
-loss `whole`, Ray is killed on both machines while a short version of `scenarios/3hosp.yaml` runs, which is then resumed.
+engine inline's by a bit, hospitals that were blamed, and the longest time without an answer after each loss. With
+`whole`, Ray is killed on both machines while a short version of `scenarios/3hosp.yaml` runs, which is then resumed.
 
 `scaling`: hospitals that only sleep and send back weights of a given size, on one machine of which Ray is told that it
 has many cores. Printed are answers per second, the share of the workers' time that was slept, and what one answer costs
