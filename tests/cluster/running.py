@@ -131,22 +131,14 @@ class Run:
         return runs.contents(self.out / "weights")
 
 
-def simulate(
-    on: Cluster,
-    name: str,
-    *settings: str,
-    resume: bool = False,
-    private: bool = False,
-    engine: str = "flower",
-) -> Run:
-    """Start the short scenario on the head; ``private``: its run folder is on that machine's own disk."""
-    seen, outside = (Path("/tmp"), on.head.tmp) if private else (SHARED, on.lab.shared)
+def simulate(on: Cluster, name: str, *settings: str, resume: bool = False, engine: str = "flower") -> Run:
+    """Start the short scenario on the head, with its run folder where all see it."""
     words = [PYTHON, "-m", "fedunlearn", "simulate", str(SCENARIO), "--engine", engine]
     sets = [*SHORT, *([f"engine.address={on.address}"] if engine == "flower" else []), *settings]
     words += [word for value in sets for word in ("--set", value)]
-    words += ["--out", str(seen / name), *(["--resume"] if resume else [])]
+    words += ["--out", str(SHARED / name), *(["--resume"] if resume else [])]
     log = on.lab.folder / f"{name}{'-resumed' if resume else ''}.log"
-    return Run(on.head.spawn(log, *words), outside / name, log)
+    return Run(on.head.spawn(log, *words), on.lab.shared / name, log)
 
 
 def reference(folder: Path) -> dict[str, str]:
