@@ -180,14 +180,14 @@ class Averaging:
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return [words[1:] for line in text.splitlines() if (words := line.split()) and words[0] == about]
 
-    def more(self, answers: int, seconds: float = 120) -> None:
-        """Wait for so many more answers."""
-        enough = len(self.lines("answer")) + answers
-        until(
-            lambda: len(self.lines("answer")) >= enough or self.process.poll() is not None,
-            seconds,
-            str(self.log),
-        )
+    def more(self, answers: int, host: str = "", seconds: float = 120) -> None:
+        """Wait for so many more answers, or for so many from one machine."""
+
+        def count() -> int:
+            return sum(not host or words[1] == host for words in self.lines("answer"))
+
+        enough = count() + answers
+        until(lambda: count() >= enough or self.process.poll() is not None, seconds, f"answers\n{self.log}")
         assert self.process.poll() is None, self.log.read_text()
 
     def stop(self, seconds: float = 120) -> dict[int, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import signal
 import time
@@ -11,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import averaging, losses, running
-from tests.cluster.machines import until
-from tests.cluster.running import ACTOR, cluster
+from tests.cluster.running import cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -28,8 +26,7 @@ def test_a_run_outlives_whatever_it_loses(tmp_path: Path) -> None:
         run = running.averaging(on, folder, 2)
         for loss in (losses.worker, losses.raylet, losses.node, losses.hang):
             machine = on.lab.made[-1]
-            until(functools.partial(machine.processes, ACTOR), 60, "node2 is to be put to work")
-            run.more(6)
+            run.more(2, "node2")
             loss(on, machine)
             run.more(6)
             if loss is losses.raylet:
@@ -60,17 +57,18 @@ def test_a_run_whose_cluster_is_gone_says_so_and_goes_on_elsewhere(
 
 
 def test_what_was_given_up_may_come_back(tmp_path: Path) -> None:
-    """Its work was done by others meanwhile; it is not counted twice, and the machine works again."""
+    """Its work was done by others meanwhile, and is not counted twice. Once it is started again, it works again."""
     with cluster(tmp_path) as on:
         folder = on.lab.shared / "averages"
         averaging.write(folder / "federation")
         run, machine = running.averaging(on, folder, 2), on.lab.made[1]
-        until(lambda: machine.processes(ACTOR), 60, "node2 is to be put to work")
-        run.more(6)
+        run.more(2, "node2")
         losses.hang(on, machine)
         time.sleep(LONG)
         machine.signal(signal.SIGCONT)
         run.more(12)
+        losses.again(on, machine)
+        run.more(2, "node2")
         found = run.stop()
         assert {words[2] for words in run.lines("answer")} == {"ok"}
         assert run.longest < STALL
