@@ -84,7 +84,8 @@ def kill(folder: Path, kind: str, moments: Sequence[float]) -> None:
             stalls.append(longest(run, before))
         found = run.stop(300)
         failed = sum(words[2] != "ok" for words in run.lines("answer"))
-        other = sum(averaging.inline(there, len(found))[seed] != found[seed] for seed in found)
+        expected = averaging.inline(there, len(found))
+        other = sum(expected[seed] != digest for seed, digest in found.items())
     print(
         f"{kind:7} {len(moments)} times: {len(found)} averages, {other} of them other than inline's; "
         f"{failed} of {len(run.lines('answer'))} answers a failure; longest time without an answer after each loss: "
