@@ -69,7 +69,7 @@ class Session:
         self._failure: BaseException | None = None
         self._crew: Crew[Any] | None = None
         self._lifeline: Lifeline | None = None
-        self._alive = time.monotonic()
+        self._alive, self._farewell = time.monotonic(), _FAREWELL
         # A daemon, and so are the threads it starts: none of them may keep the process from ending.
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -139,7 +139,7 @@ class Session:
         """Wait for the thread, and kill the processes that Ray would only wait for once it is shut down."""
         import ray
 
-        deadline = time.monotonic() + _FAREWELL
+        deadline = time.monotonic() + self._farewell
         while self._thread.is_alive() and time.monotonic() < deadline:
             self._thread.join(_BLINK)
             interrupts.take_back()
@@ -169,9 +169,8 @@ class Session:
             deliver(node, str(self._federation), "shared")
 
         expected = here()
-        parcels = (
-            Parcels(self._federation, deliver) if self._wanted.joined else None
-        )  # one of our own is here
+        # A cluster of our own is on this machine alone.
+        parcels = Parcels(self._federation, deliver) if self._wanted.joined else None
         place = Workplace(self._wanted.gpus_per_client, parcels.want if parcels else have, self._events.put)
         self._crew = crew = Crew(
             place,
@@ -205,6 +204,7 @@ class Session:
         """
         lost = lifeline.lost()
         if lost > _GONE:
+            self._farewell = _HASTE  # nobody answers
             host, port = lifeline.head
             raise RunError(
                 f"the Ray cluster at {host}:{port} is gone: its head, or Ray on this machine, has not been there for "
