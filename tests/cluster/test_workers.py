@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import pytest
@@ -16,8 +17,8 @@ CPUS = 8
 OTHERS = """
 import ray, sys
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="critical")
-work = ray.remote(num_cpus=int(sys.argv[2]))(lambda: "done")
-print(ray.get(work.remote(), timeout=60))
+work = ray.remote(num_cpus=1)(lambda free: f"{free:g} free")
+print(ray.get(work.remote(ray.available_resources()["CPU"]), timeout=60))
 """
 
 
@@ -34,27 +35,39 @@ def begin(on: Cluster, name: str, workers: int, *options: str) -> Averaging:
     return running.averaging(on, folder, workers, *options, name=name)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_so_many_workers_and_the_rest_is_free_for_others(on: Cluster, workers: int) -> None:
-    run = begin(on, f"of-{workers}", workers)
-    run.more(2 * workers)
-    assert len(on.head.processes(ACTOR)) == workers
-    rest = on.head.run(PYTHON, "-c", OTHERS, on.address, str(CPUS - workers))
-    assert rest.stdout == "done\n", rest.stderr
-    run.more(1)
-    assert len(on.head.processes(ACTOR)) == workers
-    found = run.stop()
-    assert found == averaging.inline(run.folder, len(found))
+def there(on: Cluster, workers: int) -> bool:
+    """Whether so many workers of ours are there."""
+    return len(on.head.processes(ACTOR)) == workers
+
+
+def test_everybody_has_the_workers_that_were_asked_for_and_the_rest_is_free(on: Cluster) -> None:
+    """Three runs at once, with 1, 2 and 4 workers: one CPU is left."""
+    runs = {workers: begin(on, f"of-{workers}", workers) for workers in (1, 2, 4)}
+    until(functools.partial(there, on, CPUS - 1), 120, "1 + 2 + 4 workers")
+    for run in runs.values():
+        run.more(8)
+    rest = on.head.run(PYTHON, "-c", OTHERS, on.address)
+    assert rest.stdout == "1 free\n", rest.stderr
+    for run in runs.values():
+        run.more(1)
+    assert there(on, CPUS - 1)
+    left = CPUS - 1
+    for workers, run in runs.items():
+        found = run.stop()
+        assert {words[2] for words in run.lines("answer")} == {"ok"}
+        assert found == averaging.inline(run.folder, len(found))
+        left -= workers
+        until(functools.partial(there, on, left), 30, "the workers of a run end with it")
 
 
 def test_whoever_finds_a_cluster_busy_says_so_and_waits(on: Cluster) -> None:
     """Longer than a task may take. The first takes all there is: more than its machine has cores."""
     first = begin(on, "first", 0)
     first.more(1)
-    until(lambda: len(on.head.processes(ACTOR)) == CPUS, 120, "a worker for every CPU")
+    until(functools.partial(there, on, CPUS), 120, "a worker for every CPU")
     second = begin(on, "second", 1, "--timeout=5")
     until(lambda: second.lines("told"), 60, "it is to say that it waits")
-    assert "busy" in second.lines("told")[0] and not second.lines("answer")
+    assert "busy:" in second.lines("told")[0] and not second.lines("answer")
     first.more(1)
     first.stop()
     second.more(3)
