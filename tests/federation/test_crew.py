@@ -280,24 +280,17 @@ def test_a_cluster_whose_places_may_be_taken_by_our_own_is_not_called_busy_at_on
     assert len(scene.told) == 1
 
 
-def test_workers_that_end_as_soon_as_they_start_stop_the_run() -> None:
+@pytest.mark.parametrize("end", [Crew.lost, Crew.failed])
+def test_workers_that_end_as_soon_as_they_start_stop_the_run(
+    end: Callable[[Crew[str], Worker[str], str], None],
+) -> None:
     scene = Scene(wanted=2)
     scene.crew.tick()
     for _ in range(12):
-        scene.crew.lost(scene.crew.workers[0], "bad luck")
+        end(scene.crew, scene.crew.workers[0], "no module")
         scene.crew.tick()
-    with pytest.raises(RunError, match="workers end as soon as they start, 13 in a row: bad luck"):
-        scene.crew.lost(scene.crew.workers[0], "bad luck")
-
-
-def test_workers_that_cannot_begin_at_all_stop_the_run() -> None:
-    scene = Scene(wanted=1)
-    scene.crew.tick()
-    for _ in range(12):
-        scene.crew.failed(scene.crew.workers[0], "no module named fedunlearn")
-        scene.crew.tick()
-    with pytest.raises(RunError, match="no module named fedunlearn"):
-        scene.crew.failed(scene.crew.workers[0], "no module named fedunlearn")
+    with pytest.raises(RunError, match="workers end as soon as they start, 13 in a row: no module"):
+        end(scene.crew, scene.crew.workers[0], "no module")
 
 
 def test_the_end_dismisses_everybody() -> None:
