@@ -333,7 +333,7 @@ def speed(place: Place) -> Facts:
     devices.prepare(place.device)
     rate, facts = _rate(place), Facts()
     for subject in (subject.of(place.small) for subject in SUBJECTS):
-        count = subject.batch * (2 if place.small else 16)
+        count = subject.batch * (1 if place.small else 16)
         training = LocalTraining(epochs=1, batch_size=subject.batch)
         trained(subject, place.device, training, count)  # what is first is slower
         began = time.perf_counter()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CHECKS = ["about", "bits", "unflagged", "rounding", "flat_maps", "out_of_memory", "labels", "speed"]
+CHECKS = ["about", "bits", "rounding", "flat_maps", "out_of_memory", "labels", "speed"]
 
 
 def asked(*checks: str) -> str:

@@ -147,9 +147,10 @@ def pretend() -> Iterator[Pretend]:
 
 
 def brief(strategy: Strategy, wish: str, precision: Precision = "float32") -> Case:
-    """The toy's case, each training of which is one epoch."""
-    its_case = case(wish, strategy=strategy)
-    return shorter(its_case, precision)
+    """The toy's case, each training of which is one epoch of one step; on volumes there are more."""
+    its_case = shorter(case(wish, strategy=strategy), precision)
+    local = replace(its_case.training.local, batch_size=24)
+    return replace(its_case, training=replace(its_case.training, local=local))
 
 
 def shorter(its_case: Case, precision: Precision = "float32") -> Case:
