@@ -72,22 +72,23 @@ def kill(folder: Path, kind: str, moments: Sequence[float]) -> None:
     with cluster(folder / kind) as on:
         there = on.lab.shared / "averages"
         averaging.write(there / "federation")
-        run, stalls = running.averaging(on, there, 2), []
+        run, stalls, touched = running.averaging(on, there, 2), [], set[int]()
         for moment in moments:
             machine = on.lab.made[-1]
             run.more(1, "node2")
             time.sleep(moment)
-            before = len(run.lines("answer"))
+            before, done = len(run.lines("answer")), len(run.lines("average"))
+            touched |= {*range(done - done % averaging.AT_ONCE, done + averaging.AT_ONCE)}
             losses.LOSSES[kind](on, machine)
             run.more(ENOUGH)
             back(on, kind)
             stalls.append(longest(run, before))
         found = run.stop(300)
         failed = sum(words[2] != "ok" for words in run.lines("answer"))
-        expected = averaging.inline(there, len(found))
-        other = sum(expected[seed] != digest for seed, digest in found.items())
+        expected = averaging.inline(there, sorted(touched & found.keys()))
+        other = sum(found[seed] != digest for seed, digest in expected.items())
     print(
-        f"{kind:7} {len(moments)} times: {len(found)} averages, {other} of them other than inline's; "
+        f"{kind:7} {len(moments)} times: {len(expected)} averages were under way, {other} of them are other than inline's; "
         f"{failed} of {len(run.lines('answer'))} answers a failure; longest time without an answer after each loss: "
         f"{' '.join(f'{stall:.1f}' for stall in sorted(stalls))} s",
         flush=True,

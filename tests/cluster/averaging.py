@@ -31,7 +31,8 @@ from fedunlearn.learning.models import SmallCNN, initial_weights
 from sites.hospital import Federation
 
 SITES = ("east", "north", "west")
-_AT_ONCE = 8  # averages; three tasks of each can be done at once
+AT_ONCE = 8
+"""Averages under way; three tasks of each can be done at once."""
 
 
 def write(folder: Path) -> None:
@@ -60,9 +61,9 @@ def averages(link: Link, seeds: Sequence[int], epochs: int = 10) -> dict[int, st
     return found
 
 
-def inline(folder: Path, count: int) -> dict[int, str]:
-    """The first averages, as engine inline comes to them."""
-    return Inline(workers=2).run(folder / "federation", lambda link: averages(link, range(count)))
+def inline(folder: Path, seeds: Sequence[int] = range(AT_ONCE)) -> dict[int, str]:
+    """Some averages, by default the first that a run comes to, as engine inline comes to them."""
+    return Inline(workers=2).run(folder / "federation", lambda link: averages(link, seeds))
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def main() -> None:
 
     def body(link: Link) -> None:
         told = _Told(link)
-        for first in itertools.count(step=_AT_ONCE):
-            for seed, digest in averages(told, range(first, first + _AT_ONCE)).items():
+        for first in itertools.count(step=AT_ONCE):
+            for seed, digest in averages(told, range(first, first + AT_ONCE)).items():
                 print(f"average {seed} {digest}", flush=True)
             if (given.folder / "stop").exists():
                 return

@@ -51,13 +51,15 @@ def test_everybody_has_the_workers_that_were_asked_for_and_the_rest_is_free(on: 
     for run in runs.values():
         run.more(1)
     assert there(on, CPUS - 1)
-    left = CPUS - 1
+    left, found = CPUS - 1, {}
     for workers, run in runs.items():
-        found = run.stop()
-        assert {words[2] for words in run.lines("answer")} == {"ok"}
-        assert found == averaging.inline(run.folder, len(found))
+        found[workers] = run.stop()
         left -= workers
         until(functools.partial(there, on, left), 30, "the workers of a run end with it")
+    expected = averaging.inline(run.folder)
+    for workers, run in runs.items():
+        assert {words[2] for words in run.lines("answer")} == {"ok"}
+        assert expected.items() <= found[workers].items()
 
 
 def test_whoever_finds_a_cluster_busy_says_so_and_waits(on: Cluster) -> None:
@@ -73,4 +75,4 @@ def test_whoever_finds_a_cluster_busy_says_so_and_waits(on: Cluster) -> None:
     second.more(3)
     found = second.stop()
     assert {words[2] for words in second.lines("answer")} == {"ok"}
-    assert found == averaging.inline(second.folder, len(found))
+    assert averaging.inline(second.folder).items() <= found.items()
