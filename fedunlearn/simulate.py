@@ -163,8 +163,15 @@ def rescore(path: Path, margins: str | None = None) -> None:
         run.renew(contents, {"verdict": asdict(Verdict(used))})
 
 
-def engine(scenario: Scenario, console: Console, quiet: bool) -> Engine:
-    """The engine a scenario asks for; what a person may want to know of its machines is shown, unless ``quiet``."""
+def engine(scenario: Scenario, machines: tuple[Machine, ...], console: Console, quiet: bool) -> Engine:
+    """The engine a scenario asks for.
+
+    Args:
+        scenario: what asks.
+        machines: those that were found before (`surveyed`).
+        console: where what a person may want to know of machines is shown.
+        quiet: show nothing.
+    """
     config = scenario.engine
     if config.name == "inline":
         return Inline(config.workers, config.timeout, config.device)
@@ -173,7 +180,9 @@ def engine(scenario: Scenario, console: Console, quiet: bool) -> Engine:
         if not quiet:
             console.print(plain(text), soft_wrap=True)
 
-    return Flower(config.workers, config.gpus_per_client, config.address, config.timeout, config.wait, tell)
+    return Flower(
+        config.workers, config.gpus_per_client, config.address, config.timeout, config.wait, machines, tell
+    )
 
 
 def surveyed(scenario: Scenario, console: Console) -> Environment:
@@ -182,7 +191,7 @@ def surveyed(scenario: Scenario, console: Console) -> Environment:
     Raises:
         InputError: there is no such cluster, or a machine cannot be used; tells all problems of all of them.
     """
-    found, own = engine(scenario, console, True).inspect(), here()
+    found, own = engine(scenario, (), console, quiet=True).inspect(), here()
     for text in notes([own, *found]):
         console.print(plain(text), soft_wrap=True)
     return Environment(own, found)
@@ -216,7 +225,8 @@ def train(made: Production, console: Console, quiet: bool) -> tuple[Machine, ...
             drive(further, link, watchers, scenario.engine.retries, memory, most)
             return tuple(link.machines)
 
-        return engine(scenario, console, quiet).run(there, body)
+        looked = campaign.stage.origins.environment.machines
+        return engine(scenario, looked, console, quiet).run(there, body)
 
 
 def produce(

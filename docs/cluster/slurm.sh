@@ -50,7 +50,7 @@ done
 
 resume=()
 [[ -f $out/work/about.json ]] && resume=(--resume)
-"$python" -m fedunlearn simulate "$scenario" --set "engine.address=$address" --out "$out" "${resume[@]}" "$@" &
+"$python" -m fedunlearn simulate "$scenario" --set "engine.address=$address" --out "$out" ${resume[@]+"${resume[@]}"} "$@" &
 driver=$!
 trap 'kill -TERM "$driver"' TERM
 while :; do                                 # a signal ends the first wait, not the run

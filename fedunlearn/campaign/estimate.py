@@ -263,7 +263,7 @@ def _journal(phase: Sequence[_Procedure], hospitals: int, most: int) -> int:
 def _memory(scenario: Scenario, cohort: Cohort, size: int, under_way: int) -> dict[str, int]:
     """Memory by what takes it; workers on other machines take none of this one's."""
     engine, cores = scenario.engine, os.cpu_count() or 1
-    apart = engine.name == "flower" and engine.address is None
+    apart = engine.name == "flower" and not engine.elsewhere
     workers = engine.workers or (1 if engine.name == "inline" and engine.on_gpu else cores)
     workers = workers if apart or engine.name == "inline" else 0
     readers = 1 + (workers if apart else 0)

@@ -76,7 +76,7 @@ def duration(scenario: Scenario, cohort: Cohort) -> str:
         return "takes as long as its GPUs do: no step was timed"
     found, passes = timed(scenario, cohort), counted(scenario, cohort)
     workers = engine.workers or os.cpu_count() or 1
-    at_once = min(workers, os.cpu_count() or 1) if engine.address is None else workers
+    at_once = min(workers, os.cpu_count() or 1) if not engine.elsewhere else workers
     seconds = (passes.trained * found.trained + passes.asked * found.asked) / at_once
     count = len(scenario.seeds) * models(scenario) + extra_models(scenario)
     seconds += count * _SCORING * (1 + len(cohort.site) / 1000) + _STARTING * (engine.name == "flower")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,6 +54,12 @@ class Engine:
     timeout: Annotated[float, Gt(0)] = 600.0
     wait: Annotated[float, Ge(0)] = 600.0
     retries: Annotated[int, Ge(0)] = 0
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether hospitals work on a cluster that is there already; as Ray, it heeds $RAY_ADDRESS."""
+        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        return self.name == "flower" and address != "local"
 
     @property
     def on_gpu(self) -> bool:

@@ -183,7 +183,7 @@ def _rehearsed(
             drive(trials.jobs(), link, [trials, *watchers], retries)
 
         try:
-            engine(scenario, console, quiet).run(there, body)
+            engine(scenario, environment.machines, console, quiet).run(there, body)
         finally:
             run.clean()
     return trials.done

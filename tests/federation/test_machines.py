@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fedunlearn.federation.engines import looking
-from fedunlearn.federation.engines.machines import Machine, described, faults, here, notes, problems, read
+from fedunlearn.federation.engines.machines import Machine, described, faults, here, notes, read, strange
 from fedunlearn.installation import PACKAGES, ROOT
 
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.6", "flwr": "1.41.0", "ray": "2.55.1"}
@@ -66,20 +66,19 @@ def test_each_fault_says_what_was_found_what_was_expected_and_what_to_do(
     assert list(faults(HEAD, replace(NODE, **change))) == [told]
 
 
-def test_all_faults_of_all_machines_are_told_at_once() -> None:
-    worst = replace(NODE, code="other", versions=but(python="3.11.8", ray="2.54.0"))
-    other = replace(NODE, host="node3", versions=but(numpy="2.4.5"))
-    found = problems(HEAD, [("'node2' (10.0.0.2)", worst), ("'node3' (10.0.0.3)", other)])
-    texts = [str(problem) for problem in found]
-    assert [text.split(":")[0] for text in texts] == ["machine 'node2' (10.0.0.2)"] * 3 + [
-        "machine 'node3' (10.0.0.3)"
-    ]
-    assert [word for word in ("code", "python", "ray", "numpy") if any(word in text for text in texts)] == [
-        "code",
-        "python",
-        "ray",
-        "numpy",
-    ]
+def test_all_faults_of_a_machine_are_told_at_once() -> None:
+    texts = list(faults(HEAD, replace(NODE, code="other", versions=but(python="3.11.8", ray="2.54.0"))))
+    assert [text.split()[1] for text in texts] == ["other", "python", "ray"]
+
+
+def test_who_is_of_a_kind_that_was_not_there_is_strange() -> None:
+    mixed = [HEAD, replace(NODE, processor="EPYC")]
+    assert list(strange(mixed, replace(NODE, host="node3", processor="EPYC"))) == []
+    assert list(strange([], NODE)) == []  # nobody looked
+    [told] = strange(mixed, replace(NODE, cpu="AVX2"))
+    assert "of another kind (" in told and "AVX2" in told
+    [told] = strange(mixed, replace(NODE, device="A100"))
+    assert "A100" in told
 
 
 def test_kinds_that_differ_are_noted_with_their_hosts() -> None:

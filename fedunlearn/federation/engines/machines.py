@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedunlearn.core import Problem
 from fedunlearn.federation.engines import looking
 from fedunlearn.installation import ROOT
 
@@ -66,16 +65,6 @@ def read(facts: Mapping[str, Any], node: str = "") -> Machine:
     )
 
 
-def problems(expected: Machine, found: Sequence[tuple[str, Machine]]) -> list[Problem]:
-    """Why machines cannot work with the one that expects them to be like it; none if they can.
-
-    Args:
-        expected: the machine that the run is started on.
-        found: others, each with what a person calls it.
-    """
-    return [Problem(f"machine {name}: {text}") for name, other in found for text in faults(expected, other)]
-
-
 def faults(expected: Machine, other: Machine) -> Iterator[str]:
     """All that keeps ``other`` from being used, in words that do not name it."""
     like = f"as on {expected.host!r}, where this was started"
@@ -91,6 +80,14 @@ def faults(expected: Machine, other: Machine) -> Iterator[str]:
             yield f"found {_version(name, its)}, expected {own or 'none'} {like}: {remedy}"
     if other.fault is not None:
         yield f"{other.fault} (engine: {{gpus_per_client: 0}})"
+
+
+def strange(known: Sequence[Machine], other: Machine) -> Iterator[str]:
+    """That ``other`` is of a kind that nobody ``known`` is of: its bits may not be those that origins speak of."""
+    kinds = [tuple(getattr(machine, fact) for fact in LIKE) for machine in known]
+    if kinds and (kind := tuple(getattr(other, fact) for fact in LIKE)) not in kinds:
+        told = ", ".join(_told(value) for value in kind if value)
+        yield f"it is of another kind ({told}) than those that were there at the start: begin a run with it"
 
 
 def notes(machines: Sequence[Machine]) -> list[str]:

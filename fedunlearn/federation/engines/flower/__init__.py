@@ -45,7 +45,8 @@ class Flower:
         gpus_per_client: the share of a GPU each of them gets; 0 to work on the CPU.
         address: a running Ray cluster, "host:port" or "auto"; None for $RAY_ADDRESS, else a cluster of its own.
         timeout: seconds a hospital may take for one task, from when it begins.
-        wait: seconds to wait for room on a busy cluster.
+        wait: seconds to wait for room on a busy cluster; a minute at least.
+        machines: those that `inspect` found; one of another kind that joins later is given nothing to do.
         tell: is told what a person may want to know: that a cluster is busy, that a machine is not used.
     """
 
@@ -54,11 +55,14 @@ class Flower:
     address: str | None = None
     timeout: float = 600.0
     wait: float = 600.0
+    machines: tuple[Machine, ...] = ()
     tell: Callable[[str], None] = _silently
 
     @property
     def _wanted(self) -> Wanted:
-        return Wanted(self.workers, self.gpus_per_client, self.address, self.wait)
+        return Wanted(
+            self.workers, self.gpus_per_client, self.address, self.timeout, self.wait, self.machines
+        )
 
     def inspect(self) -> tuple[Machine, ...]:
         """See `Engine`: those of a running cluster that have room for work, else this machine."""

@@ -1,7 +1,8 @@
 """A Ray cluster of our own, or one that runs already; and what Flower and Ray read when they start.
 
 - Ray runs workers at niceness 15, so that anything else on the machine goes first: here at the driver's own.
-- Connecting to a Ray address where nothing listens takes minutes and then ends the process: it is tried first.
+- Connecting to a Ray address where nothing listens takes minutes and then ends the process: it is tried first. ("auto"
+  names none; the look at all machines, by another process, has found it by then.)
 - Ray ends a driver that has not reached its head for a minute, without a word: it is told to wait, and we look.
 - Telemetry, usage reports and update checks are off; nothing is written but into a temporary folder that is removed.
 """
@@ -21,22 +22,26 @@ from pathlib import Path
 
 from fedunlearn.core import InputError, RunError
 from fedunlearn.federation.engines.flower import scratch
+from fedunlearn.federation.engines.machines import Machine
 from fedunlearn.installation import ROOT, require_no_rivals
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What cluster is wanted: see `fedunlearn.federation.engines.flower.Flower`."""
+    """What cluster is wanted, and what for: see `fedunlearn.federation.engines.flower.Flower`."""
 
     workers: int | None
     gpus_per_client: float
     address: str | None
+    timeout: float
     wait: float
+    machines: tuple[Machine, ...]
 
     @property
     def joined(self) -> str | None:
-        """The address of the running cluster that is to be joined; None for one of our own."""
-        return self.address or os.environ.get("RAY_ADDRESS")
+        """The address of the running cluster that is to be joined; None for one of our own, in Ray's word "local"."""
+        found = self.address or os.environ.get("RAY_ADDRESS") or None
+        return None if found == "local" else found
 
 
 @contextlib.contextmanager

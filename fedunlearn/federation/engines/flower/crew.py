@@ -3,8 +3,9 @@
 - A message is given to a worker that is there and has nothing to do, never to one that is only expected.
 - A worker that is lost, however, is no hospital's failure: its message goes to another worker and comes to the same
   bits. Only a message that has cost `MOST_LOSSES` workers is given up: it may well be what kills them.
-- A worker that does not answer its door for `SILENCE` looks is lost too, whatever it does. Looks are counted, not
-  seconds, so that a computer that slept blames nobody.
+- A worker that does not answer its door for `SILENCE` looks is lost too, whatever it does, and so is one that has a
+  message for much longer than a task may take. Looks are counted, not seconds, so that a computer that slept blames
+  nobody.
 - A worker on a machine that differs from this one keeps its place and is given nothing. If it were let go, the next one
   would come to the same place.
 """
@@ -27,6 +28,10 @@ SILENCE = 8
 """So many looks in a row without an answer, and a worker is lost."""
 MOST_LOSSES = 5
 """A message that loses so many workers is given up."""
+_MOST_SUPPLIES = 3  # tries to have the images on a machine, after which it is not used
+_GRACE = 60.0  # seconds that a message may take beside its task: on its way, for images that are read first
+_START = 60.0  # seconds that workers may take to start, however little patience there is for others
+_MOST_FALLEN = 3  # times as many as are wanted may be lost before they come, if nobody is there
 _SAID = 5.0  # seconds without any worker after which it is said that others take the cluster,
 _AT_LAST = 30.0  # and where those whose CPUs are taken may be our own, who still start
 
@@ -41,6 +46,7 @@ class Worker(Generic[M]):
         message: what it works on; None if it has nothing to do.
         refused: why it is given nothing, or None.
         silent: looks in a row that it has not answered.
+        looks: how often it was looked at since it has its message.
     """
 
     machine: Machine | None = None
@@ -48,6 +54,7 @@ class Worker(Generic[M]):
     message: M | None = None
     refused: str | None = None
     silent: int = 0
+    looks: int = 0
 
     @property
     def host(self) -> str:
@@ -102,7 +109,8 @@ class Crew(Generic[M]):
     Attributes:
         place: where they are.
         wanted: how many; None for as many as there is room for.
-        patience: seconds without any worker after which the run is stopped.
+        patience: seconds without any worker after which the run is stopped; workers may take a minute to start anyway.
+        timeout: seconds that a task may take; the worker sees to it, if it can.
         differs: how a machine differs from this one, in words that forbid it to work, or None.
         reply: is told what came of a message: what the worker replied, or why nobody could.
         tell: is told what a person may want to know.
@@ -111,6 +119,7 @@ class Crew(Generic[M]):
     place: Workplace[M]
     wanted: int | None
     patience: float
+    timeout: float
     differs: Callable[[Machine], str | None]
     reply: Callable[[M, M | None, str], None]
     tell: Callable[[str], None]
@@ -119,6 +128,7 @@ class Crew(Generic[M]):
     waiting: deque[M] = field(default_factory=deque)
     _losses: Counter[int] = field(default_factory=Counter)
     _data: dict[str, str | None] = field(default_factory=dict)
+    _unsupplied: Counter[str] = field(default_factory=Counter)
     _without: float = 0.0  # seconds since anybody was there
     _said: bool = False
     _fallen: int = 0  # workers in a row that were lost before they came
@@ -132,12 +142,14 @@ class Crew(Generic[M]):
 
     def came(self, worker: Worker[M], machine: Machine) -> None:
         """A worker is there."""
-        self._fallen, worker.silent = 0, 0
-        worker.machine = self.machines.setdefault(machine.node, machine)
+        if worker not in self.workers:
+            return
+        self._fallen, worker.silent, worker.machine = 0, 0, machine
         worker.refused = self.differs(machine)
         if worker.refused is not None:
             self.tell(f"machine {machine.host!r} is given nothing to do: {worker.refused}")
             return
+        worker.machine = self.machines.setdefault(machine.node, machine)
         if machine.node not in self._data:
             self._data[machine.node] = None
             self.place.supply(machine)
@@ -145,18 +157,31 @@ class Crew(Generic[M]):
         self._assign()
 
     def supplied(self, node: str, data: str | None, how: str) -> None:
-        """The hospitals' images are in the folder ``data`` of a machine, or cannot get there, and why."""
+        """The hospitals' images are in the folder ``data`` of a machine, or cannot get there, and why.
+
+        Then it is tried again with other workers there, some times; after that, it is given nothing to do.
+        """
         machine = self.machines[node]
-        if data is None:
-            del self._data[node]
-            self.tell(f"the hospitals' images cannot be had on machine {machine.host!r}: {how}")
-        else:
-            self._data[node] = data
-            self.machines[node] = replace(machine, images=how)
-        for worker in self.workers:
-            if worker.machine is not None and worker.machine.node == node:
-                worker.data, worker.refused = data, worker.refused if data is not None else how
-        self._assign()
+        there = [
+            worker for worker in self.workers if worker.machine is not None and worker.machine.node == node
+        ]
+        if data is not None:
+            self._data[node], self.machines[node] = data, replace(machine, images=how)
+            for worker in there:
+                worker.data = data
+            self._assign()
+            return
+        del self._data[node]
+        self._unsupplied[node] += 1
+        if self._unsupplied[node] < _MOST_SUPPLIES:
+            for worker in there:
+                self.lost(worker, how)
+            return
+        self.tell(
+            f"machine {machine.host!r} is given nothing to do, it cannot have the hospitals' images: {how}"
+        )
+        for worker in there:
+            worker.data, worker.refused = None, how
 
     def done(self, worker: Worker[M], message: M, fit: bool) -> None:
         """A worker has done its message; one that is not ``fit`` any more goes, and another comes."""
@@ -169,30 +194,18 @@ class Crew(Generic[M]):
             self._part(worker)
         self._assign()
 
-    def failed(self, worker: Worker[M], reason: str) -> None:
-        """A worker could not even begin, with its message or at all.
-
-        Raises:
-            RunError: see `lost`.
-        """
-        if worker.machine is None:
-            self.lost(worker, reason)
-        elif worker in self.workers and worker.message is not None:
-            failed, worker.message = worker.message, None
-            self.reply(failed, None, f"{reason} (on machine {worker.host!r})")
-            self._assign()
-
     def lost(self, worker: Worker[M], reason: str) -> None:
-        """A worker is no more.
+        """A worker is no more, or could not do what every worker can.
 
         Raises:
-            RunError: one after the other is lost before it has come.
+            RunError: one after the other is lost before it has come, and nobody is there.
         """
         if worker not in self.workers:
             return
         if worker.machine is None:
             self._fallen += 1
-            if self._fallen > 3 * max(4, self.wanted or 0):
+            alone = all(other.machine is None for other in self.workers)
+            if alone and self._fallen > _MOST_FALLEN * max(4, len(self.workers)):
                 raise RunError(f"workers end as soon as they start, {self._fallen} in a row: {reason}")
         self._part(worker)
         if (message := worker.message) is not None:
@@ -200,6 +213,7 @@ class Crew(Generic[M]):
             if self._losses[id(message)] < MOST_LOSSES:
                 self.waiting.appendleft(message)
             else:
+                del self._losses[id(message)]
                 times = f"{MOST_LOSSES} workers were lost while they worked on it"
                 self.reply(message, None, f"{times}, the last on machine {worker.host!r}: {reason}")
         self._assign()
@@ -220,7 +234,10 @@ class Crew(Generic[M]):
             if worker.silent >= SILENCE:
                 self.lost(worker, f"it has not answered for {SILENCE * TICK:g} s")
                 continue
-            worker.silent += 1
+            if worker.message is not None and worker.looks * TICK > self.timeout + _GRACE:
+                self.lost(worker, f"it has not replied for {worker.looks * TICK:g} s, though it is there")
+                continue
+            worker.silent, worker.looks = worker.silent + 1, worker.looks + 1
             self.place.knock(worker)
         self._fill()
         self._wait(seconds)
@@ -243,7 +260,7 @@ class Crew(Generic[M]):
             if not self.waiting:
                 return
             if worker.message is None:
-                worker.message = self.waiting.popleft()
+                worker.message, worker.looks = self.waiting.popleft(), 0
                 self.place.give(worker, worker.message)
 
     def _fill(self) -> None:
@@ -278,10 +295,10 @@ class Crew(Generic[M]):
             why = "no machine can be used: " + "; ".join(sorted(refused))
         else:
             why = self.place.busy()
-        if self._without >= self.patience:
-            raise RunError(f"{why}: no worker could start within {self.patience:g} s (engine.wait)")
+        if self._without >= (limit := max(self.patience, _START)):
+            raise RunError(f"{why}: no worker could start within {limit:g} s (engine.wait)")
         expected = sum(worker.machine is None for worker in self.workers)
         others = self._without >= _SAID and self.place.taken() > expected
         if not self._said and (others or self._without >= _AT_LAST):
             self._said = True
-            self.tell(f"{why}: waiting for room for {self.patience:g} s at most (engine.wait)")
+            self.tell(f"{why}: waiting for room for {limit:g} s at most (engine.wait)")

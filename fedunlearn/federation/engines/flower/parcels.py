@@ -167,7 +167,8 @@ class Parcels:
             # The machine is lost, or hangs: its images go with the keeper.
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.get(keeper.leave.remote(), timeout=_FAREWELL)
-            ray.kill(keeper)
+            with contextlib.suppress(ray.exceptions.RayError, ValueError):  # it is gone already
+                ray.kill(keeper)
 
 
 class _Over(Exception):

@@ -27,7 +27,7 @@ from fedunlearn.federation.engines.flower import scratch
 from fedunlearn.federation.engines.flower.cluster import Wanted, cluster
 from fedunlearn.federation.engines.flower.crew import TICK, Crew
 from fedunlearn.federation.engines.flower.parcels import Parcels
-from fedunlearn.federation.engines.machines import Machine, faults, here
+from fedunlearn.federation.engines.machines import Machine, faults, here, strange
 from sites.hospital import Federation
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _BOOT = 120.0  # seconds that Ray may take to start; some five are usual
 _FAREWELL = 10.0  # seconds that Ray gets to end
 _HASTE = 2.0  # seconds that it gets where it is to end at once
 _GONE = 10.0  # seconds without Ray's head, or the raylet beside us, after which the cluster is lost
-_STUCK = 40.0  # seconds that one call of Ray's may take
+_STUCK = 25.0  # seconds that one call of Ray's may take
 
 
 class Session:
@@ -70,6 +70,7 @@ class Session:
         self._crew: Crew[Any] | None = None
         self._lifeline: Lifeline | None = None
         self._alive, self._farewell = time.monotonic(), _FAREWELL
+        self._watched = (self._alive, 0.0, self._alive)
         # A daemon, and so are the threads it starts: none of them may keep the process from ending.
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -107,11 +108,10 @@ class Session:
             if isinstance(self._failure, FedunlearnError):
                 raise self._failure
             raise RunError(f"Ray stopped: {_root(self._failure)}") from self._failure
-        if self._lifeline is None or (stuck := time.monotonic() - self._alive) < 2 * TICK:
-            return
-        self._look(self._lifeline)  # a call of Ray's may hang because there is nobody any more
-        if stuck > _STUCK:
-            raise RunError(f"the Ray cluster has not answered for {_STUCK:g} s: it hangs")
+        if self._lifeline is not None and (stuck := self._stuck()) > 2 * TICK:
+            self._look(self._lifeline)  # a call of Ray's may hang because there is nobody any more
+            if stuck > _STUCK:
+                raise RunError(f"the Ray cluster has not answered for {_STUCK:g} s: it hangs")
 
     @property
     def room(self) -> int:
@@ -134,6 +134,13 @@ class Session:
         scratch.end(processes, timeout=_HASTE)  # Ray kills some and does not wait for them
         if self._thread.is_alive():
             atexit.unregister(ray.shutdown)  # it would wait at the end of the process for what never returns
+
+    def _stuck(self) -> float:
+        """Seconds since Ray's thread last went round, as far as this one watched: a computer may have slept."""
+        now, (alive, seconds, looked) = time.monotonic(), self._watched
+        seconds = 0.0 if alive != self._alive else seconds + min(now - looked, 1.0)
+        self._watched = (self._alive, seconds, now)
+        return seconds
 
     def _ended(self) -> None:
         """Wait for the thread, and kill the processes that Ray would only wait for once it is shut down."""
@@ -168,7 +175,7 @@ class Session:
         def have(node: str) -> None:
             deliver(node, str(self._federation), "shared")
 
-        expected = here()
+        expected, known = here(), self._wanted.machines
         # A cluster of our own is on this machine alone.
         parcels = Parcels(self._federation, deliver) if self._wanted.joined else None
         place = Workplace(self._wanted.gpus_per_client, parcels.want if parcels else have, self._events.put)
@@ -176,7 +183,8 @@ class Session:
             place,
             self._wanted.workers,
             self._wanted.wait,
-            lambda machine: "; ".join(faults(expected, machine)) or None,
+            self._wanted.timeout,
+            lambda machine: "; ".join([*faults(expected, machine), *strange(known, machine)]) or None,
             self.grid.reply,
             self._note,
         )

@@ -8,7 +8,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,21 +58,18 @@ class Actor:
         self._device, self._share = ("cuda", gpus) if gpus else ("cpu", 1.0)
 
     def hello(self) -> Machine:
-        """Where it is, once it can work.
-
-        Raises:
-            RunError: its GPU cannot be used.
-        """
+        """Where it is, once it can work, or why it cannot (`Machine.fault`)."""
         import ray
 
+        node = ray.get_runtime_context().get_node_id()
         if wrong := devices.ready(self._device):
-            raise RunError(wrong)
+            return replace(here(node), fault=wrong)
         devices.prepare(self._device, self._share)
         importlib.import_module(
             "torch._dynamo"
         )  # torch's optimizers do, for seconds: not in the first task's time
         code()
-        return here(ray.get_runtime_context().get_node_id(), devices.describe(self._device))
+        return here(node, devices.describe(self._device))
 
     def work(self, message: Message, arrays: ArrayRecord, data: str) -> Message:
         """Let Flower's client half do what a message asks for, with the hospitals in the folder ``data``.

@@ -24,7 +24,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from ray.exceptions import RayError, RayTaskError
 
 from fedunlearn.core import InputError
-from fedunlearn.federation.engines.flower.crew import Crew, Worker
+from fedunlearn.federation.engines.flower.crew import TICK, Crew, Worker
 from fedunlearn.federation.engines.flower.recent import ROOM, Recent
 from fedunlearn.federation.engines.flower.worker import ARRAYS, DOOR, Actor, fit
 from fedunlearn.federation.engines.machines import Machine
@@ -32,6 +32,7 @@ from fedunlearn.federation.engines.machines import Machine
 Event = Callable[[Crew[Message]], None]
 
 _SMALL = 100_000  # bytes that Ray sends with a call
+_ROUNDED = 1e-6  # Ray counts shares
 _PATIENT = 1.0  # seconds to try whether somebody listens
 
 
@@ -129,10 +130,8 @@ class Workplace:
             match found.exception():
                 case None:
                     self._put(event(found))
-                case RayTaskError() as error:  # it ran, and raised
-                    self._put(functools.partial(Crew.failed, worker=worker, reason=last_line(str(error))))
                 case error:
-                    self._put(functools.partial(Crew.lost, worker=worker, reason=_first_line(str(error))))
+                    self._put(functools.partial(Crew.lost, worker=worker, reason=_line(error)))
 
         reference.future().add_done_callback(told)
 
@@ -140,9 +139,14 @@ class Workplace:
         """How many workers have room in resources, by machine: none is on two."""
         places = 0
         for has in of.values():
-            here = int(has.get("CPU", 0.0) + 1e-6)
-            places += min(here, int(has.get("GPU", 0.0) / self._gpus + 1e-6)) if self._gpus else here
+            here = int(has.get("CPU", 0.0) + _ROUNDED)
+            places += min(here, self._shares(has.get("GPU", 0.0))) if self._gpus else here
         return places
+
+    def _shares(self, gpus: float) -> int:
+        """How many workers have room on so many GPUs: none is on two."""
+        whole = int(gpus + _ROUNDED)
+        return whole * int(1 / self._gpus + _ROUNDED) + int((gpus - whole) / self._gpus + _ROUNDED)
 
     def _told(self, of: dict[str, dict[str, float]]) -> str:
         cpus, gpus = (sum(has.get(what, 0.0) for has in of.values()) for what in ("CPU", "GPU"))
@@ -164,14 +168,15 @@ class Lifeline:
         own = next(node for node in _nodes() if node["NodeID"] == context.get_node_id())
         self.head = (host, int(port))
         self._raylet = (own["NodeManagerAddress"], own["NodeManagerPort"])
-        self._heard = time.monotonic()
+        self._tried, self._lost = time.monotonic(), 0.0
 
     def lost(self) -> float:
-        """Seconds since both were there, after one more try."""
-        if all(listens(host, port, _PATIENT) for host, port in (self.head, self._raylet)):
-            self._heard = time.monotonic()
-            return 0.0
-        return time.monotonic() - self._heard
+        """Seconds since both were there, after one more try; those of a computer that slept do not count."""
+        there = all(listens(host, port, _PATIENT) for host, port in (self.head, self._raylet))
+        now = time.monotonic()
+        self._lost = 0.0 if there else self._lost + min(now - self._tried, 2 * TICK)
+        self._tried = now
+        return self._lost
 
 
 def listens(host: str, port: int, seconds: float) -> bool:
@@ -199,10 +204,7 @@ def _total() -> dict[str, dict[str, float]]:
     return {node["NodeID"]: node["Resources"] for node in _nodes()}
 
 
-def last_line(reason: str) -> str:
-    """The error itself, of a traceback of Ray's."""
-    return reason.strip().splitlines()[-1].strip()
-
-
-def _first_line(reason: str) -> str:
-    return reason.strip().splitlines()[0].strip() if reason.strip() else "Ray gave no reason"
+def _line(error: BaseException) -> str:
+    """What an error of Ray's is about, in one line: the last of a traceback, the first of what Ray itself says."""
+    lines = str(error).strip().splitlines() or ["Ray gave no reason"]
+    return lines[-1 if isinstance(error, RayTaskError) else 0].strip()
