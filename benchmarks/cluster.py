@@ -88,7 +88,7 @@ def kill(folder: Path, kind: str, moments: Sequence[float]) -> None:
         expected = averaging.inline(there, sorted(touched & found.keys()))
         other = sum(found[seed] != digest for seed, digest in expected.items())
     print(
-        f"{kind:7} {len(moments)} times: {len(expected)} averages under way, {other} of them other than inline's; "
+        f"{kind:7} {len(moments)} times: of {len(expected)} averages under way, {other} are other than inline's; "
         f"{failed} of {len(run.lines('answer'))} answers a failure; longest time without an answer after each loss: "
         f"{' '.join(f'{stall:.1f}' for stall in sorted(stalls))} s",
         flush=True,
