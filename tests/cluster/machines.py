@@ -64,15 +64,15 @@ class Machine:
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def command(self, *words: str) -> list[str]:
-        """What runs ``words`` there, started from here."""
-        return ["nsenter", f"--target={self.first}", "--mount", "--uts", "--net", "--pid", "--", *words]
+        """What runs ``words`` there in `ROOT`, started from here."""
+        there = ["nsenter", f"--target={self.first}", "--mount", "--uts", "--net", "--pid"]
+        return [*there, "--", "env", f"--chdir={ROOT}", *words]
 
     def run(self, *words: str, seconds: float = 300, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run something there to its end, in `ROOT`; it inherits the environment of all, and ``variables``."""
+        """Run something there to its end; it inherits the environment of all, and ``variables``."""
         return subprocess.run(
             self.command(*words),
             env=environment(variables),
-            cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=seconds,
@@ -84,7 +84,6 @@ class Machine:
             process = subprocess.Popen(
                 self.command(*words),
                 env=environment(variables),
-                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
