@@ -195,9 +195,15 @@ class Lab:
         for place in (disk, self.shared):
             place.mkdir(parents=True, exist_ok=True)
         disk.chmod(0o1777)
+        # What we need of our own /tmp is in theirs too.
+        needed = [path for path in {ROOT, Path(sys.prefix)} if path.is_relative_to("/tmp")]
+        there = {path: disk / path.relative_to("/tmp") for path in needed}
+        for place in there.values():
+            place.mkdir(parents=True, exist_ok=True)
         first = [
             f"mount --bind {self.shared} {SHARED}",
-            f"mount --bind {disk} /tmp",
+            *(f"mount --bind {path} {place}" for path, place in sorted(there.items())),
+            f"mount --rbind {disk} /tmp",
             "mount -t tmpfs -o size=2g none /dev/shm",
             f"hostname {name}",
             "ip link set lo up",
