@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -50,6 +52,42 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+_WATCH = """
+import fcntl, os, shutil, signal, sys
+if os.fork():
+    os._exit(0)
+os.setsid()
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+sys.stdin.buffer.read()
+fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""
+
+
+def vanishing(folder: Path) -> int:
+    """Have a folder removed once this process has ended, however it ends, and nobody else holds a lock on it.
+
+    A small process waits for that. It is nobody's child, so it is not ended with this one's children.
+
+    Args:
+        folder: must have a name that no other process will give to another.
+
+    Returns:
+        A file descriptor: when it is closed, this process counts as ended.
+    """
+    read, write = os.pipe()
+    with open(read, "rb") as pipe:
+        subprocess.run(
+            [sys.executable, "-IS", "-c", _WATCH, str(folder)],
+            stdin=pipe,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+    return write
 
 
 def write(path: Path, content: bytes) -> None:

@@ -6,6 +6,9 @@ import errno
 import hashlib
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,3 +212,23 @@ def test_a_checked_file_is_what_is_recorded_of_it(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(RunError, match=r"cannot read .*/file: No such file"):
         files.checked(file, known)
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os.close(watched)"])
+def test_a_folder_goes_with_its_process_however_that_ends(tmp_path: Path, end: str) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "pixels.npy").touch()
+    code = f"""
+import os
+from pathlib import Path
+from fedunlearn import files
+watched = files.vanishing(Path({str(folder)!r}))
+assert Path({str(folder / "pixels.npy")!r}).exists()
+{end}
+"""
+    subprocess.run([sys.executable, "-c", code], check="kill" not in end)
+    deadline = time.monotonic() + 30
+    while folder.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedunlearn import interrupts
+from fedunlearn import files, interrupts
 from fedunlearn.campaign import twins
 from fedunlearn.campaign.classes import lacking, present
 from fedunlearn.campaign.suitability import (
@@ -23,7 +25,7 @@ from fedunlearn.campaign.suitability import (
     something_left,
     suits_model,
 )
-from fedunlearn.core import SERVER, InputError, Problem, RequestId, Select, SiteId, derive
+from fedunlearn.core import SERVER, InputError, Problem, RequestId, RunError, Select, SiteId, derive
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario import Official, Pick, Request, Scenario
 from sites.collection import Collection, digest
@@ -108,16 +110,28 @@ class Cohort:
 
     @contextmanager
     def stored(self, folder: Path, model: Model) -> Iterator[Path]:
-        """What `store` writes, for as long as it is needed: it holds the hospitals' images."""
+        """What `store` writes, in ``folder``, for as long as it is needed: it holds the hospitals' images.
+
+        They go with this process, however that ends.
+
+        Raises:
+            RunError: it cannot be written.
+        """
         remove = partial(shutil.rmtree, folder, ignore_errors=True)
         with interrupts.last_resort(remove):
             try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self.store(folder, model)
-                yield folder
+                folder.mkdir(parents=True, exist_ok=True)
+                own = Path(tempfile.mkdtemp(dir=folder))  # nobody else may read it
+                watched = files.vanishing(own)
+            except OSError as error:
+                raise RunError(files.unwritten(folder, error)) from error
+            try:
+                self.store(own, model)
+                yield own
             finally:
                 with interrupts.deferred():
                     remove()
+                    os.close(watched)
 
     def summary(self, request: Request) -> str:
         """What a request asks for, in words."""

@@ -298,7 +298,7 @@ class Crew(Generic[M]):
         if self._without >= (limit := max(self.patience, _START)):
             raise RunError(f"{why}: no worker could start within {limit:g} s (engine.wait)")
         expected = sum(worker.machine is None for worker in self.workers)
-        others = self._without >= _SAID and self.place.taken() > expected
+        others = self._without >= _SAID and not self.place.room() and self.place.taken() > expected
         if not self._said and (others or self._without >= _AT_LAST):
             self._said = True
             self.tell(f"{why}: waiting for room for {limit:g} s at most (engine.wait)")

@@ -1,10 +1,9 @@
 """On a machine that does not see the run folder: a private folder for the hospitals' images while they are needed.
 
 - The folder goes when the driver says so, and with the processes that use it, the keeper and the workers that hold it
-  by `hold`, however they end: a small process of its own waits for that (`_WATCH`). Ray ends an actor with its driver,
-  and with the machine's raylet. Should the watcher be killed too, as when the whole machine stops, the next keeper on
-  that machine clears the folder (`claims`).
-- Ray kills the children of an actor that ends, so the watcher is nobody's child.
+  by `hold`, however they end (`files.vanishing`). Ray ends an actor with its driver, and with the machine's raylet, and
+  kills its children. Should what removes the folder be killed too, as when the whole machine stops, the next keeper
+  on that machine clears it (`claims`).
 - Nothing but the folder is believed to be the driver's to write in: names are checked, sizes are kept to.
 """
 
@@ -14,8 +13,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,18 +26,6 @@ PREFIX = "fedimages-"
 
 NAME = re.compile(r"federation\.json|[0-9]+/[a-z]+\.npy")
 """The files of a federation, by their paths within it (`sites.hospital`)."""
-
-_WATCH = """
-import fcntl, os, shutil, signal, sys
-if os.fork():
-    os._exit(0)
-os.setsid()
-for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
-sys.stdin.buffer.read()
-fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)
-shutil.rmtree(sys.argv[1], ignore_errors=True)
-"""
 
 
 def hold(folder: Path) -> None:
@@ -83,7 +68,7 @@ class Keeper:
             raise RunError(f"found a file called {wrong[0]!r} to be kept, expected those of a federation")
         self._sizes = dict(sizes)
         self._folder, self._lock = _claim(sum(sizes.values()))
-        self._watcher = _watched(self._folder)
+        self._watcher = files.vanishing(self._folder)
         for folder in {(self._folder / name).parent for name in sizes} - {self._folder}:
             folder.mkdir(mode=0o700)
         for name in sizes:
@@ -150,20 +135,6 @@ def _claim(needed: int) -> tuple[Path, int]:
         f"{', '.join(found)}; start Ray there with TMPDIR set to a larger disk, or keep the run folder where this "
         "machine sees it"
     )
-
-
-def _watched(folder: Path) -> int:
-    """Start what removes ``folder`` when this process has ended; keep the file descriptor open until then."""
-    read, write = os.pipe()
-    with open(read, "rb") as pipe:
-        subprocess.run(
-            [sys.executable, "-IS", "-c", _WATCH, str(folder)],
-            stdin=pipe,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=True,
-        )
-    return write
 
 
 def _write(opened: int, start: int, pieces: Sequence[bytes]) -> None:
