@@ -10,9 +10,8 @@ import queue
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-from flwr.app import Error, Message
+from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -38,24 +37,17 @@ class HospitalGrid(Grid):
         self._news: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._replies: dict[str, Message] = {}
         # As Flower does in the process of a ServerApp: messages take their sender from it.
-        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, SUPERLINK_NODE_ID
+        TaskIdentity.task_id, TaskIdentity.node_id = 1, SUPERLINK_NODE_ID
+        self.set_run(Run.create_empty(run_id=1))
 
     def set_run(self, run: Run) -> None:
-        """There is one run only, this one.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("this grid has one run")
+        """Note the run that messages are of."""
+        self._run, TaskIdentity.run_id = run, run.run_id
 
     @property
     def run(self) -> Run:
-        """There is nothing to say of it (see `set_run`).
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("this grid has one run")
+        """The run that messages are of."""
+        return self._run
 
     def get_node_ids(self) -> Iterable[int]:
         """The hospitals, and the server, in their order."""
@@ -96,13 +88,16 @@ class HospitalGrid(Grid):
             found += new
         return found
 
-    def create_message(self, *given: Any, **named: Any) -> Message:
-        """Flower's own grids refuse it in favour of the constructor.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("make a flwr.app.Message instead")
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """See Flower's `Grid`."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def reply(self, message: Message, reply: Message | None, reason: str) -> None:
         """What came of a message: a reply, or why there is none."""
