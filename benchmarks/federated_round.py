@@ -1,14 +1,15 @@
 """What a federated round costs: fedunlearn's, a hand-written loop's, and pfl's (Apple, arXiv 2404.06430).
 
     python benchmarks/federated_round.py            all cases, about ten minutes on two busy cores
-    python benchmarks/federated_round.py --quick    fewer repetitions
+    python benchmarks/federated_round.py --quick    one small case, to see that all of it works
     pip install -c constraints.txt -e .[bench]      brings pfl; without it its columns stay empty
 
-Four contestants do the same round from the same weights on the same batches, each in a process of its own, so that
+Five contestants do the same round from the same weights on the same batches, each in a process of its own, so that
 none lives on memory another has warmed up:
 
     engine   `fedavg` through `drive` and engine inline with one worker: what a scenario runs
     tuned    a plain loop with the engine's own step (uint8 images, fused optimizer) and nothing around it
+    stacked  the tuned loop with 8 seeds at once (`stacking`), per seed; no run does so yet
     naive    a plain loop as one first writes it: float images, torch's default optimizer
     pfl      SimulatedBackend and FederatedAveraging: float images, torch's default optimizer
 
@@ -38,6 +39,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.stacking import Stack
 from fedunlearn.core import LocalTraining, Select, Weights, derive
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Link
@@ -46,10 +48,13 @@ from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.local import scaled
 from fedunlearn.learning.models import SmallCNN, initial_weights
+from fedunlearn.learning.optimizers import SGD, Adam, Optimizer
 from sites.hospital import Federation
 
 SHAPE, CLASSES, SEED, LR = (3, 28, 28), 8, 7, 0.002
-CONTESTANTS = ("engine", "tuned", "naive", "pfl")
+CONTESTANTS = ("engine", "tuned", "stacked", "naive", "pfl")
+STACKED = 8  # seeds
+RATIOS = (("engine", "tuned"), ("stacked", "engine"), ("engine", "pfl"), ("stacked", "pfl"), ("naive", "pfl"))
 
 
 @dataclass(frozen=True)
@@ -81,18 +86,19 @@ class Case:
         rng, size = np.random.default_rng(SEED), (self.hospitals, self.images)
         return rng.integers(0, 256, (*size, *SHAPE), dtype=np.uint8), rng.integers(0, CLASSES, size)
 
-    def order(self, site: str) -> Tensor:
+    def order(self, site: str, seed: int = SEED) -> Tensor:
         """The order in which `fit` goes through a hospital's images in round 0."""
-        generator = torch.Generator().manual_seed(derive(SEED, "train", site, 0))
+        generator = torch.Generator().manual_seed(derive(seed, "train", site, 0))
         return torch.randperm(self.images, generator=generator)
 
-    def initial(self) -> dict[str, Tensor]:
+    def initial(self, seed: int = SEED) -> dict[str, Tensor]:
         """Where every round starts."""
-        return initial_weights(SmallCNN(), SHAPE, CLASSES, SEED)
+        return initial_weights(SmallCNN(), SHAPE, CLASSES, seed)
 
 
 SIZES = ((3, 360, 32), (3, 360, 8), (30, 64, 32), (100, 32, 32))
 CASES = [Case(*size, optimizer) for size in SIZES for optimizer in ("adam", "sgd")]
+QUICK = [Case(2, 20, 16, "adam")]
 
 
 # ---------------------------------------------------------------------------------------- in a contestant's process
@@ -112,21 +118,21 @@ class Clock:
         self.began = self._now()
         return go
 
-    def stop(self) -> None:
-        """The round is done."""
+    def stop(self, rounds: int = 1) -> None:
+        """So many rounds are done: what one of them cost."""
         seconds, faults = self._now()
-        self.cost = seconds - self.began[0], faults - self.began[1]
+        self.cost = (seconds - self.began[0]) / rounds, (faults - self.began[1]) // rounds
 
     def tell(self, weights: Weights) -> None:
         """Report the round's cost and its result."""
         flat = torch.cat([weights[name].detach().reshape(-1) for name in sorted(weights)])
         self.pipe.send((*self.cost, flat.numpy()))
 
-    def turns(self, run: Callable[[], Weights]) -> None:
-        """Run one round in each turn."""
+    def turns(self, run: Callable[[], Weights], rounds: int = 1) -> None:
+        """Run one round in each turn, or so many at once."""
         while self.wait():
             weights = run()
-            self.stop()
+            self.stop(rounds)
             self.tell(weights)
 
     @staticmethod
@@ -137,7 +143,8 @@ class Clock:
 def contest(name: str, case: Case, pipe: Connection) -> None:
     """A contestant's process."""
     torch.set_num_threads(1)
-    {"engine": engine, "tuned": tuned, "naive": naive, "pfl": pfl}[name](case, Clock(pipe))
+    contestants = {"engine": engine, "tuned": tuned, "stacked": stacked, "naive": naive, "pfl": pfl}
+    contestants[name](case, Clock(pipe))
 
 
 def engine(case: Case, clock: Clock) -> None:
@@ -173,6 +180,32 @@ def tuned(case: Case, clock: Clock) -> None:
             yield scaled(pixels[k].index_select(0, pick)), labels[k].index_select(0, pick)
 
     clock.turns(_plain(case, batches, make))
+
+
+def stacked(case: Case, clock: Clock) -> None:
+    pixels, labels = (torch.from_numpy(array) for array in case.data())
+    seeds = range(SEED, SEED + STACKED)
+    orders = [torch.stack([case.order(site, seed) for seed in seeds]) for site in case.sites]
+    initial = [case.initial(seed) for seed in seeds]
+    net = Stack([SmallCNN().build(SHAPE, CLASSES) for _ in seeds])  # type: ignore[misc]  # they are sequential
+    make = {"adam": lambda p: Adam(p, LR, 0.0), "sgd": lambda p: SGD(p, LR, 0.9, 0.0)}[case.optimizer]
+
+    def one() -> Weights:
+        mean = [torch.zeros_like(value) for value in net.parameters]
+        for k in range(case.hospitals):
+            net.load(initial)
+            steps: Optimizer = make(net.parameters)
+            for picks in orders[k].split(case.batch, 1):
+                shown = torch.stack([pixels[k].index_select(0, pick) for pick in picks], 1)
+                for value in net.parameters:
+                    value.grad = None
+                net.loss(scaled(shown), labels[k][picks]).backward()  # type: ignore[no-untyped-call]
+                steps.step()
+            for total, value in zip(mean, net.parameters, strict=True):
+                total.add_(value.detach(), alpha=1 / case.hospitals)
+        return {name: value[0] for name, value in zip(net.names, mean, strict=True)}
+
+    clock.turns(one, STACKED)
 
 
 def naive(case: Case, clock: Clock) -> None:
@@ -328,7 +361,7 @@ def row(case: Case, score: Score, names: list[str]) -> list[str]:
     faults = (statistics.median(score.faults[name]) / case.steps for name in names)
     return [
         f"{case.hospitals} x {case.steps // case.hospitals} x {case.batch}, {case.optimizer}",
-        *(score.ratio(a, b) for a, b in (("engine", "tuned"), ("engine", "pfl"), ("naive", "pfl"))),
+        *(score.ratio(a, b) for a, b in RATIOS),
         " / ".join(f"{value:.1f}" for value in milliseconds),
         " / ".join(f"{value:.0f}" for value in faults),
         f"{max(score.apart.values()):.0e}",
@@ -337,16 +370,18 @@ def row(case: Case, score: Score, names: list[str]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="CPU time of a federated round, in ratios: median (best)")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    starts, turns = (1, 4) if parser.parse_args().quick else (2, 7)
+    parser.add_argument("--quick", action="store_true", help="one small case, to see that all of it works")
+    parser.add_argument("--cases", type=int, nargs="*", help="only these rows, from 0")
+    asked = parser.parse_args()
+    starts, turns, cases = (1, 1, QUICK) if asked.quick else (2, 7, CASES)
     names = [name for name in CONTESTANTS if name != "pfl" or importlib.util.find_spec("pfl")]
     if "pfl" not in names:
         print("pfl is not installed (pip install -c constraints.txt -e .[bench]): its columns stay empty")
     print(f"torch {torch.__version__}; CPU time, {starts} x {turns} turns: median (best)\n")
-    head = ["hospitals x steps x batch", "engine/tuned", "engine/pfl", "naive/pfl"]
+    head = ["hospitals x steps x batch", *(f"{a}/{b}" for a, b in RATIOS)]
     head += [f"ms a step: {' / '.join(names)}", "page faults a step", "apart"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    for case in CASES:
+    for case in cases if asked.cases is None else [cases[number] for number in asked.cases]:
         print(f"| {' | '.join(row(case, measure(case, names, starts, turns), names))} |", flush=True)
 
 

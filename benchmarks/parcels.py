@@ -11,13 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 import queue
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +21,9 @@ import numpy as np
 from fedunlearn.federation.engines.flower import cluster as clusters, parcels
 from fedunlearn.federation.engines.flower.keeper import Keeper
 
-HEAD, OTHER = "127.0.0.1", "127.0.0.2"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.federation.pair import OTHER, two_machines
 
 
 class Measured(Keeper):
@@ -38,34 +36,6 @@ def peak() -> int:
     """The most memory that this process has had, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) >> 10
-
-
-@contextmanager
-def cluster() -> Iterator[str]:
-    """The address of two machines."""
-    with socket.socket() as free:
-        free.bind((HEAD, 0))
-        address = f"{HEAD}:{free.getsockname()[1]}"
-    ray = [
-        str(Path(sys.executable).with_name("ray")),
-        "start",
-        "--block",
-        "--disable-usage-stats",
-        "--num-cpus=1",
-    ]
-    port, nodes = address.rpartition(":")[2], []
-    try:
-        for own in (
-            ["--head", f"--port={port}", f"--node-ip-address={HEAD}", "--include-dashboard=false"],
-            [f"--address={address}", f"--node-ip-address={OTHER}"],
-        ):
-            nodes.append(subprocess.Popen([*ray, *own], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-            time.sleep(6)
-        yield address
-    finally:
-        for node in reversed(nodes):
-            node.terminate()
-            node.wait()
 
 
 def send(folder: Path, node: str) -> tuple[float, int]:
@@ -92,7 +62,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=1024)
     megabytes = parser.parse_args().megabytes
     parcels.Keeper = Measured  # type: ignore[misc]
-    with tempfile.TemporaryDirectory() as name, cluster() as address:
+    with tempfile.TemporaryDirectory() as name, two_machines(Path(name)) as (address, _):
         for folder in (little := Path(name, "little"), much := Path(name, "much")):
             (folder / "0").mkdir(parents=True)
             (folder / "federation.json").write_text("{}")
@@ -103,7 +73,7 @@ def main() -> None:
         with clusters.environment(Path(name)), clusters.quiet():
             import ray
 
-            clusters._attach(address)
+            clusters.attach(address)
             node = next(node["NodeID"] for node in ray.nodes() if node["NodeManagerAddress"] == OTHER)
             start, least = send(little, node)
             before = peak()

@@ -33,8 +33,8 @@ from fedunlearn import files, scenario as scenarios
 from fedunlearn.core import FedunlearnError, InputError
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
-from fedunlearn.scoring import tables
-from fedunlearn.simulate import rescore, simulate
+from fedunlearn.scoring.score import tables
+from fedunlearn.story import rescore, simulate
 from fedunlearn.verification import verify
 
 SHORT = ["data.images=300", "training.rounds=3", "seeds=[7, 8]", "references=2"]
@@ -42,7 +42,7 @@ TINY = [*SHORT, "seeds=[7]", "references=1", "training.rounds=2", "training.loca
 TINY += ["strategies=[{name: fine_tune, rounds: 1}, {name: federaser, every: 1}]"]
 LEAST = [*TINY, "data.images=120", "requests=[{id: leave, site: east, whole_site: true}]"]
 SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "3hosp.yaml"
-TIMES = ("seconds", "site_seconds", "server_seconds", "share_of_retraining")
+TIMES = ("seconds", "site_seconds", "server_seconds")
 
 
 def main() -> None:

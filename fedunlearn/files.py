@@ -7,6 +7,7 @@ hold is *sealed*: it carries the sha256 of its own content.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -56,11 +57,11 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
 
 _WATCH = """
 import fcntl, os, shutil, signal, sys
-if os.fork():
-    os._exit(0)
 os.setsid()
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
+if os.fork():
+    os._exit(0)
 sys.stdin.buffer.read()
 fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)
 shutil.rmtree(sys.argv[1], ignore_errors=True)
@@ -70,7 +71,9 @@ shutil.rmtree(sys.argv[1], ignore_errors=True)
 def vanishing(folder: Path) -> int:
     """Have a folder removed once this process has ended, however it ends, and nobody else holds a lock on it.
 
-    A small process waits for that. It is nobody's child, so it is not ended with this one's children.
+    A small process waits for that. It is nobody's child, so it is not ended with this one's children; and it is out of
+    this one's group before this returns, so it is not ended with that. Of this one's environment it has nothing that
+    others might tell by whose it is.
 
     Args:
         folder: must have a name that no other process will give to another.
@@ -85,6 +88,11 @@ def vanishing(folder: Path) -> int:
             stdin=pipe,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env={
+                name: os.environ[name]
+                for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+                if name in os.environ
+            },
             check=True,
         )
     return write
@@ -113,6 +121,12 @@ def copy(source: Path, target: Path) -> None:
 def unwritten(path: Path, error: OSError) -> str:
     """Why ``path`` could not be written, in words."""
     return f"cannot write {path}: {error.strerror or error} ({_free(path)})"
+
+
+def forbidden(error: BaseException) -> bool:
+    """Whether ``error`` was raised since nothing may be written at a place: it is read-only, or somebody else's."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def sha256(path: Path) -> str:
@@ -164,6 +178,15 @@ def unsealed(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged: its seal does not match its content")
     del content[SEAL]
     return dict(content)
+
+
+def data_root(given: Path | None = None) -> Path:
+    """Where data files are: as ``given``, else ``$FEDUNLEARN_DATA``, else this user's `cache`."""
+    if given is not None:
+        return given
+    if from_environment := os.environ.get("FEDUNLEARN_DATA"):
+        return Path(from_environment)
+    return cache()
 
 
 def cache() -> Path:

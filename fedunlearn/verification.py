@@ -1,4 +1,4 @@
-"""Is a run folder what the run wrote? Checksums, the audit log, scores computed again, and models trained again."""
+"""Is a run folder what the run wrote? Checksums, audit log, records, scores computed again, models trained again."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from fedunlearn import files, scenario as scenarios
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.core import RunError, derive
+from fedunlearn.erasure import keys, record
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder, parquet
 from fedunlearn.results.store import Store, recorded
 from fedunlearn.scenario import Evaluation, Scenario
-from fedunlearn.scoring import WRITTEN, tables
-from fedunlearn.simulate import produce, surveyed, train
+from fedunlearn.scoring.score import ADDED, WRITTEN, tables
+from fedunlearn.story import engine, produce, surveyed, train
 
 
-def verify(path: Path, replay: int, data_root: Path, console: Console) -> list[str]:
+def verify(path: Path, replay: int, data_root: Path, console: Console, key: Path | None = None) -> list[str]:
     """Check a finished run; return what was found good, a line each.
 
     Args:
@@ -33,18 +34,20 @@ def verify(path: Path, replay: int, data_root: Path, console: Console) -> list[s
         replay: how many of its models to train again; all bits must be the same.
         data_root: where the data's files are, for ``replay``.
         console: where progress of training is shown.
+        key: the public key that erasure records must be signed with; None if any will do.
 
     Raises:
-        InputError: there is no finished run, or its data is not at hand.
+        InputError: there is no finished run, its data is not at hand, or the key cannot be read.
         RunError: something is not what the run wrote; all of it is told.
     """
-    run = RunFolder.open(path)
+    run, by = RunFolder.open(path), None if key is None else keys.public(key)
     manifest = run.read_manifest()
     if problems := _damage(run, manifest):
         raise RunError("\n".join(problems))
     good = [f"{len(manifest['sha256'])} files are what the run wrote"]
     good.append(f"{manifest['audit']['lines']} lines of the audit log are chained, none is missing")
-    good.append(_scores(run))
+    good += record.check(run, by)
+    good += _scores(run, manifest)
     if replay:
         good.append(_replay(run, manifest, replay, data_root, console))
     return good
@@ -68,18 +71,24 @@ def _problem(check: Callable[..., object], *arguments: object) -> list[str]:
     return []
 
 
-def _scores(run: RunFolder) -> str:
-    """Score again, and compare.
+def _scores(run: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
+    """Score again, and compare; tables that came with later versions need not be there.
 
     Raises:
-        RunError: a table comes out otherwise.
+        RunError: a table comes out otherwise, or is missing.
     """
     again = tables(run.path)
-    for name, table in again.items():
-        fresh, known = pd.read_parquet(io.BytesIO(parquet(table))), run.read_table(name)
+    absent = [name for name in again if name in ADDED and name not in manifest["sha256"]]
+    for name in (name for name in again if name not in absent):
+        fresh, known = pd.read_parquet(io.BytesIO(parquet(again[name]))), run.read_table(name)
         if not fresh.equals(known):
             raise RunError(f"{run.path / name}: scoring again came to something else: {_apart(fresh, known)}")
-    return f"{len(again)} of {len(WRITTEN)} tables come out the same when scored again"
+    count = len(again) - len(absent)
+    good = [f"{count} of {len(WRITTEN)} tables come out the same when scored again"]
+    if absent:
+        told = ", ".join(absent)
+        good.append(f"written by an older version: `fedunlearn score {run.path}` adds {told}")
+    return good
 
 
 def _flat(value: object) -> object:
@@ -127,7 +136,8 @@ def _replay(
             job = made.campaign.references.original(seed, history=False)
             if job.work is not None:
                 _comparable(run, job.work.keeping.file, job.work.origin)
-        train(made, console, quiet=True)
+        with engine(scenario, environment.machines, console, quiet=True).staff() as staff:
+            train(made, staff, console, quiet=True)
         other = [name for name in chosen if files.sha256(again.path / name) != manifest["sha256"][name]]
     if other:
         raise RunError(f"trained again, these came to other bits than in {run.path}: {', '.join(other)}")
@@ -136,7 +146,8 @@ def _replay(
 
 def _plain(scenario: Scenario) -> Scenario:
     """A scenario without what is asked of finished models."""
-    return replace(scenario, evaluation=Evaluation(canary=scenario.evaluation.canary, slices=False))
+    bare = Evaluation(canary=scenario.evaluation.canary, slices=False, curves=False)
+    return replace(scenario, evaluation=bare)
 
 
 def _chosen(run: RunFolder, count: int) -> list[str]:

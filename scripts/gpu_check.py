@@ -298,7 +298,7 @@ def workers(place: Place) -> Facts:
     from rich.console import Console
 
     from fedunlearn import scenario
-    from fedunlearn.simulate import simulate
+    from fedunlearn.story import simulate
 
     gpu = place.device != "cpu"
     engines = {

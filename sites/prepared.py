@@ -1,10 +1,11 @@
 """Arrays that were made from files once and then kept, so that the next command need not make them again.
 
 They lie in a per-user cache (`$XDG_CACHE_HOME` or `~/.cache`, then `fedunlearn`) that only its owner can read, each
-entry under a name that depends on the files they were made from and on every setting, so that it is never stale. An
-entry appears whole or not at all, and any may be deleted at any time. It holds the checksums of its arrays, which are
-compared before they are used: what was damaged on the disk is made again. What was not used for `DAYS` days is removed
-when something new is kept.
+entry under a name that depends on the files they were made from and on every setting, so that it is never stale. Data
+files are looked for in that cache, too, where nobody says where they are; so entries have a hidden `FOLDER` of their
+own, and nothing that was made is taken for somebody's data. An entry appears whole or not at all, and any may be
+deleted at any time. It holds the checksums of its arrays, which are compared before they are used: what was damaged on
+the disk is made again. What was not used for `DAYS` days is removed when something new is kept.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from sites.arrays import write_header
 
 Array = npt.NDArray[Any]
 
+FOLDER = ".prepared"
 DAYS = 30
 _ABOUT = "about.json"
 _TRIES = 3  # for an entry that is damaged, or taken away by another process that found it so
@@ -84,7 +86,7 @@ def prepared(
     """Arrays kept by an earlier call or made now.
 
     Args:
-        room: a folder of the cache.
+        room: a folder in `FOLDER`.
         key: all that they depend on, as JSON has it.
         names: of the arrays.
         count: how many rows each of them gets.
@@ -93,7 +95,8 @@ def prepared(
     Raises:
         RunError: the cache cannot be written, or what it gives back is not what was written.
     """
-    entry = files.cache() / room / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    entry = files.cache() / FOLDER / room / name
     for _ in range(_TRIES):
         if entry.exists():
             try:

@@ -1,13 +1,13 @@
 """One file per unlearning method. Each holds one frozen dataclass, named in YAML as the file is.
 
-Loading this package loads no method; `catalogue` finds them all.
+Loading this package loads no method; `catalogue` finds them all, and loads those that are asked for.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from fedunlearn.core import Strategy
 
@@ -20,13 +20,32 @@ FORMER: Mapping[str, str] = {
 
 
 def catalogue() -> Mapping[str, type[Strategy]]:
-    """Every strategy class by its name, in alphabetical order.
+    """Every strategy class by its name, in alphabetical order; a file is loaded when its strategy is asked for.
 
-    Raises:
-        TypeError: a file of this package holds no strategy of its own name.
+    Asking raises a TypeError if the file holds no strategy of its own name.
     """
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return {name: _strategy(name) for name in names}
+    return _Files(tuple(sorted(module.name for module in pkgutil.iter_modules(__path__))))
+
+
+class _Files(Mapping[str, type[Strategy]]):
+    """Strategies by the names of their files."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def __getitem__(self, name: str) -> type[Strategy]:
+        if name not in self._names:
+            raise KeyError(name)
+        return _strategy(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _strategy(name: str) -> type[Strategy]:

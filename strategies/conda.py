@@ -65,7 +65,7 @@ class ConDa:
     @property
     def needs(self) -> Needs:
         """Every hospital's contributions, added up."""
-        return Needs(cumulative=self.contribution, stayers=self.recovery.rounds > 0)
+        return Needs(cumulative=self.contribution, stayers=self.recovery.rounds > 0, everyone=True)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""

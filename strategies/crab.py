@@ -23,7 +23,7 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.federation.procedures import calibrated
+from fedunlearn.federation.procedures import calibrated, restarted
 from fedunlearn.learning.local import paced
 from fedunlearn.learning.tasks import Fit
 
@@ -50,12 +50,13 @@ class Crab:
         report no loss while they train. All of round 0 is kept, since the adaptive rollback goes to the initial
         weights, the only ones that a hospital of every round did not touch; the code has none, and calibrates from
         models that the leaver has trained. It compares whole models where like_k compares updates, and rounds
-        shares down, where one of three hospitals may be nobody. BatchNorm statistics are the calibration's.
+        shares down, where one of three hospitals may be nobody. X is a share of
+        those that a round asked. BatchNorm statistics are the calibration's.
 
     Attributes:
         window: rounds among which to choose, the first window of all starting with round 0.
         P: share of a window's rounds that are used, rounded up.
-        X: share of the hospitals used in such a round, rounded up; a round that chose the leaver alone is left out.
+        X: share of the hospitals used in such a round, rounded up; a round whose chosen retain nothing is left out.
         r: share of the training's local epochs spent on calibration.
     """
 
@@ -75,12 +76,12 @@ class Crab:
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
-        stored, tensors = case.history.update, [(name,) for name in case.layout.parameters]
-        first = w.average((stored(0, site) for site in case.sites), [case.kept[site] for site in case.sites])
-        weights = w.add(case.initial, first)
+        stored, chosen = case.history.update, case.history.chosen
+        tensors = [(name,) for name in case.layout.parameters]
+        weights = restarted(case, [site for site in chosen(0) if case.kept.get(site)])
         local = paced(case.training.local, math.ceil(self.r * case.training.local.epochs))
         for t in range(1, case.rounds):
-            if not (sites := [site for site in case.sites if site in case.history.chosen(t)]):
+            if not (sites := [site for site in case.sites if case.kept[site] and site in chosen(t)]):
                 continue
             seeds = {site: derive(case.seed, "calibrate", site, t) for site in sites}
             replies = yield {site: Fit(weights, case.retain, local, seed) for site, seed in seeds.items()}

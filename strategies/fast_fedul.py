@@ -19,7 +19,7 @@ class FastFedUL:
     D_t is that distance after t rounds. In each it changes by the leaver's own update, and by the skew: from weights
     that lie D_t elsewhere, the others' updates would have differed too, by alpha |D_t| at most if updates are
     alpha-Lipschitz in the weights. Nobody computes that; it is taken to lie along D_t. With p the leaver's share of
-    the images, Delta the model's update of a round and Delta_u the leaver's::
+    a round's images (0 if that did not ask it), Delta the model's update of the round and Delta_u the leaver's::
 
         code:    D_t+1 = (1 - alpha (1 - p)) D_t - p Delta_u
         paper:   D_t+1 = (1 + alpha) D_t + p / (1 - p) (Delta - Delta_u)
@@ -68,12 +68,18 @@ class FastFedUL:
 
     def away(self, case: Case) -> Weights:
         """D_T, of every weight."""
-        (leaver,), images, stored = case.holders, {**case.kept, **case.lost}, case.history.update
-        p = images[leaver] / sum(images.values())
+        (leaver,), all_images, stored = case.holders, {**case.kept, **case.lost}, case.history.update
         away: Weights = w.multiply(case.original, 0.0)
         for t in range(case.rounds):
-            own = stored(t, leaver)
-            if self.form == "code":
+            asked = set(case.trained(t))
+            images = {site: count for site, count in all_images.items() if count and site in asked}
+            if not images:  # in a sequential timeline: those that it asked have lost all images
+                continue
+            own = stored(t, leaver) if leaver in images else w.multiply(away, 0.0)
+            p = images.get(leaver, 0) / sum(images.values())
+            if p == 1:  # without the leaver there is no such round
+                away = w.subtract(away, own)
+            elif self.form == "code":
                 away = w.add(w.multiply(away, 1 - self.alpha * (1 - p)), own, -p)
             else:
                 everyone = w.average((stored(t, site) for site in images), list(images.values()))

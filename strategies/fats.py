@@ -55,7 +55,8 @@ class FATS:
     Deviations:
         Images are drawn once a round, each for itself, and epochs go over them as in the scenario's training; the
         authors draw a batch of fixed size for every local step. After t_0, draws are those of training, not new
-        ones. Averages weigh by the images drawn. The default rate suits a handful of rounds and hospitals.
+        ones. K is set here, whatever share the scenario's rounds ask. Averages weigh by the images drawn. The default
+        rate suits a handful of rounds and hospitals.
 
     Attributes:
         participation: hospitals that take part in a round, K; all if there are fewer.

@@ -19,6 +19,7 @@ from fedunlearn.core import (
     Procedure,
     Recovery,
     Search,
+    SiteId,
     Weights,
     derive,
 )
@@ -54,7 +55,8 @@ class FedAU:
         cannot at every hospital. Here heads learn on fixed features (their switch fine_tune_mode)
         and start as the model's, so that the model is that of ordinary training, bit for bit. The paper also
         forgets samples and classes that are marked before training: patients who ask later cannot be. A head's round
-        counts as a round of its own. We read the paper's abstract and the code. Recovery is an addition.
+        counts as a round of its own, of the hospitals that training's asked; one that was never asked has none, and
+        leaves the head as it is. We read the paper's abstract and the code. Recovery is an addition.
 
     Attributes:
         alpha: share of the leaver's head in the new one, alpha.
@@ -78,27 +80,28 @@ class FedAU:
     def prepare(self, course: Course) -> Procedure[Mapping[str, Weights]]:
         """See `Preparing.prepare`: hospital k's head is kept as ``head-k``."""
         weights, select, local = course.initial, course.select, course.training.local
-        heads = dict.fromkeys(course.sites, picked(weights, course))
+        untrained, heads = picked(weights, course), dict[SiteId, Weights]()
         for number in range(course.rounds):
             rounds = range(number, number + 1)
-            weights = yield from fedavg(weights, course.sites, select, local, rounds, course.seed)
+            weights = yield from fedavg(weights, course.rota, select, local, rounds, course.seed)
             fixed = {
                 name: weights[name] for name in course.layout.parameters if name not in course.layout.head
             }
             constraint = Mask({name: torch.zeros((), dtype=torch.bool) for name in fixed}, fixed)
             tasks = {}
-            for site in course.sites:
-                start = {**weights, **mixed(picked(weights, course), heads[site], self.gamma)}
+            for site in course.rota.asked(course.seed, "train", number):
+                start = {**weights, **mixed(picked(weights, course), heads.get(site, untrained), self.gamma)}
                 order, labels = derive(course.seed, "head", site, number), derive(course.seed, "labels", site)
                 tasks[site] = Relabel(start, select, None, local, order, labels, constraint)
             replies = yield tasks
-            heads = {site: picked(reply.weights or {}, course) for site, reply in replies.items()}
+            heads |= {site: picked(reply.weights or {}, course) for site, reply in replies.items()}
         return {"model": weights, **{f"head-{site}": head for site, head in heads.items()}}
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
-        (leaver,), own = case.holders, {name: case.original[name] for name in case.layout.head}
-        head = mixed(own, case.history.prepared(f"head-{leaver}"), self.alpha)
+        (leaver,), head = case.holders, picked(case.original, case.course)
+        if any(leaver in case.trained(number) for number in range(case.rounds)):
+            head = mixed(head, case.history.prepared(f"head-{leaver}"), self.alpha)
         return (yield from recover(case, {**case.original, **head}, self.recovery))
 
 

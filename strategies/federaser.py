@@ -9,8 +9,19 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le
 
 from fedunlearn import weights as w
-from fedunlearn.core import Case, Every, Granularity, Guarantee, Needs, Procedure, Search, Weights, derive
-from fedunlearn.federation.procedures import calibrated
+from fedunlearn.core import (
+    Case,
+    Every,
+    Granularity,
+    Guarantee,
+    Needs,
+    Procedure,
+    Search,
+    SiteId,
+    Weights,
+    derive,
+)
+from fedunlearn.federation.procedures import calibrated, restarted
 from fedunlearn.learning.local import paced
 from fedunlearn.learning.tasks import Fit
 
@@ -34,7 +45,9 @@ class FedEraser:
         |Delta_k| is the length of what hospital k sent; widely copied code takes the distance between two
         averages, and starts from a stored round later than the first, which has seen the data. A D_k of
         length zero has no direction and counts as zero. BatchNorm statistics come from the calibration
-        training as they are: they are no step of any length. The average weighs by images, as in training.
+        training as they are: they are no step of any length. The average weighs by images, as in training. Where
+        rounds ask some hospitals only, a stored round is of those that it asked, without the leaver and any that
+        retains nothing; one that asked no others is left out.
 
     Attributes:
         every: keep the updates of every k-th round, Delta_t.
@@ -57,19 +70,15 @@ class FedEraser:
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
-        stored = case.history.update
-        weights = w.add(
-            case.initial,
-            w.average((stored(0, site) for site in case.sites), [case.kept[site] for site in case.sites]),
-        )
+        stored, weights = case.history.update, restarted(case, left(case, 0))
         names = case.layout.parameters
         groups = [names] if self.norm == "model" else [(name,) for name in names]
         local = paced(case.training.local, math.ceil(self.r * case.training.local.epochs))
         for t in range(self.every, case.rounds, self.every):
-            replies = yield {
-                site: Fit(weights, case.retain, local, derive(case.seed, "calibrate", site, t))
-                for site in case.sites
-            }
+            if not (sites := left(case, t)):
+                continue
+            seeds = {site: derive(case.seed, "calibrate", site, t) for site in sites}
+            replies = yield {site: Fit(weights, case.retain, local, seed) for site, seed in seeds.items()}
             steps = (
                 calibrated(stored(t, site), w.subtract(reply.weights, weights), groups)
                 for site, reply in replies.items()
@@ -77,3 +86,8 @@ class FedEraser:
             )
             weights = w.add(weights, w.average(steps, [reply.count for reply in replies.values()]))
         return weights
+
+
+def left(case: Case, t: int) -> list[SiteId]:
+    """The hospitals that remain, with images, of those that round ``t`` asked."""
+    return [site for site in case.trained(t) if case.kept.get(site)]

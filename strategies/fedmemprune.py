@@ -71,7 +71,7 @@ class FedMemPrune:
         weights, redundant = case.original, dict[str, Tensor]()
         for number in range(self.rounds):
             once = range(number, number + 1)
-            weights = yield from fedavg(weights, case.sites, case.retain, local, once, case.seed, "recover")
+            weights = yield from fedavg(weights, case.rota, case.retain, local, once, case.seed, "recover")
             if number == 0:
                 moved = w.subtract(weights, case.original)
                 sizes = {name: moved[name].abs() for name in names}

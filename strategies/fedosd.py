@@ -77,9 +77,9 @@ class FedOSD:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         weights = case.original
-        for _ in range(self.rounds):
+        for number in range(self.rounds):
             forget = yield {site: Gradient(weights, case.forget, UnlearningLoss()) for site in case.holders}
-            retain = yield {site: Gradient(weights, case.retain) for site in case.sites}
+            retain = yield {site: Gradient(weights, case.retain) for site in case.turn("forget", number)}
             unlearning = w.average([r.arrays for r in forget.values()], [r.count for r in forget.values()])
             step = orthogonal(unlearning, [reply.arrays for reply in retain.values()])
             weights = {**weights, **w.add(picked(weights, step), step, -self.lr)}
@@ -87,7 +87,7 @@ class FedOSD:
         for number in range(self.recovery.rounds):
             replies = yield {
                 site: Fit(weights, case.retain, local, derive(case.seed, "recover", site, number))
-                for site in case.sites
+                for site in case.turn("recover", number)
             }
             away = w.subtract(weights, case.original)
             updates = [

@@ -40,7 +40,8 @@ class FedRecover:
     A hospital is asked to train instead in the first T_w rounds, in every T_c-th round after these, in the last T_f
     rounds, and wherever its estimate is abnormal: when one entry is larger than all but alpha of the entries of the
     stored updates, in the round where these were largest. Always asking is retraining, bit for bit. Between two
-    rounds with training estimates drift with the path, learning rate x T_c: long steps leave a poor model.
+    rounds with training estimates drift with the path, learning rate x T_c: long steps leave a poor model. Where
+    rounds ask some hospitals only, they are those of retraining; one without a stored update of the round is asked.
 
     Reference:
         Cao et al., "FedRecover: Recovering from Poisoning Attacks in Federated Learning using Historical
@@ -79,24 +80,23 @@ class FedRecover:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         names, stored, limit = case.layout.parameters, case.history.update, self.limit(case)
-        weights, images = case.initial, [case.kept[site] for site in case.sites]
-        pairs: dict[SiteId, list[tuple[Tensor, Tensor]]] = {site: [] for site in case.sites}
+        pairs, weights = {site: list[tuple[Tensor, Tensor]]() for site in case.sites}, case.initial
         for t in range(case.rounds):
             away = flat(w.subtract(weights, case.history.checkpoint(t)), names)
-            models = dict[SiteId, Weights]()
-            for site in () if self.asks(t, case.rounds) else case.sites:
+            models, sites, seen = dict[SiteId, Weights](), case.turn("train", t), set(case.trained(t))
+            for site in () if self.asks(t, case.rounds) else (site for site in sites if site in seen):
                 estimate = flat(stored(t, site), names) + product(pairs[site], away)
                 if estimate.abs().max() <= limit:
                     models[site] = moved(weights, estimate, names)
-            if asked := [site for site in case.sites if site not in models]:
+            if asked := [site for site in sites if site not in models]:
                 local, seeds = case.training.local, {s: derive(case.seed, "train", s, t) for s in asked}
                 replies = yield {s: Fit(weights, case.retain, local, seed) for s, seed in seeds.items()}
                 for site, reply in replies.items():
                     models[site] = reply.weights or {}
-                    changed = w.subtract(w.subtract(models[site], weights), stored(t, site))
-                    if away.any():
+                    if away.any() and site in seen:
+                        changed = w.subtract(w.subtract(models[site], weights), stored(t, site))
                         pairs[site] = [*pairs[site], (away, flat(changed, names))][-self.s :]
-            weights = w.average([models[site] for site in case.sites], images)
+            weights = w.average([models[site] for site in sites], [case.kept[site] for site in sites])
         return weights
 
     def asks(self, t: int, rounds: int) -> bool:
@@ -107,10 +107,11 @@ class FedRecover:
         """tau: the largest, over rounds, of the sizes that alpha of the stored updates' entries exceed at most."""
         names, limits = case.layout.parameters, list[float]()
         for t in range(case.rounds):
-            sizes = torch.cat([flat(case.history.update(t, site), names) for site in case.sites]).abs()
-            larger = min(int(self.alpha * len(sizes)), len(sizes) - 1)
-            limits.append(float(sizes.topk(larger + 1).values[-1]))
-        return max(limits)
+            if seen := [site for site in case.trained(t) if case.kept.get(site)]:
+                sizes = torch.cat([flat(case.history.update(t, site), names) for site in seen]).abs()
+                larger = min(int(self.alpha * len(sizes)), len(sizes) - 1)
+                limits.append(float(sizes.topk(larger + 1).values[-1]))
+        return max(limits, default=0.0)
 
 
 def product(pairs: Sequence[tuple[Tensor, Tensor]], v: Tensor) -> Tensor:

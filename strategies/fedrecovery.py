@@ -29,8 +29,9 @@ from fedunlearn.federation.procedures import recover
 class FedRecovery:
     """Take the weighted sum of the leaver's residuals out of the model on the server; no hospital does any work.
 
-    With p the leaver's share of the images, Delta_i the model's update of round i and Delta_u that of the leaver,
-    the residual r_i is how far the leaver moved the average of the others in round i::
+    With p the leaver's share of a round's images (0 if that did not ask it: then there is no residual), Delta_i the
+    model's update of round i and Delta_u that of the leaver, the residual r_i is how far the leaver moved the average
+    of the others in round i::
 
         r_i = p / (1 - p) (Delta_u_i - Delta_i)            = (Delta_u_i - Delta_i) / (K - 1) for equal shares
         p_i = |Delta_i|^2 / sum_j |Delta_j|^2                  over all rounds j
@@ -80,13 +81,20 @@ class FedRecovery:
 
 def residuals(case: Case) -> Weights:
     """sum_i p_i r_i, of every parameter."""
-    (leaver,), images = case.holders, {**case.kept, **case.lost}
-    share, lengths = images[leaver] / sum(images.values()), 0.0
+    (leaver,), all_images, lengths = case.holders, {**case.kept, **case.lost}, 0.0
     total: dict[str, Tensor] = {name: torch.zeros_like(x) for name, x in case.original.items()}
     for i in range(case.rounds):
+        asked = set(case.trained(i))
+        images = {site: count for site, count in all_images.items() if count and site in asked}
+        if not images:  # in a sequential timeline: those that it asked have lost all images
+            continue
         updates = {site: case.history.update(i, site) for site in images}
         step = w.average(list(updates.values()), list(images.values()))
         length = w.norm(step, case.layout.parameters) ** 2
         lengths += length
-        total = w.add(total, w.subtract(updates[leaver], step), length * share / (1 - share))
+        share = images.get(leaver, 0) / sum(images.values())
+        if share == 1:  # without the leaver, nobody would have moved the model
+            total = w.add(total, step, length)
+        elif share > 0:
+            total = w.add(total, w.subtract(updates[leaver], step), length * share / (1 - share))
     return w.multiply(total, 1 / lengths) if lengths > 0 else total

@@ -68,13 +68,13 @@ class FUSED:
 
     @property
     def needs(self) -> Needs:
-        """Every hospital's update of the last round of training."""
+        """The updates of the last round of training."""
         return Needs(updates=Last())
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         reference = {name: case.original[name] for name in case.layout.parameters}
-        updates = [case.history.update(case.rounds - 1, site) for site in case.roster]
+        updates = [case.history.update(case.rounds - 1, site) for site in case.trained(case.rounds - 1)]
         matrices = [name for name, w in reference.items() if w.dim() > 1]
         adapters = LowRank(critical(updates, matrices, self.layers), self.rank, reference)
         rounds = Recovery(self.rounds, self.local_epochs, self.lr)

@@ -85,11 +85,11 @@ class Influence:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         forget = average((yield {site: Gradient(case.original, case.forget) for site in case.holders}))
-        retain = average((yield {site: Gradient(case.original, case.retain) for site in case.sites}))
-        n_forget, n_retain = sum(case.lost.values()), sum(case.kept.values())
+        turn, n_forget, n_retain = case.turn("retain", 0), sum(case.lost.values()), sum(case.kept.values())
+        retain = average((yield {site: Gradient(case.original, case.retain) for site in turn}))
         influence = w.multiply(w.subtract(forget, retain), n_forget / (n_forget + n_retain))
         solve = Solve(case.original, case.retain, influence, self.damping, self.samples, 0)
-        seeds = {site: derive(case.seed, "fisher", site) for site in case.sites}
+        seeds = {site: derive(case.seed, "fisher", site) for site in turn}
         step = average((yield {site: replace(solve, seed=seed) for site, seed in seeds.items()}))
         parameters = {name: case.original[name] for name in step}
         weights = {**case.original, **w.add(parameters, step, self.alpha)}
@@ -106,6 +106,7 @@ class Solve:
     damping: float
     samples: int
     seed: int
+    each_image: ClassVar[bool] = True
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""

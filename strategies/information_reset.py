@@ -26,7 +26,7 @@ from fedunlearn.core import (
     Select,
     Weights,
 )
-from fedunlearn.federation.procedures import recover
+from fedunlearn.federation.procedures import recover, standing_for
 from fedunlearn.learning.constraints import Mask
 from fedunlearn.learning.local import squared_gradients
 
@@ -80,8 +80,10 @@ class InformationReset:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         forget = yield {site: Curvature(case.original, case.forget) for site in case.holders}
-        retain = yield {site: Curvature(case.original, case.retain) for site in case.sites}
-        H_f, H = summed([*forget.values()]), summed([*forget.values(), *retain.values()])
+        retain = yield {site: Curvature(case.original, case.retain) for site in case.turn("retain", 0)}
+        lost, kept = [reply.count for reply in forget.values()], standing_for(case.kept, retain)
+        H_f = summed([*forget.values()], lost)
+        H = summed([*forget.values(), *retain.values()], [*lost, *kept])
         reset = {name: informative(H_f[name], H[name], self.fraction, self.by) for name in H}
         weights = {**case.original, **{n: case.original[n].masked_fill(reset[n], 0) for n in reset}}
         mask = Mask(reset, {name: weights[name] for name in reset})
@@ -94,6 +96,7 @@ class Curvature:
 
     weights: Weights
     select: Select
+    each_image: ClassVar[bool] = True
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
@@ -119,10 +122,9 @@ class Guess:
         return -((log_p / 2).exp().detach() * log_p).mean()
 
 
-def summed(replies: Sequence[Reply]) -> dict[str, Tensor]:
-    """The sum over all images of what the replies' arrays are means of."""
-    counts = [reply.count for reply in replies]
-    return w.multiply(w.average([reply.arrays for reply in replies], counts), sum(counts))
+def summed(replies: Sequence[Reply], images: Sequence[float]) -> dict[str, Tensor]:
+    """The sum over so many images of each of what the replies' arrays are means of."""
+    return w.multiply(w.average([reply.arrays for reply in replies], images), sum(images))
 
 
 def informative(H_f: Tensor, H: Tensor, fraction: float, by: str) -> Tensor:

@@ -83,7 +83,7 @@ class L1Sparse:
                         site: Sparsen(
                             weights, case.retain, local, derive(case.seed, "recover", site, t), gamma
                         )
-                        for site in case.sites
+                        for site in case.turn("recover", t)
                     }
                 )
             )

@@ -24,7 +24,7 @@ from fedunlearn.core import (
     Weights,
     derive,
 )
-from fedunlearn.federation.procedures import fedavg, mean, redrawn, together
+from fedunlearn.federation.procedures import fedavg, present, redrawn, together, whole_mean
 from fedunlearn.learning.kinds import relabelled
 from fedunlearn.learning.local import fit, outputs, paced
 from fedunlearn.learning.objectives import marked
@@ -86,16 +86,18 @@ class MoDe:
         for number in range(self.rounds):
             if number < self.degradation_rounds:
                 once = range(number, number + 1)
-                degradation = fedavg(other, case.sites, case.retain, local, once, case.seed, "degradation")
+                degradation = fedavg(other, case.rota, case.retain, local, once, case.seed, "degradation")
                 other = (yield from together({"other": degradation}))["other"]
                 weights = w.average([weights, other], [self.lambda_, 1 - self.lambda_])
-            weights = mean((yield self.guidance(case, weights, other, number)))
+            weights = whole_mean(case, (yield self.guidance(case, weights, other, number)))
         return weights
 
     def guidance(self, case: Case, weights: Weights, other: Weights, number: int) -> dict[str, Task]:
         """Ask the holders to learn what ``other`` says of the images to forget, and all others to train on."""
         local = paced(case.training.local, self.local_epochs, self.lr)
-        seeds = {site: derive(case.seed, "guidance", site, number) for site in (*case.sites, *case.holders)}
+        seeds = {
+            site: derive(case.seed, "guidance", site, number) for site in present(case, "guidance", number)
+        }
         return {
             site: Guide(weights, other, case.forget, case.retain, local, seed)
             if site in case.holders

@@ -79,7 +79,7 @@ class PGA:
     @property
     def needs(self) -> Needs:
         """The updates of the last round, and the images to forget once more."""
-        return Needs(updates=Last(), leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0)
+        return Needs(updates=Last(), leaver=Leaver.ONLINE, stayers=self.recovery.rounds > 0, everyone=True)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""

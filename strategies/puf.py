@@ -16,14 +16,13 @@ from fedunlearn.core import (
     Needs,
     Procedure,
     Recovery,
-    Replies,
     Search,
     Select,
     SiteId,
     Weights,
     derive,
 )
-from fedunlearn.federation.procedures import mean, recover
+from fedunlearn.federation.procedures import mean, recover, standing_for
 from fedunlearn.learning.tasks import Fit
 
 
@@ -49,6 +48,7 @@ class PUF:
         fixed number of recovery rounds; the authors stop at the retrained model's test accuracy. BatchNorm statistics
         are not gradients and keep their value until recovery replaces them; the authors negate their change as well.
         A hospital that both forgets and retains is asked twice in a regular round, which the ledger counts as two.
+        Where rounds ask some hospitals only, those asked stand for all in n.
 
     Attributes:
         eta: step against the pseudo-gradient, eta; the authors' scripts take 2 (special) and 20 (regular).
@@ -72,8 +72,13 @@ class PUF:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         forget = yield _updates(case, case.holders, case.forget, "forget")
-        retain = (yield _updates(case, case.sites, case.retain, "retain")) if self.round == "regular" else {}
-        n_forget, n_retain = _images(forget), _images(retain)
+        retain = (
+            (yield _updates(case, case.turn("retain", 0), case.retain, "retain"))
+            if self.round == "regular"
+            else {}
+        )
+        n_forget = sum(reply.count for reply in forget.values())
+        n_retain = sum(standing_for(case.kept, retain))
         weights: Weights = case.original
         for replies, scale in ((retain, n_retain), (forget, -self.eta * n_forget)):
             if replies:
@@ -89,7 +94,3 @@ def _updates(case: Case, sites: tuple[SiteId, ...], select: Select, purpose: str
         site: Fit(case.original, select, case.training.local, derive(case.seed, purpose, site))
         for site in sites
     }
-
-
-def _images(replies: Replies) -> int:
-    return sum(reply.count for reply in replies.values())

@@ -85,7 +85,9 @@ class QuickDrop:
     @property
     def needs(self) -> Needs:
         """Its own training, and each hospital's synthetic images of it."""
-        return Needs(preparation=True, stayers=self.rounds > 0, class_labels=True, each_reply=True)
+        return Needs(
+            preparation=True, stayers=self.rounds > 0, class_labels=True, each_reply=True, everyone=True
+        )
 
     def prepare(self, course: Course) -> Procedure[Mapping[str, Weights]]:
         """See `Preparing.prepare`: hospital k's synthetic images are kept as ``images-k``."""

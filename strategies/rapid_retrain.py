@@ -70,7 +70,7 @@ class RapidRetrain:
         curved = replace(plain, lr=self.lr, optimizer="adahessian", hessian_power=self.hessian_power)
         for number in range(max(1, round(self.share * case.rounds))):
             local, once = plain if self.ordinary(number) else curved, range(number, number + 1)
-            weights = yield from fedavg(weights, case.sites, case.retain, local, once, case.seed)
+            weights = yield from fedavg(weights, case.rota, case.retain, local, once, case.seed)
         return weights
 
     def ordinary(self, number: int) -> bool:

@@ -38,5 +38,5 @@ class Retrain:
         """See `Strategy.unlearn`."""
         rounds = range(case.rounds)
         return (
-            yield from fedavg(case.initial, case.sites, case.retain, case.training.local, rounds, case.seed)
+            yield from fedavg(case.initial, case.rota, case.retain, case.training.local, rounds, case.seed)
         )

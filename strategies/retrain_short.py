@@ -46,5 +46,5 @@ class RetrainShort:
         """See `Strategy.unlearn`."""
         rounds = range(max(1, round(self.share * case.rounds)))
         return (
-            yield from fedavg(case.initial, case.sites, case.retain, case.training.local, rounds, case.seed)
+            yield from fedavg(case.initial, case.rota, case.retain, case.training.local, rounds, case.seed)
         )

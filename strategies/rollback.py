@@ -20,9 +20,10 @@ class Rollback:
         w <- w_s,  s = k floor(t_0 / k)          then rounds s, s + 1, …, T - 1 of training on the retained data
 
     Each hospital and round draws the same random numbers as in training, so that what comes out is the
-    retrained model, bit for bit: only the rounds before s are saved. Here every hospital takes part in every
-    round, hence t_0 = 0 and the checkpoint is the initial weights, unless the request names no training image
-    at all: then nothing was touched, and the original weights are the answer.
+    retrained model, bit for bit: only the rounds before s are saved. A round saw an image to forget if it asked a
+    hospital that held one; where the request leaves fewer hospitals than were asked, none is as in retraining. Where
+    every round asks all hospitals, t_0 = 0 and the checkpoint is the initial weights; where few are asked in turn
+    (`training.participation`), much may be saved. If nothing was touched, the original weights are the answer.
 
     Reference:
         Tao et al., "Communication Efficient and Provable Federated Unlearning", PVLDB 17(5), 2024, arXiv 2401.11018,
@@ -30,8 +31,8 @@ class Rollback:
         Plato ("fedunlearning").
 
     Deviations:
-        Full participation instead of sampled hospitals and mini-batches, so the saving of both is not to be
-        had. Draws are derived from hospital and round, hence no random state has to be stored.
+        No sampled mini-batches, so their saving is not to be had. Draws are derived from hospital and round, hence no
+        random state has to be stored, and those after t_0 are training's, not new ones.
 
     Attributes:
         every: keep the weights that every k-th round started from, k.
@@ -58,9 +59,16 @@ class Rollback:
             return case.original
         rounds = range(touched // self.every * self.every, case.rounds)
         weights = case.history.checkpoint(rounds.start)
-        return (yield from fedavg(weights, case.sites, case.retain, case.training.local, rounds, case.seed))
+        return (yield from fedavg(weights, case.rota, case.retain, case.training.local, rounds, case.seed))
 
 
 def first_touched(case: Case) -> int:
-    """The first round that saw an image to forget; ``case.rounds`` if none did."""
-    return 0 if any(case.lost.values()) else case.rounds
+    """The first round that saw an image to forget, or asked others than retraining; ``case.rounds`` if none did."""
+    if not any(case.lost.values()):
+        return case.rounds
+    changed = {site for site, images in case.had.items() if case.kept.get(site) != images}
+    as_before = (
+        changed.isdisjoint(case.trained(t)) and case.trained(t) == case.turn("train", t)
+        for t in range(case.rounds)
+    )
+    return next((t for t, same in enumerate(as_before) if not same), case.rounds)

@@ -93,7 +93,7 @@ class SCRUB:
                 asks = {site: replace(away, seed=seed) for site, seed in seeds.items()}
                 student = yield from at_holders(case, asks.__getitem__, weights=student)
             stay = Distil(student, case.original, case.retain, local, 0, self.gamma, self.alpha, self.T)
-            seeds = {site: derive(case.seed, "min", site, epoch) for site in case.sites}
+            seeds = {site: derive(case.seed, "min", site, epoch) for site in case.turn("min", epoch)}
             student = mean((yield {site: replace(stay, seed=seed) for site, seed in seeds.items()}))
             models.append(student)
         if self.rewind:

@@ -16,6 +16,7 @@ from fedunlearn.core import (
     Guarantee,
     Needs,
     Procedure,
+    Rota,
     SiteId,
     Weights,
 )
@@ -51,7 +52,8 @@ class Sharded:
         What these share rather than one of them. Hospitals are dealt to shards in turn, not clustered by data or
         speed, and train synchronously; the server stores shards' models whole, and no slices of their training.
         A single network must come out, so the shards' models are averaged instead of asked for a vote each;
-        an average of networks trained apart is poor, and the joint rounds that repair it are ours. A request in
+        an average of networks trained apart is poor, and the joint rounds that repair it are ours. Where rounds ask a
+        share of the hospitals, each shard's ask that share of its own. A request in
         the middle of training finds them done as if training was to end there, and training goes on as usual.
 
     Attributes:
@@ -104,16 +106,17 @@ class Sharded:
         weights = w.average(states, [images(course, sites) for sites in shards.values()])
         rounds = range(apart(course, self.joint_rounds), course.rounds)
         local = course.training.local
-        return (yield from fedavg(weights, course.sites, course.select, local, rounds, course.seed))
+        return (yield from fedavg(weights, course.rota, course.select, local, rounds, course.seed))
 
 
 def isolated(course: Course, shards: Shards, joint: int) -> Procedure[dict[str, Weights]]:
     """Each shard's model after training by itself, all of them at once."""
-    rounds, local = range(apart(course, joint)), course.training.local
+    rounds, local, share = range(apart(course, joint)), course.training.local, course.training.participation
+    rotas = {name: Rota.among(sites, course.images, share) for name, sites in shards.items()}
     return together(
         {
-            name: fedavg(course.initial, sites, course.select, local, rounds, course.seed)
-            for name, sites in shards.items()
+            name: fedavg(course.initial, rota, course.select, local, rounds, course.seed)
+            for name, rota in rotas.items()
         }
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -50,7 +51,8 @@ class SIFU:
         Each request meets the training as it was: the paper's tree of restarts, which certifies requests in
         sequence, is not built. A server need only keep checkpoints and the numbers Psi; here they are computed
         from all updates when the request comes, and the ledger counts those. At n = 0 nothing was learnt from u and
-        no noise is added (the authors add it), so that this is retraining, bit for bit. The rest of the
+        no noise is added (the authors add it), so that this is retraining, bit for bit. Nor is it where no earlier
+        round asked u; a round that did not has no influence. The rest of the
         training's rounds follow; the authors stop at an accuracy. BatchNorm statistics would tell of u past all
         noise: the initial weights' are taken, and the rounds that follow replace them. The authors' epsilon is
         10 and their delta 1 / hospitals. On a network, expect n = 0 and the cost of retraining: in scenarios of three
@@ -90,11 +92,11 @@ class SIFU:
         """See `Strategy.unlearn`."""
         n = self.restart(case)
         weights = case.history.checkpoint(n) if n < case.rounds else case.original
-        if n > 0:
+        if any({*case.holders} & {*case.trained(s)} for s in range(n)):
             buffers = {name: case.initial[name] for name in case.layout.buffers}
             weights = {**noisy(weights, self.sigma, derive(case.seed, "noise")), **buffers}
         rounds = range(n, max(case.rounds, n + self.rounds))
-        return (yield from fedavg(weights, case.sites, case.retain, case.training.local, rounds, case.seed))
+        return (yield from fedavg(weights, case.rota, case.retain, case.training.local, rounds, case.seed))
 
     def restart(self, case: Case) -> int:
         """The round to start again from, n; the number of rounds if that is the original model."""
@@ -110,13 +112,16 @@ class SIFU:
 
 def influence(case: Case, s: int) -> float:
     """How far round ``s``'s average moves if the leaver's model is left out of it, in the L2 norm of parameters."""
-    images = {**case.kept, **case.lost}
-    updates = {site: case.history.update(s, site) for site in images}
+    images, asked = {**case.kept, **case.lost}, case.trained(s)
+    if not set(asked) & {*case.holders}:
+        return 0.0
+    updates = {site: case.history.update(s, site) for site, n in images.items() if n and site in asked}
 
-    def step(sites: tuple[SiteId, ...]) -> Weights:
+    def step(sites: Sequence[SiteId]) -> Weights:
         return w.average([updates[site] for site in sites], [images[site] for site in sites])
 
-    return w.norm(w.subtract(step(tuple(images)), step(case.sites)), case.layout.parameters)
+    whole, others = step([*updates]), [site for site in case.sites if site in updates]
+    return w.norm(w.subtract(whole, step(others)) if others else whole, case.layout.parameters)
 
 
 def noisy(weights: Weights, sigma: float, seed: int) -> Weights:

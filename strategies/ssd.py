@@ -24,7 +24,7 @@ from fedunlearn.core import (
     Search,
     Weights,
 )
-from fedunlearn.federation.procedures import recover
+from fedunlearn.federation.procedures import recover, standing_for
 from fedunlearn.learning.tasks import Fisher
 
 
@@ -76,8 +76,10 @@ class SSD:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         forget = yield {site: Fisher(case.original, case.forget) for site in case.holders}
-        retain = yield {site: Fisher(case.original, case.retain) for site in case.sites}
-        needed, every = importance([*forget.values()]), importance([*forget.values(), *retain.values()])
+        retain = yield {site: Fisher(case.original, case.retain) for site in case.turn("retain", 0)}
+        lost, kept = [reply.count for reply in forget.values()], standing_for(case.kept, retain)
+        needed = importance([*forget.values()], lost)
+        every = importance([*forget.values(), *retain.values()], [*lost, *kept])
         n_f, n_r = sum(case.lost.values()), sum(case.kept.values())
         adaptive = selecting(needed, every, log(1 + 100 * n_f / (n_f + n_r)) / 100)
         alpha = adaptive if self.alpha is None else self.alpha
@@ -85,9 +87,9 @@ class SSD:
         return (yield from recover(case, weights, self.recovery))
 
 
-def importance(replies: Sequence[Reply]) -> dict[str, Tensor]:
-    """The hospitals' importances in the mean over all their images."""
-    return w.average([reply.arrays for reply in replies], [reply.count for reply in replies])
+def importance(replies: Sequence[Reply], images: Sequence[float]) -> dict[str, Tensor]:
+    """The hospitals' importances in the mean over so many images of each."""
+    return w.average([reply.arrays for reply in replies], images)
 
 
 def selecting(forget: Mapping[str, Tensor], every: Mapping[str, Tensor], share: float) -> float:

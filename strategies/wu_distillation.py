@@ -68,7 +68,10 @@ class WuDistillation:
     def needs(self) -> Needs:
         """Every hospital's sum of updates, and an image or more to distil with: all there are take part."""
         return Needs(
-            cumulative="updates", proxy_examples=min(self.epochs, 1), stayers=self.recovery.rounds > 0
+            cumulative="updates",
+            proxy_examples=min(self.epochs, 1),
+            stayers=self.recovery.rounds > 0,
+            everyone=True,
         )
 
     def unlearn(self, case: Case) -> Procedure[Weights]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +28,31 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_pages() -> Iterator[None]:
+    """The page of a run takes longer than so small scenarios; tests/pages has the real ones."""
+    from fedunlearn import pages
+
+    @functools.wraps(pages.report)
+    def blank(run: object) -> str:
+        return "<!doctype html>"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "report", blank)
+        yield
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """For tests of signals: none is ignored, as those are that `nohup`, or ``&`` in a script, starts the tests with."""
+    ignored = [n for n in (signal.SIGHUP, signal.SIGINT) if signal.getsignal(n) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture

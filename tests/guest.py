@@ -1,17 +1,18 @@
-"""The strategy that the README shows, as a file."""
+"""The strategy that the documentation shows, as a file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "how-to" / "own-strategy.md"
 
 
 def unsure() -> str:
     """The file's text."""
-    _, _, rest = README.read_text(encoding="utf-8").partition("<!-- file: unsure.py -->\n```python\n")
+    _, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- file: unsure.py -->\n```python\n")
     text, end, _ = rest.partition("```\n<!-- end -->")
-    assert end, "the README has no file unsure.py"
+    assert end, f"{PAGE} has no file unsure.py"
     return text
 
 

@@ -15,7 +15,7 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.origins import Environment
 from fedunlearn.federation.engines.machines import here
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.simulate import simulate
+from fedunlearn.story import simulate
 
 TINY = """\
 name: tiny
@@ -57,7 +57,7 @@ def run(folder: Path, *overrides: str, text: str = TINY, name: str = "run") -> R
 def without_scores() -> Iterator[None]:
     """Runs in here write no scores, which take longer than the training of so small a scenario."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedunlearn.simulate.score", lambda path: (pd.DataFrame(), pd.DataFrame()))
+        patch.setattr("fedunlearn.story.score", lambda path, workers: (pd.DataFrame(), pd.DataFrame()))
         yield
 
 

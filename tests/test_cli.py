@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -61,6 +62,34 @@ def test_quiet_prints_nothing(tmp_path: Path) -> None:
     words = ("--set", "seeds=[1]", "--set", "strategies=[]", "--quiet")
     result = call("simulate", write(tmp_path), "--out", tmp_path / "r", *words)
     assert (result.exit_code, result.output) == (0, "")
+
+
+def test_progress_is_on_standard_error_and_results_alone_on_standard_output(tmp_path: Path) -> None:
+    words = ("--set", "seeds=[1]", "--set", "strategies=[{name: fine_tune, rounds: 1}]", "--engine", "inline")
+    result = call("simulate", write(tmp_path), "--out", tmp_path / "r", *words)
+    told = result.stdout.strip().splitlines()
+    assert told[0].startswith("tiny: ") and told[-1].startswith("run folder: ")
+    for word in ("needs about", "original seed 1: ", "scoring all models", "writing report.html"):
+        assert word in result.stderr and word not in result.stdout
+
+
+def test_check_for_programs_tells_the_same_and_every_problem_with_its_place(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    found = json.loads(call("check", file, "--json").stdout)
+    plain = call("check", file).stdout.splitlines()
+    assert (found["scenario"], found["problems"]) == (str(file), [])
+    timed = re.compile(r"\d+ (ms|s|min)\b")  # a step is timed each time
+    told, lines = ([timed.sub("", line) for line in of if line] for of in (found["told"], plain[:-1]))
+    assert told == lines and len(lines) > 3
+    wrong = call("check", file, "--json", "--set", "training.rounds=0", "--set", "training.lr=-1")
+    problems = json.loads(wrong.stdout)["problems"]
+    assert wrong.exit_code == 2 and len(problems) == 2
+    assert all(one["message"] in wrong.stderr for one in problems)
+    file.write_text(file.read_text().replace("rounds:", "ronds:", 1))
+    places = json.loads(call("check", file, "--json").stdout)["problems"]
+    assert [one for one in places if one["file"] == str(file) and one["line"] and "ronds" in one["message"]]
+    absent = call("check", tmp_path / "absent.yaml", "--json")
+    assert absent.exit_code == 2 and "absent.yaml" in json.loads(absent.stdout)["problems"][0]["file"]
 
 
 def test_check_says_what_each_request_means_and_runs_nothing(tmp_path: Path) -> None:
@@ -134,13 +163,14 @@ def test_a_defect_is_a_message_and_a_traceback_only_for_those_who_ask(
     def full(*args: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("fedunlearn.simulate.drive", full)
+    monkeypatch.setattr("fedunlearn.story.drive", full)
     words = ("simulate", write(tmp_path), "--set", "seeds=[1]", "--quiet")
-    result = call(*words, "--out", tmp_path / "r")
+    result = call(*words, "--data-root", tmp_path, "--out", tmp_path / "r")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "no space left" in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "r" / "work" / "federation").exists()  # no image is left lying around
-    assert f"simulate SCENARIO --out {tmp_path / 'r'} --resume" in result.stderr.replace("\n", "")
+    again = f"simulate {words[1]} --set 'seeds=[1]' --data-root {tmp_path} --out {tmp_path / 'r'} --resume"
+    assert again in result.stderr.replace("\n", "")
     with pytest.raises(OSError, match="no space left"):
         call(*words, "--out", tmp_path / "q", "--debug")
     with pytest.raises(OSError, match="no space left"):
@@ -187,7 +217,7 @@ def test_report_prints_the_table_again(finished: RunFolder) -> None:
 def test_report_as_markdown_has_a_row_for_every_model(finished: RunFolder) -> None:
     text = call("report", finished.path, "--markdown").stdout
     assert "**leave: forget all of hospital east" in text
-    for strategy in ("original", "retrained", "fine_tune", "negation", "federaser"):
+    for strategy in ("do nothing", "retraining", "fine_tune", "negation", "federaser"):
         assert f"\n| {strategy} | " in text
 
 
@@ -203,7 +233,9 @@ def test_lists_have_names_and_summaries(what: str) -> None:
     entries = json.loads(call("list", what, "--json").stdout)
     assert all(entry["name"] and entry["summary"] for entry in entries)
     plain = call("list", what)
-    assert len(plain.stdout.splitlines()) == len(entries) * (2 if what == "strategies" else 1)
+    named = [line.split()[0] for line in plain.stdout.splitlines() if line.strip()]
+    assert {entry["name"] for entry in entries} <= set(named)
+    assert what == "strategies" or len(named) == len(entries)
 
 
 def test_strategies_are_listed_with_what_they_promise_and_need() -> None:
@@ -214,11 +246,16 @@ def test_strategies_are_listed_with_what_they_promise_and_need() -> None:
     assert federaser["searched"]["norm"] == {"choices": ["layer", "model"]}
     assert entries["retrain"]["guarantee"] == "exact" and entries["retrain"]["searched"] == {}
     assert entries["puf"]["searched"]["eta"] == {"low": 0.1, "high": 10, "log": True}
-    lines = call("list", "strategies").stdout.splitlines()
-    puf = lines[next(i for i, line in enumerate(lines) if line.startswith("puf ")) + 1].strip()
-    assert puf == (
-        "forgets patients or site; empirical; uses the data to forget once more; works under secure aggregation"
+    puf = call("list", "strategies", "puf").stdout.splitlines()
+    assert " ".join(puf[2:4]).startswith(
+        "forgets patients or site; empirical; uses the data to forget once more; works under secure aggregation."
     )
+
+
+def test_one_that_is_not_there_is_refused_with_those_that_are_near() -> None:
+    result = call("list", "strategies", "salu")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "did you mean salun or salun_cra?" in result.stderr
 
 
 def test_check_strategy_prints_a_table_and_tells_by_its_exit_code(tmp_path: Path) -> None:
@@ -266,7 +303,9 @@ def test_machines_that_cannot_work_are_exit_2_before_anything_else(
 def test_machines_of_several_kinds_are_told_of_and_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kinds = (here(), replace(here(), host="node2", processor="EPYC"))
+    own = replace(here(), host="node1", processor="an old one")
+    kinds = (own, replace(own, host="node2", processor="a new one"))
+    monkeypatch.setattr("fedunlearn.story.here", lambda: own)
     monkeypatch.setattr(Inline, "inspect", lambda engine: kinds)
     both = property(lambda link: kinds, lambda link, value: None)
     monkeypatch.setattr(inline._Link, "machines", both, raising=False)
@@ -274,7 +313,7 @@ def test_machines_of_several_kinds_are_told_of_and_noted(
     result = call("simulate", write(tmp_path), *words)
     (note,) = RunFolder(tmp_path / "r").read_manifest()["machine_notes"]
     assert result.exit_code == 0 and note in result.output
-    assert note.startswith("machines differ in processor (EPYC: node2; ")
+    assert note.startswith("machines differ in processor (a new one: node2; an old one: node1): ")
 
 
 def test_tune_writes_a_scenario_and_says_where(tmp_path: Path) -> None:
@@ -301,7 +340,7 @@ def test_interrupt_is_exit_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedunlearn.simulate.drive", interrupted)
+    monkeypatch.setattr("fedunlearn.story.drive", interrupted)
     result = call("simulate", write(tmp_path), "--out", tmp_path / "r", "--set", "seeds=[1]", "--quiet")
     assert result.exit_code == 130
 
@@ -313,3 +352,26 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "absent.yaml" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_events_are_all_that_standard_output_holds(tmp_path: Path) -> None:
+    words = ("--set", "seeds=[1]", "--set", "strategies=[{name: fine_tune, rounds: 1}]", "--json")
+    result = call("simulate", write(tmp_path), "--out", tmp_path / "r", *words)
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    names = [event["event"] for event in events]
+    assert (result.exit_code, names[0], names[-2:]) == (0, "begin", ["written", "end"])
+    verdicts = RunFolder(tmp_path / "r").read_table("verdicts.parquet")
+    columns = ["request", "strategy", "forgotten", "useful", "verdict"]
+    answers = [tuple(event[c] for c in columns) for event in events if event["event"] == "result"]
+    assert answers == list(verdicts[columns].itertuples(index=False, name=None)) and answers
+    last = [event for event in events if event["event"] == "progress"][-1]
+    assert last["done"] == last["total"] == names.count("procedure")
+    assert (events[-1]["exit_code"], events[-2]["folder"]) == (0, str(tmp_path / "r"))
+
+
+def test_an_error_is_an_event_and_on_standard_error(tmp_path: Path) -> None:
+    result = call("simulate", write(tmp_path), "--json", "--set", "training.lr=-1", "--out", tmp_path / "r")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["begin", "error", "end"]
+    assert result.exit_code == 2 == events[1]["exit_code"] == events[2]["exit_code"]
+    assert events[1]["message"] == result.stderr.rstrip("\n") and "training.lr" in events[1]["message"]

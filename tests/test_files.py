@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given, strategies as st
 
@@ -232,3 +233,17 @@ assert Path({str(folder / "pixels.npy")!r}).exists()
     while folder.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_what_removes_a_folder_is_out_of_the_group_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal to the group that comes right after must not end it, however slow it was to leave."""
+    slow = files._WATCH.replace("os.setsid()", "import time; time.sleep(0.5); os.setsid()")
+    monkeypatch.setattr(files, "_WATCH", slow)
+    watched = files.vanishing(tmp_path)
+    (watcher,) = (
+        one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in (one.info["cmdline"] or ())
+    )
+    assert os.getpgid(watcher.pid) != os.getpgid(0)
+    os.close(watched)

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fedunlearn import guests, sweep
+from fedunlearn import guests
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.core import InputError, RunError
 from fedunlearn.federation import wire
 from fedunlearn.scenario import Scenario, brought, catalogue, read, to_yaml
-from fedunlearn.simulate import simulate
+from fedunlearn.story import simulate
+from fedunlearn.sweep import checking
 from fedunlearn.verification import verify
 from tests import guest
 from tests.runs import TINY, contents, run, weight_files, write
@@ -180,7 +181,7 @@ def test_an_edited_file_is_other_work(tmp_path: Path) -> None:
 
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[EntryPoint]]:
-    """What packages offer; an importable one of them has the README's strategy."""
+    """What packages offer; an importable one of them has the documentation's strategy."""
     points: list[EntryPoint] = []
 
     def entry_points(group: str) -> Sequence[EntryPoint]:
@@ -272,7 +273,7 @@ def test_a_stopped_run_goes_on_with_the_same_file_only(
 ) -> None:
     path, text = guest.write(tmp_path), f"{LISTED}  - {{name: unsure, file: unsure.py}}\n"
     with monkeypatch.context() as patch:
-        patch.setattr("fedunlearn.simulate._finish", lambda *_: 1 / 0)
+        patch.setattr("fedunlearn.story._finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(tmp_path, "seeds=[1]", text=text)
     path.write_text(guest.unsure() + "\n", encoding="utf-8")
@@ -315,7 +316,7 @@ def test_two_editions_of_a_method_stand_side_by_side_in_a_run(tmp_path: Path) ->
 
 def test_check_tells_of_code_that_is_not_ours(tmp_path: Path) -> None:
     digest = guests.read(guest.write(tmp_path)).sha256
-    told = sweep.check(scenario(tmp_path), tmp_path, tmp_path)
+    told = checking.check(scenario(tmp_path), tmp_path, tmp_path)
     assert f"unsure: runs code that does not come with fedunlearn, sha256 {digest}" in told
 
 
@@ -336,7 +337,7 @@ def test_a_package_that_is_installed_is_found(tmp_path: Path) -> None:
         "check",
         str(write(tmp_path, f"{LISTED}  - {{name: unsure}}\n")),
     ]
-    path = os.pathsep.join((str(tmp_path), str(guest.README.parent)))
+    path = os.pathsep.join((str(tmp_path), str(guest.ROOT)))
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
     )

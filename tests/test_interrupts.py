@@ -17,7 +17,7 @@ from fedunlearn import interrupts
 from fedunlearn.core import FedunlearnError, Interrupted
 from tests.runs import write
 
-pytestmark = pytest.mark.gate
+pytestmark = [pytest.mark.gate, pytest.mark.usefixtures("heard")]
 
 SIGNALS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
 CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + 1, 2, 15: what a shell reports

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fedunlearn.scoring.score import score
+from tests.scoring.made import MODELS, change_manifest, make_run
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -30,10 +33,27 @@ def test_import_stays_cheap(package: str, unwanted: tuple[str, ...]) -> None:
     assert not {name.partition(".")[0] for name in done.stdout.split()} & set(unwanted)
 
 
+@pytest.mark.gate
 def test_every_strategy_stays_clear_of_the_engines() -> None:
-    done = run("import sys, strategies; strategies.catalogue(); print(*sys.modules)")
+    done = run("import sys, strategies; dict(strategies.catalogue()); print(*sys.modules)")
     assert done.returncode == 0, done.stderr
     assert not {name.partition(".")[0] for name in done.stdout.split()} & {"flwr", "ray", "monai"}
+
+
+@pytest.mark.gate
+def test_to_show_a_finished_run_loads_nothing_that_trains(tmp_path: Path) -> None:
+    """Torch takes a second; who only looks at tables waits for none of it."""
+    folder = make_run(tmp_path / "run", {name: MODELS[name] for name in ("original", "retrained", "good")})
+    score(folder)
+    change_manifest(folder, moments=[{"id": "some", "forgets": "some", "summary": "-"}])
+    (folder / "DONE").touch()
+    code = (
+        "import sys; from fedunlearn.__main__ import app; "
+        "app(['report', sys.argv[1], '--markdown'], standalone_mode=False); "
+        "print(sorted({'torch', 'sites', 'strategies', 'ray', 'flwr'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = run(code, str(folder))
+    assert done.returncode == 0 and "retrained" in done.stdout and done.stderr.strip() == "[]", done.stderr
 
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -110,7 +110,7 @@ def test_a_pipe_of_the_engine_that_breaks_is_an_error_like_others(
     def broken(*args: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("fedunlearn.simulate.drive", broken)
+    monkeypatch.setattr("fedunlearn.story.drive", broken)
     words = ["simulate", str(write(tmp_path)), "--set", "seeds=[1]", "--quiet", "--out", str(tmp_path / "r")]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 1 and "BrokenPipeError" in result.stderr

@@ -23,10 +23,9 @@ from fedunlearn.core import InputError, RunError
 from fedunlearn.federation import wire
 from fedunlearn.federation.engines import Answer, Ask, inline, looking
 from fedunlearn.results import audit
-from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.scoring import measures_of
-from fedunlearn.scoring.measures.catalogue import COSTS, PROBES, Measure
-from fedunlearn.simulate import rescore, simulate
+from fedunlearn.results.runfolder import CURVES, RunFolder
+from fedunlearn.scoring.measures.catalogue import COSTS, PROBES, Measure, measures_of
+from fedunlearn.story import rescore, simulate
 from tests.runs import contents
 
 FEW = {"forget_accuracy", "retain_accuracy", "test_accuracy", "mia_loss_auc", *COSTS, *PROBES}
@@ -211,7 +210,7 @@ def costs(folder: RunFolder) -> pd.DataFrame:
 def scores(folder: RunFolder) -> pd.DataFrame:
     """All but what is measured in time."""
     table = folder.read_table("scores.parquet")
-    timed = table["measure"].str.contains("seconds|share_of_retraining")
+    timed = table["measure"].str.contains("seconds")
     return table[~timed].reset_index(drop=True)
 
 
@@ -219,7 +218,7 @@ def assert_same(found: RunFolder, expected: RunFolder) -> None:
     assert files(found) == files(expected)
     pd.testing.assert_frame_equal(costs(found), costs(expected))
     pd.testing.assert_frame_equal(scores(found), scores(expected), check_exact=True)
-    for name in ("verdicts.parquet", "bias.parquet", "difficulty.parquet"):
+    for name in ("verdicts.parquet", "bias.parquet", "difficulty.parquet", CURVES):
         pd.testing.assert_frame_equal(found.read_table(name), expected.read_table(name))
     for key in ("scored", "diverged", "moments", "probes", "slices", "skipped", "data"):
         assert found.read_manifest().get(key) == expected.read_manifest().get(key)
@@ -297,7 +296,7 @@ def test_wrong_input_that_comes_to_light_late_costs_no_work(
 
     for what, stays in (("train", False), ("score", True)):
         with monkeypatch.context() as patch:
-            patch.setattr(f"fedunlearn.simulate.{what}", refuse)
+            patch.setattr(f"fedunlearn.story.{what}", refuse)
             with pytest.raises(InputError) as caught:
                 run(tmp_path, PLAIN)
         assert (tmp_path / "run").exists() == stays
@@ -328,6 +327,19 @@ def test_another_scenario_cannot_go_on_with_it_and_is_told_why(
     with pytest.raises(InputError, match=rf"(?s)since it was begun, something changed:.*{words}.*--reuse"):
         run(stopped, PLAIN, change, resume=True)
     assert contents(stopped / "run") == before
+
+
+def test_another_limit_of_history_changes_nothing(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+
+    def begins(*_: object) -> None:
+        raise KeyboardInterrupt  # it would go on
+
+    monkeypatch.setattr("fedunlearn.story.train", begins)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, PLAIN, "history.limit=1", resume=True)
 
 
 def test_other_code_cannot_go_on_with_it_and_is_told_which(
@@ -390,8 +402,8 @@ def test_another_strategy_is_all_that_is_asked_for(plain: Whole, tmp_path: Path)
     }
     assert known.items() <= files(found).items()
     # two rounds and one of answers: at all three hospitals, and at two that stay, which answer for three; and about
-    # copies, the one that asks
-    assert asked.submitted.total() == (2 * 3 + 3 + 1) + (2 * 2 + 3 + 1)
+    # copies, the one that asks; and all three about the models of all rounds
+    assert asked.submitted.total() == (2 * 3 + 3 + 1 + 3) + (2 * 2 + 3 + 1 + 3)
     fresh = run(tmp_path, listed, name="fresh")
     assert_same(found, fresh)
 

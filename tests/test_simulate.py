@@ -50,6 +50,7 @@ def test_run_folder_holds_what_the_contract_says(tiny: RunFolder) -> None:
         "scenario.yaml", "manifest.json", "sites.parquet", "weights", "signals", "ledger.parquet",
         "scores.parquet", "statistics.parquet", "verdicts.parquet", "patients.parquet", "requests.parquet",
         "bias.parquet", "difficulty.parquet", "audit.jsonl", "DONE", "origins", "difficulty", "copies", ".lock",
+            "curves.parquet", "curves", "roc.parquet", "report.html",
     }  # fmt: skip
     models = {f"original-{s}" for s in (1, 2)} | {
         f"retrained-{r}-{s}" for r in ("some", "leave") for s in (1, 2)

@@ -14,7 +14,7 @@ from fedunlearn.campaign.cohort import gather
 from fedunlearn.core import InputError
 from fedunlearn.results import report
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.simulate import simulate
+from fedunlearn.story import simulate
 from sites import medmnist
 
 TINY = """\

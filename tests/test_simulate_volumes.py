@@ -14,9 +14,10 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.core import IGNORED
 from fedunlearn.results import report, tables
 from fedunlearn.results.runfolder import RunFolder, parquet
-from fedunlearn.scoring import measures_of, score
 from fedunlearn.scoring.evidence.reading import read
-from fedunlearn.simulate import simulate
+from fedunlearn.scoring.measures.catalogue import measures_of
+from fedunlearn.scoring.score import score
+from fedunlearn.story import simulate
 from tests.runs import run
 
 TINY_VOLUMES = """\
@@ -137,7 +138,7 @@ def test_the_report_names_the_hospital_hit_hardest(tiny: RunFolder, tmp_path: Pa
     store_again(scores)
     told = report.fairness(RunFolder(tmp_path / "run"), "leave")[-1]
     assert told.startswith("hospital hit hardest, below its own band of retraining: ")
-    assert "noisy_label: north -2.00 (retain_dice)" in told and "east" not in told
+    assert "noisy_label: north -2.00 (Dice of retained volumes)" in told and "east" not in told
 
 
 def test_the_worst_hospital_is_measured_by_dice(tiny: RunFolder) -> None:
@@ -176,7 +177,7 @@ def test_the_report_shows_dice(tiny: RunFolder) -> None:
     assert "Dice" in text and "ret-fgt" in text and "accuracy" not in text
     assert "| forget | retain | test | MIA AUC | gap | ret-fgt |" in report.markdown(tiny)
     assert "| fgt MAE | ret MAE | MAE gap | fgt SD | ret SD | test SD |" in report.markdown(tiny)
-    (line,) = [line for line in tables.lines(tiny, "some") if line.strategy == "original"]
+    (line,) = [line for line in tables.lines(tiny, "some") if line.strategy == "do nothing"]
     assert "n/a" not in line.cells[:6]
 
 
@@ -207,6 +208,10 @@ def test_a_whole_run_of_volumes_on_ray_has_the_same_bits(tmp_path: Path) -> None
     assert [len(found) for found in kept.values()] == [5, 5, 5, 4]
     assert {folder: files(on_ray.path / folder) for folder in kept} == kept
     assert len(set(kept["weights"].values())) == 5, "all models differ"
+    curves, same = (one.read_table("curves.parquet") for one in (inline, on_ray))
+    pd.testing.assert_frame_equal(same, curves, check_exact=True)
+    assert set(curves["phase"]) == {"original", "retrained", "unlearn"}
+    assert set(curves["measure"]) == {"loss", "dice"} and curves["value"].nunique() > 10
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -11,19 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedunlearn import weights as w
 from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.curves import Curves
 from fedunlearn.campaign.keeping import ModelFile
 from fedunlearn.campaign.origins import Environment, Origins
 from fedunlearn.campaign.references import LESSONS, References
 from fedunlearn.campaign.stage import Stage, cut_name
-from fedunlearn.campaign.timeline import Moment, chains, moments
+from fedunlearn.campaign.timeline import Moment, chains, moments, stretches
 from fedunlearn.campaign.unlearning import Unlearning, prepare_label
 from fedunlearn.core import Weights
 from fedunlearn.federation.history import Recorder, union
 from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.learning.models import Network
-from fedunlearn.results.runfolder import blank
+from fedunlearn.results.signals import blank
 from fedunlearn.results.store import Store
 from fedunlearn.scenario import Scenario
 
@@ -55,7 +57,8 @@ class Campaign:
     ) -> None:
         linked, rounds = chains(scenario), scenario.training.rounds
         needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
-        layout = Network(scenario.model, cohort.shape, cohort.classes).layout
+        network = Network(scenario.model, cohort.shape, cohort.classes)
+        layout, like = network.layout, network.module.state_dict()
         cuts = sorted({step.round for chain in linked for step in chain if step.round < rounds})
         recorders = {
             seed: Recorder(
@@ -64,11 +67,16 @@ class Campaign:
                 needs,
                 {cut: store.run.path / ModelFile(cut_name(cut, seed)).file for cut in cuts},
                 layout.parameters,
+                scenario.history.precision,
+                like,
             )
             for seed in scenario.seeds
         }
         origins = Origins(scenario, cohort, environment)
-        self.stage = Stage(scenario, cohort, store, origins, scratch, linked, layout, recorders, tuple(cuts))
+        curves = Curves(scenario, cohort, origins, store, w.nbytes(like))
+        self.stage = Stage(
+            scenario, cohort, store, origins, scratch, linked, layout, recorders, tuple(cuts), curves
+        )
         self.references = References(self.stage)
         self.unlearning = Unlearning(self.stage, ledger)
 
@@ -90,6 +98,11 @@ class Campaign:
             rows = [("retrained", "retrained", stage.retrained_seeds)]
             rows += [("unlearn", plan.label, seeds) for plan in stage.plans(chain)]
             labels += [Label(p, s.request.id, who, seed) for p, who, of in rows for s in chain for seed in of]
+            going_on = stretches(stage.scenario, chain)
+            for _, who, of in rows:
+                # What is retrained for a request goes on only once it is the last one: each is trained from the start.
+                some = going_on if who != "retrained" else [(s, end) for s, end in going_on if s is chain[-1]]
+                labels += [Label("continue", s.request.id, who, seed) for s, _ in some for seed in of]
         return labels
 
     def scored(self) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedunlearn.core import IGNORED, SiteId
+from sites.dealing.patients import places
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +42,8 @@ def lacking(
         sites: the hospitals.
         called: what each class is called, such as "class 2".
     """
-    own = {name: has[site == name].any(axis=0) for name in sites}
+    rows, none = places(site), np.zeros(0, dtype=np.int64)
+    own = {name: has[rows.get(name, none)].any(axis=0) for name in sites}
     anywhere = np.logical_or.reduce(list(own.values()))
     without = {name: np.flatnonzero(anywhere & ~there).tolist() for name, there in own.items()}
     return [

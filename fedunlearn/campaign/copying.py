@@ -41,7 +41,8 @@ def copied(scenario: Scenario, cohort: Cohort, moment: Moment | None = None) -> 
     forget = [Select(only=one, without=ids[:number]) for number, one in enumerate(ids)]
     if moment is not None:
         forget = [Select(only=moment.request.id, without=moment.earlier)]
-    sites = tuple(s for s in cohort.sites if any(cohort.count(s, select) for select in forget))
+    counts = [cohort.counts(select) for select in forget]
+    sites = tuple(site for site in cohort.sites if any(count[site] for count in counts))
     if not scenario.evaluation.copies or not sites:
         return None
     return Copied(sites, (*forget, Select(split="test")))

@@ -5,9 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, cast
 
+from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.timeline import Chain, chains, moments
-from fedunlearn.core import Guarantee, Recovery, Strategy
+from fedunlearn.core import Guarantee, Recovery, Rota, Select, Strategy
 from fedunlearn.scenario import Plan, Scenario
+
+
+def share(scenario: Scenario, cohort: Cohort) -> float:
+    """The share of the training images that a round of training goes through, in the mean over draws: in (0, 1]."""
+    rota = Rota.among(cohort.sites, cohort.counts(Select()), scenario.training.participation)
+    return rota.size / len(rota.sites)
 
 
 def served(scenario: Scenario, chain: Chain) -> list[Plan]:

@@ -12,24 +12,25 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 
-from fedunlearn import weights as w
+from fedunlearn import cores, weights as w
+from fedunlearn.campaign import curves
 from fedunlearn.campaign.activations import activations, untrained
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.copying import copied
-from fedunlearn.campaign.counting import asked_rounds, cuts, extra_models, models, served
+from fedunlearn.campaign.counting import asked_rounds, cuts, extra_models, models, served, share
 from fedunlearn.campaign.references import LESSONS
 from fedunlearn.campaign.shadows import AT_ONCE
 from fedunlearn.campaign.timeline import Moment, chains, moments
 from fedunlearn.core import IGNORED, Every, InputError, Last, Problem
-from fedunlearn.federation.history import union
+from fedunlearn.federation.history import kept_bytes, union
 from fedunlearn.federation.journal import IN_MEMORY
 from fedunlearn.learning.copies import NUMBER
 from fedunlearn.scenario import Scenario
@@ -45,8 +46,11 @@ _GATHERED = 256 * 2**20  # of images that a worker keeps at hand (`sites.hospita
 _TRAINED = 4  # models' sizes that a network under training takes: weights, gradients, two moments of Adam
 _FILE = 3 * 2**12  # of a Parquet file and of the records beside it and its model, however little is in them
 
+_CURVE = 2 * 2**12  # of a small array and the record beside it
 _ID = 16  # of an image's id and a copy's number in a table
 
+_HALF: Final = "bfloat16"
+"""How updates take half of the room (`scenario.schema.HistoryConfig`)."""
 _STAYING = ("weights", "signals")
 """Parts of the disk that are there as long as the run folder is."""
 _REMEDIES = {
@@ -70,10 +74,14 @@ class Estimate:
     Attributes:
         disk: in the run folder, at the most while it lasts.
         memory: of all processes on one machine.
+        limit: the most that history may take of the disk; None for any.
+        halved: what history would take if updates were kept in 16 bits; None where they are, or there is no limit.
     """
 
     disk: Mapping[str, int]
     memory: Mapping[str, int]
+    limit: int | None = None
+    halved: int | None = None
 
     def __str__(self) -> str:
         return f"needs about {_told('disk', self.disk)} and {_told('memory', self.memory)}"
@@ -81,13 +89,17 @@ class Estimate:
 
 def estimate(scenario: Scenario, cohort: Cohort) -> Estimate:
     """What a run of ``scenario`` takes."""
-    size = model_bytes(scenario, cohort)
+    size, limit = model_bytes(scenario, cohort), scenario.history.limit
+    halved = replace(scenario, history=replace(scenario.history, precision=_HALF))
+    helps = limit is not None and scenario.history.precision == "float32"
     phases = _phases(scenario)
     at_once = min(max(map(len, phases)), most_under_way(size))
-    journal = max(_journal(phase, len(cohort.sites), at_once) for phase in phases) * size
+    traced = curves.kept(size) if scenario.evaluation.curves else 0
+    asked = math.ceil(share(scenario, cohort) * len(cohort.sites))
+    journal = max(_journal(phase, asked, at_once, traced) for phase in phases) * size
     return Estimate(
         disk={
-            "history": len(scenario.seeds) * _history(scenario, len(cohort.sites)) * size,
+            "history": len(scenario.seeds) * _history(scenario, cohort, size, asked),
             "own trainings of strategies": len(scenario.seeds) * _prepared(scenario, cohort) * size,
             "weights": (len(scenario.seeds) * models(scenario) + extra_models(scenario)) * size,
             "signals": _signals(scenario, cohort),
@@ -96,6 +108,8 @@ def estimate(scenario: Scenario, cohort: Cohort) -> Estimate:
             + cohort.targets.size * np.min_scalar_type(max(cohort.classes, IGNORED)).itemsize,
         },
         memory=_memory(scenario, cohort, size, _MODELS * at_once * size + min(IN_MEMORY, journal)),
+        limit=None if limit is None else int(limit * 1e9),
+        halved=len(scenario.seeds) * _history(halved, cohort, size, asked) if helps else None,
     )
 
 
@@ -108,26 +122,36 @@ def of_all(needed: Sequence[Estimate]) -> Estimate:
     )
 
 
-def require_room(needed: Estimate, out: Path, runs: Iterable[Path] = ()) -> None:
+def available_memory() -> int:
+    """Bytes of memory that a run would have: what is available, and what this process has already, its images among it.
+
+    What workers hold that came before is no part of it: ask before they come.
+    """
+    used = psutil.Process().memory_info()
+    own = used.rss - getattr(
+        used, "shared", 0
+    )  # where it is told; pages of mapped files are available to all
+    return psutil.virtual_memory().available + own
+
+
+def require_room(
+    needed: Estimate, out: Path, runs: Iterable[Path] = (), available: int | None = None
+) -> None:
     """Make sure that there is room for what is ``needed`` in the folder ``out``.
 
     Args:
         needed: what is needed.
         out: where to write; it need not be there yet.
         runs: folders of unfinished runs that will go on: what they hold is there already.
+        available: bytes of memory that there were (`available_memory`) before workers came, who are a part of what is
+            needed; None to look now.
 
     Raises:
         InputError: there is not (`refuse`).
     """
     folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
     free = shutil.disk_usage(folder).free + sum(map(_held, runs))
-    # What this process has, its images among it, is a part of what is needed.
-    used = psutil.Process().memory_info()
-    own = used.rss - getattr(
-        used, "shared", 0
-    )  # where it is told; pages of mapped files are available to all
-    available = psutil.virtual_memory().available + own
-    refuse(needed, free, available, folder)
+    refuse(needed, free, available_memory() if available is None else available, folder)
 
 
 def refuse(needed: Estimate, free: int, available: int, folder: Path) -> None:
@@ -147,6 +171,15 @@ def refuse(needed: Estimate, free: int, available: int, folder: Path) -> None:
         ("memory", needed.memory, available, f"{_size(available)} are available"),
     )
     problems = list[Problem]()
+    if needed.limit is not None and (history := needed.disk["history"]) > needed.limit:
+        helps = needed.halved is not None and needed.halved <= needed.limit
+        half = f", write history: {{precision: {_HALF}}}" if helps else ""
+        problems.append(
+            Problem(
+                f"the history of training would take about {_size(history)}, and history.limit is "
+                f"{_size(needed.limit)}: {_REMEDIES['history']}{half}, or raise the limit"
+            )
+        )
     for what, parts, room, told in given:
         if sum(parts.values()) > room:
             remedy = _REMEDIES[max(parts, key=lambda name: parts[name])]
@@ -182,7 +215,8 @@ def _signals(scenario: Scenario, cohort: Cohort) -> int:
     one = 4 * cohort.classes if cohort.targets.ndim == 1 else 8 * (4 * cohort.classes + 3)
     answered = 1 + wanted.linear_probe + (wanted.resurgence_rounds > 0)
     files = len(scenario.seeds) * models(scenario) * answered + extra_models(scenario) + wanted.shadows
-    return files * (len(cohort.site) * one + _FILE) + _copies(scenario, cohort)
+    measured = len(scenario.seeds) * models(scenario) + extra_models(scenario) if wanted.curves else 0
+    return files * (len(cohort.site) * one + _FILE) + _copies(scenario, cohort) + measured * _CURVE
 
 
 def _copies(scenario: Scenario, cohort: Cohort) -> int:
@@ -202,8 +236,8 @@ def _copies(scenario: Scenario, cohort: Cohort) -> int:
     return total
 
 
-def _history(scenario: Scenario, hospitals: int) -> int:
-    """For one seed, how many models' size the history of training has."""
+def _history(scenario: Scenario, cohort: Cohort, size: int, hospitals: int) -> int:
+    """For one seed, bytes of the history of training, with models of ``size`` bytes, if a round asks so many."""
     needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
     rounds, places = range(scenario.training.rounds), 2 + cuts(scenario)
     updates = {t for n in needs if isinstance(n.updates, Every) for t in rounds if t in n.updates}
@@ -215,7 +249,9 @@ def _history(scenario: Scenario, hospitals: int) -> int:
     last = places if any(isinstance(n.updates, Last) for n in needs) else 0
     kinds = {n.cumulative for n in needs} - {None}
     sums = places * len(kinds)  # the one before stays until the next round
-    return len(checkpoints) + ("distances" in kinds) + hospitals * (len(updates) + last + sums)
+    update = kept_bytes(untrained(scenario, cohort).state_dict(), scenario.history.precision)
+    whole = len(checkpoints) + ("distances" in kinds) + hospitals * sums
+    return whole * size + hospitals * (len(updates) + last) * update
 
 
 def _preparing(scenario: Scenario) -> Iterable[int]:
@@ -246,14 +282,16 @@ def _phases(scenario: Scenario) -> tuple[list[_Procedure], list[_Procedure]]:
     return (trainings + own) * seeds + training * alone, unlearning * seeds
 
 
-def _journal(phase: Sequence[_Procedure], hospitals: int, most: int) -> int:
+def _journal(phase: Sequence[_Procedure], hospitals: int, most: int, traced: int) -> int:
     """How many models the journal has at the most, of procedures that go on round by round side by side.
 
-    Of a training the last two and a round of replies, of any other all its replies; of one that ended, nothing.
+    Of a training the last two and a round of replies, of any other all its replies; of both, at the most ``traced``
+    models that were in hand between rounds; of one that ended, nothing.
     """
 
     def kept(procedure: _Procedure, rounds: int) -> int:
-        return 2 + hospitals if procedure.restarts else rounds * hospitals
+        replies = 2 + hospitals if procedure.restarts else rounds * hospitals
+        return replies + min(rounds, traced)
 
     ends = {procedure.rounds for procedure in phase}
     alive = ([kept(one, end) for one in phase if one.rounds >= end] for end in ends)
@@ -262,9 +300,9 @@ def _journal(phase: Sequence[_Procedure], hospitals: int, most: int) -> int:
 
 def _memory(scenario: Scenario, cohort: Cohort, size: int, under_way: int) -> dict[str, int]:
     """Memory by what takes it; workers on other machines take none of this one's."""
-    engine, cores = scenario.engine, os.cpu_count() or 1
+    engine = scenario.engine
     apart = engine.name == "flower" and not engine.elsewhere
-    workers = engine.workers or (1 if engine.name == "inline" and engine.on_gpu else cores)
+    workers = engine.workers or (1 if engine.name == "inline" and engine.on_gpu else cores.usable())
     workers = workers if apart or engine.name == "inline" else 0
     readers = 1 + (workers if apart else 0)
     layers = 0 if engine.on_gpu else activations(scenario, cohort)  # else they are on the GPU

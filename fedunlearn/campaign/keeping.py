@@ -16,7 +16,7 @@ from torch import Tensor
 from fedunlearn import files, weights as w
 from fedunlearn.core import RunError, Weights
 from fedunlearn.federation import wire
-from fedunlearn.results.runfolder import signal_table, table_signals
+from fedunlearn.results.signals import signal_table, table_signals
 
 
 @dataclass(frozen=True)

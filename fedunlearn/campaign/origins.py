@@ -44,6 +44,8 @@ Origin = Mapping[str, object]
 TRAINING = ("fedunlearn.federation.procedures", "fedunlearn.federation.engines.inline")
 """The modules that train: what they import comes with them."""
 
+_ROUNDING = "fedunlearn.federation.rows"  # of updates that are kept in 16 bits
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -125,7 +127,7 @@ class Origins:
             "seed": case.seed,
             "rounds": case.rounds,
             "start": digest(of),
-            "history": digest(history),
+            "history": digest(self._stored(strategy, history)),
             "needs": _needs(strategy.needs),
             "roster": list(case.roster),
             "sites": list(case.sites),
@@ -159,6 +161,22 @@ class Origins:
         everything = {site: self._images(site, Select(split="all")) for site in self.cohort.sites}
         common = self._common(TRAINING, "fedunlearn.campaign.difficulty")
         return {**common, "work": "lessons", "of": digest(of), "images": everything}
+
+    def curve(self, of: Origin, parts: Iterable[tuple[Select, int]], whole: bool) -> Origin:
+        """How models of work that is known by its origin do on some images, round by round.
+
+        ``parts`` are where images are from, and how many of them; ``whole``: not just at the start and at the end.
+        """
+        return {
+            **self._common(TRAINING, "fedunlearn.campaign.curves", "fedunlearn.learning.glancing"),
+            "work": "curve",
+            "of": digest(of),
+            "images": [
+                [count, {site: self._images(site, select) for site in self.cohort.sites}]
+                for select, count in parts
+            ],
+            "whole": whole,
+        }
 
     def probe(
         self, probe: str, weights: Weights, original: Weights, selects: Mapping[str, Select], settings: Origin
@@ -207,6 +225,15 @@ class Origins:
     def _of(self, strategy: Strategy) -> tuple[str, ...]:
         return (*TRAINING, type(strategy).__module__)
 
+    def _stored(self, strategy: Strategy, history: Origin) -> Origin:
+        """What a strategy reads of a training's history: of updates that were kept otherwise, how."""
+        precision = self.scenario.history.precision
+        same = strategy.needs.updates is None or precision == "float32"
+        if same:
+            return history
+        rounding = sources.digest((), (_ROUNDING,))
+        return {"of": digest(history), "precision": precision, "sources": rounding}
+
     @cached_property
     def _model(self) -> dict[str, object]:
         model, cohort = self.scenario.model, self.cohort
@@ -235,16 +262,17 @@ class Origins:
 
     def _images(self, site: SiteId, select: Select) -> str:
         """The digest of some images of a hospital, in their order."""
-        return hashlib.sha256(self._contents[self.cohort.mask(site, select)].tobytes()).hexdigest()
+        return hashlib.sha256(self._contents[self.cohort.picked(site, select)].tobytes()).hexdigest()
 
     def _view(self, site: SiteId, case: Case) -> str:
         """The digest of all images of a hospital and of all that a strategy can know of them in this case."""
         cohort = self.cohort
-        own = cohort.site == site
+        own = cohort.rows(site)
         parts = ",".join(map(str, cohort.split[own])).encode()
-        gone = np.logical_or.reduce([cohort.forgotten[request] for request in case.retain.without])
-        asked = cohort.mask(site, Select(only=case.forget.only, without=case.forget.without, split="all"))
-        known = (self._contents[own].tobytes(), parts, gone[own].tobytes(), asked[own].tobytes())
+        gone = np.logical_or.reduce([cohort.forgotten[request][own] for request in case.retain.without])
+        wanted = Select(only=case.forget.only, without=case.forget.without, split="all")
+        asked = np.isin(own, cohort.picked(site, wanted))
+        known = (self._contents[own].tobytes(), parts, gone.tobytes(), asked.tobytes())
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in known)).hexdigest()
 
 

@@ -34,12 +34,12 @@ from torch import Tensor
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.keeping import SignalsFile, ValueFile
 from fedunlearn.campaign.timeline import Moment
-from fedunlearn.core import Layout, LocalTraining, Procedure, Select, SiteId, Weights
+from fedunlearn.core import Layout, LocalTraining, Procedure, Rota, Select, SiteId, Weights
 from fedunlearn.federation.jobs import Divergence, Job, Keeping, Label, Work
 from fedunlearn.federation.procedures import fedavg, loss, nothing, signals
 from fedunlearn.learning.constraints import Mask
 from fedunlearn.learning.local import paced
-from fedunlearn.results.runfolder import blank
+from fedunlearn.results.signals import blank
 
 WITHIN = 1.05
 """A model has relearnt once its forget loss is at most this many times the original's."""
@@ -114,7 +114,7 @@ def refit(
     weights: Weights,
     initial: Weights,
     layout: Layout,
-    sites: Sequence[SiteId],
+    sites: Sequence[SiteId] | Rota,
     retain: Select,
     local: LocalTraining,
     seed: int,
@@ -226,7 +226,7 @@ class Probing:
     def _relearn(self, subject: Subject) -> Job[Any]:
         stage, moment, run = self.stage, subject.moment, self.stage.run
         forget = Select(only=moment.request.id, without=moment.earlier)
-        holders = [site for site in stage.cohort.sites if stage.cohort.count(site, forget)]
+        holders = [site for site, count in stage.cohort.counts(forget).items() if count]
         weights, original = run.read_weights(subject.model), run.read_weights(subject.original)
         local = stage.scenario.training.local
 
@@ -278,7 +278,7 @@ class Probing:
             stage.run.read_weights(subject.model),
             stage.initial(subject.seed),
             stage.layout,
-            stage.remaining(without),
+            stage.rota(stage.remaining(without), Select(without=without)),
             Select(without=without),
             stage.scenario.training.local,
             subject.seed,
@@ -289,7 +289,7 @@ class Probing:
         rounds = range(moment.round, moment.round + stage.scenario.evaluation.resurgence_rounds)
         return fedavg(
             stage.run.read_weights(subject.model),
-            stage.remaining(moment.without),
+            stage.rota(stage.remaining(moment.without), Select(without=moment.without)),
             Select(without=moment.without),
             stage.scenario.training.local,
             rounds,

@@ -44,13 +44,15 @@ class References:
         cuts = {cut: stage.original_name(cut, seed) for cut in stage.cuts}
 
         def rest(round: int, weights: Weights) -> Procedure[Weights]:
-            rounds = range(round, stage.rounds)
-            return fedavg(weights, stage.cohort.sites, Select(), stage.scenario.training.local, rounds, seed)
+            rounds, rota = range(round, stage.rounds), stage.rota(stage.cohort.sites, Select())
+            return fedavg(weights, rota, Select(), stage.scenario.training.local, rounds, seed)
 
         def then(weights: Weights) -> list[Job[Any]]:
             models = {stage.original_name(stage.rounds, seed): weights}
             models |= {name: recorder.cut(cut) for cut, name in cuts.items()}
-            return [stage.evaluation(name, model, seed) for name, model in models.items()]
+            asked: list[Job[Any]] = [stage.evaluation(name, model, seed) for name, model in models.items()]
+            own = stage.original_name(stage.rounds, seed)
+            return [*asked, *stage.curves.jobs(label, own, origin, stage.initial(seed), weights)]
 
         keeping, origin = (
             ModelFile(stage.original_name(stage.rounds, seed)),
@@ -97,6 +99,7 @@ class References:
 
         def then(result: Weights) -> list[Job[Any]]:
             following: list[Job[Any]] = [stage.evaluation(name, result, seed, step.moment)]
+            following += stage.curves.jobs(label, name, origin, stage.initial(seed), result)
             if index + 1 < len(chain):
                 return [*following, self._retrained(chain, index + 1, seed)]
             last = stage.retrained_name(moments(stage.scenario, chain)[-1], seed)

@@ -25,7 +25,7 @@ def note(run: RunFolder, scenario: Scenario, cohort: Cohort, environment: Enviro
 
 
 def check(run: RunFolder, scenario: Scenario, cohort: Cohort, environment: Environment) -> None:
-    """Make sure that what is to go on is what was begun; the engine may be another.
+    """Make sure that what is to go on is what was begun; engine and `history.limit` may be others.
 
     Raises:
         InputError: it is not; tells what changed.
@@ -40,10 +40,10 @@ def check(run: RunFolder, scenario: Scenario, cohort: Cohort, environment: Envir
         )
 
 
-def advice(run: RunFolder) -> str:
-    """What to do with a run that was stopped."""
+def advice(run: RunFolder, given: str) -> str:
+    """What to do with a run that was stopped; ``given`` are its scenario and options, as a command line has them."""
     return (
-        f"{run.path} keeps what was done: go on with `simulate SCENARIO --out {run.path} --resume`, or remove it with "
+        f"{run.path} keeps what was done: go on with `simulate {given} --out {run.path} --resume`, or remove it with "
         f"`discard {run.path}`"
     )
 
@@ -52,12 +52,17 @@ def _about(scenario: Scenario, cohort: Cohort, environment: Environment) -> dict
     strategies = sorted({type(plan.strategy).__module__ for plan in scenario.strategies})
     modules = (*TRAINING, "fedunlearn.campaign.campaign", *strategies)
     return {
-        "scenario": scenarios.to_yaml(replace(scenario, engine=Engine())).splitlines(),
+        "scenario": scenarios.to_yaml(_what(scenario)).splitlines(),
         "images": cohort.digest,
         "hospitals, patients and requests": hashlib.sha256(cohort.table.to_csv().encode()).hexdigest(),
         "code": sources.digests(modules),
         "environment": {"fedunlearn": __version__, **environment.told()},
     }
+
+
+def _what(scenario: Scenario) -> Scenario:
+    """A scenario without what changes no bit of a result."""
+    return replace(scenario, engine=Engine(), history=replace(scenario.history, limit=None))
 
 
 def _changes(known: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:

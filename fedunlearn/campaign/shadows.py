@@ -24,12 +24,13 @@ from fedunlearn import __version__, files
 from fedunlearn.campaign import sources
 from fedunlearn.campaign.cohort import Cohort, half
 from fedunlearn.campaign.origins import TRAINING, Environment
-from fedunlearn.core import InputError, Procedure, Select, SiteId, Training, Weights, derive
+from fedunlearn.core import InputError, Procedure, Rota, Select, SiteId, Training, Weights, derive
 from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.procedures import fedavg, signals
 from fedunlearn.learning.models import initial_weights, origin
 from fedunlearn.results.cache import Cache, Damaged
-from fedunlearn.results.runfolder import RunFolder, signal_table
+from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.signals import signal_table
 from fedunlearn.scenario import Scenario
 
 AT_ONCE = 16
@@ -118,7 +119,9 @@ class Shadows:
         initial = initial_weights(self._scenario.model, cohort.shape, cohort.classes, derive(seed, "initial"))
 
         def rest(round: int, weights: Weights) -> Procedure[Mapping[str, Tensor]]:
-            return shadow(weights, cohort.sites, half(number), self._scenario.training, seed, round)
+            training = self._scenario.training
+            rota = Rota.among(cohort.sites, cohort.counts(half(number)), training.participation)
+            return shadow(weights, cohort.sites, half(number), training, seed, round, rota)
 
         return Job(self._label(number), rest(0, initial), then, restart=rest)
 
@@ -136,9 +139,11 @@ def shadow(
     training: Training,
     seed: int,
     start: int = 0,
+    rota: Rota | None = None,
 ) -> Procedure[Mapping[str, Tensor]]:
-    """Train on ``select`` from round ``start`` on, then ask for the signals of all images."""
-    weights = yield from fedavg(initial, sites, select, training.local, range(start, training.rounds), seed)
+    """Train on ``select`` from round ``start`` on, in turns if told so, then ask ``sites`` for all images' signals."""
+    rounds = range(start, training.rounds)
+    weights = yield from fedavg(initial, rota or sites, select, training.local, rounds, seed)
     return (yield from signals(weights, sites))
 
 

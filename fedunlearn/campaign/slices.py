@@ -250,6 +250,7 @@ class Slices:
             view.columns[:2],
             view.columns[2:],
             tuple(self._row(view, part, there, dice) for part, there in view.planes.items()),
+            cohort.names,
         )
 
     def _row(self, view: View, part: str, there: Plane, dice: Mapping[str, Floats]) -> Row:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.copying import copied
+from fedunlearn.campaign.curves import Curves
 from fedunlearn.campaign.keeping import CopiesFile, ModelFile, SignalsFile
 from fedunlearn.campaign.origins import Origin, Origins
 from fedunlearn.campaign.timeline import Chain, Moment, Step, moments
-from fedunlearn.core import Layout, Procedure, RequestId, Select, SiteId, Weights, derive
+from fedunlearn.core import Layout, Procedure, RequestId, Rota, Select, SiteId, Weights, derive
 from fedunlearn.federation.history import Recorder
 from fedunlearn.federation.jobs import Divergence, Job, Label, Work
 from fedunlearn.federation.procedures import copies, fedavg, signals
@@ -47,6 +48,7 @@ class Stage:
         layout: what is where in the model's weights.
         recorders: by seed, the history of the original training.
         cuts: the rounds in the middle of training after which requests arrive.
+        curves: how models do, round by round.
     """
 
     scenario: Scenario
@@ -58,6 +60,7 @@ class Stage:
     layout: Layout
     recorders: Mapping[int, Recorder]
     cuts: tuple[int, ...]
+    curves: Curves
 
     @property
     def run(self) -> RunFolder:
@@ -94,6 +97,10 @@ class Stage:
             p for p in self.scenario.strategies if all(step.request.id in p.requests for step in chain)
         )
 
+    def rota(self, sites: Sequence[SiteId], select: Select) -> Rota:
+        """Who of ``sites`` is asked in which round of training on what ``select`` names."""
+        return Rota.among(sites, self.cohort.counts(select), self.scenario.training.participation)
+
     # -------------------------------------------------------------------------------------------- names
 
     def original_name(self, round: int, seed: int) -> str:
@@ -118,8 +125,9 @@ class Stage:
 
     def train(self, step: Step, rounds: range, weights: Weights, seed: int) -> Procedure[Weights]:
         """Train without what the chain forgets up to ``step``."""
-        sites, select = self.remaining(step.without), Select(without=step.without)
-        return fedavg(weights, sites, select, self.scenario.training.local, rounds, seed)
+        select = Select(without=step.without)
+        rota = self.rota(self.remaining(step.without), select)
+        return fedavg(weights, rota, select, self.scenario.training.local, rounds, seed)
 
     def to_the_end(
         self,
@@ -136,12 +144,16 @@ class Stage:
             return []
         job = self.further(chain[-1], self.rounds, label, name, weights, seed, of)
         last = moments(self.scenario, chain)[-1]
-        return [replace(job, then=lambda new: [self.evaluation(name, new, seed, last, diverged)])]
+
+        def then(new: Weights) -> list[Job[Any]]:
+            return [self.evaluation(name, new, seed, last, diverged), *job.then(new)]
+
+        return [replace(job, then=then)]
 
     def further(
         self, step: Step, end: int, label: str, name: str, weights: Weights, seed: int, of: Origin
     ) -> Job[Weights]:
-        """Train on from the round of ``step`` without what the chain forgets up to it.
+        """Train on from the round of ``step`` without what the chain forgets up to it; what follows measures that.
 
         Args:
             step: the last request.
@@ -158,12 +170,12 @@ class Stage:
 
         rounds = range(step.round, end)
         origin = self.origins.further(self.remaining(step.without), step.without, rounds, seed, of)
-        return Job(
-            Label("continue", step.request.id, label, seed),
-            rest(0, weights),
-            work=Work(ModelFile(name), origin),
-            restart=rest,
-        )
+        whose = Label("continue", step.request.id, label, seed)
+
+        def then(new: Weights) -> list[Job[Any]]:
+            return self.curves.jobs(whose, name, origin, weights, new, step.round)
+
+        return Job(whose, rest(0, weights), then, work=Work(ModelFile(name), origin), restart=rest)
 
     def evaluation(
         self,

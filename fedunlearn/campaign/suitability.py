@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fedunlearn import guests
-from fedunlearn.contract.asking import uncrossable
 from fedunlearn.core import Augmentation, InputError, Problem, RequestId
 from fedunlearn.learning.models import Model, origin
 from fedunlearn.learning.patches import Patched
@@ -62,7 +61,13 @@ def can_be_asked(scenario: Scenario) -> None:
     """
     problems = list[Problem]()
     for number, plan in enumerate(scenario.strategies):
-        if guests.origin(type(plan.strategy)) and (reason := uncrossable(plan.strategy)) is not None:
+        if not guests.origin(type(plan.strategy)):
+            continue
+        from fedunlearn.contract.asking import (
+            uncrossable,  # it comes with all promises and what they are tried on
+        )
+
+        if (reason := uncrossable(plan.strategy)) is not None:
             problem = Problem(f"what {plan.label} asks of hospitals has to cross the wire, but {reason}")
             problems.append(scenario.placed(problem, f"strategies.{number}"))
     if problems:

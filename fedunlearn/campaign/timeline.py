@@ -76,6 +76,12 @@ def moments(scenario: Scenario, chain: Chain) -> tuple[Moment, ...]:
     return inner if last.round == end else (*inner, Moment(last.request.id, last.request, last.earlier, end))
 
 
+def stretches(scenario: Scenario, chain: Chain) -> list[tuple[Step, int]]:
+    """Where training goes on after unlearning: the request, and the round up to which."""
+    ends = [*(step.round for step in chain), scenario.training.rounds][1:]
+    return [(step, end) for step, end in zip(chain, ends, strict=True) if end > step.round]
+
+
 def _chain(scenario: Scenario, requests: Sequence[Request]) -> Chain:
     end, steps = scenario.training.rounds, []
     for i, request in enumerate(requests):

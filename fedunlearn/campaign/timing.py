@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -12,20 +11,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from fedunlearn import cores
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.copying import copied
-from fedunlearn.campaign.counting import asked_passes, extra_models, models, served
-from fedunlearn.campaign.timeline import chains, moments
+from fedunlearn.campaign.counting import asked_passes, asked_rounds, extra_models, models, served, share
+from fedunlearn.campaign.curves import budget
+from fedunlearn.campaign.timeline import chains, moments, stretches
 from fedunlearn.core import Images, Local, LocalTraining, Select, SiteId, Weights
 from fedunlearn.learning.copies import NUMBER
-from fedunlearn.learning.local import fit, gradient, signals
+from fedunlearn.learning.local import fit, signals
 from fedunlearn.learning.models import Network
 from fedunlearn.scenario import Scenario
+from fedunlearn.scoring.together import usual
 from sites.pixels import one_thread
 
 _TRIES, _PATIENCE = 3, 5.0  # timed tries at the most, and seconds after which there are no more
 _STARTING = 12.0  # seconds until Ray and its workers are there, and until they are gone
-_SCORING = 0.25  # seconds to score one model, and as much again for every thousand images
+_SCORING, _THOUSAND = 0.14, 0.04  # seconds of a core to score one model, and more for every thousand images
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,18 @@ def duration(scenario: Scenario, cohort: Cohort) -> str:
     if engine.on_gpu:
         return "takes as long as its GPUs do: no step was timed"
     found, passes = timed(scenario, cohort), counted(scenario, cohort)
-    workers = engine.workers or os.cpu_count() or 1
-    at_once = min(workers, os.cpu_count() or 1) if not engine.elsewhere else workers
+    workers = engine.workers or cores.usable()
+    at_once = min(workers, cores.usable()) if not engine.elsewhere else workers
     seconds = (passes.trained * found.trained + passes.asked * found.asked) / at_once
-    count = len(scenario.seeds) * models(scenario) + extra_models(scenario)
-    seconds += count * _SCORING * (1 + len(cohort.site) / 1000) + _STARTING * (engine.name == "flower")
+    seconds += scoring_seconds(scenario, cohort) + _STARTING * (engine.name == "flower")
     step = f"a step of {found.batch} images takes {found.batch * found.trained * 1000:.0f} ms"
     return f"takes about {_words(seconds)} with {at_once} workers ({step} on one); half or twice that is possible"
+
+
+def scoring_seconds(scenario: Scenario, cohort: Cohort) -> float:
+    """About how long scoring takes, once all models are there."""
+    count = len(scenario.seeds) * models(scenario) + extra_models(scenario)
+    return count * (_SCORING + _THOUSAND * len(cohort.site) / 1000) / usual(scenario.engine.workers)
 
 
 def timed(scenario: Scenario, cohort: Cohort) -> Step:
@@ -99,34 +106,55 @@ def timed(scenario: Scenario, cohort: Cohort) -> Step:
 
 
 def _step(alone: Local, weights: Weights, own: Images, local: LocalTraining) -> None:
-    """One step of training; without the optimizer's share, since the first one that torch makes loads its compiler."""
-    if alone.network.patch is None:
-        gradient(alone, weights, own, batch_size=local.micro_batch or local.batch_size)
-    else:  # a gradient is of all of a volume, a step of one patch
-        fit(alone, weights, own, replace(local, epochs=1), 0)
+    """One step of training."""
+    fit(alone, weights, own, replace(local, epochs=1), 0)
 
 
 def counted(scenario: Scenario, cohort: Cohort) -> Passes:
     """How many images pass through networks: what trains as often as it is trained on, copies and scores once each."""
     rounds, epochs = scenario.training.rounds, scenario.training.local.epochs
-    whole = int((cohort.split == "train").sum())
+    asked_share = share(scenario, cohort)
+    whole = asked_share * int((cohort.split == "train").sum())
     seeds, linked, extra = len(scenario.seeds), chains(scenario), len(scenario.extra_seeds)
     originals = seeds + scenario.evaluation.shadows / 2  # a shadow is trained on half of the images
     trained = originals * rounds * epochs * whole
     asked = float((seeds * models(scenario) + extra_models(scenario)) * len(cohort.site))
     for chain in linked:
-        gone = Select(without=(*chain[-1].earlier, chain[-1].request.id))
-        left = sum(cohort.count(site, gone) for site in cohort.sites)
-        trained += (seeds + extra) * rounds * epochs * left
-        for plan in served(scenario, chain):
-            trained += seeds * asked_passes(plan.strategy, rounds, epochs) * left
-            if plan.strategy.needs.preparation:
-                trained += seeds * rounds * epochs * whole
+        left = {
+            step.moment: asked_share * sum(cohort.counts(Select(without=step.without)).values())
+            for step in chain
+        }
+        for step in chain:
+            passes = (seeds + extra) * step.round * epochs
+            for plan in served(scenario, chain):
+                passes += seeds * asked_passes(plan.strategy, step.round, epochs)
+            trained += passes * left[step.moment]
+        for step, end in stretches(scenario, chain):
+            many = seeds * len(served(scenario, chain)) + (seeds + extra) * (step is chain[-1])
+            trained += many * (end - step.round) * epochs * left[step.moment]
+        trained += sum(
+            seeds * rounds * epochs * whole
+            for plan in served(scenario, chain)
+            if plan.strategy.needs.preparation
+        )
         for moment in moments(scenario, chain):
             what = copied(scenario, cohort, moment)
             each = seeds * (1 + len(served(scenario, chain))) + extra
             asked += each * NUMBER * (what.count(cohort) if what else 0)
+    if scenario.evaluation.curves:
+        asked += budget(scenario, cohort) * _glanced(scenario)
     return Passes(trained, asked)
+
+
+def _glanced(scenario: Scenario) -> int:
+    """How often a model is shown a part's images to measure it round by round (`fedunlearn.campaign.curves`)."""
+    rounds, linked, seeds = scenario.training.rounds, chains(scenario), len(scenario.seeds)
+    found = seeds * (rounds + 1) * (len(scenario.requests) + 1)
+    for chain in linked:
+        found += (seeds + len(scenario.extra_seeds)) * len(chain) * (rounds + 1) * 2
+        asked = (asked_rounds(plan.strategy, rounds) + 2 for plan in served(scenario, chain))
+        found += seeds * len(chain) * 2 * sum(asked)
+    return found
 
 
 def _median(work: Callable[[], object]) -> float:

@@ -19,7 +19,7 @@ from fedunlearn import weights as w
 from fedunlearn.campaign.keeping import ModelFile, ValueFile
 from fedunlearn.campaign.origins import Origin
 from fedunlearn.campaign.stage import Diverged, Stage
-from fedunlearn.campaign.timeline import Chain, Moment, Step, moments
+from fedunlearn.campaign.timeline import Chain, Moment, Step, moments, stretches
 from fedunlearn.core import Case, Course, Preparing, Select, Weights
 from fedunlearn.federation.history import keep, union
 from fedunlearn.federation.horizons import Horizons
@@ -153,7 +153,7 @@ class Unlearning:
             roster=cohort.sites,
             sites=cohort.sites,
             select=select,
-            images={site: cohort.count(site, select) for site in cohort.sites},
+            images=cohort.counts(select),
         )
         origin = self.stage.origins.preparation(strategy, course)
         keeping = ValueFile(f"work/prepared/{plan.label}-{round}-{seed}.safetensors")
@@ -181,20 +181,25 @@ class Unlearning:
         """
         step, stage, strategy = walk.chain[index], self.stage, walk.plan.strategy
         label = Label("unlearn", step.request.id, walk.plan.label, walk.seed)
-        stored = stage.recorders[walk.seed].stored(strategy.needs, step.round, len(stage.cohort.sites))
+        asked = stage.rota(stage.cohort.sites, Select()).size
+        stored = stage.recorders[walk.seed].stored(strategy.needs, step.round, asked)
         self.ledger.stores(label, stored + prepared)
         case = self.case(walk.plan, step, weights or {}, walk.seed)
         work = self._work(walk, index, case, of)
 
+        def measured(result: Weights | None) -> list[Job[Any]]:
+            return stage.curves.jobs(label, walk.name(step.moment), work.origin, weights, result, step.round)
+
         def then(result: Weights) -> list[Job[Any]]:
             following = [*self._held(walk, step.moment), self._answers(walk, step.moment, result)]
+            following += measured(result)
             if index + 1 == len(walk.chain):
                 return following + self._finish(walk, result, work.origin)
             return [*following, self._go_on(walk, index, result, work.origin)]
 
         def lost(found: Divergence) -> list[Job[Any]]:
             others = self._lost(walk, index, index + 1, f"unlearning {step.request.id}")(found)
-            return self._held(walk, step.moment) + others
+            return self._held(walk, step.moment) + measured(None) + others
 
         return Job(label, strategy.unlearn(case), then, lost, work)
 
@@ -233,7 +238,11 @@ class Unlearning:
         if job is None:
             return self._unlearn(walk, index + 1, weights, origin)
         lost = self._lost(walk, index + 1, index + 1, f"training on after {walk.chain[index].request.id}")
-        return replace(job, then=lambda new: [self._unlearn(walk, index + 1, new, origin)], diverged=lost)
+
+        def then(new: Weights) -> list[Job[Any]]:
+            return [*job.then(new), self._unlearn(walk, index + 1, new, origin)]
+
+        return replace(job, then=then, diverged=lost)
 
     def _finish(self, walk: Walk, weights: Weights, of: Origin) -> list[Job[Any]]:
         chain, end = walk.chain, len(walk.chain)
@@ -248,7 +257,7 @@ class Unlearning:
         stage, cohort = self.stage, self.stage.cohort
         retain, forget = Select(without=step.without), Select(only=step.request.id, without=step.earlier)
         sites = stage.remaining(step.without)
-        lost = {site: cohort.count(site, forget) for site in cohort.sites}
+        kept, lost = cohort.counts(retain), cohort.counts(forget)
         prepared = self._prepared(plan, step.round, seed)
         return Case(
             request=step.request.id,
@@ -262,8 +271,9 @@ class Unlearning:
             sites=sites,
             leaver=step.request.site if step.request.whole_site else None,
             holders=tuple(site for site, count in lost.items() if count),
-            kept={site: cohort.count(site, retain) for site in sites},
+            kept={site: kept[site] for site in sites},
             lost={site: count for site, count in lost.items() if count},
+            had=cohort.counts(Select()),
             retain=retain,
             forget=forget,
             history=stage.recorders[seed].view(plan.strategy.needs, step.round, prepared),
@@ -307,7 +317,7 @@ class Unlearning:
     def _lost(self, walk: Walk, moment: int, step: int, doing: str) -> Diverged:
         """What to do if a strategy diverges: all moments from number ``moment`` on are lost.
 
-        Its requests from number ``step`` on cost nothing: nobody is asked.
+        Its requests from number ``step`` on cost nothing, and neither does training on after them: nobody is asked.
         """
         plan, seed = walk.plan, walk.seed
 
@@ -316,6 +326,8 @@ class Unlearning:
                 self.stage.run.write_weights(walk.name(one), w.multiply(self.stage.initial(seed), math.nan))
                 self._note(walk, one, found, f"{found} of {doing}")
             unasked = [Label("unlearn", one.request.id, plan.label, seed) for one in walk.chain[step:]]
+            going_on = stretches(self.stage.scenario, walk.chain[moment:])
+            unasked += [Label("continue", one.request.id, plan.label, seed) for one, _ in going_on]
             return [Job(label, nothing()) for label in unasked]
 
         return lost

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from pathlib import Path
 from fedunlearn.core import InputError, Problem
 from fedunlearn.scenario.typed import build, meant
 from fedunlearn.scenario.yaml_source import Kind, load
-from fedunlearn.scenario.yaml_tree import Items, Node, Scalar, Table, described, shown
-from fedunlearn.scoring import MEASURES
+from fedunlearn.scenario.yaml_tree import Items, Node, Table, as_texts, described, shown
+from fedunlearn.scoring.measures.catalogue import MEASURES
 
 MEMORY = "memory_left"
 """The share of the original's memory that is left: no measure of single models, but what strategies are judged by."""
@@ -77,7 +76,7 @@ def read(path: Path) -> list[Expectation]:
 
 
 def _expectation(node: Node, found: list[Problem]) -> Expectation | None:
-    one = build(_as_texts(node), Expectation, found)
+    one = build(as_texts(node, _TEXTS), Expectation, found)
     if one is None or not isinstance(node, Table):
         return None
     found += [(node.get(key) or node).place.problem(message) for key, message in _wrong(one)]
@@ -99,15 +98,3 @@ def _wrong(one: Expectation) -> Iterator[tuple[str, str]]:
     if one.measure == MEMORY and (one.than is not None or one.group != "all"):
         wrong = "than" if one.than is not None else "group"
         yield wrong, f"{wrong}: {MEMORY} is of a request as a whole, and relative to retraining; leave it out"
-
-
-def _as_texts(node: Node) -> Node:
-    """``node`` with ids, and what the paper says, as text: a number is quoted as it stands."""
-    if not isinstance(node, Table):
-        return node
-
-    def text(value: Node) -> Node:
-        return dataclasses.replace(value, quoted=True) if isinstance(value, Scalar) and value.text else value
-
-    entries = ((key, text(value) if key.text in _TEXTS else value) for key, value in node.entries)
-    return dataclasses.replace(node, entries=tuple(entries))

@@ -10,12 +10,11 @@ from itertools import product
 import pandas as pd
 from rich.console import Console
 from rich.text import Text
-from scipy import stats
 
 from fedunlearn.comparison.expectations import MEMORY, Expectation
 from fedunlearn.comparison.runs import Compared
 from fedunlearn.core import RunError
-from fedunlearn.results.overview import Value
+from fedunlearn.results.overview import Value, over_seeds
 from fedunlearn.results.summary import Column, table, wrapped
 
 
@@ -80,7 +79,7 @@ def _found(one: Expectation, run: Compared) -> Finding:
     if values.empty:
         of_group = "" if one.group == "all" else f" of {one.group}"
         return replace(finding, missing=f"no {one.measure}{of_group} of {one.strategy}")
-    return replace(finding, value=_mean(values))
+    return replace(finding, value=over_seeds(values))
 
 
 def _by_seed(scores: pd.DataFrame, one: Expectation, model: str) -> pd.Series:
@@ -89,14 +88,6 @@ def _by_seed(scores: pd.DataFrame, one: Expectation, model: str) -> pd.Series:
         (scores["strategy"] == model) & (scores["measure"] == one.measure) & (scores["group"] == one.group)
     ]
     return named.set_index("seed")["value"]
-
-
-def _mean(values: pd.Series) -> Value:
-    """By Student's t; a seed that diverged, or that the other model does not have, leaves no mean."""
-    mean, count = float(values.mean(skipna=False)), len(values)
-    if count < 2:
-        return Value(mean, math.inf)
-    return Value(mean, float(stats.t.ppf(0.975, count - 1) * values.std(skipna=False) / math.sqrt(count)))
 
 
 def _memory(one: Expectation, statistics: pd.DataFrame) -> Value | None:

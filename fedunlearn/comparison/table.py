@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from string import ascii_lowercase
 
 from rich.console import Console
 from rich.text import Text
 
+from fedunlearn.comparison.differences import consequences, differences, spans
+from fedunlearn.comparison.ranks import LEVEL, Ranking, needed
 from fedunlearn.comparison.runs import Compared
+from fedunlearn.comparison.standings import Standing, standings
 from fedunlearn.results.overview import Overview, Row, Value
+from fedunlearn.results.sentences import UNCLEAR_MEANS
 from fedunlearn.results.summary import Column, columns_of, label, rows_of, table, wrapped
 
 SHOWN = (("answer", ""), ("memory", "left, %"), ("% of", "retr."))
@@ -27,12 +32,129 @@ def show(runs: Sequence[Compared], console: Console) -> None:
 
 
 def lines(runs: Sequence[Compared]) -> list[Text]:
-    """The same as text; no line is wider than 80 columns."""
+    """What differs, then the numbers, then ranks; no line is wider than 80 columns."""
     told = [text for number, run in enumerate(runs, 1) for text in _introduced(number, run, len(runs))]
+    told += _different(runs)
     requests = dict.fromkeys((name, one.kind) for run in runs for name, one in run.overviews.items())
     for request, kind in requests:
         told += [Text(), *_request(request, kind, runs)]
-    return [*told, Text(), *wrapped(LEGEND, "", "", "dim")]
+    told += [Text(), *wrapped(_legend(runs), "", "", "dim")]
+    return told + [text for one in standings(runs) for text in (Text(), *_standing(one))]
+
+
+def _legend(runs: Sequence[Compared]) -> str:
+    """How to read the tables; what "unclear" means only where one of them has it."""
+    rows = [row for run in runs for one in run.overviews.values() for row in rows_of(one)]
+    answers = {
+        word for row in rows if row.strategy != "retrained_other" for word in (row.forgotten, row.useful)
+    }
+    unclear = "cannot tell" in answers
+    return f"{LEGEND} {UNCLEAR_MEANS}" if unclear else LEGEND
+
+
+def _different(runs: Sequence[Compared]) -> list[Text]:
+    """What no reader of the table may overlook; nothing of a single run."""
+    said = consequences(runs)
+    if not said:
+        return []
+    told = [Text(), Text("WHAT DIFFERS?", style="bold")]
+    told += [part for sentence in said for part in wrapped(sentence, "  ", "    ")]
+    found = differences(runs)
+    for one in found[:_MOST]:
+        values = "; ".join(f"{cut(value)} ({spans(numbers)})" for value, numbers in one.values[:_MOST])
+        rest = len(one.values) - _MOST
+        more = f"; {rest} more" if rest > 0 else ""
+        told += wrapped(f"{one.what}: {values}{more}", "  ", "    ", "dim")
+    hidden = len(found) - _MOST
+    return told + (
+        wrapped(f"{hidden} more settings differ: see --html", "  ", "    ", "dim") if hidden > 0 else []
+    )
+
+
+_MOST = 12
+"""Differences, and values of each, that the terminal shows."""
+_LONGEST = 60
+
+
+def cut(text: str) -> str:
+    """A value, without the end of a very long one."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _standing(one: Standing) -> list[Text]:
+    """Ranks, and in sentences what of them is more than chance."""
+    told = wrapped(heading(one), "", "  ", "bold")
+    if one.ranking is not None:
+        names = [name for name, _ in one.ranking.ranks]
+        ranks = Column("", ("mean", "rank"), tuple(f"{rank:.2f}" for _, rank in one.ranking.ranks))
+        letters = Column("", ("", ""), tuple(lettered(one.ranking).values()), left=True)
+        told += table(names, [ranks, letters])
+    return told + [part for sentence in sentences(one) for part in wrapped(sentence, "  ", "    ")]
+
+
+def heading(one: Standing) -> str:
+    """What a ranking is of."""
+    of = one.request or "all requests of a run together"
+    return f"Ranks over {len(one.runs)} runs, {of}: {one.criterion.name} (1: {one.criterion.better})"
+
+
+def sentences(one: Standing, mark: str = "letter") -> list[str]:
+    """What a ranking tells, and what it does not; a ``mark`` in common is shown where strategies are not apart."""
+    where = "in all of these runs" if one.request else "for every request of all these runs"
+    said = [f"Left out, since not known {where}: {', '.join(one.left_out)}."] if one.left_out else []
+    if one.ranking is None:
+        return [f"No ranking: {one.missing}.", *said]
+    found, k = one.ranking, len(one.ranking.ranks)
+    apart = [pair for pair in found.pairs if pair.apart]
+    test = f"Friedman's test (Iman and Davenport's F {found.f:.3g}): p {probability(found.p)}"
+    if found.p >= LEVEL:
+        said = [f"These ranks may be chance: {test}.", *said]
+    elif apart:
+        said = [
+            f"Not all do equally well: {test}. Told apart are {len(apart)} of {len(found.pairs)} pairs "
+            f"(Wilcoxon's test, Holm's correction); those with a {mark} in common are not.",
+            *_though(found),
+            *said,
+        ]
+    else:
+        said = [f"Not all do equally well: {test}; but no single pair can be told apart.", *said]
+    if found.smallest >= LEVEL:
+        said.append(
+            f"With {found.blocks} runs no pair of {k} strategies can be told apart whatever the numbers: it takes "
+            f"{needed(k)} runs."
+        )
+    return [*said, "A good rank is no good answer: the best of many may still have left too much."]
+
+
+def lettered(found: Ranking) -> dict[str, str]:
+    """By strategy, a letter for every group of `Ranking.groups` that it is in."""
+    return {
+        name: "".join(
+            letter if name in group else " "
+            for letter, group in zip(ascii_lowercase, found.groups, strict=False)
+        ).rstrip()
+        for name, _ in found.ranks
+    }
+
+
+def _though(found: Ranking) -> list[str]:
+    """Pairs without a letter in common that are not told apart all the same, since one between them is."""
+    letters = [set(group) for group in found.groups[: len(ascii_lowercase)]]
+    pairs = [
+        f"{pair.first} and {pair.second}"
+        for pair in found.pairs
+        if not pair.apart and not any({pair.first, pair.second} <= group for group in letters)
+    ]
+    rest = f"; {len(pairs) - _FEW} pairs more (--html)" if len(pairs) > _FEW else ""
+    return [f"Not told apart either: {'; '.join(pairs[:_FEW])}{rest}."] if pairs else []
+
+
+_FEW = 3
+
+
+def probability(p: float) -> str:
+    """A p-value, without more digits than it has meaning."""
+    return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)
 
 
 def _introduced(number: int, run: Compared, count: int) -> list[Text]:
@@ -47,18 +169,25 @@ def _request(request: str, kind: str, runs: Sequence[Compared]) -> list[Text]:
         for number, run in enumerate(runs, 1)
         if request in run.overviews and run.overviews[request].kind == kind
     }
-    titles = {one.title for one in of.values()}
-    pairs = list(_in_order(of))
+    pairs = list(in_order(of))
     rows = [row for _, row in pairs]
     # A strategy's name stands at the first of its lines.
     names = ["" if i and label(rows[i - 1]) == label(row) else label(row) for i, row in enumerate(rows)]
     numbers = Column("", ("", "run"), tuple(str(number) for number, _ in pairs))
     shown = [c for c in columns_of(rows, kind) if c.heading in SHOWN or c.heading[0] == "test"]
-    title = titles.pop() if len(titles) == 1 else request
-    return [*wrapped(title, "", "  ", "bold"), *table(names, [*([numbers] if len(runs) > 1 else []), *shown])]
+    return [
+        *wrapped(titled(request, of), "", "  ", "bold"),
+        *table(names, [*([numbers] if len(runs) > 1 else []), *shown]),
+    ]
 
 
-def _in_order(of: dict[int, Overview]) -> Iterator[tuple[int, Row]]:
+def titled(request: str, of: Mapping[int, Overview]) -> str:
+    """A request's title if all runs mean the same by it, else its id."""
+    titles = {one.title for one in of.values()}
+    return titles.pop() if len(titles) == 1 else request
+
+
+def in_order(of: Mapping[int, Overview]) -> Iterator[tuple[int, Row]]:
     """(run, row): strategy by strategy, as the first run that has it orders them; controls last."""
     rows = {number: {row.strategy: _seen(row, one) for row in rows_of(one)} for number, one in of.items()}
     controls = ("retrained_other", "original")

@@ -97,6 +97,7 @@ def case(
         holders=tuple(site for site, count in lost.items() if count),
         kept={site: PATIENTS["train"] * IMAGES - lost[site] for site in sites},
         lost={site: count for site, count in lost.items() if count},
+        had=dict.fromkeys(SITES, PATIENTS["train"] * IMAGES),
         retain=retain,
         forget=forget,
         history=replace(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, TypeVar
 
 from fedunlearn import weights as w
 from fedunlearn.contract.promise import Broken, hold
-from fedunlearn.contract.toy import CLASSES, IMAGES, PATIENTS, SITES, TRAINING, network, select
+from fedunlearn.contract.toy import CLASSES, IMAGES, PATIENTS, TRAINING, network, select
 from fedunlearn.core import (
     Asks,
     Every,
@@ -145,14 +146,28 @@ class Memory:
     def round(self, round: Round) -> None:
         """See `Watcher`."""
         for site, answer in round.answers.items():
-            task: Any = round.asks[site]
-            self.sent[round.number] = task.weights
             assert answer.reply is not None
-            assert answer.reply.weights is not None
-            self.got[round.number, site] = w.subtract(answer.reply.weights, task.weights)
+            self._keep(round.number, site, round.asks[site], answer.reply)
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
         """See `Watcher`."""
+
+    def of(self, training: Procedure[T], reply: Callable[[Asks], Replies]) -> T:
+        """Drive a training `by_hand`, and keep all of it."""
+        numbers = count()
+
+        def kept(asks: Asks) -> Replies:
+            replies, number = reply(asks), next(numbers)
+            for site, one in replies.items():
+                self._keep(number, site, asks[site], one)
+            return replies
+
+        return by_hand(training, kept)
+
+    def _keep(self, number: int, site: SiteId, task: Any, reply: Reply) -> None:
+        self.sent[number] = task.weights
+        assert reply.weights is not None
+        self.got[number, site] = w.subtract(reply.weights, task.weights)
 
     def update(self, round: int, site: SiteId) -> Weights:
         """See `History`."""
@@ -160,6 +175,10 @@ class Memory:
         if not isinstance(self.needs.updates, Every | Last | None):
             chosen = self.chosen(round)
             hold(site in chosen, f"it asks for {site}'s update of round {round}; its choice kept {chosen}")
+        hold(
+            (round, site) in self.got,
+            f"it asks for {site}'s update of round {round}, which did not ask {site}",
+        )
         self.log.updates.add((round, site))
         return self.got[round, site]
 
@@ -172,8 +191,8 @@ class Memory:
 
     def seen(self, round: int) -> Seen:
         """What a choice sees of a round."""
-        updates = {site: self.trained(self.got[round, site]) for site in SITES}
-        return Seen(self.trained(self.sent[round]), updates, dict.fromkeys(SITES, self.images))
+        updates = {site: self.trained(update) for (t, site), update in self.got.items() if t == round}
+        return Seen(self.trained(self.sent[round]), updates, dict.fromkeys(updates, self.images))
 
     def trained(self, weights: Weights) -> Weights:
         """The trained tensors among ``weights``."""
@@ -181,6 +200,8 @@ class Memory:
 
     def cumulative(self, site: SiteId) -> Weights:
         """See `History`."""
+        absent = [t for t in range(self.rounds) if (t, site) not in self.got]
+        hold(not absent, f"it asks for {site}'s sum, but rounds {absent} did not ask {site}")
         self.log.cumulative.add(site)
         total: Weights = w.multiply(self.sent[0], 0.0)
         for t in range(self.rounds):

@@ -34,11 +34,13 @@ class Promise:
         check: (strategy), or (strategy, wish) if it is to be seen for each kind of request, or (strategy, wish,
             variant); raises `Broken`. Its name is the promise's, and the first line of its docstring says it.
         rounding: whether it compares numbers that torch rounded.
+        thorough: whether tests try it in the gate only, since it takes long.
         variants: ways in which it is tried.
     """
 
     check: Callable[..., None]
     rounding: bool = False
+    thorough: bool = False
     variants: tuple[str, ...] = ()
 
     @property

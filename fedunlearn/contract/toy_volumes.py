@@ -8,7 +8,6 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from fedunlearn import weights as w
 from fedunlearn.contract.hospitals import Memory, T, by_hand
 from fedunlearn.contract.toy import SITES, Part
 from fedunlearn.core import (
@@ -128,20 +127,8 @@ def run(procedure: Procedure[T]) -> T:
 def trained() -> tuple[Weights, Weights, Memory]:
     """Initial and original weights, and all that happened in between."""
     initial, memory = initial_weights(UNet3D(), SHAPE, CLASSES, derive(SEED, "initial")), Memory(rounds=2)
-    rounds = list[Asks]()
-
-    def keep(asks: Asks) -> Replies:
-        replies, number = answer(asks), len(rounds)
-        rounds.append(asks)
-        for site, reply in replies.items():
-            sent = asks[site].weights  # type: ignore[attr-defined]  # training asks for `Fit`
-            memory.sent[number] = sent
-            assert reply.weights is not None
-            memory.got[number, site] = w.subtract(reply.weights, sent)
-        return replies
-
     procedure = fedavg(initial, SITES, Select(), TRAINING.local, range(TRAINING.rounds), SEED)
-    return initial, by_hand(procedure, keep), memory
+    return initial, memory.of(procedure, answer), memory
 
 
 def case(request: RequestId, strategy: Strategy | None = None) -> Case:
@@ -164,6 +151,7 @@ def case(request: RequestId, strategy: Strategy | None = None) -> Case:
         holders=tuple(site for site, count in lost.items() if count),
         kept={site: PATIENTS["train"] - lost[site] for site in sites},
         lost={site: count for site, count in lost.items() if count},
+        had=dict.fromkeys(SITES, PATIENTS["train"]),
         retain=Select(without=(request,)),
         forget=Select(only=request),
         history=replace(

@@ -37,6 +37,7 @@ from fedunlearn.federation.jobs import (
     Checkpoint,
     Divergence,
     Ended,
+    Hearing,
     Job,
     Memory,
     NoMemory,
@@ -78,7 +79,8 @@ def drive(
         SiteError: a hospital failed, or answered something that cannot be used. Nothing was averaged over it.
         RunError: the server failed, or came to numbers that are not finite in a job that may not diverge.
     """
-    run = _Drive(link, watchers, retries, memory or NoMemory(), most, deque(jobs))
+    hearing = [watcher for watcher in watchers if isinstance(watcher, Hearing)]
+    run = _Drive(link, watchers, hearing, retries, memory or NoMemory(), most, deque(jobs))
     try:
         run.hire()
         while run.waiting:
@@ -86,6 +88,8 @@ def drive(
                 run.take(answer)
             run.hire()
     finally:
+        for watcher in run.hearing:
+            watcher.rest()
         for running in run.alive:
             running.procedure.close()
 
@@ -110,6 +114,7 @@ class _Drive:
 
     link: Link
     watchers: Sequence[Watcher]
+    hearing: Sequence[Hearing]
     retries: int
     memory: Memory
     most: int | None
@@ -151,7 +156,10 @@ class _Drive:
             several = len(self.link.machines) > 1  # of one alone, everybody knows which it was
             machine = answer.machine if several else ""
             raise SiteError(ask.site, problem, str(running.job.label), running.number, machine)
-        running.received[ask.site] = wire.size(answer.reply)
+        reply: Reply = answer.reply  # type: ignore[assignment]  # else there is a problem
+        running.received[ask.site] = wire.size(reply)
+        for watcher in self.hearing:
+            watcher.answered(running.job.label, running.number, running.asks, ask.site, reply)
         running.answers[ask.site] = self.memory.answered(running.job, running.number, ask, answer)
         if spoiled:
             running.spoiled[ask.site] = spoiled

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from fedunlearn.core import Asks, Procedure, SiteId, Weights
+from fedunlearn.core import Asks, Procedure, Reply, SiteId, Weights
 from fedunlearn.federation.engines import Answer, Ask
 
 T = TypeVar("T")
@@ -157,6 +157,19 @@ class Watcher(Protocol):
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
         """A procedure ended after ``rounds`` rounds; ``server_seconds`` is the time of its last step."""
+        ...
+
+
+@runtime_checkable
+class Hearing(Watcher, Protocol):
+    """A watcher that is told of replies as they come, before their round is complete: it may begin its work on them."""
+
+    def answered(self, label: Label, number: int, asks: Asks, site: SiteId, reply: Reply) -> None:
+        """A reply that counts has come, and is in memory still. Its round tells of it again, in the order asked."""
+        ...
+
+    def rest(self) -> None:
+        """No more will come, be it that all ended or that something went wrong: nothing may be at work any more."""
         ...
 
 

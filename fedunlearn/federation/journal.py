@@ -18,12 +18,11 @@ import hashlib
 import json
 import shutil
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import safetensors
 from torch import Tensor
 
 from fedunlearn import weights as w
@@ -39,7 +38,7 @@ _TENSORS = 4096  # whose digests are remembered
 
 @dataclass(frozen=True)
 class Stored(Mapping[str, Tensor]):
-    """Tensors in a file of the journal, each read when it is asked for.
+    """Tensors in a file of the journal, each read when it is asked for; `items` and `values` open it once for all.
 
     Attributes:
         path: the file.
@@ -50,9 +49,17 @@ class Stored(Mapping[str, Tensor]):
     names: Mapping[str, str]
 
     def __getitem__(self, name: str) -> Tensor:
-        with safetensors.safe_open(self.path, "pt") as file:
-            tensor: Tensor = file.get_tensor(self.names[name])
-            return tensor
+        key = self.names[name]
+        return w.read(self.path, [key])[0][key]
+
+    def items(self) -> ItemsView[str, Tensor]:
+        """All tensors by name, as they are now."""
+        stored, _ = w.read(self.path, self.names.values())
+        return {name: stored[key] for name, key in self.names.items()}.items()
+
+    def values(self) -> ValuesView[Tensor]:
+        """All tensors, as they are now."""
+        return dict(self.items()).values()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

@@ -6,9 +6,11 @@ What the server is asked to do with images of its own moves no bytes and costs n
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -77,18 +79,19 @@ class Ledger:
     def round(self, round: Round) -> None:
         """See `Watcher`."""
         sites = [site for site in round.asks if site != SERVER]
+        known = dict[int, int]()
         seconds = {site: answer.seconds for site, answer in round.answers.items()}
         self._add(
             round.label,
             round.number,
             len(sites),
-            sum(wire.size(round.asks[site]) for site in sites),
+            sum(wire.size(round.asks[site], known) for site in sites),
             sum(round.received[site] for site in sites),
             sum(seconds[site] for site in sites),
             round.server_seconds + seconds.get(SERVER, 0.0),
             sum(answer.images for answer in round.answers.values()),
             epochs(round.asks),
-            tuple(round.answers[site].machine for site in sites),
+            tuple(sys.intern(round.answers[site].machine) for site in sites),
         )
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
@@ -101,8 +104,14 @@ class Ledger:
         return "ledger"
 
     def known(self, label: Label) -> object:
-        """See `Remembering`: its entries."""
-        return [asdict(entry) for entry in self._entries.get(label, ())]
+        """See `Remembering`: its entries; of hosts that follow one another, each once and how often.
+
+        It is written after every round of a training: a thousand times the same name would be most of it.
+        """
+        return [
+            {**vars(entry), "machines": [[host, len([*same])] for host, same in groupby(entry.machines)]}
+            for entry in self._entries.get(label, ())
+        ]
 
     def recall(self, label: Label, known: Sequence[Mapping[str, Any]] | None) -> None:
         """See `Remembering`. What is not told by the label's name alone stays as it was."""
@@ -113,7 +122,8 @@ class Ledger:
             "seed": label.seed,
         }
         self._entries[label] = [
-            Entry(**{**entry, **whose, "machines": tuple(entry.get("machines", ()))}) for entry in known or ()
+            Entry(**{**entry, **whose, "machines": _hosts(entry.get("machines", ()))})
+            for entry in known or ()
         ]
 
     def tasks(self) -> Counter[str]:
@@ -124,7 +134,7 @@ class Ledger:
 
     def table(self) -> pd.DataFrame:
         """All entries, ordered by procedure and round, whatever order they finished in."""
-        entries = [asdict(entry) for of_label in self._entries.values() for entry in of_label]
+        entries = [vars(entry) for of_label in self._entries.values() for entry in of_label]
         frame = pd.DataFrame(entries, columns=list(Entry.__annotations__))
         return frame.sort_values(
             ["seed", "request", "strategy", "phase", "round"], kind="stable", ignore_index=True
@@ -162,3 +172,9 @@ class Ledger:
                 machines,
             )
         )
+
+
+def _hosts(told: Sequence[Any]) -> tuple[str, ...]:
+    """Hosts as `Ledger.known` tells them, or one by one, as earlier versions told them."""
+    runs = ((one, 1) if isinstance(one, str) else (one[0], one[1]) for one in told)
+    return tuple(sys.intern(host) for host, count in runs for _ in range(count))

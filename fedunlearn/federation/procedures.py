@@ -17,6 +17,7 @@ from fedunlearn.core import (
     Procedure,
     Recovery,
     Replies,
+    Rota,
     RunError,
     Select,
     SiteId,
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 def fedavg(
     weights: Weights,
-    sites: Sequence[SiteId],
+    sites: Sequence[SiteId] | Rota,
     select: Select,
     local: LocalTraining,
     rounds: range,
@@ -40,11 +41,11 @@ def fedavg(
     purpose: str = "train",
     constraint: Constraint | None = None,
 ) -> Procedure[Weights]:
-    """Federated averaging (McMahan et al. 2017, Algorithm 1), every hospital in every round.
+    """Federated averaging (McMahan et al. 2017, Algorithm 1).
 
     Args:
         weights: where to start.
-        sites: who takes part.
+        sites: who takes part: in every round, or in turn.
         select: the images each of them uses.
         local: one hospital's work in one round.
         rounds: the numbers of the rounds, so that training can go on where it stopped with the same draws.
@@ -52,10 +53,11 @@ def fedavg(
         purpose: names the random draws; training and retraining share "train".
         constraint: applied after every local step, and after every average.
     """
+    rota = sites if isinstance(sites, Rota) else Rota(tuple(sites))
     for number in rounds:
         replies = yield {
             site: Fit(weights, select, local, derive(seed, purpose, site, number), constraint=constraint)
-            for site in sites
+            for site in rota.asked(seed, purpose, number)
         }
         weights = mean(replies, constraint)
     return weights
@@ -64,9 +66,12 @@ def fedavg(
 def recover(
     case: Case, weights: Weights, recovery: Recovery, constraint: Constraint | None = None
 ) -> Procedure[Weights]:
-    """Some rounds of federated averaging on what may still be used: the repair step of most methods."""
+    """Some rounds of federated averaging on what may still be used: the repair step of most methods.
+
+    Of those that remain, as many are asked in each as in training, in turns that all methods share.
+    """
     local, rounds = repairing(case, recovery), range(recovery.rounds)
-    return fedavg(weights, case.sites, case.retain, local, rounds, case.seed, "recover", constraint)
+    return fedavg(weights, case.rota, case.retain, local, rounds, case.seed, "recover", constraint)
 
 
 def repairing(case: Case, recovery: Recovery) -> LocalTraining:
@@ -136,7 +141,8 @@ def everywhere(
 ) -> Procedure[Weights]:
     """Rounds of all hospitals that hold images, retained or to forget; their average replaces the model each time.
 
-    One that retains nothing gives BatchNorm's statistics back as they were sent (`Still`).
+    One that retains nothing gives BatchNorm's statistics back as they were sent (`Still`). Of those who hold nothing to
+    forget, some are asked in turn where training does so, and stand for all of them (`present`).
 
     Args:
         case: the request.
@@ -147,12 +153,51 @@ def everywhere(
         constraint: holds after every average.
     """
     for number in range(rounds):
-        seeds = {site: derive(case.seed, purpose, site, number) for site in (*case.sites, *case.holders)}
+        seeds = {site: derive(case.seed, purpose, site, number) for site in present(case, purpose, number)}
         asks = {site: task(weights, site, seed) for site, seed in seeds.items()}
         if buffers := {name: weights[name] for name in case.layout.buffers}:
             asks |= {site: Still(ask, buffers) for site, ask in asks.items() if not case.kept.get(site)}
-        weights = mean((yield asks), constraint)
+        weights = whole_mean(case, (yield asks), constraint)
     return weights
+
+
+def present(case: Case, purpose: str, number: int) -> tuple[SiteId, ...]:
+    """Who is asked in a round of all hospitals that hold images: the holders, and those of the others whose turn it is.
+
+    The holders do not take turns: in the few rounds of a method most would have none, and nothing would be forgotten.
+    """
+    asked = {*case.holders, *_others(case).asked(case.seed, purpose, number)}
+    return tuple(site for site in dict.fromkeys((*case.sites, *case.holders)) if site in asked)
+
+
+def whole_mean(case: Case, replies: Replies, constraint: Constraint | None = None) -> dict[str, Tensor]:
+    """The `mean` of a round of those who are `present`, in which others than the holders stand for all others.
+
+    So the images to forget have the weight in it that they have where every hospital is asked. A server that sees sums
+    only needs the two of holders and others.
+    """
+    others = {site: case.kept[site] for site in _others(case).sites}
+    return mean(replies, constraint, standing_for(others, replies))
+
+
+def standing_for(images: Mapping[SiteId, int], replies: Replies) -> list[float]:
+    """The replies' counts, raised for hospitals of ``images`` so that those that replied stand for all of these.
+
+    Of sums and means over hospitals of which some were drawn: the usual estimate of what all would have replied.
+
+    Args:
+        images: by hospital, of those that could have been drawn.
+        replies: of some of these, whose counts are raised, and maybe of others.
+    """
+    asked = sum(images[site] for site in replies if site in images)
+    factor = sum(images.values()) / asked if asked else 1.0
+    return [reply.count * (factor if site in images else 1.0) for site, reply in replies.items()]
+
+
+def _others(case: Case) -> Rota:
+    """The hospitals that remain and hold nothing to forget, in turns."""
+    others = (site for site in case.sites if site not in case.holders)
+    return Rota.among(others, case.kept, case.training.participation)
 
 
 def beside(
@@ -214,13 +259,15 @@ def _by_row(replies: Replies) -> Mapping[str, Tensor]:
     return {name: torch.cat([own[name] for own in arrays])[order] for name in arrays[0]}
 
 
-def mean(replies: Replies, constraint: Constraint | None = None) -> dict[str, Tensor]:
-    """The replies' weights averaged by image count, in the order asked.
+def mean(
+    replies: Replies, constraint: Constraint | None = None, counts: Sequence[float] | None = None
+) -> dict[str, Tensor]:
+    """The replies' weights averaged by image count, or by other ``counts``, in the order asked.
 
     The ``constraint`` holds for the average too: rounding moves even a number on which all hospitals agree.
     """
     states = (reply.weights for reply in replies.values() if reply.weights is not None)
-    average = w.average(states, [reply.count for reply in replies.values()])
+    average = w.average(states, [reply.count for reply in replies.values()] if counts is None else counts)
     if constraint is not None:
         constraint(average)
     return average
@@ -247,6 +294,14 @@ def loss(weights: Weights, sites: Sequence[SiteId], select: Select) -> Procedure
     replies = yield {site: Loss(weights, select) for site in sites}
     counts = [reply.count for reply in replies.values()]
     return float(w.average([reply.arrays for reply in replies.values()], counts)["loss"])
+
+
+def restarted(case: Case, sites: Sequence[SiteId]) -> Weights:
+    """What round 0 makes of the initial weights, by the stored updates of ``sites`` alone; of none, nothing."""
+    if not sites:
+        return case.initial
+    updates = (case.history.update(0, site) for site in sites)
+    return w.add(case.initial, w.average(updates, [case.kept[site] for site in sites]))
 
 
 def redrawn(weights: Weights, names: Iterable[str], seed: int) -> dict[str, Tensor]:

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 from torch import Tensor
 
 from fedunlearn import files, guests
 from fedunlearn.core import RunError
-from fedunlearn.weights import digest, nbytes
+from fedunlearn.weights import digest, read, write
 
 PACKAGES = ("fedunlearn", "strategies")
 
@@ -53,9 +52,26 @@ def brought(text: str) -> dict[str, bytes]:
     return {module: file.content for module, file in found.items() if file is not None}
 
 
-def size(value: object) -> int:
-    """Bytes of the arrays in ``value``: what sending it costs, whatever the engine."""
-    return nbytes(pack(value)[1])
+def size(value: object, known: dict[int, int] | None = None) -> int:
+    """Bytes of the arrays in ``value``: what sending it costs, whatever the engine.
+
+    Args:
+        value: a wire value.
+        known: sizes of mappings by their `id`, to be used and added to: many tasks send one model. All of them must
+            stay alive meanwhile.
+    """
+    known = {} if known is None else known
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        if id(value) not in known:
+            known[id(value)] = sum(size(item, known) for item in value.values())
+        return known[id(value)]
+    if isinstance(value, tuple):
+        return sum(size(item, known) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return sum(size(getattr(value, field.name), known) for field in dataclasses.fields(value))
+    return 0
 
 
 def save(path: Path, value: object, about: str = "", durable: bool = True) -> dict[str, Tensor]:
@@ -74,7 +90,7 @@ def save(path: Path, value: object, about: str = "", durable: bool = True) -> di
     text, arrays = pack(value)
     known = json.dumps({"value": text, "about": about, "digest": _digest(text, about, arrays)})
     with files.replacing(path, durable) as temporary:
-        safetensors.torch.save_file(_apart(arrays), temporary, metadata={"known": known})
+        write({name: array.contiguous() for name, array in arrays.items()}, temporary, {"known": known})
     return arrays
 
 
@@ -85,9 +101,8 @@ def load(path: Path) -> tuple[Any, str]:
         RunError: the file is missing, or is not what was written.
     """
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            known = json.loads(file.metadata()["known"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        arrays, told = read(path)
+        known = json.loads(told["known"])
         if known["digest"] == _digest(known["value"], known["about"], arrays):
             return unpack(known["value"], arrays), known["about"]
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
@@ -97,17 +112,6 @@ def load(path: Path) -> tuple[Any, str]:
 
 def _digest(text: str, about: str, arrays: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(f"{text}\0{about}\0{digest(arrays)}".encode()).hexdigest()
-
-
-def _apart(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same arrays, no two of which share memory: a file holds each for itself."""
-    seen, apart = set[int](), dict[str, Tensor]()
-    for name, array in arrays.items():
-        whole = array.contiguous()
-        storage = whole.untyped_storage().data_ptr()
-        apart[name] = whole.clone() if storage in seen else whole
-        seen.add(storage)
-    return apart
 
 
 def _encode(value: object, path: str, arrays: dict[str, Tensor]) -> object:

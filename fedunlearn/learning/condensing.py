@@ -54,7 +54,7 @@ def matched(
     network.load(weights)
     module, parameters = network.module.eval(), list(network.parameters().values())
     pixels = small.pixels.clone().requires_grad_()
-    optimizer = torch.optim.SGD([pixels], lr, momentum=0.5)
+    direction: Tensor | None = None
     classes = sorted({*small.targets.tolist()} & {*real.targets.tolist()})
 
     def slopes(inputs: Tensor, c: int, create_graph: bool) -> Sequence[Tensor]:
@@ -63,15 +63,17 @@ def matched(
         return torch.autograd.grad(loss, parameters, create_graph=create_graph)
 
     for step in range(steps if classes else 0):
-        optimizer.zero_grad()
+        slope = torch.zeros_like(small.pixels)
         for c in classes:
             of_class = (real.targets == c).nonzero()[:, 0]
             generator = torch.Generator().manual_seed(derive(seed, step, c))
             order = torch.randperm(len(of_class), generator=generator).to(of_class.device)[:batch_size]
             aim = slopes(scaled(real.pixels[of_class[order]]), c, create_graph=False)
             here = slopes(pixels[small.targets == c], c, create_graph=True)
-            distance(here, aim).backward(inputs=[pixels])  # type: ignore[no-untyped-call]  # torch says no types
-        optimizer.step()
+            slope += torch.autograd.grad(distance(here, aim), [pixels])[0]
+        direction = slope if direction is None else direction.mul_(0.5).add_(slope)
+        with torch.no_grad():
+            pixels.add_(direction, alpha=-lr)
     return Images(pixels.detach(), small.targets, small.rows)
 
 

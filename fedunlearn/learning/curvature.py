@@ -1,18 +1,18 @@
 """AdaHessian: steps scaled by the curvature along each weight instead of by the size of its gradients.
 
-A `torch.optim.Optimizer`, so that `fedunlearn.learning.local.fit` uses it like any other; its random probes come from a
-seed.
+`fedunlearn.learning.local.fit` uses it like any other optimizer, but leaves the gradients to it; its random probes come
+from a seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 
-class AdaHessian(torch.optim.Optimizer):
+class AdaHessian:
     """A diagonal quasi-Newton step with momentum.
 
     The diagonal D of the Hessian H is Hutchinson's estimate from one probe a step: right on average, and exact where
@@ -41,7 +41,6 @@ class AdaHessian(torch.optim.Optimizer):
     def __init__(
         self, parameters: Sequence[Tensor], lr: float, power: float, weight_decay: float, seed: int
     ) -> None:
-        super().__init__(parameters, {})
         self.parameters, self.lr, self.power, self.weight_decay = parameters, lr, power, weight_decay
         self.generator = torch.Generator().manual_seed(seed)
         self.steps, self.diagonal = 0, list[Tensor]()
@@ -59,7 +58,9 @@ class AdaHessian(torch.optim.Optimizer):
             gradients = torch.autograd.grad(loss, self.parameters, create_graph=True, materialize_grads=True)
             for total, g in zip(totals, gradients, strict=True):
                 total.add_(g.detach())
-            found = torch.autograd.grad(gradients, self.parameters, probes, materialize_grads=True)
+            # Not grad(gradients, …, probes): the same numbers, but torch would load algebra for it (sympy).
+            along = torch.stack([(z * g).sum() for z, g in zip(probes, gradients, strict=True)]).sum()
+            found = torch.autograd.grad(along, self.parameters, materialize_grads=True)
             for product, hz in zip(products, found, strict=True):
                 product.add_(hz)
         self.diagonal = [averaged((z * hz).abs()) for z, hz in zip(probes, products, strict=True)]
@@ -67,7 +68,7 @@ class AdaHessian(torch.optim.Optimizer):
             p.grad = total
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Move every parameter; `backward` must have been called."""
         self.steps += 1
         beta1, beta2 = self.betas

@@ -6,6 +6,7 @@ loop. Everything random comes from the seed a task carries; the global RNG is no
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
@@ -20,6 +21,7 @@ from fedunlearn.learning.curvature import AdaHessian
 from fedunlearn.learning.devices import placed, rounding
 from fedunlearn.learning.kinds import KINDS, Objective, Signal
 from fedunlearn.learning.models import features
+from fedunlearn.learning.optimizers import SGD, Adam, Optimizer
 from fedunlearn.learning.patches import cropper, slid, tiles
 
 
@@ -82,7 +84,8 @@ def fit(
                 batch = replace(batch, step=next(steps))
                 if augment is not None:
                     batch = replace(batch, inputs=augment(batch.inputs))
-                optimizer.zero_grad()
+                for parameter in parameters.values():
+                    parameter.grad = None
                 backward(
                     _loss(network, loss, piece, training.precision) * share
                     for piece, share in pieces(batch, training.micro_batch)
@@ -119,6 +122,11 @@ def gradient(
             for name, g in zip(parameters, found, strict=True):
                 total[name].add_(g.cpu(), alpha=share / len(parts))
     return total
+
+
+def load_each_gradient() -> None:
+    """Import what `each_gradient` makes torch import when it is first called: its compiler, a second of work."""
+    importlib.import_module("torch._dynamo")
 
 
 def each_gradient(
@@ -270,16 +278,15 @@ def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-def _optimizer(parameters: list[Tensor], training: LocalTraining, seed: int) -> torch.optim.Optimizer:
-    """Fused kernels: the same update in a third (Adam) to half (SGD) of the default's time (docs/performance.md)."""
+def _optimizer(parameters: list[Tensor], training: LocalTraining, seed: int) -> Optimizer:
     lr, decay = training.lr, training.weight_decay
     match training.optimizer:
         case "sgd":
-            return torch.optim.SGD(parameters, lr, momentum=training.momentum, weight_decay=decay, fused=True)
+            return SGD(parameters, lr, training.momentum, decay)
         case "adam":
-            return torch.optim.Adam(parameters, lr, weight_decay=decay, fused=True)
+            return Adam(parameters, lr, decay)
         case "adamw":
-            return torch.optim.AdamW(parameters, lr, weight_decay=decay, fused=True)
+            return Adam(parameters, lr, decay, decoupled=True)
         case "adahessian":
             return AdaHessian(parameters, lr, training.hessian_power, decay, derive(seed, "probes"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -117,6 +118,7 @@ class Fisher:
 
     weights: Weights
     select: Select
+    each_image: ClassVar[bool] = True
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""

@@ -41,7 +41,7 @@ def append_all(path: Path, events: Iterable[tuple[str, Mapping[str, object]]]) -
     Raises:
         RunError: see `append`.
     """
-    files.write(path, _extended(path, events))
+    files.write(path, extended_by(path, events))
 
 
 def extended(path: Path, event: str, details: Mapping[str, object]) -> bytes:
@@ -50,10 +50,15 @@ def extended(path: Path, event: str, details: Mapping[str, object]) -> bytes:
     Raises:
         RunError: what is there is not a log.
     """
-    return _extended(path, [(event, details)])
+    return extended_by(path, [(event, details)])
 
 
-def _extended(path: Path, events: Iterable[tuple[str, Mapping[str, object]]]) -> bytes:
+def extended_by(path: Path, events: Iterable[tuple[str, Mapping[str, object]]]) -> bytes:
+    """The same with several lines more.
+
+    Raises:
+        RunError: what is there is not a log.
+    """
     text = _decoded(path, path.read_bytes()) if path.exists() else ""
     last: Mapping[str, Any] = _lines(path, text)[-1] if text else {"seq": -1, "hash": GENESIS}
     for event, details in events:

@@ -7,9 +7,8 @@ values give the same bytes.
 
 from __future__ import annotations
 
-import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedunlearn.core import InputError
-from fedunlearn.results.drawing import Page, colours, contour
+from fedunlearn.results.drawing import Page, colours, content, contour
 from fedunlearn.results.wording import line
 
 Array = npt.NDArray[Any]
@@ -35,15 +34,8 @@ _BETWEEN, _CAPTION, _TITLE, _LINE = (
     0.14,
 )  # inches: between cells; heights, of a line of text each
 _LETTERS = {11: 0.092, 9: 0.075, 8: 0.064, 7.5: 0.058}  # inches: the width of a letter by size
-_DPI = 140
 _LONGEST = 24  # letters of an entry of the legend
 _ACROSS = 12  # images beside one another, if there are few classes
-_UNKNOWN: Mapping[str, Any] = {
-    "png": {"Software": None},
-    "pdf": {"CreationDate": None},
-    "svg": {"Date": None},
-}
-"""What a file would say of the moment and the program it was made by and at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,14 +103,7 @@ def writable(file: Path) -> None:
 
 def drawn(sheet: Sheet, ending: str) -> bytes:
     """The picture as a file with one of `ENDINGS`."""
-    from matplotlib import style  # here, since it takes a second
-
-    kind, file = ending.lower().removeprefix("."), io.BytesIO()
-    with style.context(
-        ["default", {"svg.hashsalt": "fedunlearn"}]
-    ):  # whatever a matplotlibrc of the user's says
-        figure(sheet).savefig(file, format=kind, dpi=_DPI, metadata=_UNKNOWN[kind])
-    return file.getvalue()
+    return content(lambda: figure(sheet), ending.lower().removeprefix("."))
 
 
 def figure(sheet: Sheet) -> Any:
@@ -126,7 +111,7 @@ def figure(sheet: Sheet) -> Any:
     several = range(min(sheet.classes, CLASSES)) if sheet.targets.ndim == 1 else range(1)
     each = max(2, min(6, _ACROSS // len(several)))
     shown = sheet.sites[:HOSPITALS]
-    tall = _IMAGE * _proportion(sheet.pixels)
+    tall = _IMAGE * proportion(sheet.pixels)
     wide = each * _IMAGE + (each - 1) * _GAP
     room = int(wide / _LETTERS[7.5])
     cells = [[_cell(sheet, site, number, each, room) for number in several] for site in shown]
@@ -188,10 +173,10 @@ def _strip(page: Page, sheet: Sheet, cell: _Cell, corner: tuple[float, float], t
     for place, row in enumerate(cell.rows):
         labels = sheet.targets[row] if sheet.targets.ndim > 1 else None
         axes = page.axes(x + place * (_IMAGE + _GAP), y + _CAPTION, _IMAGE, tall)
-        _image(axes, np.asarray(sheet.pixels[row]), labels, sheet.classes)
+        image(axes, np.asarray(sheet.pixels[row]), labels, sheet.classes)
 
 
-def _image(axes: Any, pixels: Array, labels: Array | None, classes: int) -> None:
+def image(axes: Any, pixels: Array, labels: Array | None, classes: int) -> None:
     """An image, or the middle slice of a volume along its last axis, with the outlines of its label map."""
     low, high = (0, 255) if pixels.dtype == np.uint8 else (-1, 1)
     volume = pixels.ndim == 4
@@ -242,7 +227,7 @@ def _counted(number: int, unit: str) -> str:
     return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
 
 
-def _proportion(pixels: Array) -> float:
+def proportion(pixels: Array) -> float:
     """Height of an image divided by its width, as it is drawn; what is longer or wider is drawn smaller."""
     tall, wide = pixels.shape[2:4] if pixels.ndim == 4 else (pixels.shape[3], pixels.shape[2])
     return float(min(max(tall / wide, 0.5), 1.6))

@@ -11,13 +11,14 @@ import io
 import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedunlearn.results.columns import called
 from fedunlearn.results.wording import safe
 
 if TYPE_CHECKING:
@@ -38,8 +39,17 @@ _HEADING, _CAPTION, _TITLE, _LEGEND, _NOTE = (
     0.17,
     0.13,
 )  # inches: heights, of a line of text each
-_ENTRY = 1.1  # inches: the width of an entry of the legend
+_ENTRY, _LETTER = 1.1, 0.07  # inches: the width of an entry of the legend, at least; and of a letter in it
+_LONGEST = 30
+"""Letters of a class's name that the legend shows."""
 _DPI = 140
+_SALT = {"svg.hashsalt": "fedunlearn"}  # else ids in an SVG are drawn at random
+_UNKNOWN: Mapping[str, Any] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+}
+"""What a file would say of the moment and the program it was made by and at."""
 _COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#F0E442", "#D55E00", "#0072B2")
 """Told apart by who is colour-blind (Okabe and Ito, "Color Universal Design", 2008)."""
 
@@ -74,6 +84,7 @@ class Picture:
         references: models in the order of their columns, in every line.
         others: further models.
         rows: volumes in the order of their rows.
+        names: what classes are called, the background among them; empty where they have no names.
     """
 
     title: str
@@ -82,6 +93,7 @@ class Picture:
     references: tuple[str, ...]
     others: tuple[str, ...]
     rows: tuple[Row, ...]
+    names: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------------------------------------- as arrays
@@ -95,6 +107,7 @@ def packed(picture: Picture) -> dict[str, Array]:
         "classes": np.array(picture.classes),
         "references": np.array(picture.references, dtype=str),
         "others": np.array(picture.others, dtype=str),
+        "names": np.array(picture.names, dtype=str),
     }
     for number, row in enumerate(picture.rows):
         arrays[f"{number}/words"] = np.array(row.words, dtype=str)
@@ -124,8 +137,9 @@ def unpacked(arrays: Mapping[str, Array]) -> Picture:
         )
         for n in numbers
     ]
-    names = texts("references"), texts("others")
-    return Picture(str(arrays["title"]), texts("note"), int(arrays["classes"]), *names, tuple(rows))
+    models = texts("references"), texts("others")
+    names = texts("names") if "names" in arrays else ()  # older runs drew numbers
+    return Picture(str(arrays["title"]), texts("note"), int(arrays["classes"]), *models, tuple(rows), names)
 
 
 # -------------------------------------------------------------------------------------------- the drawing
@@ -133,11 +147,21 @@ def unpacked(arrays: Mapping[str, Array]) -> Picture:
 
 def png(picture: Picture) -> bytes:
     """The drawing as a PNG file."""
+    return content(lambda: figure(picture))
+
+
+def content(draw: Callable[[], Figure], kind: str = "png") -> bytes:
+    """A drawing as a file: of the same drawing the same bytes, whenever it is made and whatever a user's settings are.
+
+    Args:
+        draw: makes it.
+        kind: png, pdf or svg.
+    """
     from matplotlib import style  # here, since it takes a second
 
     file = io.BytesIO()
-    with style.context("default"):  # whatever a matplotlibrc of the user's says
-        figure(picture).savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
+    with style.context(["default", _SALT]):  # not a matplotlibrc of the user's
+        draw().savefig(file, format=kind, dpi=_DPI, metadata=_UNKNOWN[kind])
     return file.getvalue()
 
 
@@ -147,14 +171,16 @@ def figure(picture: Picture) -> Figure:
     width = _LEFT + (1 + max(map(len, lines))) * (_CELL + _GAP)
     title, note = _wrapped([picture.title], width, 0.092), _wrapped(picture.note, width, 0.058)
     tall = [_CELL * _proportion(row.image) for row in picture.rows]
-    entries = int(width / _ENTRY)  # of the legend, in one line of it
+    classes = _classes(picture)
+    entry = max(_ENTRY, 0.5 + _LETTER * max(map(len, classes), default=0))
+    entries = max(1, int(width / entry))  # of the legend, in one line of it
     legend = 2 * _GAP + _TITLE * len(title)
     top = legend + _LEGEND * math.ceil(picture.classes / entries)
     block = _HEADING + sum(tall) + _CAPTION * len(tall) + _GAP
     end = top + block * len(lines)
     page = Page.blank(width, end + _NOTE * len(note) + 2 * _GAP)
     page.text(_GAP, _GAP, "\n".join(title), 11, weight="bold")
-    _legend(page, picture.classes, legend, entries)
+    _legend(page, classes, legend, entries)
     for number, line in enumerate(lines):
         _line(page, picture, line, top + number * block, tall)
     page.text(_GAP, end + _GAP, "\n".join(note), 7.5, color="0.3")
@@ -223,7 +249,7 @@ def _line(page: Page, picture: Picture, models: Sequence[str], top: float, tall:
     """A line of columns: headings, then every volume."""
     places = [_LEFT + number * (_CELL + _GAP) for number in range(len(models) + 1)]
     for x, name in zip(places, ["labels", *models], strict=True):
-        words = textwrap.wrap(name, 20, max_lines=2, placeholder="…")
+        words = textwrap.wrap(called(name), 20, max_lines=2, placeholder="…")
         for up, word in enumerate(reversed(words)):
             y = top + _HEADING - 0.06 - 0.155 * up
             page.text(x + _CELL / 2, y, word, 9, "center", "baseline", weight="bold")
@@ -266,10 +292,19 @@ def contour(axes: Axes, mask: Array, colour: str, width: float, style: str) -> N
     axes.contour(x, y, around, levels=[0.65], colors=[colour], linewidths=width, linestyles=style)
 
 
-def _legend(page: Page, classes: int, y: float, columns: int) -> None:
+def _classes(picture: Picture) -> list[str]:
+    """What the legend calls every class but the background."""
+    own = dict(enumerate(picture.names))
+    names = (own.get(n, str(n)) for n in range(1, picture.classes))
+    told = (f"class {name}" if name.isdecimal() else name for name in names)
+    return [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in told]
+
+
+def _legend(page: Page, classes: Sequence[str], y: float, columns: int) -> None:
     from matplotlib.lines import Line2D
 
-    solid = [Line2D([], [], color=colour, label=f"class {n}") for n, colour in enumerate(colours(classes), 1)]
+    drawn = zip(colours(len(classes) + 1), classes, strict=True)
+    solid = [Line2D([], [], color=colour, label=safe(name)) for colour, name in drawn]
     dashed = Line2D([], [], color="0.5", linestyle="dashed", linewidth=0.8, label="labels (white)")
     page.figure.legend(
         handles=[*solid, dashed],

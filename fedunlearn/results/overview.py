@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import pandas as pd
+from scipy.special import stdtrit  # Student's; scipy.stats would take half a second to import
 
 from fedunlearn.core import InputError
-from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.classes import reasons
 from fedunlearn.scoring.judgement.bias import LEVEL
 from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.scoring.judgement.usefulness import QUALITY
@@ -24,6 +26,25 @@ USEFUL = {"yes": 0, "cannot tell": 1, "worse": 2}
 
 WHOLE = 1.0
 """As much as two shares can differ: who knows one to so much knows nothing of it."""
+_SHOWN = ("mia_loss_auc", "share_of_retraining", "images")
+"""The measures of `scores.parquet` that an overview has."""
+
+
+class Source(Protocol):
+    """Where tables come from: a run folder, or what holds its tables."""
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        ...
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """A Parquet file of the run."""
+        ...
+
+    def read_manifest(self) -> dict[str, Any]:
+        """What the run says of itself."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,10 +75,10 @@ class Row:
         compared: how many patients were looked at.
         test: the difference from retraining on unseen images.
         site, group: the hospital, and the class or structure, that lost most.
-        cost: the hospitals' work, a share of retraining's.
+        cost: the work, a share of retraining's: passes of images through networks.
         work: passes of one image through a network, in the mean over seeds.
         p: of "as much as twice the margin is left", after Holm's correction over strategies.
-        reasons, uses: why it was forgotten or not, and why it is still good or not, the gravest first.
+        reasons, uses: why it was forgotten or not, and why it is still good or not.
     """
 
     strategy: str
@@ -100,6 +121,7 @@ class Overview:
         unequal: findings of groups treated unequally by strategies.
         skipped: (strategy, reason) of those that were not run.
         warnings: what makes it impossible to forget, or to tell, whatever the strategy; sentences.
+        classes: names of the classes or structures, in order; empty where the data has none.
     """
 
     title: str
@@ -123,9 +145,10 @@ class Overview:
     unequal: int
     skipped: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
-def require_judged(run: RunFolder) -> None:
+def require_judged(run: Source) -> None:
     """Make sure that a run was judged as it would be now.
 
     Raises:
@@ -139,7 +162,7 @@ def require_judged(run: RunFolder) -> None:
         )
 
 
-def read(run: RunFolder) -> dict[str, pd.DataFrame]:
+def read(run: Source) -> dict[str, pd.DataFrame]:
     """The tables that overviews are made of, by name.
 
     Raises:
@@ -155,18 +178,19 @@ def overview(
 ) -> Overview:
     """What is known of one of a manifest's ``moments``."""
     own = {name: table[table["request"] == moment["id"]] for name, table in tables.items()}
+    own["scores"] = own["scores"][own["scores"]["measure"].isin(_SHOWN)]  # few of many, each looked up often
     (known,) = own["requests"].to_dict("records")
     scores, statistics, quality = own["scores"], own["statistics"], QUALITY[manifest["kind"]]
-    asked = statistics.loc[statistics["measure"].str.startswith("forget_"), "patients"]
-    rows = {one["strategy"]: _row(own, one, quality) for one in own["verdicts"].to_dict("records")}
+    whom = statistics.loc[statistics["measure"].str.startswith("forget_"), "patients"]
+    rows = {one["strategy"]: _row(own, one, quality, manifest) for one in own["verdicts"].to_dict("records")}
     bias = own["bias"]
     found = bias[(bias["p_holm"] < LEVEL) & ~bias["strategy"].isin(CONTROLS)]
     return Overview(
-        title=f"{moment['id']}: {moment['summary']}",
+        title=f"{moment['id']}: {asked(moment, manifest)}",
         kind=manifest["kind"],
         seeds=int(known["seeds"]),
         references=int(known["references"]),
-        patients=(int(known["patients"]), max([int(known["patients"]), *asked.astype(int)])),
+        patients=(int(known["patients"]), max([int(known["patients"]), *whom.astype(int)])),
         visible=bool(known["visible"]),
         smallest=float(known["smallest"]),
         one_patient=float(known["one_patient"]),
@@ -187,10 +211,21 @@ def overview(
             if one["request"] == moment["forgets"]
         ),
         warnings=tuple(moment.get("warnings", ())),
+        classes=tuple(map(str, manifest.get("names", ()))),
     )
 
 
-def _row(own: Mapping[str, pd.DataFrame], verdict: Mapping[str, Any], quality: str) -> Row:
+def asked(moment: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """What a request asks for; of one in the middle of training also at which of its two moments models are seen."""
+    others = [one["id"] for one in manifest["moments"] if one["forgets"] == moment["forgets"] != one["id"]]
+    if moment["id"] in others:
+        return f"{moment['summary']}; models right after unlearning"
+    return f"{moment['summary']}; models at the end of training" if others else str(moment["summary"])
+
+
+def _row(
+    own: Mapping[str, pd.DataFrame], verdict: Mapping[str, Any], quality: str, manifest: Mapping[str, Any]
+) -> Row:
     strategy = verdict["strategy"]
     statistics, patients = (own[n][own[n]["strategy"] == strategy] for n in ("statistics", "patients"))
     memory = statistics[statistics["measure"] == "memory_left"].to_dict("records")
@@ -209,15 +244,15 @@ def _row(own: Mapping[str, pd.DataFrame], verdict: Mapping[str, Any], quality: s
         cost=_mean(own["scores"], strategy, "share_of_retraining"),
         work=_mean(own["scores"], strategy, "images"),
         p=float(memory[0]["p_holm_equivalent"]) if memory else math.nan,
-        reasons=_about(verdict, "forgotten"),
-        uses=_about(verdict, "useful"),
+        reasons=_about(verdict, "forgotten", manifest),
+        uses=_about(verdict, "useful", manifest),
     )
 
 
-def _about(verdict: Mapping[str, Any], answer: str) -> tuple[str, ...]:
+def _about(verdict: Mapping[str, Any], answer: str, manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """The reasons for an answer."""
-    both = zip(verdict["reasons"], verdict["about"], strict=True)
-    return tuple(reason for reason, about in both if about == answer)
+    both = zip(reasons(verdict["reasons"], manifest), verdict["about"], strict=True)
+    return tuple(text for text, about in both if about == answer)
 
 
 def _value(records: list[dict[Any, Any]]) -> Value:
@@ -246,6 +281,18 @@ def _flagged(patients: pd.DataFrame, flag: str) -> tuple[str, ...]:
     """Whoever is, on exact images or on changed copies, the most striking first."""
     found = patients[patients["flagged"] == flag].sort_values("memory_left", ascending=flag == "overdone")
     return tuple(dict.fromkeys(map(str, found["patient"])))
+
+
+def over_seeds(values: pd.Series) -> Value:
+    """The mean and half of its 95 % interval, by Student's t: what luck among seeds leaves; infinite of one seed.
+
+    A seed that diverged leaves no mean.
+    """
+    mean, count = float(values.mean(skipna=False)), len(values)
+    if count < 2:
+        return Value(mean, math.inf)
+    half = stdtrit(count - 1, 0.975) * values.std(skipna=False) / math.sqrt(count)
+    return Value(mean, float(half))
 
 
 def _mean(scores: pd.DataFrame, strategy: str, measure: str) -> float:

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fedunlearn.results import summary
-from fedunlearn.results.overview import WHOLE, overview, read
+from fedunlearn.results.columns import called
+from fedunlearn.results.overview import WHOLE, Source, asked, overview, read
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.sentences import limits, shared
 from fedunlearn.results.summary import lines, wrapped
 from fedunlearn.results.tables import Line, further, headed, legends, lines as of_models, short
 from fedunlearn.results.wording import cell, item, line, plain, row
-from fedunlearn.scoring.judgement.bias import sentences
+from fedunlearn.scoring.judgement.bias import SAID, sentences
 from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.scoring.measures.composite import RETAINED, TESTED
 
@@ -64,7 +65,7 @@ def _details(run: RunFolder, console: Console) -> None:
     for request in manifest["moments"]:
         rows = of_models(run, request["id"], columns)
         console.print()
-        _say(console, _title(request))
+        _say(console, f"{request['id']}: {asked(request, manifest)}")
         for sentence in request.get("warnings", ()):
             _say(console, f"  {sentence}")
         console.print(_table(rows, columns, console.width >= _ROOM))
@@ -86,13 +87,21 @@ def _details(run: RunFolder, console: Console) -> None:
                 console.print(_table(found, others, console.width >= _ROOM))
 
 
-def fairness(run: RunFolder, request: str) -> list[str]:
+def fairness(run: Source, request: str) -> list[str]:
     """Who paid for it, in words: groups treated unequally, and the hospital hit hardest; nothing in an old run."""
     if "bias.parquet" not in run.read_manifest()["sha256"]:
         return []
     bias, scores = run.read_table("bias.parquet"), run.read_table("scores.parquet")
-    told = sentences(bias[bias["request"] == request])
+    found = bias[bias["request"] == request]
+    found = found.assign(
+        strategy=found["strategy"].map(called), attribute=found["attribute"].replace(_ATTRIBUTES)
+    )
+    told = sentences(found, run.read_manifest().get("names", ()))
     return told + _hit_hardest(scores[scores["request"] == request])
+
+
+_ATTRIBUTES = {"learnt": "how soon images were learnt", "site": "hospital"}
+"""What makes groups of patients, where its name is not a word for it."""
 
 
 def _hit_hardest(scores: pd.DataFrame) -> list[str]:
@@ -111,7 +120,7 @@ def _hit_hardest(scores: pd.DataFrame) -> list[str]:
     if worst.empty:
         return []
     each = [
-        f"{row['strategy']}: {str(row['group']).partition('=')[2]} {row['change']:.2f} ({row['measure']})"
+        f"{row['strategy']}: {str(row['group']).partition('=')[2]} {row['change']:.2f} ({SAID[row['measure']]})"
         for row in worst.to_dict("records")
     ]
     return [f"hospital hit hardest, below its own band of retraining: {', '.join(each)}"]
@@ -195,7 +204,3 @@ def _table(rows: Sequence[Line], columns: Mapping[str, str], wide: bool) -> Tabl
         words = [cell(word, {**STYLES, **summary.STYLES}.get(word, "dim")) for word in found]
         table.add_row(cell(one.strategy), *map(cell, one.cells), *words)
     return table
-
-
-def _title(request: Mapping[str, str]) -> str:
-    return f"{request['id']}: {request['summary']}"

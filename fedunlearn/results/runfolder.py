@@ -10,50 +10,75 @@ Layout (a contract)::
     copies/         per model, of changed copies of images to forget and of held-out ones: columns image, copy (0
                     shifted, 1 mirrored, 2 noisy), then the signal's, or a volume's loss (unless turned off)
     strategies/     the users' files that strategies come from (only where a scenario names some)
-    origins/        per file of weights, signals and copies, all that determined its bits (`fedunlearn.results.store`)
+    origins/        per file of weights, signals, copies, curves and other work that is kept, all that determined its
+                    bits (`fedunlearn.results.store`)
     difficulty/, difficulty.parquet  how long each image took the original models to learn
     shadows/        signals of shadow models, and who was in each (only where a scenario asks for them)
     probes/         per image and model after more training, and how that went (only where a scenario asks for it)
+    curves.parquet  how models do round by round (unless turned off): see `CURVES`
+    curves/         what that is made of, per procedure: an NPY of rounds, then of loss and quality on each part
     slices/         per moment, some volumes as all models segment them: a PNG, and an NPZ of what it was drawn from
-                    (only where targets are label maps; the only pixels that a run folder holds)
+                    (only where targets are label maps)
+    pictures/       per moment, a few images to forget and what all models say of them: a PNG, and an NPZ of what it was
+                    drawn from; answers.parquet (only where a scenario asks for it). These are pixels of patients who
+                    asked to be forgotten; beside slices/, the only ones that a run folder holds
 
 Beside them, what `score` adds: ``requests.parquet``, whether a request's models can tell anything;
 ``patients.parquet``, what is left of each patient; ``statistics.parquet``, the differences from retraining and the
-memory left that verdicts rest on; and ``bias.parquet``, groups that are treated unequally.
+memory left that verdicts rest on; ``bias.parquet``, groups that are treated unequally; and ``roc.parquet``, how an
+attack goes at all its thresholds (`ROC`).
+``report.html`` shows all of it to people, in one page that needs no network (`fedunlearn.pages`). `record` adds
+``records/``, an erasure record for every request (`fedunlearn.erasure`).
 
 While a run is not finished, ``work/`` holds what a resumed run goes on from: history, and answers of procedures under
-way. The hospitals' images are there only while a process works on them. Whoever writes to a run folder holds its lock,
-which ends with the process that took it.
+way. The hospitals' images are there only while a process works on them. Whoever writes to a run folder holds its lock
+(`fedunlearn.results.places`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
-import itertools
-import math
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from fedunlearn import files, interrupts, weights as w
+from fedunlearn import files, interrupts
 from fedunlearn.core import InputError, RunError, Weights
 from fedunlearn.results import audit
+from fedunlearn.results.places import LOCK, PARTS, in_use, locked
 
-LOCK = ".lock"
 ABOUT = "work/about.json"
 """What is run: written first, and there for as long as there is anything to go on with."""
+CURVES = "curves.parquet"
+"""One row per model that a procedure had in hand after a round, per part and measure.
+
+- ``phase``: original, retrained, unlearn or continue (training that goes on after unlearning); ``request``,
+  ``strategy``, ``seed``: whose model it is. Those of the original are there once for every request.
+- ``after``: rounds of training before the phase began; ``round``: rounds done since. Round 0 is the start.
+- ``step``: the order of a procedure's rows, from 0. What the server makes of the start before it asks anybody is a step
+  of its own, still of round 0.
+- ``part``: forget (images to forget) or validation; ``images``: how many were shown, the same ones to all models.
+- ``measure``: loss (mean cross-entropy in nats), and accuracy or, of volumes, dice (its mean); ``value``: its value.
+"""
+ROC = "roc.parquet"
+"""How the attack by loss goes at all rates, by request, strategy, thresholds and false positive rate (aggregates only).
+
+- ``strategy``: original, retrained (of all seeds, those of further references too: what no memory looks like), or a
+  strategy's label. A strategy all of whose models diverged has no rows.
+- ``thresholds``: one for all hospitals and labels, whose ``tpr`` at 1 % is `mia_loss_tpr_at_1`; or each its own, under
+  whose curve the area is `mia_loss_auc` (`fedunlearn.scoring.attacks.roc`).
+- ``fpr``: the share of held-out images accused, evenly spaced by logarithm from 0.001, or what so many images allow,
+  to 1; ``tpr``: the share of images to forget found, in the mean over models; ``low``, ``high``: the range over models.
+- ``models``, ``n_members``, ``n_nonmembers``: how many models, images to forget and held-out images.
+"""
 _NEXT = ".next"  # the ending of new contents that wait for the manifest to speak of them
-_PARTS = ("weights", "signals", "work")
 _UNLISTED = ("manifest.json", "DONE", LOCK)
 """Files without a checksum in the manifest, which has a seal of its own; `DONE` and the lock are empty."""
 
@@ -74,7 +99,7 @@ class RunFolder:
         try:
             if path.exists() and (not path.is_dir() or in_use(path)):
                 raise InputError(_refused(path))
-            for part in _PARTS:
+            for part in PARTS:
                 (path / part).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write to output folder {path}: {error.strerror}") from error
@@ -129,10 +154,14 @@ class RunFolder:
 
     def write_weights(self, name: str, weights: Weights) -> None:
         """``weights/<name>.safetensors``."""
+        from fedunlearn import weights as w  # here, since torch takes a second, and tables need none of it
+
         w.save(weights, self.path / "weights" / f"{name}.safetensors")
 
     def read_weights(self, name: str) -> Weights:
         """Read ``weights/<name>.safetensors``."""
+        from fedunlearn import weights as w
+
         return w.load(self.path / "weights" / f"{name}.safetensors")
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
@@ -196,20 +225,26 @@ class RunFolder:
         Raises:
             RunError: one cannot be written; all are as they were.
         """
-        manifest = self.read_manifest()
+        entries = self._renewed(contents, entries)
         for name, content in contents.items():
             files.write(self.path / f"{name}{_NEXT}", content)
-        new = {name: files.sha256(self.path / f"{name}{_NEXT}") for name in contents}
+        files.write(self.path / "manifest.json", files.sealed({**entries, "next": sorted(contents)}))
+        self._settle()
+
+    def foretold(self, contents: Mapping[str, bytes], entries: Mapping[str, Any] | None = None) -> Foretold:
+        """What the folder would hold after `renew`, for whoever makes another of its files of that."""
+        return Foretold(self, contents, self._renewed(contents, entries))
+
+    def _renewed(
+        self, contents: Mapping[str, bytes], entries: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The manifest after `renew`."""
+        manifest = self.read_manifest()
+        new = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         sums = dict(sorted({**manifest["sha256"], **new}.items()))
         log = contents.get(audit.FILE)
         anchor = manifest["audit"] if log is None else audit.anchor(self.path / audit.FILE, log)
-        files.write(
-            self.path / "manifest.json",
-            files.sealed(
-                {**manifest, **(entries or {}), "sha256": sums, "audit": anchor, "next": sorted(contents)}
-            ),
-        )
-        self._settle()
+        return {**manifest, **(entries or {}), "sha256": sums, "audit": anchor}
 
     def _settle(self) -> None:
         """Put new contents that the manifest speaks of into their places.
@@ -262,54 +297,38 @@ class RunFolder:
         self.clean()
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Be the only one that writes to ``folder``, which is made if it is not there; the lock of a dead process is none.
+@dataclass(frozen=True)
+class Foretold:
+    """A run folder as it would be with some files renewed, to be read from.
 
-    Raises:
-        InputError: another process writes to it, or it cannot be made.
+    Attributes:
+        run: the folder as it is.
+        contents: by file, what it would hold.
+        manifest: what it would say.
     """
-    lock = filelock.FileLock(folder / LOCK, timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise InputError(
-            f"output folder {folder} is in use: another process is writing to it; wait for that to end, or name "
-            "another with --out"
-        ) from error
-    except OSError as error:
-        raise InputError(f"cannot write to output folder {folder}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        lock.release()
-        _remove_if_empty(folder)
 
+    run: RunFolder
+    contents: Mapping[str, bytes]
+    manifest: dict[str, Any]
 
-@contextmanager
-def placed(out: Path | None, default: Path, resume: bool = False) -> Iterator[Path]:
-    """The folder to write to: the one asked for, else a new one called as ``default`` or after it (`claimed`).
+    @property
+    def path(self) -> Path:
+        """Of the folder."""
+        return self.run.path
 
-    A new one in which nothing was written is removed at the end.
+    def read_table(self, name: str) -> pd.DataFrame:
+        """See `RunFolder.read_table`."""
+        if name in self.contents:
+            return pd.read_parquet(io.BytesIO(self.contents[name]))
+        return self.run.read_table(name)
 
-    Raises:
-        InputError: the folder to resume is not named; or none can be made.
-    """
-    if out is None and resume:
-        raise InputError("--resume needs --out RUN, the folder of the run to go on with")
-    if out is not None:
-        yield out
-        return
-    around = default.parent.exists()
-    new = claimed(default)
-    try:
-        yield new
-    finally:
-        with suppress(OSError):  # it is there no more, or it is in use
-            new.rmdir()
-            if not around:
-                new.parent.rmdir()
+    def read_manifest(self) -> dict[str, Any]:
+        """See `RunFolder.read_manifest`."""
+        return self.manifest
+
+    def check(self, names: Collection[str]) -> None:
+        """See `RunFolder.check`."""
+        self.run.check(names)
 
 
 def discard(folder: Path) -> None:
@@ -327,67 +346,11 @@ def discard(folder: Path) -> None:
         RunFolder(folder).discard()
 
 
-def claimed(folder: Path) -> Path:
-    """``folder``, or the first of folder-2, folder-3, … that was not there yet: made now, so that nobody else gets it.
-
-    Raises:
-        InputError: it cannot be made.
-    """
-    for number in itertools.count(1):
-        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise InputError(f"cannot make output folder {path}: {error.strerror}") from error
-        return path
-    raise AssertionError("unreachable")
-
-
 def parquet(table: pd.DataFrame) -> bytes:
     """A table as the content of a Parquet file."""
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     return buffer.getvalue()
-
-
-def signal_table(signals: Mapping[str, Tensor]) -> pd.DataFrame:
-    """A model's signals as a table: one row per image in the order of ``sites.parquet``; columns ``<signal>_<i>``."""
-    columns: dict[str, np.ndarray[Any, Any]] = {}
-    for key, values in signals.items():
-        if key != "rows":
-            array = values.numpy().reshape(len(values), -1)
-            columns |= {f"{key}_{i}": array[:, i] for i in range(array.shape[1])}
-    return pd.DataFrame(columns)
-
-
-def blank(signals: pd.DataFrame) -> pd.DataFrame:
-    """The same table without its numbers, as of a model that answers nothing finite; which copies it is of stays."""
-    kept = [name for name in ("image", "copy") if name in signals.columns]
-    numbers = [name for name in signals.columns if name not in kept]
-    nothing = pd.DataFrame(math.nan, signals.index, numbers, dtype="float32")
-    return pd.concat([signals[kept], nothing], axis=1)
-
-
-def table_signals(table: pd.DataFrame) -> dict[str, Tensor]:
-    """Signals whose `signal_table` is ``table``; each has two dimensions."""
-    columns: dict[str, list[str]] = {}
-    for column in table.columns:
-        columns.setdefault(column.rpartition("_")[0], []).append(column)
-    return {key: torch.from_numpy(table[names].to_numpy().copy()) for key, names in columns.items()}
-
-
-def in_use(folder: Path) -> bool:
-    """Whether there is anything in a folder but its lock and what a run had made before it began."""
-    return any(entry.name != LOCK and not _blank(entry) for entry in folder.iterdir())
-
-
-def _blank(entry: Path) -> bool:
-    """Whether it is one of a run folder's parts, and nothing in it was finished."""
-    if entry.name not in _PARTS or not entry.is_dir():
-        return False
-    return all(path.is_dir() or path.name.endswith(files.PART) for path in entry.rglob("*"))
 
 
 def _refused(folder: Path) -> str:
@@ -397,11 +360,3 @@ def _refused(folder: Path) -> str:
             f"`discard {folder}`, or name another with --out"
         )
     return f"output folder {folder} is in use: name another with --out, or remove it"
-
-
-def _remove_if_empty(folder: Path) -> None:
-    """Leave nothing behind where nothing was written."""
-    with suppress(OSError):
-        if [entry.name for entry in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink(missing_ok=True)
-            folder.rmdir()

@@ -6,17 +6,22 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from fedunlearn.results.classes import PARTS, numbered
 from fedunlearn.results.floors import dominated
 from fedunlearn.results.overview import WHOLE, Overview, Row
 from fedunlearn.results.tables import short
 
 WORDS: Mapping[str, tuple[str, str, str]] = {
-    "classification": ("accuracy", "class", "image"),
-    "segmentation": ("Dice", "structure", "volume"),
+    "classification": ("accuracy", PARTS["classification"], "image"),
+    "segmentation": ("Dice", PARTS["segmentation"], "volume"),
 }
 """By kind of task: what is measured, of which parts, on what."""
 DOMINATED = " †"
 """Behind a strategy's name in the table, if a floor dominates it."""
+UNCLEAR = "unclear"
+"""How a table shows "cannot tell", which would take a label's room."""
+UNCLEAR_MEANS = f"{UNCLEAR}: this run cannot tell."
+"""What a legend says where a table has it."""
 _NAMED = 3
 """Patients, strategies or reasons that a sentence names; the rest is counted."""
 
@@ -45,19 +50,20 @@ def _of_memory(one: Overview) -> list[str]:
     if not one.visible:
         return [
             "No: the original model shows no memory of these patients, so nothing here can tell forgetting from "
-            f"doing nothing: {attack}."
+            f"doing nothing: {attack}.",
+            _help(one),
         ]
     asked, over = one.margins.get("memory", math.nan), int(one.margins.get("over", 0))
     coarse = "Yes, coarsely" if one.smallest > asked else "Yes"
-    known = f"at most {over} patients" if over else "no patient"
+    known = f"at most {over} patients are" if over else "no patient is"
     sees = f"sees {percent(one.smallest)} % (8 times in 10)"
     if one.smallest > 1:
         sees = "can miss it although all of it is left (more than 2 times in 10)"
     said = [
         f"{coarse}. The original model knows these patients: {attack}.",
-        f"Forgotten means: at most {percent(asked)} % of that memory left in the mean over patients, and {known} "
-        f"still known. This run {sees}; a patient remembered whole would "
-        f"show in {int(10 * one.one_patient)} of 10 such runs.",
+        f"Forgotten means: by best estimate at most {percent(asked)} % of that memory is left in the mean over "
+        f"patients, {_SURELY} less than {percent(2 * asked)} %, and {known} still known. This run {sees}; a patient "
+        f"remembered whole would show in {int(10 * one.one_patient)} of 10 such runs.",
     ]
     alone = one.patients[1] - one.patients[0]
     if alone:
@@ -68,25 +74,45 @@ def _of_memory(one: Overview) -> list[str]:
     return said
 
 
+def _help(one: Overview) -> str:
+    """What would let a run tell that sees no memory, the cheapest first."""
+    return (
+        f"What helps: more `references` than {one.references} (cheap), more `seeds` than {one.seeds}, more patients in "
+        f"the request than {one.patients[1]}."
+    )
+
+
+_SURELY = "surely (95 %, one-sided)"
+"""Of the second thing that a yes asks for: that twice the margin is excluded (`scoring.judgement`)."""
+
+
 def _of_use(one: Overview) -> list[str]:
     """What may be lost, and how sure this run is of what was."""
     quality, part, what = WORDS[one.kind]
-    losses = [
-        f"{number(one.margins[key])} {words}"
-        + (_sure(one.known_to[key], sure) if key in one.known_to else "")
-        for key, words, sure in (
-            ("all", "", "this run knows it to "),
-            ("site", "at any hospital ", ""),
-            ("class", f"for any {part} ", ""),
-        )
-        if key in one.margins
+    places = (("site", "at any hospital"), ("class", f"for any {part}"))
+    more = ", ".join(f"{number(one.margins[key])} {words}" for key, words in places if key in one.margins)
+    return [
+        f"Still good means, on unseen {what}s: by best estimate test {quality} is at most {number(one.margins['all'])} "
+        f"below retraining's{f' ({more})' if more else ''}, and {_SURELY} less than twice that."
+        f"{_known_to(one, part)}"
     ]
-    told = ", ".join(" ".join(loss.split()) for loss in losses)
-    return [f"Still good means: test {quality} below retraining's by at most {told}, on unseen {what}s."]
 
 
-def _sure(half: float, words: str) -> str:
-    return f"({words}±{number(half)})" if half < WHOLE else "(this run cannot tell)"
+def _known_to(one: Overview, part: str) -> str:
+    """How sure a run is of what was lost, where it is least sure too; nothing where nobody knows."""
+    if "all" not in one.known_to:
+        return ""
+    if one.known_to["all"] >= WHOLE:
+        return " This run cannot tell."
+    told = [f"to ±{number(one.known_to['all'])}"]
+    for key, place, some in (
+        ("site", "at the hospital it knows least", "at some hospital"),
+        ("class", f"for the {part} it knows least", f"for some {part}"),
+    ):
+        if key in one.known_to:
+            half = one.known_to[key]
+            told.append(f"{place} to ±{number(half)}" if half < WHOLE else f"{some} not at all")
+    return f" This run knows losses {', '.join(told)}."
 
 
 def _of_trainings(one: Overview) -> list[str]:
@@ -110,7 +136,21 @@ def _of_controls(one: Overview) -> list[str]:
 def legend(one: Overview) -> str:
     """How to read the table."""
     memory = "Memory left: 0 as if never seen, 100 as in the original model. " if one.visible else ""
-    return f"{memory}Test, worst: against retraining. ±: 95 %."
+    judged = [*one.rows, *([one.nothing] if one.nothing else ())]
+    shown = [*judged, *([one.again] if one.again else ())]
+    answers = {row.useful for row in judged} | ({row.forgotten for row in judged} if one.visible else set())
+    unclear = f" {UNCLEAR_MEANS}" if "cannot tell" in answers else ""
+    return f"{memory}Test, worst: against retraining. ±: 95 %.{unclear}{_classes(one, shown)}"
+
+
+def _classes(one: Overview, rows: Sequence[Row]) -> str:
+    """The names of the classes that the table has by number, where these are more than numbers."""
+    numbers = {row.group.name for row in rows if round(row.group.value, 2) < 0 and row.group.name.isdecimal()}
+    names = {n: one.classes[n] for n in sorted(map(int, numbers)) if n < len(one.classes)}
+    told = ", ".join(
+        f"{number} {name}" for number, name in names.items() if numbered(str(number), one.classes) != name
+    )
+    return f" {WORDS[one.kind][1].capitalize()}: {told}." if told else ""
 
 
 # ------------------------------------------------------------------------------------------------ the rest
@@ -147,25 +187,40 @@ def best(one: Overview) -> list[str]:
     count = len(one.rows)
     if not count or not one.visible or one.seeds < 2:
         return []
-    good = [row for row in one.rows if (row.forgotten, row.useful) == ("yes", "yes")]
-    sure = sorted((r for r in good if r.p < 0.05), key=lambda r: math.inf if math.isnan(r.cost) else r.cost)
+    good, sure = [row for row in one.rows if _yes_twice(row)], sure_of(one)
     if sure:
         first, work = sure[0], f"at {percent(sure[0].cost)} % of what retraining asks of hospitals"
         if count == 1:
             return [f"{first.strategy} forgot and is still good, {work}."]
         which = "the only one" if len(sure) == 1 else f"the cheapest of {len(sure)}"
         return [
-            f"Best: {first.strategy}, {which} sure to have forgotten and to be still good, also once corrected for "
-            f"a choice among {count} strategies, {work}."
+            f"Best: {first.strategy}, {which} sure to have forgotten, also once corrected for a choice among {count} "
+            f"strategies, and still good, {work}."
         ]
     if good:
         names = _listed([row.strategy for row in good])
         return [
-            f"No best: the two yes of {names} may be luck, being picked out of {count} strategies (Holm's correction)."
+            f"No best: that {names} forgot may be luck, being picked out of {count} strategies (Holm's correction)."
         ]
     forgot = [row.strategy for row in one.rows if row.forgotten == "yes"]
     some = f"; {_listed(forgot)} forgot" if forgot else ""
     return [f"No best: of no strategy is it sure both that it forgot and that it is still good{some}."]
+
+
+def sure_of(one: Overview) -> list[Row]:
+    """Strategies of which both answers are yes, the cheapest first.
+
+    That they forgot is significant also once corrected for the choice among all; that they are still good is not
+    corrected.
+    """
+    if not one.visible or one.seeds < 2:
+        return []
+    sure = (row for row in one.rows if _yes_twice(row) and row.p < 0.05)
+    return sorted(sure, key=lambda row: math.inf if math.isnan(row.cost) else row.cost)
+
+
+def _yes_twice(row: Row) -> bool:
+    return (row.forgotten, row.useful) == ("yes", "yes")
 
 
 def _by_patients(of: Mapping[str, Sequence[str]]) -> str:
@@ -192,7 +247,7 @@ def _because(rows: Sequence[Row]) -> list[str]:
         ("no", "Not forgotten"),
     ):
         told = _grouped(
-            (one.strategy, one.reasons[0])
+            (one.strategy, _unbracketed(one.reasons[0]))
             for one in rows
             if one.forgotten == answer and one.reasons and not _shown(one)
         )
@@ -210,7 +265,7 @@ def _of_answers(rows: Sequence[Row]) -> list[str]:
     said = []
     for answer, words in (("worse", "Worse"), ("cannot tell", "Unclear if still good")):
         told = _grouped(
-            (one.strategy, _place(one.uses[0])) for one in rows if one.useful == answer and one.uses
+            (one.strategy, place(one.uses[0])[0]) for one in rows if one.useful == answer and one.uses
         )
         said += [f"{words}: {_some(told)}."] if told else []
     return said
@@ -220,16 +275,32 @@ def _not_run(strategies: str, reason: str) -> str:
     return f"Not run: {reason if reason.startswith(f'{strategies} ') else f'{strategies}: {reason}'}."
 
 
-def _place(reason: str) -> str:
-    """Where: what a reason for "still good?" begins with, its numbers left out; names may hold a colon."""
-    return reason if reason.startswith("diverged") else re.split(r": (?=[+-]?\d)", reason, maxsplit=1)[0]
+_LOST = re.compile(r": ([+-]\d\.\d{3})")
+_TOO_FEW = re.compile(r": \d+ test images of \d+ patients; ")
+"""How a reason for "still good?" goes on behind its place (`scoring.judgement.verdict`), of which names are part."""
+
+
+def place(reason: str) -> tuple[str, float]:
+    """Where, and what was lost there, nan where that is not told: what a reason for "still good?" begins with."""
+    if reason.startswith("diverged"):
+        return reason, math.nan
+    found = _LOST.search(reason)
+    if found is not None:
+        return reason[: found.start()], float(found[1])
+    few = _TOO_FEW.search(reason)
+    return (reason if few is None else reason[: few.start()]), math.nan
+
+
+def _unbracketed(reason: str) -> str:
+    """A reason without its numbers in brackets."""
+    return re.sub(r" \([^()]*\)", "", reason)
 
 
 def _grouped(reasons: Iterable[tuple[str, str]]) -> list[str]:
-    """Reasons, and the strategies that share them but for numbers in brackets."""
+    """Reasons, and the strategies that share them."""
     found: dict[str, list[str]] = {}
     for strategy, reason in reasons:
-        found.setdefault(re.sub(r" \([^()]*\)", "", reason), []).append(strategy)
+        found.setdefault(reason, []).append(strategy)
     return [f"{reason} ({_listed(strategies)})" for reason, strategies in found.items()]
 
 

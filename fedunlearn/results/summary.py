@@ -14,14 +14,24 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from fedunlearn.results.classes import numbered
+from fedunlearn.results.columns import called
 from fedunlearn.results.floors import dominated
 from fedunlearn.results.overview import Overview, Row, Value
-from fedunlearn.results.sentences import DOMINATED, WORDS, legend, notes, number, percent, sight, signed
+from fedunlearn.results.sentences import (
+    DOMINATED,
+    UNCLEAR,
+    WORDS,
+    legend,
+    notes,
+    number,
+    percent,
+    sight,
+    signed,
+)
 from fedunlearn.results.wording import cell, item, line, quoted, row
 
 WIDTH = 80
-UNCLEAR = "unclear"
-"""How the table shows "cannot tell", which would take a label's room."""
 STYLES = {
     "yes": "green",
     "yes, but": "yellow",
@@ -31,7 +41,6 @@ STYLES = {
     "worse": "red",
     UNCLEAR: "dim",
 }
-NOTHING, AGAIN = "do nothing", "retraining again"
 FORGOTTEN = "FORGOTTEN?"
 """What the columns of memory answer."""
 _FEWEST = 6
@@ -70,7 +79,9 @@ def columns(one: Overview) -> tuple[tuple[str, ...], list[Column]]:
     rows, beaten = rows_of(one), dominated(one.rows, one.floors)
     names = tuple(label(r) + (DOMINATED if r.strategy in beaten else "") for r in rows)
     return names, [
-        column for column in columns_of(rows, one.kind) if one.visible or column.block != FORGOTTEN
+        column
+        for column in columns_of(rows, one.kind, one.classes)
+        if one.visible or column.block != FORGOTTEN
     ]
 
 
@@ -81,11 +92,14 @@ def rows_of(one: Overview) -> list[Row]:
 
 def label(one: Row) -> str:
     """What a row is called."""
-    return {"original": NOTHING, "retrained_other": AGAIN}.get(one.strategy, one.strategy)
+    return called(one.strategy)
 
 
-def columns_of(rows: Sequence[Row], kind: str) -> list[Column]:
-    """All that is shown of models, which may be of several runs with the same ``kind`` of task."""
+def columns_of(rows: Sequence[Row], kind: str, classes: Sequence[str] = ()) -> list[Column]:
+    """All that is shown of models, which may be of several runs with the same ``kind`` of task.
+
+    Classes are shown by their numbers: names would take too much room (`sentences.legend`).
+    """
     quality, part, what = WORDS[kind]
     first, second = FORGOTTEN, f"STILL GOOD, on unseen {what}s?"
     return [
@@ -95,7 +109,7 @@ def columns_of(rows: Sequence[Row], kind: str) -> list[Column]:
         Column(second, ("answer", ""), tuple(_answer(r, r.useful) for r in rows), left=True),
         Column(second, ("test", quality), tuple(_difference(r.test) for r in rows)),
         Column(second, ("worst", "site"), tuple(signed(r.site.value) for r in rows)),
-        Column(second, ("worst", part), tuple(_class(r) for r in rows)),
+        Column(second, ("worst", part), tuple(_class(r, classes) for r in rows)),
         Column("COST", ("% of", "retr."), tuple(_cost(r) for r in rows)),
     ]
 
@@ -122,8 +136,8 @@ def _difference(value: Value) -> str:
     return f"{signed(value.value)}{half}"
 
 
-def _class(one: Row) -> str:
-    name = line(one.group.name)
+def _class(one: Row, classes: Sequence[str]) -> str:
+    name = line(numbered(one.group.name, classes))
     shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
     lost = round(one.group.value, 2) < 0  # False of NaN; nothing is worst where nothing was lost
     return f"{shown}: {signed(one.group.value)}" if lost else signed(one.group.value)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from fedunlearn.results.classes import reasons
+from fedunlearn.results.columns import called
 from fedunlearn.results.runfolder import RunFolder
 
 _COSTS = {"site_seconds": "site s", "bytes": "MB"}
@@ -81,6 +83,13 @@ HORIZONS_LEGEND = """\
 NAME@20: what NAME had in hand once hospitals had been asked for 20 epochs, if it
 was still at work; NAME: what it ended with, after so many epochs."""
 
+CONTROLS_LEGENDS: Mapping[str, str] = {
+    "retrained_other": """\
+retraining again: every retrained model judged as a strategy, against another
+seed's: what luck alone does. They are the same models, so their means are too.""",
+    "damaged": "a broken model: answers dealt out at random; it must not be found good.",
+}
+"""What controls are, by label; a run may lack either."""
 _OF_COSTS = """site s, MB: the hospitals' work and traffic, of
 the original for all of training, of the others up to the moment shown; tune s:
 their work for finding a strategy's settings, once for all requests and seeds."""
@@ -114,7 +123,7 @@ def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None
     Empty if no model has any of the measures.
     """
     scores, verdicts = run.read_table("scores.parquet"), run.read_table("verdicts.parquet")
-    columns = columns or COLUMNS[_kind(run)]
+    manifest, columns = run.read_manifest(), columns or COLUMNS[_kind(run)]
     shown = scores[
         (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(columns))
     ]
@@ -130,11 +139,12 @@ def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None
     for strategy in order:
         cells = tuple(formatted(name, means.get((strategy, name))) for name in columns)
         if strategy not in known.index:
-            rows.append(Line(strategy, cells, "reference", ("reference", "")))
+            rows.append(Line(called(strategy), cells, "reference", ("reference", "")))
             continue
         found = known.loc[strategy]
         answers = str(found["forgotten"]), str(found["useful"])
-        rows.append(Line(strategy, cells, str(found["verdict"]), answers, tuple(found["reasons"])))
+        told = reasons(found["reasons"], manifest)
+        rows.append(Line(called(strategy), cells, str(found["verdict"]), answers, told))
     band = shown[shown["strategy"] == "retrained"].groupby("measure")[["null_low", "null_high"]].mean()
     rows.insert(2, Line("  its band", tuple(_band(band, name) for name in columns), ""))
     return rows
@@ -157,7 +167,12 @@ def legends(run: RunFolder) -> list[str]:
     """How to read a run's tables."""
     manifest, kind = run.read_manifest(), _kind(run)
     probed = bool(manifest.get("probes", {}).get("names"))
+    scores = run.read_table("scores.parquet")
+    models = set(
+        scores.loc[(scores["group"] == "all") & scores["measure"].isin(list(headed(run))), "strategy"]
+    )
     wanted = [
+        *((text, control in models) for control, text in CONTROLS_LEGENDS.items()),
         (HORIZONS_LEGEND, bool(manifest.get("horizons"))),
         (FURTHER_LEGEND, kind in FURTHER),
         (PROBED_LEGEND, probed),

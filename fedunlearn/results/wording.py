@@ -16,6 +16,9 @@ _KEPT = "\n\t"
 _HARMFUL = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of control characters, invisible formatting (which turns the direction of text), surrogates and
 separators of lines and paragraphs."""
+_NO_CHARACTERS = range(0xFDD0, 0xFDF0)
+"""Codes that Unicode gives to no character, ever, with the last two of every plane. XML, and so SVG, knows no
+U+FFFE and no U+FFFF."""
 _MARKS = re.compile(r"[\\`*<&~|]|\](?=\()|(?<![^\W_])_|_(?![^\W_])")
 """What would be more than itself inside of a Markdown paragraph or cell; a ``_`` between letters is not."""
 _STARTS = re.compile(r"^(\d*)([#+>=.)\[-])")
@@ -24,7 +27,8 @@ _STARTS = re.compile(r"^(\d*)([#+>=.)\[-])")
 
 def safe(text: object) -> str:
     r"""``text`` with everything that is not to be seen as it is written in Python: ``\x1b``, ``\u202e``."""
-    return "".join(_visible(character) for character in str(text))
+    whole = str(text)
+    return whole if whole.isprintable() else "".join(map(_visible, whole))
 
 
 def line(text: object) -> str:
@@ -47,6 +51,14 @@ def quoted(text: object) -> str:
     return _MARKS.sub(r"\\\g<0>", line(text))
 
 
+def code(text: object) -> str:
+    """A `line` of text as code within a sentence in Markdown, where a backslash is one and nothing is marked up."""
+    whole = line(text)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", whole)), default=0))
+    gap = " " if whole.startswith(("`", " ")) or whole.endswith(("`", " ")) or not whole else ""
+    return f"{fence}{gap}{whole}{gap}{fence}"
+
+
 def item(text: object) -> str:
     """An item of a list in Markdown."""
     return "- " + _STARTS.sub(r"\1\\\2", quoted(text).lstrip())
@@ -58,6 +70,11 @@ def row(cells: Iterable[object]) -> str:
 
 
 def _visible(character: str) -> str:
-    if character in _KEPT or unicodedata.category(character) not in _HARMFUL:
+    if character in _KEPT or not (unicodedata.category(character) in _HARMFUL or _none(ord(character))):
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def _none(code: int) -> bool:
+    """Whether there is no such character."""
+    return code in _NO_CHARACTERS or code & 0xFFFE == 0xFFFE

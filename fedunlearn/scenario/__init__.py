@@ -26,6 +26,7 @@ from fedunlearn.scenario.rules import findings
 from fedunlearn.scenario.schema import (
     Engine,
     Evaluation,
+    HistoryConfig,
     Official,
     Pick,
     Plan,
@@ -44,6 +45,7 @@ from fedunlearn.scenario.yaml_tree import Node, Place, places
 __all__ = [
     "Engine",
     "Evaluation",
+    "HistoryConfig",
     "Official",
     "Pick",
     "Plan",
@@ -132,8 +134,10 @@ def _order(problem: Problem) -> tuple[bool, int, int]:
 def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
     """The scenario, if every part could be read."""
     top, engine, data, model, training = draft.top, draft.engine, draft.data, draft.model, draft.training
-    evaluation, verdict = draft.evaluation, draft.verdict
-    if not (top and engine and data and draft.sites and model and training and evaluation and verdict):
+    evaluation, verdict, history = draft.evaluation, draft.verdict, draft.history
+    if not (top and engine and data and draft.sites and model and training):
+        return None
+    if not (evaluation and verdict and history):
         return None
     requests = tuple(draft.requests.values())
     return Scenario(
@@ -155,6 +159,7 @@ def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
         evaluation=evaluation,
         references=top.references,
         verdict=verdict,
+        history=history,
         places=where,
     )
 
@@ -185,6 +190,7 @@ def to_yaml(scenario: Scenario) -> str:
         "horizons": _row(scenario.horizons),
         "evaluation": _plain(scenario.evaluation),
         "verdict": _plain(scenario.verdict),
+        "history": _plain(scenario.history),
     }
     text, writer = io.StringIO(), YAML()
     writer.width = 2**20

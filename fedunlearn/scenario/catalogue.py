@@ -1,21 +1,21 @@
-"""What a scenario can name, with what one needs to know to choose: the content of ``list``."""
+"""What a scenario can name, with what one needs to know to choose: the content of ``list`` (`fedunlearn.listing`)."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import itertools
-import re
+import types
+import typing
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from fedunlearn import guests
 from fedunlearn.core import Guarantee, Leaver, Needs, Strategy
-from fedunlearn.installation import scenario_files
 from fedunlearn.learning.models import MODELS
 from fedunlearn.scenario.space import Dimension, space
-from fedunlearn.scoring import MEASURES
+from fedunlearn.scoring.measures.catalogue import MEASURES
 from sites import PARTITIONS, SOURCES
 from strategies import catalogue
 
@@ -46,43 +46,8 @@ def entries(what: str) -> list[Entry]:
             return _classes(SOURCES)
         case "models":
             return _classes(MODELS)
-        case "scenarios":
-            return [_scenario(name, path) for name, path in scenario_files().items()]
         case _:
             return _classes(PARTITIONS)
-
-
-def lines(what: str) -> list[str]:
-    """The same for people: a line for each entry; a strategy has a second one: what it can, promises and needs."""
-    found = entries(what)
-    width = max(len(entry["name"]) for entry in found)
-    text = []
-    for entry in found:
-        text.append(f"{entry['name']:<{width}}  {entry['summary']}")
-        if what == "strategies":
-            text.append(f"{'':<{width}}  {_traits(entry)}")
-    return text
-
-
-def _traits(entry: Entry) -> str:
-    needs = entry["needs"]
-    stored = [name for name in ("updates", "checkpoints", "preparation") if needs.get(name)]
-    stored += [f"sums of {needs['cumulative']}"] if needs["cumulative"] else []
-    uses = [
-        "the data to forget once more" if entry["uses_forget_data"] else "",
-        f"stored {' and '.join(stored)}" if stored else "",
-        "images of the server's own" if needs["proxy_examples"] else "",
-        "one class per image (no volumes)" if needs["class_labels"] else "",
-    ]
-    kept = [
-        f"forgets {' or '.join(entry['granularity'])}",
-        entry["guarantee"],
-        f"uses {' and '.join(filter(None, uses))}"
-        if any(uses)
-        else "uses neither history nor the data to forget",
-        "works under secure aggregation" if entry["secure_aggregation"] else "sees single hospitals' replies",
-    ]
-    return "; ".join(kept)
 
 
 def _strategy(name: str, cls: type[Strategy]) -> Entry:
@@ -101,15 +66,6 @@ def _strategy(name: str, cls: type[Strategy]) -> Entry:
     }
 
 
-def _scenario(name: str, path: Path) -> Entry:
-    """Its summary is the first sentence of the comment at its top."""
-    top = itertools.takewhile(
-        lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines()
-    )
-    words = " ".join(line.lstrip("# ") for line in top)
-    return {"name": name, "summary": re.split(r"(?<=[.?])\s", words)[0], "path": str(path)}
-
-
 def _classes(classes: Mapping[str, type[Any]]) -> list[Entry]:
     return [_class(name, cls) for name, cls in classes.items()]
 
@@ -120,7 +76,50 @@ def _class(name: str, cls: type[Any]) -> Entry:
         for f in dataclasses.fields(cls)
         if f.name != "name"
     }
-    return {"name": name, "summary": (inspect.getdoc(cls) or "").partition("\n")[0], "settings": settings}
+    about = inspect.getdoc(cls) or ""
+    return {
+        "name": name,
+        "summary": about.partition("\n")[0],
+        "settings": settings,
+        "ranges": ranges(cls),
+        "text": about,
+    }
+
+
+def ranges(cls: type[Any], before: str = "") -> dict[str, str]:
+    """The values that each setting may have, in words, where its type says so; of one within, ``recovery.rounds``."""
+    found = dict[str, str]()
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        if get_origin(hint) is ClassVar or name == "name":
+            continue
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            found |= ranges(hint, f"{before}{name}.")
+        elif (words := _values(hint)) not in ("", "null"):
+            found[f"{before}{name}"] = words
+    return found
+
+
+def _values(hint: Any) -> str:
+    """A type in words."""
+    match get_origin(hint):
+        case typing.Literal:
+            return " | ".join(str(choice) for choice in get_args(hint))
+        case typing.Union | types.UnionType:
+            parts = (_values(part) for part in get_args(hint))
+            return " or ".join(dict.fromkeys(filter(None, parts)))
+        case typing.Annotated:
+            inner, *marks = get_args(hint)
+            signs = ((Gt, ">", "gt"), (Ge, ">=", "ge"), (Lt, "<", "lt"), (Le, "<=", "le"))
+            limits = [
+                f"{sign} {getattr(mark, key):g}"
+                for mark in marks
+                for kind, sign, key in signs
+                if isinstance(mark, kind)
+            ]
+            return " ".join(filter(None, (_values(inner), " and ".join(limits))))
+    if hint is type(None):
+        return "null"
+    return {bool: "true | false", int: "whole number", float: "number", str: "text"}.get(hint, "")
 
 
 def _where(dimension: Dimension) -> Entry:

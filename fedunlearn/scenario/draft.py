@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from fedunlearn.core import RequestId, Strategy, Training
 from fedunlearn.learning.models import Model
-from fedunlearn.scenario.schema import Engine, Evaluation, Request, SitesConfig, TopKeys, Tuned, Verdict
+from fedunlearn.scenario.schema import (
+    Engine,
+    Evaluation,
+    HistoryConfig,
+    Request,
+    SitesConfig,
+    TopKeys,
+    Tuned,
+    Verdict,
+)
 from sites.collection import Source
 
 Finding = tuple[str, str]
@@ -42,6 +51,7 @@ class Draft:
     entries: Mapping[int, Entry]
     evaluation: Evaluation | None
     verdict: Verdict | None
+    history: HistoryConfig | None
 
     @property
     def sequential(self) -> bool:

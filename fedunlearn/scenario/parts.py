@@ -17,6 +17,7 @@ from fedunlearn.scenario.draft import Draft, Entry
 from fedunlearn.scenario.schema import (
     Engine,
     Evaluation,
+    HistoryConfig,
     Official,
     Pick,
     Request,
@@ -34,11 +35,12 @@ from sites.identity import tidied
 
 T = TypeVar("T")
 
-_REQUIRED = ("name", "seeds", "data", "sites", "model", "training", "requests")
-_KEYS = (
+REQUIRED = ("name", "seeds", "data", "sites", "model", "training", "requests")
+KEYS = (
     *("name", "seeds", "engine", "data", "sites", "seed", "model", "training", "requests"),
-    *("strategies", "timeline", "horizons", "evaluation", "references", "verdict"),
+    *("strategies", "timeline", "horizons", "evaluation", "references", "verdict", "history"),
 )
+"""What a scenario consists of, and what it cannot do without."""
 _IDS = re.compile(
     r"name|sites\.names\.\d+|requests\.\d+\.(id|site|patients\.\d+)|strategies\.\d+\.(as|requests\.\d+)"
 )
@@ -47,7 +49,7 @@ _FILE_NAMES = re.compile(r"name|sites\.names\.\d+|requests\.\d+\.id|strategies\.
 
 def read_parts(tree: Node, found: list[Problem]) -> Draft | None:
     """As much of the scenario as can be read; problems are appended to ``found``; None if it is no mapping."""
-    if not keys(tree, _KEYS, found, _REQUIRED) or not isinstance(tree, Table):
+    if not keys(tree, KEYS, found, REQUIRED) or not isinstance(tree, Table):
         return None
     wishes, plans = _list(tree, "requests", found), _list(tree, "strategies", found)
     if isinstance(listed := tree.get("requests"), Items) and not wishes:
@@ -67,6 +69,7 @@ def read_parts(tree: Node, found: list[Problem]) -> Draft | None:
         entries=entries,
         evaluation=build(tree.get("evaluation") or Table(tree.place, ()), Evaluation, found),
         verdict=_verdict(tree.get("verdict"), found),
+        history=build(tree.get("history") or Table(tree.place, ()), HistoryConfig, found),
     )
 
 

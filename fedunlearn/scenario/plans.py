@@ -88,6 +88,10 @@ def _needs(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
             key,
             f"{label} needs the history of training, {why}: remove it, or let all requests come together",
         )
+    if draft.training is not None and draft.training.participation < 1 and needs.takes_all:
+        some = f"training.participation is {draft.training.participation:g}"
+        advice = "remove it, or write participation: 1"
+        yield key, f"{label} needs every hospital in every round of training, and {some}: {advice}"
     if needs.preparation and draft.sequential and len(draft.requests) > 1:
         why = "what it keeps of its own training would still hold the first request's data at the second"
         yield (

@@ -147,6 +147,13 @@ def _evaluation(draft: Draft) -> Iterator[Finding]:
             "evaluation.shadows",
             f"found {found}, expected an even number: shadows come in complementary pairs",
         )
+    pictures = draft.evaluation is not None and draft.evaluation.pictures
+    if pictures and draft.model is not None and draft.model.kind != "classification":
+        yield (
+            "evaluation.pictures",
+            f"pictures are of images with one class each, but model {draft.model.name!r} is for {draft.model.kind}: "
+            "remove them; slices of volumes are drawn anyway",
+        )
 
 
 def _costs(draft: Draft) -> Iterator[Finding]:

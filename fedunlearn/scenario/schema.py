@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le
 
 from fedunlearn.core import (
     Augmentation,
+    Kept,
     LocalTraining,
     PatientId,
     Precision,
@@ -37,7 +38,8 @@ class Engine:
 
     Attributes:
         name: flower, or inline for this process alone.
-        workers: processes that play hospitals; None for one for every CPU core, or inline on a GPU for just one.
+        workers: processes that play hospitals; None for one for every CPU core, or inline on a GPU for just one. If
+            given, no more models than that are scored at once.
         gpus_per_client: share of a GPU that a worker of flower takes, at most one whole; 0 to work on the CPU.
         device: what inline works on, cpu or cuda.
         address: of a Ray cluster to join; None to start one here.
@@ -130,7 +132,7 @@ class Pick:
     fraction: Annotated[float, Gt(0), Le(1)] | None = None
     count: Annotated[int, Ge(1)] | None = None
     pick: Literal["random", "hardest", "easiest", "rare_class"] = "random"
-    by: Mapping[str, str] | None = None
+    by: Mapping[str, str] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,10 @@ class Evaluation:
             (`fedunlearn.campaign.slices`).
         copies: ask every model about slightly changed copies of the images to forget and of held-out ones too
             (`fedunlearn.learning.copies`).
+        curves: measure the model in hand after every round on some images to forget and on validation images
+            (`fedunlearn.campaign.curves`).
+        pictures: of images with one class each, keep a few of those to forget, and draw what all models say of them
+            (`fedunlearn.campaign.pictures`): pixels of these patients then stay in the run folder.
         costs: of classes, what it costs to take an image of one (row) for another (column), 0 where they are the same;
             None for 1 each. Of the measure `test_risk`; nothing is trained by it.
     """
@@ -216,7 +222,24 @@ class Evaluation:
     canary: Annotated[float, Ge(0), Le(1)] = 0.0
     slices: bool = True
     copies: bool = True
+    curves: bool = True
+    pictures: bool = False
     costs: tuple[tuple[Annotated[float, Ge(0)], ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class HistoryConfig:
+    """How the server stores what strategies use of training.
+
+    Attributes:
+        precision: how the numbers of hospitals' updates are kept: as they are, or in half of the room as bfloat16, or
+            as float16 with a scale for each tensor. Sums over rounds and checkpoints are kept as they are.
+        limit: the most that it may take on disk, in GB (1e9 bytes), for all seeds together; None for what there is
+            room for. A run that would take more is refused before it begins.
+    """
+
+    precision: Kept = "float32"
+    limit: Annotated[float, Gt(0)] | None = None
 
 
 @dataclass(frozen=True)
@@ -252,6 +275,7 @@ class Scenario:
         references: how many retrained models each request is judged by, at least one for every seed; None for just
             these. Those beyond have seeds of their own (`extra_seeds`), for which nothing else is trained.
         verdict: what verdicts are made with.
+        history: how the server stores what strategies use of training.
         places: where each value was written, by dotted path in the YAML (``requests.0.site``).
     """
 
@@ -270,6 +294,7 @@ class Scenario:
     evaluation: Evaluation = Evaluation()
     references: int | None = None
     verdict: Verdict = Verdict()
+    history: HistoryConfig = HistoryConfig()
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -313,6 +338,7 @@ class TrainingKeys:
     """``training`` as written: one flat mapping (see `Training` and `LocalTraining`)."""
 
     rounds: Annotated[int, Ge(1)]
+    participation: Annotated[float, Gt(0), Le(1)] = 1.0
     local_epochs: Annotated[int, Ge(1)] = 1
     batch_size: Annotated[int, Ge(1)] = 32
     optimizer: Literal["sgd", "adam", "adamw", "adahessian"] = "adam"
@@ -340,7 +366,7 @@ class TrainingKeys:
             micro_batch=self.micro_batch,
             precision=self.precision,
         )
-        return Training(self.rounds, local)
+        return Training(self.rounds, local, self.participation)
 
 
 def as_written(training: Training) -> TrainingKeys:
@@ -348,6 +374,7 @@ def as_written(training: Training) -> TrainingKeys:
     local = training.local
     return TrainingKeys(
         rounds=training.rounds,
+        participation=training.participation,
         local_epochs=local.epochs,
         batch_size=local.batch_size,
         optimizer=local.optimizer,

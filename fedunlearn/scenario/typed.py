@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from fedunlearn.core import Problem
 from fedunlearn.scenario.yaml_tree import Items, Node, Scalar, Table, described, plain, shown
@@ -140,6 +140,11 @@ def keys(node: Node, known: Iterable[str], found: list[Problem], required: Itera
         if node.get(name) is None:
             found.append(node.place.problem(f"found no `{name}`; add it"))
     return True
+
+
+def type_schema(hint: Any) -> dict[str, Any]:
+    """The JSON schema of a type that is no dataclass."""
+    return TypeAdapter(hint).json_schema()
 
 
 def meant(word: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ readers would take for different values (012, 0x1F, yes, NO, 1_000) stays text.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -103,6 +103,18 @@ def relocated(node: Node, place: Place) -> Node:
         return Items(place, tuple(relocated(item, place) for item in node.items))
     entries = ((replace(key, place=place), relocated(value, place)) for key, value in node.entries)
     return Table(place, tuple(entries))
+
+
+def as_texts(node: Node, keys: Collection[str]) -> Node:
+    """``node`` with the values of ``keys`` as text, whatever else they could be: an id, a day."""
+    if not isinstance(node, Table):
+        return node
+
+    def text(value: Node) -> Node:
+        return replace(value, quoted=True) if isinstance(value, Scalar) and value.text else value
+
+    entries = ((key, text(value) if key.text in keys else value) for key, value in node.entries)
+    return replace(node, entries=tuple(entries))
 
 
 def plain(node: Node) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from threading import Lock
 
 import numpy as np
 
 from fedunlearn.core import RequestId, RunError, derive
+from fedunlearn.scoring.attacks.roc import Curves, roc
 from fedunlearn.scoring.evidence import Evidence, Floats, Frame, WithLosses
 from fedunlearn.scoring.evidence.reading import Comparison, Run
 from fedunlearn.scoring.judgement.bench import Bench, sight
@@ -16,6 +19,7 @@ from fedunlearn.scoring.judgement.memory import Memory
 from fedunlearn.scoring.judgement.verdict import Diverged
 from fedunlearn.scoring.measures.catalogue import COSTS, Measure
 from fedunlearn.scoring.measuring import Later, Measured, measure, undefined
+from fedunlearn.scoring.together import Together
 
 Recalled = tuple[Memory | None, Memory | None]
 """What a strategy's models still know, asked about exact images and about changed copies."""
@@ -46,19 +50,35 @@ class Lineup:
         """The images."""
         return self.known[0].frame
 
-    def references(self, i: int) -> dict[str, Measured]:
-        """The measures of the models of the i-th seed that need no strategy: references and controls."""
+    def references(self, pool: Together) -> list[dict[str, Measured]]:
+        """By seed, the measures of the models that need no strategy: references and controls."""
+        # The first one alone: what depends on the images alone, the others find done.
+        retrained = [self._retrained(0), *pool.each(self._retrained, range(1, len(self.known)))]
+        controls = [(i, name, *of) for i in range(len(self.known)) for name, of in self._controls(i).items()]
+
+        def one(of: tuple[int, str, Evidence[WithLosses], Mapping[str, Measure]]) -> Measured:
+            i, _, evidence, measures = of
+            return measure(evidence, measures, retrained[i], self.later)
+
+        found: list[dict[str, Measured]] = [{} for _ in self.known]
+        for (i, name, *_), measured in zip(controls, pool.each(one, controls), strict=True):
+            found[i][name] = measured
+            if name == "original":  # the order of the rows
+                found[i]["retrained"] = retrained[i]
+        return found
+
+    def _retrained(self, i: int) -> Measured:
+        """The measures of the retrained model of the i-th seed, which the others' are compared with."""
+        of = replace(self.known[i], siblings=self.known[i].others)
+        of = self._probed(self.comparisons[i], "retrained", of)
+        return measure(of, self.measures, None, self.later)
+
+    def _controls(self, i: int) -> dict[str, tuple[Evidence[WithLosses], Mapping[str, Measure]]]:
+        """What else needs no strategy, of the i-th seed, and which of its measures there are."""
         comparison, of, following = self.comparisons[i], self.known[i], (i + 1) % len(self.comparisons)
-        reference = measure(
-            self._probed(comparison, "retrained", replace(of, siblings=of.others)),
-            self.measures,
-            None,
-            self.later,
-        )
         training = self.run.spent("original", "", "original", comparison.seed)
         original = replace(of, unlearned=of.original, spent=training, siblings=of.originals)
-        original = self._probed(comparison, "original", original)
-        models = {"original": measure(original, self.measures, reference, self.later), "retrained": reference}
+        models = {"original": (self._probed(comparison, "original", original), self.measures)}
         if following != i:
             other = self.known[following]
             # No model is its own reference: an attack would find it exactly as expected.
@@ -68,52 +88,81 @@ class Lineup:
             )
             # Nor has it siblings: among the other retrained models is the one it is compared with.
             control = replace(of, unlearned=other.retrained, spent=other.spent, others=others)
-            models["retrained_other"] = measure(control, self.measures, reference, self.later)
+            models["retrained_other"] = control, self.measures
         free = {name: one for name, one in self.measures.items() if name not in COSTS}
-        damaged = replace(of, unlearned=_damaged(of.original, comparison.seed))
-        return {**models, "damaged": measure(damaged, free, reference, self.later)}
+        models["damaged"] = replace(of, unlearned=_damaged(of.original, comparison.seed)), free
+        return models
+
+    def attacked(self) -> dict[str, list[Curves]]:
+        """How the attack by loss goes on the references: by seed, and on retrained models of further seeds."""
+        retrained = [*(of.retrained for of in self.known), *self.beyond.values()]
+        return {
+            "original": [roc(self.frame, of.original.losses) for of in self.known],
+            "retrained": [roc(self.frame, one.losses) for one in retrained],
+        }
 
     def strategies(
-        self, bench: Bench, found: Sequence[dict[str, Measured]], memory: dict[str, Recalled]
+        self,
+        bench: Bench,
+        found: Sequence[dict[str, Measured]],
+        memory: dict[str, Recalled],
+        attacked: dict[str, list[Curves]],
+        pool: Together,
     ) -> list[Diverged]:
         """Measure every strategy's models; return which of them diverged.
 
-        One strategy at a time, so that no more than its models and the references are held at once.
+        Few strategies at a time, so that little more than their models and the references is held at once.
 
         Args:
             bench: where they are judged.
             found: by seed, the measures of each model; they are added.
             memory: what each strategy's models still know; it is added.
+            attacked: how the attack by loss goes on its models; it is added, if none of them diverged.
+            pool: who measures.
         """
         diverged: list[Diverged] = []
-        for strategy in dict.fromkeys(
-            name for comparison in self.comparisons for name in comparison.strategies
-        ):
+        tasks = ((of, i) for of in self._entries() for i, model in enumerate(of.models) if model is not None)
+        references = [models["retrained"] for models in found]
+        for entry, i, measured in pool.each(lambda task: self._measured(*task, references), tasks):
+            comparison, model = self.comparisons[i], entry.models[i]
+            found[i][entry.strategy] = measured
+            if entry.answers[i] is None:
+                where = self.run.diverged.get(str(model), "in its answers")
+                diverged.append(Diverged(comparison.request, entry.strategy, comparison.seed, where))
+            finite = [one for one in entry.answers if one is not None]
+            if i + 1 == len(finite) == len(self.comparisons):  # a seed that diverged leaves no mean
+                attacked[entry.strategy] = [roc(self.frame, one.losses) for one in finite]
+                copies = self._copies([str(name) for name in entry.models])
+                memory[entry.strategy] = bench.recall([one.margin for one in finite], copies)
+        return diverged
+
+    def _entries(self) -> Iterator[Entry]:
+        """Every strategy's models.
+
+        Raises:
+            RunError: it is called like a control.
+        """
+        for strategy in dict.fromkeys(name for one in self.comparisons for name in one.strategies):
             if strategy in CONTROLS:
                 raise RunError(
                     f"{self.run.path}: a strategy is called {strategy!r}, which is the name of a control"
                 )
-            models = [comparison.strategies.get(strategy) for comparison in self.comparisons]
-            answers = [None if m is None else self.run.answers(m, self.frame) for m in models]
-            for i, (comparison, model) in enumerate(zip(self.comparisons, models, strict=True)):
-                if model is None:
-                    continue
-                whose, rounds = comparison.spending(strategy)
-                request = self.run.forgets[comparison.request][0]
-                spent = self.run.spent("unlearn", request, whose, comparison.seed, rounds)
-                siblings = tuple(a for j, a in enumerate(answers) if j != i and a is not None)
-                own = replace(self.known[i], spent=spent, siblings=siblings)
-                probed = answers[i] is not None and strategy not in comparison.stops
-                own = self._probed(comparison, strategy, own) if probed else own
-                found[i][strategy] = self._measured(own, answers[i], found[i]["retrained"])
-                if answers[i] is None:
-                    where = self.run.diverged.get(model, "in its answers")
-                    diverged.append(Diverged(comparison.request, strategy, comparison.seed, where))
-            whole = [one.margin for one in answers if one is not None]
-            if len(whole) == len(self.comparisons):
-                names = [model for model in models if model is not None]
-                memory[strategy] = bench.recall(whole, self._copies(names))
-        return diverged
+            models = tuple(comparison.strategies.get(strategy) for comparison in self.comparisons)
+            yield Entry(self.run, self.frame, strategy, models)
+
+    def _measured(self, entry: Entry, i: int, references: Sequence[Measured]) -> tuple[Entry, int, Measured]:
+        """The measures of a strategy's model; of one that diverged, its costs, and that the rest is undefined."""
+        comparison, answers, reference = self.comparisons[i], entry.answers, references[i]
+        whose, rounds = comparison.spending(entry.strategy)
+        request = self.run.forgets[comparison.request][0]
+        spent = self.run.spent("unlearn", request, whose, comparison.seed, rounds)
+        siblings = tuple(a for j, a in enumerate(answers) if j != i and a is not None)
+        own, unlearned = replace(self.known[i], spent=spent, siblings=siblings), answers[i]
+        if unlearned is None:
+            return entry, i, {**undefined(reference), **measure(own, COSTS, reference)}
+        own = replace(own, unlearned=unlearned)
+        own = own if entry.strategy in comparison.stops else self._probed(comparison, entry.strategy, own)
+        return entry, i, measure(own, self.measures, reference, self.later)
 
     def bench(self, found: Sequence[Mapping[str, Measured]], quality: Measure) -> Bench:
         """What all models are judged by, given the measures of the references by seed."""
@@ -166,13 +215,33 @@ class Lineup:
         probed, relearnt = self.run.probed(*whose, evidence.frame), self.run.relearnt(*whose)
         return replace(evidence, probed=probed, relearnt=relearnt)
 
-    def _measured(
-        self, evidence: Evidence[WithLosses], answers: WithLosses | None, reference: Measured
-    ) -> Measured:
-        """The measures of a strategy's model; of one that diverged, its costs, and that the rest is undefined."""
-        if answers is None:
-            return {**undefined(reference), **measure(evidence, COSTS, reference)}
-        return measure(replace(evidence, unlearned=answers), self.measures, reference, self.later)
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A strategy's models of a request.
+
+    Attributes:
+        run: their folder.
+        frame: the images.
+        strategy: its label.
+        models: by seed; None where it has none.
+    """
+
+    run: Run
+    frame: Frame
+    strategy: str
+    models: tuple[str | None, ...]
+    _alone: Lock = field(default_factory=Lock, repr=False)
+
+    @property
+    def answers(self) -> list[WithLosses | None]:
+        """What they answer, read when the first of them is measured, once; None where one diverged or there is none."""
+        with self._alone:  # from Python 3.12 on, a cached property lets several threads in
+            return self._read
+
+    @cached_property
+    def _read(self) -> list[WithLosses | None]:
+        return [None if model is None else self.run.answers(model, self.frame) for model in self.models]
 
 
 def line_up(

@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Frame, Part
+from fedunlearn.scoring.evidence import RESAMPLES, Estimate, Estimates, Evidence, Floats, Frame, Part, between
 from fedunlearn.scoring.judgement.bias import comparable
 from fedunlearn.scoring.measures.catalogue import Measure
 
 Measured = Mapping[str, Estimates]
 """One model's measures by name."""
+
+
+AT_ONCE = 64
+"""Estimates whose intervals are found together: what is sorted then stays near the processor."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,9 @@ class Later:
         ]
         found = intervals([estimates[group] for group in over])
         done = {
-            group: replace(estimates[group], replicates=np.empty(0), exact=interval)
+            group: Estimate(
+                estimates[group].value, estimates[group].n, exact=interval, luck=estimates[group].luck
+            )
             for group, interval in zip(over, found, strict=True)
         }
         return {group: done.get(group, estimate) for group, estimate in estimates.items()}
@@ -105,11 +111,22 @@ def intervals(estimates: Sequence[Estimate]) -> list[tuple[float, float]]:
     plain = [
         i
         for i, e in enumerate(estimates)
-        if e.exact is None and e.replicates.size and np.isfinite(e.replicates).all()
+        if e.exact is None and e.replicates.size == RESAMPLES and np.isfinite(e.replicates).all()
     ]
     found = dict[int, tuple[float, float]]()
-    for start in range(0, len(plain), 256):
-        some = plain[start : start + 256]
-        lows, highs = np.quantile(np.stack([estimates[i].replicates for i in some]), [0.025, 0.975], axis=1)
-        found |= dict(zip(some, zip(lows.tolist(), highs.tolist(), strict=True), strict=True))
+    for start in range(0, len(plain), AT_ONCE):
+        some = plain[start : start + AT_ONCE]
+        drawn = np.stack([estimates[i].replicates for i in some])
+        lows, highs = (_quantile(drawn, share).tolist() for share in (0.025, 0.975))
+        found |= dict(zip(some, zip(lows, highs, strict=True), strict=True))
     return [found[i] if i in found else e.interval() for i, e in enumerate(estimates)]
+
+
+def _quantile(drawn: Floats, share: float) -> Floats:
+    """(n,) of rows, whose order it changes, as `np.quantile` has it to the last bit.
+
+    One place at a time, each row is partitioned several times as fast as at two places, or as it is sorted.
+    """
+    below = int(share * (drawn.shape[1] - 1))
+    drawn.partition(below, axis=1)
+    return between(drawn[:, below], drawn[:, below + 1 :].min(axis=1), share * (drawn.shape[1] - 1) - below)

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from fedunlearn import files
 from fedunlearn.core import RequestId
+from fedunlearn.scoring.attacks import roc
 from fedunlearn.scoring.evidence import Frame, Part
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.evidence.reading import Comparison, Run, read
@@ -24,6 +25,7 @@ from fedunlearn.scoring.lineup import line_up
 from fedunlearn.scoring.measures import memorisation
 from fedunlearn.scoring.measures.catalogue import Measure, measures_of
 from fedunlearn.scoring.measuring import Measured, intervals, later
+from fedunlearn.scoring.together import Together, together
 
 COLUMNS = (
     "request",
@@ -46,30 +48,37 @@ WRITTEN = (
     "patients.parquet",
     "requests.parquet",
     "bias.parquet",
+    "roc.parquet",
     "memorisation.parquet",
 )
 """What `score` writes, the last only where there are shadow models."""
+ADDED = ("roc.parquet",)
+"""Those of `WRITTEN` that runs of older versions lack until they are scored again."""
 
 
-def score(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def score(run: Path, workers: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write what `tables` says of a run folder into it; return its scores and verdicts.
+
+    Args:
+        run: the folder.
+        workers: see `tables`.
 
     Raises:
         RunError: see `tables`; or a file cannot be written.
     """
-    found = tables(run)
+    found = tables(run, workers=workers)
     for name, table in found.items():
         with files.replacing(run / name) as temporary:
             table.to_parquet(temporary, index=False)
     return found["scores.parquet"], found["verdicts.parquet"]
 
 
-def tables(run: Path, margins: Margins | None = None) -> dict[str, pd.DataFrame]:
+def tables(run: Path, margins: Margins | None = None, workers: int | None = None) -> dict[str, pd.DataFrame]:
     """Read a run folder; return what is to be written to it, by file (`WRITTEN`).
 
     Beside `scores.parquet` stand the judgements (`judgement.tables`): `verdicts.parquet`, two answers for every
     strategy; `patients.parquet`, what is left of each patient; `requests.parquet`, what a request's models let anybody
-    see; and `statistics.parquet`, what all that rests on.
+    see; and `statistics.parquet`, what all that rests on. `roc.parquet` shows the attack by loss at all rates (`roc`).
 
     Every request has rows that need no strategy. ``original``: do nothing. ``retrained``: the reference.
     ``retrained_other``: the retrained model of the next seed (of the first, after the last) as if it were a strategy;
@@ -86,6 +95,7 @@ def tables(run: Path, margins: Margins | None = None) -> dict[str, pd.DataFrame]
     Args:
         run: the folder.
         margins: to judge with; None for those that its manifest has.
+        workers: how many models are measured at once, which changes no number; None for one per core, 4 at most.
 
     Raises:
         RunError: a file is missing or damaged, or a reference model is missing or diverged.
@@ -93,10 +103,9 @@ def tables(run: Path, margins: Margins | None = None) -> dict[str, pd.DataFrame]
     content = read(run)
     content = content if margins is None else replace(content, margins=margins)
     requests = list(dict.fromkeys(comparison.request for comparison in content.comparisons))
-    with threadpool_limits(
-        1, "blas"
-    ):  # the matrices are small: more threads would only get in one another's way
-        found = {request: _request(content, request) for request in requests}
+    # The matrices are small: a product on several cores would only be in the way of other models.
+    with threadpool_limits(1, "blas"), together(workers) as pool:
+        found = {request: _request(content, request, pool) for request in requests}
     written = {
         name: pd.concat([of[name] for of in found.values()], ignore_index=True)
         for name in WRITTEN
@@ -107,15 +116,16 @@ def tables(run: Path, margins: Margins | None = None) -> dict[str, pd.DataFrame]
     return written
 
 
-def _request(run: Run, request: RequestId) -> dict[str, pd.DataFrame]:
+def _request(run: Run, request: RequestId, pool: Together) -> dict[str, pd.DataFrame]:
     """The tables of one request, by file."""
     frame, measures, quality = run.frame(request), measures_of(run.kind), QUALITY[run.kind]
     lineup = line_up(run, request, frame, measures, later(measures, frame, MEASURES[run.kind], quality))
     comparisons = lineup.comparisons
-    found = [lineup.references(i) for i in range(len(comparisons))]
+    found = lineup.references(pool)
     bench = lineup.bench(found, measures[quality])
     memory = lineup.recalled(bench)
-    diverged = lineup.strategies(bench, found, memory)
+    attacked = lineup.attacked()
+    diverged = lineup.strategies(bench, found, memory, attacked, pool)
     rows = [row for c, models in zip(comparisons, found, strict=True) for row in _rows(c, models)]
     wholes = [{strategy: _whole(m, measures) for strategy, m in models.items()} for models in found]
     scores = pd.DataFrame(rows, columns=[c for c in COLUMNS if not c.startswith("null")])
@@ -133,7 +143,8 @@ def _request(run: Run, request: RequestId) -> dict[str, pd.DataFrame]:
         for strategy in dict.fromkeys(name for models in found for name in models if name != "retrained")
     }
     judged = bench.tables(request, findings, apart)
-    return {"scores.parquet": scores[list(COLUMNS)], **judged, "bias.parquet": bias}
+    attack = roc.table(request, frame, attacked)
+    return {"scores.parquet": scores[list(COLUMNS)], **judged, "bias.parquet": bias, "roc.parquet": attack}
 
 
 def _gaps(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from fedunlearn.core import InputError, Problem
 from fedunlearn.scenario import Scenario
 from fedunlearn.scenario.yaml_source import load
 from fedunlearn.scenario.yaml_tree import Items, Node, Place, Scalar, Table, assigned, described, plain, shown
+from fedunlearn.sweep.naming import slug
 
 MOST_CELLS = 1000
 
@@ -151,20 +150,6 @@ def _cells(single: Node, axes: Sequence[_Axis], found: list[Problem]) -> Iterato
             for axis, value in zip(axes, chosen, strict=True):
                 tree = assigned(tree, axis.key.split("."), value, axis.place)
                 values[axis.key] = plain(value)
-            yield Cell(_slug(values), values, scenarios.read_tree(tree))
+            yield Cell(slug(values), values, scenarios.read_tree(tree))
         except InputError as error:
             found += error.problems
-
-
-def _slug(values: Mapping[str, Any]) -> str:
-    """A folder's name that says the values; with a digest where it cannot say them in full."""
-    text = "_".join(f"{key.rpartition('.')[2]}-{text_of(value)}" for key, value in values.items())
-    readable = re.sub(r"[^a-z0-9.+_]+", "-", text)[:100].strip("-.")
-    if readable == text:
-        return text
-    return f"{readable}-{hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]}"
-
-
-def text_of(value: Any) -> str:
-    """A swept value as a person would write it."""
-    return value if isinstance(value, str) else json.dumps(value)

@@ -14,10 +14,11 @@ from rich.table import Table
 
 from fedunlearn.core import RunError
 from fedunlearn.results import report, tables
+from fedunlearn.results.columns import called
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.wording import cell, line, plain, quoted, row
 from fedunlearn.scoring.judgement.difference import CONTROLS
-from fedunlearn.sweep.cells import text_of
+from fedunlearn.sweep.naming import text_of
 
 MEASURES = {
     kind: (*columns, "share_of_retraining", "tuning_site_seconds") for kind, columns in tables.COLUMNS.items()
@@ -103,7 +104,7 @@ def _shown(folder: Path) -> tuple[list[str], list[list[str]]]:
         [
             *(text_of(row[key]) for key in keys),
             *(row[key] for key in several),
-            row["strategy"],
+            called(row["strategy"]),
             *(tables.formatted(name, row[name]) for name in shown),
             row["verdict"],
         ]
@@ -137,6 +138,15 @@ def _stored(value: Any, kinds: set[type]) -> Any:
     """A swept value as a column can hold it: numbers and texts as they are, anything else as JSON."""
     same = kinds <= {int, float} or kinds == {str}
     return value if same else json.dumps(value)
+
+
+def slugs(folder: Path) -> list[str]:
+    """The names of a sweep's cells, whether they are finished or not.
+
+    Raises:
+        RunError: what the folder says of its cells is missing or damaged.
+    """
+    return [str(cell["slug"]) for cell in about(folder)["cells"]]
 
 
 def about(folder: Path) -> dict[str, Any]:

@@ -16,21 +16,24 @@ from rich.table import Table
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.expecting import expected
 from fedunlearn.campaign.origins import Environment
 from fedunlearn.core import InputError, Strategy
 from fedunlearn.federation.drive import drive
-from fedunlearn.federation.engines import Link
+from fedunlearn.federation.engines import Link, Staff
 from fedunlearn.federation.jobs import Watcher
 from fedunlearn.federation.journal import Journal
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.federation.memory import Kept
 from fedunlearn.federation.progress import progress
-from fedunlearn.results.runfolder import RunFolder, locked
+from fedunlearn.results.events import Events
+from fedunlearn.results.places import locked
+from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.store import FOLDER as ORIGINS, Store, earlier
 from fedunlearn.results.wording import cell
 from fedunlearn.scenario import Plan, Scenario, Tuned
 from fedunlearn.scenario.space import setting, space
-from fedunlearn.simulate import engine, surveyed
+from fedunlearn.story import engine, surveyed
 from fedunlearn.tuning.judge import Judge
 from fedunlearn.tuning.rehearsal import Rehearsal, rehearse
 from fedunlearn.tuning.trials import Budget, Trial, Trials
@@ -90,22 +93,26 @@ def tune(
             "found no strategy with anything to tune; `list strategies` shows what each searches"
         )
     environment = surveyed(scenario, console)
-    rehearsal = rehearse(scenario, gather(scenario, data_root), repeats, seed)
-    with locked(out):
-        run = RunFolder.create(out)
-        try:
-            return _tune(scenario, rehearsal, environment, run, budget, console, repeats, seed, quiet)
-        except InputError:
-            run.discard()
-            raise
-        finally:
-            run.clean()
+    with engine(scenario, environment.machines, console, quiet).staff() as staff:
+        rehearsal = rehearse(scenario, gather(scenario, data_root), repeats, seed)
+        with locked(out):
+            run = RunFolder.create(out)
+            try:
+                return _tune(
+                    scenario, rehearsal, environment, staff, run, budget, console, repeats, seed, quiet
+                )
+            except InputError:
+                run.discard()
+                raise
+            finally:
+                run.clean()
 
 
 def _tune(
     scenario: Scenario,
     rehearsal: Rehearsal,
     environment: Environment,
+    staff: Staff,
     run: RunFolder,
     budget: Budget,
     console: Console,
@@ -114,7 +121,9 @@ def _tune(
     quiet: bool,
 ) -> Tuning:
     ledger = Ledger()
-    trials = _rehearsed(rehearsal, environment, run.path / REHEARSAL, budget, ledger, console, seed, quiet)
+    trials = _rehearsed(
+        rehearsal, environment, staff, run.path / REHEARSAL, budget, ledger, console, seed, quiet
+    )
     strategies = tuple(
         _tuned(plan, trials.get(name, ()))
         for plan, name in zip(scenario.strategies, rehearsal.names, strict=True)
@@ -149,6 +158,15 @@ def show(tuning: Tuning, console: Console) -> None:
     )
 
 
+def tell(tuning: Tuning, told: Events) -> None:
+    """The same as events, and where the scenario is."""
+    for label, trials in tuning.trials.items():
+        best = nearest(trials)
+        found = {"distance": best.distance, "settings": _searched(best.strategy)}
+        told.tell("result", strategy=label, trials=len(trials), **found)
+    told.tell("written", folder=str(tuning.folder))
+
+
 def nearest(trials: Sequence[Trial]) -> Trial:
     """The trial nearest to retraining; of equals, the first."""
     return min(trials, key=lambda trial: trial.distance)
@@ -157,6 +175,7 @@ def nearest(trials: Sequence[Trial]) -> Trial:
 def _rehearsed(
     rehearsal: Rehearsal,
     environment: Environment,
+    staff: Staff,
     folder: Path,
     budget: Budget,
     ledger: Ledger,
@@ -173,7 +192,8 @@ def _rehearsed(
     trials, references = Trials(campaign, judge, budget, seed, rehearsal.names), campaign.references.jobs()
     labels = [*(job.label for job in references), *trials.labels()]
     federation = cohort.stored(run.scratch / "federation", scenario.model)
-    with progress(labels, console, quiet) as shown, federation as there:
+    about = expected(scenario, cohort, labels)
+    with progress(labels, console, quiet, about) as shown, federation as there:
         watchers: list[Watcher] = [ledger, *shown]
 
         def body(link: Link) -> None:
@@ -183,7 +203,7 @@ def _rehearsed(
             drive(trials.jobs(), link, [trials, *watchers], retries)
 
         try:
-            engine(scenario, environment.machines, console, quiet).run(there, body)
+            staff.run(there, body)
         finally:
             run.clean()
     return trials.done

@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from fedunlearn.core import RequestId
-from fedunlearn.results.runfolder import signal_table
+from fedunlearn.results.signals import signal_table
 from fedunlearn.scoring.evidence import Answers, Evidence, Frame, Spent
 from fedunlearn.scoring.evidence.reading import READERS, Run
 from fedunlearn.scoring.measures.catalogue import measures_of

@@ -86,7 +86,7 @@ def rehearse(scenario: Scenario, cohort: Cohort, repeats: int, seed: int) -> Reh
             requests=tuple(requests),
             strategies=plans,
             timeline="independent",
-            evaluation=Evaluation(copies=False),
+            evaluation=Evaluation(copies=False, curves=False),
         ),
         _cohort(cohort, split, requests),
         stands_for,

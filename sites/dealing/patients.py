@@ -58,8 +58,25 @@ def patients_of(table: pd.DataFrame, targets: npt.NDArray[Any]) -> Patients:
 def most_common(member: Ints, patients: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """(P,) the value most images of each patient have, the first in sorted order of several."""
     distinct, code = np.unique(values, return_inverse=True)
-    majority: npt.NDArray[Any] = distinct[_counts(member, patients, code).argmax(axis=1)]
+    # Of pairs that there are: a table of all patients and thousands of hospitals would not fit into memory.
+    pairs, counts = np.unique(member * len(distinct) + code, return_counts=True)
+    who, value = np.divmod(pairs, len(distinct))
+    best = np.lexsort((value, -counts, who))
+    owners, first = np.unique(who[best], return_index=True)
+    found = np.zeros(patients, dtype=np.int64)
+    found[owners] = value[best][first]
+    majority: npt.NDArray[Any] = distinct[found]
     return majority
+
+
+def places(names: npt.NDArray[Any]) -> dict[str, Ints]:
+    """Where each of ``names`` (N,) stands, ascending, by name in sorted order: found by sorting once, however many."""
+    distinct, code = np.unique(names, return_inverse=True)
+    ends = np.cumsum(np.bincount(code, minlength=len(distinct)))
+    parts = np.split(np.argsort(code, kind="stable"), ends)[
+        : len(distinct)
+    ]  # the last is what is left: nothing
+    return {str(name): part for name, part in zip(distinct, parts, strict=True)}
 
 
 def deal(order: Ints, weight: Ints, shares: Floats) -> Ints:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fedunlearn.core import InputError, Problem
 from sites.dealing.columns import column_of
-from sites.dealing.patients import Ints, Patients, Strings, deal, most_common, patients_of
+from sites.dealing.patients import Ints, Patients, Strings, deal, most_common, patients_of, places
 from sites.identity import listed, tidied
 from sites.parts import PART_OF
 
@@ -57,8 +57,8 @@ def split(
     home = most_common(patients.member, len(patients), site) if len(site) else site
     order = patients.order(rng or np.random.default_rng(0))
     part = np.zeros(len(patients), dtype=np.int64)
-    for name in np.unique(home):
-        here = order[home[order] == name]
+    for found in places(home[order]).values():
+        here = order[found]
         part[here] = _dealt(here, patients.images, fractions, proxy)
     result = np.array(parts)[part[patients.member]]
     if problems := _missing(result, parts, site, patients):
@@ -135,13 +135,13 @@ def _torn(table: pd.DataFrame, column: str, result: Strings) -> list[Problem]:
 def _lacking(column: str, result: Strings, site: Strings) -> list[Problem]:
     """Hospitals without one of the parts."""
     problems = []
-    for name in np.unique(site):
-        counts = {part: int(((site == name) & (result == part)).sum()) for part in PARTS}
+    for name, here in places(site).items():
+        counts = {part: int((result[here] == part).sum()) for part in PARTS}
         if not all(counts.values()):
             found = ", ".join(f"{count:,} {part}" for part, count in counts.items())
             problems.append(
                 Problem(
-                    f"split: by column {column!r} hospital {str(name)!r} has {found} images, expected some of each: "
+                    f"split: by column {column!r} hospital {name!r} has {found} images, expected some of each: "
                     "name some patients in the parts that are empty, or give shares: {train: 0.6, val: 0.1, test: 0.3}"
                 )
             )
@@ -171,13 +171,12 @@ def _all_parts(part: Ints, parts: int) -> Ints:
 
 def _missing(result: Strings, parts: tuple[str, ...], site: Strings, patients: Patients) -> list[Problem]:
     problems = []
-    for name in np.unique(site):
-        here = site == name
+    for name, here in places(site).items():
         if missing := [part for part in parts if part not in result[here]]:
             count = len(np.unique(patients.member[here]))
             problems.append(
                 Problem(
-                    f"hospital {str(name)!r} has {count} patients and none for {' and '.join(missing)}: every "
+                    f"hospital {name!r} has {count} patients and none for {' and '.join(missing)}: every "
                     f"hospital needs at least {len(parts)} patients of its own ({', '.join(parts)}); use more images "
                     "or fewer hospitals"
                 )

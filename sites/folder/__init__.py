@@ -88,7 +88,7 @@ class Folder:
             table=_table(rows),
             classes=len(labels.names),
             synthetic_patients=False,
-            note=f"{len(rows)} images of {self.manifest or self.path}; patient ids are its own. "
+            note=f"{len(rows)} images {_place(self)}; patient ids are those found there. "
             f"Labels: {in_words(labels.names)}.",
             names=labels.names,
             notes=(*manifest.notes, *found.notes),
@@ -152,8 +152,7 @@ class Folder:
             classes=stored.classes,
             synthetic_patients=False,
             kind="segmentation",
-            note=f"{len(manifest.rows)} volumes with label maps of {self.manifest or self.path}; patient ids are its "
-            "own.",
+            note=f"{len(manifest.rows)} volumes with label maps {_place(self)}; patient ids are those found there.",
             notes=(*manifest.notes, *stored.notes),
             seen=pd.DataFrame(stored.seen, columns=[*SEEN]),
         )
@@ -179,6 +178,11 @@ class Folder:
 def _meant(labels: Mapping[int, int | str]) -> tuple[tuple[int, int], ...]:
     """Found labels and what they stand for."""
     return tuple((found, IGNORED if isinstance(one, str) else one) for found, one in sorted(labels.items()))
+
+
+def _place(source: Folder) -> str:
+    """Where the images are, or are told of, in words."""
+    return f"listed in {source.manifest}" if source.manifest else f"in the folder {source.path}"
 
 
 def _with_maps(rows: Sequence[Row]) -> bool:

@@ -97,7 +97,8 @@ def tree_of(folder: Path) -> Tree:
     if not folder.is_dir():
         what = f"{folder}, which is a file: expected a folder" if folder.exists() else f"no folder {folder}"
         raise InputError(
-            f"folder: found {what}; relative paths start at the current folder, in scenarios at --data-root"
+            f"folder: found {what}; --data-root tells where data files are: relative paths in scenarios start there, "
+            "all others at the current folder"
         )
     files, left, links = list[PurePosixPath](), Counter[str](), list[str]()
     for place, folders, names in os.walk(folder):

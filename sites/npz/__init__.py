@@ -107,8 +107,12 @@ class Npz:
             classes=int(targets[targets != IGNORED].max()) + 1 if maps else len(names),
             synthetic_patients=synthetic,
             kind="segmentation" if maps else "classification",
-            note=f"{len(pixels)} {'volumes' if pixels.ndim == 5 else 'images'} of {self.path}; "
-            + ("it tells no patients, so each image is one." if synthetic else "patient ids are its own.")
+            note=f"{len(pixels)} {'volumes' if pixels.ndim == 5 else 'images'} in {self.path}; "
+            + (
+                "it tells no patients, so each image is taken for one."
+                if synthetic
+                else "patient ids are those in it."
+            )
             + (f" Labels: {in_words(names)}." if told else ""),
             names=tuple(names),
             notes=tuple(notes),

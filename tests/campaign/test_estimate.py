@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,10 +22,13 @@ from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.counting import asked_passes, asked_rounds
 from fedunlearn.campaign.estimate import Estimate, estimate, model_bytes, of_all, refuse, require_room
 from fedunlearn.core import InputError
+from fedunlearn.federation.engines.inline import Inline
 from fedunlearn.learning.models import initial_weights
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
-from fedunlearn.simulate import simulate
+from fedunlearn.story import simulate
+from fedunlearn.sweep import cells as sweeping, running
+from fedunlearn.sweep.cells import Sweep
 from fedunlearn.weights import nbytes
 from strategies import catalogue
 from tests.runs import TINY, write
@@ -63,7 +67,7 @@ def test_a_run_takes_about_as_much_disk_as_was_told(tmp_path: Path, monkeypatch:
         "history": [run.scratch / "history-1"],
         "own trainings of strategies": [run.scratch / "prepared", run.scratch / "prepared-sharded-2-1"],
         "weights": [run.path / "weights"],
-        "signals": [run.path / "signals", run.path / "copies", run.path / "origins"],
+        "signals": [run.path / "signals", run.path / "copies", run.path / "origins", run.path / "curves"],
     }
     for part, folders in places.items():
         assert told[part] / 2 <= sum(map(estimates._held, folders)) <= 1.02 * told[part], part
@@ -88,13 +92,47 @@ def counts(folder: Path, text: str, *overrides: str) -> Mapping[str, float]:
 def test_models_are_counted_by_hand(tmp_path: Path) -> None:
     """`some`: retrained, two strategies; `leave`: retrained, three. FedEraser: 2 rounds of 3 updates; 2 checkpoints.
 
-    Trainings under way: the original and two retrained ones, 2 models and 3 replies each.
+    Trainings under way: the original and two retrained ones, 2 models and 3 replies each, and those before 2 rounds.
     """
     one = counts(tmp_path, TINY, "seeds=[1]")
     assert (one["weights"], one["history"]) == (1 + 3 + 4, 2 * 3 + 2)
-    assert one["work under way"] == 3 * (2 + 3)
+    assert one["work under way"] == 3 * (2 + 3 + 2)
     two = counts(tmp_path, TINY)
     assert all(two[part] == 2 * one[part] for part in ("weights", "history", "work under way", "signals"))
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_updates_of_16_bits_take_half_and_checkpoints_do_not(tmp_path: Path, precision: str) -> None:
+    found = counts(tmp_path, TINY, "seeds=[1]", f"history.precision={precision}")
+    assert found["history"] == 3 + 2
+
+
+def test_history_beyond_its_limit_is_refused_before_anything_is_run(tmp_path: Path) -> None:
+    """FedEraser's updates of two rounds at three hospitals, for two seeds, and two checkpoints each: 16 models."""
+    size = model_bytes(scenario := read(tmp_path), cohort := gather(scenario, tmp_path))
+    assert estimate(scenario, cohort).disk["history"] == 16 * size
+    fits, exceeds = (read(tmp_path, f"history.limit={16 * size / 1e9 + more:.9f}") for more in (2e-9, -2e-9))
+    require_room(estimate(fits, cohort), tmp_path)
+    with pytest.raises(
+        InputError, match=r"history of training would take about 7 MB, and history.limit is 7 MB:"
+    ):
+        simulate(exceeds, tmp_path / "run", tmp_path, Console(), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("precision", "models", "advised"), [("float32", 10, True), ("float32", 9, False), ("bfloat16", 9, False)]
+)
+def test_updates_of_16_bits_are_advised_where_they_fit_then(
+    tmp_path: Path, precision: str, models: int, advised: bool
+) -> None:
+    """For two seeds, updates would take 6 models instead of 12; 4 are checkpoints."""
+    size = model_bytes(scenario := read(tmp_path), cohort := gather(scenario, tmp_path))
+    limit = f"history.limit={models * size / 1e9 + 2e-9:.9f}"
+    needed = estimate(read(tmp_path, limit, f"history.precision={precision}"), cohort)
+    with pytest.raises(InputError, match=r"history\.limit is .*raise the limit") as caught:
+        require_room(needed, tmp_path)
+    assert ("precision: bfloat16" in str(caught.value)) == advised
 
 
 def test_requests_in_the_middle_and_horizons_are_counted_by_hand(tmp_path: Path) -> None:
@@ -111,9 +149,12 @@ def test_what_ended_takes_nothing_of_the_journal() -> None:
         estimates._Procedure(2, restarts=False),
         estimates._Procedure(5, restarts=False),
     ]
-    assert estimates._journal(phase, 3, 100) == 20
-    assert estimates._journal(phase, 3, 1) == 15
-    assert estimates._journal([], 3, 1) == 0
+    assert estimates._journal(phase, 3, 100, 0) == 20
+    assert estimates._journal(phase, 3, 1, 0) == 15
+    assert estimates._journal([], 3, 1, 0) == 0
+    # With those in hand before each round: after 5 rounds 10 + 20; with four of these at the most, 9 + 19.
+    assert estimates._journal(phase, 3, 100, 100) == 30
+    assert estimates._journal(phase, 3, 100, 4) == 28
 
 
 @pytest.mark.parametrize("name", catalogue())
@@ -240,10 +281,39 @@ def test_the_command_line_tells_it_and_refuses(tmp_path: Path, monkeypatch: pyte
 def test_memory_is_counted_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, processes: int, readers: int, networks: int
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("fedunlearn.cores.usable", lambda: 2)
     scenario = read(tmp_path, f"engine={engine}")
     cohort = gather(scenario, tmp_path)
     told, images = estimate(scenario, cohort).memory, cohort.pixels.nbytes + cohort.targets.nbytes
     assert told["processes"] == processes * 2**20
     assert told["images"] == (1 + readers) * images  # fewer than workers keep at hand
     assert told["networks"] == networks * (4 * model_bytes(scenario, cohort) + activations(scenario, cohort))
+
+
+def run_one(folder: Path) -> None:
+    simulate(read(folder), folder / "run", folder, Console(), quiet=True)
+
+
+def run_two(folder: Path) -> None:
+    found = sweeping.read(write(folder, TINY + "sweep: {seeds: [[1], [2]]}\n"))
+    assert isinstance(found, Sweep)
+    running.run(found, folder / "sweep", folder, Console(), quiet=True)
+
+
+@pytest.mark.parametrize("execute", [run_one, run_two])
+def test_what_workers_hold_who_came_already_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, execute: Callable[[Path], None]
+) -> None:
+    """They are a part of what is needed, of a run's as of a sweep's; the disk is full, so nothing is run either."""
+
+    @contextmanager
+    def staff(engine: Inline) -> Iterator[Inline]:
+        spoil(monkeypatch, disk=999, memory=0)
+        yield engine
+
+    monkeypatch.setattr(Inline, "staff", staff)
+    monkeypatch.setattr(running, "check", lambda *_: [])  # it looks before they come
+    spoil(monkeypatch, disk=999)
+    with pytest.raises(InputError, match="of disk") as caught:
+        execute(tmp_path)
+    assert len(caught.value.problems) == 1

@@ -207,6 +207,24 @@ def test_a_strategys_field_changes_what_it_comes_to_and_nothing_else(
     assert changed(before, after) == {file for file in before if files in file} != set()
 
 
+@pytest.mark.parametrize("change", ["history.precision=float16", "history.precision=bfloat16"])
+def test_how_updates_are_kept_changes_what_is_made_of_them_alone(
+    before: Mapping[str, str], cohort: Cohort, folder: Path, change: str
+) -> None:
+    assert changed(before, origins(read(folder, change), cohort, folder)) == {ERASED}
+    assert origins(read(folder, "history.limit=7"), cohort, folder) == before
+
+
+def test_edited_code_that_rounds_changes_what_is_made_of_rounded_updates_alone(
+    before: Mapping[str, str], cohort: Cohort, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounded = read(folder, "history.precision=float16")
+    honest = origins(rounded, cohort, folder)
+    edit(monkeypatch, "fedunlearn.federation.rows")
+    assert changed(honest, origins(rounded, cohort, folder)) == {ERASED}
+    assert origins(read(folder), cohort, folder) == before
+
+
 def test_whom_a_request_names_changes_what_answers_it(before: Mapping[str, str], folder: Path) -> None:
     """Three patients instead of two: the original is the same, and so is what answers the other request.
 
@@ -241,6 +259,7 @@ def edit(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
         ("strategies.federaser", "federaser"),
         ("fedunlearn.campaign.difficulty", "difficulty"),
         ("fedunlearn.learning.local", ""),
+        ("fedunlearn.core.exchange", ""),
         ("fedunlearn.core", ""),
         ("sites.hospital", ""),
         ("fedunlearn.scoring.score", "nothing at all"),

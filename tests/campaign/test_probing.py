@@ -21,8 +21,8 @@ from fedunlearn.federation.engines import Ask
 from fedunlearn.learning.local import paced
 from fedunlearn.learning.tasks import Fit
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.scoring import score
-from fedunlearn.simulate import simulate
+from fedunlearn.scoring.score import score
+from fedunlearn.story import simulate
 from tests import toy
 from tests.federation.test_divergence import sabotage
 from tests.runs import run, write
@@ -174,9 +174,9 @@ def test_probes_cost_no_strategy_anything(probed: tuple[RunFolder, str]) -> None
 
 
 def test_who_watches_waits_for_nothing(probed: tuple[RunFolder, str]) -> None:
-    """The original, two retrainings, twice two strategies; then 3 probes of 4 models at 3 moments."""
-    lines, of = probed[1].splitlines(), 1 + 2 + 4 + 3 * 4 * 3
-    assert lines[-1].startswith(f"[{of}/{of}] ")
+    """The original, two retrainings, twice two strategies, three that go on; then 3 probes of 4 models at 3 moments."""
+    lines, of = probed[1].splitlines(), 1 + 2 + 4 + 3 + 3 * 4 * 3
+    assert [text for text in lines if text.startswith("[")][-1].startswith(f"[{of}/{of}] ")
     assert any("probe relearn retrained for some@1 seed 1" in line for line in lines)
 
 
@@ -240,3 +240,7 @@ def test_on_ray_probes_are_the_same(probed: tuple[RunFolder, str], tmp_path: Pat
     for file in files:
         one, other = (pd.read_parquet(folder / file) for folder in (on_ray.path, probed[0].path))
         pd.testing.assert_frame_equal(one, other, check_exact=True)
+    here, there = (run.read_table("curves.parquet") for run in (probed[0], on_ray))
+    here = here[here["strategy"].isin(there["strategy"]) & (here["seed"] == 1)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(there, here, check_exact=True)
+    assert {"original", "retrained", "unlearn"} <= set(there["phase"]) and there["value"].nunique() > 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +25,11 @@ from fedunlearn.federation.ledger import Ledger
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.store import Store
+from fedunlearn.scoring import score as scoring
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.evidence.reading import read
 from fedunlearn.scoring.measures.catalogue import COSTS
-from fedunlearn.simulate import rescore
+from fedunlearn.story import rescore
 from fedunlearn.tuning.rehearsal import rehearse
 from fedunlearn.verification import verify
 from tests.runs import contents, environment, weight_files
@@ -49,9 +49,9 @@ def more(few: RunFolder) -> RunFolder:
     with watched() as asked:
         found = run(few.path.parent, EXTRA, name="more", reuse=[few.path])
     # Of each extra seed, a model without `some` and one without `leave` (two hospitals): rounds, answers, and those
-    # about copies at the one hospital that holds images to forget.
+    # about copies at the one hospital that holds images to forget; then about all its rounds at once.
     rounds = scenarios.read(few.path / "scenario.yaml").training.rounds
-    assert asked.submitted.total() == 2 * (3 * rounds + 3 + 1 + 2 * rounds + 3 + 1)
+    assert asked.submitted.total() == 2 * (3 * rounds + 3 + 1 + 3 + 2 * rounds + 3 + 1 + 3)
     return found
 
 
@@ -161,8 +161,9 @@ def test_they_are_shown_and_estimated(tmp_path: Path) -> None:
     ]
     assert plain[1] * files == plain[0] * (files + 4)
     assert told[1]["signals"] - told[0]["signals"] > plain[1] - plain[0]
-    # Under way beside one another: of seven trainings, two models and a reply of each hospital.
-    assert told[1]["work under way"] == 7 * (2 + 3) * size
+    # Under way beside one another: of seven trainings, two models, a reply of each hospital, and those in hand before
+    # either round.
+    assert told[1]["work under way"] == 7 * (2 + 3 + 2) * size
     assert told[1]["history"] == told[0]["history"]
 
 
@@ -230,7 +231,6 @@ def test_judged_anew_with_other_margins_and_verified(
         assert read(folder.path).margins == expected
         last = json.loads((folder.path / audit.FILE).read_text().splitlines()[-1])
         assert Margins(**last["margins"]) == expected
-    scoring = sys.modules["fedunlearn.scoring.score"]  # the package has a function of that name
     monkeypatch.setattr(scoring, "read", watched_read)
     assert "come out the same" in call("verify", folder.path).output
     assert used == [Margins(test=0.05, memory_left=0.2)]

@@ -25,10 +25,11 @@ from fedunlearn.federation.engines.machines import Machine, here
 from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.learning.models import initial_weights
 from fedunlearn.results.cache import Cache
-from fedunlearn.results.runfolder import RunFolder, signal_table
+from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.signals import signal_table
 from fedunlearn.scenario import Engine, Scenario
-from fedunlearn.scoring import score
 from fedunlearn.scoring.evidence.reading import read
+from fedunlearn.scoring.score import score
 from sites.hospital import Federation
 from tests.runs import environment, run, write
 

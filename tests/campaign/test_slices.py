@@ -24,8 +24,9 @@ from fedunlearn.learning.local import scaled
 from fedunlearn.learning.models import Network
 from fedunlearn.learning.tasks import Plane, Sections
 from fedunlearn.results import drawing
-from fedunlearn.results.runfolder import RunFolder, signal_table
-from fedunlearn.simulate import simulate
+from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.signals import signal_table
+from fedunlearn.story import simulate
 from tests import runs, toy_volumes as toy
 from tests.test_simulate_volumes import store
 

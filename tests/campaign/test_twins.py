@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fedunlearn import scenario as scenarios, sweep
+from fedunlearn import scenario as scenarios
 from fedunlearn.campaign import twins as module
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.twins import found, general, told
 from fedunlearn.results import report
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.simulate import simulate
+from fedunlearn.story import simulate
+from fedunlearn.sweep import cells, checking
 from sites.collection import Collection
 from sites.twins import Twins, twins
 from sites.watching import Watch
@@ -213,7 +214,7 @@ def test_a_run_says_it_wherever_somebody_looks(tmp_path: Path) -> None:
     known = gather(scenario, tmp_path)
     warnings = known.warnings("r")
     assert known.twins and len(warnings) >= 2 and any("near twin" in note for note in known.notes)
-    checked = sweep.check(sweep.read(tmp_path / "s.yaml", ()), tmp_path)
+    checked = checking.check(cells.read(tmp_path / "s.yaml", ()), tmp_path)
     assert {f"r: {warning}" for warning in warnings} <= set(checked)
 
     run = simulate(scenario, tmp_path / "run", tmp_path, Console(file=io.StringIO()), quiet=True)

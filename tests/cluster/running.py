@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.simulate import simulate as run_scenario
+from fedunlearn.story import simulate as run_scenario
 from tests import runs
 from tests.cluster.machines import ROOT, SHARED, Lab, Machine, lab, until
 

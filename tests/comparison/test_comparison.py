@@ -34,7 +34,8 @@ retraining again          0 ±15          +.00 ±.02    100
 do nothing       no     100 ±12  yes     +.01 ±.02      -
 
 Memory left: 0 as if never seen, 100 as in the original model; - where none can
-be seen. Test: against the same run's retraining. ±: 95 %."""
+be seen. Test: against the same run's retraining. ±: 95 %. unclear: this run
+cannot tell."""
 HOSTILE = "\x1b[31m[bold]red\n" + "很长" * 40
 
 

@@ -18,7 +18,7 @@ from fedunlearn.comparison.findings import find, lines
 from fedunlearn.comparison.runs import Compared
 from fedunlearn.core import InputError
 from fedunlearn.results.summary import WIDTH
-from fedunlearn.sweep import read as read_scenario
+from fedunlearn.sweep.cells import read as read_scenario
 from tests.comparison.test_comparison import HOSTILE
 from tests.results.test_summary import MADE
 from tests.test_cli import call

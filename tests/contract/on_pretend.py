@@ -44,7 +44,7 @@ from fedunlearn.core import (
 )
 from fedunlearn.federation.engines import Ask
 from fedunlearn.federation.engines.inline import perform
-from fedunlearn.learning import devices, mechanics, tasks
+from fedunlearn.learning import devices, kernels, kinds, mechanics, tasks
 from fedunlearn.learning.constraints import Ball
 from fedunlearn.learning.kinds import CrossEntropy
 from fedunlearn.learning.local import fit
@@ -141,7 +141,10 @@ def tried() -> set[type]:
 
 
 @pytest.fixture(autouse=True)
-def pretend() -> Iterator[Pretend]:
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend]:
+    """What a CPU alone has rounds otherwise, so here it does without; `tests/learning/test_kernels.py` compares."""
+    monkeypatch.setattr(kernels, "suits", lambda input: False)
+    monkeypatch.setattr(kinds, "on_cpu", lambda values: False)
     with Pretend() as mode:
         yield mode
 

@@ -1,6 +1,6 @@
 """Each promise is broken by a strategy that is made to break it: no check is there for nothing.
 
-The strategies are the README's with some texts replaced.
+The strategies are the documentation's with some texts replaced.
 """
 
 from __future__ import annotations
@@ -129,6 +129,10 @@ BREAKS: dict[str, tuple[Changes, str]] = {
         [("log_softmax(1)", "log_softmax(1)[torch.arange(len(batch.rows)), batch.targets]"), TORCH],
         "on volumes it fails (index 255 is out of bounds",
     ),
+    "works_where_hospitals_take_turns_unless_it_declares_everyone": (
+        first("case.trained(0).index(case.roster[1])"),
+        "where hospitals take turns it fails (",
+    ),
     "closing_it_midway_leaves_nothing_behind": (
         [(BODY, f"try:\n            {BODY}\n        finally:\n            torch.rand(1)"), TORCH],
         "torch's RNG did not stay as it was",
@@ -137,7 +141,7 @@ BREAKS: dict[str, tuple[Changes, str]] = {
 
 
 def made(folder: Path, changes: Changes, name: str = "unsure.py") -> Strategy:
-    """The README's strategy with texts replaced."""
+    """The documentation's strategy with texts replaced."""
     text = guest.unsure()
     for old, new in changes:
         assert old in text, old
@@ -170,6 +174,15 @@ def test_who_works_on_volumes_does_not_declare_class_labels(tmp_path: Path) -> N
         "works_on_volumes_unless_it_declares_class_labels",
     )
     assert told == "it works on volumes as it is: do not declare `needs.class_labels`"
+
+
+def test_a_method_that_takes_an_emptied_hospital_for_one_that_stays_is_told(tmp_path: Path) -> None:
+    asked = "[n for site, n in case.kept.items() if site in case.trained(0)]"
+    told = broken(
+        made(tmp_path, first(f"assert case.training.participation == 1 or 1 / sum({asked})")),
+        "works_where_hospitals_take_turns_unless_it_declares_everyone",
+    )
+    assert "asked only hospitals with nothing left it fails (division by zero)" in told
 
 
 def test_a_file_of_another_name_is_told(tmp_path: Path) -> None:

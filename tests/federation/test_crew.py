@@ -70,6 +70,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.crew = Crew[str](self.place, self.wanted, 90.0, 30.0, self.differs, self.reply, self.told.append)
+        self.crew.move()
 
     def reply(self, message: str, reply: str | None, reason: str) -> None:
         assert message not in self.replies, "answered twice"
@@ -121,9 +122,57 @@ def test_nothing_is_given_to_those_who_are_only_expected() -> None:
     scene.crew.take(["a", "b", "c"])
     assert scene.place.given == []
     [first] = scene.come("one")
-    assert scene.place.given == [(first, "a")]
-    scene.crew.done(first, "A", True)
-    assert scene.place.given[1:] == [(first, "b")] and scene.replies == {"a": ("A", "")}
+    assert scene.place.given == [(first, "a"), (first, "b")]
+    [second] = scene.come("one")
+    assert scene.place.given[2:] == [(second, "c")]
+    scene.crew.done(first, "a", "A", True)
+    assert scene.replies == {"a": ("A", "")} and list(first.messages) == ["b"]
+
+
+def test_a_second_message_is_given_only_while_as_many_wait_as_there_are_workers() -> None:
+    """So none lies behind another at the end of the work, where somebody will have nothing to do."""
+    scene = Scene(wanted=2)
+    scene.crew.tick()
+    one, two = scene.come("one", "one")
+    scene.crew.take(["a", "b", "c"])
+    assert scene.place.given == [(one, "a"), (two, "b")]
+    scene.crew.take(["d", "e", "f"])
+    assert scene.place.given[2:] == [(one, "c"), (two, "d")] and list(scene.crew.waiting) == ["e", "f"]
+    scene.crew.done(two, "b", "B", True)
+    assert scene.place.given[4:] == [(two, "e")]
+    for worker, message in ((one, "a"), (one, "c"), (two, "d")):
+        scene.crew.done(worker, message, message.upper(), True)
+    assert scene.place.given[5:] == [(one, "f")]
+
+
+def test_what_a_lost_worker_had_not_begun_is_not_blamed() -> None:
+    scene = Scene(Place(places=1), wanted=1)
+    scene.crew.take(["a", "b"])
+    scene.crew.tick()
+    for _ in range(MOST_LOSSES):
+        [worker] = scene.come("one")
+        assert list(worker.messages) == ["a", "b"]
+        scene.crew.lost(worker, "killed")
+        scene.crew.tick()
+    assert set(scene.replies) == {"a"}
+    [worker] = scene.come("one")
+    assert list(worker.messages) == ["b"]
+    scene.crew.done(worker, "b", "B", False)  # whoever is unfit had nothing else
+    assert scene.replies["b"] == ("B", "")
+
+
+def test_who_cannot_take_its_second_message_is_not_lost_over_the_first() -> None:
+    scene = Scene(Place(places=1), wanted=1)
+    scene.crew.take(["a", "b"])
+    scene.crew.tick()
+    for _ in range(MOST_LOSSES):
+        [worker] = scene.come("one")
+        assert list(worker.messages) == ["a", "b"]
+        scene.crew.lost(worker, "no such module", "b")
+        scene.crew.tick()
+    assert set(scene.replies) == {"b"}
+    [worker] = scene.come("one")
+    assert list(worker.messages) == ["a"]
 
 
 def test_work_waits_for_the_images() -> None:
@@ -155,9 +204,9 @@ def test_a_lost_workers_message_goes_first_to_another() -> None:
     assert one in scene.place.dismissed
     scene.crew.tick()
     assert len(scene.place.hired) == 3
-    scene.crew.done(two, "B", True)
-    assert scene.place.given[-1] == (two, "a")
-    assert set(scene.replies) == {"b"}
+    scene.crew.done(two, "c", "C", True)
+    assert scene.place.given[-1] == (two, "a") and list(scene.crew.waiting) == ["b"]
+    assert set(scene.replies) == {"c"}
 
 
 def test_what_comes_late_from_one_who_was_thought_lost_is_not_used() -> None:
@@ -168,10 +217,10 @@ def test_what_comes_late_from_one_who_was_thought_lost_is_not_used() -> None:
     scene.crew.lost(first, "silent")
     scene.crew.tick()
     [second] = scene.come("one")
-    scene.crew.done(first, "late", True)
+    scene.crew.done(first, "a", "late", True)
     scene.crew.lost(first, "again")
     assert scene.replies == {}
-    scene.crew.done(second, "A", True)
+    scene.crew.done(second, "a", "A", True)
     assert scene.replies == {"a": ("A", "")}
 
 
@@ -207,12 +256,14 @@ def test_a_message_that_loses_everybody_is_given_up_and_says_where() -> None:
 
 def test_who_is_unfit_is_replaced() -> None:
     scene = Scene(wanted=1)
-    scene.crew.take(["a"])
+    scene.crew.take(["a", "b"])
     scene.crew.tick()
     [first] = scene.come("one")
-    scene.crew.done(first, "A", False)
+    scene.crew.done(first, "a", "A", False)
     scene.crew.tick()
     assert first in scene.place.dismissed and len(scene.place.hired) == 2
+    [second] = scene.come("one")
+    assert scene.place.given[-1] == (second, "b")
 
 
 def test_who_has_a_message_for_much_longer_than_a_task_may_take_is_lost_though_it_answers() -> None:
@@ -277,6 +328,23 @@ def test_a_machine_without_room_for_images_is_not_used() -> None:
     assert [(w.host, message) for w, message in scene.place.given] == [("two", "a")]
 
 
+def test_a_machine_without_room_for_images_may_have_room_for_others() -> None:
+    scene = Scene(Place(places=2), wanted=2, differs=lambda m: "other code" if m.host == "bad" else None)
+    scene.crew.tick()
+    scene.come("bad")
+    for _ in range(3):
+        scene.crew.tick()
+        scene.crew.came(scene.crew.workers[-1], machine("one"))
+        scene.crew.supplied("node-one", None, "its disk is full")
+    bad, one = scene.crew.workers
+    assert one.refused == "its disk is full"
+    scene.crew.move()
+    scene.crew.supplied("node-one", "/data", "sent")
+    scene.crew.take(["a", "b"])
+    assert scene.crew.ready == [one] and bad.refused == "other code"
+    assert [worker for worker, _ in scene.place.given] == [one, one]
+
+
 def test_a_busy_cluster_is_said_to_be_and_waited_for() -> None:
     scene = Scene(Place(places=2, taken_by_others=2))
     for _ in range(4):
@@ -288,6 +356,33 @@ def test_a_busy_cluster_is_said_to_be_and_waited_for() -> None:
     scene.crew.tick(88.0)
     with pytest.raises(RunError, match=r"busy: .*: no worker could start within 90 s"):
         scene.crew.tick(2.0)
+
+
+def test_time_in_which_a_worker_waited_for_images_is_not_held_against_the_next_one() -> None:
+    scene = Scene(wanted=1)
+    scene.crew.tick()
+    [worker] = scene.crew.workers
+    scene.crew.came(worker, machine())
+    for _ in range(400):
+        scene.crew.answered(worker)
+        scene.crew.tick()
+    scene.crew.lost(worker, "killed")
+    scene.crew.tick(88.0)
+    with pytest.raises(RunError, match="no worker could start within 90 s"):
+        scene.crew.tick()
+
+
+def test_nobody_waits_for_workers_before_there_are_hospitals() -> None:
+    scene = Scene(Place(places=2, taken_by_others=2))
+    scene.crew = Crew[str](scene.place, None, 90.0, 30.0, scene.differs, scene.reply, scene.told.append)
+    for _ in range(400):
+        scene.crew.tick()
+    assert scene.told == []
+    scene.crew.move()
+    scene.crew.tick(88.0)
+    assert len(scene.told) == 1
+    with pytest.raises(RunError, match="no worker could start within 90 s"):
+        scene.crew.tick()
 
 
 def test_a_cluster_whose_places_may_be_taken_by_our_own_is_not_called_busy_at_once() -> None:
@@ -319,7 +414,7 @@ def test_a_machine_that_joins_and_on_which_nothing_starts_stops_nobody() -> None
         scene.crew.tick()
         for worker in [w for w in scene.crew.workers if w is not good]:
             scene.crew.lost(worker, "no module")
-    scene.crew.done(good, "A", True)
+    scene.crew.done(good, "a", "A", True)
     assert scene.replies == {"a": ("A", "")} and good in scene.crew.workers
 
 
@@ -365,5 +460,6 @@ def act(scene: Scene, worker: Worker[str], chance: float, rng: random.Random) ->
         return  # silent
     else:
         scene.crew.answered(worker)
-        if worker.message is not None:
-            scene.crew.done(worker, worker.message.upper(), chance < 0.9)
+        if worker.messages:
+            message = worker.messages[0]
+            scene.crew.done(worker, message, message.upper(), chance < 0.9)

@@ -7,6 +7,7 @@ goes on within one run (`seen`) and twice to be interrupted, and once as a clust
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import os
 import signal
@@ -56,9 +57,11 @@ from fedunlearn.learning.models import SmallCNN, initial_weights
 from fedunlearn.learning.tasks import Fit
 from sites.hospital import Federation
 from tests import guest
+from tests.federation.pair import end
 
 # Ray leaves files and processes for the garbage collector to close.
 pytestmark = [
+    pytest.mark.usefixtures("heard"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -123,6 +126,7 @@ def failure(link: Link, weights: Weights, site: str = "north", lr: float = 2e-3)
 # ------------------------------------------------------------------------------------------------- without Ray
 
 
+@pytest.mark.gate
 def test_the_module_loads_neither_flower_nor_ray() -> None:
     code = (
         "import sys, fedunlearn.federation.engines.flower; sys.exit(len({'flwr', 'ray'} & set(sys.modules)))"
@@ -141,6 +145,7 @@ VALUES = {
     "long": torch.tensor([-(2**63), 2**63 - 1]),
     "double": torch.tensor([0.1], dtype=torch.float64),
     "half": torch.tensor([0.1], dtype=torch.float16),
+    "brain": torch.tensor([[0.1], [3e38]], dtype=torch.bfloat16),
 }
 
 
@@ -154,7 +159,9 @@ def test_answers_cross_the_wire_bit_for_bit(tmp_path: Path) -> None:
     for name, value in VALUES.items():
         got = back.reply.weights[name]
         assert (got.dtype, got.shape) == (value.dtype, value.shape), name
-        assert got.numpy().tobytes() == value.contiguous().numpy().tobytes(), name
+        bits = [one.contiguous().view(-1).view(torch.uint8) for one in (got, value)]
+        assert torch.equal(*bits), name
+        got.zero_()  # its memory is its own
 
 
 def test_tasks_cross_the_wire(tmp_path: Path) -> None:
@@ -229,6 +236,7 @@ class Seen:
     niceness: set[int]
     marked: tuple[set[int], set[int]]
     left: list[str]
+    references: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -251,14 +259,25 @@ def seen(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
         notes["end"] = time.monotonic()
         raise FedunlearnError("the end")
 
-    with place() as there:
+    with place() as there, uncollected():
         with pytest.raises(FedunlearnError, match="the end"):
             Flower(workers=2, timeout=TIMEOUT).run(federation, everything)
         notes["left"] = left(there)
+        notes["references"] = [str(one) for one in gc.get_objects() if type(one).__name__ == "ObjectRef"]
     end = notes.pop("end")
     assert isinstance(end, float)
     threads = [thread.name for thread in threading.enumerate() if "ThreadPool" in thread.name]
     return Seen(**notes, seconds_to_end=time.monotonic() - end, threads_left=threads)  # type: ignore[arg-type]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's collection of cycles: what they hold on to stays."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 TASK = """
@@ -389,6 +408,11 @@ def test_nothing_of_ray_is_left(seen: Seen) -> None:
 
 
 @pytest.mark.ray
+def test_no_reference_outlives_its_cluster(seen: Seen) -> None:
+    assert seen.references == []  # those of the next cluster have the same numbers
+
+
+@pytest.mark.ray
 def test_all_that_ray_starts_is_found(seen: Seen) -> None:
     found, descendants = seen.marked
     assert found == descendants and len(found) >= 6  # gcs, raylet, two agents and two workers at least
@@ -514,8 +538,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         wait_for(port)
         yield f"127.0.0.1:{port}"
     finally:
-        process.terminate()
-        process.wait(30)
+        end(process)
 
 
 def wait_for(port: int) -> None:
@@ -549,3 +572,70 @@ def test_attaches_to_a_cluster_and_leaves_it_up_when_interrupted(
     assert time.monotonic() - interrupted < 15
     assert got == inline(averaged)
     wait_for(int(cluster.rpartition(":")[2]))  # still up
+
+
+# ------------------------------------------------------------------------------------- one staff for several runs
+
+
+@pytest.mark.ray
+def test_workers_come_once_for_several_federations_and_before_the_first(
+    federation: Path, inline: Run, tmp_path: Path
+) -> None:
+    """Of each run, they see its own hospitals; what the first left undone keeps nobody from the second."""
+    other, rng = tmp_path / "other", np.random.default_rng(1)
+    pixels, site = rng.integers(0, 256, (40, 3, 28, 28), dtype=np.uint8), np.array(["south", "north"])
+    Federation.write(
+        other,
+        pixels,
+        rng.integers(0, 4, 40),
+        site[np.arange(40) % 2],
+        np.full(40, "train"),
+        {},
+        SmallCNN(),
+        4,
+    )
+
+    def first(link: Link) -> None:
+        notes.append(averaged(link))
+        seen.append(set(actors()))
+        link.submit([Ask(0, "north", ENDLESS)])
+
+    def second(link: Link) -> None:
+        notes.append({site: digest(alone(link, fit(), site).reply.weights) for site in ("south", "north")})  # type: ignore[union-attr]
+        notes.append(alone(link, fit(), "east").error)
+        seen.append(set(actors()))
+
+    notes, seen = list[object](), list[set[int]]()
+    with place() as there:
+        with Flower(workers=2, timeout=TIMEOUT).staff() as staff:
+            deadline = time.monotonic() + 180
+            while not actors():  # nobody has said what they are to work on
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            staff.run(federation, first)
+            staff.run(other, second)
+        assert left(there) == []
+    assert len(seen[0]) == 2 and len(seen[0] & seen[1]) == 1  # who was at work went
+    expected = Inline(workers=1)
+    alike = expected.run(
+        other,
+        lambda link: {
+            site: digest(alone(link, fit(), site).reply.weights)  # type: ignore[union-attr]
+            for site in ("south", "north")
+        },
+    )
+    assert notes[:2] == [inline(averaged), alike] and "east" in str(notes[2])
+
+
+@pytest.mark.ray
+def test_an_error_while_ray_starts_leaves_nothing() -> None:
+    with place() as there:
+        with pytest.raises(InputError, match="no such file"):
+            fails_while_ray_starts()
+        assert left(there) == []
+
+
+def fails_while_ray_starts() -> None:
+    with Flower(workers=1).staff():
+        wait_for_process("gcs_server")
+        raise InputError("no such file")

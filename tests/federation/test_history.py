@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,25 @@ import pytest
 import torch
 
 from fedunlearn import weights as w
-from fedunlearn.core import Every, Last, Leaver, Needs, Reply, Seen, Select, SiteId, UndeclaredNeed
+from fedunlearn.core import (
+    Every,
+    Kept,
+    Last,
+    Leaver,
+    Needs,
+    Reply,
+    RunError,
+    Seen,
+    Select,
+    SiteId,
+    UndeclaredNeed,
+)
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer
 from fedunlearn.federation.history import Recorder, keep, union
 from fedunlearn.federation.jobs import Job, Label, Round
 from fedunlearn.federation.procedures import fedavg
+from fedunlearn.federation.rows import Rows
 from fedunlearn.learning.tasks import Fit
 from tests import toy
 
@@ -98,11 +112,7 @@ def test_distances_from_the_initial_weights_add_up_without_their_signs(tmp_path:
 
 def test_exactly_the_union_is_stored(tmp_path: Path) -> None:
     watch(tmp_path, [Needs(updates=Every(2)), Needs(updates=Every(4)), Needs(checkpoints=Every(3))])
-    expected = {f"update-{t}-{site}" for t in (0, 2, 4) for site in toy.SITES} | {
-        "checkpoint-0",
-        "checkpoint-3",
-    }
-    assert models(tmp_path) == expected
+    assert models(tmp_path) == {"updates-0", "updates-2", "updates-4", "checkpoint-0", "checkpoint-3"}
 
 
 @dataclass(frozen=True)
@@ -171,7 +181,7 @@ def test_cuts_keep_starting_weights_and_the_sums_up_to_there(tmp_path: Path) -> 
     for rounds in (2, 4, ROUNDS):
         view = recorder.view(Needs(cumulative="updates"), rounds)
         assert view.cumulative("west")["x"].item() == rounds * 1.0
-    assert len(models(tmp_path / "history")) == 3 * 3
+    assert models(tmp_path / "history") == {f"sum-of-updates-{rounds}" for rounds in (2, 4, ROUNDS)}
     assert sorted((tmp_path / "weights").iterdir()) == list(cuts.values())
 
 
@@ -196,12 +206,13 @@ def test_stored_bytes_are_those_on_disk(tmp_path: Path, needs: Needs, count: int
     """
     recorder = watch(tmp_path, [needs])
     kind = needs.cumulative
-    before = {f"{kind}-{ROUNDS - 1}-{site}" for site in toy.SITES} if kind else set[str]()
+    before = {f"sum-of-{kind}-{ROUNDS - 1}"} if kind else set[str]()
     before |= {"initial"} if kind == "distances" else set()
     assert recorder.stored(needs, ROUNDS, 3) == 12 * count
     assert before <= models(tmp_path)
-    kept = models(tmp_path) - before
-    assert sum(w.nbytes(w.load(tmp_path / f"{name}.safetensors")) for name in kept) == 12 * count
+    kept = [file for file in tmp_path.iterdir() if file.stem in models(tmp_path) - before]
+    stored = (list(Rows(file).values()) if file.suffix == ".rows" else [w.load(file)] for file in kept)
+    assert sum(w.nbytes(weights) for each in stored for weights in each) == 12 * count
 
 
 @pytest.mark.parametrize(
@@ -229,6 +240,63 @@ def test_a_round_that_is_done_again_after_a_kill_leaves_the_same_history(
     assert again.complete
     whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()} == whole
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_updates_of_16_bits_are_counted_and_nothing_else_is_kept_so(tmp_path: Path, precision: Kept) -> None:
+    """Halves are exact in any. An update has a float of 2 bytes and an integer of 8; sums and checkpoints have 12."""
+    like = {"x": torch.zeros(1), "steps": torch.tensor(0)}
+    recorder = Recorder(tmp_path, LABEL, union([ALL]), precision=precision, like=like)
+    tell(recorder, range(ROUNDS))
+    view = recorder.view(ALL, ROUNDS)
+    assert view.update(3, "east")["x"].item() == 0.5
+    assert view.update(3, "east")["x"].dtype == torch.float32
+    assert view.cumulative("east")["x"].item() == ROUNDS * 0.5
+    assert recorder.stored(ALL, ROUNDS, 3) == 3 * ROUNDS * 10 + (3 + ROUNDS) * 12
+
+
+class Lost(Exception):
+    """The federation is gone."""
+
+
+@dataclass
+class Losing(toy.ToyLink):
+    """A link that is lost after some answers."""
+
+    after: int = 0
+
+    def collect(self) -> Sequence[Answer]:
+        """See `Link`."""
+        self.after -= 1
+        if self.after < 0:
+            raise Lost
+        return super().collect()
+
+
+@pytest.mark.parametrize("after", [1, 2, 4, 5])
+def test_of_a_round_that_is_not_complete_nothing_is_left(tmp_path: Path, after: int) -> None:
+    """Three answers make a round. What was begun of it is gone at once, and no thread is at work on it."""
+    recorder = Recorder(tmp_path, LABEL, union([Needs(updates=Every(1), cumulative="updates")]))
+    procedure = fedavg(toy.trained()[0], toy.SITES, Select(), toy.TRAINING.local, range(3), 7)
+    with pytest.raises(Lost):
+        drive([Job(LABEL, procedure)], Losing(after=after), [recorder])
+    expected = {"updates-0.rows", "sum-of-updates-1.rows"} if after > 3 else set[str]()
+    assert {file.name for file in tmp_path.iterdir()} == expected
+    assert not [thread for thread in threading.enumerate() if thread.name == "writer"]
+
+
+def test_a_history_that_cannot_be_written_stops_the_run(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, LABEL, union([Needs(updates=Every(1))]))
+    (tmp_path / "updates-1.rows.part").mkdir()
+    procedure = fedavg(toy.trained()[0], toy.SITES, Select(), toy.TRAINING.local, range(3), 7)
+    with pytest.raises(RunError, match=r"cannot write .*updates-1\.rows: Is a directory"):
+        drive([Job(LABEL, procedure)], toy.ToyLink(), [recorder])
+
+
+def test_whoever_was_not_asked_has_no_update(tmp_path: Path) -> None:
+    view = watch(tmp_path, [ALL]).view(ALL, ROUNDS)
+    with pytest.raises(UndeclaredNeed, match="updates of round 2 by south, which was not asked then"):
+        view.update(2, "south")
 
 
 def test_the_size_of_an_update_is_known_again(tmp_path: Path) -> None:

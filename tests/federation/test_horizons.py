@@ -18,7 +18,7 @@ from fedunlearn.federation.jobs import Label, Round
 from fedunlearn.learning.tasks import Fit, Gradient, Loss
 from fedunlearn.results import tables
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.simulate import simulate
+from fedunlearn.story import simulate
 from tests.toy import by_hand
 
 pytestmark = pytest.mark.usefixtures("few_resamples")

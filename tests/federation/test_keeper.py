@@ -151,9 +151,9 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from fedunlearn.federation.engines.flower import keeper
-keeper.hold(Path(sys.argv[1]))
-print("held", flush=True)
-time.sleep(60)
+with keeper.hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
 """
 
 
@@ -196,6 +196,7 @@ def test_images_in_use_stay_until_their_last_user_ends(tmp_path: Path) -> None:
 
 
 def test_only_folders_of_keepers_are_held(tmp_path: Path) -> None:
-    hold(tmp_path / "shared")  # it may be on a disk without locks
-    with pytest.raises(FileNotFoundError):
-        hold(tmp_path / f"{PREFIX}gone")
+    with hold(tmp_path / "shared"):  # it may be on a disk without locks
+        pass
+    with pytest.raises(FileNotFoundError), hold(tmp_path / f"{PREFIX}gone"):
+        pass

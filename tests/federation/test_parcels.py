@@ -1,21 +1,17 @@
-"""The hospitals' images on machines that do not see the run folder, whatever happens to these machines.
-
-Ray is started once, as a cluster of two machines that are both this one: the second has an address of its own.
-"""
+"""The hospitals' images on machines that do not see the run folder, whatever happens to these machines."""
 
 from __future__ import annotations
 
 import os
 import queue
 import random
-import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -23,6 +19,7 @@ import pytest
 from fedunlearn.federation.engines.flower import cluster as clusters, parcels
 from fedunlearn.federation.engines.flower.keeper import Keeper
 from fedunlearn.federation.engines.flower.parcels import Parcels
+from tests.federation.pair import OTHER, two_machines, until
 
 # Ray leaves files and processes for the garbage collector to close.
 pytestmark = [
@@ -30,7 +27,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-HEAD, OTHER = "127.0.0.1", "127.0.0.2"
 SECRET = b"nobody else may read this image "  # in no other file
 FILES = {
     "federation.json": b"{}",
@@ -52,13 +48,6 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stored(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def until(condition: Any, what: str, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
 
 
 # ------------------------------------------------------------------------------------------------- without Ray
@@ -91,13 +80,13 @@ def test_only_what_a_federation_consists_of_is_sent(tmp_path: Path) -> None:
 def test_a_machine_is_served_once(federation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served: queue.SimpleQueue[str] = queue.SimpleQueue()
     monkeypatch.setattr(Parcels, "_serve", lambda self, node: served.put(node))
-    parcels, _ = parcel(federation, hidden=False)
-    for node in "abab":
-        parcels.want(node)
-    parcels.close()
-    parcels.want("c")
-    assert sorted([served.get(timeout=5), served.get(timeout=5)]) == ["a", "b"]
-    assert served.empty() and stored(federation) == FILES
+    with parcel(federation, hidden=False) as (parcels, _):
+        for node in "abab":
+            parcels.want(node)
+        parcels.close()
+        parcels.want("c")
+        assert sorted([served.get(timeout=5), served.get(timeout=5)]) == ["a", "b"]
+        assert served.empty() and stored(federation) == FILES
 
 
 # ---------------------------------------------------------------------------------------------------- with Ray
@@ -106,38 +95,8 @@ def test_a_machine_is_served_once(federation: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A Ray cluster of two machines, and its session's folder."""
-    with socket.socket() as free:
-        free.bind((HEAD, 0))
-        port = free.getsockname()[1]
-    session = Path(f"/tmp/p-{port}")  # pytest's own are too deep for Ray's sockets
-    ray = [
-        str(Path(sys.executable).with_name("ray")),
-        "start",
-        "--block",
-        "--disable-usage-stats",
-        "--num-cpus=1",
-    ]
-    head = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={session}"]
-    here, there = (
-        [*head, f"--node-ip-address={HEAD}"],
-        [f"--address={HEAD}:{port}", f"--node-ip-address={OTHER}"],
-    )
-    nodes = []
-    try:
-        nodes.append(subprocess.Popen([*ray, *here], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        until(lambda: listens(port), "the first machine is up", 60)
-        nodes.append(subprocess.Popen([*ray, *there], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        yield f"{HEAD}:{port}", session
-    finally:
-        for node in reversed(nodes):
-            node.terminate()
-            node.wait(30)
-        shutil.rmtree(session, ignore_errors=True)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HEAD, port)) == 0
+    with two_machines(tmp_path_factory.mktemp("ray")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +108,9 @@ def other(address: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
         clusters.attach(address[0])
         try:
-            until(lambda: len(ray.nodes()) == 2, "both machines are there", 60)
-            yield next(node["NodeID"] for node in ray.nodes() if node["NodeManagerAddress"] == OTHER)
+            [node] = (node for node in ray.nodes() if node["NodeManagerAddress"] == OTHER)
+            assert node["Alive"], f"Ray lost the second machine: {node}"
+            yield node["NodeID"]
         finally:
             ray.shutdown()
 
@@ -158,53 +118,54 @@ def other(address: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 News = queue.SimpleQueue[tuple[str, str | None, str]]
 
 
-def parcel(federation: Path, hidden: bool) -> tuple[Parcels, News]:
+@contextmanager
+def parcel(federation: Path, hidden: bool) -> Iterator[tuple[Parcels, News]]:
     """A way to the machines, and what it says; a machine that finds other files than it should sees none of ours."""
     news: News = queue.SimpleQueue()
-    parcels = Parcels(federation, lambda *delivered: news.put(delivered))
-    [token] = federation.glob(".seen-*")
-    assert token.stat().st_mode & 0o777 == 0o600
-    if hidden:
-        token.write_text("another folder's")
-    return parcels, news
+    with closing(Parcels(federation, lambda *delivered: news.put(delivered))) as parcels:
+        [token] = federation.glob(".seen-*")
+        assert token.stat().st_mode & 0o777 == 0o600
+        if hidden:
+            token.write_text("another folder's")
+        yield parcels, news
 
 
 @pytest.mark.ray
 def test_a_machine_that_sees_the_run_folder_is_sent_nothing(federation: Path, other: str) -> None:
-    parcels, news = parcel(federation, hidden=False)
-    parcels.want(other)
-    assert news.get(timeout=60) == (other, str(federation), "shared")
-    parcels.close()
-    assert news.empty() and stored(federation) == FILES
+    with parcel(federation, hidden=False) as (parcels, news):
+        parcels.want(other)
+        assert news.get(timeout=60) == (other, str(federation), "shared")
+        parcels.close()
+        assert news.empty() and stored(federation) == FILES
 
 
 @pytest.mark.ray
 def test_images_are_sent_and_removed(federation: Path, address: tuple[str, Path], other: str) -> None:
-    parcels, news = parcel(federation, hidden=True)
-    parcels.want(other)
-    node, folder, how = news.get(timeout=60)
-    assert (node, how) == (other, "sent") and folder is not None
-    assert stored(Path(folder)) == FILES and Path(folder).stat().st_mode & 0o777 == 0o700
-    began = time.monotonic()
-    parcels.close()
-    assert time.monotonic() - began < 5 and not Path(folder).exists()
-    assert news.empty() and stored(federation) == FILES
-    files = [path for path in address[1].rglob("*") if path.is_file()]
-    assert files and not [path for path in files if SECRET in path.read_bytes()]
+    with parcel(federation, hidden=True) as (parcels, news):
+        parcels.want(other)
+        node, folder, how = news.get(timeout=60)
+        assert (node, how) == (other, "sent") and folder is not None
+        assert stored(Path(folder)) == FILES and Path(folder).stat().st_mode & 0o777 == 0o700
+        began = time.monotonic()
+        parcels.close()
+        assert time.monotonic() - began < 5 and not Path(folder).exists()
+        assert news.empty() and stored(federation) == FILES
+        files = [path for path in address[1].rglob("*") if path.is_file()]
+        assert files and not [path for path in files if SECRET in path.read_bytes()]
 
 
 @pytest.mark.ray
 def test_images_are_sent_again_if_only_their_keeper_is_lost(federation: Path, other: str) -> None:
-    parcels, news = parcel(federation, hidden=True)
-    parcels.want(other)
-    first = news.get(timeout=60)[1]
-    [process] = [found for found in psutil.process_iter() if holds(found, str(first))]
-    process.kill()
-    node, second, how = news.get(timeout=60)
-    assert (node, how) == (other, "sent") and second != first and stored(Path(str(second))) == FILES
-    until(lambda: not Path(str(first)).exists(), "the first ones are gone")
-    parcels.close()
-    assert news.empty() and not Path(str(second)).exists()
+    with parcel(federation, hidden=True) as (parcels, news):
+        parcels.want(other)
+        first = news.get(timeout=60)[1]
+        [process] = [found for found in psutil.process_iter() if holds(found, str(first))]
+        process.kill()
+        node, second, how = news.get(timeout=60)
+        assert (node, how) == (other, "sent") and second != first and stored(Path(str(second))) == FILES
+        until(lambda: not Path(str(first)).exists(), "the first ones are gone")
+        parcels.close()
+        assert news.empty() and not Path(str(second)).exists()
 
 
 def holds(process: psutil.Process, folder: str) -> bool:
@@ -228,11 +189,11 @@ class Careless(Keeper):
 @pytest.mark.ray
 def test_damaged_images_are_not_used(federation: Path, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedunlearn.federation.engines.flower.parcels.Keeper", Careless)
-    parcels, news = parcel(federation, hidden=True)
-    parcels.want(other)
-    expected = "the hospitals' images arrived damaged: 0/pixels.npy has another sha256"
-    assert news.get(timeout=60) == (other, None, expected)
-    parcels.close()
+    with parcel(federation, hidden=True) as (parcels, news):
+        parcels.want(other)
+        expected = "the hospitals' images arrived damaged: 0/pixels.npy has another sha256"
+        assert news.get(timeout=60) == (other, None, expected)
+        parcels.close()
 
 
 @pytest.mark.ray
@@ -242,15 +203,15 @@ def test_why_a_machine_cannot_have_them(
     monkeypatch.setattr(
         "fedunlearn.federation.engines.flower.parcels.contents", lambda folder: {"0/pixels.npy": 10**18}
     )
-    parcels, news = parcel(federation, hidden=True)
-    parcels.want(other)
-    node, folder, reason = news.get(timeout=60)
-    assert (node, folder) == (other, None)
-    assert reason.startswith(f"{socket.gethostname()} has no room for the hospitals' images")
-    parcels.want(nowhere := "0" * len(other))
-    node, folder, reason = news.get(timeout=60)
-    assert (node, folder) == (nowhere, None) and "was lost" in reason
-    parcels.close()
+    with parcel(federation, hidden=True) as (parcels, news):
+        parcels.want(other)
+        node, folder, reason = news.get(timeout=60)
+        assert (node, folder) == (other, None)
+        assert reason.startswith(f"{socket.gethostname()} has no room for the hospitals' images")
+        parcels.want(nowhere := "0" * len(other))
+        node, folder, reason = news.get(timeout=60)
+        assert (node, folder) == (nowhere, None) and "was lost" in reason
+        parcels.close()
 
 
 DRIVER = """
@@ -261,10 +222,10 @@ from tests.federation.test_parcels import parcel
 address, federation, folder, node = sys.argv[1:]
 with clusters.environment(Path(folder)), clusters.quiet():
     clusters.attach(address)
-    parcels, news = parcel(Path(federation), hidden=True)
-    parcels.want(node)
-    print(news.get(timeout=60)[1], flush=True)
-    time.sleep(60)
+    with parcel(Path(federation), hidden=True) as (parcels, news):
+        parcels.want(node)
+        print(news.get(timeout=60)[1], flush=True)
+        time.sleep(60)
 """
 
 

@@ -83,7 +83,7 @@ class VolumeNet(toy.ToyNet):
 def test_volumes_are_refused(dimensions: int, told: int) -> None:
     model = VolumeNet() if dimensions == 3 else toy.ToyNet()
     training = Training(1, replace(ADAM, augmentation="flips_crops"))
-    draft = Draft(None, None, None, None, model, training, {}, True, {}, None, None)
+    draft = Draft(None, None, None, None, model, training, {}, True, {}, None, None, None)
     found = [(key, text) for key, text in findings(draft) if key == "training.augmentation"]
     assert len(found) == told and all("is for 2D images" in text for _, text in found)
     assert not list(findings(replace(draft, training=Training(1, ADAM))))

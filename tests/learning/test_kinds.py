@@ -17,6 +17,7 @@ from fedunlearn.learning.kinds import (
     KINDS,
     DiceCrossEntropy,
     filled,
+    highest,
     ignored,
     relabelled,
     shares,
@@ -46,6 +47,14 @@ def volumes(n: int = 3, classes: int = 3, edge: int = 5) -> tuple[Tensor, Tensor
 
 def value(scores: Tensor, targets: Tensor) -> Tensor:
     return LOSS(nn.Identity(), Batch(scores, targets, torch.arange(len(targets))))
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 9, 8, 7), (2, 5, 16, 16, 16), (3, 4)])
+def test_the_highest_score_is_the_first_of_several_as_argmax_says(shape: tuple[int, ...]) -> None:
+    scores = torch.randn(shape, generator=torch.Generator().manual_seed(1)).round()  # many are equal
+    assert (scores == scores.amax(1, keepdim=True)).sum() > scores[:, 0].numel()
+    scores[0, 1], scores[0, -1] = float("nan"), float("inf")
+    assert torch.equal(highest(scores), scores.argmax(1))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 9])

@@ -22,7 +22,7 @@ from fedunlearn.learning.models import Network, SmallCNN, features
 from fedunlearn.learning.models.volumes import Med3D, UNet3D
 from fedunlearn.learning.objectives import taught
 from fedunlearn.learning.patches import Patch, corners, cropper, cut, slid, tiles
-from fedunlearn.simulate import simulate
+from fedunlearn.story import simulate
 from strategies.retrain import Retrain
 from tests.runs import weight_files
 from tests.test_contract import ENTRIES

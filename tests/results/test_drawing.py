@@ -86,7 +86,7 @@ def test_every_cell_shows_its_slice_and_the_outlines_of_its_classes() -> None:
     assert limits == {(-0.5, 11.5, -0.5, 7.5), (-0.5, 7.5, -0.5, 11.5)}, "each image fills its axes"
     words = texts(drawn)
     assert words.count("Dice 0.75") == 2 * 3
-    assert {"A title", "labels", "original", "retrained", "puf", "To forget", "Retained"} <= set(words)
+    assert {"A title", "labels", "do nothing", "retraining", "puf", "To forget", "Retained"} <= set(words)
 
 
 def test_an_outline_runs_around_its_class_even_at_the_edge() -> None:

@@ -20,18 +20,9 @@ import pytest
 from fedunlearn import files
 from fedunlearn.core import InputError, RunError
 from fedunlearn.results import audit
-from fedunlearn.results.runfolder import (
-    ABOUT,
-    LOCK,
-    RunFolder,
-    claimed,
-    discard,
-    locked,
-    parquet,
-    placed,
-    signal_table,
-    table_signals,
-)
+from fedunlearn.results.places import LOCK, claimed, locked, placed
+from fedunlearn.results.runfolder import ABOUT, RunFolder, discard, parquet
+from fedunlearn.results.signals import signal_table, table_signals
 from tests.runs import contents
 
 # ------------------------------------------------------------------------------------------------- one writer
@@ -39,7 +30,7 @@ from tests.runs import contents
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fedunlearn.results.runfolder import locked
+from fedunlearn.results.places import locked
 with locked(Path(sys.argv[1])):
     (Path(sys.argv[1]) / "held").touch()
     print("held", flush=True)

@@ -14,13 +14,16 @@ import pytest
 from click.testing import Result
 from hypothesis import example, given, strategies as st
 from markdown_it import MarkdownIt
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 from typer.testing import CliRunner
 
 from fedunlearn import tuning
 from fedunlearn.__main__ import app
 from fedunlearn.federation.jobs import Label
-from fedunlearn.federation.progress import progress
+from fedunlearn.federation.pace import Standing
+from fedunlearn.federation.progress import picture, progress
 from fedunlearn.results import report
 from fedunlearn.results.tables import Line
 from fedunlearn.results.wording import item, line, row, safe
@@ -38,6 +41,11 @@ def test_what_is_seen_stays_and_what_commands_is_shown() -> None:
     assert safe("Müller, 患者 7\n\tnext [bold] |") == "Müller, 患者 7\n\tnext [bold] |"
     assert safe(HOSTILE) == "\\x1b]0;owned\\x07\\u202eabc"
     assert safe("\x9b31m\r\x7f") == "\\x9b31m\\r\\x7f"
+
+
+def test_what_is_no_character_is_shown_as_it_is_written() -> None:
+    assert safe("a\ufffeb\uffff\U0010ffff\ufdd0\ud800") == "a\\ufffeb\\uffff\\U0010ffff\\ufdd0\\ud800"
+    assert safe("\ufffd \u00a0\ue000") == "\ufffd \u00a0\ue000"
 
 
 @given(st.text())
@@ -160,16 +168,24 @@ def printed(console: Console) -> str:
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_labels_come_whole_into_progress(terminal: bool) -> None:
+def test_labels_come_whole_into_the_lines_of_a_log() -> None:
     labels = [Label("unlearn", "r", label, 1) for label in LABELS]
-    console = Console(file=io.StringIO(), width=200, force_terminal=terminal)
+    console = Console(file=io.StringIO(), width=200)
     with progress(labels, console, quiet=False) as watchers:
         for label in labels:
             for watcher in watchers:
                 watcher.end(label, 1, 0.0)
     shown = printed(console)
     assert all(safe(label) in shown for label in LABELS) and "]0;owned\x07" not in shown
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_label_at_work_comes_whole_to_a_terminal(label: str) -> None:
+    one = Label("unlearn", "r", label, 1)
+    console = Console(file=io.StringIO(), width=60 + 4 * cell_len(safe(label)), force_terminal=True)
+    console.print(picture(Standing(0, 1, {"unlearn": (0, 1)}, [(one, 3)], 0.5, 10.0, 1.0, 1.0, 1.0)))
+    assert f"{line(label)}: 3" in Text.from_ansi(printed(console)).plain
+    assert "]0;owned\x07" not in printed(console)
 
 
 def test_a_message_about_a_hostile_scenario_does_not_reach_the_terminal_as_a_command(tmp_path: Path) -> None:
@@ -247,6 +263,7 @@ def test_a_patient_that_is_not_there_is_told_without_obeying_those_that_are(host
         assert told.exit_code == 2 and words in told.output
 
 
+@pytest.mark.gate
 def test_a_traceback_quotes_what_it_must_not_obey(hostile: Path) -> None:
     words = ["--data-root", str(hostile), "--set", 'requests.0.patients={by: {sex: "x"}}', "--debug"]
     told = subprocess.run(

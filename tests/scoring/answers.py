@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.evidence import Evidence, Frame
 from fedunlearn.scoring.evidence.classification import Outputs
+from fedunlearn.scoring.measures.catalogue import MEASURES
 from tests.scoring.test_evidence import evidence_of, frame_of
 
 L = np.log(3.0)  # log-odds of p = 3/4

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.judgement.band import NONE, band, distance_band
+from fedunlearn.scoring.measures.catalogue import MEASURES
 
 AUC, LOSS, GAP, TOW = (MEASURES[name] for name in ("mia_loss_auc", "forget_loss", "avg_gap", "tow"))
 

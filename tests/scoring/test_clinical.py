@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import multilabel_confusion_matrix, recall_score
 
-from fedunlearn.scoring import MEASURES, measures_of
 from fedunlearn.scoring.evidence import Attribute, Estimates, Evidence, Frame
 from fedunlearn.scoring.evidence.classification import Outputs
+from fedunlearn.scoring.measures.catalogue import MEASURES, measures_of
 from fedunlearn.scoring.measures.clinical import CLINICAL
 from fedunlearn.scoring.measuring import measure
 from tests.scoring.test_evidence import TINY, evidence_of, frame_of, random_images

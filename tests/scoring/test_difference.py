@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.evidence import Estimate, Frame
 from fedunlearn.scoring.judgement.band import LEVEL
 from fedunlearn.scoring.judgement.difference import Difference, difference, differences, holm
+from fedunlearn.scoring.measures.catalogue import MEASURES
 
 AUC = "mia_loss_auc"
 MADE = {AUC: MEASURES[AUC], "bytes": MEASURES["bytes"]}

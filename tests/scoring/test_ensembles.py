@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy import stats
 
-from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.attacks.ensembles import divergence, epsilon, points
+from fedunlearn.scoring.measures.catalogue import MEASURES
 from tests.scoring.answers import SMALL, outputs, value, with_models
 from tests.scoring.test_evidence import evidence_of, frame_of
 

@@ -9,11 +9,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression, QuantileRegressor
 from sklearn.model_selection import StratifiedGroupKFold
 
-from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.attacks import population, quantile
 from fedunlearn.scoring.attacks.folds import folds_of
+from fedunlearn.scoring.attacks.quantile import regressed as quantile_of
 from fedunlearn.scoring.evidence import Evidence
 from fedunlearn.scoring.evidence.classification import Outputs
+from fedunlearn.scoring.measures.catalogue import MEASURES
 from tests.scoring.answers import made_up, value, with_models
 from tests.scoring.test_evidence import evidence_of, frame_of
 
@@ -70,6 +71,17 @@ def test_the_quantile_is_that_of_scikit_learn_learnt_from_held_out_images_of_oth
 
     expected = within_folds(evidence, quantile.FOLDS, judge)
     assert value("mia_quantile_auc", evidence) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("who", ["unlearned", "others"])
+def test_the_quantile_is_left_out_where_confidences_are_beyond_all_bounds(who: str):
+    """1e21: more than HiGHS takes as a number, of the model in question or of those it is compared with."""
+    evidence = few()
+    assert MEASURES["mia_quantile_auc"].function(evidence)
+    huge = Outputs(1e21 * evidence.unlearned.logits, evidence.frame.labels)
+    evidence = replace(evidence, unlearned=huge) if who == "unlearned" else replace(evidence, others=(huge,))
+    assert np.abs(huge.margin).max() > 1e20 and np.isfinite(huge.margin).all()
+    assert not MEASURES["mia_quantile_auc"].function(evidence)
 
 
 def test_no_patient_is_judged_by_what_was_learnt_of_it():
@@ -131,13 +143,12 @@ def test_attacks_that_learn_are_undefined_where_no_fold_has_images_to_compare(
 def test_the_quantile_learns_from_a_few_hundred_images_at_most(monkeypatch: pytest.MonkeyPatch):
     """Of 1000 held-out patients two thirds, every other one in the order of confidence: 333 or 334."""
     learnt: list[np.ndarray] = []
-    fit = QuantileRegressor.fit
 
-    def record(self, features, targets):
+    def record(features, targets):
         learnt.append(targets)
-        return fit(self, features, targets)
+        return quantile_of(features, targets)
 
-    monkeypatch.setattr(QuantileRegressor, "fit", record)
+    monkeypatch.setattr("fedunlearn.scoring.attacks.quantile.regressed", record)
     rng = np.random.default_rng(0)
     frame = frame_of([(p, 0, 0, "forget" if p < 9 else "test") for p in range(1009)])
     level = rng.normal(size=1009)

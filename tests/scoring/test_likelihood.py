@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.attacks.likelihood import PRIOR, predictive
 from fedunlearn.scoring.evidence import Shadow
 from fedunlearn.scoring.evidence.classification import Outputs
+from fedunlearn.scoring.measures.catalogue import MEASURES
 from tests.scoring.answers import SMALL, made_up, outputs, value, with_models
 from tests.scoring.test_evidence import evidence_of, frame_of
 

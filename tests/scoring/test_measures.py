@@ -12,8 +12,8 @@ from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
 from fedunlearn.core import RunError
 from fedunlearn.scenario.catalogue import entries
-from fedunlearn.scoring import MEASURES, measures_of
 from fedunlearn.scoring.evidence import Estimate, Spent
+from fedunlearn.scoring.measures.catalogue import MEASURES, measures_of
 from fedunlearn.scoring.measures.composite import avg_gap, tow
 from fedunlearn.scoring.measuring import measure
 from tests.scoring.test_evidence import TINY, evidence_of, frame_of, random_images
@@ -198,13 +198,13 @@ def test_costs_by_hand():
     expected = {
         "seconds": 3.5,
         "site_seconds": 3,
-        "share_of_retraining": 0.25,
+        "share_of_retraining": 0.1,
         "bytes": 40,
         "storage_bytes": 7,
     }
     for name, cost in (expected | {"rounds": 2, "images": 90}).items():
         assert MEASURES[name].function(evidence)["all"].value == cost
-    free = replace(evidence, retraining=replace(retraining, site_seconds=0.0))
+    free = replace(evidence, retraining=replace(retraining, images=0))
     assert MEASURES["share_of_retraining"].function(free) == {}
 
 

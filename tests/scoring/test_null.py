@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.evidence import Bools, Evidence, Floats, Frame, Shadow
 from fedunlearn.scoring.evidence.classification import Outputs
+from fedunlearn.scoring.measures.catalogue import MEASURES
 from tests.scoring.answers import outputs, with_models
 from tests.scoring.test_evidence import frame_of
 

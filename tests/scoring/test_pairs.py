@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from fedunlearn.scoring.attacks.pairs import pair_up, share, wins
-from fedunlearn.scoring.evidence import RESAMPLES, Frame
+from fedunlearn.scoring.attacks import pairs as module
+from fedunlearn.scoring.attacks.pairs import Contest, contest, pair_up, share, standing, with_themselves
+from fedunlearn.scoring.evidence import RESAMPLES, Attribute, Frame
 from fedunlearn.scoring.evidence.bootstrap import macro, ratios
 from tests.scoring.test_evidence import Image, frame_of, random_images
 
 
-def slow_share(left, right, strata, scores, times=None) -> float:
-    """Every pair once, or as often as both images were drawn."""
+def slow_share(left, right, strata, scores, times=None, against=None) -> float:
+    """Every pair once, or as often as both images were drawn; ``against`` are the right images' scores."""
+    theirs = scores if against is None else against
     won, count = 0.0, 0.0
     for i, j in product(np.flatnonzero(left), np.flatnonzero(right)):
         if strata[i] == strata[j]:
             weight = 1.0 if times is None else times[i] * times[j]
-            won += weight * (scores[i] > scores[j]) + weight * (scores[i] == scores[j]) / 2
+            won += weight * (scores[i] > theirs[j]) + weight * (scores[i] == theirs[j]) / 2
             count += weight
     return won / count if count else float("nan")
+
+
+def met(frame: Frame, left, right, strata) -> Contest | None:
+    pairs = pair_up(frame, left, right, strata)
+    return None if pairs is None else contest(frame, {"all": pairs})
 
 
 def times_drawn(frame: Frame, replicate: int):
@@ -34,11 +42,12 @@ def test_a_share_by_hand():
     """Left 1, 2, 3 against right 2, 4: wins 0, ½, 1 of two each; 1.5 of 6 pairs."""
     frame = frame_of([(p, 0, 0, "forget") for p in range(3)] + [(p, 0, 0, "test") for p in (3, 4)])
     scores = np.array([1.0, 2.0, 3.0, 2.0, 4.0])
-    pairs = pair_up(frame, frame.rows("forget"), frame.rows("test"), np.zeros(5, dtype=np.int64))
-    assert pairs is not None
-    np.testing.assert_array_equal(wins(pairs, scores), [[0, 0], [0.5, 0], [1, 0]])
-    assert pairs.count == 6
-    assert share([pairs], [scores])[0] == 1.5 / 6
+    of = met(frame, frame.rows("forget"), frame.rows("test"), np.zeros(5, dtype=np.int64))
+    assert of is not None
+    stood = standing(of, scores[of.left.rows], scores[of.right.rows])
+    np.testing.assert_array_equal(stood.won, [0, 1, 2])  # each counts twice
+    assert of.pairs[0] == 6
+    assert share(of, scores)["all"].value == 1.5 / 6
 
 
 def test_images_without_a_partner_in_their_stratum_are_left_out():
@@ -46,7 +55,8 @@ def test_images_without_a_partner_in_their_stratum_are_left_out():
     left, right = frame.rows("forget"), frame.rows("test")
     pairs = pair_up(frame, left, right, np.array([5, 6, 5, 7]))
     assert pairs is not None
-    assert (pairs.left.tolist(), pairs.right.tolist(), pairs.count) == ([0], [2], 1)
+    assert (pairs.left.tolist(), pairs.right.tolist()) == ([0], [2])
+    assert contest(frame, {"all": pairs}).pairs[0] == 1
     assert pair_up(frame, left, right, np.array([5, 6, 7, 8])) is None
 
 
@@ -65,17 +75,82 @@ def test_share_is_that_of_the_double_loop(images: list[Image], data):
     frame = frame_of(images, classes=3)
     scores = np.array(data.draw(st.lists(st.integers(-2, 2), min_size=len(images), max_size=len(images)))) / 3
     left, right = frame.rows("forget"), frame.rows("test")
-    pairs = pair_up(frame, left, right, frame.labels)
+    of = met(frame, left, right, frame.labels)
     expected = slow_share(left, right, frame.labels, scores)
-    if pairs is None:
+    if of is None:
         assert np.isnan(expected)
         return
-    value, replicates = share([pairs], [scores])
-    assert value == pytest.approx(expected, abs=1e-9)
-    assert replicates.size in (0, RESAMPLES)
-    for b in range(3 if replicates.size else 0):
+    found = share(of, scores)["all"]
+    assert found.value == pytest.approx(expected, abs=1e-9)
+    assert found.replicates.size in (0, RESAMPLES)
+    for b in range(3 if found.replicates.size else 0):
         slow = slow_share(left, right, frame.labels, scores, times_drawn(frame, b))
-        assert replicates[b] == pytest.approx(slow, abs=1e-9, nan_ok=True)
+        assert found.replicates[b] == pytest.approx(slow, abs=1e-9, nan_ok=True)
+
+
+def crowd(rng: np.random.Generator) -> Frame:
+    """Patients at several hospitals, in several parts and of several classes."""
+    parts, drawn = ("retain", "test", "test"), rng.integers(0, (9, 2, 3), (80, 3))
+    frame = frame_of([(int(p), int(s), int(c), parts[i % 3]) for i, (p, s, c) in enumerate(drawn)], classes=3)
+    return replace(frame, attributes={"class": Attribute(frame.labels, ("0", "1", "2"))})
+
+
+@pytest.mark.parametrize("ties", [3, 10**6])
+@pytest.mark.parametrize("block", [1, 2, 512])
+@pytest.mark.parametrize("exact", [True, False], ids=["few bits", "many bits"])
+def test_groups_counted_at_once_are_what_each_is_alone(
+    ties: int, block: int, exact: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """A group is what the double loop says."""
+    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(module, "EXACT", 2.0**24 if exact else 0.0)
+    rng = np.random.default_rng(ties)
+    frame = crowd(rng)
+    left, right = frame.rows("retain"), frame.rows("test")
+    strata, scores = frame.labels % 2, rng.integers(0, ties, (2, 80)).astype(float)
+    there = {
+        group: pairs
+        for group, own in frame.groups.items()
+        if (pairs := pair_up(frame, left & own, right, strata)) is not None
+    }
+    assert len(there) == 6
+    for against in (None, scores[1]):
+        found = share(contest(frame, there), scores[0], against)
+        other = scores[0] if against is None else against
+        for group, pairs in there.items():
+            alone = share(contest(frame, {"one": pairs}), scores[0], against)["one"]
+            assert (
+                (found[group].value, found[group].n)
+                == (alone.value, alone.n)
+                == (alone.value, len(pairs.left))
+            )
+            np.testing.assert_array_equal(found[group].replicates, alone.replicates)
+            for b in range(2):
+                own = left & frame.groups[group]
+                slow = slow_share(own, right, strata, scores[0], times_drawn(frame, b), other)
+                assert alone.replicates[b] == pytest.approx(slow, abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("ties", [3, 10**6])
+@pytest.mark.parametrize("block", [1, 512])
+def test_images_meet_their_own_group(ties: int, block: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "BLOCK", block)
+    rng = np.random.default_rng(ties)
+    frame = crowd(rng)
+    rows, scores, same = (
+        frame.rows("test"),
+        rng.integers(0, ties, (2, 80)).astype(float),
+        np.zeros(80, dtype=int),
+    )
+    estimates = share(with_themselves(frame, rows), *scores)
+    assert list(estimates) == list(frame.groups)
+    for group, found in estimates.items():
+        own = rows & frame.groups[group]
+        assert found.n == own.sum()
+        assert found.value == pytest.approx(slow_share(own, own, same, scores[0], None, scores[1]))
+        for b in range(2):
+            slow = slow_share(own, own, same, scores[0], times_drawn(frame, b), scores[1])
+            assert found.replicates[b] == pytest.approx(slow, abs=1e-9, nan_ok=True)
 
 
 @given(images=images, data=st.data())
@@ -100,9 +175,9 @@ def test_a_single_patient_has_no_interval():
     ones = np.ones((4, 1))
     assert not ratios(frame, frame.rows("forget"), ones, ones)["all"].replicates.size
     assert ratios(frame, frame.rows("test"), ones, ones)["all"].replicates.size
-    pairs = pair_up(frame, frame.rows("forget"), frame.rows("test"), frame.labels)
-    assert pairs is not None
-    assert not share([pairs], [np.arange(4.0)])[1].size
+    of = met(frame, frame.rows("forget"), frame.rows("test"), frame.labels)
+    assert of is not None
+    assert not share(of, np.arange(4.0))["all"].replicates.size
 
 
 def test_a_macro_mean_leaves_out_what_is_absent():

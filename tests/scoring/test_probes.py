@@ -15,14 +15,14 @@ import pytest
 from fedunlearn.core import RunError
 from fedunlearn.results import tables
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.scoring import MEASURES, measures_of, score
 from fedunlearn.scoring.evidence import Evidence, Relearnt
 from fedunlearn.scoring.evidence.classification import Outputs
-from fedunlearn.scoring.measures.catalogue import PROBES
+from fedunlearn.scoring.measures.catalogue import MEASURES, PROBES, measures_of
 from fedunlearn.scoring.measuring import measure
+from fedunlearn.scoring.score import score
+from tests.scoring.made import MODELS, change_manifest, images, make_run, pick
 from tests.scoring.test_evidence import TINY, evidence_of, frame_of
 from tests.scoring.test_measures import ODDS
-from tests.scoring.test_score import MODELS, change_manifest, images, make_run, pick
 
 KNOWN = measures_of("classification")
 
@@ -177,8 +177,8 @@ def test_the_report_shows_medians_and_who_was_not_in_time(probed: Path):
         line.strategy: line.cells
         for line in tables.lines(RunFolder(probed), "some", tables.PROBED["classification"])
     }
-    assert shown["original"][:4] == ("0", ".000", "n/a", "n/a")
-    assert shown["retrained"][:2] == ("4", "1.00")
+    assert shown["do nothing"][:4] == ("0", ".000", "n/a", "n/a")
+    assert shown["retraining"][:2] == ("4", "1.00")
     assert shown["good"][:2] == ("∞", "∞")
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy import stats
 
-from fedunlearn.scoring import MEASURES
 from fedunlearn.scoring.attacks.rates import clopper_pearson, found, true_positives
 from fedunlearn.scoring.evidence import Frame
 from fedunlearn.scoring.judgement.difference import differences
+from fedunlearn.scoring.measures.catalogue import MEASURES
 from tests.scoring.answers import made_up, outputs
 from tests.scoring.test_evidence import evidence_of, frame_of
 

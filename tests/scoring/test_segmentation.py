@@ -9,13 +9,12 @@ import pandas as pd
 import pytest
 
 from fedunlearn.core import RunError
-from fedunlearn.scoring import measures_of
 from fedunlearn.scoring.evidence import Evidence, Frame
 from fedunlearn.scoring.evidence.segmentation import Overlaps, overlaps
 from fedunlearn.scoring.judgement import bias
 from fedunlearn.scoring.judgement.bias import gaps
 from fedunlearn.scoring.judgement.usefulness import QUALITY
-from fedunlearn.scoring.measures.catalogue import KINDS
+from fedunlearn.scoring.measures.catalogue import KINDS, measures_of
 from fedunlearn.scoring.measuring import measure
 from fedunlearn.tuning.judge import COMPARED
 from tests.scoring.test_evidence import NOTHING, frame_of

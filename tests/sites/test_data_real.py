@@ -15,7 +15,7 @@ from rich.console import Console
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.slices import volume_dice
-from fedunlearn.simulate import simulate
+from fedunlearn.story import simulate
 from sites.dealing.partitions import Iid
 from sites.dealing.split import split
 from sites.folder import Folder
@@ -111,6 +111,7 @@ def test_hippocampus_nifti_files_become_what_the_npz_has(tmp_path: Path, monkeyp
     assert off.max() <= 1 and (off > 0).mean() < 0.01  # rounding
 
 
+@pytest.mark.gate
 def test_hippocampus_nifti_files_are_trained_on_unlearned_and_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

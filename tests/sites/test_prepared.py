@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from fedunlearn import files
-from fedunlearn.core import RunError
-from sites.prepared import DAYS, Growing, Prepared, prepared, stamp
+from fedunlearn.core import InputError, RunError
+from sites.folder import Folder
+from sites.prepared import DAYS, FOLDER, Growing, Prepared, prepared, stamp
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def test_the_same_key_is_made_once_and_another_by_itself() -> None:
 def test_an_entry_of_another_version_is_made_again(cache: Path) -> None:
     made = list[int]()
     counting(made, 1)
-    (entry,) = (cache / "room").iterdir()
+    (entry,) = (cache / FOLDER / "room").iterdir()
     others: list[dict[str, object]] = [{"classes": 2, "files": {"rows.npy": "0"}}, {"about": {}, "files": {}}]
     for content in others:
         (entry / "about.json").write_bytes(files.sealed(content))
@@ -60,19 +61,37 @@ def test_what_is_raised_while_it_is_made_leaves_nothing(cache: Path) -> None:
 
     with pytest.raises(ValueError, match="no"):
         prepared("room", {}, ("rows",), 3, failing)
-    assert list((cache / "room").iterdir()) == []
+    assert list((cache / FOLDER / "room").iterdir()) == []
+
+
+@pytest.mark.parametrize(("path", "found"), [("images", "no folder"), (".", "no images in")])
+def test_what_was_kept_is_nobodys_data(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, path: str, found: str
+) -> None:
+    """Whoever does not say where data files are names a folder of the cache."""
+    monkeypatch.delenv("FEDUNLEARN_DATA", raising=False)
+
+    def make(growing: Growing) -> dict[str, object]:
+        growing.append("pixels", np.zeros((1, 9, 9)))
+        return {}
+
+    for room in ("images", "volumes"):
+        prepared(room, {}, ("pixels",), 1, make)
+    assert len([*cache.rglob("*.npy")]) == 2 and files.data_root() == cache
+    with pytest.raises(InputError, match=rf"folder: found {found}"):
+        Folder(path=path, layout="site/patient").load(files.data_root())
 
 
 def test_nobody_else_can_read_it(cache: Path) -> None:
     counting([], 1)
-    assert stat.S_IMODE((cache / "room").stat().st_mode) == 0o700
+    assert stat.S_IMODE((cache / FOLDER / "room").stat().st_mode) == 0o700
 
 
 def test_what_was_not_used_for_long_is_removed_when_something_is_added(cache: Path) -> None:
     made = list[int]()
     for key in (1, 2):
         counting(made, key)
-    old, used = sorted((cache / "room").iterdir())
+    old, used = sorted((cache / FOLDER / "room").iterdir())
     if counting(made, 1) and (used / "about.json").read_text().find('"key": 1') < 0:
         old, used = used, old
     before = time.time() - (DAYS + 1) * 86400

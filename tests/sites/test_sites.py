@@ -199,6 +199,7 @@ def test_making_a_network_leaves_the_global_rng_alone(folder: Path):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.gate
 def test_importing_hospitals_loads_nothing_that_reads_data():
     code = "import sys, sites.hospital; print([m for m in ('pandas', 'monai', 'medmnist', 'PIL') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

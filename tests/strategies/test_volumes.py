@@ -23,7 +23,7 @@ from fedunlearn.learning.labels import gaussian_labels, retained_labels, uniform
 from fedunlearn.learning.local import outputs
 from fedunlearn.learning.objectives import Distillation, SoftLabels
 from fedunlearn.learning.tasks import Errors
-from fedunlearn.scenario.catalogue import lines
+from fedunlearn.listing import entries, full
 from strategies.fedosd import UnlearningLoss
 from strategies.fedquit import virtual
 from strategies.lotus import lessons
@@ -156,8 +156,8 @@ def test_a_strategy_that_needs_class_labels_is_refused_for_volumes(tmp_path: Pat
 
 
 def test_the_list_tells_who_needs_class_labels() -> None:
-    text = dict(zip(lines("strategies")[::2], lines("strategies")[1::2], strict=True))
-    needing = [name.split()[0] for name, traits in text.items() if "one class per image" in traits]
+    told = {one["name"]: full("strategies", one["name"], 1000)[2] for one in entries("strategies")}
+    needing = [name for name, traits in told.items() if "one class per image" in traits]
     assert needing == ["held_out_target", "quickdrop", "salun_cra"]
 
 

@@ -15,15 +15,17 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from fedunlearn import scenario as scenarios, sweep
+from fedunlearn import scenario as scenarios
 from fedunlearn.__main__ import app
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.estimate import estimate, of_all
 from fedunlearn.core import InputError, RunError, SiteError
-from fedunlearn.results.runfolder import ABOUT, LOCK, RunFolder
+from fedunlearn.results.places import LOCK
+from fedunlearn.results.runfolder import ABOUT, RunFolder
 from fedunlearn.scenario import Pick, Scenario
-from fedunlearn.sweep import Sweep
-from fedunlearn.sweep.table import MEASURES
+from fedunlearn.sweep import cells, running
+from fedunlearn.sweep.cells import Sweep
+from fedunlearn.sweep.table import MEASURES, markdown, show, summary
 from tests.runs import TINY, weight_files, write
 
 ONE = TINY.replace("seeds: [1, 2]", "seeds: [1]").replace(
@@ -36,7 +38,7 @@ SLUGS = [f"count-{n}_augmentation-{a}" for n in (2, 3) for a in ("none", "flips_
 
 
 def read(folder: Path, text: str = SWEPT, overrides: Sequence[str] = ()) -> Sweep:
-    found = sweep.read(write(folder, text), overrides)
+    found = cells.read(write(folder, text), overrides)
     assert isinstance(found, Sweep)
     return found
 
@@ -47,12 +49,12 @@ def with_sweep(*lines: str) -> str:
 
 def problems(folder: Path, text: str, overrides: Sequence[str] = ()) -> list[str]:
     with pytest.raises(InputError) as caught:
-        sweep.read(write(folder, text), overrides)
+        cells.read(write(folder, text), overrides)
     return [str(problem).removeprefix(f"{folder / 'scenario.yaml'}:") for problem in caught.value.problems]
 
 
 def execute(found: Sweep, out: Path) -> Path:
-    return sweep.run(found, out, out.parent, Console(), quiet=True)
+    return running.run(found, out, out.parent, Console(), quiet=True)
 
 
 def call(*words: object) -> Result:
@@ -85,15 +87,15 @@ def test_cells_are_all_combinations_and_know_no_sweep(tmp_path: Path) -> None:
 )
 def test_a_cell_is_what_set_gives(tmp_path: Path, overrides: list[str]) -> None:
     path = write(tmp_path, ONE)
-    cells = read(tmp_path).cells
+    found = read(tmp_path).cells
     write(tmp_path, ONE)
-    assert cells[3 if overrides else 0].scenario == scenarios.read(path, overrides)
+    assert found[3 if overrides else 0].scenario == scenarios.read(path, overrides)
 
 
 def test_without_a_sweep_it_is_the_scenario(tmp_path: Path) -> None:
     plain = scenarios.read(write(tmp_path, ONE))
-    assert sweep.read(tmp_path / "scenario.yaml") == plain
-    assert sweep.read(write(tmp_path, SWEPT), ["sweep=null"]) == plain
+    assert cells.read(tmp_path / "scenario.yaml") == plain
+    assert cells.read(write(tmp_path, SWEPT), ["sweep=null"]) == plain
     assert isinstance(plain, Scenario)
     with pytest.raises(InputError, match="unknown key 'sweep'"):
         scenarios.read(write(tmp_path, SWEPT))
@@ -181,9 +183,12 @@ def test_check_says_what_every_cell_asks_for(tmp_path: Path) -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert sum(line.startswith("data: ") for line in lines) == 1  # all cells have the same
-    cells = [line for line in lines if line.startswith(tuple(f"{slug}: " for slug in SLUGS))]
-    assert [line.partition(":")[0] for line in cells] == [slug for slug in SLUGS for _ in range(3)]
-    room, time, asked = cells[::3], cells[1::3], cells[2::3]
+    told = [line for line in lines if line.startswith(tuple(f"{slug}: " for slug in SLUGS))]
+    few = [line for line in told if "coarsely" in line]  # three patients to forget, or two
+    assert [line.partition(":")[0] for line in few] == SLUGS
+    told = [line for line in told if line not in few]
+    assert [line.partition(":")[0] for line in told] == [slug for slug in SLUGS for _ in range(3)]
+    room, time, asked = told[::3], told[1::3], told[2::3]
     assert all(": needs about " in line for line in room) and all(": takes about " in line for line in time)
     assert asked[2].startswith(f"{SLUGS[2]}: some: forget 3 patients of north (")
     assert any(line.startswith("all cells: needs about ") for line in lines)
@@ -195,8 +200,8 @@ def test_cells_that_fit_one_by_one_but_not_together_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     """Each cell's results stay, so four need more than the one that needs most; half-way between is too little."""
-    path, cells = write(tmp_path, SWEPT), read(tmp_path).cells
-    needed = [estimate(cell.scenario, gather(cell.scenario, tmp_path)) for cell in cells]
+    path, found = write(tmp_path, SWEPT), read(tmp_path).cells
+    needed = [estimate(cell.scenario, gather(cell.scenario, tmp_path)) for cell in found]
     largest, together = (max(sum(one.disk.values()) for one in some) for some in (needed, [of_all(needed)]))
     assert largest < together
     free = (largest + together) // 2
@@ -250,11 +255,11 @@ def test_what_an_interrupted_run_left_is_removed(
         shutil.rmtree(cell)
         (cell / "weights").mkdir(parents=True)
 
-    def note(_: Scenario, folder: Path, *__: object) -> None:
+    def note(_: Scenario, folder: Path, *__: object, **___: object) -> None:
         ran.append(folder.name)
         assert not folder.exists()
 
-    monkeypatch.setattr(sweep, "simulate", note)
+    monkeypatch.setattr(running, "simulate", note)
     execute(read(tmp_path, TWO), out)
     assert ran == ["count-3"]
 
@@ -262,7 +267,7 @@ def test_what_an_interrupted_run_left_is_removed(
 def test_an_interruption_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    def stops_at_the_third(scenario: Scenario, folder: Path, *_: object) -> None:
+    def stops_at_the_third(scenario: Scenario, folder: Path, *_: object, **__: object) -> None:
         ran.append(folder.name)
         if len(ran) == 3:
             raise KeyboardInterrupt
@@ -270,8 +275,8 @@ def test_an_interruption_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.
         run.write_text("scenario.yaml", scenarios.to_yaml(scenario))
         run.finish()
 
-    monkeypatch.setattr(sweep, "simulate", stops_at_the_third)
-    monkeypatch.setattr(sweep, "summary", lambda _: pd.DataFrame({"cell": SLUGS}))
+    monkeypatch.setattr(running, "simulate", stops_at_the_third)
+    monkeypatch.setattr(running, "summary", lambda _: pd.DataFrame({"cell": SLUGS}))
     with pytest.raises(KeyboardInterrupt):
         execute(read(tmp_path), tmp_path / "out")
     assert ran == SLUGS[:3] and not (tmp_path / "out" / "summary.parquet").exists()
@@ -280,10 +285,10 @@ def test_an_interruption_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_cell_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise SiteError("east", "disk on fire")
 
-    monkeypatch.setattr(sweep, "simulate", fails)
+    monkeypatch.setattr(running, "simulate", fails)
     with pytest.raises(RunError, match=f"cell {SLUGS[0]}: hospital 'east' failed: disk on fire"):
         execute(read(tmp_path), tmp_path / "out")
 
@@ -307,7 +312,7 @@ def test_a_cell_that_was_stopped_as_it_began_is_run(tmp_path: Path, left: str) -
     file.parent.mkdir(parents=True)
     file.touch()
     (cell, *_) = read(tmp_path).cells
-    assert not sweep._is_finished(tmp_path / "cell", cell)
+    assert not running._is_finished(tmp_path / "cell", cell)
 
 
 def test_a_folder_of_something_else_is_left_alone(finished: Path, tmp_path: Path) -> None:
@@ -331,7 +336,7 @@ def test_a_sweep_takes_its_name_and_goes_on_there(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished, tmp_path / "runs" / "tiny")
     result = call("simulate", write(tmp_path, TWO))
-    assert result.exit_code == 0 and result.stdout.count("finished already") == 2
+    assert result.exit_code == 0 and result.stderr.count("finished already") == 2
     assert result.stdout.splitlines()[-1] == "sweep folder: runs/tiny"
 
 
@@ -377,7 +382,7 @@ def test_the_summary_by_hand(tmp_path: Path) -> None:
     run.write_table("verdicts.parquet", pd.DataFrame(known))
     run.write_manifest({"kind": "classification", "moments": [{"id": "r"}], "seeds": [0, 1]})
     run.finish()
-    table = sweep.summary(tmp_path)
+    table = summary(tmp_path)
     found = table[["cell", "training.lr", "clip", "strategy", "n_seeds", "verdict"]].to_numpy().tolist()
     assert found == [
         ["lr-0.1", 0.1, "null", "original", 2, "UNDER"],
@@ -386,10 +391,10 @@ def test_the_summary_by_hand(tmp_path: Path) -> None:
     ]
     assert table["test_accuracy"].tolist()[:2] == pytest.approx([0.6, 0.85])
     assert pd.isna(table["test_accuracy"][2]) and table["tuning_site_seconds"][2] == 3
-    text = sweep.markdown(tmp_path).splitlines()
+    text = markdown(tmp_path).splitlines()
     assert text[0] == "**hand: 2 cells, 1 of them not finished: run `simulate` again to go on**"
     assert text[2].startswith("| lr | clip | strategy | forget |")
-    assert text[4].startswith("| 0.1 | null | original | n/a | n/a | .600 |") and text[4].endswith(
+    assert text[4].startswith("| 0.1 | null | do nothing | n/a | n/a | .600 |") and text[4].endswith(
         "| UNDER |"
     )
     assert "| 3.0 | DAMAGED |" in text[6]
@@ -405,10 +410,10 @@ def test_report_prints_the_summary_again(finished: Path) -> None:
 
 def test_nothing_is_cut_off_on_a_narrow_terminal(finished: Path) -> None:
     text = StringIO()
-    sweep.show(finished, Console(file=text, width=30))
+    show(finished, Console(file=text, width=30))
     rows = [line for line in text.getvalue().splitlines() if line.startswith("2 ")]
     assert len(rows) == 3 and "…" not in text.getvalue()
-    assert rows[0].split()[1] == "original" and rows[0].split()[-1] == "INCONCLUSIVE"
+    assert rows[0].split()[1:3] == ["do", "nothing"] and rows[0].split()[-1] == "INCONCLUSIVE"
 
 
 def test_a_damaged_sweep_folder_is_named(tmp_path: Path) -> None:

@@ -29,10 +29,10 @@ from fedunlearn.core import (
     Weights,
 )
 from fedunlearn.results import report
-from fedunlearn.results.runfolder import LOCK
+from fedunlearn.results.places import LOCK
 from fedunlearn.scenario import Scenario, Tuned
 from fedunlearn.scenario.space import space, suggest
-from fedunlearn.simulate import simulate
+from fedunlearn.story import simulate
 from fedunlearn.tuning.judge import Judge
 from fedunlearn.tuning.rehearsal import Rehearsal, rehearse
 from tests.runs import TINY, write

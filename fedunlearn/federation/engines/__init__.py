@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -62,7 +63,15 @@ class Link(Protocol):
         ...
 
 
-class Engine(Protocol):
+class Staff(Protocol):
+    """Workers that play the hospitals of one federation after the other."""
+
+    def run(self, federation: Path, body: Callable[[Link], T]) -> T:
+        """Serve the hospitals stored in ``federation`` (`sites.hospital.Federation`) while ``body`` runs."""
+        ...
+
+
+class Engine(Staff, Protocol):
     """Opens a link to a federation, runs ``body`` with it, and closes it whatever happens."""
 
     def inspect(self) -> tuple[Machine, ...]:
@@ -73,6 +82,9 @@ class Engine(Protocol):
         """
         ...
 
-    def run(self, federation: Path, body: Callable[[Link], T]) -> T:
-        """Serve the hospitals stored in ``federation`` (`sites.hospital.Federation`) while ``body`` runs."""
+    def staff(self) -> AbstractContextManager[Staff]:
+        """Have workers come, if that takes time, and let them go at the end, whatever happens.
+
+        Returns at once: what is prepared meanwhile need not wait. What goes wrong with them is told by `Staff.run`.
+        """
         ...

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import os
 import queue
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from fedunlearn import interrupts
+from fedunlearn import cores, interrupts
 from fedunlearn.core import InputError
 from fedunlearn.federation.engines import Answer, Ask, Link
 from fedunlearn.federation.engines.machines import Machine, here
 from fedunlearn.learning import devices
+from fedunlearn.learning.local import load_each_gradient
 from fedunlearn.learning.models import Network
 from sites.hospital import Federation
 
@@ -33,7 +33,7 @@ class Inline:
     """Works in this process.
 
     Attributes:
-        workers: how many hospitals work at once; None for one per CPU core, or on a GPU for just one.
+        workers: how many hospitals work at once; None for one per CPU core it may use, or on a GPU for just one.
         timeout: seconds a hospital may take for one task.
         device: what they compute on, "cpu" or "cuda".
     """
@@ -46,6 +46,10 @@ class Inline:
         """See `Engine`: this machine."""
         return (self._machine(),)
 
+    def staff(self) -> AbstractContextManager[Inline]:
+        """See `Engine`: threads start in no time, so they come to each run anew."""
+        return contextlib.nullcontext(self)
+
     def run(self, federation: Path, body: Callable[[Link], T]) -> T:
         """See `Engine`.
 
@@ -55,11 +59,8 @@ class Inline:
         """
         machine = self._machine()
         devices.prepare(self.device)
-        importlib.import_module(
-            "torch._dynamo"
-        )  # as optimizers do, for seconds: not in the first task's time
         with interrupts.listening(), interrupts.deferred():  # the link's wait looks for signals
-            usual = 1 if self.device != "cpu" else os.cpu_count() or 1  # one worker keeps a GPU busy
+            usual = 1 if self.device != "cpu" else cores.usable()  # one worker keeps a GPU busy
             workers = self.workers or usual
             link = _Link(Federation.open(federation), workers, self.timeout, self.device, machine)
             try:
@@ -160,6 +161,8 @@ def perform(federation: Federation, network: Network, ask: Ask) -> Answer:
 
 
 def _performed(federation: Federation, network: Network, ask: Ask) -> Answer:
+    if getattr(ask.task, "each_image", False):
+        load_each_gradient()
     began, host = time.perf_counter(), socket.gethostname()
     try:
         hospital = federation.hospital(ask.site, network)

@@ -61,6 +61,9 @@ class SmallCNN:
 
     Every convolution halves the image until its edge is at most 8 pixels, a volume until it is at most 4; then the map
     is flattened into a hidden layer: position is kept, so single images can be remembered.
+
+    Attributes:
+        hidden: width of the hidden layer.
     """
 
     name: Literal["small_cnn"] = "small_cnn"

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedunlearn.learning.kernels import cheaper
 from fedunlearn.learning.patches import Patch
 
 Norm = Literal["instance", "group", "batch"]
@@ -61,7 +62,7 @@ class UNet3D:
             block(b + c, a, 2, is_transposed=True),
             block(a + a, classes, 2, is_transposed=True, conv_only=True),
         ]
-        return _UNet(down, up)
+        return cheaper(_UNet(down, up))
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from functools import lru_cache
 
 import numpy as np
 
-from fedunlearn.scoring.evidence import Estimates, Evidence, Floats, WithLosses
+from fedunlearn.scoring.evidence import Estimates, Evidence, Floats, Frame, WithLosses
 from fedunlearn.scoring.evidence.bootstrap import ratios
 
 STEPS = 100
@@ -32,21 +32,35 @@ def iam_completeness(evidence: Evidence[WithLosses]) -> Estimates:
     frame, rows = evidence.frame, np.flatnonzero(evidence.frame.rows("forget"))
     if not evidence.others:
         return {}
-    outside = np.stack([_signal(model)[rows] for model in evidence.others])
-    original, signal = _signal(evidence.original)[rows], _signal(evidence.unlearned)[rows]
-    alphas = np.linspace(0.0, 1.0, STEPS)
-    remembered = np.zeros(len(rows))
-    for here, weight in pairwise(alphas):
-        between = outside + here * (original - outside)
-        scale = np.sqrt(6) / np.pi * between.std()
-        if not scale > 0:
-            return {}
-        mode = between.mean(axis=0) - EULER * scale
-        # Beyond 700 the outer exponential is 0 and the inner one would overflow.
-        remembered += weight * np.exp(-np.exp(np.minimum((mode - signal) / scale, 700.0)))
+    steps = _steps(frame, evidence.original, evidence.others)
+    if steps is None:
+        return {}
+    (scales, modes), alphas = steps, np.linspace(0.0, 1.0, STEPS)
+    # Beyond 700 the outer exponential is 0 and the inner one would overflow.
+    beyond = np.minimum((modes - _signal(evidence.unlearned)[rows]) / scales[:, None], 700.0)
+    remembered = (alphas[1:, None] * np.exp(-np.exp(beyond))).sum(axis=0)
     complete = np.zeros((len(frame.patients), 1))
     complete[rows, 0] = 1 - remembered / alphas.sum()
     return ratios(frame, frame.rows("forget"), complete, np.ones_like(complete))
+
+
+@lru_cache(maxsize=4)  # of several models at once, and of the control that has other ones
+def _steps(frame: Frame, model: WithLosses, others: tuple[WithLosses, ...]) -> tuple[Floats, Floats] | None:
+    """(STEPS - 1,) scales and (STEPS - 1, n) modes of the images to forget, from ``others`` to the original ``model``.
+
+    None where signals do not vary somewhere between.
+    """
+    rows = np.flatnonzero(frame.rows("forget"))
+    outside, original = np.stack([_signal(other)[rows] for other in others]), _signal(model)[rows]
+    scales, modes = [], []
+    for here in np.linspace(0.0, 1.0, STEPS)[:-1]:
+        between = outside + here * (original - outside)
+        scale = np.sqrt(6) / np.pi * between.std()
+        if not scale > 0:
+            return None
+        scales.append(scale)
+        modes.append(between.mean(axis=0) - EULER * scale)
+    return np.array(scales), np.stack(modes)
 
 
 def _signal(model: WithLosses) -> Floats:

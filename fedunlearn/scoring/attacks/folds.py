@@ -9,8 +9,8 @@ from functools import lru_cache
 import numpy as np
 
 from fedunlearn.scoring.attacks.membership import alike, forget_versus_held_out
-from fedunlearn.scoring.attacks.pairs import Pairs, pair_up, share
-from fedunlearn.scoring.evidence import Estimate, Estimates, Floats, Frame, Ints
+from fedunlearn.scoring.attacks.pairs import Contest, Pairs, contest, pair_up, share
+from fedunlearn.scoring.evidence import Estimates, Floats, Frame, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +21,13 @@ class Folds:
         rows: the images: to forget, then held out.
         truth: of each of these, 1 if it is to forget, 0 if held out.
         parts: by fold, which of these to learn from, and which to judge.
-        pairs: by group, (image to forget, held-out image) of one hospital and label that one fold judges.
+        pairs: (image to forget, held-out image) of one hospital and label that one fold judges.
     """
 
     rows: Ints
     truth: Ints
     parts: tuple[tuple[Ints, Ints], ...]
-    pairs: Mapping[str, Pairs]
+    pairs: Contest
 
     def area(self, scores: Floats) -> Estimates:
         """The area under the ROC curve of scores (N,), within folds: what another fold learnt is on another scale.
@@ -37,11 +37,7 @@ class Folds:
         less: the higher the members of one fold score by chance, the more is asked of the members of the others by the
         attacks that learn from it. (500 draws of 12 and 13 patients: .500 within, .475 between, both ± .004.)
         """
-        estimates = {}
-        for group, pairs in self.pairs.items():
-            value, replicates = share([pairs], [scores])
-            estimates[group] = Estimate(value, len(pairs.left), replicates)
-        return estimates
+        return share(self.pairs, scores)
 
 
 @lru_cache(maxsize=4)  # the request at hand and the one before, of two attacks
@@ -66,7 +62,7 @@ def folds_of(frame: Frame, most: int) -> Folds | None:
     split = StratifiedGroupKFold(min(most, fewest)).split(rows[:, None], truth, frame.patients[rows])
     parts = tuple((learn, judge) for learn, judge in split if 0 < truth[learn].sum() < len(learn))
     pairs = _within(frame, rows, truth, parts)
-    return Folds(rows, truth, parts, pairs) if pairs else None
+    return Folds(rows, truth, parts, contest(frame, pairs)) if pairs else None
 
 
 def _within(

@@ -153,6 +153,7 @@ _REFERENCE = (
             0.08,
         ),
         low=-1.0,
+        parts=("mia_ulira_auc",),
     ),
     _share(
         reference.mia_difference_auc,

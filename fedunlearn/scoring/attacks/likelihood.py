@@ -5,7 +5,7 @@ The signal is ``phi = log p_y - log(1 - p_y)`` in float64, about normal over mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,8 +13,16 @@ import numpy as np
 from scipy.special import gammaln, stdtr
 
 from fedunlearn.scoring.attacks.membership import attack_auc, forget_versus_held_out
-from fedunlearn.scoring.attacks.pairs import Pairs, pair_up, share
-from fedunlearn.scoring.evidence import Bools, Estimate, Estimates, Evidence, Floats, Frame, WithLosses
+from fedunlearn.scoring.attacks.pairs import Contest, share, with_themselves
+from fedunlearn.scoring.evidence import (
+    Bools,
+    Estimate,
+    Estimates,
+    Evidence,
+    Floats,
+    Frame,
+    WithLosses,
+)
 
 PRIOR = 4.0
 """Degrees of freedom of the prior on an image's variance: what all images together say weighs as much as 4 models."""
@@ -140,8 +148,9 @@ def mia_ulira_excess(evidence: Evidence[WithLosses]) -> Estimates:
     forget alone. Held-out patients have no training image at all. Range -1 to 1; 0 is no leak, and what the retrained
     model scores; cost and limits as of `mia_ulira_auc`.
     """
-    forget, held_out = evidence.frame.rows("forget"), _held_out(evidence.frame)
-    own, others = (_looks_unlearnt(evidence, rows) for rows in (forget, held_out))
+    known = evidence.measured.get("mia_ulira_auc")
+    own = mia_ulira_auc(evidence) if known is None else known
+    others = _looks_unlearnt(evidence, _held_out(evidence.frame))
     return {
         group: Estimate(
             one.value - others[group].value, one.n, _less(one.replicates, others[group].replicates)
@@ -178,11 +187,7 @@ def _looks_unlearnt(evidence: Evidence[WithLosses], rows: Bools) -> Estimates:
         (model.margin - m_out) ** 2 / v_out - (model.margin - m_in) ** 2 / v_in
         for model in (evidence.unlearned, evidence.retrained)
     ]
-    estimates = {}
-    for group, pairs in _with_themselves(frame, rows.tobytes()).items():
-        value, replicates = share([pairs], [scores[0]], [scores[1]])
-        estimates[group] = Estimate(value, len(pairs.left), replicates)
-    return estimates
+    return share(_with_themselves(frame, rows.tobytes()), *scores)
 
 
 def _of(models: Sequence[WithLosses], among: Bools) -> Predictive | None:
@@ -202,7 +207,6 @@ def _compared(frame: Frame) -> Bools:
 
 
 @lru_cache(maxsize=4)  # the request at hand and the one before, two sets of images each
-def _with_themselves(frame: Frame, chosen: bytes) -> Mapping[str, Pairs]:
-    rows, anything = np.frombuffer(chosen, dtype=bool), np.zeros(len(frame.patients), dtype=np.int64)
-    found = {g: pair_up(frame, rows & m, rows & m, anything) for g, m in frame.groups.items()}
-    return {group: pairs for group, pairs in found.items() if pairs is not None}
+def _with_themselves(frame: Frame, chosen: bytes) -> Contest:
+    """Of every group, all of ``chosen`` with all."""
+    return with_themselves(frame, np.frombuffer(chosen, dtype=bool))

@@ -13,13 +13,19 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import expit
 
-from fedunlearn.scoring.attacks.pairs import Pairs, pair_up, share
-from fedunlearn.scoring.evidence import Bools, Estimate, Estimates, Evidence, Floats, Frame, Ints, WithLosses
+from fedunlearn.scoring.attacks.pairs import Contest, Pairs, contest, pair_up, share
+from fedunlearn.scoring.evidence import Bools, Estimates, Evidence, Floats, Frame, Ints, WithLosses
 from fedunlearn.scoring.evidence.bootstrap import ratios
 from fedunlearn.scoring.evidence.classification import Outputs
 
 MOST_EXAMPLES = 1000
 """Members, and as many non-members, that an SVC is fitted to at most: its cost grows with the square."""
+
+STEP = 500
+"""Images that an SVC judges at a time, to bound the memory."""
+
+STRIP = 64
+"""Examples whose kernel is worked out at a time."""
 
 
 def mia_loss_auc(evidence: Evidence[WithLosses]) -> Estimates:
@@ -84,16 +90,24 @@ def attack_auc(frame: Frame, scores: Floats, known: Bools | None = None) -> Esti
         scores: (N,) the higher, the rather a member.
         known: (N,) which images have a score; None for all.
     """
-    estimates = {}
-    for group, pairs in forget_versus_held_out(frame, known).items():
-        value, replicates = share([pairs], [scores])
-        estimates[group] = Estimate(value, len(pairs.left), replicates)
-    return estimates
+    of = _contest(frame, _of_all(known))
+    return {} if of is None else share(of, scores)
 
 
 def forget_versus_held_out(frame: Frame, known: Bools | None = None) -> Mapping[str, Pairs]:
     """By group, the pairs (image to forget, held-out image) of one hospital and label, of those ``known``."""
-    return _pairs(frame, b"" if known is None or known.all() else known.tobytes())
+    return _pairs(frame, _of_all(known))
+
+
+def _of_all(known: Bools | None) -> bytes:
+    """Which images are known; empty if all are."""
+    return b"" if known is None or known.all() else known.tobytes()
+
+
+@lru_cache(maxsize=4)  # as of `_pairs`
+def _contest(frame: Frame, known: bytes) -> Contest | None:
+    pairs = _pairs(frame, known)
+    return contest(frame, pairs) if pairs else None
 
 
 @lru_cache(maxsize=4)  # the request at hand and the one before, of all images and of those with shadows
@@ -122,8 +136,9 @@ def _judged_non_member(evidence: Evidence[Outputs], signal: Floats) -> Estimates
     members, others = _balanced(frame, evidence.seed)
     if not len(members) or not np.ptp(signal[np.concatenate([members, others])]):
         return {}
-    judged = _judge(signal, members, others, frame.rows("forget"))[:, None]
-    return ratios(frame, frame.rows("forget"), 1 - judged, np.ones_like(judged))
+    target, judged = frame.rows("forget"), np.zeros((len(signal), 1))
+    judged[target, 0] = judge(signal[members], signal[others], signal[target])
+    return ratios(frame, target, 1 - judged, np.ones_like(judged))
 
 
 @lru_cache(maxsize=2)  # the seed at hand, and the one before
@@ -143,13 +158,44 @@ def _balanced(frame: Frame, seed: int) -> tuple[Ints, Ints]:
     return np.concatenate(members)[order], np.concatenate(others)[order]
 
 
-def _judge(signal: Floats, members: Ints, others: Ints, target: Bools) -> Floats:
-    """(N,) 1 where the attack says "member", for the images of ``target``; 0 elsewhere."""
-    from sklearn.svm import SVC  # here, because importing it takes a second
+def judge(members: Floats, others: Floats, asked: Floats) -> Floats:
+    """(n,) 1 where an SVC that learnt from ``members`` and ``others`` (m,) says "member" of ``asked`` (n,), else 0.
 
-    examples = np.concatenate([members, others])
-    truth = np.repeat([1, 0], [len(members), len(others)])
-    attack = SVC(C=3, gamma="auto", kernel="rbf").fit(signal[examples, None], truth)
-    judged = np.zeros(len(signal))
-    judged[target] = attack.predict(signal[target, None])
-    return judged
+    As scikit-learn's ``SVC(C=3, gamma="auto")``; a decision of exactly 0 is for the members, as in libsvm.
+
+    Of answers that are right or wrong there is nothing to fit. If m more members than others are right, right ones are
+    held at 1 and wrong ones at -1, since that costs the SVC ``2 / (1 - 1 / e) < 2 C m``; if as many are, any line fits.
+    """
+    examples, truth = np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)])
+    more, binary = int(members.sum() - others.sum()), bool(np.isin(examples, (0, 1)).all())
+    if binary and more and np.isin(asked, (0, 1)).all():
+        return asked if more > 0 else 1 - asked
+    from sklearn import config_context  # here, because importing them takes a second
+    from sklearn.svm import SVC
+
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        if binary:
+            either: Floats = SVC(C=3, gamma="auto").fit(examples[:, None], truth).predict(asked[:, None])
+            return either.astype(np.float64)
+        attack = SVC(C=3, kernel="precomputed").fit(_own_kernel(examples), truth)
+    parts = np.split(asked, range(STEP, len(asked), STEP))
+    known, weights, level = examples[attack.support_], attack.dual_coef_[0], attack.intercept_
+    return np.concatenate([_kernel(some, known) @ weights + level >= 0 for some in parts]).astype(np.float64)
+
+
+def _own_kernel(examples: Floats) -> Floats:
+    """(n, n) `_kernel` of examples with themselves, each pair once: most of the time goes into exponentials."""
+    n = len(examples)
+    kernel = np.empty((n, n))
+    for start in range(0, n, STRIP):
+        rows, after = slice(start, start + STRIP), slice(start, None)
+        kernel[rows, after] = _kernel(examples[rows], examples[after])
+        kernel[after, rows] = kernel[rows, after].T
+    return kernel
+
+
+def _kernel(one: Floats, other: Floats) -> Floats:
+    """(n, m) ``exp(-(x - y)^2)``, for one signal the kernel "rbf" with gamma "auto"; the square as libsvm takes it."""
+    apart = (one**2)[:, None] + other**2
+    apart -= np.multiply.outer(2 * one, other)
+    return np.exp(np.negative(apart, out=apart), out=apart)

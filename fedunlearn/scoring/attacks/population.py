@@ -7,10 +7,11 @@ such attacks underestimate what the most exposed images have to fear. For strong
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import expit
 
 from fedunlearn.scoring.attacks.folds import folds_of
 from fedunlearn.scoring.attacks.rates import true_positives
-from fedunlearn.scoring.evidence import Estimates, Evidence, WithLosses
+from fedunlearn.scoring.evidence import Estimates, Evidence, Floats, Ints, WithLosses
 
 FOLDS = 5
 """Parts of the cross-validation, fewer where there are fewer patients on a side."""
@@ -31,15 +32,34 @@ def mia_lr_auc(evidence: Evidence[WithLosses]) -> Estimates:
     folds = folds_of(evidence.frame, FOLDS)
     if folds is None:
         return {}
-    from sklearn.linear_model import LogisticRegression  # here, because importing it takes a second
-
-    losses = evidence.unlearned.losses[:, None]
+    losses = evidence.unlearned.losses
     scores = np.zeros(len(losses))
     for learn, judge in folds.parts:
-        rows = folds.rows[learn]
-        attack = LogisticRegression(class_weight="balanced").fit(losses[rows], folds.truth[learn])
-        scores[folds.rows[judge]] = attack.decision_function(losses[folds.rows[judge]])
+        slope, level = logistic(losses[folds.rows[learn]], folds.truth[learn])
+        scores[folds.rows[judge]] = slope * losses[folds.rows[judge]] + level
     return folds.area(scores)
+
+
+def logistic(x: Floats, truth: Ints) -> tuple[float, float]:
+    """Slope and level of the logistic regression of ``truth`` (n,), 1 or 0, on ``x`` (n,); both sides weigh the same.
+
+    What scikit-learn's ``LogisticRegression(class_weight="balanced")`` comes to, by the same steps of the same solver,
+    without what that asks of its input each time, which takes four times as long as the steps.
+    """
+    from scipy.optimize import fmin_l_bfgs_b  # here, because importing it takes a third of a second
+
+    n, ones = len(x), int(truth.sum())
+    weights = np.where(truth == 1, n / (2 * ones), n / (2 * (n - ones)))
+
+    def objective(line: Floats) -> tuple[float, Floats]:
+        """The mean loss with its penalty on the slope, and its gradient."""
+        raw = line[0] * x + line[1]
+        loss = (weights * (np.logaddexp(0.0, raw) - truth * raw)).sum() / n + line[0] ** 2 / (2 * n)
+        pull = weights * (expit(raw) - truth) / n
+        return float(loss), np.array([x @ pull + line[0] / n, pull.sum()])
+
+    line, *_ = fmin_l_bfgs_b(objective, np.zeros(2), factr=64, pgtol=1e-4, maxiter=100, maxls=50)
+    return float(line[0]), float(line[1])
 
 
 def mia_loss_tpr_at_1(evidence: Evidence[WithLosses]) -> Estimates:

@@ -35,13 +35,12 @@ def mia_quantile_auc(evidence: Evidence[WithLosses]) -> Estimates:
     (`folds.Folds.area`). Linear and unpenalised (Koenker and Bassett, Econometrica 1978), not a
     network: there are few images. Images as in `mia_loss_auc`.
     Range 0 to 1; without memory, 0.5. Cost: one other seed, else undefined, and `FOLDS` regressions, some 40 ms
-    with 400 held-out images or more. Undefined for a single patient on a side.
+    with 400 held-out images or more. Undefined for a single patient on a side, and for confidences so large that no
+    line can be found.
     """
     frame, folds = evidence.frame, folds_of(evidence.frame, FOLDS)
     if folds is None or not evidence.others:
         return {}
-    from sklearn.linear_model import QuantileRegressor  # here, because importing it takes a second
-
     phi, known = evidence.unlearned.margin, _known(evidence, folds.rows)
     scores = np.zeros(len(frame.patients))
     for learn, judge in folds.parts:
@@ -49,10 +48,36 @@ def mia_quantile_auc(evidence: Evidence[WithLosses]) -> Estimates:
         # In order, as it decides which of several lines is found that fit equally well; and evenly of all confidences.
         outside = outside[np.lexsort((known[outside, 0], phi[folds.rows[outside]]))]
         outside = outside[:: 1 + (len(outside) - 1) // MOST_EXAMPLES]
-        line = QuantileRegressor(quantile=LEVEL, alpha=0.0)
-        line.fit(known[outside], phi[folds.rows[outside]])
-        scores[folds.rows[judge]] = phi[folds.rows[judge]] - line.predict(known[judge])
+        line = regressed(known[outside], phi[folds.rows[outside]])
+        if line is None:
+            return {}
+        level, slopes = line
+        scores[folds.rows[judge]] = phi[folds.rows[judge]] - (known[judge] @ slopes + level)
     return folds.area(scores)
+
+
+def regressed(x: Floats, y: Floats) -> tuple[float, Floats] | None:
+    """Level and slopes (K,) of the quantile `LEVEL` of ``y`` (n,) regressed on ``x`` (n, K); None if none are found.
+
+    HiGHS takes 1e20 for infinite and refuses factors above 1e15: then no line is found, nor is any worth having.
+
+    A linear programme: what is above the line costs `LEVEL`, what is below 1 - `LEVEL`, both 0 or more, and so are the
+    line's numbers, each as the difference of two. As scikit-learn's ``QuantileRegressor(alpha=0)`` writes it, so that
+    of lines that fit equally well the same one is found, but without what that asks of its input, which takes as long;
+    and by ``milp``, which takes less time than ``linprog`` to hand the same programme to the same solver.
+    """
+    from scipy import sparse  # here, because importing them takes half a second
+    from scipy.optimize import LinearConstraint, milp
+
+    n, k = len(x), x.shape[1] + 1
+    eye, line = sparse.eye_array(n, format="csc"), np.column_stack([np.ones(n), x])
+    equal = sparse.hstack([sparse.csc_array(line), sparse.csc_array(-line), eye, -eye], format="csc")
+    costs = np.concatenate([np.zeros(2 * k), np.full(n, LEVEL), np.full(n, 1 - LEVEL)])
+    found = milp(costs, constraints=LinearConstraint(equal, y, y)).x
+    if found is None:
+        return None
+    numbers = found[:k] - found[k : 2 * k]
+    return float(numbers[0]), numbers[1:]
 
 
 def _known(evidence: Evidence[WithLosses], rows: Ints) -> Floats:

@@ -15,6 +15,8 @@ new ones: nearly twice 1 / N where m = N.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 from scipy.special import betaincinv
 
@@ -51,11 +53,13 @@ def true_positives(frame: Frame, scores: Floats, one_in: int, known: Bools | Non
         one_in: the reciprocal of the false positive rate.
         known: (N,) which images have a score; None for all.
     """
-    return {
-        group: _estimate(pairs, scores, one_in)
-        for group, pairs in forget_versus_held_out(frame, known).items()
-        if len(pairs.right) + 1 >= FEWEST_PLACES * one_in
-    }
+    pairs = forget_versus_held_out(frame, known)
+    enough = {group: of for group, of in pairs.items() if len(of.right) + 1 >= FEWEST_PLACES * one_in}
+    alike: dict[bytes, dict[str, Pairs]] = {}  # by held-out images, which most groups share
+    for group, of in enough.items():
+        alike.setdefault(of.right.tobytes(), {})[group] = of
+    estimates = {g: one for groups in alike.values() for g, one in _estimates(groups, scores, one_in)}
+    return {group: estimates[group] for group in enough}
 
 
 def found(above: Floats, level: Floats, places: Floats) -> Floats:
@@ -71,18 +75,37 @@ def clopper_pearson(k: float, n: int) -> tuple[float, float]:
     return low, high
 
 
-def _estimate(pairs: Pairs, scores: Floats, one_in: int) -> Estimate:
-    left, n = scores[pairs.left], len(pairs.left)
-    order = np.argsort(-scores[pairs.right], kind="stable")
-    right, units = scores[pairs.right][order], pairs.right_units[order]
-    once = np.ones((1, pairs.right_draws.shape[1]))
-    value = float(_chances(left, right, units, once, one_in).mean())
+Standing = tuple[Ints, Floats]
+"""(n,) where each left image stands, and (B, places) the chance to be found there, by replicate."""
+
+
+def _estimates(groups: Mapping[str, Pairs], scores: Floats, one_in: int) -> Iterator[tuple[str, Estimate]]:
+    """Of groups with the same held-out images."""
+    first = next(iter(groups.values()))
+    order = np.argsort(-scores[first.right], kind="stable")
+    right, units = scores[first.right][order], first.right_units[order]
+    rows = np.unique(np.concatenate([of.left for of in groups.values()]))
+    once = _standing(scores[rows], right, units, np.ones((1, first.right_draws.shape[1])), one_in)
+    again = _standing(scores[rows], right, units, first.right_draws, one_in)
+    for group, of in groups.items():
+        own = np.searchsorted(rows, of.left)
+        yield group, _estimate(of, (once[0][own], once[1]), (again[0][own], again[1]), one_in)
+
+
+def _estimate(pairs: Pairs, once: Standing, again: Standing, one_in: int) -> Estimate:
+    """Of one group, whose images stand there once, and when patients are drawn anew."""
+    n = len(pairs.left)
+    standing, (chances,) = once
+    value = float(np.append(chances, 0.0)[standing].mean())
     luck = float(np.sqrt((one_in - 1) / n)) / one_in
     if not pairs.varies:
         return Estimate(value, n, exact=clopper_pearson(value * n, n), luck=luck)
-    chances = _chances(left, right, units, pairs.right_draws, one_in)
-    drawn = pairs.left_draws[:, pairs.left_units]
-    replicates = macro((drawn * chances).sum(axis=1, keepdims=True), drawn.sum(axis=1, keepdims=True))
+    standing, drawn_chances = again
+    places, patients = drawn_chances.shape[1], pairs.left_draws.shape[1]
+    owned = np.bincount(pairs.left_units * (places + 1) + standing, minlength=patients * (places + 1))
+    drawn = pairs.left_draws @ owned.reshape(patients, -1).astype(np.float64)  # images, by where they stand
+    over = (drawn[:, :-1] * drawn_chances).sum(axis=1, keepdims=True)
+    replicates = macro(over, drawn.sum(axis=1, keepdims=True))
     return Estimate(value, n, replicates, _interval(value, n, replicates), luck)
 
 
@@ -93,22 +116,24 @@ def _interval(value: float, n: int, replicates: Floats) -> tuple[float, float]:
     return min(low, fixed[0]), max(high, fixed[1])
 
 
-def _chances(left: Floats, right: Floats, units: Ints, draws: Floats, one_in: int) -> Floats:
-    """(B, n) the chance of each left image to be found, by replicate; ``right`` is sorted from the top.
+def _standing(left: Floats, right: Floats, units: Ints, draws: Floats, one_in: int) -> Standing:
+    """Where ``left`` images stand among the ``right`` ones, which are sorted from the top.
 
-    Only so much of the top is looked at as holds all places in every replicate: below, nobody is found.
+    Only so much of these is looked at as holds all places that are accused in every replicate. Below, nobody is found:
+    that is one more place, the last, which has no chance.
     """
-    places = (draws @ np.bincount(units, minlength=draws.shape[1]) + 1)[:, None] / one_in
+    accused = (draws @ np.bincount(units, minlength=draws.shape[1]) + 1)[:, None] / one_in
     top = 32
     while True:
         top = len(right) if top >= len(right) else int((right >= right[top - 1]).sum())
         over = np.zeros((len(draws), top + 1))
         np.cumsum(draws[:, units[:top]], axis=1, out=over[:, 1:])
-        if top == len(right) or (over[:, -1:] >= places).all():
+        if top == len(right) or (over[:, -1:] >= accused).all():
             break
         top *= 2
-    chances = np.zeros((len(draws), len(left)))
     high = left >= right[top - 1] if top < len(right) else np.ones(len(left), dtype=bool)
-    before, up_to = (np.searchsorted(-right[:top], -left[high], side) for side in ("left", "right"))
-    chances[:, high] = found(over[:, before], over[:, up_to] - over[:, before], places)
-    return chances
+    between = [np.searchsorted(-right[:top], -left[high], side) for side in ("left", "right")]
+    (before, up_to), place = np.unique(np.stack(between), axis=1, return_inverse=True)
+    standing = np.full(len(left), len(before))
+    standing[high] = place.reshape(-1)
+    return standing, found(over[:, before], over[:, up_to] - over[:, before], accused)

@@ -18,6 +18,10 @@ from fedunlearn.scoring.evidence import Bools, Estimate, Estimates, Floats, Fram
 
 def macro(over: Floats, under: Floats) -> Floats:
     """Mean of ``over / under`` along the last axis, without the terms whose ``under`` is 0; NaN if that is all."""
+    if (
+        over.shape[-1] == 1
+    ):  # the same, but that a sum of one number would take many times as long as its division
+        return np.divide(over, under, out=np.full_like(over, np.nan), where=under > 0)[..., 0]
     present = under > 0
     ratio = np.divide(over, under, out=np.zeros_like(over), where=present)
     terms = present.sum(axis=-1)
@@ -54,14 +58,21 @@ def ratios(
                 (group, macro(top[every, :, [k]].T, bottom[every, :, [k]].T)) for group, k in columns.items()
             )
             replicates |= dict(alone)
-    found = {}
-    for group, here in groups.items():
-        of, k = (groups["all"], [columns[group]]) if group in columns else (here, slice(None))
-        value = macro(over[of][:, k].sum(axis=0), under[of][:, k].sum(axis=0))
-        n = int((under[of][:, k] > 0).sum()) if group in columns else here.size
-        if n:
-            found[group] = Estimate(float(value), n, replicates.get(group, np.empty(0)))
-    return found
+    single = {group: columns[group] for group in groups if group in columns}
+    whole = {group: here for group, here in groups.items() if group not in single}
+    # All groups at once: one by one, values would take as long as replicates.
+    sums = (np.stack([x[here].sum(axis=0) for here in whole.values()]) for x in (over, under))
+    values = dict(zip(whole, macro(*sums).tolist(), strict=True)) if whole else {}
+    sizes = {group: here.size for group, here in whole.items()}
+    for group, k in single.items():
+        top, bottom = (x[groups["all"], k] for x in (over, under))
+        values[group] = float(macro(top.sum(keepdims=True), bottom.sum(keepdims=True)))
+        sizes[group] = int((bottom > 0).sum())
+    return {
+        group: Estimate(values[group], sizes[group], replicates.get(group, np.empty(0)))
+        for group in groups
+        if sizes[group]
+    }
 
 
 def distances(frame: Frame, rows: Bools, values: Floats) -> Estimates:

@@ -36,17 +36,28 @@ class Outputs:
 
     @cached_property
     def margins(self) -> Floats:
-        """(N, C) logit-scaled confidence ``log p_c - log(1 - p_c)``, from logits, so that it never saturates."""
-        classes = range(self.logits.shape[1])
-        others = [np.logaddexp.reduce(np.delete(self.logits, c, axis=1), axis=1) for c in classes]
-        margins: Floats = self.logits - np.stack(others, axis=1)
+        """(N, C) logit-scaled confidence ``log p_c - log(1 - p_c)``, from logits, so that it never saturates.
+
+        The scores of the other classes are added up in their order, those before c once for all.
+        """
+        scores = np.ascontiguousarray(self.logits.T)
+        others = np.full_like(scores, -np.inf)
+        before = others[0].copy()
+        for c, own in enumerate(scores):
+            others[c] = np.logaddexp.reduce([before, *scores[c + 1 :]])
+            before = np.logaddexp(before, own)
+        margins: Floats = self.logits - others.T
         return margins
 
     @cached_property
     def margin(self) -> Floats:
         """(N,) the margin of the true class."""
-        true: Floats = self.margins[np.arange(len(self.labels)), self.labels]
-        return true
+        margin = np.empty(len(self.labels))
+        for c in np.unique(self.labels):
+            here = self.labels == c
+            logits = self.logits[here]
+            margin[here] = logits[:, c] - np.logaddexp.reduce(np.delete(logits, c, axis=1), axis=1)
+        return margin
 
     @cached_property
     def losses(self) -> Floats:
@@ -87,13 +98,13 @@ class Outputs:
         return correct
 
 
-def margin(signals: pd.DataFrame, frame: Frame, file: str) -> Floats:
-    """(N,) `Outputs.margin` of what `outputs` reads.
+def margin(signals: pd.DataFrame, frame: Frame, rows: Ints, file: str) -> Floats:
+    """(n,) `Outputs.margin` of some images, ``rows`` (n,) of the frame.
 
     Raises:
         RunError: see `outputs`.
     """
-    return outputs(signals, frame, file).margin
+    return _outputs(signals, frame, frame.labels[rows], file).margin
 
 
 def outputs(signals: pd.DataFrame, frame: Frame, file: str) -> Outputs:
@@ -107,10 +118,14 @@ def outputs(signals: pd.DataFrame, frame: Frame, file: str) -> Outputs:
     Raises:
         RunError: the columns are others, or an image has no class.
     """
+    return _outputs(signals, frame, frame.labels, file)
+
+
+def _outputs(signals: pd.DataFrame, frame: Frame, labels: Ints, file: str) -> Outputs:
     columns = [f"logits_{c}" for c in range(frame.classes)]
     if list(signals.columns) != columns:
         raise RunError(f"{file} has columns {list(signals.columns)}; expected {columns}")
-    wrong = int(((frame.labels < 0) | (frame.labels >= frame.classes)).sum())
+    wrong = int(((labels < 0) | (labels >= frame.classes)).sum())
     if wrong:
         raise RunError(f"sites.parquet: {wrong} images have no label in 0 … {frame.classes - 1}")
-    return Outputs(signals.to_numpy(np.float64), frame.labels)
+    return Outputs(signals.to_numpy(np.float64), labels)

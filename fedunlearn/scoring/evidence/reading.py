@@ -56,11 +56,11 @@ READERS: Mapping[str, Callable[[pd.DataFrame, Frame, str], WithLosses]] = {
     "segmentation": segmentation.overlaps,
 }
 """How each kind's file of signals (its content, the images, its name) becomes a model's answers."""
-MARGINS: Mapping[str, Callable[[pd.DataFrame, Frame, str], Floats]] = {
+MARGINS: Mapping[str, Callable[[pd.DataFrame, Frame, Ints, str], Floats]] = {
     "classification": classification.margin,
     "segmentation": segmentation.margin,
 }
-"""How each kind's brief signals (`fedunlearn.learning.kinds.Kind.brief`) become logit-scaled margins, (N,)."""
+"""How each kind's brief signals (`fedunlearn.learning.kinds.Kind.brief`) of some rows become logit-scaled margins."""
 
 
 @dataclass(frozen=True)
@@ -195,14 +195,10 @@ class Run:
             raise RunError(f"{self.path / name} is of images that are not in sites.parquet, or of some twice")
         if not np.isfinite(signals.to_numpy(np.float64)).all():
             return blank
-        margins = []
-        for number in np.unique(table["copy"]):
-            here = (table["copy"] == number).to_numpy()
-            # What images of which nothing was asked get here does not matter, but it must be a number.
-            whole = pd.DataFrame(0.0, range(len(blank)), signals.columns)
-            whole.iloc[rows[here]] = signals[here].to_numpy(np.float64)
-            margin = MARGINS[self.kind](whole, frame, str(self.path / name))
-            margins.append(np.where(np.isin(np.arange(len(blank)), rows[here]), margin, np.nan))
+        margin = MARGINS[self.kind](signals, frame, rows, str(self.path / name))
+        numbers, which = np.unique(table["copy"], return_inverse=True)
+        margins = np.full((len(numbers), len(blank)), np.nan)
+        margins[which, rows] = margin
         found: Floats = np.mean(margins, axis=0)
         return found
 

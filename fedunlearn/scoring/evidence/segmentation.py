@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn.core import RunError
-from fedunlearn.scoring.evidence import Floats, Frame
+from fedunlearn.scoring.evidence import Floats, Frame, Ints
 from fedunlearn.scoring.evidence.bootstrap import macro
 
 BY_CLASS = ("intersection", "predicted", "true", "surface")
@@ -76,8 +76,8 @@ def each_dice(intersection: Floats, predicted: Floats, true: Floats) -> Floats:
     return macro(2 * intersection[:, 1:], (predicted + true)[:, 1:])
 
 
-def margin(signals: pd.DataFrame, frame: Frame, file: str) -> Floats:
-    """(N,) `Overlaps.margin` of a table that has a model's losses alone, one row per volume of ``frame``.
+def margin(signals: pd.DataFrame, frame: Frame, rows: Ints, file: str) -> Floats:
+    """(n,) `Overlaps.margin` of a table that has a model's losses alone, one row for each of ``rows`` (n,).
 
     Raises:
         RunError: ``file``, which it is from, has other columns.

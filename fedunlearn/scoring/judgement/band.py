@@ -70,15 +70,17 @@ def bands(retrained: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFr
     Returns:
         Columns measure, group, null_low, null_high.
     """
+    columns = (retrained[name].tolist() for name in ("group", "measure", "seed", "value"))
+    groups: dict[str, dict[str, dict[int, float]]] = {}
+    for group, name, seed, value in zip(*columns, strict=True):
+        groups.setdefault(group, {}).setdefault(name, {})[seed] = value
     found = []
-    for group, of_group in retrained.groupby("group", sort=False):
-        parts = of_group[of_group["measure"].isin(PARTS)]
-        table = parts.pivot(index="seed", columns="measure", values="value")
-        models = [{str(name): float(value) for name, value in row.items()} for _, row in table.iterrows()]
-        for name, values in of_group.groupby("measure", sort=False)["value"]:
-            measure = measures[str(name)]
-            low, high = (
-                distance_band(models, measure) if name in COMPOSITES else band(values.tolist(), measure)
-            )
+    for group, of_group in groups.items():
+        parts = {name: values for name, values in of_group.items() if name in PARTS}
+        seeds = sorted({seed for values in parts.values() for seed in values})
+        models = [{name: values.get(seed, math.nan) for name, values in parts.items()} for seed in seeds]
+        for name, by_seed in of_group.items():
+            measure, values = measures[name], list(by_seed.values())
+            low, high = distance_band(models, measure) if name in COMPOSITES else band(values, measure)
             found.append((name, group, low, high))
     return pd.DataFrame(found, columns=["measure", "group", "null_low", "null_high"])

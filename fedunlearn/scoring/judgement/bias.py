@@ -193,14 +193,37 @@ def most_different(
 
 def _guessed(variances: Floats, free: Floats, replicates: int, one: Ints, other: Ints) -> Floats:
     """(replicates, pairs) how far off a guess of each pair's standard deviation is, as a factor."""
-    rng = np.random.default_rng(derive(0, "scoring", "bias", "spread"))
-    drawn = variances * rng.chisquare(free, (replicates, len(free))) / free
+    drawn = variances * _chi_squared(tuple(free.tolist()), replicates) / free
     factors: Floats = np.sqrt((drawn[:, one] + drawn[:, other]) / (variances[one] + variances[other]))
     return factors
 
 
-def sentences(bias: pd.DataFrame) -> list[str]:
-    """What `bias.parquet` says of one request, in words: what is significant, or else what would have been seen."""
+@lru_cache(maxsize=64)  # of every attribute and part; the same for all strategies
+def _chi_squared(free: tuple[float, ...], replicates: int) -> Floats:
+    """(replicates, groups) numbers of so many degrees of freedom."""
+    rng = np.random.default_rng(derive(0, "scoring", "bias", "spread"))
+    return rng.chisquare(np.array(free), (replicates, len(free)))
+
+
+SAID: Mapping[str, str] = {
+    "forget_accuracy": "accuracy on images to forget",
+    "retain_accuracy": "accuracy on retained images",
+    "test_accuracy": "accuracy on unseen images",
+    "forget_dice": "Dice of volumes to forget",
+    "retain_dice": "Dice of retained volumes",
+    "test_dice": "Dice of unseen volumes",
+    "mia_loss_auc": "the attack's AUC",
+}
+"""What measures are called in sentences."""
+
+
+def sentences(bias: pd.DataFrame, classes: Sequence[str] = ()) -> list[str]:
+    """What `bias.parquet` says of one request, in words: what is significant, or else what would have been seen.
+
+    Args:
+        bias: the request's rows.
+        classes: names of classes, by number.
+    """
     if bias.empty:
         return []
     told: dict[tuple[str, str, str], list[str]] = {}
@@ -209,19 +232,30 @@ def sentences(bias: pd.DataFrame) -> list[str]:
         told.setdefault(key, []).append(f"{row['strategy']} by {row['difference']:.2f}")
     if told:
         return [
-            f"unequal by {attribute}: {measure} minus retraining's is higher for "
-            f"{pair.replace(' over ', ' than for ')}: {', '.join(strategies)}"
+            f"unequal by {attribute}: {SAID.get(measure, measure)}, less retraining's, is higher for "
+            f"{_pair(pair, classes if attribute == 'class' else ())}: {', '.join(strategies)}"
             for (measure, attribute, pair), strategies in told.items()
         ]
     half = (bias["high"] - bias["difference"]).groupby([bias["measure"], bias["attribute"]]).median()
     place = list(half.index)[int(half.to_numpy().argmin())]
-    seen = f"the smallest visible difference is {half.min():.2f} ({place[0]} by {place[1]})"
+    seen = (
+        f"the smallest visible difference is {half.min():.2f} ({SAID.get(place[0], place[0])}, by {place[1]})"
+    )
     if half.min() >= 1:  # all of these measures are shares
         seen = "no difference would be seen"
     return [
         f"no group is treated unlike another ({', '.join(dict.fromkeys(bias['attribute']))}), as far as can be seen: "
         f"{seen}"
     ]
+
+
+def _pair(groups: str, classes: Sequence[str]) -> str:
+    """Both groups of a finding, such as ``7 over 6``, in words."""
+    each = [
+        classes[int(group)] if group.isdecimal() and int(group) < len(classes) else group
+        for group in groups.split(" over ")
+    ]
+    return " than for ".join(each)
 
 
 def _attributes(seeds: Sequence[Gaps]) -> dict[str, list[str]]:
@@ -245,6 +279,7 @@ def _unequal(seeds: Sequence[Gaps], attribute: str, groups: Sequence[str]) -> Fi
     return Finding(names[larger], names[smaller], difference, difference - half, difference + half, p)
 
 
+@lru_cache(maxsize=4)
 def _seeds_drawn(seeds: int, replicates: int) -> Floats:
     """(replicates, seeds) the share of each seed when seeds are drawn anew, with replacement."""
     rng = np.random.default_rng(derive(0, "scoring", "bias", str(seeds)))

@@ -119,10 +119,13 @@ def statistics(
     rows += [(strategy, *row) for strategy, of in found.items() for row in _of_memory(of, margin)]
     table = pd.DataFrame([(request, *row) for row in rows], columns=list(STATISTICS))
     for column, p in (("p_holm", "p_difference"), ("p_holm_equivalent", "p_equivalent")):
-        table[column] = np.nan
-        for _, of in table[~table["strategy"].isin(CONTROLS)].groupby(["measure", "group"])[p]:
-            corrected = holm({str(row): float(value) for row, value in of.items()})
-            table.loc[of.index, column] = [corrected[str(row)] for row in of.index]
+        alike: dict[tuple[str, str], dict[str, float]] = {}
+        known = zip(table["strategy"], table["measure"], table["group"], table[p].tolist(), strict=True)
+        for row, (strategy, measure, group, value) in enumerate(known):
+            if strategy not in CONTROLS:
+                alike.setdefault((measure, group), {})[str(row)] = value
+        corrected = {row: value for of in alike.values() for row, value in holm(of).items()}
+        table[column] = [corrected.get(str(row), math.nan) for row in range(len(table))]
     return table
 
 

@@ -80,7 +80,7 @@ class Diverged:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer and its reasons, the gravest first."""
+    """One answer and its reasons."""
 
     word: str
     reasons: tuple[str, ...] = ()

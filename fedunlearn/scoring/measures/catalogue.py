@@ -223,7 +223,7 @@ _COST = (
     _cost("site_seconds", "work of the hospitals, added up", "s", cost.site_seconds, _OWN),
     _cost(
         "share_of_retraining",
-        "hospitals' work, relative to retraining",
+        "passes of images through networks, relative to retraining",
         "ratio",
         cost.share_of_retraining,
         "1",

@@ -20,10 +20,14 @@ def site_seconds(evidence: Evidence[Answers]) -> Estimates:
 
 
 def share_of_retraining(evidence: Evidence[Answers]) -> Estimates:
-    """The hospitals' work divided by that of retraining with the same seed; undefined if retraining took none."""
-    if not evidence.retraining.site_seconds:
+    """Passes of images divided by those of retraining with the same seed; undefined if retraining took none.
+
+    Not seconds, which what else a machine does at the time makes longer: strategies are told apart, and one is named
+    the cheapest, by this. A pass that only answers counts as one that trains does.
+    """
+    if not evidence.retraining.images:
         return {}
-    return _cost(evidence, evidence.spent.site_seconds / evidence.retraining.site_seconds)
+    return _cost(evidence, evidence.spent.images / evidence.retraining.images)
 
 
 def tuning_site_seconds(evidence: Evidence[Answers]) -> Estimates:

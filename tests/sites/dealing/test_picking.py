@@ -10,6 +10,7 @@ import pytest
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.timing import counted
 from fedunlearn.core import InputError
 from fedunlearn.scenario import Pick, to_yaml
 from sites.dealing.requests import resolve
@@ -128,6 +129,7 @@ def picking(folder: Path, wish: str) -> scenarios.Scenario:
 def test_a_pick_survives_being_written_out(tmp_path: Path, wish: str, expected: Pick):
     scenario = picking(tmp_path, wish)
     assert scenario.requests[0].patients == expected
+    assert {*scenario.requests} >= {scenario.requests[0]}  # requests are looked up by themselves
     assert scenarios.read(write(tmp_path, to_yaml(scenario))) == scenario
 
 
@@ -157,6 +159,7 @@ def test_picked_patients_are_counted_in_words_and_wrong_values_told_at_their_pla
     )
     named = cohort.table[cohort.forgotten["some"]]
     assert set(named["sex"]) == {"female"}
+    assert counted(scenario, cohort).trained > 0
     with pytest.raises(InputError) as caught:
         gather(picking(tmp_path, "{count: 3, by: {sex: F}}"), tmp_path)
     (problem,) = caught.value.problems

@@ -202,7 +202,7 @@ def test_folders_of_dicom_slices_are_volumes_and_other_dicom_files_images(tmp_pa
             "found 2 folders above it, expected site/class/patient",
         ),
         (Folder(path="set", layout="site/class/patient"), "so in 5 more rows, 10 in all"),
-        (Folder(path="none", layout="class/patient"), "found no folder"),
+        (Folder(path="none", layout="class/patient"), "--data-root tells where data files are"),
         (Folder(path=".", manifest="m.csv"), "found manifest and path, expected manifest: FILE.csv, or path"),
         (Folder(path="set"), "found path, expected"),
         (Folder(), "found nothing, expected"),

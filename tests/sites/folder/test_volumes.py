@@ -33,7 +33,7 @@ SHAPE = (6, 8, 5)
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "fedunlearn" / "volumes"
+    return tmp_path / "cache" / "fedunlearn" / prepared.FOLDER / "volumes"
 
 
 def save(file: Path, voxels: Array, affine: Array | None = None) -> None:

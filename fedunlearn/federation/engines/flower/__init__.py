@@ -15,8 +15,9 @@ Each file says what is done there about Flower and Ray themselves (measured with
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +26,7 @@ from fedunlearn import interrupts
 from fedunlearn.federation.engines import Link
 from fedunlearn.federation.engines.flower import probe, scratch
 from fedunlearn.federation.engines.flower.cluster import Wanted, environment, quiet
-from fedunlearn.federation.engines.flower.session import Session, opened
+from fedunlearn.federation.engines.flower.session import Session, started
 from fedunlearn.federation.engines.flower.worker import Errand, code
 from fedunlearn.federation.engines.machines import Machine
 
@@ -41,7 +42,7 @@ class Flower:
     """Works in Ray actors, through Flower.
 
     Attributes:
-        workers: how many hospitals work at once; None for one per CPU core, or as many as the cluster has room for.
+        workers: how many hospitals work at once; None for one per usable core, or as many as there is room for.
         gpus_per_client: the share of a GPU each of them gets; 0 to work on the CPU.
         address: a running Ray cluster, "host:port" or "auto"; None for $RAY_ADDRESS, else a cluster of its own.
         timeout: seconds a hospital may take for one task, from when it begins.
@@ -70,23 +71,55 @@ class Flower:
             return probe.usable(address, self.gpus_per_client)
         return (probe.alone(self.gpus_per_client),)
 
+    @contextlib.contextmanager
+    def staff(self) -> Iterator[Hospitals]:
+        """See `Engine`. Importing Flower and Ray takes a second; Ray starts, and its workers come, beside the caller.
+
+        Raises:
+            InputError: there is no room for Ray's own files.
+            Interrupted: a signal came.
+        """
+        with interrupts.listening(), interrupts.deferred(), contextlib.ExitStack() as stack:
+            folder = stack.enter_context(scratch.folder())
+            stack.enter_context(environment(folder))
+            stack.enter_context(quiet())
+            session = stack.enter_context(started(Session(self._wanted, folder, self.tell)))
+            with interrupts.interruptible():
+                yield Hospitals(session, self.timeout)
+
     def run(self, federation: Path, body: Callable[[Link], T]) -> T:
-        """See `Engine`.
+        """See `Staff`.
 
         Raises:
             InputError: there is no Ray cluster at ``address``, or no room for one of our own.
             RunError: Ray could not start, or its cluster is gone, or busy for too long.
             Interrupted: a signal came.
         """
-        federation = federation.resolve()
-        with (
-            interrupts.listening(),
-            interrupts.deferred(),  # Ray, Flower and logging hold locks; the link's waits look for signals
-            scratch.folder() as folder,
-            environment(folder),
-            quiet(),
-        ):
-            from fedunlearn.federation.engines.flower.messages import Messages
+        with self.staff() as hospitals:
+            return hospitals.run(federation, body)
 
-            with opened(Session(self._wanted, folder, federation, self.tell)) as session:
-                return body(Messages(session, functools.partial(Errand, timeout=self.timeout, code=code())))
+
+@dataclass(frozen=True)
+class Hospitals:
+    """Workers on Ray (`Staff`), of one session.
+
+    Attributes:
+        session: where they are.
+        timeout: seconds a hospital may take for one task.
+    """
+
+    session: Session
+    timeout: float
+
+    def run(self, federation: Path, body: Callable[[Link], T]) -> T:
+        """See `Staff`.
+
+        Raises:
+            InputError, RunError, Interrupted: see `Flower.run`.
+        """
+        from fedunlearn.federation.engines.flower.messages import Messages
+
+        # Ray, Flower and logging hold locks; the link's waits look for signals.
+        with interrupts.listening(), interrupts.deferred():
+            self.session.serve(federation.resolve())
+            return body(Messages(self.session, functools.partial(Errand, timeout=self.timeout, code=code())))

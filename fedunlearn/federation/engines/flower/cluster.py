@@ -4,6 +4,7 @@
 - Connecting to a Ray address where nothing listens takes minutes and then ends the process: it is tried first. ("auto"
   names none; the look at all machines, by another process, has found it by then.)
 - Ray ends a driver that has not reached its head for a minute, without a word: it is told to wait, and we look.
+- Ray's native half handles signals such as SIGTERM itself, with a stack trace on the terminal: it is told not to.
 - Telemetry, usage reports and update checks are off; nothing is written but into a temporary folder that is removed.
 """
 
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedunlearn import cores
 from fedunlearn.core import InputError, RunError
 from fedunlearn.federation.engines.flower import scratch
 from fedunlearn.federation.engines.machines import Machine
@@ -68,7 +70,7 @@ def _start(wanted: Wanted, folder: Path) -> None:
     with scratch.marked(folder):
         ray.init(
             address="local",
-            num_cpus=wanted.workers or os.cpu_count(),
+            num_cpus=wanted.workers or cores.usable(),
             include_dashboard=False,
             object_store_memory=scratch.store_size(shared, shutil.disk_usage(folder).free),
             log_to_driver=False,
@@ -114,6 +116,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_worker_niceness": "0",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "86400",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray warns of it; without gpus_per_client we use no GPU anyway
 }

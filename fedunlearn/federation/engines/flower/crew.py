@@ -1,8 +1,11 @@
 """Who works on what: workers that come, are given messages, are lost and replaced. It knows neither Ray nor Flower.
 
-- A message is given to a worker that is there and has nothing to do, never to one that is only expected.
-- A worker that is lost, however, is no hospital's failure: its message goes to another worker and comes to the same
-  bits. Only a message that has cost `MOST_LOSSES` workers is given up: it may well be what kills them.
+- A message is given to a worker that is there and has nothing to do, never to one that is only expected. While as many
+  wait as there are workers, expected ones too, each is given a second one, to go on with at once: it would idle while
+  its reply is on its way and the next message comes. When fewer wait, none does so behind another one while somebody
+  may soon be free.
+- A worker that is lost, however, is no hospital's failure: its messages go to other workers and come to the same
+  bits. Only one that `MOST_LOSSES` workers were lost over is given up: it may well be what kills them.
 - A worker that does not answer its door for `SILENCE` looks is lost too, whatever it does, and so is one that has a
   message for much longer than a task may take. Looks are counted, not seconds, so that a computer that slept blames
   nobody.
@@ -26,6 +29,8 @@ TICK = 2.0
 """Seconds between looks at all workers."""
 SILENCE = 8
 """So many looks in a row without an answer, and a worker is lost."""
+DEPTH = 2
+"""Messages that a worker has at the most, the one that it works on among them."""
 MOST_LOSSES = 5
 """A message that loses so many workers is given up."""
 _MOST_SUPPLIES = 3  # tries to have the images on a machine, after which it is not used
@@ -43,18 +48,25 @@ class Worker(Generic[M]):
     Attributes:
         machine: where it is; None until it has come.
         data: the folder where the hospitals are on that machine; None until they are there.
-        message: what it works on; None if it has nothing to do.
-        refused: why it is given nothing, or None.
+        messages: what it works on, then what it will go on with; empty if it has nothing to do.
+        differs: how its machine differs from this one, for which it is given nothing, or None.
+        without: why its machine cannot have the hospitals' images, for which it is given nothing, or None.
         silent: looks in a row that it has not answered.
-        looks: how often it was looked at since it has its message.
+        looks: how often it was looked at since it works on its message.
     """
 
     machine: Machine | None = None
     data: str | None = None
-    message: M | None = None
-    refused: str | None = None
+    messages: deque[M] = field(default_factory=deque)
+    differs: str | None = None
+    without: str | None = None
     silent: int = 0
     looks: int = 0
+
+    @property
+    def refused(self) -> str | None:
+        """Why it is given nothing, or None."""
+        return self.differs or self.without
 
     @property
     def host(self) -> str:
@@ -90,7 +102,7 @@ class Workplace(Protocol[M]):
         ...
 
     def give(self, worker: Worker[M], message: M) -> None:
-        """Give a worker a message: `Crew.done` or `Crew.lost` follows."""
+        """Give a worker a message, after those that it has: `Crew.done` or `Crew.lost` follows."""
         ...
 
     def knock(self, worker: Worker[M]) -> None:
@@ -110,6 +122,7 @@ class Crew(Generic[M]):
         place: where they are.
         wanted: how many; None for as many as there is room for.
         patience: seconds without any worker after which the run is stopped; workers may take a minute to start anyway.
+            Before there are hospitals (`move`) nobody waits for workers.
         timeout: seconds that a task may take; the worker sees to it, if it can.
         differs: how a machine differs from this one, in words that forbid it to work, or None.
         reply: is told what came of a message: what the worker replied, or why nobody could.
@@ -129,7 +142,8 @@ class Crew(Generic[M]):
     _losses: Counter[int] = field(default_factory=Counter)
     _data: dict[str, str | None] = field(default_factory=dict)
     _unsupplied: Counter[str] = field(default_factory=Counter)
-    _without: float = 0.0  # seconds since anybody was there
+    _moved: bool = False  # there are hospitals
+    _without: float = 0.0  # seconds since anybody was there, while there are hospitals
     _said: bool = False
     _fallen: int = 0  # workers in a row that were lost before they came
 
@@ -145,9 +159,9 @@ class Crew(Generic[M]):
         if worker not in self.workers:
             return
         self._fallen, worker.silent, worker.machine = 0, 0, machine
-        worker.refused = self.differs(machine)
-        if worker.refused is not None:
-            self.tell(f"machine {machine.host!r} is given nothing to do: {worker.refused}")
+        worker.differs = self.differs(machine)
+        if worker.differs is not None:
+            self.tell(f"machine {machine.host!r} is given nothing to do: {worker.differs}")
             return
         worker.machine = self.machines.setdefault(machine.node, machine)
         if machine.node not in self._data:
@@ -181,21 +195,42 @@ class Crew(Generic[M]):
             f"machine {machine.host!r} is given nothing to do, it cannot have the hospitals' images: {how}"
         )
         for worker in there:
-            worker.data, worker.refused = None, how
+            worker.data, worker.without = None, how
 
-    def done(self, worker: Worker[M], message: M, fit: bool) -> None:
-        """A worker has done its message; one that is not ``fit`` any more goes, and another comes."""
-        if worker not in self.workers or worker.message is None:
+    def move(self) -> None:
+        """Other hospitals from now on: their images are to be brought, and whoever works for those before goes."""
+        self._moved, self._without, self._said = True, 0.0, False
+        self.waiting.clear()
+        self._losses.clear()
+        self._unsupplied.clear()
+        for worker in list(self.workers):
+            worker.data = worker.without = None
+            if worker.messages:
+                worker.messages.clear()
+                self._part(worker)
+        self._data = dict.fromkeys(self.machines)
+        for machine in list(self.machines.values()):
+            self.place.supply(machine)
+
+    def done(self, worker: Worker[M], message: M, reply: M, fit: bool) -> None:
+        """A worker has done a message; one that is not ``fit`` any more goes, and another comes."""
+        if worker not in self.workers:
             return  # it was thought lost, and another works on it
-        done, worker.message, worker.silent = worker.message, None, 0
-        self._losses.pop(id(done), None)
-        self.reply(done, message, "")
+        worker.messages = deque(other for other in worker.messages if other is not message)
+        worker.silent, worker.looks = 0, 0
+        self._losses.pop(id(message), None)
+        self.reply(message, reply, "")
         if not fit:
             self._part(worker)
         self._assign()
 
-    def lost(self, worker: Worker[M], reason: str) -> None:
+    def lost(self, worker: Worker[M], reason: str, message: M | None = None) -> None:
         """A worker is no more, or could not do what every worker can.
+
+        Args:
+            worker: the worker.
+            reason: why, in words.
+            message: which message it could not take; None for what it worked on, the first that it has.
 
         Raises:
             RunError: one after the other is lost before it has come, and nobody is there.
@@ -207,15 +242,16 @@ class Crew(Generic[M]):
             alone = all(other.machine is None for other in self.workers)
             if alone and self._fallen > _MOST_FALLEN * max(4, len(self.workers)):
                 raise RunError(f"workers end as soon as they start, {self._fallen} in a row: {reason}")
-        self._part(worker)
-        if (message := worker.message) is not None:
+        if message is None and worker.messages:
+            message = worker.messages[0]  # the others, it had not begun
+        if message is not None and any(message is one for one in worker.messages):
             self._losses[id(message)] += 1
-            if self._losses[id(message)] < MOST_LOSSES:
-                self.waiting.appendleft(message)
-            else:
+            if self._losses[id(message)] >= MOST_LOSSES:
                 del self._losses[id(message)]
+                worker.messages = deque(one for one in worker.messages if one is not message)
                 times = f"{MOST_LOSSES} workers were lost while they worked on it"
                 self.reply(message, None, f"{times}, the last on machine {worker.host!r}: {reason}")
+        self._part(worker)
         self._assign()
 
     def answered(self, worker: Worker[M]) -> None:
@@ -234,7 +270,7 @@ class Crew(Generic[M]):
             if worker.silent >= SILENCE:
                 self.lost(worker, f"it has not answered for {SILENCE * TICK:g} s")
                 continue
-            if worker.message is not None and worker.looks * TICK > self.timeout + _GRACE:
+            if worker.messages and worker.looks * TICK > self.timeout + _GRACE:
                 self.lost(worker, f"it has not replied for {worker.looks * TICK:g} s, though it is there")
                 continue
             worker.silent, worker.looks = worker.silent + 1, worker.looks + 1
@@ -256,12 +292,18 @@ class Crew(Generic[M]):
         return [worker for worker in self.workers if worker.data is not None and worker.refused is None]
 
     def _assign(self) -> None:
-        for worker in self.ready:
-            if not self.waiting:
-                return
-            if worker.message is None:
-                worker.message, worker.looks = self.waiting.popleft(), 0
-                self.place.give(worker, worker.message)
+        """Give messages to those who have none; then, of many that wait, second ones."""
+        ready, useful = self.ready, sum(worker.refused is None for worker in self.workers)
+        for most, least in ((1, 1), (DEPTH, useful)):
+            for worker in ready:
+                if len(self.waiting) >= least and len(worker.messages) < most:
+                    self._give(worker, self.waiting.popleft())
+
+    def _give(self, worker: Worker[M], message: M) -> None:
+        if not worker.messages:
+            worker.looks = 0
+        worker.messages.append(message)
+        self.place.give(worker, message)
 
     def _fill(self) -> None:
         """Hire those who are missing."""
@@ -280,17 +322,22 @@ class Crew(Generic[M]):
             self.place.hire(worker)
 
     def _part(self, worker: Worker[M]) -> None:
-        """Let a worker go. Another one is hired at the next look: now, the whole cluster may be gone."""
+        """Let a worker go; what it had waits before all else.
+
+        Another one is hired at the next look: now, the whole cluster may be gone.
+        """
+        self.waiting.extendleft(reversed(worker.messages))
+        worker.messages.clear()
         self.workers.remove(worker)
         self.place.dismiss(worker)
 
     def _wait(self, seconds: float) -> None:
-        if self.ready:
+        # Whoever is there has images or waits for them, which take as long as they take.
+        there = any(worker.machine is not None and worker.refused is None for worker in self.workers)
+        if there or not self._moved:
             self._without, self._said = 0.0, False
             return
         self._without += seconds
-        if any(worker.machine is not None and worker.refused is None for worker in self.workers):
-            return  # it is there and waits for images, which take as long as they take
         if refused := {f"machine {w.host!r}: {w.refused}" for w in self.workers if w.refused}:
             why = "no machine can be used: " + "; ".join(sorted(refused))
         else:

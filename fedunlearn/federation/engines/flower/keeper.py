@@ -14,7 +14,8 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedunlearn import files
@@ -28,16 +29,23 @@ NAME = re.compile(r"federation\.json|[0-9]+/[a-z]+\.npy")
 """The files of a federation, by their paths within it (`sites.hospital`)."""
 
 
-def hold(folder: Path) -> None:
-    """Keep a folder of images for as long as this process lives, should its keeper be lost: workers do.
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep a folder of images meanwhile, for as long as this process lives, should its keeper be lost: workers do.
 
     A folder that no keeper made is left as it is.
 
     Raises:
         OSError: it is gone.
     """
-    if folder.name.startswith(PREFIX):
-        claims.share(folder)
+    if not folder.name.startswith(PREFIX):
+        yield
+        return
+    lock = claims.share(folder)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 class Keeper:

@@ -29,6 +29,7 @@ MARK = "FEDUNLEARN_SCRATCH"
 STORE = 1 << 30
 """Bytes of Ray's object store, claimed as they are used; it spills to disk beyond."""
 
+_DYING = 1.0  # seconds to wait for the end of what was killed; it takes some milliseconds
 _PREFIX = "fedun-"
 _SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # Ray's longest
 _LONGEST = 107 - len(_SOCKET)  # of our folder's path
@@ -93,7 +94,7 @@ def clear(folder: Path, tries: int = 40) -> None:
 def kill(folder: Path, but: str = "") -> list[psutil.Process]:
     """Kill the `inhabitants` of a folder that are not called ``but``; those that were there."""
     found = [process for process in inhabitants(folder) if _name(process) != but]
-    end(found, timeout=0)
+    end(found, timeout=_DYING)
     return found
 
 

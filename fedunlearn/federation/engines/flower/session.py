@@ -1,10 +1,13 @@
-"""Ray, in a thread of its own, which serves a crew until it is closed.
+"""Ray, in a thread of its own, which serves a crew until it is closed, one federation after the other.
+
+It starts, and workers come, while the caller prepares what they are to work on.
 
 - Ray takes over SIGTERM if it is started in the main thread: it is started in the other one. That thread blocks the
   signals that stop a run, and Ray's processes inherit this: those that a terminal or a batch system sends to all
   processes are answered by the driver alone. The kernel kills Ray's processes when the thread that started them ends.
-- Ray's native half handles SIGTERM too, with a stack trace on the terminal, until it is shut down; from then on SIGTERM
-  would end this process on the spot. Both are undone as soon as they are done.
+- Ray's native half is told to leave signals alone (`cluster`). Should it have been imported before anybody could tell
+  it, it handles SIGTERM with a stack trace on the terminal, until it is shut down; from then on SIGTERM would end this
+  process on the spot. Both are undone where this thread waits for Ray.
 - A call of Ray's may never return once its cluster is gone. Only that thread makes any, and it can be left behind.
 - Ray's processes do not all end with it, nor with a driver that is killed: `scratch`.
 """
@@ -17,74 +20,95 @@ import queue
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fedunlearn import interrupts
 from fedunlearn.core import FedunlearnError, RunError
 from fedunlearn.federation.engines.flower import scratch
 from fedunlearn.federation.engines.flower.cluster import Wanted, cluster
-from fedunlearn.federation.engines.flower.crew import TICK, Crew
-from fedunlearn.federation.engines.flower.parcels import Parcels
+from fedunlearn.federation.engines.flower.crew import DEPTH, TICK, Crew
+from fedunlearn.federation.engines.flower.parcels import Deliver, Parcels
 from fedunlearn.federation.engines.machines import Machine, faults, here, strange
 from sites.hospital import Federation
 
 if TYPE_CHECKING:
     from flwr.app import Message
 
-    from fedunlearn.federation.engines.flower.workplace import Event, Lifeline
+    from fedunlearn.federation.engines.flower.grid import HospitalGrid
+    from fedunlearn.federation.engines.flower.workplace import Event, Lifeline, Workplace
 
 _POLL = 0.02  # seconds between looks at what starts
 _BLINK = 0.005  # seconds in which a signal is not heard while Ray shuts down
 _BOOT = 120.0  # seconds that Ray may take to start; some five are usual
 _FAREWELL = 10.0  # seconds that Ray gets to end
+_STUBBORN = 3.0  # the last of them, in which what it still starts is killed, should it start slowly
 _HASTE = 2.0  # seconds that it gets where it is to end at once
 _GONE = 10.0  # seconds without Ray's head, or the raylet beside us, after which the cluster is lost
 _STUCK = 25.0  # seconds that one call of Ray's may take
 
 
 class Session:
-    """Ray, and workers on it, in a thread of their own, until `close`.
-
-    Attributes:
-        grid: where messages to hospitals go in and come out.
+    """Ray, and workers on it, in a thread of their own, from `start` until `close`.
 
     Args:
         wanted: what cluster, and what of it.
         folder: for Ray's own files.
-        federation: the folder where the hospitals are.
         tell: is told what a person may want to know, in the thread that waits.
     """
 
-    def __init__(self, wanted: Wanted, folder: Path, federation: Path, tell: Callable[[str], None]) -> None:
-        from fedunlearn.federation.engines.flower.grid import HospitalGrid
-
-        self._wanted, self._folder, self._federation = wanted, folder, federation
-        self._tell = tell
-        self.grid = HospitalGrid(Federation.open(federation).sites, self._give)
+    def __init__(self, wanted: Wanted, folder: Path, tell: Callable[[str], None]) -> None:
+        self._wanted, self._folder, self._tell = wanted, folder, tell
+        self._grid: HospitalGrid | None = None
+        self._supplier: _Supplier | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._over, self._up, self._ready = threading.Event(), threading.Event(), threading.Event()
         self._failure: BaseException | None = None
         self._crew: Crew[Any] | None = None
         self._lifeline: Lifeline | None = None
-        self._alive, self._farewell = time.monotonic(), _FAREWELL
+        self._began = self._alive = time.monotonic()
+        self._farewell = _FAREWELL
         self._watched = (self._alive, 0.0, self._alive)
         # A daemon, and so are the threads it starts: none of them may keep the process from ending.
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def open(self) -> None:
-        """Start Ray.
+    @property
+    def grid(self) -> HospitalGrid:
+        """Where messages to the hospitals that are served go in and come out."""
+        assert self._grid is not None, "no federation is served"
+        return self._grid
+
+    def start(self) -> None:
+        """Start Ray; returns at once.
+
+        Raises:
+            Interrupted: a signal came.
+        """
+        interrupts.check()  # importing took its time
+        self._began = time.monotonic()
+        self._thread.start()
+
+    def serve(self, federation: Path) -> None:
+        """Have the hospitals in a folder from now on; whoever still works for those before is let go.
 
         Raises:
             InputError: the cluster is not what was asked for.
             RunError: it could not start, or did not in time.
             Interrupted: a signal came.
         """
-        interrupts.check()  # importing took its time
-        self._thread.start()
-        deadline = time.monotonic() + _BOOT
+        from fedunlearn.federation.engines.flower.grid import HospitalGrid
+
+        self._started()
+        self._grid = HospitalGrid(Federation.open(federation).sites, self._give)
+        self._events.put(lambda crew: self._moved(crew, federation))
+
+    def _started(self) -> None:
+        """Wait until Ray is there."""
+        deadline = self._began + _BOOT
         while not self._ready.wait(_POLL):
             interrupts.take_back()
             interrupts.check()
@@ -116,7 +140,7 @@ class Session:
     @property
     def room(self) -> int:
         """How many messages should be on their way at once."""
-        return 2 * max(1, len(self._crew.ready) if self._crew is not None else 1)
+        return (DEPTH + 1) * max(1, len(self._crew.ready) if self._crew is not None else 1)
 
     @property
     def machines(self) -> Sequence[Machine]:
@@ -129,6 +153,8 @@ class Session:
 
         self._over.set()
         self._events.put(lambda crew: None)
+        if not self._thread.ident:  # it never started
+            return
         processes = scratch.inhabitants(self._folder)
         self._ended()
         scratch.end(processes, timeout=_HASTE)  # Ray kills some and does not wait for them
@@ -143,49 +169,49 @@ class Session:
         return seconds
 
     def _ended(self) -> None:
-        """Wait for the thread, and kill the processes that Ray would only wait for once it is shut down."""
+        """Wait for the thread, and kill the processes that Ray would only wait for once it is shut down.
+
+        A Ray that starts has some time for it, since one that is killed meanwhile may never return, and keep this
+        process from starting another.
+        """
         import ray
 
         deadline = time.monotonic() + self._farewell
         while self._thread.is_alive() and time.monotonic() < deadline:
             self._thread.join(_BLINK)
             interrupts.take_back()
-            if self._up.is_set() and not ray.is_initialized():
+            late = time.monotonic() > deadline - _STUBBORN
+            if not ray.is_initialized() if self._up.is_set() else late:
                 scratch.kill(self._folder, but=_LAST)
 
     def _serve(self) -> None:
         # All that is started from here inherits it.
         signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS)
         try:
+            if self._over.is_set():
+                return
             with cluster(self._wanted, self._folder):
                 self._up.set()
                 if not self._over.is_set():  # interrupted while Ray started
                     self._work()
         except BaseException as error:  # it goes to the thread that waits for answers
             self._failure = error
+            _clear(error)
         finally:
-            self.grid.wake()
+            self._wake()
 
     def _work(self) -> None:
         from fedunlearn.federation.engines.flower.workplace import Lifeline, Workplace
 
-        def deliver(node: str, data: str | None, how: str) -> None:
-            self._events.put(lambda crew: crew.supplied(node, data, how))
-
-        def have(node: str) -> None:
-            deliver(node, str(self._federation), "shared")
-
         expected, known = here(), self._wanted.machines
-        # A cluster of our own is on this machine alone.
-        parcels = Parcels(self._federation, deliver) if self._wanted.joined else None
-        place = Workplace(self._wanted.gpus_per_client, parcels.want if parcels else have, self._events.put)
+        place = Workplace(self._wanted.gpus_per_client, self._supply, self._events.put)
         self._crew = crew = Crew(
             place,
             self._wanted.workers,
             self._wanted.wait,
             self._wanted.timeout,
             lambda machine: "; ".join([*faults(expected, machine), *strange(known, machine)]) or None,
-            self.grid.reply,
+            lambda message, reply, reason: self.grid.reply(message, reply, reason),
             self._note,
         )
         lifeline, looked, due = Lifeline(), time.monotonic(), 0.0
@@ -200,9 +226,45 @@ class Session:
                 with contextlib.suppress(queue.Empty):
                     self._events.get(timeout=max(0.0, due - time.monotonic()))(crew)
         finally:
-            crew.end()
-            if parcels is not None:
-                parcels.close()
+            with contextlib.ExitStack() as stack:  # all of it, whatever of it fails
+                stack.callback(self._let_go, place)
+                stack.callback(self._take_away)
+                stack.callback(crew.end)
+
+    def _moved(self, crew: Crew[Message], federation: Path) -> None:
+        """Other hospitals from now on."""
+        self._take_away()
+
+        def deliver(node: str, data: str | None, how: str) -> None:
+            def supplied(crew: Crew[Message]) -> None:
+                if self._supplier is own:  # else it is about hospitals before
+                    crew.supplied(node, data, how)
+
+            self._events.put(supplied)
+
+        # A cluster of our own is on this machine alone.
+        self._supplier = own = (
+            Parcels(federation, deliver) if self._wanted.joined else _Shared(federation, deliver)
+        )
+        crew.move()
+
+    def _supply(self, node: str) -> None:
+        """Have the images brought to a machine, once it is known which."""
+        if self._supplier is not None:
+            self._supplier.want(node)
+
+    def _take_away(self) -> None:
+        """Remove what was brought."""
+        supplier, self._supplier = self._supplier, None
+        if supplier is not None:
+            supplier.close()
+
+    def _let_go(self, place: Workplace) -> None:
+        """Of everything of Ray's, while it is up; answers that nobody waits for hold on to its objects."""
+        place.close()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._events.get_nowait()
 
     def _look(self, lifeline: Lifeline) -> bool:
         """Whether Ray is there.
@@ -225,14 +287,46 @@ class Session:
 
     def _note(self, text: str) -> None:
         self._notes.put(text)
-        self.grid.wake()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let whoever waits for replies look."""
+        if self._grid is not None:
+            self._grid.wake()
+
+
+class _Supplier(Protocol):
+    """Brings images to machines."""
+
+    def want(self, node: str) -> None:
+        """See that a machine has them."""
+        ...
+
+    def close(self) -> None:
+        """Remove what was brought."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """On the machine where the images are, nothing has to be brought."""
+
+    federation: Path
+    deliver: Deliver
+
+    def want(self, node: str) -> None:
+        """See `_Supplier`."""
+        self.deliver(node, str(self.federation), "shared")
+
+    def close(self) -> None:
+        """See `_Supplier`."""
 
 
 @contextlib.contextmanager
-def opened(session: Session) -> Iterator[Session]:
-    """A session that is open, and closed whatever happens."""
+def started(session: Session) -> Iterator[Session]:
+    """A session that starts, and is closed whatever happens."""
     try:
-        session.open()
+        session.start()
         yield session
     finally:
         session.close()
@@ -240,6 +334,13 @@ def opened(session: Session) -> Iterator[Session]:
 
 _LAST = "gcs_server"
 """The last of Ray's processes to be killed: without it, a driver waits for seconds when it shuts down."""
+
+
+def _clear(error: BaseException | None) -> None:
+    """Empty the frames of an error and of what it came from: they may hold on to Ray's objects."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _root(error: BaseException | None) -> str:

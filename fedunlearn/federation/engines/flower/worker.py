@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import importlib
 import queue
 import socket
 import threading
@@ -23,10 +23,11 @@ from fedunlearn.federation.engines.flower import keeper
 from fedunlearn.federation.engines.inline import perform
 from fedunlearn.federation.engines.machines import Machine, here
 from fedunlearn.learning import devices
+from fedunlearn.learning.models import Network
 from sites.hospital import Federation
 
 if TYPE_CHECKING:
-    from flwr.app import ArrayRecord, Context, Message, RecordDict
+    from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 
 DOOR = "door"
 """The group of threads in which an actor answers that it is there, whatever it works on."""
@@ -56,6 +57,8 @@ class Actor:
 
     def __init__(self, gpus: float) -> None:
         self._device, self._share = ("cuda", gpus) if gpus else ("cpu", 1.0)
+        self._desk: _Desk | None = None
+        self._unfit = False
 
     def hello(self) -> Machine:
         """Where it is, once it can work, or why it cannot (`Machine.fault`)."""
@@ -65,9 +68,6 @@ class Actor:
         if wrong := devices.ready(self._device):
             return replace(here(node), fault=wrong)
         devices.prepare(self._device, self._share)
-        importlib.import_module(
-            "torch._dynamo"
-        )  # torch's optimizers do, for seconds: not in the first task's time
         code()
         return here(node, devices.describe(self._device))
 
@@ -80,42 +80,53 @@ class Actor:
 
         message.content[ARRAYS] = arrays
 
-        where: dict[str, bool | float | int | str] = {"data": data, "device": self._device}
-        reply: Message = client_app()(
-            message, Context(1, message.metadata.dst_node_id, where, RecordDict(), {})
-        )
+        where: dict[str, bool | float | int | str] = {"data": data}
+        reply: Message = self._app(message, Context(1, message.metadata.dst_node_id, where, RecordDict(), {}))
         return reply
 
     def door(self) -> None:
         """Answer."""
 
+    @functools.cached_property
+    def _app(self) -> Any:
+        """Flower's client half."""
+        from flwr.clientapp import ClientApp
 
-@functools.cache
-def client_app() -> Any:
-    """Flower's client half."""
-    from flwr.clientapp import ClientApp
+        app = ClientApp()
+        app.train("ask")(self._handle)
+        return app
 
-    app = ClientApp()
-    app.train("ask")(handle)
-    return app
+    def _handle(self, message: Message, context: Context) -> Message:
+        """Do the task in ``message`` and reply its answer. The context says where the hospitals' images are here.
 
+        Raises:
+            RunError: the message is from other code than this.
+        """
+        from flwr.app import ConfigRecord, Message
 
-def handle(message: Message, context: Context) -> Message:
-    """Do the task in ``message`` and reply its answer. The context says where the hospitals' images are here.
+        if (
+            self._unfit
+        ):  # its last reply says so, but may not have been read yet: this task is another worker's
+            threading.Event().wait()  # to be ended, so that no reply to this one overtakes that one
+        errand: Errand = value(message.content)
+        if errand.code != code():
+            raise RunError(
+                "the task is from other code of fedunlearn than is here; expected the same everywhere"
+            )
+        answer = self._at(Path(str(context.node_config["data"]))).perform(errand.ask, errand.timeout)
+        self._unfit = answer.unfit
+        content = record(answer)
+        content[_STATE] = ConfigRecord({"fit": not answer.unfit})
+        return Message(content, reply_to=message)
 
-    Raises:
-        RunError: the message is from other code than this.
-    """
-    from flwr.app import ConfigRecord, Message
-
-    errand: Errand = value(message.content)
-    if errand.code != code():
-        raise RunError("the task is from other code of fedunlearn than is here; expected the same everywhere")
-    desk = _desk(str(context.node_config["data"]), str(context.node_config["device"]))
-    answer = desk.perform(errand.ask, errand.timeout)
-    content = record(answer)
-    content[_STATE] = ConfigRecord({"fit": not answer.unfit})
-    return Message(content, reply_to=message)
+    def _at(self, federation: Path) -> _Desk:
+        """The desk for the hospitals in a folder; the one before is gone first: there is no room for two."""
+        if self._desk is not None and self._desk.federation != federation:
+            self._desk.close()
+            self._desk = None
+        if self._desk is None:
+            self._desk = _Desk(federation, self._device)
+        return self._desk
 
 
 def fit(reply: Message) -> bool:
@@ -127,6 +138,7 @@ code = functools.cache(looking.code)
 """One sha256 over our source files, as they were when this process first looked."""
 
 _STATE = "state"
+_AS_IT_LIES = "fedunlearn.memory"  # how the bytes of an array are to be read, in Flower's field for that
 ARRAYS = "arrays"
 """Where a record has its arrays."""
 
@@ -135,15 +147,19 @@ class _Desk:
     """Where an actor works: the hospitals, one network, and one thread that is left behind if it hangs."""
 
     def __init__(self, federation: Path, device: str) -> None:
-        keeper.hold(federation)
-        self._federation = Federation.open(federation)
-        self._network = self._federation.network(device)
-        self._asks: queue.SimpleQueue[Ask] = queue.SimpleQueue()
+        self.federation = federation
+        self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        threading.Thread(target=self._work, daemon=True).start()
+        with contextlib.ExitStack() as held:
+            held.enter_context(keeper.hold(federation))
+            opened = Federation.open(federation)
+            work = functools.partial(_work, opened, opened.network(device), self._asks, self._answers)
+            self._held = held.pop_all()
+        self._thread = threading.Thread(target=work, daemon=True)
+        self._thread.start()
 
     def perform(self, ask: Ask, timeout: float) -> Answer:
-        """The answer to ``ask``, whatever becomes of it."""
+        """The answer to ``ask``, whatever becomes of it; after one that is unfit, there is no other."""
         self._asks.put(ask)
         try:
             return self._answers.get(timeout=timeout)
@@ -152,22 +168,47 @@ class _Desk:
             late = f"no answer within {timeout:g} s"
             return Answer(ask.ticket, None, late, timeout, 0, socket.gethostname(), unfit=True)
 
-    def _work(self) -> None:
-        torch.set_num_threads(1)
-        while True:
-            self._answers.put(perform(self._federation, self._network, self._asks.get()))
+    def close(self) -> None:
+        """Let go of the hospitals and of the network, once nobody works on them."""
+        self._asks.put(None)
+        self._thread.join()
+        self._held.close()
 
 
-@functools.lru_cache(maxsize=1)
-def _desk(federation: str, device: str) -> _Desk:
-    return _Desk(Path(federation), device)
+def _work(
+    federation: Federation,
+    network: Network,
+    asks: queue.SimpleQueue[Ask | None],
+    answers: queue.SimpleQueue[Answer],
+) -> None:
+    """Do tasks until there is none: what a desk's thread does."""
+    torch.set_num_threads(1)
+    while (ask := asks.get()) is not None:
+        answers.put(perform(federation, network, ask))
 
 
 def recorded(arrays: Mapping[str, Tensor]) -> ArrayRecord:
-    """``arrays`` as Flower sends them."""
-    from flwr.app import ArrayRecord
+    """``arrays`` as Flower sends them, each as it lies in memory.
 
-    return ArrayRecord({name: array.contiguous() for name, array in arrays.items()})
+    Flower's own form is NumPy's files, whose headers take longer to read than all numbers of a small model.
+    """
+    from flwr.app import Array, ArrayRecord
+
+    def sent(array: Tensor) -> Array:
+        numbers = array.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b""
+        return Array(str(array.dtype).removeprefix("torch."), tuple(array.shape), _AS_IT_LIES, numbers)
+
+    return ArrayRecord({name: sent(array) for name, array in arrays.items()})
+
+
+def _received(array: Array) -> Tensor:
+    """What `recorded` was given; it has memory of its own."""
+    dtype = getattr(torch, array.dtype, None)
+    if array.stype != _AS_IT_LIES or not isinstance(dtype, torch.dtype):
+        raise RunError(f"found an array of {array.dtype!r} as {array.stype!r}; expected one of this engine's")
+    if not array.data:
+        return torch.empty(tuple(array.shape), dtype=dtype)
+    return torch.frombuffer(bytearray(array.data), dtype=dtype).view(tuple(array.shape))
 
 
 def record(
@@ -191,9 +232,10 @@ def value(record: RecordDict) -> Any:
 
     Raises:
         InputError: a user's file cannot be imported here.
+        RunError: its arrays are not as `recorded` makes them.
     """
     for module, content in record.config_records["files"].items():
         assert isinstance(content, bytes)
         guests.admit(guests.File(f"{module}.py", content))
-    arrays = record.array_records[ARRAYS].to_torch_state_dict()
+    arrays = {name: _received(array) for name, array in record.array_records[ARRAYS].items()}
     return wire.unpack(str(record.config_records["value"]["json"]), arrays)

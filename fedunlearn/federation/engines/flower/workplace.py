@@ -97,10 +97,10 @@ class Workplace:
 
         def event(found: Future[Message]) -> Event:
             reply = found.result()
-            return lambda crew: crew.done(worker, reply, fit(reply))
+            return lambda crew: crew.done(worker, message, reply, fit(reply))
 
         rest, arrays = self._apart(message)
-        self._when(self._hired[worker].work.remote(rest, arrays, worker.data), worker, event)
+        self._when(self._hired[worker].work.remote(rest, arrays, worker.data), worker, event, message)
 
     def knock(self, worker: Worker[Message]) -> None:
         """See `crew.Workplace`."""
@@ -111,6 +111,16 @@ class Workplace:
         """See `crew.Workplace`."""
         with suppress(RayError, ValueError):  # it is gone already
             ray.kill(self._hired.pop(worker))
+
+    def close(self) -> None:
+        """Let go of everything of Ray's, while Ray is up.
+
+        Ray counts the objects of a thread from one, for every cluster anew. A reference that outlived its cluster would
+        take the object of the same number out of the next one when it is collected.
+        """
+        self._put = lambda event: None  # answers that come now are nobody's
+        self._hired.clear()
+        self._stored = Recent(ROOM)
 
     def _apart(self, message: Message) -> tuple[Message, Any]:
         """A message without its arrays, and these; small ones as they are, others in Ray's store."""
@@ -123,15 +133,25 @@ class Workplace:
             return rest, arrays
         return rest, self._stored.get(id(arrays), size, lambda: (arrays, ray.put(arrays)))[1]
 
-    def _when(self, reference: Any, worker: Worker[Message], event: Callable[[Future[Any]], Event]) -> None:
-        """Once ``reference`` is there, or never will be, put what it means."""
+    def _when(
+        self,
+        reference: Any,
+        worker: Worker[Message],
+        event: Callable[[Future[Any]], Event],
+        message: Message | None = None,
+    ) -> None:
+        """Once ``reference`` is there, or never will be, put what it means; it may be what comes of ``message``."""
 
         def told(found: Future[Any]) -> None:
             match found.exception():
                 case None:
                     self._put(event(found))
                 case error:
-                    self._put(functools.partial(Crew.lost, worker=worker, reason=_line(error)))
+                    # What an actor raises is of that message; whatever ends an actor, of what it worked on.
+                    raised = message if isinstance(error, RayTaskError) else None
+                    self._put(
+                        functools.partial(Crew.lost, worker=worker, reason=_line(error), message=raised)
+                    )
 
         reference.future().add_done_callback(told)
 

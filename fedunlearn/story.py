@@ -2,80 +2,78 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib.metadata
-import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from fedunlearn import __version__, guests, scenario as scenarios, weights as w
+from fedunlearn import __version__, pages, recording, scenario as scenarios
 from fedunlearn.campaign import resuming
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import Cohort, gather
-from fedunlearn.campaign.estimate import estimate, model_bytes, most_under_way, require_room
+from fedunlearn.campaign.estimate import available_memory, estimate, model_bytes, most_under_way, require_room
+from fedunlearn.campaign.expecting import answering, expected
 from fedunlearn.campaign.origins import Environment
+from fedunlearn.campaign.pictures import Pictures
 from fedunlearn.campaign.probing import Probing
 from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.campaign.slices import Slices
-from fedunlearn.campaign.timeline import moments
+from fedunlearn.campaign.timing import scoring_seconds
 from fedunlearn.core import InputError
 from fedunlearn.federation.drive import drive
-from fedunlearn.federation.engines import Engine, Link
+from fedunlearn.federation.engines import Engine, Link, Staff
 from fedunlearn.federation.engines.flower import Flower
 from fedunlearn.federation.engines.inline import Inline
-from fedunlearn.federation.engines.machines import Machine, described, here, notes
+from fedunlearn.federation.engines.machines import Machine, here, notes
 from fedunlearn.federation.jobs import Watcher
 from fedunlearn.federation.journal import Journal
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.federation.memory import Kept
-from fedunlearn.federation.progress import progress, watching
-from fedunlearn.learning.models import origin
+from fedunlearn.federation.progress import phase, progress, warn, watching
+from fedunlearn.recording import Production
 from fedunlearn.results import audit
-from fedunlearn.results.runfolder import ABOUT, RunFolder, locked, parquet
+from fedunlearn.results.places import locked
+from fedunlearn.results.runfolder import ABOUT, CURVES, RunFolder, parquet
 from fedunlearn.results.store import Store, earlier
 from fedunlearn.results.wording import plain
 from fedunlearn.scenario import Scenario, Verdict
-from fedunlearn.scoring import score, tables
 from fedunlearn.scoring.evidence.margins import declared, parse
-
-LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist", "matplotlib")
-MOST_TWINS = 1_000
-"""Groups of twins that a manifest lists; its sentences count all of them."""
+from fedunlearn.scoring.score import score, tables
+from fedunlearn.scoring.together import usual
 
 
 @dataclass(frozen=True)
-class Production:
-    """All that takes part in a run.
+class Hired:
+    """Who plays the hospitals, of one run after the other.
 
     Attributes:
-        scenario: what is run.
-        cohort: the hospitals.
-        store: the run folder, and what is known already.
-        ledger: what it costs.
-        campaign: references and strategies.
-        shadows: shadow models.
-        probing: what is asked of finished models.
-        slices: what they make of volumes.
+        staff: they.
+        memory: bytes that there were before they came (`available_memory`): what they hold is a part of what runs need.
     """
 
-    scenario: Scenario
-    cohort: Cohort
-    store: Store
-    ledger: Ledger
-    campaign: Campaign
-    shadows: Shadows
-    probing: Probing
-    slices: Slices
+    staff: Staff
+    memory: int
 
-    @property
-    def run(self) -> RunFolder:
-        """The run folder."""
-        return self.store.run
+
+@contextlib.contextmanager
+def hired(
+    scenario: Scenario, machines: tuple[Machine, ...], console: Console, quiet: bool
+) -> Iterator[Hired]:
+    """Have those come who play a scenario's hospitals, and let them go at the end (`Engine.staff`).
+
+    Args:
+        scenario: whose engine is used.
+        machines: those that were found before (`surveyed`).
+        console: where what a person may want to know of machines is shown.
+        quiet: show nothing.
+    """
+    available = available_memory()
+    with engine(scenario, machines, console, quiet).staff() as staff:
+        yield Hired(staff, available)
 
 
 def simulate(
@@ -86,6 +84,8 @@ def simulate(
     quiet: bool = False,
     resume: bool = False,
     reuse: Sequence[Path] = (),
+    given: str = "SCENARIO",
+    hands: Hired | None = None,
 ) -> RunFolder:
     """Run a scenario into the folder ``out`` and score it.
 
@@ -100,6 +100,8 @@ def simulate(
         quiet: show none.
         resume: go on with the run in ``out``.
         reuse: earlier run folders; work of the same origin is taken from them instead of being done again.
+        given: scenario and options as a command line had them; a run that is stopped is told to go on with them.
+        hands: who plays the hospitals, of an engine like the scenario's; None to have some come for this run alone.
 
     Raises:
         InputError: something about the scenario, the data or a folder is wrong, or what is to be resumed was another
@@ -109,35 +111,105 @@ def simulate(
     """
     began = time.perf_counter()
     environment = surveyed(scenario, console)
-    cohort = gather(scenario, data_root, watching(console, quiet))
-    shadows, others = Shadows(scenario, cohort, environment), earlier(reuse)
+    order = _Order(scenario, environment, out, data_root, resume, tuple(reuse), given)
+    with contextlib.ExitStack() as stack:
+        if hands is None:  # they come while images are read, and go before models are scored
+            hands = stack.enter_context(hired(scenario, environment.machines, console, quiet))
+        return _simulated(order, hands, stack.close, console, quiet, began)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is to be run, and where (`simulate`), on what was found there."""
+
+    scenario: Scenario
+    environment: Environment
+    out: Path
+    data_root: Path
+    resume: bool
+    reuse: tuple[Path, ...]
+    given: str
+
+
+def _simulated(
+    order: _Order, hands: Hired, dismiss: Callable[[], None], console: Console, quiet: bool, began: float
+) -> RunFolder:
+    """See `simulate`; ``dismiss`` is called once nobody is asked any more."""
+    scenario, environment, out, resume = order.scenario, order.environment, order.out, order.resume
+    cohort = gather(scenario, order.data_root, watching(console, quiet))
+    shadows, others = Shadows(scenario, cohort, environment), earlier(order.reuse)
     needed = estimate(scenario, cohort)
-    require_room(needed, out, [out] if resume else [])
+    require_room(needed, out, [out] if resume else [], hands.memory)
     if not quiet:
         console.print(plain(needed), soft_wrap=True)
+    for request in scenario.requests:
+        for sentence in cohort.warnings(request.id):
+            warn(console, sentence, request.id)
     with locked(out):
         run = RunFolder.unfinished(out) if resume else RunFolder.create(out)
         if resume:
             resuming.check(run, scenario, cohort, environment)
         try:
             made = _begin(scenario, cohort, environment, shadows, Store(run, others), resume, console)
-            machines = train(made, console, quiet)
+            machines = train(made, hands.staff, console, quiet)
+            dismiss()
             if made.store.taken and not quiet:
-                console.print(plain(_taken(made.store.taken)))
-            _finish(made, machines, began)
+                ends = len(made.campaign.stage.curves.ends_only)
+                console.print(plain(_taken(made.store.taken, ends)))
+            with phase("score", "scoring all models", console, quiet):
+                _finish(made, machines, began)
         except BaseException as error:
             if (run.path / ABOUT).is_file() and (
                 resume or not isinstance(error, InputError) or run.has_results
             ):
-                error.add_note(resuming.advice(run))
+                error.add_note(resuming.advice(run, order.given))
             else:  # it had not begun: no such cluster, no such GPU; nothing is left behind
                 run.discard()
             raise
+        with phase("page", f"writing {pages.FILE}", console, quiet):
+            present(run)
     return run
+
+
+def present(run: RunFolder) -> None:
+    """Write a finished run's page, ``report.html``, for whoever holds its lock; a page that is the same stays.
+
+    What stops it leaves the run whole, and its page as it was.
+
+    Raises:
+        InputError: the run was judged by an older version.
+        RunError: a file is missing, damaged or cannot be written.
+    """
+    try:
+        content = pages.report(run).encode("utf-8")
+        page = run.path / pages.FILE
+        known = pages.FILE in run.read_manifest()["sha256"] and page.is_file()
+        if not known or page.read_bytes() != content:
+            run.renew({pages.FILE: content})
+    except BaseException as error:
+        error.add_note(
+            f"the run in {run.path} is finished and nothing of it is lost; `fedunlearn report {run.path}` tries again "
+            f"to write its page, {pages.FILE}"
+        )
+        raise
+
+
+def page(path: Path) -> Path:
+    """Write the page of a finished run anew; return where it is.
+
+    Raises:
+        InputError, RunError: see `present`; or the folder is in use, or cannot be written to (`files.forbidden`).
+    """
+    with locked(path):
+        present(RunFolder.open(path))
+    return path / pages.FILE
 
 
 def rescore(path: Path, margins: str | None = None) -> None:
     """Score a finished run again, from its folder alone; the audit log tells.
+
+    Scores and page are renewed together, so that they never disagree. A page that cannot be drawn keeps nobody from
+    scores: in its place stands that it could not be written (`pages.UNWRITTEN`), and what stopped it is raised.
 
     Args:
         path: the run folder.
@@ -145,7 +217,7 @@ def rescore(path: Path, margins: str | None = None) -> None:
 
     Raises:
         InputError: it is no finished run's, or margins cannot be read.
-        RunError: a file is missing or damaged; the scores stay as they were.
+        RunError: a file that scores rest on is missing or damaged; scores and page stay as they were.
     """
     with locked(path):
         run = RunFolder.open(path)
@@ -160,7 +232,16 @@ def rescore(path: Path, margins: str | None = None) -> None:
             "margins": asdict(used),
         }
         contents[audit.FILE] = audit.extended(log, "run-rescored", details)
-        run.renew(contents, {"verdict": asdict(Verdict(used))})
+        entries = {"verdict": asdict(Verdict(used))}
+        try:
+            content = pages.report(run.foretold(contents, entries))
+        except Exception as error:  # whatever it is: it is told once scores are there
+            run.renew({**contents, pages.FILE: pages.UNWRITTEN.encode("utf-8")}, entries)
+            error.add_note(
+                f"{path} is scored all the same; `fedunlearn report {path}` tries again to write its page, {pages.FILE}"
+            )
+            raise
+        run.renew({**contents, pages.FILE: content.encode("utf-8")}, entries)
 
 
 def engine(scenario: Scenario, machines: tuple[Machine, ...], console: Console, quiet: bool) -> Engine:
@@ -197,8 +278,8 @@ def surveyed(scenario: Scenario, console: Console) -> Environment:
     return Environment(own, found)
 
 
-def train(made: Production, console: Console, quiet: bool) -> tuple[Machine, ...]:
-    """Run all procedures that are not known already; their results are in the run folder then.
+def train(made: Production, staff: Staff, console: Console, quiet: bool) -> tuple[Machine, ...]:
+    """Let ``staff`` run all procedures that are not known already; their results are in the run folder then.
 
     Returns:
         The machines that took part.
@@ -208,13 +289,21 @@ def train(made: Production, console: Console, quiet: bool) -> tuple[Machine, ...
     most = most_under_way(model_bytes(scenario, made.cohort))
     labels = [*campaign.procedures(), *made.shadows.procedures(), *made.probing.procedures()]
     with (
-        progress(labels, console, quiet) as shown,
+        progress(
+            labels,
+            console,
+            quiet,
+            expected(scenario, made.cohort, labels),
+            answering(scenario, made.cohort),
+            scoring_seconds(scenario, made.cohort),
+        ) as shown,
         made.cohort.stored(run.scratch / "federation", scenario.model) as there,
     ):
         watchers: list[Watcher] = [
             *campaign.stage.recorders.values(),
             campaign.unlearning.horizons,
             made.ledger,
+            *([campaign.stage.curves.traces] if campaign.stage.curves.wanted else []),
             *shown,
         ]
 
@@ -225,8 +314,7 @@ def train(made: Production, console: Console, quiet: bool) -> tuple[Machine, ...
             drive(further, link, watchers, scenario.engine.retries, memory, most)
             return tuple(link.machines)
 
-        looked = campaign.stage.origins.environment.machines
-        return engine(scenario, looked, console, quiet).run(there, body)
+        return staff.run(there, body)
 
 
 def produce(
@@ -240,7 +328,17 @@ def produce(
                 plan.label, scenario.seeds[0], cost.trials, cost.site_seconds, cost.images, cost.bytes
             )
     campaign = Campaign(scenario, cohort, environment, store, store.run.scratch, ledger)
-    return Production(scenario, cohort, store, ledger, campaign, shadows, Probing(campaign), Slices(campaign))
+    return Production(
+        scenario,
+        cohort,
+        store,
+        ledger,
+        campaign,
+        shadows,
+        Probing(campaign),
+        Slices(campaign),
+        Pictures(campaign),
+    )
 
 
 def _begin(
@@ -263,16 +361,17 @@ def _begin(
     if resume and (run.path / audit.FILE).is_file():
         audit.append(run.path / audit.FILE, "run-resumed", {})
     else:
-        _record_requests(run, scenario, cohort)
+        recording.requests(run, scenario, cohort)
     made = produce(scenario, cohort, environment, shadows, store)
     shadows.fetch(run, lambda text: console.print(plain(text)))
     return made
 
 
-def _taken(files: Sequence[str]) -> str:
-    """What was taken from earlier runs, in words."""
+def _taken(files: Sequence[str], ends_only: int) -> str:
+    """What was taken from earlier runs, in words; of ``ends_only`` of them nobody has seen the rounds."""
     models = sum(name.startswith("weights/") for name in files)
-    return f"taken from earlier runs: {models} models, and {len(files) - models} other results of theirs"
+    told = f"taken from earlier runs: {models} models, and {len(files) - models} other results of theirs"
+    return f"{told}; round by round, only start and end are known of {ends_only}" if ends_only else told
 
 
 def _finish(made: Production, machines: Sequence[Machine], began: float) -> None:
@@ -281,125 +380,14 @@ def _finish(made: Production, machines: Sequence[Machine], began: float) -> None
     made.campaign.blank()
     made.probing.write()
     made.slices.write()
+    made.pictures.write()
     run.write_table("ledger.parquet", made.ledger.table())
     if (learnt := made.campaign.references.learnt()) is not None:
         run.write_table("difficulty.parquet", learnt)
-    run.write_manifest(_manifest(made, machines, began))  # scoring reads it; written anew below
-    _, verdicts = score(run.path)
-    _record_verdicts(made, verdicts.to_dict("records"))
-    run.write_manifest(_manifest(made, machines, began))
+    if (curves := made.campaign.stage.curves.table()) is not None:
+        run.write_table(CURVES, curves)
+    run.write_manifest(recording.manifest(made, machines, began))  # scoring reads it; written anew below
+    _, verdicts = score(run.path, usual(made.scenario.engine.workers))
+    recording.verdicts(made, verdicts.to_dict("records"))
+    run.write_manifest(recording.manifest(made, machines, began))
     run.finish()
-
-
-def _manifest(made: Production, machines: Sequence[Machine], began: float) -> dict[str, Any]:
-    scenario, cohort, campaign = made.scenario, made.cohort, made.campaign
-    return {
-        "name": scenario.name,
-        "fedunlearn": __version__,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in LIBRARIES},
-        },
-        "platform": f"{platform.system()} {platform.machine()}",
-        "machines": described(machines, made.ledger.tasks()),
-        "machine_notes": notes(machines),
-        "kind": scenario.model.kind,
-        "classes": cohort.classes,
-        "names": list(cohort.names),
-        "costs": scenario.evaluation.costs,
-        "pretrained": origin(scenario.model, cohort.shape, cohort.classes),
-        "seeds": list(scenario.seeds),
-        "horizons": list(scenario.horizons),
-        "verdict": asdict(scenario.verdict),
-        "data": {
-            "digest": cohort.digest,
-            "note": cohort.note,
-            "notes": list(cohort.notes),
-            **_twins(cohort),
-        },
-        "strategies": _sources(scenario),
-        "requests": [{"id": r.id, "site": r.site, "whole_site": r.whole_site} for r in scenario.requests],
-        "moments": [
-            {
-                "id": m.name,
-                "forgets": m.request.id,
-                "earlier": list(m.earlier),
-                "round": m.round,
-                "summary": cohort.summary(m.request),
-                "warnings": cohort.warnings(m.request.id, m.earlier),
-            }
-            for chain in campaign.stage.chains
-            for m in moments(scenario, chain)
-        ],
-        "floors": scenarios.floors(scenario),
-        "scored": campaign.scored(),
-        "references": campaign.references.extra(),
-        "diverged": campaign.unlearning.diverged(),
-        "shadows": made.shadows.summary(),
-        "probes": made.probing.summary(),
-        "slices": made.slices.summary(),
-        "reused": made.store.taken,
-        "skipped": [
-            {"strategy": label, "request": request, "reason": reason}
-            for label, request, reason in scenarios.skipped(scenario)
-        ],
-        "wall_seconds": round(time.perf_counter() - began, 3),
-    }
-
-
-def _sources(scenario: Scenario) -> dict[str, Mapping[str, str]]:
-    """By label, where strategies come from that are not ours: the user's file, or a package."""
-    classes = {plan.label: type(plan.strategy) for plan in scenario.strategies}
-    found = {label: guests.origin(cls) for label, cls in classes.items()}
-    return {label: origin for label, origin in found.items() if origin}
-
-
-def _twins(cohort: Cohort) -> dict[str, Any]:
-    """Images of different patients that show the same: those equal to the pixel, and all of them by kind."""
-    images = cohort.table["image"].astype(str).to_numpy()
-    groups = [{"kind": group.kind, "images": images[list(group.rows)].tolist()} for group in cohort.twins]
-    return {
-        "duplicates": [group["images"] for group in groups if group["kind"] == "exact"],
-        "twins": groups[:MOST_TWINS],
-    }
-
-
-def _record_requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
-    events: list[tuple[str, Mapping[str, object]]] = [
-        ("run-started", {"scenario": scenario.name, "data": cohort.digest})
-    ]
-    for request in scenario.requests:
-        mask = cohort.forgotten[request.id]
-        counts = {site: int((mask & (cohort.site == site)).sum()) for site in cohort.sites}
-        patients = int(cohort.table.loc[mask, "patient"].nunique())
-        details: Mapping[str, object] = {
-            "request": request.id,
-            "scope": "site" if request.whole_site else "patients",
-            "patients": patients,
-            "images": counts,
-        }
-        events.append(("request-received", details))
-    audit.append_all(run.path / audit.FILE, events)
-
-
-def _record_verdicts(made: Production, verdicts: list[dict[Any, Any]]) -> None:
-    """What was done about each request: every model that answered it, by hash, and what it was found to be."""
-    run, campaign = made.run, made.campaign
-    lost = {entry["model"]: entry for entry in campaign.unlearning.diverged()}
-    events: list[tuple[str, Mapping[str, object]]] = []
-    for entry in campaign.scored():
-        for strategy, model in [("retrained", entry["retrained"]), *entry["strategies"].items()]:
-            if strategy in entry["horizons"]:
-                continue  # not what the request was answered with
-            digest = w.digest(run.read_weights(model))
-            found = [v for v in verdicts if (v["request"], v["strategy"]) == (entry["request"], strategy)]
-            details = {
-                "request": entry["request"],
-                "strategy": strategy,
-                "seed": entry["seed"],
-                "model": digest,
-            }
-            answers = {key: found[0][key] if found else None for key in ("forgotten", "useful", "verdict")}
-            outcome = {"diverged": lost[model]["where"] if model in lost else None, **answers}
-            events.append(("request-answered", {**details, **outcome}))
-    audit.append_all(run.path / audit.FILE, [*events, ("run-finished", {})])

@@ -1,0 +1,193 @@
+"""What the data at hand is: a folder, a table, a NumPy file or a name, told by looking at it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from fedunlearn.core import InputError
+from sites import SOURCES
+from sites.collection import Collection, Source
+from sites.folder.layout import Layout
+from sites.folder.trees import Tree, tree_of
+from sites.watching import Watch
+
+TABLES = (".csv", ".parquet")
+"""Endings of manifests."""
+EDGES = {"quick": 32, "normal": 64}
+"""To how many pixels images of files are resized, by how much time there is."""
+SMALLEST = 28
+"""Pixels that the network takes at least."""
+VOXELS = (32, 32, 32)
+"""The grid that volumes with label maps are resampled to."""
+_EDGE = 64  # of a NumPy file's images: beyond, they are resized
+
+
+@dataclass(frozen=True)
+class Found:
+    """The data, as it was found.
+
+    Attributes:
+        settings: the scenario's ``data``.
+        root: the data root that paths in it start from; None if it has none.
+        collection: the images.
+        note: how it was told what this is, in words.
+    """
+
+    settings: Mapping[str, Any]
+    root: Path | None
+    collection: Collection
+    note: str
+
+
+def find(data: str, time: str, root: Path, watch: Watch) -> Found:
+    """Look at the data.
+
+    Args:
+        data: a path, or the name of a data source or of a set of medmnist's.
+        time: a key of `EDGES`.
+        root: where files of named sets are.
+        watch: is shown how far reading is.
+
+    Raises:
+        InputError: it is nothing that can be read, with what to do.
+    """
+    path, problem = Path(data), InputError(f"found nothing to read in {data}")
+    if not path.exists():
+        return _named(data, root, watch)
+    if path.name in (
+        "",
+        "..",
+    ):  # such as ".": a scenario names a folder beside the root, so it needs its name
+        path = path.resolve()
+    for settings, note in _readings(path, time):
+        try:
+            collection = _load(settings, path.parent, watch)
+            if (smaller := _no_larger(settings, collection)) != settings:
+                settings, collection = smaller, _load(smaller, path.parent, watch)
+            return Found(settings, path.parent, collection, note)
+        except InputError as error:
+            problem = error
+    raise problem
+
+
+def _load(settings: Mapping[str, Any], root: Path, watch: Watch) -> Collection:
+    own = {key: value for key, value in settings.items() if key != "name"}
+    source: Source = cast(Any, SOURCES[settings["name"]])(**own)
+    return source.load(root, watch)
+
+
+def _no_larger(settings: dict[str, Any], collection: Collection) -> dict[str, Any]:
+    """Settings under which images are not made larger than they are, unless they are too small for a network."""
+    if "size" not in settings or collection.seen is None:
+        return settings
+    sizes = set(collection.seen["size"].astype(str))
+    edges = [int(edge) for size in sizes for edge in re.findall(r"\d+", size)]
+    if not edges or max(edges) >= settings["size"]:
+        return settings
+    if len(sizes) == 1 and min(edges) >= SMALLEST:
+        return {key: value for key, value in settings.items() if key != "size"}
+    return {**settings, "size": max(SMALLEST, *edges)}
+
+
+def _readings(path: Path, time: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """The ways to read what lies at a path, the likeliest first; the last one's problems are told."""
+    if path.suffix == ".npz":
+        yield _npz(path)
+        return
+    if path.suffix in TABLES:
+        yield from _sized(
+            {"name": "folder", "manifest": path.name}, "a table with a row for every image", time
+        )
+        return
+    if not path.is_dir():
+        raise InputError(
+            f"{path} is no folder, no manifest (.csv, .parquet) and no .npz file: give one of these, or a name such as "
+            "phantom_cells or breastmnist"
+        )
+    tables = sorted(
+        file for file in path.iterdir() if file.suffix in TABLES and not file.name.startswith(".")
+    )
+    if tables:
+        names = [file.name for file in tables]
+        if len(tables) > 1 and "manifest.csv" not in names:
+            raise InputError(
+                f"found several tables in {path} ({', '.join(names[:5])}): give the one that lists images"
+            )
+        name = "manifest.csv" if len(tables) > 1 else names[0]
+        settings = {"name": "folder", "manifest": f"{path.name}/{name}"}
+        yield from _sized(settings, f"the folder's table {name}, with a row for every image", time)
+        return
+    tree = tree_of(path)
+    layout = _layout(tree)
+    what = f"folders read as {layout}"
+    yield from _sized({"name": "folder", "path": path.name, "layout": layout}, what, time, bool(tree.maps))
+
+
+def _layout(tree: Tree) -> Layout:
+    """What the folders are, from the outermost on, as far as their number and their names tell."""
+    above = [file.parts[: len(file.parts) - (file not in tree.series)] for file in tree.files]
+    depth = min(map(len, above), default=0)
+    if depth < 2:
+        raise InputError(
+            f"found images with {depth} folder{'' if depth == 1 else 's'} above them; expected a folder for every "
+            "patient in one for every class or hospital: move them, or have a table begun with `fedunlearn manifest "
+            "FOLDER`, fill it in, and give that"
+        )
+    if tree.maps:
+        return "site/patient"
+    inner = {
+        outer: {parts[1] for parts in above if parts[0] == outer} for outer in {parts[0] for parts in above}
+    }
+    # Classes come again below every hospital; patients hardly ever do below every class.
+    same = len(inner) > 1 and len({frozenset(names) for names in inner.values()}) == 1
+    return "site/class/patient" if depth > 2 and same else "class/patient"
+
+
+def _sized(
+    settings: dict[str, Any], note: str, time: str, maps: bool = False
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """With a size for images, with label maps on a grid, and in one kind of colours where files have several."""
+    if not maps:
+        sized = {**settings, "size": EDGES[time]}
+        yield sized, note
+        yield {**sized, "channels": 1}, note + ", made grey since they differ in colours"
+    yield {**settings, "shape": VOXELS}, note + ", volumes with label maps"
+    if not maps:
+        yield {**settings, "size": EDGES[time]}, note  # whose problems are the ones to tell
+
+
+def _npz(path: Path) -> tuple[dict[str, Any], str]:
+    import numpy as np
+
+    settings: dict[str, Any] = {"name": "npz", "path": path.name}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            shapes = {name: arrays[name].shape for name in arrays.files if name == "train_images"}
+            maps = "train_labels" in arrays.files and arrays["train_labels"].ndim > 2
+    except (OSError, ValueError, EOFError):
+        shapes, maps = {}, False  # the source says what is wrong with it
+    shape = shapes.get("train_images", ())
+    if not maps and len(shape) in (3, 4) and max(shape[1:3]) > _EDGE:
+        settings["size"] = _EDGE
+    return settings, "a NumPy file with the keys of MedMNIST"
+
+
+def _named(name: str, root: Path, watch: Watch) -> Found:
+    if name in ("phantom_cells", "phantom_brain"):
+        settings: dict[str, Any] = {"name": name}
+        settings |= {"images": 2000} if name == "phantom_cells" else {"volumes": 120, "size": 32}
+        note, own = "made-up images, which need no files", {k: v for k, v in settings.items() if k != "name"}
+        return Found(settings, None, cast(Any, SOURCES[name])(**own).load(root, watch), note)
+    if "mnist" in name:
+        found = cast(Any, SOURCES["medmnist"])(set=name).load(root, watch)
+        return Found(
+            {"name": "medmnist", "set": name}, root, found, "a set of MedMNIST's, with made-up patients"
+        )
+    raise InputError(
+        f"found no file or folder {name!r}, and no data of that name: give a folder of images, a manifest (.csv, "
+        ".parquet), an .npz file, or a name such as phantom_cells or breastmnist"
+    )

@@ -1,0 +1,108 @@
+"""The vocabulary every other module speaks: sites, asks and replies, needs, cases, errors.
+
+Read these files first: what goes to and fro (`exchange`), what a strategy is (`needs`, `strategy`), who is asked in
+which round (`rota`), where seeds come from (`seeds`), what goes wrong (`errors`). They hold words only: no training,
+no files, no network. Everybody else takes these words from here.
+"""
+
+from __future__ import annotations
+
+from fedunlearn.core.errors import (
+    FedunlearnError,
+    InputError,
+    Interrupted,
+    Problem,
+    RunError,
+    SiteError,
+    UndeclaredNeed,
+)
+from fedunlearn.core.exchange import (
+    IGNORED,
+    SERVER,
+    Asks,
+    Augmentation,
+    Batch,
+    Images,
+    Kept,
+    Layout,
+    Local,
+    LocalTraining,
+    Network,
+    PatientId,
+    Precision,
+    Procedure,
+    Replies,
+    Reply,
+    RequestId,
+    Select,
+    SiteId,
+    Task,
+    Training,
+    Weights,
+)
+from fedunlearn.core.needs import (
+    Choice,
+    Cumulative,
+    Every,
+    Granularity,
+    Guarantee,
+    Last,
+    Leaver,
+    Needs,
+    Recovery,
+    Search,
+    Seen,
+)
+from fedunlearn.core.rota import Rota
+from fedunlearn.core.seeds import derive
+from fedunlearn.core.strategy import Case, Course, History, Preparing, Strategy
+
+__all__ = [
+    "IGNORED",
+    "SERVER",
+    "Asks",
+    "Augmentation",
+    "Batch",
+    "Case",
+    "Choice",
+    "Course",
+    "Cumulative",
+    "Every",
+    "FedunlearnError",
+    "Granularity",
+    "Guarantee",
+    "History",
+    "Images",
+    "InputError",
+    "Interrupted",
+    "Kept",
+    "Last",
+    "Layout",
+    "Leaver",
+    "Local",
+    "LocalTraining",
+    "Needs",
+    "Network",
+    "PatientId",
+    "Precision",
+    "Preparing",
+    "Problem",
+    "Procedure",
+    "Recovery",
+    "Replies",
+    "Reply",
+    "RequestId",
+    "Rota",
+    "RunError",
+    "Search",
+    "Seen",
+    "Select",
+    "SiteError",
+    "SiteId",
+    "Strategy",
+    "Task",
+    "Training",
+    "UndeclaredNeed",
+    "Weights",
+    "derive",
+]

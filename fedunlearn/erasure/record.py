@@ -1,0 +1,232 @@
+"""Records in a run folder: written, signed, chained to the audit log, and checked.
+
+``records/REQUEST.json`` is signed; ``records/REQUEST.html`` shows the same to people. The audit log has a line for
+every record that was written, with its sha256, so a record that is changed, replaced or removed is noticed. Whoever
+could write all of the folder anew cannot sign it: that is what the public key is for, which others keep.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedunlearn import files
+from fedunlearn.core import InputError, RunError
+from fedunlearn.erasure import facts as known, keys as pairs, sheet
+from fedunlearn.erasure.document import Sources, blanks, canonical, document
+from fedunlearn.erasure.facts import Facts
+from fedunlearn.erasure.keys import ALGORITHM, Keys
+from fedunlearn.erasure.slips import slip
+from fedunlearn.results import audit
+from fedunlearn.results.places import locked
+from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.scenario import Request
+
+FOLDER = "records"
+EVENT = "record-written"
+_SIGNATURE = "signature"
+_ANEW = "`fedunlearn record` writes them anew"
+
+
+def write(path: Path, keys: Path, facts: Path | None = None) -> list[str]:
+    """Write a record for every request of a finished run, or write them anew; tell of each, a line.
+
+    Args:
+        path: the run folder.
+        keys: the folder of keys (`keys.make`), where slips are kept too.
+        facts: a file of what people know (`facts.read`).
+
+    Raises:
+        InputError: there is no finished run, there are no keys or they lie in the run folder, or facts do not fit.
+        RunError: a file of the run is missing or damaged, or a record cannot be written; none is changed then.
+    """
+    if keys.resolve().is_relative_to(path.resolve()):
+        raise InputError(
+            f"{keys} lies in the run folder, expected a folder outside: nothing secret belongs there"
+        )
+    pair = pairs.read(keys)
+    with locked(path):
+        run = RunFolder.open(path)
+        log = run.path / audit.FILE
+        audit.verify(log, run.read_manifest()["audit"])
+        sources = Sources.of(run)
+        sites = [str(site) for site in sources.images["site"].unique()]
+        said = Facts() if facts is None else known.read(facts, sources.remedies(), sites)
+        contents, events, told = dict[str, bytes](), [], list[str]()
+        for request in sources.scenario.requests:
+            record = _record(sources, request, said, pair, _last(run, request.id))
+            content = _bytes(record)
+            contents[_file(request.id)] = content
+            contents[_file(request.id, "html")] = sheet.page(record).encode()
+            digest = hashlib.sha256(content).hexdigest()
+            events.append(
+                (EVENT, {"request": request.id, "record": digest, "key": pairs.fingerprint(pair.public)})
+            )
+            told.append(_told(path / _file(request.id), record))
+        contents[audit.FILE] = audit.extended_by(log, events)
+        (run.path / FOLDER).mkdir(exist_ok=True)
+        run.renew(contents)
+    return told
+
+
+def check(run: RunFolder, by: str | None = None) -> list[str]:
+    """Check a run's records against their signatures and the audit log; say what was found, a line each.
+
+    Args:
+        run: the folder, whose files are what its manifest says.
+        by: the public key that must have signed them (`keys.public`); None for any.
+
+    Raises:
+        RunError: one is not what was signed, is of another run, is missing, or is by somebody else; tells all of them.
+            With ``by``, that there is none.
+    """
+    lines = [json.loads(text) for text in (run.path / audit.FILE).read_text(encoding="utf-8").splitlines()]
+    last = {line["request"]: line["record"] for line in lines if line["event"] == EVENT}
+    there = {file.stem for file in (run.path / FOLDER).glob("*.json")}
+    problems = [
+        f"{run.path / _file(name)} is in no line of the audit log" for name in sorted(there - set(last))
+    ]
+    if by is not None and not last:
+        problems.append(f"{run.path} has no erasure record, expected some by key {pairs.fingerprint(by)}")
+    signers, manifest = set(), run.read_manifest()
+    for name, digest in last.items():
+        try:
+            record = _checked(run.path / _file(name), digest, by)
+        except RunError as error:
+            problems.append(str(error))
+            continue
+        signers.add(record[_SIGNATURE]["public_key"])
+        problems += [f"{run.path / _file(name)} {wrong}" for wrong in _foreign(record, lines, manifest)]
+    if problems:
+        raise RunError("\n".join(problems))
+    if not last:
+        return []
+    told = ", ".join(sorted(map(pairs.fingerprint, signers)))
+    which = "" if by else "; whether that key is the right one, `--key FILE` tells"
+    events = [line["event"] for line in lines]
+    scored = "run-rescored" in events[len(events) - events[::-1].index(EVENT) :]
+    older = [f"the run was scored again since its records were written: {_ANEW}"] if scored else []
+    return [f"{len(last)} records are what was signed, by key {told}{which}", *older]
+
+
+def _record(
+    sources: Sources, request: Request, facts: Facts, pair: Keys, previous: str | None
+) -> dict[str, Any]:
+    """A record, signed."""
+    images = sources.asked(request.id)
+    name = f"{_run_id(sources.run)}-{request.id}"
+    references = dict[str, list[str]]()
+    if not request.whole_site:
+        for site, own in images.groupby("site", sort=True):
+            patients = sorted(map(str, own["patient"].unique()))
+            slip_there = slip(pair.folder, name, str(site), patients)
+            references[str(site)] = sorted(map(slip_there.reference, patients))
+    content = document(sources, request, facts, references)
+    body = {
+        "record": {
+            "id": name,
+            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "previous": previous,
+            "audit": sources.manifest["audit"],
+        },
+        **content,
+        "blanks": blanks({key: value for key, value in content.items() if key not in ("models", "remedies")}),
+    }
+    signature = {"algorithm": ALGORITHM, "public_key": pair.public, "value": pair.sign(canonical(body))}
+    return {**body, _SIGNATURE: signature}
+
+
+def _checked(file: Path, digest: str, by: str | None) -> dict[str, Any]:
+    """A record.
+
+    Raises:
+        RunError: it is missing, is not what was signed or what the log says, or is by another key than ``by``.
+    """
+    content = files.checked(file, digest)
+    signer(content, str(file), by)
+    record: dict[str, Any] = json.loads(content)
+    return record
+
+
+def _foreign(
+    record: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]
+) -> Iterator[str]:
+    """In what a record does not speak of the run that it lies in.
+
+    So who writes a whole run folder anew, its log and its checksums too, cannot keep the records that were signed.
+    """
+    known, before = manifest["sha256"], record["record"]["audit"]
+    at = int(before["lines"]) - 1
+    if not 0 <= at < len(lines) or lines[at]["hash"] != before["head"]:
+        yield f"was signed when the audit log was another: found no line {at + 1} with hash {before['head']}"
+    if (
+        not record["record"]["id"].startswith(lines[0]["hash"][:12])
+        or record["run"]["data"] != manifest["data"]["digest"]
+    ):
+        yield f"is of another run: {record['record']['id']}"
+    other = [
+        one["file"]
+        for one in record["models"]
+        if one["file"] in known and known[one["file"]] != one["sha256"]
+    ]
+    if other:
+        yield f"speaks of other models than there are: {', '.join(other)}"
+
+
+def signer(content: bytes, name: str, by: str | None = None) -> str:
+    """The public key that a record is signed with, by its bytes alone.
+
+    Args:
+        content: of the JSON file.
+        name: what to call it in an error.
+        by: the public key that it must be; None for any.
+
+    Raises:
+        RunError: it is no record, is not what was signed, or is by another key.
+    """
+    try:
+        record = json.loads(content)
+        signature = record[_SIGNATURE]
+        body = {key: value for key, value in record.items() if key != _SIGNATURE}
+        own, value, algorithm = signature["public_key"], signature["value"], signature["algorithm"]
+        whole = (
+            algorithm == ALGORITHM and _bytes(record) == content and pairs.signed(canonical(body), value, own)
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{name} is no record: {error!r}") from error
+    if not whole:
+        raise RunError(f"{name} is not what was signed")
+    if by is not None and own != by:
+        found, expected = pairs.fingerprint(own), pairs.fingerprint(by)
+        raise RunError(f"{name} is signed by key {found}, expected {expected}: somebody else wrote it")
+    return str(own)
+
+
+def _last(run: RunFolder, request: str) -> str | None:
+    """The sha256 of the record that a new one replaces."""
+    file = run.path / _file(request)
+    return files.sha256(file) if file.is_file() else None
+
+
+def _run_id(run: RunFolder) -> str:
+    """Twelve digits that no other run has: of the first line of its audit log."""
+    with (run.path / audit.FILE).open(encoding="utf-8") as log:
+        return str(json.loads(log.readline())["hash"])[:12]
+
+
+def _bytes(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _file(request: str, ending: str = "json") -> str:
+    return f"{FOLDER}/{request}.{ending}"
+
+
+def _told(file: Path, record: Mapping[str, Any]) -> str:
+    count = len(record["blanks"])
+    left = f"; {count} blanks are left for people to fill in (--facts FILE)" if count else ""
+    return f"{file}: signed by key {pairs.fingerprint(record[_SIGNATURE]['public_key'])}{left}"

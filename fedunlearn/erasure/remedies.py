@@ -1,0 +1,186 @@
+"""What could be done about a request, and what can be said of it: one of five sentences, and what was not tested.
+
+1. trained again without the data;
+2. within a bound of such a model, under an assumption;
+3. no difference seen larger than one that is told;
+4. memory is reduced, or still there, as measured;
+5. the tests cannot tell.
+
+Of an approximate method nothing is said that tests did not show. Numbers are those of the run's tables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from fedunlearn.core import Guarantee
+from fedunlearn.exports.findings import memory
+from fedunlearn.exports.kept import Model
+from fedunlearn.exports.settings import Settings, shared
+from fedunlearn.results.classes import called
+from fedunlearn.results.sentences import limits, percent
+from fedunlearn.scenario import Scenario
+
+UNTESTED = (
+    "Not tested: whether images can be extracted, inverted or reconstructed from a model; other attacks than those of "
+    "this run; models that others made from these."
+)
+_KINDS: Mapping[Guarantee, str] = {
+    Guarantee.EXACT: "trained again without the data",
+    Guarantee.CERTIFIED: "within a bound",
+    Guarantee.EMPIRICAL: "approximate, tested",
+    Guarantee.SUPPRESSION: "hidden at the output",
+}
+RETRAINED = "retrained"
+
+
+def remedies(
+    scenario: Scenario,
+    settings: Settings,
+    manifest: Mapping[str, Any],
+    table: pd.DataFrame,
+    models: Sequence[Model],
+    request: str,
+) -> Iterator[dict[str, Any]]:
+    """Retraining, then every strategy that served a request, as a record has them.
+
+    Args:
+        scenario: of the run.
+        settings: the same, as it was written.
+        manifest: of the run.
+        table: `exports.papers.tidy` of it.
+        models: those about the request.
+        request: its id.
+    """
+    again = _files(manifest, [model for model in models if model.role == RETRAINED])
+    yield {
+        "strategy": RETRAINED,
+        "kind": _KINDS[Guarantee.EXACT],
+        "settings": {},
+        "models": again,
+        "evidence": {"sentence": 1, "words": _again(len(again))},
+    }
+    plans = {plan.label: plan.strategy for plan in scenario.strategies if request in plan.requests}
+    for label, strategy in plans.items():
+        own = [model for model in models if model.role == "strategy" and model.strategy == label]
+        if not own:
+            continue  # it diverged at every seed, or could not serve this request
+        files = _files(manifest, own)
+        found = table[(table["request"] == own[-1].moment) & (table["strategy"] == label)].to_dict("records")
+        known = found[0] if found else None
+        yield {
+            "strategy": label,
+            "kind": _KINDS[strategy.guarantee],
+            "settings": shared(settings.of(label, request)),
+            "models": files,
+            "evidence": _evidence(strategy, known, {one["sha256"] for one in files} <= _hashes(again)),
+            **({} if known is None else {"measured": _measured(known, manifest)}),
+        }
+
+
+def untested(manifest: Mapping[str, Any]) -> list[str]:
+    """What no sentence of a record is about."""
+    return [UNTESTED, limits(manifest.get("probes", {}).get("names", ()))]
+
+
+def _again(count: int) -> str:
+    which = "This model was" if count == 1 else f"These {count} models were"
+    return (
+        f"{which} trained again without the data; replaying it gives the same bits, which "
+        "`fedunlearn verify RUN --replay N` tries."
+    )
+
+
+def _evidence(strategy: Any, known: Mapping[Any, Any] | None, same: bool) -> dict[str, Any]:
+    """The sentence for a strategy, by its promise and by what was found of it."""
+    match strategy.guarantee:
+        case Guarantee.EXACT if same:
+            words = "Its models have the same bits as those that were trained again without the data."
+            return {"sentence": 1, "words": words}
+        case Guarantee.CERTIFIED:
+            bound = ", ".join(
+                f"{name} {getattr(strategy, name):g}"
+                for name in ("epsilon", "delta")
+                if hasattr(strategy, name)
+            )
+            words = (
+                f"Its models differ from models trained again without the data by at most ({bound}), if the assumption "
+                f"holds that `fedunlearn list strategies {strategy.name}` tells; whether it does was not tested."
+            )
+            return {"sentence": 2, "words": f"{words} {_seen(known)}".strip()}
+    hidden = (
+        "The weights still hold the data, and what was added to them hides it. "
+        if strategy.guarantee is Guarantee.SUPPRESSION
+        else ""
+    )
+    return {"sentence": _number(known), "words": f"{hidden}{_seen(known)}"}
+
+
+def _number(known: Mapping[Any, Any] | None) -> int:
+    if known is None:
+        return 5
+    return {"yes": 3, "cannot tell": 5, "": 5}.get(known["forgotten"], 4)
+
+
+def _seen(known: Mapping[Any, Any] | None) -> str:
+    if known is None:
+        return "The tests cannot tell: nothing was judged of it."
+    words = memory(known)
+    return f"{words[0].upper()}{words[1:]}"
+
+
+def _measured(known: Mapping[Any, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with half of their 95 % intervals, and what changed for those who stay; shares, nothing rounded."""
+    pairs = {
+        name: {"value": _finite(known[name]), "half": _finite(known[f"{name}_half"])}
+        for name in ("memory_left", "mia_loss_auc", "test_difference", "share_of_retraining")
+        if name in known and f"{name}_half" in known
+    }
+    names = {
+        "worst_site": f"hospital {known['worst_site']}",
+        "worst_class": _class(known["worst_class"], manifest),
+    }
+    worst = {
+        key: {"name": name, "difference": _finite(known[f"{key}_difference"])}
+        for key, name in names.items()
+        if known[key]
+    }
+    counts = {
+        name: None if math.isnan(known[name]) else int(known[name])
+        for name in ("seeds", "references", "patients_known", "patients_compared")
+    }
+    return {"still_good": known["useful"], **pairs, **worst, **counts}
+
+
+def _class(number: str, manifest: Mapping[str, Any]) -> str:
+    return called(manifest["kind"], number, manifest.get("names", ()), manifest.get("classes", 0))
+
+
+def told(measured: Mapping[str, Any]) -> str:
+    """The side effects, in a sentence."""
+    lost = measured["test_difference"]
+    value, half = lost["value"], lost["half"]
+    seen = "?" if value is None else f"{100 * value:+.1f} (±{'?' if half is None else percent(half)}) points"
+    where = [measured[name]["name"] for name in ("worst_site", "worst_class") if name in measured]
+    most = f"; most is lost: {', '.join(where)}" if where else ""
+    answer = {"yes": "as good as retraining within the margins", "worse": "worse than retraining"}
+    return f"{answer.get(measured['still_good'], 'whether it is as good as retraining cannot be told')}: {seen}{most}"
+
+
+def _files(manifest: Mapping[str, Any], models: Sequence[Model]) -> list[dict[str, Any]]:
+    names = [(model, f"weights/{model.name}.safetensors") for model in models]
+    return [
+        {"file": name, "seed": model.seed, "sha256": manifest["sha256"].get(name)} for model, name in names
+    ]
+
+
+def _hashes(files: Sequence[Mapping[str, Any]]) -> set[object]:
+    return {one["sha256"] for one in files}
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None

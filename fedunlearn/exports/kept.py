@@ -1,0 +1,51 @@
+"""The models that a run kept: what each of them is, and what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Model:
+    """A file of weights.
+
+    Attributes:
+        name: the file's, without its ending.
+        role: original, retrained or strategy.
+        strategy: its label in the tables.
+        request: what it is about; empty of an original.
+        seed: of its training.
+        moment: under which its request stands in the tables.
+        earlier: requests honoured before it.
+    """
+
+    name: str
+    role: str
+    strategy: str
+    request: str
+    seed: int
+    moment: str
+    earlier: tuple[str, ...] = ()
+
+
+def kept(manifest: Mapping[str, Any]) -> Iterator[Model]:
+    """Each once, as the manifest comes to them."""
+    found = dict[str, Model]()
+    asked = {moment["id"]: moment["forgets"] for moment in manifest["moments"]}
+    before = {moment["id"]: tuple(moment.get("earlier", ())) for moment in manifest["moments"]}
+    for entry in manifest["scored"]:
+        moment, seed = entry["request"], int(entry["seed"])
+        request = asked.get(moment, moment)
+        of = (entry["original"], "original", "original"), (entry["retrained"], "retrained", "retrained")
+        made = [(name, "strategy", label) for label, name in entry["strategies"].items()]
+        for name, role, label in (*of, *made):
+            about, earlier = ("", ()) if role == "original" else (request, before.get(moment, ()))
+            found.setdefault(name, Model(name, role, label, about, seed, moment, earlier))
+    for entry in manifest.get("references", ()):
+        moment, name = entry["request"], entry["model"]
+        about, earlier = asked.get(moment, moment), before.get(moment, ())
+        model = Model(name, "retrained", "retrained", about, int(entry["seed"]), moment, earlier)
+        found.setdefault(name, model)
+    yield from found.values()

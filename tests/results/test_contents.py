@@ -1,0 +1,107 @@
+"""What is said of a run folder's files and columns is what real runs write."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from fedunlearn.results import contents
+from fedunlearn.results.runfolder import RunFolder
+from tests import runs
+from tests.test_simulate_volumes import TINY_VOLUMES, store
+
+ASKED = "evaluation={shadows: 2, relearn: true, linear_probe: true, resurgence_rounds: 1, pictures: true}"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, few_resamples: None) -> RunFolder:
+    """A run with all that a scenario can ask for."""
+    return runs.run(tmp_path_factory.mktemp("images"), ASKED)
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory, few_resamples: None) -> RunFolder:
+    """A run of volumes."""
+    folder = tmp_path_factory.mktemp("volumes")
+    store(folder)
+    return runs.run(folder, "strategies=[{name: fine_tune, rounds: 1}]", text=TINY_VOLUMES)
+
+
+def unknown(run: RunFolder) -> list[str]:
+    """Files, and columns of tables, that nothing is said of."""
+    found = []
+    for path in sorted(path for path in run.path.rglob("*") if path.is_file() and path.name[0] != "."):
+        name = path.relative_to(run.path).as_posix()
+        if contents.about(name) is None:
+            found.append(name)
+        if path.suffix == ".parquet" and name != "shadows/members.parquet":
+            alike = f"signals/{path.name}" if name.count("/") and name[:3] in ("sha", "pro") else name
+            table = name if name == "probes/relearn.parquet" or not name.count("/") else alike
+            found += [
+                f"{name}: {column}"
+                for column in run.read_table(name).columns
+                if contents.described(table, column) is None
+            ]
+    return found
+
+
+def missing(*found: RunFolder) -> list[str]:
+    """Columns that are told of and are in none of these runs, among the tables that they have."""
+    lost = []
+    for name, columns in contents.COLUMNS.items():
+        tables = [(run, path) for run in found for path in run.path.glob(name)]
+        assert tables, name
+        known = {
+            c for run, path in tables for c in run.read_table(path.relative_to(run.path).as_posix()).columns
+        }
+        if known:
+            lost += [f"{name}: {one}" for one in columns if not any(fnmatchcase(c, one) for c in known)]
+    return lost
+
+
+@pytest.mark.gate
+def test_every_file_and_column_is_described(images: RunFolder, volumes: RunFolder) -> None:
+    assert unknown(images) == []
+    assert unknown(volumes) == []
+
+
+@pytest.mark.gate
+def test_every_column_that_is_described_is_there(images: RunFolder, volumes: RunFolder) -> None:
+    assert missing(images, volumes) == []
+
+
+def test_it_notices_what_nothing_is_said_of(tmp_path: Path) -> None:
+    assert contents.about("weights/original-7.safetensors")
+    assert contents.about("weights/original-7.pickle") is None
+    assert contents.described("signals/original-7.parquet", "logits_3")
+    assert contents.described("signals/original-7.parquet", "logit") is None
+    assert contents.described("sites.parquet", "scanner")
+
+
+WITHOUT = {
+    *(
+        "records/*.json",
+        "records/*.html",
+        "scores.parquet",
+        "requests.parquet",
+        "statistics.parquet",
+        "bias.parquet",
+    ),
+    *(
+        "curves.parquet",
+        "roc.parquet",
+        "ledger.parquet",
+        "weights/*.safetensors",
+        "origins/*/*.json",
+        "curves/*",
+    ),
+    *("strategies/*.py", "audit.jsonl", "DONE"),
+}
+"""Files that have no row, id or pixels of a single patient or image."""
+
+
+def test_of_every_file_it_is_known_whether_it_has_patients() -> None:
+    with_them = contents.OF_PATIENTS.keys()
+    assert with_them | WITHOUT == contents.FILES.keys() and not with_them & WITHOUT

@@ -1,0 +1,213 @@
+"""Models scored beside one another, and short ways to what long ways come to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from contextlib import nullcontext
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
+
+from benchmarks.scoring import apart
+from fedunlearn.core import RunError
+from fedunlearn.scoring.attacks.membership import judge
+from fedunlearn.scoring.attacks.population import logistic
+from fedunlearn.scoring.evidence.classification import Outputs
+from fedunlearn.scoring.evidence.reading import Run, read
+from fedunlearn.scoring.lineup import Entry
+from fedunlearn.scoring.score import tables
+from fedunlearn.scoring.together import MOST, Together, together, usual
+from tests.scoring.made import MODELS, change_manifest, images, make_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_the_number_of_threads_changes_no_bit(workers: int, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 50)
+    run = make_run(tmp_path / "run", seeds=(7, 8, 9), table=images(patients=10))
+    change_manifest(run, diverged=[{"model": "lazy-some-8", "where": "in round 3"}])
+    (run / "signals" / "lazy-some-8.parquet").unlink()
+    change_manifest(run)
+    alone, beside = tables(run, workers=1), tables(run, workers=workers)
+    assert alone.keys() == beside.keys() and set(alone["scores.parquet"]["strategy"]) > set(MODELS)
+    for name, table in alone.items():
+        pd.testing.assert_frame_equal(beside[name], table, check_exact=True)
+
+
+def test_what_goes_wrong_in_a_thread_is_told(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 50)
+    run = make_run(tmp_path / "run", seeds=(7, 8), table=images(patients=10))
+    (run / "signals" / "good-some-8.parquet").unlink()
+    with pytest.raises(RunError, match="good-some-8"):
+        tables(run, workers=2)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_order_and_items_are_asked_for_late(workers: int):
+    asked, most = list[int](), 0
+
+    def items():
+        for i in range(50):
+            asked.append(i)
+            yield i
+
+    with together(workers) as pool:
+        for number, square in enumerate(pool.each(lambda i: i * i, items())):
+            assert square == number**2
+            most = max(most, len(asked) - number)
+    assert most <= workers + 1
+    assert list(Together(1, None).each(str, [1, 2])) == ["1", "2"]
+
+
+def test_there_are_as_many_threads_as_cores_that_may_be_used_and_few_on_large_machines(monkeypatch):
+    monkeypatch.setattr("fedunlearn.cores.usable", lambda: 2)
+    assert (usual(), usual(1), usual(8)) == (2, 1, 2)
+    with together(None) as pool:
+        assert pool.workers == 2
+    monkeypatch.setattr("fedunlearn.cores.usable", lambda: 64)
+    assert (usual(), usual(3), usual(64)) == (MOST, 3, MOST)
+
+
+def test_a_strategys_answers_are_read_once(tmp_path: Path, monkeypatch):
+    """By threads that ask at the same time, with cached properties that hold nobody up, as from Python 3.12 on."""
+    for one in vars(Entry).values():
+        if isinstance(one, cached_property):
+            monkeypatch.setattr(one, "lock", nullcontext(), raising=False)
+    reads, answers = list[str](), Run.answers
+
+    def slowly(run: Run, model: str, frame):
+        reads.append(model)
+        time.sleep(0.05)
+        return answers(run, model, frame)
+
+    monkeypatch.setattr(Run, "answers", slowly)
+    run = read(make_run(tmp_path / "run", seeds=(7, 8), table=images(patients=10)))
+    entry = Entry(run, run.frame("some"), "good", ("good-some-7", None, "good-some-8"))
+    start, found = threading.Barrier(3), list[list[object]]()
+
+    def ask() -> None:
+        start.wait()
+        found.append(list(entry.answers))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reads == ["good-some-7", "good-some-8"]
+    assert len(found) == 3 and all(one[1] is None and one[0] is found[0][0] for one in found)
+
+
+def svc(members: np.ndarray, others: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """What scikit-learn's SVC says."""
+    truth = np.repeat([1, 0], [len(members), len(others)])
+    attack = SVC(C=3, gamma="auto").fit(np.concatenate([members, others])[:, None], truth)
+    said: np.ndarray = attack.predict(asked[:, None])
+    return said
+
+
+def test_an_undecided_svc_says_member():
+    """Of images so far from all examples that no kernel reaches them, the decision is the level: 0 by symmetry."""
+    members, others = np.array([0.0, 1000, 2000]), np.array([500.0, 1500, 2500])
+    asked = np.array([10_000.0, 250])
+    np.testing.assert_array_equal(svc(members, others, asked), [1, 1])
+    np.testing.assert_array_equal(judge(members, others, asked), [1, 1])
+
+
+@pytest.mark.parametrize("right", [(60, 50), (50, 60), (50, 50)])
+def test_an_svc_that_saw_0_and_1_alone_says_either_of_anything(right: tuple[int, int]):
+    members, others = (np.arange(100) < n for n in right)
+    asked = np.array([0.3, 0.45, 0.55, 5, -3])
+    said = judge(members.astype(float), others.astype(float), asked)
+    np.testing.assert_array_equal(said, svc(members.astype(float), others.astype(float), asked))
+
+
+def test_an_svc_is_that_of_scikit_learn():
+    """300 examples a side of signals that tell little, as those of models do; then of right and wrong answers."""
+    rng = np.random.default_rng(0)
+    signals = [
+        rng.beta(3, 1, (3, 300)),
+        rng.gamma(1, 0.5, (3, 300)),
+        (rng.random((3, 300)) < 0.8).astype(float),
+    ]
+    more = np.arange(300) < np.array([[200], [199], [150]])
+    for members, others, asked in [
+        *signals,
+        more.astype(float),
+        more[::-1].astype(float),
+        more[[0, 0, 2]].astype(float),
+    ]:
+        np.testing.assert_array_equal(judge(members, others, asked), svc(members, others, asked))
+
+
+def test_a_logistic_line_is_that_of_scikit_learn():
+    """Both stop where the gradient is below 1e-4, by steps that differ by rounding: 1e-6 is a hundredth of that."""
+    rng = np.random.default_rng(1)
+    for shift, sizes in ((0.0, (40, 40)), (1.0, (20, 300)), (-2.0, (300, 7))):
+        x = np.concatenate([rng.exponential(size=sizes[0]) + shift, rng.exponential(size=sizes[1])])
+        truth = np.repeat([1, 0], sizes)
+        line = LogisticRegression(class_weight="balanced").fit(x[:, None], truth)
+        assert logistic(x, truth) == pytest.approx((line.coef_[0, 0], line.intercept_[0]), abs=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 8])
+def test_margins_are_those_of_each_class_against_the_sum_of_the_others(classes: int):
+    rng = np.random.default_rng(classes)
+    logits, labels = 20 * rng.normal(size=(50, classes)), rng.integers(0, classes, 50)
+    found = Outputs(logits, labels)
+    for c in range(classes):
+        others = np.delete(logits, c, axis=1)
+        np.testing.assert_array_equal(found.margins[:, c], logits[:, c] - np.logaddexp.reduce(others, axis=1))
+    np.testing.assert_array_equal(found.margin, found.margins[np.arange(50), labels])
+
+
+def test_tables_that_differ_in_one_value_are_told_apart():
+    scores = pd.DataFrame(
+        {"measure": ["a", "b", "c"], "value": [1.0, 2.0, np.nan], "group": ["all", "all", "x"]}
+    )
+    same = {"scores.parquet": scores}
+    assert apart(same, {"scores.parquet": scores.copy()}) == "the same bits"
+    told = {
+        ("value", 1, np.nextafter(2.0, 3.0)): "scores.parquet, value: 1 values, by 4.4e-16 at most ['b']",
+        ("value", 2, 0.0): "scores.parquet, value: 1 values, by nan at most ['c']",
+        ("group", 2, "y"): "scores.parquet, group: 1 values",
+    }
+    for (column, row, value), words in told.items():
+        other = scores.copy()
+        other.loc[row, column] = value
+        assert apart(same, {"scores.parquet": other}) == words
+    assert apart(same, {"scores.parquet": scores[:2]}) == "scores.parquet has other rows or columns"
+    assert apart(same, {}) == "scores.parquet is there once only"
+
+
+@pytest.mark.gate
+def test_the_benchmark_runs():
+    """Against this very code: both must write the same bits."""
+    command = [sys.executable, "benchmarks/scoring.py", "--quick", "--parts", "--against", str(ROOT)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "the same bits" in done.stdout and "| mia_loss_auc |" in done.stdout
+    assert "| 240 images, 2 strategies, 2 seeds | here | 26 |" in done.stdout
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("fedunlearn.scoring.evidence.margins", {"pandas", "scipy", "sklearn"}),
+        ("fedunlearn.scoring.score", {"scipy.stats", "scipy.sparse", "scipy.optimize", "sklearn"}),
+    ],
+)
+def test_what_is_imported_loads_no_more_than_it_needs(module: str, heavy: set[str]) -> None:
+    """Whoever checks a scenario asks scoring for its margins; whoever scores, for what attacks need when they run."""
+    code = f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
