@@ -50,8 +50,7 @@ class Crab:
         report no loss while they train. All of round 0 is kept, since the adaptive rollback goes to the initial
         weights, the only ones that a hospital of every round did not touch; the code has none, and calibrates from
         models that the leaver has trained. It compares whole models where like_k compares updates, and rounds
-        shares down, where one of three hospitals may be nobody. X is a share of
-        those that a round asked. BatchNorm statistics are the calibration's.
+        shares down, where one of three hospitals may be nobody. X is of those asked. BatchNorm's statistics are new.
 
     Attributes:
         window: rounds among which to choose, the first window of all starting with round 0.
