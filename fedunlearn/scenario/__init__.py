@@ -21,7 +21,7 @@ from fedunlearn import guests
 from fedunlearn.core import InputError, Problem, RequestId
 from fedunlearn.scenario.draft import Draft
 from fedunlearn.scenario.parts import read_parts, with_ids
-from fedunlearn.scenario.plans import FLOORS, misfit, served
+from fedunlearn.scenario.plans import FLOORS, misfit, outside, served
 from fedunlearn.scenario.rules import findings
 from fedunlearn.scenario.schema import (
     Engine,
@@ -30,6 +30,7 @@ from fedunlearn.scenario.schema import (
     Official,
     Pick,
     Plan,
+    PolicyPlan,
     Request,
     Scenario,
     Shares,
@@ -49,6 +50,7 @@ __all__ = [
     "Official",
     "Pick",
     "Plan",
+    "PolicyPlan",
     "Request",
     "Scenario",
     "Shares",
@@ -112,7 +114,16 @@ def together(found: Iterable[Problem]) -> InputError:
 
 
 def skipped(scenario: Scenario) -> list[tuple[str, RequestId, str]]:
-    """(label, request, reason) for every request that a strategy of the scenario is not run for."""
+    """(label, request, reason) for every request that a strategy of the scenario is not run for.
+
+    In a calendar a strategy is run for all erasures or for none; then the reason is the first that it cannot forget.
+    """
+    if scenario.calendar is not None:
+        return [
+            (plan.label, *found)
+            for plan in scenario.strategies
+            if (found := outside(plan.strategy, plan.label, scenario.requests)) is not None
+        ]
     rows, run = [], {(plan.label, request) for plan in scenario.strategies for request in plan.requests}
     for plan in scenario.strategies:
         for request in scenario.requests:
@@ -134,12 +145,12 @@ def _order(problem: Problem) -> tuple[bool, int, int]:
 def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
     """The scenario, if every part could be read."""
     top, engine, data, model, training = draft.top, draft.engine, draft.data, draft.model, draft.training
-    evaluation, verdict, history = draft.evaluation, draft.verdict, draft.history
+    evaluation, verdict, history, limits = draft.evaluation, draft.verdict, draft.history, draft.limits
     if not (top and engine and data and draft.sites and model and training):
         return None
-    if not (evaluation and verdict and history):
+    if not (evaluation and verdict and history and limits) or (draft.dated and not draft.calendar):
         return None
-    requests = tuple(draft.requests.values())
+    requests = draft.stream
     return Scenario(
         name=top.name,
         seeds=top.seeds,
@@ -151,7 +162,7 @@ def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
         training=training,
         requests=requests,
         strategies=tuple(
-            Plan(entry.strategy, entry.label, served(entry, requests), entry.tuned)
+            Plan(entry.strategy, entry.label, served(entry, requests, draft.dated), entry.tuned)
             for entry in draft.entries.values()
         ),
         timeline=top.timeline,
@@ -160,6 +171,10 @@ def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
         references=top.references,
         verdict=verdict,
         history=history,
+        calendar=draft.calendar,
+        arrivals=draft.arrivals,
+        policies=tuple(draft.policies.values()) if draft.dated else (),
+        limits=limits,
         places=where,
     )
 
@@ -184,9 +199,10 @@ def to_yaml(scenario: Scenario) -> str:
         "seed": scenario.seed,
         "model": _plain(scenario.model),
         "training": _plain(as_written(scenario.training)),
-        "requests": [_request(request) for request in scenario.requests],
-        "strategies": [_strategy(plan) for plan in scenario.strategies],
-        "timeline": scenario.timeline,
+        **_dated(scenario),
+        "requests": [_request(request) for request in scenario.requests if not request.drawn],
+        "strategies": [_strategy(plan, scenario.calendar is not None) for plan in scenario.strategies],
+        **({"timeline": scenario.timeline} if scenario.calendar is None else {}),
         "horizons": _row(scenario.horizons),
         "evaluation": _plain(scenario.evaluation),
         "verdict": _plain(scenario.verdict),
@@ -202,11 +218,42 @@ def _split(split: Shares | Official) -> Any:
     return _flow({"from": _quoted(split.column)}) if isinstance(split, Official) else _plain(split)
 
 
+def _dated(scenario: Scenario) -> dict[str, Any]:
+    """What a calendar brings; nothing without one."""
+    if scenario.calendar is None:
+        return {}
+    calendar, process = scenario.calendar, scenario.arrivals
+    days = {"round": f"{calendar.round}d", "looks": f"{calendar.looks}d"}
+    tree: dict[str, Any] = {"calendar": _flow({"start": calendar.start.isoformat(), **days})}
+    if process is not None:
+        weights: dict[str, object] = {_quoted(site): weight for site, weight in (process.sites or {}).items()}
+        settings = {field.name: _plain(getattr(process, field.name)) for field in dataclasses.fields(process)}
+        tree["arrivals"] = _flow({key: value for key, value in settings.items() if key != "sites"})
+        tree["arrivals"]["from"] = _flow(weights) if process.sites is not None else None
+    return {
+        **tree,
+        "policies": [_policy(plan) for plan in scenario.policies],
+        "limits": _plain(scenario.limits),
+    }
+
+
+def _policy(plan: PolicyPlan) -> CommentedMap:
+    settings = _plain(plan.policy)
+    every = {"every": f"{settings['every']}d"} if settings.get("every") is not None else {}
+    given = {key: value for key, value in {**settings, **every}.items() if value is not None}
+    return _flow({"name": given.pop("name"), **given, "as": _quoted(plan.label)})
+
+
 def _request(request: Request) -> CommentedMap:
-    patients = request.patients
+    patients, images = request.patients, request.images
     ids = _row(map(_quoted, patients)) if isinstance(patients, tuple) else _plain(patients)
     fields = {"id": _quoted(request.id), "site": _quoted(request.site), "patients": ids}
-    return _flow({**fields, "whole_site": request.whole_site, "after_round": request.after_round})
+    if images is not None:
+        fields["images"] = _row(map(_quoted, images))
+    fields["whole_site"] = request.whole_site
+    if request.received is None:
+        return _flow({**fields, "after_round": request.after_round})
+    return _flow({**fields, "received": request.received.isoformat(), "kind": request.kind})
 
 
 def brought(scenario: Scenario) -> dict[str, guests.File]:
@@ -221,8 +268,11 @@ def _place(name: str, file: guests.File) -> str:
     return f"strategies/{name}-{file.sha256[:16]}.py"
 
 
-def _strategy(plan: Plan) -> CommentedMap:
-    own = {"as": _quoted(plan.label), "requests": _row(map(_quoted, plan.requests))}
+def _strategy(plan: Plan, dated: bool) -> CommentedMap:
+    """An entry; in a calendar it is for whatever comes."""
+    own: dict[str, Any] = {"as": _quoted(plan.label)}
+    if not dated:
+        own["requests"] = _row(map(_quoted, plan.requests))
     cost = {} if plan.tuned is None else {"tuned": _plain(plan.tuned)}
     file, whence = guests.held(type(plan.strategy).__module__), dict[str, object]()
     if file is not None:

@@ -17,6 +17,10 @@ from typing import Any
 import sites
 import strategies
 from fedunlearn import guests
+from fedunlearn.intake.arrivals import Arrivals, Kinds
+from fedunlearn.intake.calendar import Calendar
+from fedunlearn.intake.desk import Limits
+from fedunlearn.intake.policies import POLICIES
 from fedunlearn.learning.models import MODELS
 from fedunlearn.scenario.parts import KEYS, REQUIRED
 from fedunlearn.scenario.schema import (
@@ -32,7 +36,7 @@ from fedunlearn.scenario.schema import (
     Tuned,
     Verdict,
 )
-from fedunlearn.scenario.typed import type_schema
+from fedunlearn.scenario.typed import key_of, type_schema, written
 from fedunlearn.scoring.evidence.margins import Margins
 
 Schema = dict[str, Any]
@@ -41,6 +45,7 @@ FILE = "scenario.schema.json"
 """What a schema is called beside scenarios; `hint` points there."""
 
 _TEXTS: Schema = {"type": "array", "items": {"type": "string"}}
+_DAYS: Schema = {"type": "string", "pattern": "^[1-9][0-9]*d$"}
 
 
 def hint(file: str = FILE) -> str:
@@ -59,11 +64,15 @@ def schema() -> Schema:
         "sites": hospitals,
         "model": _one_of(MODELS),
         "training": _object(TrainingKeys),
-        "requests": {"type": "array", "minItems": 1, "items": _request()},
+        "requests": {"type": "array", "items": _request()},
         "strategies": {"type": "array", "items": _strategy()},
         "evaluation": _object(Evaluation),
         "verdict": _object(Verdict, {"margins": _object(Margins)}),
         "history": _object(HistoryConfig),
+        "calendar": _object(Calendar, {"round": _DAYS, "looks": _DAYS}),
+        "arrivals": _object(Arrivals, {"kinds": _object(Kinds)}),
+        "policies": {"type": "array", "minItems": 1, "items": _policy()},
+        "limits": _object(Limits),
     }
     swept = {"type": "object", "additionalProperties": {"type": "array"}}
     told = {"description": "values of keys: one run for every combination"}
@@ -71,7 +80,11 @@ def schema() -> Schema:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A scenario of fedunlearn",
-        **_closed(known, REQUIRED),
+        **_closed(known, [key for key in REQUIRED if key != "requests"]),
+        "anyOf": [
+            {"required": ["requests"], "properties": {"requests": {"minItems": 1}}},
+            {"required": ["arrivals"]},
+        ],
     }
 
 
@@ -101,6 +114,17 @@ def _strategy() -> Schema:
     return {"oneOf": [*_one_of(known, beside)["oneOf"], guest]}
 
 
+def _policy() -> Schema:
+    label = {"type": "string", "description": "its name in reports; made of its settings by default"}
+    found = list[Schema]()
+    for name, cls in POLICIES.items():
+        known = {"name": {"const": name, "description": _summary(cls)}, "as": label}
+        days = {"every": _DAYS} if any(field.name == "every" for field in written(cls)) else {}
+        one = _object(cls, {**known, **days})
+        found.append({**one, "required": ["name", *one["required"]]})
+    return {"oneOf": found}
+
+
 def _one_of(
     catalogue: Mapping[str, type[Any]], beside: Mapping[str, Schema] = types.MappingProxyType({})
 ) -> Schema:
@@ -116,17 +140,16 @@ def _object(cls: type[Any], parts: Mapping[str, Schema] = types.MappingProxyType
     """A dataclass as a mapping with its fields as keys; ``parts`` are keys that are told elsewhere."""
     hints, told = typing.get_type_hints(cls, include_extras=True), _attributes(cls)
     properties, required = dict[str, Schema](), list[str]()
-    for field in dataclasses.fields(cls):
-        if not field.init:
-            continue
-        one = parts[field.name] if field.name in parts else _type(hints[field.name])
+    for field in written(cls):
+        key = key_of(field)
+        one = parts[key] if key in parts else _type(hints[field.name])
         if field.name in told and "description" not in one:
             one = {**one, "description": told[field.name]}
         if field.default is not dataclasses.MISSING and isinstance(field.default, int | float | str | None):
             one = {**one, "default": field.default}
-        properties[field.name] = one
+        properties[key] = one
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            required.append(field.name)
+            required.append(key)
     properties |= {key: value for key, value in parts.items() if key not in properties}
     return {**_closed(properties, required), "description": _summary(cls)}
 

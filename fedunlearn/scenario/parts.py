@@ -13,6 +13,7 @@ import strategies
 from fedunlearn import guests
 from fedunlearn.core import InputError, PatientId, Problem, Strategy, Training
 from fedunlearn.learning.models import MODELS
+from fedunlearn.scenario import dated
 from fedunlearn.scenario.draft import Draft, Entry
 from fedunlearn.scenario.schema import (
     Engine,
@@ -37,22 +38,27 @@ T = TypeVar("T")
 
 REQUIRED = ("name", "seeds", "data", "sites", "model", "training", "requests")
 KEYS = (
-    *("name", "seeds", "engine", "data", "sites", "seed", "model", "training", "requests"),
+    *("name", "seeds", "engine", "data", "sites", "seed", "model", "training"),
+    *("calendar", "arrivals", "requests", "policies", "limits"),
     *("strategies", "timeline", "horizons", "evaluation", "references", "verdict", "history"),
 )
-"""What a scenario consists of, and what it cannot do without."""
+"""What a scenario consists of, and what it cannot do without, but that arrivals can take the place of requests."""
 _IDS = re.compile(
-    r"name|sites\.names\.\d+|requests\.\d+\.(id|site|patients\.\d+)|strategies\.\d+\.(as|requests\.\d+)"
+    r"name|sites\.names\.\d+|requests\.\d+\.(id|site|(patients|images)\.\d+)"
+    r"|(strategies|policies)\.\d+\.as|strategies\.\d+\.requests\.\d+"
 )
-_FILE_NAMES = re.compile(r"name|sites\.names\.\d+|requests\.\d+\.id|strategies\.\d+\.as")
+_FILE_NAMES = re.compile(r"name|sites\.names\.\d+|requests\.\d+\.id|(strategies|policies)\.\d+\.as")
 
 
 def read_parts(tree: Node, found: list[Problem]) -> Draft | None:
     """As much of the scenario as can be read; problems are appended to ``found``; None if it is no mapping."""
-    if not keys(tree, KEYS, found, REQUIRED) or not isinstance(tree, Table):
+    arriving = isinstance(tree, Table) and tree.get("arrivals") is not None
+    required = [key for key in REQUIRED if not (arriving and key == "requests")]
+    if not keys(tree, KEYS, found, required) or not isinstance(tree, Table):
         return None
+    dated.without(tree, found)
     wishes, plans = _list(tree, "requests", found), _list(tree, "strategies", found)
-    if isinstance(listed := tree.get("requests"), Items) and not wishes:
+    if isinstance(listed := tree.get("requests"), Items) and not wishes and not arriving:
         found.append(listed.place.problem("the list is empty; expected at least one request"))
     requests = {i: request for i, node in enumerate(wishes) if (request := _request(node, found)) is not None}
     folder = Path(tree.place.file).parent
@@ -70,6 +76,11 @@ def read_parts(tree: Node, found: list[Problem]) -> Draft | None:
         evaluation=build(tree.get("evaluation") or Table(tree.place, ()), Evaluation, found),
         verdict=_verdict(tree.get("verdict"), found),
         history=build(tree.get("history") or Table(tree.place, ()), HistoryConfig, found),
+        dated=tree.get("calendar") is not None,
+        calendar=dated.calendar(tree.get("calendar"), found),
+        arrivals=dated.arrivals(tree.get("arrivals"), found),
+        policies=dated.policies(tree.get("policies"), found),
+        limits=dated.limits(tree.get("limits"), found),
     )
 
 
@@ -132,10 +143,20 @@ def _verdict(node: Node | None, found: list[Problem]) -> Verdict | None:
 
 
 def _request(node: Node, found: list[Problem]) -> Request | None:
-    before = len(found)
-    patients = _patients(node.get("patients"), found) if isinstance(node, Table) else None
-    request = build(node, Request, found, {"patients": patients})
+    before, told = len(found), dict[str, object]()
+    if isinstance(node, Table):
+        told = {
+            "patients": _patients(node.get("patients"), found),
+            "images": _images(node.get("images"), found),
+        }
+    request = build(node, Request, found, told)
     return request if len(found) == before else None
+
+
+def _images(node: Node | None, found: list[Problem]) -> tuple[str, ...] | None:
+    if node is None or _is_null(node):
+        return None
+    return _ids(node, 'a list of image ids such as ["p-0007-1"]', found)
 
 
 def _patients(node: Node | None, found: list[Problem]) -> tuple[PatientId, ...] | Pick | None:

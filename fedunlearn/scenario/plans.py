@@ -36,8 +36,32 @@ def misfit(strategy: Strategy, label: str, request: Request) -> str | None:
     return None
 
 
-def served(entry: Entry, requests: Iterable[Request]) -> tuple[RequestId, ...]:
-    """The requests an entry is run for."""
+def outside(strategy: Strategy, label: str, requests: Iterable[Request]) -> tuple[RequestId, str] | None:
+    """Of a calendar's requests the first erasure that ``strategy`` cannot forget, and why; None if it can all."""
+    for request in requests:
+        if request.kind != "opt_out" and (reason := misfit(strategy, label, request)) is not None:
+            return request.id, f"{reason}; in a calendar a strategy forgets all that comes"
+    return None
+
+
+def unsuited(strategy: Strategy, label: str) -> str | None:
+    """Why ``strategy`` cannot be run in a calendar, whatever comes; None if it can."""
+    needs, what = strategy.needs, ""
+    if any(kept is not None for kept in (needs.updates, needs.cumulative, needs.checkpoints)):
+        what = "the history of training, which still holds what earlier requests erased"
+    elif needs.preparation:
+        what = "training of its own, whose parts still hold what earlier requests erased"
+    elif needs.proxy_examples > 0:
+        what = "images that the server owns, which patients may take back one by one"
+    return f"{label} needs {what}: in a calendar remove it" if what else None
+
+
+def served(entry: Entry, requests: Iterable[Request], dated: bool = False) -> tuple[RequestId, ...]:
+    """The requests an entry is run for; in a calendar all erasures or none."""
+    if dated:
+        requests = tuple(requests)
+        able = outside(entry.strategy, entry.label, requests) is None
+        return tuple(request.id for request in requests if able and request.kind != "opt_out")
     wanted = [request for request in requests if entry.wanted is None or request.id in entry.wanted]
     return tuple(request.id for request in wanted if misfit(entry.strategy, entry.label, request) is None)
 
@@ -72,6 +96,9 @@ def _shared_labels(draft: Draft) -> Iterator[Finding]:
 
 def _needs(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
     needs, label = entry.strategy.needs, entry.label
+    if draft.dated and (reason := unsuited(entry.strategy, label)) is not None:
+        yield key, reason
+        return
     if needs.proxy_examples > 0 and draft.sites is not None and not draft.sites.split.proxy:
         shares = "{train: 0.6, val: 0.1, test: 0.2, proxy: 0.1}"
         why = f"sites.split.proxy is 0: give it a share, such as {shares}"
@@ -110,6 +137,10 @@ def _needs(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
 
 
 def _fits(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
+    if draft.dated:
+        if entry.wanted is not None:
+            yield f"{key}.requests", "in a calendar a strategy serves all that comes; remove `requests`"
+        return
     known = {request.id: request for request in draft.requests.values()}
     for j, wanted in enumerate(entry.wanted or ()):
         if wanted not in known:
@@ -141,11 +172,14 @@ def _serves_all(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
 
 
 def _listed(draft: Draft, entry: Entry) -> tuple[RequestId, ...]:
-    return served(entry, draft.requests.values())
+    return served(entry, draft.stream, draft.dated)
 
 
 def _file_names(draft: Draft) -> Iterator[Finding]:
     """Models are stored as ``REQUEST-LABEL-SEED`` and ``retrained-REQUEST-SEED``: two must not meet in one file."""
+    if draft.dated:
+        yield from _files_of_policies(draft)
+        return
     taken: dict[str, str] = {}
     for i, request in draft.requests.items():
         models = {f"retrained-{request.id}": "the retrained model"}
@@ -159,3 +193,14 @@ def _file_names(draft: Draft) -> Iterator[Finding]:
             other = taken.setdefault(file.casefold(), owner)
             if other != owner:
                 yield f"requests.{i}.id", f"{owner} and {other} would share the file {file!r}; rename one"
+
+
+def _files_of_policies(draft: Draft) -> Iterator[Finding]:
+    """In a calendar a policy stands where a request does elsewhere: ``POLICY-LABEL-SEED``."""
+    taken: dict[str, str] = {}
+    for i, plan in draft.policies.items():
+        for entry in draft.entries.values():
+            file, owner = f"{plan.label}-{entry.label}", f"{entry.label!r} by policy {plan.label!r}"
+            other = taken.setdefault(file.casefold(), owner)
+            if other != owner:
+                yield f"policies.{i}.as", f"{owner} and {other} would share the file {file!r}; rename one"

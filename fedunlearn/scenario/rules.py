@@ -11,6 +11,7 @@ from fedunlearn.learning.patches import Patched
 from fedunlearn.scenario.draft import Draft, Finding, twice
 from fedunlearn.scenario.plans import plan_findings
 from fedunlearn.scenario.schema import LARGEST_SEED, Pick, Request, Shares
+from fedunlearn.scenario.stream import stream_findings
 from fedunlearn.scenario.typed import listed, meant
 
 
@@ -30,6 +31,7 @@ def findings(draft: Draft) -> Iterator[Finding]:
     yield from twice(ids, "request id")
     for i, request in draft.requests.items():
         yield from _request(draft, f"requests.{i}", request)
+    yield from stream_findings(draft)
     if draft.sequential:
         yield from _in_sequence(draft)
     yield from _canary(draft)
@@ -177,7 +179,7 @@ def _costs(draft: Draft) -> Iterator[Finding]:
 
 
 def _is_clear(request: Request) -> bool:
-    return request.whole_site == (request.patients is None)
+    return request.named == 1
 
 
 def _request(draft: Draft, key: str, request: Request) -> Iterator[Finding]:
@@ -187,10 +189,18 @@ def _request(draft: Draft, key: str, request: Request) -> Iterator[Finding]:
             f"{key}.site",
             f"unknown site {request.site!r}{hint}; expected {listed(draft.sites.names)} (sites.names)",
         )
-    if request.whole_site and request.patients is not None:
-        yield key, f"request {request.id!r} has both `patients` and `whole_site: true`; keep one of them"
-    if not request.whole_site and request.patients is None:
+    if request.named > 1:
+        given = {"`patients`": request.patients, "`images`": request.images}
+        both = [name for name, value in given.items() if value is not None]
+        both += ["`whole_site: true`"] if request.whole_site else []
+        what = f"has both {' and '.join(both)}" if len(both) == 2 else f"has {', '.join(both)}"
+        yield key, f"request {request.id!r} {what}; keep one of them"
+    if not request.named:
         yield key, f"request {request.id!r} names nothing to forget; add `patients` or `whole_site: true`"
+    if request.images is not None:
+        yield from twice(((f"{key}.images.{i}", image) for i, image in enumerate(request.images)), "image")
+        if not request.images:
+            yield f"{key}.images", "the list is empty; name images, or remove it"
     if isinstance(request.patients, Pick):
         yield from _pick(f"{key}.patients", request.patients)
     if isinstance(request.patients, tuple):
@@ -224,7 +234,7 @@ def _pick(key: str, wish: Pick) -> Iterator[Finding]:
 def _canary(draft: Draft) -> Iterator[Finding]:
     if draft.evaluation is None or not draft.evaluation.canary:
         return
-    if draft.complete and not any(request.whole_site for request in draft.requests.values()):
+    if draft.complete and not any(request.whole_site for request in draft.stream):
         why = "canaries are put into hospitals that leave, and no request has `whole_site: true`"
         yield "evaluation.canary", f"{why}: add such a request, or remove the canaries"
     if draft.model is not None and draft.model.kind != "classification":

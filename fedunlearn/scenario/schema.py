@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +23,10 @@ from fedunlearn.core import (
     Strategy,
     Training,
 )
+from fedunlearn.intake.arrivals import Arrivals, Kind
+from fedunlearn.intake.calendar import Calendar
+from fedunlearn.intake.desk import Limits
+from fedunlearn.intake.policies import Policy
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario.yaml_tree import Place
 from fedunlearn.scoring.evidence.margins import Margins
@@ -137,21 +142,57 @@ class Pick:
 
 @dataclass(frozen=True)
 class Request:
-    """A hospital's wish to have patients or itself forgotten.
+    """A hospital's wish to have patients, single images or itself forgotten, or a patient's not to be used any more.
 
     Attributes:
         id: its name in reports and file names.
         site: the hospital that asks.
-        patients: ids, or how to draw them; None if the whole hospital leaves.
+        patients: ids, or how to draw them; None if it is about images or the whole hospital.
+        images: ids of single images; None if it is about patients or the whole hospital.
         whole_site: the whole hospital leaves.
-        after_round: arrives when so many rounds are trained; None for after training.
+        after_round: arrives when so many rounds are trained; None for after training, and in a calendar.
+        received: the day on which it comes in, in a calendar; None without one.
+        kind: erasure, or opt_out: from now on nobody trains on the patients' images, and nothing is unlearned.
+        drawn: it is one of `Scenario.arrivals`, so its patient, or image (``images`` is empty then), is drawn when the
+            data is there.
     """
 
     id: RequestId
     site: SiteId
     patients: tuple[PatientId, ...] | Pick | None = None
+    images: tuple[str, ...] | None = None
     whole_site: bool = False
     after_round: Annotated[int, Ge(1)] | None = None
+    received: date | None = None
+    kind: Literal["erasure", "opt_out"] = "erasure"
+    drawn: bool = field(default=False, metadata={"key": ""})
+
+    @property
+    def asks(self) -> Kind:
+        """What it asks for, as the desk says it."""
+        if self.kind == "opt_out":
+            return "opt_out"
+        if self.whole_site:
+            return "whole_site"
+        return "patients" if self.images is None else "images"
+
+    @property
+    def named(self) -> int:
+        """Of patients, images and the whole hospital, how many it names: one, if it is clear."""
+        return (self.patients is not None) + (self.images is not None) + self.whole_site
+
+
+@dataclass(frozen=True)
+class PolicyPlan:
+    """A policy of a calendar.
+
+    Attributes:
+        policy: when what was accepted is unlearned.
+        label: its name in reports and file names (key ``as``; made of its name and settings by default).
+    """
+
+    policy: Policy
+    label: str
 
 
 @dataclass(frozen=True)
@@ -178,7 +219,8 @@ class Plan:
     Attributes:
         strategy: the method with its hyper-parameters.
         label: its name in reports and file names (key ``as``; the strategy's name by default).
-        requests: the requests it serves, in scenario order.
+        requests: the requests it serves, in scenario order; in a calendar all erasures, or none if it cannot forget
+            one of them.
         tuned: what finding its hyper-parameters cost; None where nobody tuned them.
     """
 
@@ -276,6 +318,10 @@ class Scenario:
             these. Those beyond have seeds of their own (`extra_seeds`), for which nothing else is trained.
         verdict: what verdicts are made with.
         history: how the server stores what strategies use of training.
+        calendar: gives rounds and requests dates; None if requests come after rounds.
+        arrivals: where requests come from that nobody wrote down; they are among ``requests``.
+        policies: when what was accepted is unlearned, each by itself; of a calendar at least one.
+        limits: what is refused or held back, in a calendar.
         places: where each value was written, by dotted path in the YAML (``requests.0.site``).
     """
 
@@ -295,6 +341,10 @@ class Scenario:
     references: int | None = None
     verdict: Verdict = Verdict()
     history: HistoryConfig = HistoryConfig()
+    calendar: Calendar | None = None
+    arrivals: Arrivals | None = None
+    policies: tuple[PolicyPlan, ...] = ()
+    limits: Limits = field(default_factory=Limits)
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
 
     @property

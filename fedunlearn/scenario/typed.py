@@ -28,6 +28,10 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 _FORMER: Mapping[str, str] = MappingProxyType({})
 _EXPECTED = {
     "bool_type": "true or false",
+    "date_from_datetime_inexact": "a day such as 2026-01-01",
+    "date_from_datetime_parsing": "a day such as 2026-01-01",
+    "date_parsing": "a day such as 2026-01-01",
+    "date_type": "a day such as 2026-01-01",
     "dict_type": "a mapping",
     "finite_number": "a finite number",
     "float_type": "a number",
@@ -49,7 +53,8 @@ def build(
 ) -> T | None:
     """A ``cls`` from a mapping with its fields as keys; None, and problems appended to ``found``, if that cannot be.
 
-    A field whose default is a dataclass is a mapping of its own, and keys missing there are as in that default.
+    A field's key is its name, or what its metadata give as ``key``. A field whose default is a dataclass is a
+    mapping of its own, and keys missing there are as in that default.
 
     Args:
         node: the mapping.
@@ -58,7 +63,7 @@ def build(
         elsewhere: other keys the mapping may have, read elsewhere; those that are fields of ``cls`` take these values.
         like: has the values of keys that are missing; None for the defaults of ``cls``.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]  # no bound for dataclasses
+    fields = {key_of(field): field for field in written(cls)}
     before = len(found)
     if not keys(node, [*fields, *elsewhere], found) or not isinstance(node, Table):
         return None
@@ -72,8 +77,9 @@ def build(
     own = [field for name, field in fields.items() if name not in {*elsewhere, *nested}]
     if like is not None:
         own = [_defaulting(field, getattr(like, field.name)) for field in own]
-    hints = typing.get_type_hints(cls, include_extras=True)
-    values = {key.text: plain(value) for key, value in node.entries if key.text in {f.name for f in own}}
+    types = typing.get_type_hints(cls, include_extras=True)
+    hints = {key_of(field): types[field.name] for field in own}
+    values = {key.text: plain(value) for key, value in node.entries if key.text in hints}
     try:
         parsed = _model(own, hints).model_validate_json(json.dumps(values))
     except ValidationError as error:
@@ -82,7 +88,18 @@ def build(
     if len(found) > before:
         return None
     given = {name: value for name, value in elsewhere.items() if name in fields} | nested
-    return cls(**{field.name: getattr(parsed, f"f{i}") for i, field in enumerate(own)}, **given)
+    read = {field.name: getattr(parsed, f"f{i}") for i, field in enumerate(own)}
+    return cls(**read, **{fields[name].name: value for name, value in given.items()})
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """What a field is called in YAML: its name, unless its metadata give a ``key`` (a word that Python keeps)."""
+    return str(field.metadata.get("key", field.name))
+
+
+def written(cls: type[Any]) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass that YAML can give: those whose key is not empty."""
+    return [field for field in dataclasses.fields(cls) if field.init and key_of(field)]
 
 
 def choose(
@@ -173,12 +190,12 @@ def _model(fields: list[dataclasses.Field[Any]], hints: Mapping[str, Any]) -> ty
     definitions: dict[str, Any] = {}
     for i, field in enumerate(fields):
         if field.default is not dataclasses.MISSING:
-            info = Field(default=field.default, alias=field.name)
+            info = Field(default=field.default, alias=key_of(field))
         elif field.default_factory is not dataclasses.MISSING:
-            info = Field(default_factory=field.default_factory, alias=field.name)
+            info = Field(default_factory=field.default_factory, alias=key_of(field))
         else:
-            info = Field(alias=field.name)
-        definitions[f"f{i}"] = (hints[field.name], info)
+            info = Field(alias=key_of(field))
+        definitions[f"f{i}"] = (hints[key_of(field)], info)
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     return create_model("Part", __config__=config, **definitions)
 
