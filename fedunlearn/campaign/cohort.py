@@ -18,6 +18,7 @@ import pandas as pd
 from fedunlearn import files, interrupts
 from fedunlearn.campaign import twins
 from fedunlearn.campaign.classes import lacking, present
+from fedunlearn.campaign.docket import Docket, docket
 from fedunlearn.campaign.suitability import (
     can_be_asked,
     enough_proxies,
@@ -53,7 +54,7 @@ class Cohort:
         names: of the classes; their numbers where they have no other.
         site: (N,) the hospital of each image.
         split: (N,) train, val, test or proxy; a patient has one split at all hospitals.
-        forgotten: for each request, (N,) whether it names the image.
+        forgotten: for each request, (N,) whether it names the image; in a calendar those of ``docket``.
         members: (N, shadows) whether a shadow model is trained on the image.
         table: the content of ``sites.parquet``, one row per image.
         note: what the data is, in words.
@@ -61,6 +62,7 @@ class Cohort:
         digest: sha256 of the data.
         seen: what the images' files were found to be (`sites.collection.Collection`).
         twins: groups of images that show the same but belong to different patients.
+        docket: what became of every request of a calendar; None without one.
     """
 
     sites: tuple[SiteId, ...]
@@ -78,6 +80,7 @@ class Cohort:
     digest: str
     seen: pd.DataFrame | None
     twins: tuple[Twins, ...]
+    docket: Docket | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -258,14 +261,17 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
     suits_model(scenario, collection)
     site, parts = dealt(scenario, collection)
     collection = _renamed(scenario, collection, site)
-    forgotten = _forgotten(scenario, collection, site, parts)
+    owned = _owned(collection, site, parts)
+    known = None if scenario.calendar is None else docket(scenario, owned)
+    forgotten = _forgotten(scenario, owned) if known is None else known.masks
     if scenario.evaluation.canary:
         collection = _with_canaries(scenario, collection, site, parts, forgotten)
-    something_left(scenario, parts == "train", forgotten)
-    enough_proxies(scenario, parts == "proxy", forgotten)
+    if known is None:
+        something_left(scenario, parts == "train", forgotten)
+        enough_proxies(scenario, parts == "proxy", forgotten)
     members = _members(scenario, collection.table, site, parts == "train")
-    table, known = _table(collection, site, parts, forgotten), digest(collection)
-    alike = twins.found(collection, known, watch)
+    table, content = _table(collection, site, parts, forgotten), digest(collection)
+    alike = twins.found(collection, content, watch)
     return Cohort(
         sites=scenario.sites.names,
         pixels=collection.pixels,
@@ -285,9 +291,10 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
             *twins.general(alike, table),
             *_lacking(scenario, collection, site, parts == "train"),
         ),
-        digest=known,
+        digest=content,
         seen=collection.seen,
         twins=alike,
+        docket=known,
     )
 
 
@@ -339,7 +346,7 @@ def _left_behind(
     scenario: Scenario, table: pd.DataFrame, forgotten: Mapping[RequestId, Array]
 ) -> Iterator[str]:
     for request in scenario.requests:
-        if not request.whole_site:
+        if not request.whole_site and request.id in forgotten:
             yield from (
                 f"request {request.id!r}: {note}" for note in left_behind(table, forgotten[request.id])
             )
@@ -360,7 +367,7 @@ def _with_canaries(
     patients = collection.table["patient"].astype(str).to_numpy()
     canary = np.zeros(len(patients), dtype=bool)
     for request in scenario.requests:
-        if request.whole_site:
+        if request.whole_site and request.id in forgotten:
             own = forgotten[request.id] & (parts == "train") & (site == request.site)
             known = np.unique(patients[own])
             count = max(1, round(scenario.evaluation.canary * len(known)))
@@ -392,12 +399,14 @@ def _members(scenario: Scenario, table: pd.DataFrame, site: Array, train: Array)
     return members
 
 
-def _forgotten(
-    scenario: Scenario, collection: Collection, site: Array, parts: Array
-) -> dict[RequestId, Array]:
-    """Resolve every request; all problems together, each with its place in the scenario."""
+def _owned(collection: Collection, site: Array, parts: Array) -> pd.DataFrame:
+    """The images with their hospitals, parts and, where they have one class each, labels."""
     label = {"label": collection.targets} if collection.targets.ndim == 1 else {}
-    owned = collection.table.assign(site=site, split=parts, **label)
+    return collection.table.assign(site=site, split=parts, **label)
+
+
+def _forgotten(scenario: Scenario, owned: pd.DataFrame) -> dict[RequestId, Array]:
+    """Resolve every request; all problems together, each with its place in the scenario."""
     found, problems = dict[RequestId, Array](), list[Problem]()
     for number, request in enumerate(scenario.requests):
         masks = []
@@ -417,6 +426,10 @@ def _names(
 ) -> Iterator[tuple[str, Callable[[], Named]]]:
     """What a request names, one by one, so that each wrong id is reported at its own place."""
     site, rng = request.site, _rng(scenario, f"request:{request.id}")
+    for number, image in enumerate(request.images or ()):
+        yield f"{key}.images.{number}", partial(resolve, owned, site, rng, images=(image,))
+    if request.images is not None:
+        return
     match request.patients:
         case None:
             yield key, lambda: resolve(owned, site, rng)
@@ -440,7 +453,10 @@ def _table(
         columns["label"] = collection.targets
     attributes = {name: given[name] for name in given.columns if name not in columns}
     last = {"difficulty": collection.table.get("difficulty")}
-    asked = [[name for name, mask in forgotten.items() if mask[row]] for row in range(len(given))]
+    asked = [list[RequestId]() for _ in range(len(given))]
+    for name, mask in forgotten.items():
+        for row in np.flatnonzero(mask):
+            asked[row].append(name)
     return pd.DataFrame({**columns, **attributes, **last, "forgotten_by": asked})
 
 

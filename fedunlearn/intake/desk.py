@@ -43,6 +43,7 @@ REASONS: Mapping[str, str] = {
     "few_hospitals": "fewer hospitals would remain than `limits.hospitals`",
     "few_of_a_class": "fewer training images of a class would remain than `limits.class_images`",
     "few_images": "fewer training images would remain than `limits.images`",
+    "nobody_left": "nobody is left whom it could mean: other requests name all of the hospital's training patients",
     "late": "it came after the last round was over",
     "quota": "the hospital had used its quota of the month, so it was held back until the next",
 }

@@ -34,6 +34,7 @@ def resolve(
     rng: np.random.Generator,
     *,
     ids: Sequence[PatientId] | None = None,
+    images: Sequence[str] | None = None,
     fraction: float | None = None,
     count: int | None = None,
     pick: str = "random",
@@ -41,8 +42,9 @@ def resolve(
 ) -> Named:
     """Find the patients and images that a request of ``site`` names.
 
-    Named or picked patients are forgotten at every hospital that holds images of them. With neither ids, fraction,
-    count nor ``by`` the whole hospital is meant: all its images, of all parts, and none elsewhere.
+    Named or picked patients are forgotten at every hospital that holds images of them; of named images, these alone.
+    With neither ids, images, fraction, count nor ``by`` the whole hospital is meant: all its images, of all parts, and
+    none elsewhere.
 
     Args:
         table: one row per image, with ``image``, ``patient``, ``site`` and ``split``; ``label`` and ``difficulty``
@@ -50,6 +52,7 @@ def resolve(
         site: the hospital that asks.
         rng: draws patients, among equals where they are ranked; the order of the images does not matter.
         ids: these patients.
+        images: these images, instead.
         fraction: this share of the hospital's training patients, in (0, 1], at least one.
         count: this many of them.
         pick: which of them come first (`sites.dealing.picking.picked`).
@@ -59,15 +62,17 @@ def resolve(
     Raises:
         InputError: the hospital, or patients of its training images, are not there, or they cannot be picked so; all
             problems together.
-        ValueError: more than one of ids, fraction and count is given.
+        ValueError: more than one of ids, images, fraction and count is given.
     """
-    if sum(choice is not None for choice in (ids, fraction, count)) > 1:
-        raise ValueError("give one of ids, fraction and count")
+    if sum(choice is not None for choice in (ids, images, fraction, count)) > 1:
+        raise ValueError("give one of ids, images, fraction and count")
     here = np.asarray(table["site"] == site, dtype=bool)
     if not here.any():
         raise InputError(
             f"found no hospital {site!r}, expected one of {', '.join(sorted(set(table['site'])))}"
         )
+    if images is not None:
+        return _single(table, site, [tidied(image) for image in images])
     if ids is None and fraction is None and count is None and not by:
         return Named(tuple(sorted(set(table.loc[here, "patient"]))), here)
     own = table[here & np.asarray(table["split"] == "train", dtype=bool)]
@@ -86,6 +91,35 @@ def resolve(
             _possible(site, able, wanted, fraction, by)
             chosen = picked(own, able, wanted, pick, rng)
     return Named(tuple(chosen), np.asarray(table["patient"].isin(chosen), dtype=bool))
+
+
+def _single(table: pd.DataFrame, site: SiteId, images: Sequence[str]) -> Named:
+    """The named images, if ``site`` trains on all of them."""
+    own = table[np.asarray((table["site"] == site) & (table["split"] == "train"), dtype=bool)]
+    known, problems = {str(image) for image in own["image"]}, list[Problem]()
+    for image in images:
+        if image not in known:
+            problems.append(Problem(_why_not(table, site, image, sorted(known))))
+    if problems or not images:
+        raise InputError(problems or f"images: the list is empty; name images of {site!r}")
+    named = np.asarray(table["image"].isin(images), dtype=bool)
+    return Named(tuple(sorted(set(table.loc[named, "patient"]))), named)
+
+
+def _why_not(table: pd.DataFrame, site: SiteId, image: str, trained: Sequence[str]) -> str:
+    """Why an image cannot be forgotten by ``site``."""
+    own = table[table["image"] == image]
+    if own.empty:
+        close = difflib.get_close_matches(image, trained, n=3, cutoff=0.5) or list(trained[:3])
+        return f"found no image {image!r}, expected one that {site!r} trains on, such as {_listed(close)}"
+    elsewhere = sorted(set(own["site"]))
+    if site not in elsewhere:
+        return f"image {image!r} is not at {site!r}, only at {_listed(elsewhere)}: let it ask instead"
+    part = str(own["split"].iloc[0])
+    return (
+        f"image {image!r} is in the {part} part of {site!r}, so no model was trained on it: name a training image, "
+        f"such as {_listed(trained[:3])}"
+    )
 
 
 def left_behind(table: pd.DataFrame, forgotten: npt.NDArray[np.bool_]) -> tuple[str, ...]:

@@ -1,0 +1,185 @@
+"""What became of every request of a calendar: who is named by those that came by themselves, and what the desk said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedunlearn.core import InputError, PatientId, Problem, RequestId, SiteId, derive
+from fedunlearn.intake.calendar import Calendar
+from fedunlearn.intake.desk import ALL, Entry, Petition, Register, decide
+from fedunlearn.scenario import Pick, Request, Scenario
+from sites.dealing.requests import resolve
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Docket:
+    """What became of every request of a calendar.
+
+    Attributes:
+        entries: one for each request, in scenario order.
+        masks: for each accepted one, (N,) which images it names, of whatever part; and for `ALL`, those that accepted
+            erasures name together.
+    """
+
+    entries: tuple[Entry, ...]
+    masks: Mapping[RequestId, Array]
+
+    @property
+    def accepted(self) -> tuple[Entry, ...]:
+        """Those that were accepted, in scenario order."""
+        return tuple(entry for entry in self.entries if entry.state == "accepted")
+
+
+def docket(scenario: Scenario, table: pd.DataFrame) -> Docket:
+    """Look at what comes in, as the desk does.
+
+    Args:
+        scenario: with a calendar.
+        table: one row per image, with ``image``, ``patient``, ``site``, ``split``, and ``label`` and ``difficulty``
+            where there are.
+
+    Raises:
+        InputError: not one erasure is accepted, so there is nothing to run.
+    """
+    calendar = _calendar(scenario)
+    petitions, unnamed = _petitions(scenario, table)
+    register, rounds = Register(table), scenario.training.rounds
+    decided = decide(petitions, register, scenario.limits, calendar, rounds)
+    entries = tuple(_explained(entry, unnamed) for entry in decided)
+    masks = dict[RequestId, Array]()
+    for entry in entries:
+        if entry.state == "accepted":
+            masks[entry.petition.id] = _mask(entry, len(table))
+    erased = [masks[entry.petition.id] for entry in entries if entry.erases]
+    if not erased:
+        raise InputError(
+            [scenario.placed(_nothing(entries), "arrivals" if scenario.arrivals else "requests")]
+        )
+    erasures = (e for e in entries if e.state == "accepted" and e.petition.kind != "opt_out")
+    masks[ALL] = np.logical_or.reduce([masks[entry.petition.id] for entry in erasures])
+    return Docket(entries, masks)
+
+
+def _calendar(scenario: Scenario) -> Calendar:
+    if scenario.calendar is None:
+        raise ValueError("a docket is kept in a calendar only")
+    return scenario.calendar
+
+
+def _mask(entry: Entry, count: int) -> Array:
+    mask = np.zeros(count, dtype=bool)
+    mask[list(entry.rows)] = True
+    return mask
+
+
+def _explained(entry: Entry, unnamed: Mapping[RequestId, str]) -> Entry:
+    """``entry``, of a request for which nobody could be picked with the reason for that."""
+    if entry.reason != "malformed" or entry.petition.id not in unnamed:
+        return entry
+    return replace(entry, reason="nobody_left", sentence=unnamed[entry.petition.id])
+
+
+def _nothing(entries: Sequence[Entry]) -> Problem:
+    told = [f"{e.petition.id}: {e.sentence}" for e in entries if e.state != "accepted" and e.sentence][:3]
+    why = f" ({'; '.join(told)})" if told else ""
+    return Problem(f"no erasure is accepted that leaves anything to unlearn{why}; add one")
+
+
+def _petitions(scenario: Scenario, table: pd.DataFrame) -> tuple[list[Petition], dict[RequestId, str]]:
+    """All requests as they come to the desk, in scenario order; and why nobody could be picked for some."""
+    unnamed, named = dict[RequestId, str](), dict[RequestId, Petition]()
+    for request in scenario.requests:
+        if not request.drawn:
+            named[request.id] = _written(scenario, request, table, unnamed)
+    pool = _Pool(table, {patient for one in named.values() for patient in _whose(one, table)})
+    for request in sorted((one for one in scenario.requests if one.drawn), key=_when):
+        named[request.id] = _drawn(scenario, request, pool, unnamed)
+    return [named[request.id] for request in scenario.requests], unnamed
+
+
+def _when(request: Request) -> tuple[str, RequestId]:
+    return str(request.received), request.id
+
+
+def _petition(request: Request) -> Petition:
+    """A request without those whom it names."""
+    if request.received is None:
+        raise ValueError(f"request {request.id!r} has no day")
+    return Petition(request.id, request.received, request.site, request.asks)
+
+
+def _written(
+    scenario: Scenario, request: Request, table: pd.DataFrame, unnamed: dict[RequestId, str]
+) -> Petition:
+    petition = replace(_petition(request), images=request.images or ())
+    match request.patients:
+        case None:
+            return petition
+        case Pick(fraction=fraction, count=count, pick=pick, by=by):
+            rng = np.random.default_rng(derive(scenario.seed, f"request:{request.id}"))
+            try:
+                named = resolve(table, request.site, rng, fraction=fraction, count=count, pick=pick, by=by)
+            except InputError as error:
+                unnamed[request.id] = str(error)
+                return petition
+            return replace(petition, patients=named.patients)
+        case patients:
+            return replace(petition, patients=tuple(patients))
+
+
+def _whose(petition: Petition, table: pd.DataFrame) -> Iterator[PatientId]:
+    """The patients that a request is about, but for a hospital's."""
+    yield from petition.patients
+    if petition.images:
+        yield from table.loc[table["image"].isin(petition.images), "patient"]
+
+
+class _Pool:
+    """The training patients of each hospital whom no request has named yet."""
+
+    def __init__(self, table: pd.DataFrame, named: set[PatientId]) -> None:
+        own = table[np.asarray(table["split"] == "train", dtype=bool)]
+        self._images = {
+            (str(site), str(patient)): sorted(rows)
+            for (site, patient), rows in own.groupby(["site", "patient"], sort=True)["image"]
+        }
+        self._named = named
+
+    def patients(self, site: SiteId, several: bool) -> list[PatientId]:
+        """Those of ``site``, sorted; those with several training images there, if wanted and there are any."""
+        left = {p: len(rows) for (s, p), rows in self._images.items() if s == site and p not in self._named}
+        return [p for p in left if left[p] > 1] or [*left] if several else [*left]
+
+    def images(self, site: SiteId, patient: PatientId) -> list[str]:
+        """The training images of a patient at a hospital, sorted."""
+        return self._images[site, patient]
+
+    def take(self, patient: PatientId) -> None:
+        """A request names this one."""
+        self._named.add(patient)
+
+
+def _drawn(scenario: Scenario, request: Request, pool: _Pool, unnamed: dict[RequestId, str]) -> Petition:
+    """A request that came by itself, with whom it names: drawn from those of the hospital whom none has named yet."""
+    petition = _petition(request)
+    if request.whole_site:
+        return petition
+    seed = scenario.arrivals.seed if scenario.arrivals else 0
+    rng = np.random.default_rng(derive(scenario.seed, "arrival", seed, request.id))
+    able = pool.patients(request.site, several=request.images is not None)
+    if not able:
+        unnamed[request.id] = f"every training patient of {request.site!r} was named by another request"
+        return petition
+    patient = able[int(rng.integers(len(able)))]
+    pool.take(patient)
+    if request.images is None:
+        return replace(petition, patients=(patient,))
+    images = pool.images(request.site, patient)
+    return replace(petition, images=(images[int(rng.integers(len(images)))],))
