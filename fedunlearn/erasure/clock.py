@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import calendar
 from dataclasses import dataclass
 from datetime import date
 
-MONTHS = 1
-"""Within which a request is answered."""
-FURTHER = 2
-"""Months by which that may be extended, "where necessary, taking into account the complexity and number of the
-requests"; the person is told so, with the reasons, within the first."""
+from fedunlearn.deadlines import FURTHER, MONTHS, after
 
 
 @dataclass(frozen=True)
@@ -73,14 +68,3 @@ class Clock:
         if self.limit is None or self.answered is None:
             return None
         return max(0, (self.answered - self.limit).days)
-
-
-def after(day: date, months: int) -> date:
-    """The same day so many months on, or the last day of that month if it has no such day.
-
-    So ends a period of months (Regulation (EEC, Euratom) 1182/71, Art. 3(2)(c)). That a last day which is a holiday, a
-    Sunday or a Saturday moves on to the next working day (Art. 3(4)) is left out: nobody is late for being early.
-    """
-    month = day.month - 1 + months
-    year, month = day.year + month // 12, month % 12 + 1
-    return date(year, month, min(day.day, calendar.monthrange(year, month)[1]))

@@ -6,7 +6,8 @@ from datetime import date
 
 import pytest
 
-from fedunlearn.erasure.clock import Clock, after
+from fedunlearn.deadlines import after
+from fedunlearn.erasure.clock import Clock
 
 
 @pytest.mark.parametrize(
