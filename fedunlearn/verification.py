@@ -84,7 +84,7 @@ def _scores(run: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
         if not fresh.equals(known):
             raise RunError(f"{run.path / name}: scoring again came to something else: {_apart(fresh, known)}")
     count = len(again) - len(absent)
-    good = [f"{count} of {len(WRITTEN)} tables come out the same when scored again"]
+    good = [f"{count} of {len({*WRITTEN, *again})} tables come out the same when scored again"]
     if absent:
         told = ", ".join(absent)
         good.append(f"written by an older version: `fedunlearn score {run.path}` adds {told}")

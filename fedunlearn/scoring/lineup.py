@@ -154,7 +154,8 @@ class Lineup:
         """The measures of a strategy's model; of one that diverged, its costs, and that the rest is undefined."""
         comparison, answers, reference = self.comparisons[i], entry.answers, references[i]
         whose, rounds = comparison.spending(entry.strategy)
-        request = self.run.forgets[comparison.request][0]
+        request = comparison.request
+        request = request if request in self.run.steps else self.run.forgets[request][0]
         spent = self.run.spent("unlearn", request, whose, comparison.seed, rounds)
         siblings = tuple(a for j, a in enumerate(answers) if j != i and a is not None)
         own, unlearned = replace(self.known[i], spent=spent, siblings=siblings), answers[i]

@@ -26,6 +26,7 @@ from fedunlearn.scoring.measures import memorisation
 from fedunlearn.scoring.measures.catalogue import Measure, measures_of
 from fedunlearn.scoring.measuring import Measured, intervals, later
 from fedunlearn.scoring.together import Together, together
+from fedunlearn.scoring.years import tables as years
 
 COLUMNS = (
     "request",
@@ -51,7 +52,7 @@ WRITTEN = (
     "roc.parquet",
     "memorisation.parquet",
 )
-"""What `score` writes, the last only where there are shadow models."""
+"""What `score` writes of every run, the last only where there are shadow models; of a year, `years.WRITTEN` too."""
 ADDED = ("roc.parquet",)
 """Those of `WRITTEN` that runs of older versions lack until they are scored again."""
 
@@ -84,7 +85,8 @@ def tables(run: Path, margins: Margins | None = None, workers: int | None = None
     ``retrained_other``: the retrained model of the next seed (of the first, after the last) as if it were a strategy;
     not there with one seed. Its mean over seeds is the retrained models' own, so what it shows is the noise.
     ``damaged``: the original model's answers, dealt to the images at random; it has no rows of cost.
-    Where there are shadow models, `memorisation.parquet` is written too (`memorisation`).
+    Where there are shadow models, `memorisation.parquet` is written too (`memorisation`); where requests came in over a
+    year, `calendar.parquet`, `memory.parquet`, `years.parquet` and `policies.parquet` (`years`).
 
     ``retrained`` is the value of the retrained model of the same seed; ``low`` and ``high`` the 95 % bootstrap interval
     by patient (NaN for costs and where a single patient stands behind a value); ``null_low`` and ``null_high`` the
@@ -113,7 +115,7 @@ def tables(run: Path, margins: Margins | None = None, workers: int | None = None
     }
     if content.shadows:
         written["memorisation.parquet"] = memorisation.table(content.images, content.kind, content.shadows)
-    return written
+    return written | years.tables(content, written["statistics.parquet"])
 
 
 def _request(run: Run, request: RequestId, pool: Together) -> dict[str, pd.DataFrame]:

@@ -28,6 +28,7 @@ from fedunlearn.scoring.evidence import (
 )
 from fedunlearn.scoring.evidence.groups import attributes
 from fedunlearn.scoring.evidence.margins import Margins, declared
+from fedunlearn.scoring.evidence.year import Year, year as year_of
 
 IMAGES = ("image", "patient", "site", "split", "forgotten_by")
 DIFFICULTY = ("image", "seed", "learnt_after")
@@ -109,6 +110,7 @@ class Run:
             process wrote itself.
         references: by request as scored, the retrained models of further seeds, which nothing else was trained with.
         margins: how much worse than retraining a model may be.
+        year: when requests came in and were answered; None of a run without a calendar.
     """
 
     path: Path
@@ -127,6 +129,13 @@ class Run:
     sums: Mapping[str, str] | None = None
     references: Mapping[RequestId, Mapping[int, str]] = field(default_factory=dict)
     margins: Margins = field(default_factory=Margins)
+    year: Year | None = None
+
+    @cached_property
+    def steps(self) -> Mapping[RequestId, list[str]]:
+        """By policy, what its steps of unlearning are called in the ledger."""
+        policies = self.year.policies if self.year else ()
+        return {one.label: [step for turn in one.turns for step in turn.steps] for one in policies}
 
     @cached_property
     def patients(self) -> tuple[str, ...]:
@@ -162,6 +171,11 @@ class Run:
                 f"{self.path / 'sites.parquet'}: request {own!r} names no training image to forget"
             )
         return frame
+
+    def named(self, request: RequestId) -> Bools:
+        """(N,) the training images that a request names; none of a request that was refused."""
+        named: Bools = _named(self.images, [request]) & (self.images["split"] == "train").to_numpy(bool)
+        return named
 
     def answers(self, model: str, frame: Frame) -> WithLosses | None:
         """What a model answers; None if it diverged.
@@ -269,17 +283,20 @@ class Run:
     ) -> Spent:
         """What a procedure cost, or its first ``rounds`` rounds.
 
+        Unlearning under a policy, which is scored as a request, is all of its steps; there may be none.
+
         Raises:
             RunError: the ledger does not know it.
         """
         ledger = self.ledger
+        steps = self.steps.get(request) if phase == "unlearn" else None
         rows = ledger[
             (ledger["phase"] == phase)
-            & (ledger["request"] == request)
+            & (ledger["request"].isin([request] if steps is None else steps))
             & (ledger["strategy"] == strategy)
             & (ledger["seed"] == seed)
         ]
-        if rows.empty:
+        if rows.empty and steps is None:
             asked = f"phase {phase!r}, request {request!r}, strategy {strategy!r}, seed {seed}"
             raise RunError(f"{self.path / 'ledger.parquet'} has no row of {asked}")
         if rounds is not None:
@@ -289,7 +306,7 @@ class Run:
             site_seconds=float(rows["site_seconds"].sum()),
             server_seconds=float(rows["server_seconds"].sum()),
             bytes=int(rows["down_bytes"].sum() + rows["up_bytes"].sum()),
-            storage_bytes=int(rows["stored_bytes"].max()),
+            storage_bytes=int(rows["stored_bytes"].max()) if len(rows) else 0,
             rounds=int((rows["sites"] > 0).sum()),
             images=int(rows["images"].sum()),
             epochs=int(rows["epochs"].sum()),
@@ -314,6 +331,7 @@ def read(path: Path) -> Run:
         costs = _costs(manifest.get("costs"), classes)
         diverged = {str(entry["model"]): str(entry["where"]) for entry in manifest.get("diverged", ())}
         references, margins = _extra(manifest.get("references", ())), declared(manifest)
+        year = year_of(manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{file} is not the manifest of a run: {type(error).__name__}: {error}") from error
     if kind not in READERS:
@@ -343,6 +361,7 @@ def read(path: Path) -> Run:
         sums,
         references,
         margins,
+        year,
     )
 
 

@@ -355,15 +355,39 @@ def scores(frame: Frame, phi: Floats, asked: Bools) -> tuple[Ints, Floats, tuple
         images they have.
     """
     forget = frame.rows("forget") & asked
-    strangers = ~np.isin(frame.patients, frame.patients[frame.train])
-    held_out = frame.rows("test") & strangers & asked & np.isin(frame.sites, frame.sites[forget])
-    strata = frame.sites * (frame.classes + 1) + frame.labels + 1
-    by_label, by_site = _Sums(phi, held_out, strata), _Sums(phi, held_out, frame.sites)
-    patients, own = _relative(frame, phi, forget, [(by_label, strata), (by_site, frame.sites)], False)
-    others, theirs = _relative(frame, phi, held_out, [(by_label, strata), (by_site, frame.sites)], True)
+    held_out = _held_out(frame, asked) & np.isin(frame.sites, frame.sites[forget])
+    levels = _levels(frame, phi, held_out)
+    patients, own = _relative(frame, phi, forget, levels, False)
+    others, theirs = _relative(frame, phi, held_out, levels, True)
     known = np.isfinite(theirs).all(axis=0)
     counts = np.array([int((held_out & (frame.patients == p)).sum()) for p in others[known]], dtype=np.int64)
     return patients, own, (theirs[:, known], counts)
+
+
+def each(frame: Frame, phi: Floats, rows: Bools) -> Floats:
+    """(models, n) phi of each image of ``rows`` (N,) less what the model answers on held-out images of its kind.
+
+    Of one patient the mean over images is the patient's score; NaN where a hospital has nothing held out.
+
+    Args:
+        frame: the images.
+        phi: (models, N).
+        rows: training images.
+    """
+    levels = _levels(frame, phi, _held_out(frame, np.ones_like(rows)))
+    return _apart(frame, phi, rows, levels, False)[0]
+
+
+def _held_out(frame: Frame, asked: Bools) -> Bools:
+    """(N,) the images ``asked`` about (N,) of patients of whom nothing was trained on."""
+    held_out: Bools = frame.rows("test") & ~np.isin(frame.patients, frame.patients[frame.train]) & asked
+    return held_out
+
+
+def _levels(frame: Frame, phi: Floats, held_out: Bools) -> list[tuple[_Sums, Ints]]:
+    """What images are compared with: the same label at the same hospital first, then the hospital."""
+    strata = frame.sites * (frame.classes + 1) + frame.labels + 1
+    return [(_Sums(phi, held_out, codes), codes) for codes in (strata, frame.sites)]
 
 
 class _Sums:
@@ -395,6 +419,18 @@ def _relative(
 ) -> tuple[Ints, Floats]:
     """(P,) patients of ``rows`` and (models, P) their mean phi less that of held-out images, as alike as there are.
 
+    Args as of `_apart`.
+    """
+    apart, patients, who = _apart(frame, phi, rows, levels, inside)
+    counts = np.bincount(who, minlength=len(patients)).astype(np.float64)
+    return patients, np.stack([np.bincount(who, x, len(patients)) / counts for x in apart])
+
+
+def _apart(
+    frame: Frame, phi: Floats, rows: Bools, levels: Sequence[tuple[_Sums, Ints]], inside: bool
+) -> tuple[Floats, Ints, Ints]:
+    """(models, n) phi of ``rows`` less that of held-out images, (P,) the rows' patients, and (n,) which is whose.
+
     Args:
         frame: the images.
         phi: (models, N).
@@ -404,7 +440,6 @@ def _relative(
     """
     here = np.flatnonzero(rows)
     patients, who = np.unique(frame.patients[here], return_inverse=True)
-    counts = np.bincount(who, minlength=len(patients)).astype(np.float64)
     expected = np.full((len(phi), len(here)), np.nan)
     for sums, codes in levels:
         pairs, pair = np.unique(np.stack([who, codes[here]]), axis=1, return_inverse=True)
@@ -414,5 +449,4 @@ def _relative(
         less = np.array(own, dtype=np.float64)
         found = sums.mean(pairs[1], less, fewer)[:, pair]
         expected = np.where(np.isnan(expected), found, expected)
-    apart = phi[:, here] - expected
-    return patients, np.stack([np.bincount(who, x, len(patients)) / counts for x in apart])
+    return phi[:, here] - expected, patients, who

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedunlearn.scoring.evidence import Bools, Estimates, Evidence, Frame
+from fedunlearn.scoring.evidence import Bools, Estimates, Evidence, Floats, Frame
 from fedunlearn.scoring.evidence.bootstrap import distances, ratios
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.evidence.measure import Measure
@@ -73,13 +73,20 @@ def calibration_error(evidence: Evidence[Outputs]) -> Estimates:
     to be compared on equal images, such as the retrained model's; of the interval, see `bootstrap.distances`. No
     interval on groups of attributes.
     """
-    frame, outputs = evidence.frame, evidence.unlearned
-    rows, confidence = frame.rows("test"), outputs.confidence
-    if not rows.any():
-        return {}
+    frame, rows = evidence.frame, evidence.frame.rows("test")
+    return distances(frame, rows, binned(evidence.unlearned, rows)) if rows.any() else {}
+
+
+def binned(outputs: Outputs, rows: Bools) -> Floats:
+    """(N, BINS) right (1) or wrong (0) less confidence, of each image in its bin, as `calibration_error` has bins.
+
+    The error is the sum over bins of the distance of their means over ``rows`` (N,) from 0.
+    """
+    confidence = outputs.confidence
     bounds = np.quantile(confidence[rows], np.arange(1, BINS) / BINS)
-    binned = np.searchsorted(bounds, confidence)[:, None] == np.arange(BINS)
-    return distances(frame, rows, binned * (outputs.correct - confidence)[:, None])
+    inside = np.searchsorted(bounds, confidence)[:, None] == np.arange(BINS)
+    apart: Floats = inside * (outputs.correct - confidence)[:, None]
+    return apart
 
 
 def _of_class(frame: Frame) -> Bools:

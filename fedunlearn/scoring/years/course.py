@@ -1,0 +1,147 @@
+"""How each policy and strategy goes through the year: quality, memory, distance and cost, look by look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from fedunlearn.scoring.evidence.reading import Run
+from fedunlearn.scoring.evidence.year import Look, Policy, Year
+from fedunlearn.scoring.judgement.usefulness import QUALITY
+from fedunlearn.scoring.years import memory
+from fedunlearn.scoring.years.answers import answers, dates, waited
+from fedunlearn.scoring.years.models import Seen
+
+COLUMNS = ("policy", "strategy", "seed", "round", "date", "measure", "value")
+RELEASE = "release"
+"""The policy under which a model is not to be used while an accepted request waits."""
+REFERENCES = ("original", "retrained")
+
+
+def worst_site(kind: str) -> str:
+    """The measure of the worst hospital, by kind of task."""
+    return f"worst_site_{QUALITY[kind].removeprefix('test_')}"
+
+
+def table(run: Run, year: Year, seen: Mapping[str, Seen | None], recalled: pd.DataFrame) -> pd.DataFrame:
+    """The content of ``years.parquet``: a row for every walk, seed, look and measure.
+
+    References have no policy (it is empty), as they are the same for all.
+
+    Args:
+        run: the folder.
+        year: its year.
+        seen: what the models in hand show.
+        recalled: ``memory.parquet``.
+    """
+    rows = list[tuple[object, ...]]()
+    told = set[tuple[str, int, int]]()
+    policies = {policy.label: policy for policy in year.policies}
+    walks = {key: of for key, of in recalled.groupby(["policy", "strategy", "seed"], sort=False)}
+    nobody = recalled.iloc[:0]
+    cost = _Costs(run, year)
+    for look in year.looks:
+        for name, model in (("original", look.original), ("retrained", look.retrained)):
+            if (name, look.round, look.seed) not in told:
+                told.add((name, look.round, look.seed))
+                found = _shown(run.kind, seen[model])
+                if name == "retrained":
+                    found["images"] = cost.retraining(look.seed, look.round)
+                rows += [("", name, look.seed, look.round, *one) for one in found.items()]
+        for strategy, model in look.strategies.items():
+            own = walks.get((look.policy, strategy, look.seed), nobody)
+            found = _shown(run.kind, seen[model])
+            found["distance"] = look.distances.get(strategy, math.nan)
+            found |= _memory(own, look.round)
+            found |= _waiting(year, policies[look.policy], look)
+            found |= cost.of(policies[look.policy], strategy, look)
+            rows += [(look.policy, strategy, look.seed, look.round, *one) for one in found.items()]
+    made = pd.DataFrame(rows, columns=[c for c in COLUMNS if c != "date"])
+    made["date"] = dates(year.day(boundary) for boundary in made["round"])
+    return made[list(COLUMNS)].astype({"seed": "int64", "round": "int64", "value": "float64"})
+
+
+def _shown(kind: str, one: Seen | None) -> dict[str, float]:
+    """What a model is like; NaN of one that diverged."""
+    found = (math.nan,) * 3 if one is None else (one.quality, one.worst, one.calibration)
+    names = (QUALITY[kind], worst_site(kind), "calibration_error")
+    return {n: x for n, x in zip(names, found, strict=True) if kind == "classification" or n != names[2]}
+
+
+def _memory(rows: pd.DataFrame, boundary: int) -> dict[str, float]:
+    """Of all requests unlearned by then, in one seed."""
+    left = memory.pooled(rows[rows["round"] == boundary], interval=False)
+    back = memory.back(rows[rows["round"] <= boundary], boundary, interval=False)
+    return {"memory_left": left.value, "memory_back": back.value}
+
+
+def _waiting(year: Year, policy: Policy, look: Look) -> dict[str, float]:
+    days = float(waited(answers(year, policy), year.day(look.round)))
+    return {"waiting_days": days, "blocked_days": days if policy.name == RELEASE else 0.0}
+
+
+class _Costs:
+    """What answering has cost, as the ledger observed it, and what training anew for each answer would have.
+
+    Args:
+        run: the folder.
+        year: its year.
+    """
+
+    def __init__(self, run: Run, year: Year) -> None:
+        self._run, self._year = run, year
+        ledger = run.ledger
+        unlearn = ledger[ledger["phase"] == "unlearn"]
+        self._walks = {key: of for key, of in unlearn.groupby(["strategy", "seed"], sort=False)}
+        training = ledger[ledger["phase"] == "original"]
+        self._training = {key: of for key, of in training.groupby("seed", sort=False)}
+        self._remaining = dict(_remaining(run, year))
+
+    def of(self, policy: Policy, strategy: str, look: Look) -> dict[str, float]:
+        """Of a walk, up to a look."""
+        steps = [step for turn in policy.turns if turn.round <= look.round for step in turn.steps]
+        rows = self._walks.get((strategy, look.seed))
+        rows = self._run.ledger.iloc[:0] if rows is None else rows[rows["request"].isin(steps)]
+        images, anew = float(rows["images"].sum()), self.retraining(look.seed, look.round)
+        return {
+            "site_seconds": float(rows["site_seconds"].sum()),
+            "bytes": float(rows["down_bytes"].sum() + rows["up_bytes"].sum()),
+            "images": images,
+            "share_of_retraining": images / anew if anew > 0 else math.nan,
+            "stored_bytes": float(rows["stored_bytes"].max()) if len(rows) else 0.0,
+        }
+
+    def retraining(self, seed: int, until: int) -> float:
+        """Passes of images that training anew would have taken, on each day on which requests were accepted.
+
+        Reckoned from what the original's rounds took, by the share of its images that remained: so it is the same for
+        every policy and strategy, whether or not any of them trains anew. NaN where the ledger has no such rounds.
+        """
+        rounds = self._training.get(seed)
+        if rounds is None:
+            return math.nan
+        took = rounds["images"].to_numpy(np.float64)
+        number = rounds["round"].to_numpy(np.int64)
+        return float(
+            sum(
+                share * took[number < boundary].sum()
+                for boundary, share in self._remaining.items()
+                if boundary <= until
+            )
+        )
+
+
+def _remaining(run: Run, year: Year) -> Iterator[tuple[int, float]]:
+    """By boundary at which anything to unlearn was accepted, the share of training images that are left after it."""
+    train = (run.images["split"] == "train").to_numpy(bool)
+    gone = np.zeros_like(train)
+    accepted = sorted({e.boundary for e in year.docket if e.state == "accepted" and e.boundary is not None})
+    for boundary in accepted:
+        new = [e for e in year.docket if e.state == "accepted" and e.boundary == boundary]
+        for entry in new:
+            gone |= run.named(entry.id)
+        if any(entry.unlearns for entry in new):
+            yield boundary, float(1 - gone.sum() / train.sum())
