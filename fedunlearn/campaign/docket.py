@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 from fedunlearn.core import InputError, PatientId, Problem, RequestId, SiteId, derive
 from fedunlearn.intake.calendar import Calendar
 from fedunlearn.intake.desk import ALL, Entry, Petition, Register, decide
+from fedunlearn.intake.policies import agenda
 from fedunlearn.scenario import Pick, Request, Scenario
 from sites.dealing.requests import resolve
 
@@ -65,6 +67,35 @@ def docket(scenario: Scenario, table: pd.DataFrame) -> Docket:
     erasures = (e for e in entries if e.state == "accepted" and e.petition.kind != "opt_out")
     masks[ALL] = np.logical_or.reduce([masks[entry.petition.id] for entry in erasures])
     return Docket(entries, masks)
+
+
+def told(kept: Docket, scenario: Scenario) -> Iterator[str]:
+    """What comes in, what becomes of it, and when policies unlearn it; a sentence each."""
+    calendar, rounds = _calendar(scenario), scenario.training.rounds
+    entries = kept.entries
+    refused = Counter(entry.reason for entry in entries if entry.state == "refused")
+    parts = [f"{len(kept.accepted)} accepted ({_kinds(kept.accepted)})"]
+    if refused:
+        parts.append(
+            f"{refused.total()} refused ({', '.join(f'{n} {code}' for code, n in refused.most_common())})"
+        )
+    if left := sum(entry.state == "open" for entry in entries):
+        parts.append(f"{left} held back beyond the end")
+    span = f"{calendar.start} to {calendar.day(rounds)}"
+    yield f"requests: {len(entries)} come in, {span}: {', '.join(parts)}"
+    for plan in scenario.policies:
+        planned = agenda(entries, calendar, plan.policy, rounds)
+        times = sum(bool(turn.erases) for turn in planned.turns)
+        wait = f", {len(planned.waiting)} still wait at the end" if planned.waiting else ""
+        yield f"{plan.label}: unlearns {times} times{wait}"
+
+
+def _kinds(entries: Sequence[Entry]) -> str:
+    """How many of each kind, the words of scenarios for them."""
+    counts = Counter(entry.petition.kind for entry in entries)
+    return ", ".join(
+        f"{counts[kind]} {kind}" for kind in ("patients", "images", "whole_site", "opt_out") if counts[kind]
+    )
 
 
 def _calendar(scenario: Scenario) -> Calendar:

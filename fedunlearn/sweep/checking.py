@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedunlearn import guests, scenario as scenarios
+from fedunlearn.campaign import docket
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.estimate import Estimate, estimate, of_all, require_room
 from fedunlearn.campaign.survey import draw, survey
 from fedunlearn.campaign.timing import duration
 from fedunlearn.core import InputError, Problem, Rota, Select
+from fedunlearn.intake.desk import ALL
 from fedunlearn.learning.models import origin
 from fedunlearn.results.contact import writable
 from fedunlearn.scenario import Scenario
@@ -80,7 +82,10 @@ def _told(scenario: Scenario, cohort: Cohort, needed: Estimate) -> Iterator[str]
     for plan in scenario.strategies:
         for kind, name in guests.origin(type(plan.strategy)).items():
             yield f"{plan.label}: runs code that does not come with fedunlearn, {kind} {name}"
-    for request in scenario.requests:
+    if cohort.docket is not None:
+        yield from docket.told(cohort.docket, scenario)
+        yield from (f"all requests: {sentence}" for sentence in cohort.warnings(ALL))
+    for request in scenario.requests if cohort.docket is None else ():
         yield f"{request.id}: {cohort.summary(request)}"
         yield from (
             f"{request.id}: {sentence}"
