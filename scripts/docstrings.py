@@ -9,10 +9,12 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from fedunlearn.scenario.schema import LARGEST_SEED
+from fedunlearn.scenario.typed import key_of
 
 _NO_DEFAULT = (dataclasses.MISSING, inspect.Parameter.empty)
 
@@ -50,6 +52,8 @@ def flat(text: str) -> str:
 def kind(hint: Any) -> str:
     """A type in words, with its range."""
     origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated and "days" in args:
+        return "days, as `7d`"
     if origin is Annotated:
         bounds = [
             f"{word} {getattr(mark, name):g}"
@@ -72,9 +76,16 @@ def kind(hint: Any) -> str:
         return f"list{many}, each {kind(args[0])}"
     if origin is not None:
         return "mapping"
-    plain = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+    plain = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        Path: "a path",
+        date: "a day",
+    }
     name = getattr(hint, "__name__", str(hint))
-    return plain.get(hint, f"[{name}](#{name.lower()})" if name in ("Recovery", "Pick") else name)
+    return plain.get(hint, f"[{name}](#{name.lower()})" if name in ("Recovery", "Pick", "Kinds") else name)
 
 
 def value(default: Any) -> str:
@@ -114,13 +125,16 @@ def keys(
     sentences = {**told(cls).attributes, **(sentences or {})}
     hints, rows = typing.get_type_hints(cls, include_extras=True), []
     for field in dataclasses.fields(cls):
-        if field.name in without:
+        if field.name in without or not key_of(field):
             continue
         if not sentences.get(field.name):
             raise ValueError(f"{cls.__name__}.{field.name} has no sentence: write one under Attributes")
         default = field.default if field.default_factory in _NO_DEFAULT else field.default_factory()  # type: ignore[operator]
+        what = kind(hints[field.name])
         shown = "*needed*" if default in _NO_DEFAULT else value(default)
-        rows.append((f"`{field.name}`", kind(hints[field.name]), shown, sentences[field.name]))
+        if what.startswith("days") and isinstance(default, int):
+            shown = value(f"{default}d")
+        rows.append((f"`{key_of(field)}`", what, shown, sentences[field.name]))
     if rows:
         yield from table(("key", "type", "default", "what"), rows)
 

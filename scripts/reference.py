@@ -22,6 +22,10 @@ import sites  # noqa: E402
 import strategies  # noqa: E402
 from fedunlearn import core, listing  # noqa: E402
 from fedunlearn.__main__ import app  # noqa: E402
+from fedunlearn.intake.arrivals import Arrivals, Kinds  # noqa: E402
+from fedunlearn.intake.calendar import Calendar  # noqa: E402
+from fedunlearn.intake.desk import REASONS, Limits  # noqa: E402
+from fedunlearn.intake.policies import POLICIES  # noqa: E402
 from fedunlearn.learning.models import MODELS  # noqa: E402
 from fedunlearn.results import columns as results_columns, contents, events, frames as results_frames  # noqa: E402
 from fedunlearn.scenario import catalogue, schema  # noqa: E402
@@ -54,6 +58,10 @@ def scenario() -> Iterator[str]:
         "model": "the network",
         "training": "how it is trained",
         "requests": "what is to be forgotten, a list",
+        "calendar": "when rounds are, so that requests have days",
+        "arrivals": "requests that come by themselves, in a calendar",
+        "policies": "when what was accepted is unlearned, in a calendar, a list",
+        "limits": "what is refused or held back, in a calendar",
         "strategies": "how, a list",
         "evaluation": "what is done only to judge by",
         "verdict": "what verdicts are made with",
@@ -89,6 +97,22 @@ def scenario() -> Iterator[str]:
     yield "### Pick"
     yield "`patients: {fraction: 0.3, pick: random}` instead of a list of ids."
     yield from keys(schema.Pick, without=())
+    yield "## calendar"
+    yield "With it requests come on days, in one stream that every policy meets ([how](../how-to/year.md))."
+    yield from keys(Calendar, without=())
+    yield "## arrivals"
+    yield from keys(Arrivals, without=())
+    yield "### Kinds"
+    yield told(Kinds).summary
+    yield from keys(Kinds, without=())
+    yield "## policies"
+    yield "`policies: [{name: NAME, …}]`, with these names; `as` gives one another label. `at_once` alone if left out."
+    yield from named(POLICIES, "###")
+    yield "## limits"
+    yield from keys(Limits, without=())
+    yield "### Reasons"
+    yield "Why a request is refused or held back, as `manifest.json` has it:"
+    yield from listed("reason", REASONS)
     yield "## strategies"
     yield "Every entry has a `name`, the settings of [that strategy](strategies.md), and any of these keys."
     entry = {

@@ -53,8 +53,7 @@ class Arrivals:
         process: poisson, so that they come independently of one another, or regular, evenly over the year.
         per_year: how many come in 365 days; of a Poisson process, on average.
         kinds: how often each kind comes; patients alone if none is named.
-        sites: how often each hospital asks, as weights; those that are not named never do. None for all alike. In a
-            scenario the key is ``from``.
+        sites: how often each hospital asks, as weights; those that are not named never do. None for all alike.
         seed: of dates, kinds and hospitals.
     """
 

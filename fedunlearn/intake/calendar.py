@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 LONGEST = 3660
 """Days that a round, or whatever else a calendar counts in days, may take: ten years."""
 
-Days = Annotated[int, Ge(1), Le(LONGEST)]
+Days = Annotated[int, Ge(1), Le(LONGEST), "days"]
 """A time in whole days; scenarios write it as ``7d``."""
 
 

@@ -119,8 +119,9 @@ def skipped(scenario: Scenario) -> list[tuple[str, RequestId, str]]:
     In a calendar a strategy is run for all erasures or for none; then the reason is the first that it cannot forget.
     """
     if scenario.calendar is not None:
+        why = "in a calendar a strategy serves all that comes"
         return [
-            (plan.label, *found)
+            (plan.label, found[0], f"{found[1]}; {why}, or nothing")
             for plan in scenario.strategies
             if (found := outside(plan.strategy, plan.label, scenario.requests)) is not None
         ]

@@ -40,7 +40,7 @@ def outside(strategy: Strategy, label: str, requests: Iterable[Request]) -> tupl
     """Of a calendar's requests the first erasure that ``strategy`` cannot forget, and why; None if it can all."""
     for request in requests:
         if request.kind != "opt_out" and (reason := misfit(strategy, label, request)) is not None:
-            return request.id, f"{reason}; in a calendar a strategy forgets all that comes"
+            return request.id, reason
     return None
 
 

@@ -47,9 +47,9 @@ def _dates(draft: Draft, key: str, request: Request) -> Iterator[Finding]:
     if request.after_round is not None:
         advice = "write `received: 2026-02-03` instead"
         yield f"{key}.after_round", f"in a calendar requests come on a day, not after a round: {advice}"
-    if request.received is None:
+    elif request.received is None:
         yield key, f"request {request.id!r} has no day: add `received`, such as received: 2026-02-03"
-    elif draft.calendar is not None and draft.end is not None:
+    if request.received is not None and draft.calendar is not None and draft.end is not None:
         first, last = draft.calendar.start, draft.end
         if not first <= request.received <= last:
             expected = f"expected {first} to {last}, when the last round is over"
@@ -114,7 +114,11 @@ def _strategies(draft: Draft) -> Iterator[Finding]:
     ]
     if not able:
         why = "a calendar needs a strategy that can forget all that comes"
-        reasons = (outside(entry.strategy, entry.label, draft.stream) for entry in entries.values())
+        reasons = (
+            outside(entry.strategy, entry.label, draft.stream)
+            for entry in entries.values()
+            if unsuited(entry.strategy, entry.label) is None
+        )
         told = "".join(f"; {reason}" for _, reason in filter(None, reasons))
         yield "strategies", f"{why}, and there is none: add one such as {{name: fine_tune}}{told}"
     for i, plan in draft.policies.items():

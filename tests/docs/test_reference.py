@@ -15,9 +15,14 @@ import strategies
 from fedunlearn import listing
 from fedunlearn.core import LocalTraining
 from fedunlearn.federation.traces import TRACED
+from fedunlearn.intake.arrivals import Arrivals, Kinds
+from fedunlearn.intake.calendar import Calendar
+from fedunlearn.intake.desk import Limits
+from fedunlearn.intake.policies import POLICIES
 from fedunlearn.learning.models import MODELS
 from fedunlearn.results import columns as frame_columns, contents
 from fedunlearn.scenario import schema
+from fedunlearn.scenario.typed import key_of
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.measures.catalogue import MEASURES
 from tests.docs import pages
@@ -47,7 +52,7 @@ def rows(section: str) -> set[str]:
 
 def test_every_key_of_a_scenario_is_there() -> None:
     found = sections("scenario.md")
-    parts = {
+    parts: dict[str, type[Any]] = {
         "Top level": schema.TopKeys,
         "engine": schema.Engine,
         "sites": schema.SitesConfig,
@@ -55,6 +60,11 @@ def test_every_key_of_a_scenario_is_there() -> None:
         "training": schema.TrainingKeys,
         "requests": schema.Request,
         "Pick": schema.Pick,
+        "calendar": Calendar,
+        "arrivals": Arrivals,
+        "Kinds": Kinds,
+        "limits": Limits,
+        **POLICIES,
         "evaluation": schema.Evaluation,
         "verdict": Margins,
         **sites.SOURCES,
@@ -62,8 +72,8 @@ def test_every_key_of_a_scenario_is_there() -> None:
         **MODELS,
     }
     for heading, cls in parts.items():
-        names = {field.name for field in dataclasses.fields(cls)}
-        assert names - {"name"} <= rows(found[heading]), heading
+        names = {key_of(field) for field in dataclasses.fields(cls)} - {"name", ""}
+        assert names <= (rows(found[heading]) if names else set()), heading
     assert "2e-3" not in text("scenario.md")  # defaults are written as people write them
     assert f"| `lr` | a number, more than 0 | `{LocalTraining().lr:g}` |" in found["training"]
 
