@@ -179,11 +179,11 @@ class Cohort:
         """What a request asks for, in words."""
         mask = self.forgotten[request.id] & (self.split == "train")
         patients, images = self.table.loc[mask, "patient"].nunique(), int(mask.sum())
-        whose = (
-            f"all of hospital {request.site}"
-            if request.whole_site
-            else f"{_counted(patients, 'patient')} of {request.site}{_picked(request)}"
-        )
+        whose = f"{_counted(patients, 'patient')} of {request.site}{_picked(request)}"
+        if request.whole_site:
+            whose = f"all of hospital {request.site}"
+        elif request.images is not None:
+            whose = f"single images of {whose}"
         when = f", after round {request.after_round}" if request.after_round else ""
         what = "image" if self.targets.ndim == 1 else "volume"
         return f"forget {whose} ({_counted(images, f'training {what}')}){when}"

@@ -235,6 +235,22 @@ def test_a_named_patient_is_forgotten_at_every_hospital(table: pd.DataFrame):
     assert named.forgotten.tolist() == [True, True, True, False, False, False, False]
 
 
+def test_named_images_are_forgotten_alone(table: pd.DataFrame):
+    named = resolve(table, "north", rng(), images=["i3", "i0"])
+    assert named.patients == ("p-1", "p-3")
+    assert named.forgotten.tolist() == [True, False, False, True, False, False, False]
+
+
+def test_every_wrong_image_is_reported_with_help(table: pd.DataFrame):
+    with pytest.raises(InputError) as caught:
+        resolve(table, "north", rng(), images=["i0", "i77", "i1", "i5"])
+    messages = [problem.message for problem in caught.value.problems]
+    assert len(messages) == 3
+    assert "no image 'i77'" in messages[0]
+    assert "only at 'west'" in messages[1]
+    assert "test part of 'north'" in messages[2]
+
+
 def test_a_hospital_that_leaves_takes_its_own_images_only(table: pd.DataFrame):
     named = resolve(table, "north", rng())
     assert named.patients == ("p-1", "p-2", "p-3", "p-4", "p-9")
@@ -270,6 +286,8 @@ def test_impossible_requests_are_refused(table: pd.DataFrame):
         resolve(table, "north", rng(), fraction=1.5)
     with pytest.raises(InputError, match="list is empty"):
         resolve(table, "north", rng(), ids=[])
+    with pytest.raises(InputError, match="list is empty"):
+        resolve(table, "north", rng(), images=[])
     with pytest.raises(ValueError, match="give one"):
         resolve(table, "north", rng(), ids=["p-1"], count=1)
 

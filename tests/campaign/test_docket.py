@@ -1,0 +1,159 @@
+"""What comes in a calendar, when the data is there: who is drawn, what becomes of it, and what `check` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedunlearn import scenario as scenarios
+from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.docket import Docket, told
+from fedunlearn.core import InputError
+from fedunlearn.intake.desk import ALL
+from fedunlearn.scenario import Scenario
+from tests.runs import run, write
+
+YEAR = """\
+name: year
+seeds: [1]
+engine: {name: inline}
+data: {name: phantom_cells, images: 600}
+sites: {names: [north, east, west], partition: {name: iid}}
+model: {name: small_cnn}
+training: {rounds: 52}
+calendar: {start: 2026-01-01, round: 7d}
+arrivals: {per_year: 30, kinds: {patient: 6, image: 2, opt_out: 2, whole_site: 0}, seed: 1}
+policies: [{name: at_once}, {name: batch, every: 200d}]
+strategies: [{name: fine_tune}]
+"""
+
+
+def read(folder: Path, *overrides: str) -> Scenario:
+    return scenarios.read(write(folder, YEAR), overrides)
+
+
+def kept(folder: Path, *overrides: str) -> tuple[Cohort, Docket]:
+    cohort = gather(read(folder, *overrides), folder)
+    assert cohort.docket is not None
+    return cohort, cohort.docket
+
+
+def test_nobody_who_comes_by_himself_is_drawn_twice(tmp_path: Path) -> None:
+    cohort, docket = kept(tmp_path)
+    people = [
+        cohort.table["patient"].iloc[entry.rows[0]]
+        for entry in docket.entries
+        if entry.petition.kind != "whole_site"
+    ]
+    assert len(people) == len(set(people)) > 20
+    for entry in docket.entries:
+        assert entry.state == "accepted" and entry.images > 0
+        assert entry.petition.site in set(cohort.site[list(entry.rows)])
+        if entry.petition.kind == "images":
+            assert len(entry.rows) == entry.images == 1
+
+
+def test_who_is_drawn_follows_from_the_data_and_the_stream_alone(tmp_path: Path) -> None:
+    _, one = kept(tmp_path)
+    _, same = kept(tmp_path, "seeds=[5]", "strategies=[{name: salun}]", "policies=[{name: at_once}]")
+    assert one.entries == same.entries
+    _, other = kept(tmp_path, "arrivals.seed=2")
+    _, dealt = kept(tmp_path, "seed=2")
+    assert {e.petition.patients for e in one.entries} != {e.petition.patients for e in other.entries}
+    assert [e.petition.received for e in one.entries] == [e.petition.received for e in dealt.entries]
+    assert [e.petition.patients for e in one.entries] != [e.petition.patients for e in dealt.entries]
+
+
+def test_a_mask_for_every_accepted_request_and_one_for_all_erasures(tmp_path: Path) -> None:
+    cohort, docket = kept(tmp_path)
+    accepted = {entry.petition.id: entry for entry in docket.accepted}
+    assert set(cohort.forgotten) == {*accepted, ALL}
+    for name, entry in accepted.items():
+        assert np.flatnonzero(cohort.forgotten[name]).tolist() == list(entry.rows)
+    erasures = [cohort.forgotten[name] for name, entry in accepted.items() if entry.erases]
+    opt_outs = [cohort.forgotten[name] for name, e in accepted.items() if e.petition.kind == "opt_out"]
+    assert len(opt_outs) > 1
+    assert (cohort.forgotten[ALL] == np.logical_or.reduce(erasures)).all()
+    assert not (cohort.forgotten[ALL] & np.logical_or.reduce(opt_outs)).any()
+    asked = cohort.table["forgotten_by"]
+    assert asked[cohort.forgotten[ALL]].map(lambda names: ALL in names).all()
+
+
+def written(cohort: Cohort, site: str, number: int = 0, split: str = "train") -> str:
+    """A patient of that part of a hospital."""
+    own = cohort.table[(cohort.site == site) & (cohort.split == split)]
+    return sorted(set(own["patient"]))[number]
+
+
+def test_what_is_wrong_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
+    plain, _ = kept(tmp_path)
+    mine, other, test = (written(plain, *where) for where in (("north",), ("east",), ("north", 0, "test")))
+    rows = [
+        f"{{id: right, site: north, patients: [{mine}], received: 2026-01-05}}",
+        f"{{id: again, site: north, patients: [{mine}], received: 2026-02-05}}",
+        f"{{id: not-mine, site: north, patients: [{other}], received: 2026-02-05}}",
+        "{id: nobody, site: north, patients: [p-nobody], received: 2026-02-05}",
+        f"{{id: tested, site: north, patients: [{test}], received: 2026-02-05}}",
+        "{id: many, site: north, patients: {count: 999}, received: 2026-02-05}",
+        "{id: none, site: north, patients: {by: {colour: red}}, received: 2026-02-05}",
+    ]
+    cohort, docket = kept(tmp_path, f"requests=[{', '.join(rows)}]", "arrivals.kinds={patient: 1}")
+    found = {entry.petition.id: entry for entry in docket.entries}
+    assert [(found[name].state, found[name].reason) for name in ("right", "again", "not-mine", "nobody")] == [
+        ("accepted", ""),
+        ("refused", "duplicate"),
+        ("refused", "elsewhere"),
+        ("refused", "unknown_patient"),
+    ]
+    assert found["again"].of == "right" and "again" not in cohort.forgotten
+    assert found["tested"].state == "accepted" and not found["tested"].erases
+    assert (found["many"].state, found["many"].reason) == ("refused", "nobody_left")
+    assert "expected 1 to" in found["many"].sentence and "colour" in found["none"].sentence
+    drawn = {entry.petition.patients for entry in docket.entries if entry.petition.id.startswith("r0")}
+    assert (mine,) not in drawn, "who was named in writing is not drawn"
+
+
+def test_when_all_are_named_nobody_is_left(tmp_path: Path) -> None:
+    _, docket = kept(tmp_path, "arrivals.per_year=200", "arrivals.from={west: 1}", "limits.hospitals=1")
+    reasons = {entry.reason for entry in docket.entries}
+    assert "nobody_left" in reasons and reasons <= {"", "nobody_left", "few_hospitals", "few_of_a_class"}
+    assert all(entry.sentence for entry in docket.entries if entry.state == "refused")
+
+
+def test_a_calendar_in_which_nothing_is_accepted_is_a_mistake(tmp_path: Path) -> None:
+    alone = "requests=[{id: a, site: north, patients: [p-nobody], received: 2026-02-01}]"
+    with pytest.raises(InputError, match=r"no erasure is accepted .*a: found no patient 'p-nobody'.*add one"):
+        gather(read(tmp_path, alone, "arrivals=null"), tmp_path)
+
+
+def test_check_counts_what_comes_in(tmp_path: Path) -> None:
+    scenario = read(
+        tmp_path, "arrivals.per_year=6", "arrivals.process=regular", "arrivals.kinds={patient: 1}"
+    )
+    two = "requests=[{id: a, site: north, patients: [p-nobody], received: 2026-02-01},"
+    two += " {id: b, site: north, patients: {count: 1}, kind: opt_out, received: 2026-12-30}]"
+    scenario = read(
+        tmp_path, two, "arrivals.per_year=6", "arrivals.process=regular", "arrivals.kinds={patient: 1}"
+    )
+    cohort = gather(scenario, tmp_path)
+    assert cohort.docket is not None
+    span = "2026-01-01 to 2026-12-31"
+    assert [*told(cohort.docket, scenario)] == [
+        f"requests: 8 come in, {span}: 7 accepted (6 patients, 1 opt_out), 1 refused (1 unknown_patient)",
+        "at_once: unlearns 6 times",
+        "batch-200d: unlearns 1 times, 2 still wait at the end",
+    ]
+
+
+@pytest.mark.gate
+def test_single_images_are_forgotten_without_a_calendar_too(tmp_path: Path) -> None:
+    plain = gather(scenarios.read(write(tmp_path)), tmp_path)
+    own = plain.table[(plain.site == "north") & (plain.split == "train")]
+    images = list(own["image"].iloc[:2])
+    asked = f"requests=[{{id: two, site: north, images: [{', '.join(images)}]}}]"
+    done = run(tmp_path, asked, "strategies=[{name: fine_tune, rounds: 1}]", "seeds=[1]")
+    table = done.read_table("sites.parquet")
+    assert set(table.loc[table["forgotten_by"].map(len) > 0, "image"]) == set(images)
+    assert not done.read_table("scores.parquet").empty
