@@ -85,9 +85,10 @@ def told(kept: Docket, scenario: Scenario) -> Iterator[str]:
     yield f"requests: {len(entries)} come in, {span}: {', '.join(parts)}"
     for plan in scenario.policies:
         planned = agenda(entries, calendar, plan.policy, rounds)
-        times = sum(bool(turn.erases) for turn in planned.turns)
+        count = sum(bool(turn.erases) for turn in planned.turns)
+        times = "once" if count == 1 else f"{count} times" if count else "never"
         wait = f", {len(planned.waiting)} still wait at the end" if planned.waiting else ""
-        yield f"{plan.label}: unlearns {times} times{wait}"
+        yield f"{plan.label}: unlearns {times}{wait}"
 
 
 def _kinds(entries: Sequence[Entry]) -> str:
