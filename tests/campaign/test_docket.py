@@ -124,9 +124,10 @@ def test_when_all_are_named_nobody_is_left(tmp_path: Path) -> None:
 
 def test_a_calendar_in_which_nothing_is_accepted_is_a_mistake(tmp_path: Path) -> None:
     alone = "requests=[{id: a, site: north, patients: [p-nobody], received: 2026-02-01}]"
+    without = "\n".join(line for line in YEAR.splitlines() if not line.startswith("arrivals"))
+    scenario = scenarios.read(write(tmp_path, without), [alone])
     with pytest.raises(InputError, match=r"no erasure is accepted .*a: found no patient 'p-nobody'.*add one"):
-        without = "\n".join(line for line in YEAR.splitlines() if not line.startswith("arrivals"))
-        gather(scenarios.read(write(tmp_path, without), [alone]), tmp_path)
+        gather(scenario, tmp_path)
 
 
 def test_check_counts_what_comes_in(tmp_path: Path) -> None:
