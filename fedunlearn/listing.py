@@ -32,6 +32,7 @@ SOURCES: Mapping[str, Sequence[str]] = {
     "data": ("sites/**/*.py",),
     "models": ("fedunlearn/learning/models/*.py",),
     "partitions": ("sites/dealing/*.py",),
+    "policies": ("fedunlearn/intake/policies.py",),
 }
 """The files that a list follows from."""
 

@@ -228,7 +228,9 @@ def test_a_folder_that_is_no_run_is_exit_2(tmp_path: Path, what: str) -> None:
     assert "is not a run folder" in result.stderr
 
 
-@pytest.mark.parametrize("what", ["strategies", "measures", "data", "models", "partitions", "scenarios"])
+@pytest.mark.parametrize(
+    "what", ["strategies", "measures", "data", "models", "partitions", "policies", "scenarios"]
+)
 def test_lists_have_names_and_summaries(what: str) -> None:
     entries = json.loads(call("list", what, "--json").stdout)
     assert all(entry["name"] and entry["summary"] for entry in entries)

@@ -76,7 +76,8 @@ def init(
 
 def list_(
     what: Annotated[
-        Literal["strategies", "measures", "data", "models", "partitions", "scenarios"], typer.Argument()
+        Literal["strategies", "measures", "data", "models", "partitions", "policies", "scenarios"],
+        typer.Argument(),
     ],
     name: Annotated[
         str | None,

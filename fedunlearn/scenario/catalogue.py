@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from fedunlearn import guests
 from fedunlearn.core import Guarantee, Leaver, Needs, Strategy
+from fedunlearn.intake.policies import POLICIES
 from fedunlearn.learning.models import MODELS
 from fedunlearn.scenario.space import Dimension, space
 from fedunlearn.scoring.measures.catalogue import MEASURES
@@ -46,6 +47,8 @@ def entries(what: str) -> list[Entry]:
             return _classes(SOURCES)
         case "models":
             return _classes(MODELS)
+        case "policies":
+            return _classes(POLICIES)
         case _:
             return _classes(PARTITIONS)
 
@@ -109,6 +112,8 @@ def _values(hint: Any) -> str:
             return " or ".join(dict.fromkeys(filter(None, parts)))
         case typing.Annotated:
             inner, *marks = get_args(hint)
+            if "days" in marks:
+                return "days, as 7d"
             signs = ((Gt, ">", "gt"), (Ge, ">=", "ge"), (Lt, "<", "lt"), (Le, "<=", "le"))
             limits = [
                 f"{sign} {getattr(mark, key):g}"

@@ -18,7 +18,7 @@ from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.expecting import expected
 from fedunlearn.campaign.origins import Environment
-from fedunlearn.core import InputError, Strategy
+from fedunlearn.core import InputError, Problem, Strategy
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Link, Staff
 from fedunlearn.federation.jobs import Watcher
@@ -92,6 +92,10 @@ def tune(
         raise InputError(
             "found no strategy with anything to tune; `list strategies` shows what each searches"
         )
+    if scenario.calendar is not None:
+        why = "trials are rehearsals of single requests, and this scenario has a stream of them"
+        advice = "tune on the same scenario without `calendar`, and copy the settings that are found"
+        raise InputError([scenario.placed(Problem(f"{why}: {advice}"), "calendar")])
     environment = surveyed(scenario, console)
     with engine(scenario, environment.machines, console, quiet).staff() as staff:
         rehearsal = rehearse(scenario, gather(scenario, data_root), repeats, seed)

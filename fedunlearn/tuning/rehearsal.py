@@ -58,7 +58,7 @@ def rehearse(scenario: Scenario, cohort: Cohort, repeats: int, seed: int) -> Reh
     """
     leaving = {request.site for request in scenario.requests if request.whole_site}
     staying = [site for site in cohort.sites if site not in leaving]
-    named = [cohort.forgotten[r.id] for r in scenario.requests if not r.whole_site]
+    named = [_whole(cohort, cohort.forgotten[r.id]) for r in scenario.requests if not r.whole_site]
     aside = np.logical_or.reduce(named) if named else np.zeros(len(cohort.site), dtype=bool)
     split = np.where(aside, "test", cohort.split)
     requests, stands_for, problems = list[Request](), dict[RequestId, RequestId](), list[Problem]()
@@ -119,8 +119,14 @@ def _other_patients(
         rng = np.random.default_rng(derive(seed, "rehearsal", request.id, i))
         picked = rng.choice(len(left), min(count, len(left) // 2), replace=False)
         ids = tuple(sorted(left[j] for j in picked))
-        drawn.append(replace(request, id=f"{request.id}~{i + 1}", patients=ids))
+        drawn.append(replace(request, id=f"{request.id}~{i + 1}", patients=ids, images=None))
     return drawn
+
+
+def _whole(cohort: Cohort, mask: Array) -> Array:
+    """(N,) the images at hand of all patients whom ``mask`` has some of: single images stand for their patients."""
+    everything: Array = cohort.table["patient"].isin(cohort.table.loc[mask, "patient"]).to_numpy(bool)
+    return everything
 
 
 def _trained(cohort: Cohort, split: Array, site: SiteId, among: Array | None = None) -> list[PatientId]:

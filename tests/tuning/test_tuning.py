@@ -337,3 +337,26 @@ def test_a_trial_that_diverges_counts_as_infinitely_far_and_does_not_stop_the_ot
     assert math.isinf(first.distance) and math.isfinite(second.distance)
     assert found.scenario.strategies[0].strategy == second.strategy
     assert Tuned is type(found.scenario.strategies[0].tuned)
+
+
+def test_a_stream_of_requests_is_not_rehearsed(tmp_path: Path) -> None:
+    text = TINY.partition("requests:")[0] + "calendar: {start: 2026-01-01}\narrivals: {per_year: 300}\n"
+    scenario = scenarios.read(write(tmp_path, text + "strategies: [{name: negation}]\n"))
+    with pytest.raises(InputError, match="without `calendar`") as caught:
+        tuning.tune(scenario, tmp_path / "out", tmp_path, tuning.Budget(1), Console())
+    assert caught.value.problems[0].line == 8
+    assert not (tmp_path / "out").exists()
+
+
+def test_whom_single_images_are_of_is_not_practised_on(tmp_path: Path) -> None:
+    plain = gather(scenarios.read(write(tmp_path)), tmp_path)
+    own = plain.table[(plain.site == "north") & (plain.split == "train")]
+    image, patient = own[["image", "patient"]].iloc[0]
+    asked = f"requests=[{{id: one, site: north, images: [{image}]}}]"
+    scenario = scenarios.read(write(tmp_path), [asked, "strategies=[{name: negation}]"])
+    practised = rehearse(scenario, gather(scenario, tmp_path), 3, 0)
+    for request in practised.scenario.requests:
+        assert request.images is None and isinstance(request.patients, tuple)
+        assert len(request.patients) == 1 and patient not in request.patients
+    apart = practised.cohort.table["patient"] == patient
+    assert set(practised.cohort.split[apart]) == {"test"}
