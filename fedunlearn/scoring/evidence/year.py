@@ -24,6 +24,7 @@ class Entry:
         boundary: when the desk met, in rounds trained; None of an open one.
         reason, sentence: why it was refused, as a code and in words.
         of: the earlier request that it repeats, if it does.
+        images: training images to unlearn for it that no earlier one named.
     """
 
     id: RequestId
@@ -35,11 +36,12 @@ class Entry:
     reason: str
     sentence: str
     of: str
+    images: int
 
     @property
     def unlearns(self) -> bool:
-        """Whether something is to be unlearned for it."""
-        return self.state == "accepted" and self.kind != OPT_OUT
+        """Whether something is to be unlearned for it: not for an opt-out, nor for who was not trained on."""
+        return self.state == "accepted" and self.kind != OPT_OUT and self.images > 0
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ def _entry(one: Mapping[str, Any]) -> Entry:
         reason=str(one["reason"]),
         sentence=str(one["sentence"]),
         of=str(one["of"] or ""),
+        images=int(one["images"]),
     )
 
 

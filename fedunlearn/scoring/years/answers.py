@@ -1,7 +1,8 @@
 """When every request was answered, by policy, against the month that Art. 12(3) GDPR leaves (`fedunlearn.deadlines`).
 
 An answer is there on the date of its boundary, which is the day on which it was reckoned: how long unlearning itself
-takes is a cost, not a delay. A refusal is an answer too. An opt-out is answered once its images are barred.
+takes is a cost, not a delay. A refusal is an answer too. An opt-out, and whatever names nothing that was trained on, is
+answered once it is accepted: from then on nobody trains on its images.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Answer:
 
     Attributes:
         entry: the request.
-        state: "open" (the desk has not met since), "refused", "waiting" (accepted), "unlearned" or "barred".
+        state: "open" (the desk has not met since), "refused", "waiting" (accepted), "unlearned", or "barred", where
+            there was nothing to unlearn.
         accepted: when it was, if it was.
         answered: when; None if it was not before the year ended.
         end: the last day.

@@ -94,6 +94,7 @@ def year(
     looks, comparisons = [], []
     for seed in seeds:
         ledger += [ledger_row("original", "", "original", seed, r) for r in range(ROUNDS)]
+        ledger += [ledger_row("retrained", "all-requests", "retrained", seed, r) for r in range(ROUNDS)]
         for boundary in LOOKS:
             for name, memory in (("original", dict.fromkeys(asked, known)), ("never", {})):
                 _signals(folder, f"{name}-{boundary}-{seed}", table, memory, luck, 100 * seed + boundary)
@@ -112,7 +113,6 @@ def year(
                     "request": label,
                 }
             )
-            ledger += [ledger_row("retrained", "all-requests", "retrained", seed, r) for r in range(ROUNDS)]
     table.to_parquet(folder / "sites.parquet", index=False)
     pd.DataFrame(ledger).to_parquet(folder / "ledger.parquet", index=False)
     run = RunFolder(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Year:
 
 
 def answer(received: date, accepted: date | None = None, answered: date | None = None) -> Answer:
-    entry = Entry("r", "north", "patients", received, "accepted", 1, "", "", "")
+    entry = Entry("r", "north", "patients", received, "accepted", 1, "", "", "", 4)
     return Answer(entry, "unlearned" if answered else "waiting", accepted, answered, END)
 
 
@@ -64,6 +65,15 @@ def test_days_on_which_anybody_waits_count_once(made: Year):
     assert waited(at_once, made.end) == 0
     assert waited(batch, made.end) == 49 + 21
     assert waited(batch, made.day(8)) == 42
+
+
+def test_who_was_not_trained_on_is_answered_once_accepted(made: Year):
+    """As an opt-out is: nothing is to be unlearned, so no policy keeps anybody waiting."""
+    docket = tuple(replace(one, images=0) if one.id == "r6" else one for one in made.docket)
+    batch = replace(made.policies[1], waiting=())
+    found = {one.entry.id: one for one in answers(replace(made, docket=docket), batch)}
+    assert (found["r6"].state, found["r6"].days) == ("barred", 3)
+    assert waited(found.values(), made.end) == 49
 
 
 def test_what_was_never_answered_is_late_by_the_days_to_the_end():
