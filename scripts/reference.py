@@ -27,7 +27,13 @@ from fedunlearn.intake.calendar import Calendar  # noqa: E402
 from fedunlearn.intake.desk import REASONS, Limits  # noqa: E402
 from fedunlearn.intake.policies import POLICIES  # noqa: E402
 from fedunlearn.learning.models import MODELS  # noqa: E402
-from fedunlearn.results import columns as results_columns, contents, events, frames as results_frames  # noqa: E402
+from fedunlearn.results import (  # noqa: E402
+    columns as results_columns,
+    contents,
+    events,
+    frames as results_frames,
+    years as results_years,
+)
 from fedunlearn.scenario import catalogue, schema  # noqa: E402
 from fedunlearn.scoring.evidence.margins import Margins  # noqa: E402
 from fedunlearn.scoring.measures.catalogue import KINDS, MEASURES  # noqa: E402
@@ -289,6 +295,15 @@ def frames() -> Iterator[str]:
     for name, columns in results_columns.COLUMNS.items():
         yield f"## {name}"
         yield told(getattr(results_frames, name)).summary
+        yield from listed("column", columns)
+    yield "## Of a year"
+    yield (
+        "Where a scenario has a `calendar`, `fedunlearn.results.years` makes these, of the whole run; of any other run "
+        "they have no rows. `Run.calendar`, `Run.years` and `Run.policies` are the tables they are made of."
+    )
+    for name, columns in results_columns.OF_YEARS.items():
+        yield f"### {name}"
+        yield told(getattr(results_years, name)).summary
         yield from listed("column", columns)
     yield "## Roles"
     yield "What a row is about, column `role`."

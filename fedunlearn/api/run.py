@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fedunlearn.core import InputError
-from fedunlearn.results import frames, sentences
+from fedunlearn.results import frames, sentences, years
 from fedunlearn.results.held import Held, moments, summary
 from fedunlearn.results.overview import Source, require_judged
 from fedunlearn.results.runfolder import RunFolder
@@ -125,6 +125,28 @@ class Run:
         """The loss of images to forget, epoch by epoch of training on them; none unless the scenario asks for it."""
         return self._all(frames.relearning)
 
+    # -------------------------------------------------------------------------------- of a year with a calendar
+
+    @property
+    def calendar(self) -> pd.DataFrame:
+        """When every request was received, decided and answered, by policy; none in a run without a calendar."""
+        return self._of_year("timeline")
+
+    @property
+    def years(self) -> pd.DataFrame:
+        """Quality, memory, distance and cost, look by look; none in a run without a calendar."""
+        return self._of_year("courses")
+
+    @property
+    def requests_remembered(self) -> pd.DataFrame:
+        """How much is left of every earlier request, look by look; none in a run without a calendar."""
+        return self._of_year("remembered")
+
+    @property
+    def policies(self) -> pd.DataFrame:
+        """What each policy came to with each strategy; none in a run without a calendar."""
+        return self._of_year("policies")
+
     # --------------------------------------------------------------------------------------------- as they are
 
     @property
@@ -174,6 +196,11 @@ class Run:
             InputError: there is no such request; or several, and none was named.
         """
         made: pd.DataFrame = getattr(frames, name)(self._held, self._one(request))
+        return made
+
+    def _of_year(self, name: str) -> pd.DataFrame:
+        """One of `fedunlearn.results.columns.OF_YEARS`."""
+        made: pd.DataFrame = getattr(years, name)(self._held)
         return made
 
     def _one(self, request: str | None) -> str:
@@ -279,6 +306,24 @@ class Plots:
         from fedunlearn import charts
 
         return charts.relearning(self.run.frame("relearning", request))
+
+    def year(self) -> alt.LayerChart:
+        """Every request of a year from receipt to answer, by policy."""
+        from fedunlearn import charts
+
+        return charts.timeline(self.run.calendar)
+
+    def course(self, policy: str, measure: str = "memory_left") -> alt.LayerChart:
+        """A measure of `Run.years` over the year, under one policy: a line per strategy."""
+        from fedunlearn import charts
+
+        return charts.course(self.run.years, policy, measure)
+
+    def frontier(self, against: str = "memory_left") -> alt.LayerChart:
+        """Cost against ``memory_left`` or ``late``, of every policy and strategy."""
+        from fedunlearn import charts
+
+        return charts.frontier(self.run.policies, against)
 
 
 _LONGEST = 80

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from fedunlearn.charts import balance, dots, lines, parts, work
+from fedunlearn.charts import balance, dots, lines, parts, work, years
 from fedunlearn.charts.drawing import drawn, painters
 from fedunlearn.charts.layers import Spec
 from fedunlearn.charts.look import css
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "costs",
+    "course",
     "css",
     "curves",
     "drawn",
+    "frontier",
     "groups",
     "interactive",
     "memory",
@@ -30,6 +32,7 @@ __all__ = [
     "probes",
     "relearning",
     "roc",
+    "timeline",
     "tradeoff",
 ]
 
@@ -80,3 +83,18 @@ def relearning(frame: pd.DataFrame) -> alt.LayerChart:
 def probes(frame: pd.DataFrame, measure: str = "") -> alt.LayerChart:
     """See `work.probes`."""
     return interactive(work.probes(frame, measure))
+
+
+def timeline(frame: pd.DataFrame) -> alt.LayerChart:
+    """See `years.timeline`."""
+    return interactive(years.timeline(frame))
+
+
+def course(frame: pd.DataFrame, policy: str, measure: str = "memory_left") -> alt.LayerChart:
+    """See `years.course`."""
+    return interactive(years.course(frame, policy, measure))
+
+
+def frontier(frame: pd.DataFrame, against: str = "memory_left") -> alt.LayerChart:
+    """See `years.frontier`."""
+    return interactive(years.frontier(frame, against))

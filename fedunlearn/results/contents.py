@@ -29,6 +29,10 @@ FILES: Mapping[str, str] = {
     "ledger.parquet": "what every procedure and round cost, as observed",
     "difficulty.parquet": "how long each image took the original models to learn",
     "memorisation.parquet": "how much each image is memorised, by shadow models (only where a scenario asks for them)",
+    "calendar.parquet": "of a year of requests, when each was received, decided and answered, by policy",
+    "memory.parquet": "of a year, how much is left of every earlier request, look by look",
+    "years.parquet": "of a year, quality, memory, distance and cost, look by look",
+    "policies.parquet": "of a year, what each policy came to with each strategy, with intervals",
     "weights/*.safetensors": "every model: `original-SEED`, `retrained-REQUEST-SEED`, `REQUEST-STRATEGY-SEED`",
     "signals/*.parquet": "per model, what it answers for every image, in the order of `sites.parquet`: scores never "
     "need a model again",
@@ -60,6 +64,8 @@ OF_PATIENTS: Mapping[str, str] = {
     "sites.parquet": "a row for every image",
     "verdicts.parquet": "ids of patients in reasons",
     "patients.parquet": "a row for every patient to forget",
+    "calendar.parquet": "a row for every request, which may be a single patient's",
+    "memory.parquet": "a row for every request, which may be a single patient's",
     "difficulty.parquet": "a row for every image",
     "memorisation.parquet": "a row for every image",
     "signals/*.parquet": "what a model answers for every image",
@@ -232,6 +238,60 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "high": _HIGH,
         "n_in": "shadow models trained on it",
         "n_out": "shadow models that were not",
+    },
+    "calendar.parquet": {
+        "policy": "its label",
+        "request": "id of the request",
+        "kind": "what it asks for: `patients`, `images`, `whole_site`, or `opt_out`, which bars later use alone",
+        "site": "the hospital that asks",
+        "received": "the day on which it came in",
+        "state": "when the year ends: `open` (not decided), `refused`, `waiting` (accepted), `unlearned`, or `barred` "
+        "where there was nothing to unlearn",
+        "reason": "why it was refused, a code; else empty",
+        "accepted": "the day on which it was; from then on nobody trains on its images",
+        "answered": "the day on which it was unlearned, barred or refused",
+        "days": "from receipt to answer",
+        "due": "the last day on which an answer is in time: a month after receipt",
+        "late": "days after that; of one without an answer, until the year ends",
+        "late_three": "days after three months, the most that Art. 12(3) GDPR allows, likewise",
+    },
+    "memory.parquet": {
+        "policy": "its label",
+        "strategy": "label of the strategy",
+        "seed": "training seed",
+        "request": "id of the request",
+        "round": "rounds trained at this look; looks before the request's answer have no row",
+        "date": "the day of it",
+        "memory_left": "`left` divided by `known`; NaN where `known` is not above twice `noise`",
+        "left": "by how much the model is surer of the request's images than the one that never saw them, in nats",
+        "known": "the same of the original model",
+        "noise": "how far luck moves `known`: one standard deviation",
+        "patients": "patients of the request who can be compared with held-out ones",
+    },
+    "years.parquet": {
+        "policy": "its label; empty of `original` and `retrained`, which are the same for all",
+        "strategy": "label of the strategy, or `original`, or `retrained` (never saw any accepted request)",
+        "seed": "training seed",
+        "round": "rounds trained at this look",
+        "date": "the day of it",
+        "measure": "`test_accuracy` and `worst_site_accuracy` (of volumes, `dice`), `calibration_error`, `distance` "
+        "(of weights, from `retrained`), `memory_left` and `memory_back` (of all requests answered by then), "
+        "`waiting_days` and `blocked_days`, and what answering cost so far: `images`, `site_seconds`, `bytes`, "
+        "`stored_bytes`, and `share_of_retraining`, against training anew on each day of acceptance (`images` of "
+        "`retrained`)",
+        "value": "the measure, in its unit",
+    },
+    "policies.parquet": {
+        "policy": "its label",
+        "strategy": "label of the strategy",
+        "measure": "as in `years.parquet`, when the year ends; of requests to unlearn `accepted`, `answered`, `late` "
+        "and `late_three` (shares later than one and three months), `median_days`, `most_days`; `retrainings`; and "
+        "`test_difference`, `worst_site_difference`, `calibration_difference` from `retrained`",
+        "value": "the measure; of costs and quality the mean over seeds",
+        "low": f"{_LOW}; NaN where there is none",
+        "high": _HIGH,
+        "n": "requests, seeds or patients behind it",
+        "place": "the hospital that lost most; else empty",
     },
     "signals/*.parquet": {
         "logits_*": "of images: the score of each class, before softmax",

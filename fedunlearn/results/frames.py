@@ -181,6 +181,8 @@ def curves(run: Source, request: str) -> pd.DataFrame:
 def elsewhere(run: Source, request: str) -> tuple[str, ...]:
     """The phases that a request's other moment shows, if it has two; only one in the middle of training does."""
     forgets = _forgets(run, request)
+    if overviews.is_policy(run.read_manifest(), request):
+        return ()
     if not any(one["forgets"] == forgets != one["id"] for one in run.read_manifest()["moments"]):
         return ()
     return ("unlearn",) if request == forgets else ("continue",)

@@ -216,11 +216,21 @@ def overview(
 
 
 def asked(moment: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    """What a request asks for; of one in the middle of training also at which of its two moments models are seen."""
+    """What a request asks for; of one in the middle of training also at which of its two moments models are seen.
+
+    A policy of a year is a request for all that was accepted, seen when the year ends.
+    """
+    if is_policy(manifest, moment["id"]):
+        return f"{moment['summary']}; models when the year ends"
     others = [one["id"] for one in manifest["moments"] if one["forgets"] == moment["forgets"] != one["id"]]
     if moment["id"] in others:
         return f"{moment['summary']}; models right after unlearning"
     return f"{moment['summary']}; models at the end of training" if others else str(moment["summary"])
+
+
+def is_policy(manifest: Mapping[str, Any], request: str) -> bool:
+    """Whether a request as scored is what a policy came to over a year."""
+    return any(one["label"] == request for one in manifest.get("policies", ()))
 
 
 def _row(

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from fedunlearn.results import summary
+from fedunlearn.results import almanac, summary
 from fedunlearn.results.columns import called
 from fedunlearn.results.overview import WHOLE, Source, asked, overview, read
 from fedunlearn.results.runfolder import RunFolder
@@ -47,6 +47,10 @@ def show(run: RunFolder, console: Console, details: bool = False) -> None:
     if details:
         _details(run, console)
         return
+    if year := almanac.lines(run):
+        console.print()
+        for text in year:
+            console.print(text, soft_wrap=True)
     for moment in manifest["moments"]:
         console.print()
         for text in lines(overview(tables, manifest, moment)):
@@ -169,6 +173,7 @@ def markdown(run: RunFolder) -> str:
     """
     parts: list[str] = []
     manifest, tables, columns = run.read_manifest(), read(run), headed(run)
+    parts += almanac.markdown(run)
     for request in manifest["moments"]:
         rows = of_models(run, request["id"], columns)
         parts += summary.markdown(overview(tables, manifest, request))

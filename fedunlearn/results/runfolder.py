@@ -26,7 +26,8 @@ Layout (a contract)::
 Beside them, what `score` adds: ``requests.parquet``, whether a request's models can tell anything;
 ``patients.parquet``, what is left of each patient; ``statistics.parquet``, the differences from retraining and the
 memory left that verdicts rest on; ``bias.parquet``, groups that are treated unequally; and ``roc.parquet``, how an
-attack goes at all its thresholds (`ROC`).
+attack goes at all its thresholds (`ROC`). Where requests came in over a year, also ``calendar.parquet``,
+``memory.parquet``, ``years.parquet`` and ``policies.parquet`` (`fedunlearn.scoring.years`).
 ``report.html`` shows all of it to people, in one page that needs no network (`fedunlearn.pages`). `record` adds
 ``records/``, an erasure record for every request (`fedunlearn.erasure`).
 

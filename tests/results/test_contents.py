@@ -10,6 +10,7 @@ import pytest
 from fedunlearn.results import contents
 from fedunlearn.results.runfolder import RunFolder
 from tests import runs
+from tests.scoring.years.made import year
 from tests.test_simulate_volumes import TINY_VOLUMES, store
 
 ASKED = "evaluation={shadows: 2, relearn: true, linear_probe: true, resurgence_rounds: 1, pictures: true}"
@@ -27,6 +28,12 @@ def volumes(tmp_path_factory: pytest.TempPathFactory, few_resamples: None) -> Ru
     folder = tmp_path_factory.mktemp("volumes")
     store(folder)
     return runs.run(folder, "strategies=[{name: fine_tune, rounds: 1}]", text=TINY_VOLUMES)
+
+
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory: pytest.TempPathFactory, few_resamples: None) -> RunFolder:
+    """A run of a year."""
+    return year(tmp_path_factory.mktemp("dated") / "run")
 
 
 def unknown(run: RunFolder) -> list[str]:
@@ -62,14 +69,17 @@ def missing(*found: RunFolder) -> list[str]:
 
 
 @pytest.mark.gate
-def test_every_file_and_column_is_described(images: RunFolder, volumes: RunFolder) -> None:
+def test_every_file_and_column_is_described(images: RunFolder, volumes: RunFolder, dated: RunFolder) -> None:
+    assert unknown(dated) == []
     assert unknown(images) == []
     assert unknown(volumes) == []
 
 
 @pytest.mark.gate
-def test_every_column_that_is_described_is_there(images: RunFolder, volumes: RunFolder) -> None:
-    assert missing(images, volumes) == []
+def test_every_column_that_is_described_is_there(
+    images: RunFolder, volumes: RunFolder, dated: RunFolder
+) -> None:
+    assert missing(images, volumes, dated) == []
 
 
 def test_it_notices_what_nothing_is_said_of(tmp_path: Path) -> None:
@@ -93,6 +103,8 @@ WITHOUT = {
         "curves.parquet",
         "roc.parquet",
         "ledger.parquet",
+        "years.parquet",
+        "policies.parquet",
         "weights/*.safetensors",
         "origins/*/*.json",
         "curves/*",

@@ -1,0 +1,198 @@
+"""A year of requests in words: what came in, what each policy made of it, and a table for terminals and documents."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.text import Text
+
+from fedunlearn.results import years
+from fedunlearn.results.overview import Source
+from fedunlearn.results.sentences import number, percent, signed
+from fedunlearn.results.summary import Column, table, wrapped
+from fedunlearn.results.wording import item, line, quoted, row as marked
+
+Rows = Sequence[Mapping[Any, Any]]
+Shown = Callable[[float], str]
+
+
+def lines(run: Source) -> list[Text]:
+    """What a run's year came to, for a terminal of 80 columns; nothing of a run without a calendar."""
+    if not years.dated(run):
+        return []
+    told = [*wrapped(title(run), "", "  ", "bold"), Text()]
+    told += [
+        part for sentence in sentences(run, strategies=False) for part in wrapped(sentence, "  ", "    ")
+    ]
+    return [*told, Text(), *table(*_columns(run)), *wrapped(LEGEND, "  ", "  ", "dim")]
+
+
+def markdown(run: Source) -> list[str]:
+    """The same for a document."""
+    if not years.dated(run):
+        return []
+    names, shown = _columns(run)
+    heads = ["", *(" ".join([*filter(None, column.heading)]) for column in shown)]
+    body = [[name, *(column.cells[i] for column in shown)] for i, name in enumerate(names)]
+    told = [
+        f"**{quoted(title(run))}**\n",
+        *(item(sentence) for sentence in sentences(run, strategies=False)),
+        "",
+    ]
+    return [*told, *map(marked, [heads, ["---"] * len(heads), *body]), f"\n{quoted(LEGEND)}\n"]
+
+
+LEGEND = (
+    "Late: share of accepted requests that took longer than one month, or three. Cost: of training anew for each. "
+    "Memory left: of what the original knew of the patients of all answered requests, when the year ends. Test, "
+    "worst: against the model that never saw them. ±: 95 %."
+)
+
+
+def title(run: Source) -> str:
+    """What it is about."""
+    frame = years.timeline(run)
+    begins, ends = str(run.read_manifest()["calendar"]["start"]), frame["end"].iloc[0] if len(frame) else ""
+    until = f" to {ends:%Y-%m-%d}" if len(frame) else ""
+    return f"A year of requests, {begins}{until}"
+
+
+# ------------------------------------------------------------------------------------------------- sentences
+
+
+def sentences(run: Source, strategies: bool = True) -> list[str]:
+    """What came in, what each policy made of it, and which is best.
+
+    Args:
+        run: the folder.
+        strategies: whether each policy's sentence says what each strategy left, at which cost.
+    """
+    frame, found = years.policies(run), years.timeline(run)
+    shown = found[found["policy"] == found["policy"].iloc[0]] if len(found) else found
+    rows = frame.to_dict("records")
+    return [came_in(shown), *(_answered(of, strategies) for of in by_policy(rows)), *best(rows)]
+
+
+def came_in(shown: pd.DataFrame) -> str:
+    """How many requests there were, and what the desk made of them; ``shown`` are those of one policy."""
+    states = Counter(shown["state"])
+    refused = Counter(shown.loc[shown["state"] == "refused", "reason"])
+    accepted = states["unlearned"] + states["waiting"] + states["barred"]
+    said = [f"{accepted} were accepted"]
+    nothing = states["barred"]
+    if nothing:
+        said[0] += f" ({nothing} of them with nothing to unlearn, such as opt-outs)"
+    if states["refused"]:
+        why = ", ".join(
+            f"{line(reason).replace('_', ' ')} {count}" for reason, count in refused.most_common()
+        )
+        said.append(f"{states['refused']} refused ({why})")
+    if states["open"]:
+        said.append(f"{states['open']} {'was' if states['open'] == 1 else 'were'} open when it ended")
+    return f"{len(shown)} requests came in: {', '.join(said)}."
+
+
+def by_policy(rows: Rows) -> list[Rows]:
+    """Rows of `years.policies`, policy by policy."""
+    return [[row for row in rows if row["policy"] == one] for one in dict.fromkeys(r["policy"] for r in rows)]
+
+
+def _answered(rows: Rows, strategies: bool) -> str:
+    """How a policy kept to the month, how long anybody waited, and what each strategy left at which cost."""
+    one = rows[0]
+    label, accepted = line(one["policy"]), int(one["accepted"])
+    if not accepted:
+        return f"{label}: nothing was to be unlearned."
+    late, three = (round(one[name] * accepted) for name in ("late", "late_three"))
+    lateness = (
+        f"all {accepted} within a month"
+        if not late
+        else f"{late} of {accepted} later than a month ({percent(one['late'])} %), {three} later than three"
+    )
+    said = [f"{label}: {lateness}"]
+    waiting = accepted - int(one["answered"])
+    if waiting:
+        said.append(f"{waiting} {'waits' if waiting == 1 else 'wait'} at the end")
+    if one["blocked_days"]:
+        said.append(f"on {one['blocked_days']:.0f} days the model was not to be used")
+    return " ".join([f"{'; '.join(said)}.", *(map(_left, rows) if strategies else ())])
+
+
+def _left(row: Mapping[Any, Any]) -> str:
+    """What a strategy left under a policy, at which cost."""
+    cost = f"{percent(row['cost'])} % of training anew each time"
+    cost = "nothing to compare its cost with" if math.isnan(row["cost"]) else cost
+    anew = f", trained anew {row['retrainings']:.1f} times" if row["retrainings"] else ""
+    return f"{line(row['strategy'])}: {cost}{anew}; {memory(row)}."
+
+
+def memory(row: Mapping[Any, Any]) -> str:
+    """What is left of what was known, in words."""
+    left = row["memory_left"]
+    if not row["answered"]:
+        return "nothing was unlearned"
+    if math.isnan(left):
+        return "the original knew no more of these people than luck, so nothing can be told of memory"
+    return f"of what the model knew of these people {percent(left)} % is left{_interval(row, 'memory_left')}"
+
+
+def _interval(row: Mapping[Any, Any], name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return "" if math.isnan(low + high) else f" (95 %: {percent(low)} to {percent(high)})"
+
+
+def best(rows: Rows) -> list[str]:
+    """The cheapest that was in time, forgot and is still good; or that there is none."""
+    if not rows:
+        return []
+    good = [r for r in rows if not r["late"] and (r["forgotten"], r["useful"]) == ("yes", "yes")]
+    good = sorted((r for r in good if not math.isnan(r["cost"])), key=lambda r: float(r["cost"]))
+    if not good:
+        return [
+            "No policy and strategy is known to have answered all in time, to have forgotten and to be still good."
+        ]
+    first = good[0]
+    which = "the only one" if len(good) == 1 else f"the cheapest of {len(good)}"
+    use = "is" if len(good) == 1 else "are"
+    return [
+        f"Best: {line(first['policy'])} with {line(first['strategy'])}, {which} that answered all within a month, "
+        f"forgot and {use} still good: at {percent(first['cost'])} % of training anew each time."
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------- table
+
+
+def _columns(run: Source) -> tuple[tuple[str, ...], list[Column]]:
+    rows = years.policies(run).to_dict("records")
+    names = tuple(f"{line(row['policy'])}: {line(row['strategy'])}" for row in rows)
+    late, left, good = "LATE, %", "MEMORY", "STILL GOOD"
+    return names, [
+        Column(late, ("1", "mo."), tuple(percent(row["late"]) for row in rows)),
+        Column(late, ("3", "mo."), tuple(percent(row["late_three"]) for row in rows)),
+        Column("DAYS", ("median", ""), tuple(days(row["median_days"]) for row in rows)),
+        Column("COST", ("% of", "retr."), tuple(_or_dash(row["cost"], percent) for row in rows)),
+        Column(left, ("left,", "%"), tuple(_with_half(row, "memory_left", percent) for row in rows)),
+        Column(good, ("test", ""), tuple(_with_half(row, "test_difference", signed, number) for row in rows)),
+        Column(good, ("worst", "site"), tuple(signed(row["worst_site_difference"]) for row in rows)),
+    ]
+
+
+def days(value: float) -> str:
+    """Days, which may have no end."""
+    return "-" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.0f}"
+
+
+def _or_dash(value: float, shown: Shown) -> str:
+    return "-" if math.isnan(value) else shown(value)
+
+
+def _with_half(row: Mapping[Any, Any], name: str, shown: Shown, half: Shown | None = None) -> str:
+    """A number with half of the width of its interval."""
+    value, reach = row[name], (row[f"{name}_high"] - row[f"{name}_low"]) / 2
+    end = "" if math.isnan(reach) else f" ±{(half or shown)(reach)}"
+    return "-" if math.isnan(value) else f"{shown(value)}{end}"
