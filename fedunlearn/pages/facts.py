@@ -15,6 +15,7 @@ from fedunlearn.pages import answers, doors, figures, listing, origin
 from fedunlearn.pages.figures import Draw, Figure, figure
 from fedunlearn.pages.measured import Measured
 from fedunlearn.pages.tables import Table
+from fedunlearn.pages.years import Year, year
 from fedunlearn.results import frames
 from fedunlearn.results.columns import called
 from fedunlearn.results.held import Held, has, summary
@@ -116,7 +117,8 @@ class Page:
         warnings: what to beware of, of data and machines.
         failed: (who, why) of what failed.
         skipped: (who, why) of what was not run.
-        requests: in the scenario's order.
+        year: how requests came in and were answered over a year; None of a run without a calendar.
+        requests: in the scenario's order; of a year, its policies.
         scenario: the scenario in YAML, whole.
         commands: (what for, command) to run in the run folder.
         facts: (what, value) of where it comes from.
@@ -128,6 +130,7 @@ class Page:
     warnings: tuple[str, ...]
     failed: tuple[tuple[str, str], ...]
     skipped: tuple[tuple[str, str], ...]
+    year: Year | None
     requests: tuple[Request, ...]
     scenario: str
     commands: tuple[tuple[str, str], ...]
@@ -166,6 +169,7 @@ def page(run: Folder, draw: Draw) -> Page:
         warnings=(*manifest["data"].get("notes", ()), *manifest.get("machine_notes", ())),
         failed=tuple(shared(origin.failed(manifest))),
         skipped=tuple(shared(skipped)),
+        year=year(held, draw),
         requests=tuple(requests),
         scenario=scenario,
         commands=origin.commands(scenario),

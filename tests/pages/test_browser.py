@@ -11,6 +11,7 @@ import pytest
 from fedunlearn.pages import report
 from fedunlearn.results.runfolder import RunFolder
 from tests.browsing import grave, opened, started
+from tests.scoring.years.made import year
 
 pytestmark = pytest.mark.browser
 
@@ -33,6 +34,27 @@ def hostile_file(hostile: RunFolder, tmp_path_factory: pytest.TempPathFactory) -
     place = tmp_path_factory.mktemp("page") / "hostile.html"
     place.write_text(report(hostile), encoding="utf-8")
     return place
+
+
+@pytest.fixture(scope="module")
+def year_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("page") / "year.html"
+    place.write_text(report(year(tmp_path_factory.mktemp("year") / "run")), encoding="utf-8")
+    return place
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+def test_a_year_opens_without_a_complaint_and_fits(
+    browser: Any, year_file: Path, width: int, dark: bool
+) -> None:
+    shown, complaints = opened(browser, year_file, width, color_scheme="dark" if dark else "light")
+    boxes = shown.evaluate(
+        "[...document.querySelectorAll('#year figure')].map(f => [...f.querySelectorAll('svg')]"
+        ".map(s => s.getBoundingClientRect()).filter(b => b.width > 200 && b.height > 60).length)"
+    )
+    assert len(boxes) == 7 and set(boxes) == {1}
+    assert not complaints and not grave(shown)
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
