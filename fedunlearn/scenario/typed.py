@@ -13,6 +13,7 @@ import json
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -79,7 +80,7 @@ def build(
         own = [_defaulting(field, getattr(like, field.name)) for field in own]
     types = typing.get_type_hints(cls, include_extras=True)
     hints = {key_of(field): types[field.name] for field in own}
-    values = {key.text: plain(value) for key, value in node.entries if key.text in hints}
+    values = {key.text: _given(value, hints[key.text]) for key, value in node.entries if key.text in hints}
     try:
         parsed = _model(own, hints).model_validate_json(json.dumps(values))
     except ValidationError as error:
@@ -90,6 +91,13 @@ def build(
     given = {name: value for name, value in elsewhere.items() if name in fields} | nested
     read = {field.name: getattr(parsed, f"f{i}") for i, field in enumerate(own)}
     return cls(**read, **{fields[name].name: value for name, value in given.items()})
+
+
+def _given(node: Node, hint: Any) -> Any:
+    """What a scalar says; a text for a day that is none is nothing, since pydantic counts "1767225600" in seconds."""
+    value = plain(node)
+    a_day = date in (hint, *typing.get_args(hint)) and isinstance(value, str)
+    return "" if a_day and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value) else value
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies as st
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
@@ -72,6 +74,37 @@ def test_values_arrive_typed(tmp_path: Path) -> None:
         Request("q4", "east", Pick(count=2), received=date(2026, 12, 31), kind="opt_out"),
     )
     assert [one.asks for one in scenario.requests[:4]] == ["patients", "images", "whole_site", "opt_out"]
+
+
+@pytest.mark.parametrize(
+    "day", ['"1767225600"', "20260203", "2026-2-3", "2026-02-30", "2026-02-03T00:00", "[]"]
+)
+def test_a_day_is_written_as_one(tmp_path: Path, day: str) -> None:
+    with pytest.raises(InputError, match="expected a day such as 2026-01-01, found"):
+        year(tmp_path, f"requests.0.received={day}")
+    assert year(tmp_path, 'requests.0.received="2026-02-05"').requests[0].received == date(2026, 2, 5)
+
+
+SCRAPS = st.sampled_from(
+    [*"{}[]:,-0d ", "null", "-1", "1e9", "9999-12-31", "r001", "all-requests", "3660d", "north: ", "\n  - "]
+)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(YEAR)), st.integers(0, 12), SCRAPS | st.text(max_size=3)), min_size=1
+    )
+)
+def test_a_damaged_calendar_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, damage: list[tuple[int, int, str]]
+) -> None:
+    text = YEAR
+    for start, length, scrap in damage:
+        text = text[:start] + scrap + text[start + length :]
+    path = tmp_path_factory.getbasetemp() / "damaged-year.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with contextlib.suppress(InputError):
+        read(path)
 
 
 def test_what_comes_by_itself_is_among_the_requests(tmp_path: Path) -> None:
