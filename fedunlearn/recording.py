@@ -16,15 +16,16 @@ from fedunlearn.campaign.pictures import Pictures
 from fedunlearn.campaign.probing import Probing
 from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.campaign.slices import Slices
-from fedunlearn.campaign.timeline import moments
 from fedunlearn.core import Select
 from fedunlearn.federation.engines.machines import Machine, described, notes
 from fedunlearn.federation.ledger import Ledger
+from fedunlearn.intake.desk import Entry
+from fedunlearn.intake.policies import agenda
 from fedunlearn.learning.models import origin
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.store import Store
-from fedunlearn.scenario import Scenario
+from fedunlearn.scenario import PolicyPlan, Scenario
 
 LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist", "matplotlib")
 MOST_TWINS = 1_000
@@ -108,10 +109,11 @@ def manifest(made: Production, machines: Sequence[Machine], began: float) -> dic
                 "warnings": cohort.warnings(m.request.id, m.earlier),
             }
             for chain in campaign.stage.chains
-            for m in moments(scenario, chain)
+            for m in chain.moments
         ],
         "floors": scenarios.floors(scenario),
         "scored": campaign.scored(),
+        **(calendar(made) if scenario.calendar else {}),
         "references": campaign.references.extra(),
         "diverged": campaign.unlearning.diverged(),
         "shadows": made.shadows.summary(),
@@ -128,6 +130,70 @@ def manifest(made: Production, machines: Sequence[Machine], began: float) -> dic
             for label, request, reason in scenarios.skipped(scenario)
         ],
         "wall_seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def calendar(made: Production) -> dict[str, Any]:
+    """What a run with a calendar has to say of requests, policies and looks."""
+    scenario, cohort, campaign = made.scenario, made.cohort, made.campaign
+    assert scenario.calendar is not None
+    rounds = scenario.training.rounds
+    return {
+        "calendar": {
+            "start": scenario.calendar.start.isoformat(),
+            "days": scenario.calendar.round,
+            "rounds": rounds,
+            "looks": list(scenario.calendar.looked(rounds)),
+        },
+        "docket": [_entry(entry, cohort) for entry in cohort.entries],
+        "policies": [_policy(made, plan) for plan in scenario.policies],
+        "looks": campaign.looks,
+        "retrainings": sorted(
+            campaign.unlearning.retrainings, key=lambda one: tuple(str(value) for value in one.values())
+        ),
+    }
+
+
+def _entry(entry: Entry, cohort: Cohort) -> dict[str, Any]:
+    """What was asked for, and what was decided."""
+    petition, mask = entry.petition, cohort.forgotten.get(entry.petition.id)
+    named = cohort.table[mask] if mask is not None else cohort.table[:0]
+    return {
+        "id": petition.id,
+        "site": petition.site,
+        "kind": petition.kind,
+        "received": petition.received.isoformat(),
+        "state": entry.state,
+        "boundary": entry.boundary,
+        "reason": entry.reason,
+        "sentence": entry.sentence,
+        "of": entry.of,
+        "patients": int(named["patient"].nunique()),
+        "images": int((named["split"] == "train").sum()),
+    }
+
+
+def _policy(made: Production, plan: PolicyPlan) -> dict[str, Any]:
+    """What a policy did, and what it could not do any more."""
+    scenario, stage = made.scenario, made.campaign.stage
+    assert scenario.calendar is not None
+    found = agenda(made.cohort.entries, scenario.calendar, plan.policy, scenario.training.rounds)
+    chain = next((chain for chain in stage.chains if chain.policy == plan), None)
+    return {
+        "label": plan.label,
+        "name": plan.policy.name,
+        "settings": {key: value for key, value in asdict(plan.policy).items() if key != "name"},
+        "strategies": [one.label for one in stage.plans(chain)] if chain else [],
+        "turns": [
+            {
+                "round": turn.round,
+                "bars": list(turn.bars),
+                "erases": list(turn.erases),
+                "steps": [step.id for step in (chain.asking if chain else ()) if step.round == turn.round],
+            }
+            for turn in found.turns
+        ],
+        "waiting": list(found.waiting),
     }
 
 
@@ -153,16 +219,19 @@ def requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
     events: list[tuple[str, Mapping[str, object]]] = [
         ("run-started", {"scenario": scenario.name, "data": cohort.digest})
     ]
+    decided = {entry.petition.id: entry for entry in cohort.entries}
     for request in scenario.requests:
-        mask = cohort.forgotten[request.id]
-        counts = cohort.counts(Select(only=request.id, split="all"))
-        patients = int(cohort.table.loc[mask, "patient"].nunique())
-        details: Mapping[str, object] = {
+        details: dict[str, object] = {
             "request": request.id,
             "scope": "site" if request.whole_site else "patients",
-            "patients": patients,
-            "images": counts,
         }
+        if (entry := decided.get(request.id)) is not None:
+            details |= {"scope": entry.petition.kind, "date": entry.petition.received.isoformat()}
+            details |= {"state": entry.state, "reason": entry.reason}
+        if request.id in cohort.forgotten:
+            named = cohort.table[cohort.forgotten[request.id]]
+            details["patients"] = int(named["patient"].nunique())
+            details["images"] = cohort.counts(Select(only=request.id, split="all"))
         events.append(("request-received", details))
     audit.append_all(run.path / audit.FILE, events)
 

@@ -142,9 +142,9 @@ def _simulated(
     require_room(needed, out, [out] if resume else [], hands.memory)
     if not quiet:
         console.print(plain(needed), soft_wrap=True)
-    for request in scenario.requests:
-        for sentence in cohort.warnings(request.id):
-            warn(console, sentence, request.id)
+    for request in cohort.named:
+        for sentence in cohort.warnings(request):
+            warn(console, sentence, request)
     with locked(out):
         run = RunFolder.unfinished(out) if resume else RunFolder.create(out)
         if resume:
@@ -389,5 +389,6 @@ def _finish(made: Production, machines: Sequence[Machine], began: float) -> None
     run.write_manifest(recording.manifest(made, machines, began))  # scoring reads it; written anew below
     _, verdicts = score(run.path, usual(made.scenario.engine.workers))
     recording.verdicts(made, verdicts.to_dict("records"))
+    made.campaign.forgo()
     run.write_manifest(recording.manifest(made, machines, began))
     run.finish()

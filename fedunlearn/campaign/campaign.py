@@ -6,8 +6,10 @@ to compare with (`references`) and the strategies (`unlearning`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ from fedunlearn.campaign.keeping import ModelFile
 from fedunlearn.campaign.origins import Environment, Origins
 from fedunlearn.campaign.references import LESSONS, References
 from fedunlearn.campaign.stage import Stage, cut_name
-from fedunlearn.campaign.timeline import Moment, chains, moments, stretches
-from fedunlearn.campaign.unlearning import Unlearning, prepare_label
+from fedunlearn.campaign.timeline import Moment, chains, compared, looks
+from fedunlearn.campaign.unlearning import Unlearning, Walk, prepare_label
 from fedunlearn.core import Weights
 from fedunlearn.federation.history import Recorder, union
 from fedunlearn.federation.jobs import Job, Label
@@ -55,11 +57,11 @@ class Campaign:
         scratch: Path,
         ledger: Ledger,
     ) -> None:
-        linked, rounds = chains(scenario), scenario.training.rounds
+        linked, rounds = chains(scenario, cohort.entries), scenario.training.rounds
         needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
         network = Network(scenario.model, cohort.shape, cohort.classes)
         layout, like = network.layout, network.module.state_dict()
-        cuts = sorted({step.round for chain in linked for step in chain if step.round < rounds})
+        cuts = sorted({round for round in compared(scenario, linked) if round < rounds})
         recorders = {
             seed: Recorder(
                 scratch / f"history-{seed}",
@@ -94,15 +96,22 @@ class Campaign:
             for plan, _, round in self.unlearning.preparing()
             for seed in seeds
         ]
+        labels += self.references.labels()
         for chain in stage.chains:
-            rows = [("retrained", "retrained", stage.retrained_seeds)]
-            rows += [("unlearn", plan.label, seeds) for plan in stage.plans(chain)]
-            labels += [Label(p, s.request.id, who, seed) for p, who, of in rows for s in chain for seed in of]
-            going_on = stretches(stage.scenario, chain)
-            for _, who, of in rows:
-                # What is retrained for a request goes on only once it is the last one: each is trained from the start.
-                some = going_on if who != "retrained" else [(s, end) for s, end in going_on if s is chain[-1]]
-                labels += [Label("continue", s.request.id, who, seed) for s, _ in some for seed in of]
+            plans = stage.plans(chain)
+            labels += [
+                Label("unlearn", step.id, plan.label, seed)
+                for plan in plans
+                for step in chain.asking
+                for seed in seeds
+            ]
+            going_on = chain.stretches()
+            labels += [
+                Label("continue", s.id, plan.label, seed)
+                for plan in plans
+                for s, _ in going_on
+                for seed in seeds
+            ]
         return labels
 
     def scored(self) -> list[dict[str, Any]]:
@@ -117,17 +126,77 @@ class Campaign:
                 **self.unlearning.scored(chain, moment, seed),
             }
             for chain in stage.chains
-            for moment in moments(stage.scenario, chain)
+            for moment in chain.moments
             for seed in stage.scenario.seeds
         ]
+
+    @cached_property
+    def looks(self) -> list[dict[str, Any]]:
+        """By policy, the models at each look of a calendar once they are there: the manifest's ``looks`` entry.
+
+        Distances are from the model that was trained without all that is to be forgotten, as a share of its norm; none
+        of a model that diverged.
+        """
+        found = self._looks()
+        for entry in found:
+            again = self.stage.run.read_weights(entry["retrained"])
+            entry["distances"] = {
+                label: far
+                for label, name in entry["strategies"].items()
+                if math.isfinite(far := self._distance(self.stage.run.read_weights(name), again))
+            }
+        return found
+
+    def _distance(self, weights: Weights, of: Weights) -> float:
+        names = self.stage.layout.parameters
+        return w.norm(w.subtract(weights, of), names) / w.norm(of, names)
+
+    def _looks(self) -> list[dict[str, Any]]:
+        """The entries of `looks`, but for distances."""
+        stage, found = self.stage, list[dict[str, Any]]()
+        shared = looks(stage.scenario, stage.chains)
+        for chain in stage.chains:
+            own = {moment.round: moment for moment in chain.looks}
+            for look in shared:
+                for seed in stage.scenario.seeds:
+                    original = stage.original_name(look.round, seed)
+                    walks = {plan.label: Walk(plan, chain, seed) for plan in stage.plans(chain)}
+                    at = own.get(look.round)
+                    found.append(
+                        {
+                            "policy": chain.label,
+                            "request": at.name if at else "",
+                            "round": look.round,
+                            "seed": seed,
+                            "original": original,
+                            "retrained": stage.retrained_name(look, seed),
+                            "strategies": {n: one.name(at) if at else original for n, one in walks.items()},
+                        }
+                    )
+        return found
 
     def models(self) -> Iterator[tuple[Moment, dict[str, Any], dict[str, str]]]:
         """By moment and seed: its entry of `scored`, and all its models by label, the references first."""
         stage = self.stage
-        known = {m.name: m for chain in stage.chains for m in moments(stage.scenario, chain)}
+        known = {m.name: m for chain in stage.chains for m in chain.moments}
         for entry in self.scored():
             references = {"original": entry["original"], "retrained": entry["retrained"]}
             yield known[entry["request"]], entry, {**references, **entry["strategies"]}
+
+    def forgo(self) -> None:
+        """With a calendar, drop what earlier models of walks were: they knew what was unlearned since.
+
+        What they answered stays, since scores rest on it. Until now a run that was stopped could go on from them.
+        """
+        stage = self.stage
+        if stage.scenario.calendar is None or stage.scenario.retention.models:
+            return
+        last = {name for entry in self.scored() for name in (entry["original"], entry["retrained"])}
+        last |= {name for entry in self.scored() for name in entry["strategies"].values()}
+        last |= {entry["model"] for entry in self.references.extra()}
+        for file in (stage.run.path / "weights").glob("*.safetensors"):
+            if file.stem not in last:
+                stage.store.drop(ModelFile(file.stem).file)
 
     def blank(self) -> None:
         """Write signals for the models that diverged, once all others are there: the retrained's, emptied of numbers.
@@ -135,7 +204,8 @@ class Campaign:
         So are those for copies, where these alone were not finite too.
         """
         run = self.stage.run
-        references = {(entry["request"], entry["seed"]): entry["retrained"] for entry in self.scored()}
+        told = [*self.scored(), *self._looks()]
+        references = {(entry["request"], entry["seed"]): entry["retrained"] for entry in told}
         lost = {entry["model"]: entry for entry in self.unlearning.diverged()}
         for entry in lost.values():
             like = f"{references[entry['request'], entry['seed']]}.parquet"

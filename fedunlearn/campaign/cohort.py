@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn import files, interrupts
-from fedunlearn.campaign import twins
+from fedunlearn.campaign import timeline, twins
 from fedunlearn.campaign.classes import lacking, present
 from fedunlearn.campaign.docket import Docket, docket
 from fedunlearn.campaign.suitability import (
@@ -27,6 +27,7 @@ from fedunlearn.campaign.suitability import (
     suits_model,
 )
 from fedunlearn.core import SERVER, InputError, Problem, RequestId, RunError, Select, SiteId, derive
+from fedunlearn.intake.desk import ALL, Entry
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario import Official, Pick, Request, Scenario
 from sites.collection import Collection, digest
@@ -63,6 +64,7 @@ class Cohort:
         seen: what the images' files were found to be (`sites.collection.Collection`).
         twins: groups of images that show the same but belong to different patients.
         docket: what became of every request of a calendar; None without one.
+        groups: by id, requests that are unlearned as one (`fedunlearn.campaign.timeline`).
     """
 
     sites: tuple[SiteId, ...]
@@ -81,6 +83,17 @@ class Cohort:
     seen: pd.DataFrame | None
     twins: tuple[Twins, ...]
     docket: Docket | None = None
+    groups: Mapping[RequestId, tuple[RequestId, ...]] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """With a calendar, what was decided of each request."""
+        return () if self.docket is None else self.docket.entries
+
+    @property
+    def named(self) -> tuple[RequestId, ...]:
+        """What is to be forgotten: each request, or with a calendar all that were accepted as one."""
+        return tuple(self.forgotten) if self.docket is None else (ALL,)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -90,6 +103,10 @@ class Cohort:
     def count(self, site: SiteId, select: Select) -> int:
         """How many images ``select`` names at ``site``, a hospital or `SERVER`."""
         return len(self.picked(site, select))
+
+    def total(self, select: Select) -> int:
+        """How many images ``select`` names at all hospitals together."""
+        return sum(self.counts(select).values())
 
     def counts(self, select: Select) -> dict[SiteId, int]:
         """How many images ``select`` names at each hospital, in scenario order."""
@@ -140,7 +157,11 @@ class Cohort:
     def _masks(self) -> Mapping[RequestId, Array]:
         """What a `Select` can name: by request, (N,) what it names; for a shadow, all that it must not see."""
         outsiders = {_outside(number): ~mask for number, mask in enumerate(self.members.T)}
-        return {**self.forgotten, **outsiders}
+        together = {
+            name: np.logical_or.reduce([self.forgotten[one] for one in members])
+            for name, members in self.groups.items()
+        }
+        return {**self.forgotten, **together, **outsiders}
 
     def store(self, folder: Path, model: Model) -> None:
         """Write what the workers are given: the hospitals' images, each hospital's on their own, and the network.
@@ -180,7 +201,10 @@ class Cohort:
         mask = self.forgotten[request.id] & (self.split == "train")
         patients, images = self.table.loc[mask, "patient"].nunique(), int(mask.sum())
         whose = f"{_counted(patients, 'patient')} of {request.site}{_picked(request)}"
-        if request.whole_site:
+        if request.id == ALL:
+            number = sum(entry.erases for entry in self.entries)
+            whose = f"{_counted(patients, 'patient')} in {_counted(number, 'request')}, as they come"
+        elif request.whole_site:
             whose = f"all of hospital {request.site}"
         elif request.images is not None:
             whose = f"single images of {whose}"
@@ -295,6 +319,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
         seen=collection.seen,
         twins=alike,
         docket=known,
+        groups=timeline.groups(timeline.chains(scenario, () if known is None else known.entries)),
     )
 
 

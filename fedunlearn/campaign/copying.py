@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.timeline import Moment
 from fedunlearn.core import Select, SiteId
+from fedunlearn.intake.desk import ALL
 from fedunlearn.scenario import Scenario
 
 
@@ -35,14 +36,15 @@ class Copied:
 def copied(scenario: Scenario, cohort: Cohort, moment: Moment | None = None) -> Copied | None:
     """What models of ``moment`` are asked about; those that have forgotten nothing, of all requests, if that is None.
 
-    None if the scenario wants no copies, or nothing is to be forgotten.
+    None if the scenario wants no copies, models are not judged then, or nothing is to be forgotten.
     """
-    ids = tuple(request.id for request in scenario.requests)
+    ids = (ALL,) if scenario.calendar else tuple(request.id for request in scenario.requests)
     forget = [Select(only=one, without=ids[:number]) for number, one in enumerate(ids)]
     if moment is not None:
         forget = [Select(only=moment.request.id, without=moment.earlier)]
     counts = [cohort.counts(select) for select in forget]
     sites = tuple(site for site in cohort.sites if any(count[site] for count in counts))
-    if not scenario.evaluation.copies or not sites:
+    wanted = scenario.evaluation.copies and (moment is None or moment.scored)
+    if not wanted or not sites:
         return None
     return Copied(sites, (*forget, Select(split="test")))

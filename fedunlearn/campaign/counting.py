@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, cast
 
 from fedunlearn.campaign.cohort import Cohort
-from fedunlearn.campaign.timeline import Chain, chains, moments
+from fedunlearn.campaign.timeline import Chain, chains, compared, looks, references
 from fedunlearn.core import Guarantee, Recovery, Rota, Select, Strategy
 from fedunlearn.scenario import Plan, Scenario
 
@@ -19,28 +19,29 @@ def share(scenario: Scenario, cohort: Cohort) -> float:
 
 def served(scenario: Scenario, chain: Chain) -> list[Plan]:
     """The strategies that serve every request of ``chain``."""
-    return [p for p in scenario.strategies if all(step.request.id in p.requests for step in chain)]
+    return [plan for plan in scenario.strategies if chain.serves(plan)]
 
 
-def cuts(scenario: Scenario) -> int:
-    """In how many places in the middle of training a request arrives."""
-    rounds = {step.round for chain in chains(scenario) for step in chain}
-    return len(rounds - {scenario.training.rounds})
+def cuts(scenario: Scenario, cohort: Cohort) -> int:
+    """In how many places in the middle of training models begin, or are compared with the original one."""
+    return len(compared(scenario, chains(scenario, cohort.entries)) - {scenario.training.rounds})
 
 
-def models(scenario: Scenario) -> int:
+def models(scenario: Scenario, cohort: Cohort) -> int:
     """For one seed, how many models are kept."""
-    count = 1 + cuts(scenario)
-    for chain in chains(scenario):
-        at = len(moments(scenario, chain))
-        between = len({step.round for step in chain}) - 1
-        count += at + len(served(scenario, chain)) * (at + between + len(chain) * len(scenario.horizons))
+    linked = chains(scenario, cohort.entries)
+    count = 1 + cuts(scenario, cohort) + references(scenario, linked)
+    for chain in linked:
+        asking = len(chain.asking) * (1 + len(scenario.horizons))
+        count += len(served(scenario, chain)) * (asking + len(chain.stretches()))
     return count
 
 
-def extra_models(scenario: Scenario) -> int:
+def extra_models(scenario: Scenario, cohort: Cohort) -> int:
     """How many retrained models are kept beyond those of the seeds that all else is trained with."""
-    return len(scenario.extra_seeds) * sum(len(moments(scenario, chain)) for chain in chains(scenario))
+    linked = chains(scenario, cohort.entries)
+    judged = sum(len(chain.moments) for chain in linked if chain.policy is None)
+    return len(scenario.extra_seeds) * (judged + bool(looks(scenario, linked)))
 
 
 def asked_rounds(strategy: Strategy, rounds: int) -> int:

@@ -199,6 +199,11 @@ def _quality(shown: Mapping[str, Floats]) -> Floats:
 # ------------------------------------------------------------------------------------------------ the jobs
 
 
+def wanted(scenario: Scenario) -> bool:
+    """Whether anything is to be measured round by round; with a calendar, looks tell how models do over time."""
+    return scenario.evaluation.curves and scenario.calendar is None
+
+
 class Curves:
     """The jobs that measure, and what they came to.
 
@@ -217,7 +222,9 @@ class Curves:
     def __init__(self, scenario: Scenario, cohort: Cohort, origins: Origins, store: Store, size: int) -> None:
         self.scenario, self.cohort, self.origins, self.store = scenario, cohort, origins, store
         self.traces = Traces(store.run.scratch / "traces", kept(size))
-        self._steps = {step.request.id: step for chain in chains(scenario) for step in chain}
+        self._earlier = {
+            step.asked.id: step.earlier for chain in chains(scenario, cohort.entries) for step in chain.asking
+        }
         self._parts = dict[RequestId, Part]()
         self._found: dict[Label, tuple[Span, Floats]] = {}
         self.ends_only: list[Label] = []
@@ -225,7 +232,7 @@ class Curves:
     @property
     def wanted(self) -> bool:
         """Whether anything is to be measured."""
-        return self.scenario.evaluation.curves
+        return wanted(self.scenario)
 
     def jobs(
         self, label: Label, file: str, of: Origin, start: Weights | None, end: Weights | None, after: int = 0
@@ -240,8 +247,10 @@ class Curves:
             end: its result; None if it diverged.
             after: how many rounds training had had when it began.
         """
+        if not self.wanted:
+            return []
         span, place = self._span(label, file, of, after), f"curves/{file}.npy"
-        if not self.wanted or not span.parts:
+        if not span.parts:
             return []
         whole = self.traces.whole(label)
         # What an earlier run did not measure is gone with that run's scratch: then there are just a start and an end.
@@ -270,14 +279,14 @@ class Curves:
 
     def _span(self, label: Label, file: str, of: Origin, after: int) -> Span:
         """Models that a request is about are shown its images; those of no request, the images of all requests."""
-        requests = (label.request,) if label.request else tuple(self._steps)
+        requests = (label.request,) if label.request else tuple(self._earlier)
         parts = (*(self._part(request) for request in requests), self._part(""))
         return Span(label, file, of, after, requests, tuple(part for part in parts if part.images))
 
     def _part(self, request: RequestId) -> Part:
         """A request's images to forget, or for none, validation images."""
         if request not in self._parts:
-            earlier = self._steps[request].earlier if request else ()
+            earlier = self._earlier[request] if request else ()
             select = Select(only=request, without=earlier) if request else Select(split="val")
             places = spread(self.cohort, select, budget(self.scenario, self.cohort))
             self._parts[request] = Part(request, select, places)

@@ -28,7 +28,7 @@ from fedunlearn.campaign.copying import copied
 from fedunlearn.campaign.counting import asked_rounds, cuts, extra_models, models, served, share
 from fedunlearn.campaign.references import LESSONS
 from fedunlearn.campaign.shadows import AT_ONCE
-from fedunlearn.campaign.timeline import Moment, chains, moments
+from fedunlearn.campaign.timeline import Moment, chains
 from fedunlearn.core import IGNORED, Every, InputError, Last, Problem
 from fedunlearn.federation.history import kept_bytes, union
 from fedunlearn.federation.journal import IN_MEMORY
@@ -92,16 +92,17 @@ def estimate(scenario: Scenario, cohort: Cohort) -> Estimate:
     size, limit = model_bytes(scenario, cohort), scenario.history.limit
     halved = replace(scenario, history=replace(scenario.history, precision=_HALF))
     helps = limit is not None and scenario.history.precision == "float32"
-    phases = _phases(scenario)
+    phases = _phases(scenario, cohort)
     at_once = min(max(map(len, phases)), most_under_way(size))
-    traced = curves.kept(size) if scenario.evaluation.curves else 0
+    traced = curves.kept(size) if curves.wanted(scenario) else 0
     asked = math.ceil(share(scenario, cohort) * len(cohort.sites))
     journal = max(_journal(phase, asked, at_once, traced) for phase in phases) * size
     return Estimate(
         disk={
             "history": len(scenario.seeds) * _history(scenario, cohort, size, asked),
             "own trainings of strategies": len(scenario.seeds) * _prepared(scenario, cohort) * size,
-            "weights": (len(scenario.seeds) * models(scenario) + extra_models(scenario)) * size,
+            "weights": (len(scenario.seeds) * models(scenario, cohort) + extra_models(scenario, cohort))
+            * size,
             "signals": _signals(scenario, cohort),
             "work under way": journal,
             "images": cohort.pixels.nbytes
@@ -214,8 +215,9 @@ def _signals(scenario: Scenario, cohort: Cohort) -> int:
     wanted = scenario.evaluation
     one = 4 * cohort.classes if cohort.targets.ndim == 1 else 8 * (4 * cohort.classes + 3)
     answered = 1 + wanted.linear_probe + (wanted.resurgence_rounds > 0)
-    files = len(scenario.seeds) * models(scenario) * answered + extra_models(scenario) + wanted.shadows
-    measured = len(scenario.seeds) * models(scenario) + extra_models(scenario) if wanted.curves else 0
+    own, extra = len(scenario.seeds) * models(scenario, cohort), extra_models(scenario, cohort)
+    files = own * answered + extra + wanted.shadows
+    measured = own + extra if curves.wanted(scenario) else 0
     return files * (len(cohort.site) * one + _FILE) + _copies(scenario, cohort) + measured * _CURVE
 
 
@@ -228,18 +230,18 @@ def _copies(scenario: Scenario, cohort: Cohort) -> int:
         return 0 if asked is None else _FILE + NUMBER * asked.count(cohort) * one
 
     seeds, extra = len(scenario.seeds), len(scenario.extra_seeds)
-    total = seeds * (1 + cuts(scenario)) * size(None)
-    for chain in chains(scenario):
+    total = seeds * (1 + cuts(scenario, cohort)) * size(None)
+    for chain in chains(scenario, cohort.entries):
         many = len(served(scenario, chain))
-        total += sum((extra + seeds * (1 + many)) * size(moment) for moment in moments(scenario, chain))
-        total += sum(seeds * many * len(scenario.horizons) * size(step.moment) for step in chain)
+        total += sum((extra + seeds * (1 + many)) * size(moment) for moment in chain.moments)
+        total += sum(seeds * many * len(scenario.horizons) * size(step.moment) for step in chain.asking)
     return total
 
 
 def _history(scenario: Scenario, cohort: Cohort, size: int, hospitals: int) -> int:
     """For one seed, bytes of the history of training, with models of ``size`` bytes, if a round asks so many."""
     needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
-    rounds, places = range(scenario.training.rounds), 2 + cuts(scenario)
+    rounds, places = range(scenario.training.rounds), 2 + cuts(scenario, cohort)
     updates = {t for n in needs if isinstance(n.updates, Every) for t in rounds if t in n.updates}
     checkpoints = {t for n in needs if n.checkpoints for t in rounds if t in n.checkpoints}
     if any(
@@ -254,28 +256,30 @@ def _history(scenario: Scenario, cohort: Cohort, size: int, hospitals: int) -> i
     return whole * size + hospitals * (len(updates) + last) * update
 
 
-def _preparing(scenario: Scenario) -> Iterable[int]:
+def _preparing(scenario: Scenario, cohort: Cohort) -> Iterable[int]:
     """For one seed, the rounds of every training that strategies do in a way of their own."""
-    trained = {(p.label, c[0].round) for c in chains(scenario) for p in served(scenario, c)}
+    trained = {
+        (p.label, c.steps[0].round) for c in chains(scenario, cohort.entries) for p in served(scenario, c)
+    }
     labels = {plan.label for plan in scenario.strategies if plan.strategy.needs.preparation}
     return [round for label, round in trained if label in labels]
 
 
 def _prepared(scenario: Scenario, cohort: Cohort) -> int:
     """For one seed, how many models such trainings keep: by round or by group of hospitals, and once more to go on."""
-    return sum(2 * max(rounds, len(cohort.sites)) + 1 for rounds in _preparing(scenario))
+    return sum(2 * max(rounds, len(cohort.sites)) + 1 for rounds in _preparing(scenario, cohort))
 
 
-def _phases(scenario: Scenario) -> tuple[list[_Procedure], list[_Procedure]]:
+def _phases(scenario: Scenario, cohort: Cohort) -> tuple[list[_Procedure], list[_Procedure]]:
     """What is under way at once: trainings, then unlearning."""
-    linked, seeds, rounds = chains(scenario), len(scenario.seeds), scenario.training.rounds
+    linked, seeds, rounds = chains(scenario, cohort.entries), len(scenario.seeds), scenario.training.rounds
     shadows = min(AT_ONCE, scenario.evaluation.shadows)
     training = [_Procedure(rounds, restarts=True)]
     alone = shadows + len(linked) * len(scenario.extra_seeds)
     trainings = training * (1 + len(linked))
-    own = [_Procedure(rounds, restarts=False) for rounds in _preparing(scenario)]
+    own = [_Procedure(rounds, restarts=False) for rounds in _preparing(scenario, cohort)]
     unlearning = [
-        _Procedure(asked_rounds(plan.strategy, chain[-1].round), restarts=False)
+        _Procedure(asked_rounds(plan.strategy, chain.asking[-1].round), restarts=False)
         for chain in linked
         for plan in served(scenario, chain)
     ]

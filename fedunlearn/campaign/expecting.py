@@ -12,7 +12,7 @@ from functools import cache
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.counting import asked_passes, share
 from fedunlearn.campaign.probing import MOST_EPOCHS, REFIT_ROUNDS
-from fedunlearn.campaign.timeline import chains, stretches
+from fedunlearn.campaign.timeline import chains, looks
 from fedunlearn.campaign.timing import counted
 from fedunlearn.core import Select
 from fedunlearn.federation.jobs import Label
@@ -24,34 +24,37 @@ def expected(scenario: Scenario, cohort: Cohort, labels: Iterable[Label]) -> Map
     """By procedure, about how many passes it will take; in a tuner's rehearsal, too."""
     rounds, epochs = scenario.training.rounds, scenario.training.local.epochs
     whole, asked = int((cohort.split == "train").sum()), share(scenario, cohort)
-    arrives = {step.request.id: step.round for chain in chains(scenario) for step in chain}
-    further = {
-        step.request.id: end - step.round
-        for chain in chains(scenario)
-        for step, end in stretches(scenario, chain)
-    }
+    linked = chains(scenario, cohort.entries)
+    steps = {step.id: step for chain in linked for step in chain.steps if step.request or chain.policy}
+    judged = {one.name: one for chain in linked if chain.policy for one in chain.moments}
+    again = {one.reference: one for one in looks(scenario, linked)}
+    before = dict(zip(again, (0, *(one.round for one in again.values())), strict=False))
+    further = {s.id: following.round - s.round for chain in linked for s, following in chain.stretches()}
     plans = {(plan.label, request): plan for plan in scenario.strategies for request in plan.requests}
 
     @cache
-    def left(request: str) -> int:
-        known = request in cohort.forgotten
-        return sum(cohort.counts(Select(without=(request,))).values()) if known else whole
+    def left(name: str) -> int:
+        point = steps.get(name) or judged.get(name) or again.get(name)
+        return cohort.total(Select(without=point.without)) if point else whole
 
     def one(label: Label) -> float:
-        request = label.request.partition("@")[0]
+        known = label.request in steps or label.request in again
+        request = label.request if known else label.request.partition("@")[0]
+        step = steps.get(request)
+        arrives = step.round if step else rounds
         match label.phase:
             case "original" | "prepare":
                 return rounds * epochs * asked * whole
             case "shadow":
                 return rounds * epochs * asked * whole / 2
             case "retrained":
-                return arrives.get(request, rounds) * epochs * asked * left(request)
+                piece = again[request].round - before[request] if request in again else arrives
+                return piece * epochs * asked * left(request)
             case "continue":
                 return further[request] * epochs * asked * left(request)
-            case "unlearn" | "tune" if (label.strategy, request) in plans:
-                strategy = plans[label.strategy, request].strategy
-                passes = asked_passes(strategy, arrives.get(request, rounds), epochs)
-                return passes * asked * left(request)
+            case "unlearn" | "tune" if step and (label.strategy, step.members[0]) in plans:
+                strategy = plans[label.strategy, step.members[0]].strategy
+                return asked_passes(strategy, arrives, epochs) * asked * left(request)
             case "probe relearn":
                 return MOST_EPOCHS / 4 * max(whole - left(request), 1)
             case "probe linear_probe":

@@ -96,6 +96,10 @@ class Origins:
         start = {"initial": self._model}
         return self._trained(sites, without, rounds, seed, start)
 
+    def nothing(self, seed: int) -> Origin:
+        """The model that training starts from."""
+        return {"initial": self._model, "seed": seed}
+
     def further(
         self, sites: Sequence[SiteId], without: Sequence[RequestId], rounds: range, seed: int, of: Origin
     ) -> Origin:

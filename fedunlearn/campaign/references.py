@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,7 @@ from fedunlearn.campaign import difficulty
 from fedunlearn.campaign.keeping import ArrayFile, ModelFile
 from fedunlearn.campaign.origins import Origin
 from fedunlearn.campaign.stage import Stage
-from fedunlearn.campaign.timeline import Chain, moments
+from fedunlearn.campaign.timeline import Chain, Moment, looks
 from fedunlearn.core import Every, Needs, Procedure, Select, Weights
 from fedunlearn.federation.history import union
 from fedunlearn.federation.jobs import Job, Label, Work
@@ -50,7 +51,14 @@ class References:
         def then(weights: Weights) -> list[Job[Any]]:
             models = {stage.original_name(stage.rounds, seed): weights}
             models |= {name: recorder.cut(cut) for cut, name in cuts.items()}
-            asked: list[Job[Any]] = [stage.evaluation(name, model, seed) for name, model in models.items()]
+            looked = {
+                stage.original_name(one.round, seed): one for one in looks(stage.scenario, stage.chains)
+            }
+            asked: list[Job[Any]] = [
+                stage.evaluation(name, model, seed, looked.get(name))
+                for name, model in models.items()
+                if not looked or name in looked
+            ]
             own = stage.original_name(stage.rounds, seed)
             return [*asked, *stage.curves.jobs(label, own, origin, stage.initial(seed), weights)]
 
@@ -72,10 +80,37 @@ class References:
         file, origin = self._lessons(seed)
         return self.stage.store.known(file, origin) is not None
 
+    def labels(self) -> list[Label]:
+        """The labels of all that is trained again, for those who watch, in scenario order."""
+        stage, found = self.stage, list[Label]()
+        for chain in stage.chains:
+            if chain.policy is None:
+                # What is trained again for a request goes on only once it is the last one: each is from the start.
+                phases = [("retrained", step.id) for step in chain.asking]
+                phases += [("continue", s.id) for s, following in chain.stretches() if not following.request]
+                found += [
+                    Label(p, id, "retrained", seed) for p, id in phases for seed in stage.retrained_seeds
+                ]
+        shared = looks(stage.scenario, stage.chains)
+        for seed in stage.retrained_seeds if shared else ():
+            found += [_again(moment, seed) for moment in self._pieces(shared, seed)]
+        return found
+
     def retrained(self) -> list[Job[Any]]:
-        """Train without everything that each chain forgets, once for each of its requests, and for the extra seeds."""
+        """Train without everything that each chain forgets, once for each of its requests, and for the extra seeds.
+
+        Policies of a calendar forget the same in the end, and share what they are compared with.
+        """
         stage = self.stage
-        return [self._retrained(chain, 0, seed) for chain in stage.chains for seed in stage.retrained_seeds]
+        shared = looks(stage.scenario, stage.chains)
+        alone = [chain for chain in stage.chains if chain.policy is None]
+        found: list[Job[Any]] = [
+            self._retrained(chain, 0, seed) for chain in alone for seed in stage.retrained_seeds
+        ]
+        for seed in stage.retrained_seeds if shared else ():
+            start, of = stage.initial(seed), stage.origins.nothing(seed)
+            found.append(self._piece(self._pieces(shared, seed), 0, start, seed, of))
+        return found
 
     def extra(self) -> list[dict[str, Any]]:
         """Which retrained models there are beyond those of strategies' seeds: the manifest's ``references`` entry."""
@@ -83,31 +118,69 @@ class References:
         return [
             {"request": moment.name, "seed": seed, "model": stage.retrained_name(moment, seed)}
             for chain in stage.chains
-            for moment in moments(stage.scenario, chain)
+            for moment in chain.moments
             for seed in stage.scenario.extra_seeds
         ]
 
     def _retrained(self, chain: Chain, index: int, seed: int) -> Job[Weights]:
-        """Train without everything the chain forgets up to ``index``, from scratch."""
-        stage, step = self.stage, chain[index]
+        """Train without everything the chain forgets up to its request number ``index``, from scratch."""
+        stage, step = self.stage, chain.asking[index]
+        assert step.moment is not None
         name = stage.retrained_name(step.moment, seed)
         rounds = range(step.round)
         origin = stage.origins.training(stage.remaining(step.without), step.without, rounds, seed)
 
         def rest(round: int, weights: Weights) -> Procedure[Weights]:
-            return stage.train(step, rounds[round:], weights, seed)
+            return stage.train(step.without, rounds[round:], weights, seed)
 
         def then(result: Weights) -> list[Job[Any]]:
             following: list[Job[Any]] = [stage.evaluation(name, result, seed, step.moment)]
             following += stage.curves.jobs(label, name, origin, stage.initial(seed), result)
-            if index + 1 < len(chain):
+            if index + 1 < len(chain.asking):
                 return [*following, self._retrained(chain, index + 1, seed)]
-            last = stage.retrained_name(moments(stage.scenario, chain)[-1], seed)
-            return following + stage.to_the_end(chain, "retrained", last, result, seed, origin)
+            return following + self._to_the_end(chain, result, seed, origin)
 
-        label = Label("retrained", step.request.id, "retrained", seed)
+        label = Label("retrained", step.id, "retrained", seed)
         work = Work(ModelFile(name), origin)
         return Job(label, rest(0, stage.initial(seed)), then, work=work, restart=rest)
+
+    def _to_the_end(self, chain: Chain, weights: Weights, seed: int, of: Origin) -> list[Job[Any]]:
+        """Train on without what the chain forgets, if its last request came before the end, and evaluate that."""
+        stage, last, end = self.stage, chain.asking[-1], chain.steps[-1]
+        if last is end or end.moment is None:
+            return []
+        name = stage.retrained_name(end.moment, seed)
+        job = stage.further(last, end.round, "retrained", name, weights, seed, of)
+
+        def then(new: Weights) -> list[Job[Any]]:
+            return [stage.evaluation(name, new, seed, end.moment), *job.then(new)]
+
+        return [replace(job, then=then)]
+
+    def _pieces(self, shared: tuple[Moment, ...], seed: int) -> tuple[Moment, ...]:
+        """Where the training of such a model stops for a look; those that are only judged by have the end alone."""
+        return shared if seed in self.stage.scenario.seeds else shared[-1:]
+
+    def _piece(
+        self, pieces: tuple[Moment, ...], index: int, weights: Weights, seed: int, of: Origin
+    ) -> Job[Weights]:
+        """Train such a model up to a look, evaluate it, and go on."""
+        stage, moment = self.stage, pieces[index]
+        rounds = range(pieces[index - 1].round if index else 0, moment.round)
+        name = stage.retrained_name(moment, seed)
+        origin = stage.origins.further(stage.remaining(moment.without), moment.without, rounds, seed, of)
+
+        def rest(round: int, weights: Weights) -> Procedure[Weights]:
+            return stage.train(moment.without, rounds[round:], weights, seed)
+
+        def then(result: Weights) -> list[Job[Any]]:
+            asked: list[Job[Any]] = [stage.evaluation(name, result, seed, moment)]
+            if index + 1 == len(pieces):
+                return asked
+            return [*asked, self._piece(pieces, index + 1, result, seed, origin)]
+
+        work = Work(ModelFile(name), origin)
+        return Job(_again(moment, seed), rest(0, weights), then, work=work, restart=rest)
 
     def lessons(self, weights: Weights, seed: int) -> list[Job[Any]]:
         """Ask how early every image was learnt on the way to ``weights``, where images have one class each."""
@@ -138,3 +211,8 @@ class References:
             return None
         seeds = {seed: self._right[seed] for seed in self.stage.scenario.seeds}
         return difficulty.table(self.stage.cohort.table["image"].tolist(), seeds)
+
+
+def _again(moment: Moment, seed: int) -> Label:
+    """Of training a model again that policies share."""
+    return Label("retrained", moment.reference, "retrained", seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fedunlearn.campaign.copying import copied
 from fedunlearn.campaign.curves import Curves
 from fedunlearn.campaign.keeping import CopiesFile, ModelFile, SignalsFile
 from fedunlearn.campaign.origins import Origin, Origins
-from fedunlearn.campaign.timeline import Chain, Moment, Step, moments
+from fedunlearn.campaign.timeline import Chain, Moment, Step
 from fedunlearn.core import Layout, Procedure, RequestId, Rota, Select, SiteId, Weights, derive
 from fedunlearn.federation.history import Recorder
 from fedunlearn.federation.jobs import Divergence, Job, Label, Work
@@ -88,14 +88,13 @@ class Stage:
 
     def remaining(self, without: Sequence[RequestId]) -> tuple[SiteId, ...]:
         """The hospitals that still take part once these requests are honoured."""
-        gone = {r.site for r in self.scenario.requests if r.whole_site and r.id in without}
+        ids = set(without)
+        gone = {r.site for r in self.scenario.requests if r.whole_site and r.id in ids}
         return tuple(site for site in self.cohort.sites if site not in gone)
 
     def plans(self, chain: Chain) -> tuple[Plan, ...]:
         """The strategies that serve every request of ``chain``."""
-        return tuple(
-            p for p in self.scenario.strategies if all(step.request.id in p.requests for step in chain)
-        )
+        return tuple(plan for plan in self.scenario.strategies if chain.serves(plan))
 
     def rota(self, sites: Sequence[SiteId], select: Select) -> Rota:
         """Who of ``sites`` is asked in which round of training on what ``select`` names."""
@@ -109,11 +108,11 @@ class Stage:
 
     def retrained_name(self, moment: Moment, seed: int) -> str:
         """What the retrained model of ``moment`` is called."""
-        return f"retrained-{moment.name}-{seed}"
+        return f"retrained-{moment.reference}-{seed}"
 
     def between_name(self, step: Step, label: str, seed: int) -> str:
-        """What a model that was trained on since the request before, up to ``step``, is called."""
-        return f"before-{step.moment.name}-{label}-{seed}"
+        """What a model that was trained on since the step before, up to ``step``, is called."""
+        return f"before-{step.name}-{label}-{seed}" if step.request else f"{step.name}-{label}-{seed}"
 
     # ------------------------------------------------------------------------------------------- origins
 
@@ -123,40 +122,21 @@ class Stage:
 
     # -------------------------------------------------------------------------------------------- pieces
 
-    def train(self, step: Step, rounds: range, weights: Weights, seed: int) -> Procedure[Weights]:
-        """Train without what the chain forgets up to ``step``."""
-        select = Select(without=step.without)
-        rota = self.rota(self.remaining(step.without), select)
+    def train(
+        self, without: Sequence[RequestId], rounds: range, weights: Weights, seed: int
+    ) -> Procedure[Weights]:
+        """Train without what these requests name, with the hospitals that remain."""
+        select = Select(without=tuple(without))
+        rota = self.rota(self.remaining(without), select)
         return fedavg(weights, rota, select, self.scenario.training.local, rounds, seed)
-
-    def to_the_end(
-        self,
-        chain: Chain,
-        label: str,
-        name: str,
-        weights: Weights,
-        seed: int,
-        of: Origin,
-        diverged: Diverged | None = None,
-    ) -> list[Job[Any]]:
-        """Train on to the end without what was forgotten, if the last request came before it, and evaluate that."""
-        if chain[-1].round == self.rounds:
-            return []
-        job = self.further(chain[-1], self.rounds, label, name, weights, seed, of)
-        last = moments(self.scenario, chain)[-1]
-
-        def then(new: Weights) -> list[Job[Any]]:
-            return [self.evaluation(name, new, seed, last, diverged), *job.then(new)]
-
-        return [replace(job, then=then)]
 
     def further(
         self, step: Step, end: int, label: str, name: str, weights: Weights, seed: int, of: Origin
     ) -> Job[Weights]:
-        """Train on from the round of ``step`` without what the chain forgets up to it; what follows measures that.
+        """Train on from the round of ``step`` without what is barred from there on; what follows measures that.
 
         Args:
-            step: the last request.
+            step: where training goes on from.
             end: the number of the round to stop before.
             label: the row in tables of whoever is trained.
             name: what the model is called then.
@@ -166,11 +146,11 @@ class Stage:
         """
 
         def rest(round: int, weights: Weights) -> Procedure[Weights]:
-            return self.train(step, range(step.round + round, end), weights, seed)
+            return self.train(step.without, range(step.round + round, end), weights, seed)
 
         rounds = range(step.round, end)
         origin = self.origins.further(self.remaining(step.without), step.without, rounds, seed, of)
-        whose = Label("continue", step.request.id, label, seed)
+        whose = Label("continue", step.id, label, seed)
 
         def then(new: Weights) -> list[Job[Any]]:
             return self.curves.jobs(whose, name, origin, weights, new, step.round)
@@ -191,7 +171,8 @@ class Stage:
             name: what the model is called.
             weights: the model.
             seed: the training seed.
-            moment: when it is compared; None for any (`fedunlearn.campaign.copying.copied`).
+            moment: when it is compared; None for any (`fedunlearn.campaign.copying.copied`). Of a look nobody asks for
+                copies.
             diverged: what to do if its signals are not finite; None if that must stop the run.
         """
         work = Work(SignalsFile(f"signals/{name}.parquet"), self.origins.answers(weights))

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from fedunlearn import cores
+from fedunlearn.campaign import curves
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.copying import copied
 from fedunlearn.campaign.counting import asked_passes, asked_rounds, extra_models, models, served, share
-from fedunlearn.campaign.curves import budget
-from fedunlearn.campaign.timeline import chains, moments, stretches
+from fedunlearn.campaign.timeline import Chain, chains
 from fedunlearn.core import Images, Local, LocalTraining, Select, SiteId, Weights
 from fedunlearn.learning.copies import NUMBER
 from fedunlearn.learning.local import fit, signals
@@ -87,7 +87,7 @@ def duration(scenario: Scenario, cohort: Cohort) -> str:
 
 def scoring_seconds(scenario: Scenario, cohort: Cohort) -> float:
     """About how long scoring takes, once all models are there."""
-    count = len(scenario.seeds) * models(scenario) + extra_models(scenario)
+    count = len(scenario.seeds) * models(scenario, cohort) + extra_models(scenario, cohort)
     return count * (_SCORING + _THOUSAND * len(cohort.site) / 1000) / usual(scenario.engine.workers)
 
 
@@ -115,45 +115,44 @@ def counted(scenario: Scenario, cohort: Cohort) -> Passes:
     rounds, epochs = scenario.training.rounds, scenario.training.local.epochs
     asked_share = share(scenario, cohort)
     whole = asked_share * int((cohort.split == "train").sum())
-    seeds, linked, extra = len(scenario.seeds), chains(scenario), len(scenario.extra_seeds)
+    seeds, linked, extra = len(scenario.seeds), chains(scenario, cohort.entries), len(scenario.extra_seeds)
     originals = seeds + scenario.evaluation.shadows / 2  # a shadow is trained on half of the images
     trained = originals * rounds * epochs * whole
-    asked = float((seeds * models(scenario) + extra_models(scenario)) * len(cohort.site))
+    asked = float((seeds * models(scenario, cohort) + extra_models(scenario, cohort)) * len(cohort.site))
     for chain in linked:
-        left = {
-            step.moment: asked_share * sum(cohort.counts(Select(without=step.without)).values())
-            for step in chain
-        }
-        for step in chain:
-            passes = (seeds + extra) * step.round * epochs
-            for plan in served(scenario, chain):
-                passes += seeds * asked_passes(plan.strategy, step.round, epochs)
-            trained += passes * left[step.moment]
-        for step, end in stretches(scenario, chain):
-            many = seeds * len(served(scenario, chain)) + (seeds + extra) * (step is chain[-1])
-            trained += many * (end - step.round) * epochs * left[step.moment]
-        trained += sum(
-            seeds * rounds * epochs * whole
-            for plan in served(scenario, chain)
-            if plan.strategy.needs.preparation
-        )
-        for moment in moments(scenario, chain):
+        plans = served(scenario, chain)
+        left = {step.id: asked_share * cohort.total(Select(without=step.without)) for step in chain.steps}
+        for step in chain.asking:
+            passes = seeds * sum(asked_passes(plan.strategy, step.round, epochs) for plan in plans)
+            passes += 0 if chain.policy else (seeds + extra) * step.round * epochs
+            trained += passes * left[step.id]
+        for step, following in chain.stretches():
+            many = seeds * len(plans)
+            if following.request is None and not chain.policy:  # what is trained again goes on to the end
+                many += seeds + extra
+            trained += many * (following.round - step.round) * epochs * left[step.id]
+        trained += sum(seeds * rounds * epochs * whole for plan in plans if plan.strategy.needs.preparation)
+        for moment in chain.moments:
             what = copied(scenario, cohort, moment)
-            each = seeds * (1 + len(served(scenario, chain))) + extra
+            each = seeds * (1 + len(plans)) + extra
             asked += each * NUMBER * (what.count(cohort) if what else 0)
-    if scenario.evaluation.curves:
-        asked += budget(scenario, cohort) * _glanced(scenario)
+    if scenario.calendar is not None and linked:
+        last = linked[0].looks[-1]
+        kept = asked_share * cohort.total(Select(without=last.without))
+        trained += (seeds + extra) * rounds * epochs * kept
+    if curves.wanted(scenario):
+        asked += curves.budget(scenario, cohort) * _glanced(scenario, linked)
     return Passes(trained, asked)
 
 
-def _glanced(scenario: Scenario) -> int:
+def _glanced(scenario: Scenario, linked: Sequence[Chain]) -> int:
     """How often a model is shown a part's images to measure it round by round (`fedunlearn.campaign.curves`)."""
-    rounds, linked, seeds = scenario.training.rounds, chains(scenario), len(scenario.seeds)
+    rounds, seeds = scenario.training.rounds, len(scenario.seeds)
     found = seeds * (rounds + 1) * (len(scenario.requests) + 1)
     for chain in linked:
-        found += (seeds + len(scenario.extra_seeds)) * len(chain) * (rounds + 1) * 2
+        found += (seeds + len(scenario.extra_seeds)) * len(chain.asking) * (rounds + 1) * 2
         asked = (asked_rounds(plan.strategy, rounds) + 2 for plan in served(scenario, chain))
-        found += seeds * len(chain) * 2 * sum(asked)
+        found += seeds * len(chain.asking) * 2 * sum(asked)
     return found
 
 

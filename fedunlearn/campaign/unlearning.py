@@ -19,14 +19,16 @@ from fedunlearn import weights as w
 from fedunlearn.campaign.keeping import ModelFile, ValueFile
 from fedunlearn.campaign.origins import Origin
 from fedunlearn.campaign.stage import Diverged, Stage
-from fedunlearn.campaign.timeline import Chain, Moment, Step, moments, stretches
-from fedunlearn.core import Case, Course, Preparing, Select, Weights
+from fedunlearn.campaign.timeline import Chain, Moment, Step
+from fedunlearn.core import Case, Course, Guarantee, Preparing, Select, Strategy, Weights
 from fedunlearn.federation.history import keep, union
 from fedunlearn.federation.horizons import Horizons
 from fedunlearn.federation.jobs import Divergence, Job, Label, Work
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.federation.procedures import nothing
+from fedunlearn.intake.policies import Budget
 from fedunlearn.scenario import Plan
+from strategies.retrain import Retrain
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,36 @@ class Walk:
         """The row that its model has in tables: its last one, or the one in hand at a horizon of unlearning."""
         return self.plan.label if horizon is None else f"{self.plan.label}@{horizon}"
 
-    def name(self, moment: Moment, horizon: int | None = None) -> str:
-        """What that model is called in files, at ``moment``."""
-        return _name(moment, self.label(horizon), self.seed)
+    def name(self, at: Moment | Step, horizon: int | None = None) -> str:
+        """What that model is called in files, at a moment or step."""
+        return _name(at, self.label(horizon), self.seed)
+
+
+@dataclass(frozen=True)
+class Stand:
+    """How far a walk has come.
+
+    Attributes:
+        walk: who walks.
+        index: at which step of the chain.
+        weights: the model in hand; None if it is gone, and what comes of it is known.
+        of: its origin.
+        prepared: how many bytes of the strategy's own training the server keeps.
+        drift: how far unlearning has moved the model since it was last trained again: the sum over its steps of the
+            distance moved, as a share of the norm of the weights before.
+    """
+
+    walk: Walk
+    index: int
+    weights: Weights | None
+    of: Origin
+    prepared: int = 0
+    drift: float = 0.0
+
+    @property
+    def step(self) -> Step:
+        """The step."""
+        return self.walk.chain.steps[self.index]
 
 
 class Unlearning:
@@ -55,11 +84,13 @@ class Unlearning:
 
     Attributes:
         horizons: to be told of all rounds.
+        retrainings: where a policy had models trained again because unlearning had moved them too far.
     """
 
     def __init__(self, stage: Stage, ledger: Ledger) -> None:
         self.stage, self.ledger = stage, ledger
         self.horizons = Horizons(stage.scenario.horizons, self._reach)
+        self.retrainings: list[dict[str, Any]] = []
         self._diverged: list[dict[str, Any]] = []
         self._reached: dict[str, int] = {}  # rounds done, by the name of the model in hand at a horizon
 
@@ -67,17 +98,18 @@ class Unlearning:
         """Every strategy that goes on from the original training, which ended with ``weights``."""
         stage, found = self.stage, list[Job[Any]]()
         for chain in stage.chains:
-            round = chain[0].round
+            round = chain.steps[0].round
             start = weights if round == stage.rounds else stage.recorders[seed].cut(round)
             of = stage.trained(round, seed)
-            found += [self._unlearn(walk, 0, start, of) for walk in self._walks(chain, seed)]
+            for walk in self._walks(chain, seed):
+                found += self._at(Stand(walk, 0, start, of))
         return found
 
     def needs_history(self, seed: int) -> bool:
         """Whether a strategy must still be run that uses what the server stored of the original training."""
         return any(
             union([walk.plan.strategy.needs])
-            and not self._known(walk, self.stage.trained(chain[0].round, seed))
+            and not self._known(walk, self.stage.trained(chain.steps[0].round, seed))
             for chain in self.stage.chains
             for walk in self._walks(chain, seed)
         )
@@ -93,7 +125,7 @@ class Unlearning:
             (plan, plan.strategy, round)
             for plan in self.stage.scenario.strategies
             if isinstance(plan.strategy, Preparing)
-            for round in sorted({chain[0].round for chain in self._served(plan)})
+            for round in sorted({chain.steps[0].round for chain in self._served(plan)})
         ]
 
     def preparations(self) -> list[Job[Any]]:
@@ -132,13 +164,15 @@ class Unlearning:
         return [chain for chain in self.stage.chains if plan in self.stage.plans(chain)]
 
     def _prepare(self, plan: Plan, strategy: Preparing, round: int, seed: int) -> Job[Mapping[str, Weights]]:
-        walks = [Walk(plan, chain, seed) for chain in self._served(plan) if chain[0].round == round]
+        walks = [Walk(plan, chain, seed) for chain in self._served(plan) if chain.steps[0].round == round]
 
         def then(prepared: Mapping[str, Weights] | None) -> list[Job[Any]]:
             if prepared is None:  # it is gone, and nobody needs it
-                return [self._unlearn(walk, 0, None, origin) for walk in walks]
-            stored = keep(self._prepared(plan, round, seed), prepared)
-            return [self._unlearn(walk, 0, prepared["model"], origin, stored) for walk in walks]
+                stands = [Stand(walk, 0, None, origin) for walk in walks]
+            else:
+                stored = keep(self._prepared(plan, round, seed), prepared)
+                stands = [Stand(walk, 0, prepared["model"], origin, stored) for walk in walks]
+            return [job for stand in stands for job in self._at(stand)]
 
         def lost(found: Divergence) -> list[Job[Any]]:
             return [job for walk in walks for job in self._lost(walk, 0, 0, "its own training")(found)]
@@ -167,100 +201,126 @@ class Unlearning:
 
     # -------------------------------------------------------------------------------------- along a chain
 
-    def _unlearn(
-        self, walk: Walk, index: int, weights: Weights | None, of: Origin, prepared: int = 0
-    ) -> Job[Weights]:
-        """Unlearn one request.
+    def _at(self, stand: Stand) -> list[Job[Any]]:
+        """What there is to do at a step: unlearn what it asks for, if anything of it was trained on."""
+        step, cohort = stand.step, self.stage.cohort
+        if step.request and cohort.total(Select(only=step.request.id, without=step.earlier)):
+            return [self._unlearn(stand)]
+        assert stand.weights is not None
+        return [*self._looked(stand), *self._go_on(stand)]
 
-        Args:
-            walk: by whom, along which chain.
-            index: which request of the chain.
-            weights: the model to unlearn from; None if it is gone, and the result is known.
-            of: its origin.
-            prepared: how many bytes of the strategy's own training the server keeps.
-        """
-        step, stage, strategy = walk.chain[index], self.stage, walk.plan.strategy
-        label = Label("unlearn", step.request.id, walk.plan.label, walk.seed)
+    def _looked(self, stand: Stand) -> list[Job[Any]]:
+        """Where models are compared and nothing is unlearned, ask for the answers of the one in hand."""
+        walk, step = stand.walk, stand.step
+        if step.moment is None or stand.weights is None:
+            return []
+        return [self._answers(walk, step.moment, stand.weights)]
+
+    def _unlearn(self, stand: Stand) -> Job[Weights]:
+        """Unlearn one request."""
+        walk, index, step, stage = stand.walk, stand.index, stand.step, self.stage
+        strategy = self._strategy(stand)
+        label = Label("unlearn", step.id, walk.plan.label, walk.seed)
         asked = stage.rota(stage.cohort.sites, Select()).size
         stored = stage.recorders[walk.seed].stored(strategy.needs, step.round, asked)
-        self.ledger.stores(label, stored + prepared)
-        case = self.case(walk.plan, step, weights or {}, walk.seed)
-        work = self._work(walk, index, case, of)
+        self.ledger.stores(label, stored + stand.prepared)
+        case = self.case(replace(walk.plan, strategy=strategy), step, stand.weights or {}, walk.seed)
+        work = self._work(walk, index, case, stand.of, strategy)
 
         def measured(result: Weights | None) -> list[Job[Any]]:
-            return stage.curves.jobs(label, walk.name(step.moment), work.origin, weights, result, step.round)
+            return stage.curves.jobs(label, walk.name(step), work.origin, stand.weights, result, step.round)
 
         def then(result: Weights) -> list[Job[Any]]:
-            following = [*self._held(walk, step.moment), self._answers(walk, step.moment, result)]
-            following += measured(result)
-            if index + 1 == len(walk.chain):
-                return following + self._finish(walk, result, work.origin)
-            return [*following, self._go_on(walk, index, result, work.origin)]
+            following = [*self._held(walk, step), *measured(result)]
+            if step.moment is not None:
+                following.append(self._answers(walk, step.moment, result))
+            return [*following, *self._go_on(self._moved(stand, strategy, result, work.origin))]
 
         def lost(found: Divergence) -> list[Job[Any]]:
-            others = self._lost(walk, index, index + 1, f"unlearning {step.request.id}")(found)
-            return self._held(walk, step.moment) + measured(None) + others
+            others = self._lost(walk, index, index + 1, f"unlearning {step.id}")(found)
+            return self._held(walk, step) + measured(None) + others
 
         return Job(label, strategy.unlearn(case), then, lost, work)
 
-    def _work(self, walk: Walk, index: int, case: Case, of: Origin) -> Work[Weights]:
+    def _work(self, walk: Walk, index: int, case: Case, of: Origin, strategy: Strategy) -> Work[Weights]:
         """How a request's answer is kept, with the models in hand at horizons; ``of`` is what it is unlearnt from."""
-        step, strategy = walk.chain[index], walk.plan.strategy
+        step = walk.chain.steps[index]
         history = of if isinstance(strategy, Preparing) else self.stage.trained(step.round, walk.seed)
         origin = self.stage.origins.unlearning(strategy, case, of, history)
-        horizons = {f"@{h}": ModelFile(walk.name(step.moment, h)).file for h in self.stage.scenario.horizons}
-        return Work(ModelFile(walk.name(step.moment)), origin, horizons)
+        horizons = {f"@{h}": ModelFile(walk.name(step, h)).file for h in self.stage.scenario.horizons}
+        return Work(ModelFile(walk.name(step)), origin, horizons)
+
+    def _strategy(self, stand: Stand) -> Strategy:
+        """The walk's own, or training again where its policy says that the model has drifted too far."""
+        policy = stand.walk.chain.policy and stand.walk.chain.policy.policy
+        own = stand.walk.plan.strategy
+        if not isinstance(policy, Budget) or stand.drift <= policy.drift or own.guarantee is Guarantee.EXACT:
+            return own
+        walk, step = stand.walk, stand.step
+        whose = {"policy": walk.chain.label, "strategy": walk.plan.label, "seed": walk.seed}
+        self.retrainings.append({**whose, "round": step.round, "drift": stand.drift})
+        return Retrain()
+
+    def _moved(self, stand: Stand, strategy: Strategy, result: Weights, of: Origin) -> Stand:
+        """After unlearning: what is in hand, and how far unlearning has moved it since it was last trained again."""
+        before = stand.weights
+        policy = stand.walk.chain.policy
+        if before is None or policy is None or not isinstance(policy.policy, Budget):
+            return replace(stand, weights=result, of=of)
+        again = strategy is not stand.walk.plan.strategy
+        names = self.stage.layout.parameters
+        way = w.norm(w.subtract(result, before), names) / w.norm(before, names)
+        return replace(stand, weights=result, of=of, drift=0.0 if again else stand.drift + way)
 
     def _known(self, walk: Walk, of: Origin) -> bool:
         """Whether all answers along a walk that starts from work of this origin are known."""
-        for index, step in enumerate(walk.chain):
-            work = self._work(walk, index, self.case(walk.plan, step, {}, walk.seed), of)
-            if self.stage.store.known(work.keeping.file, work.origin) is None:
-                return False
-            if index + 1 < len(walk.chain):
-                of = self._further(walk, index, {}, work.origin)[1]
+        for index, step in enumerate(walk.chain.steps):
+            if step.request:
+                case = self.case(walk.plan, step, {}, walk.seed)
+                work = self._work(walk, index, case, of, walk.plan.strategy)
+                if self.stage.store.known(work.keeping.file, work.origin) is None:
+                    return False
+                of = work.origin
+            if index + 1 < len(walk.chain.steps):
+                of = self._further(Stand(walk, index, {}, of))[1]
         return True
 
-    def _further(
-        self, walk: Walk, index: int, weights: Weights, of: Origin
-    ) -> tuple[Job[Weights] | None, Origin]:
-        """Training on until the next request arrives, None if that is at once; and the origin of what it comes to."""
-        step, following = walk.chain[index], walk.chain[index + 1]
+    def _further(self, stand: Stand) -> tuple[Job[Weights] | None, Origin]:
+        """Training on until the next step, None if that is at once; and the origin of what it comes to."""
+        walk, step, following = stand.walk, stand.step, stand.walk.chain.steps[stand.index + 1]
         if following.round == step.round:
-            return None, of
+            return None, stand.of
         name = self.stage.between_name(following, walk.plan.label, walk.seed)
-        job = self.stage.further(step, following.round, walk.plan.label, name, weights, walk.seed, of)
-        return job, job.work.origin if job.work else of
+        assert stand.weights is not None
+        label = walk.plan.label
+        job = self.stage.further(step, following.round, label, name, stand.weights, walk.seed, stand.of)
+        return job, job.work.origin if job.work else stand.of
 
-    def _go_on(self, walk: Walk, index: int, weights: Weights, of: Origin) -> Job[Any]:
-        """Train on until the next request arrives, then unlearn it."""
-        job, origin = self._further(walk, index, weights, of)
+    def _go_on(self, stand: Stand) -> list[Job[Any]]:
+        """Train on until the next step, if there is one, and do what there is to do there."""
+        walk, index = stand.walk, stand.index + 1
+        if index == len(walk.chain.steps):
+            return []
+        job, origin = self._further(stand)
         if job is None:
-            return self._unlearn(walk, index + 1, weights, origin)
-        lost = self._lost(walk, index + 1, index + 1, f"training on after {walk.chain[index].request.id}")
+            return self._at(replace(stand, index=index))
+        lost = self._lost(walk, index, index, f"training on after {stand.step.id}")
 
         def then(new: Weights) -> list[Job[Any]]:
-            return [*job.then(new), self._unlearn(walk, index + 1, new, origin)]
+            return [*job.then(new), *self._at(replace(stand, index=index, weights=new, of=origin))]
 
-        return replace(job, then=then, diverged=lost)
-
-    def _finish(self, walk: Walk, weights: Weights, of: Origin) -> list[Job[Any]]:
-        chain, end = walk.chain, len(walk.chain)
-        last = moments(self.stage.scenario, chain)[-1]
-        lost = self._lost(walk, end, end, f"training on after {chain[-1].request.id}")
-        silent = self._silent(walk, last)
-        jobs = self.stage.to_the_end(chain, walk.plan.label, walk.name(last), weights, walk.seed, of, silent)
-        return [replace(job, diverged=lost) for job in jobs]
+        return [replace(job, then=then, diverged=lost)]
 
     def case(self, plan: Plan, step: Step, weights: Weights, seed: int) -> Case:
         """What ``plan``'s strategy is given to unlearn the request of ``step`` from ``weights``."""
         stage, cohort = self.stage, self.stage.cohort
-        retain, forget = Select(without=step.without), Select(only=step.request.id, without=step.earlier)
+        request = step.asked
+        retain, forget = Select(without=step.without), Select(only=request.id, without=step.earlier)
         sites = stage.remaining(step.without)
         kept, lost = cohort.counts(retain), cohort.counts(forget)
         prepared = self._prepared(plan, step.round, seed)
         return Case(
-            request=step.request.id,
+            request=request.id,
             seed=seed,
             rounds=step.round,
             initial=stage.initial(seed),
@@ -269,7 +329,7 @@ class Unlearning:
             layout=stage.layout,
             roster=cohort.sites,
             sites=sites,
-            leaver=step.request.site if step.request.whole_site else None,
+            leaver=request.site if request.whole_site else None,
             holders=tuple(site for site, count in lost.items() if count),
             kept={site: kept[site] for site in sites},
             lost={site: count for site, count in lost.items() if count},
@@ -288,19 +348,19 @@ class Unlearning:
 
     def _reach(self, label: Label, horizon: int, rounds: int, model: Weights | None) -> None:
         """Write the model in hand at a horizon; its signals are asked for when unlearning is over (`_held`)."""
-        steps = (step for chain in self.stage.chains for step in chain)
-        moment = next(step.moment for step in steps if step.request.id == label.request)
-        name = _name(moment, f"{label.strategy}@{horizon}", label.seed)
+        steps = (step for chain in self.stage.chains for step in chain.asking)
+        at = next(step for step in steps if step.id == label.request)
+        name = _name(at, f"{label.strategy}@{horizon}", label.seed)
         if model is not None:
             self.stage.run.write_weights(name, model)
         self._reached[name] = rounds
 
-    def _held(self, walk: Walk, moment: Moment) -> list[Job[Any]]:
+    def _held(self, walk: Walk, step: Step) -> list[Job[Any]]:
         """Ask for the signals of all models that were in hand at horizons."""
-        found = list[Job[Any]]()
+        found, moment = list[Job[Any]](), step.moment
         for horizon in self.stage.scenario.horizons:
-            name = walk.name(moment, horizon)
-            if name in self._reached:
+            name = walk.name(step, horizon)
+            if name in self._reached and moment is not None:
                 weights, lost = self.stage.run.read_weights(name), self._silent(walk, moment, horizon)
                 found.append(self.stage.evaluation(name, weights, walk.seed, moment, lost))
         return found
@@ -314,20 +374,19 @@ class Unlearning:
 
         return lost
 
-    def _lost(self, walk: Walk, moment: int, step: int, doing: str) -> Diverged:
-        """What to do if a strategy diverges: all moments from number ``moment`` on are lost.
+    def _lost(self, walk: Walk, index: int, further: int, doing: str) -> Diverged:
+        """What to do if a strategy diverges: all its models from step number ``index`` on are lost.
 
-        Its requests from number ``step`` on cost nothing, and neither does training on after them: nobody is asked.
+        Its requests from number ``further`` on cost nothing, and neither does training on: nobody is asked.
         """
-        plan, seed = walk.plan, walk.seed
+        plan, seed, steps = walk.plan, walk.seed, walk.chain.steps
 
         def lost(found: Divergence) -> list[Job[Any]]:
-            for one in moments(self.stage.scenario, walk.chain)[moment:]:
+            for one in (step.moment for step in steps[index:] if step.moment):
                 self.stage.run.write_weights(walk.name(one), w.multiply(self.stage.initial(seed), math.nan))
                 self._note(walk, one, found, f"{found} of {doing}")
-            unasked = [Label("unlearn", one.request.id, plan.label, seed) for one in walk.chain[step:]]
-            going_on = stretches(self.stage.scenario, walk.chain[moment:])
-            unasked += [Label("continue", one.request.id, plan.label, seed) for one, _ in going_on]
+            unasked = [Label("unlearn", one.id, plan.label, seed) for one in steps[further:] if one.request]
+            unasked += [Label("continue", one.id, plan.label, seed) for one, _ in walk.chain.stretches(index)]
             return [Job(label, nothing()) for label in unasked]
 
         return lost
@@ -340,8 +399,8 @@ class Unlearning:
         self._diverged.append({**whose, "model": model, **asdict(found), "where": where})
 
 
-def _name(moment: Moment, label: str, seed: int) -> str:
-    return f"{moment.name}-{label}-{seed}"
+def _name(at: Moment | Step, label: str, seed: int) -> str:
+    return f"{at.name}-{label}-{seed}"
 
 
 def prepare_label(stage: Stage, plan: Plan, round: int, seed: int) -> Label:

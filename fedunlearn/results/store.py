@@ -91,6 +91,11 @@ class Store:
         sums = {name: (place, files.sha256(self.run.path / place)) for name, place in places.items()}
         self._write(file, Record(origin, facts, sums))
 
+    def drop(self, file: str) -> None:
+        """Remove a result of this run, with what is known of it."""
+        (self.run.path / file).unlink(missing_ok=True)
+        _place(self.run.path, file).unlink(missing_ok=True)
+
     def known(self, file: str, origin: Mapping[str, object]) -> Record | None:
         """What is known of work of this origin, here or in an earlier run; nothing is taken from there."""
         own = self._own(file, origin)

@@ -147,9 +147,12 @@ def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
     """The scenario, if every part could be read."""
     top, engine, data, model, training = draft.top, draft.engine, draft.data, draft.model, draft.training
     evaluation, verdict, history, limits = draft.evaluation, draft.verdict, draft.history, draft.limits
+    retention = draft.retention
     if not (top and engine and data and draft.sites and model and training):
         return None
-    if not (evaluation and verdict and history and limits) or (draft.dated and not draft.calendar):
+    if not (evaluation and verdict and history and retention and limits) or (
+        draft.dated and not draft.calendar
+    ):
         return None
     requests = draft.stream
     return Scenario(
@@ -172,6 +175,7 @@ def _scenario(draft: Draft, where: Mapping[str, Place]) -> Scenario | None:
         references=top.references,
         verdict=verdict,
         history=history,
+        retention=retention,
         calendar=draft.calendar,
         arrivals=draft.arrivals,
         policies=tuple(draft.policies.values()) if draft.dated else (),
@@ -235,6 +239,7 @@ def _dated(scenario: Scenario) -> dict[str, Any]:
         **tree,
         "policies": [_policy(plan) for plan in scenario.policies],
         "limits": _plain(scenario.limits),
+        "retention": _plain(scenario.retention),
     }
 
 

@@ -71,7 +71,7 @@ def limits(node: Node | None, found: list[Problem]) -> Limits | None:
 def without(tree: Table, found: list[Problem]) -> None:
     """Tell of keys that need a calendar where there is none, and of those that have no meaning in one."""
     dated = tree.get("calendar") is not None
-    for key in ("timeline",) if dated else ("arrivals", "policies", "limits"):
+    for key in ("timeline",) if dated else ("arrivals", "policies", "limits", "retention"):
         value = next((name for name, _ in tree.entries if name.text == key), None)
         if value is not None and dated:
             message = "in a calendar all requests are one stream, each with its day: remove `timeline`"

@@ -19,6 +19,7 @@ from fedunlearn.scenario.schema import (
     Pick,
     PolicyPlan,
     Request,
+    Retention,
     SitesConfig,
     TopKeys,
     Tuned,
@@ -64,6 +65,7 @@ class Draft:
     evaluation: Evaluation | None
     verdict: Verdict | None
     history: HistoryConfig | None
+    retention: Retention | None
     dated: bool
     calendar: Calendar | None
     arrivals: Arrivals | None

@@ -22,6 +22,7 @@ from fedunlearn.scenario.schema import (
     Official,
     Pick,
     Request,
+    Retention,
     Shares,
     SitesConfig,
     TopKeys,
@@ -40,7 +41,7 @@ REQUIRED = ("name", "seeds", "data", "sites", "model", "training", "requests")
 KEYS = (
     *("name", "seeds", "engine", "data", "sites", "seed", "model", "training"),
     *("calendar", "arrivals", "requests", "policies", "limits"),
-    *("strategies", "timeline", "horizons", "evaluation", "references", "verdict", "history"),
+    *("strategies", "timeline", "horizons", "evaluation", "references", "verdict", "history", "retention"),
 )
 """What a scenario consists of, and what it cannot do without, but that arrivals can take the place of requests."""
 _IDS = re.compile(
@@ -76,6 +77,7 @@ def read_parts(tree: Node, found: list[Problem]) -> Draft | None:
         evaluation=build(tree.get("evaluation") or Table(tree.place, ()), Evaluation, found),
         verdict=_verdict(tree.get("verdict"), found),
         history=build(tree.get("history") or Table(tree.place, ()), HistoryConfig, found),
+        retention=build(tree.get("retention") or Table(tree.place, ()), Retention, found),
         dated=tree.get("calendar") is not None,
         calendar=dated.calendar(tree.get("calendar"), found),
         arrivals=dated.arrivals(tree.get("arrivals"), found),

@@ -285,6 +285,17 @@ class HistoryConfig:
 
 
 @dataclass(frozen=True)
+class Retention:
+    """What a run with a calendar keeps, once it is over, of what knew those who were forgotten since.
+
+    Attributes:
+        models: keep every model that was in hand on the way, not just those at the end.
+    """
+
+    models: bool = False
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What verdicts are made with. It changes what is said of models, never a model.
 
@@ -318,6 +329,7 @@ class Scenario:
             these. Those beyond have seeds of their own (`extra_seeds`), for which nothing else is trained.
         verdict: what verdicts are made with.
         history: how the server stores what strategies use of training.
+        retention: what is kept of the way, with a calendar.
         calendar: gives rounds and requests dates; None if requests come after rounds.
         arrivals: where requests come from that nobody wrote down; they are among ``requests``.
         policies: when what was accepted is unlearned, each by itself; of a calendar at least one.
@@ -341,6 +353,7 @@ class Scenario:
     references: int | None = None
     verdict: Verdict = Verdict()
     history: HistoryConfig = HistoryConfig()
+    retention: Retention = Retention()
     calendar: Calendar | None = None
     arrivals: Arrivals | None = None
     policies: tuple[PolicyPlan, ...] = ()

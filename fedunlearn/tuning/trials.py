@@ -97,7 +97,7 @@ class Trials:
         self._plans = {name: plan for name, plan in plans if space(type(plan.strategy))}
         self._studies = {name: _study(derive(seed, "tune", name)) for name in self._plans}
         self._steps: Mapping[RequestId, Step] = {
-            step.request.id: step for chain in campaign.stage.chains for step in chain
+            step.asked.id: step for chain in campaign.stage.chains for step in chain.asking
         }
         self._retrained: dict[RequestId, Answers | None] = {}
         self._running: dict[str, _Running] = {}
@@ -147,7 +147,7 @@ class Trials:
 
     def _unlearn(self, running: _Running, step: Step) -> Job[Weights]:
         seed = self._campaign.stage.scenario.seeds[0]
-        label = Label("tune", step.request.id, running.plan.label, seed)
+        label = Label("tune", step.asked.id, running.plan.label, seed)
         original = self._campaign.stage.original(step, seed)
         case = self._campaign.unlearning.case(running.plan, step, original, seed)
         sites = self._campaign.stage.cohort.sites
@@ -165,8 +165,9 @@ class Trials:
         return Job(label, running.plan.strategy.unlearn(case), then, diverged)
 
     def _distance(self, step: Step, found: Mapping[str, Tensor]) -> float:
-        request = step.request.id
+        request = step.asked.id
         if request not in self._retrained:
+            assert step.moment is not None
             name = self._campaign.stage.retrained_name(step.moment, self._campaign.stage.scenario.seeds[0])
             self._retrained[request] = self._judge.reference(request, name)
         retrained, answers = self._retrained[request], self._judge.answers(request, found)

@@ -17,7 +17,7 @@ from rich.console import Console
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.slices import chosen, middle, plane, sections, volume_dice
-from fedunlearn.campaign.timeline import Moment, chains, moments
+from fedunlearn.campaign.timeline import Moment, chains
 from fedunlearn.core import Select
 from fedunlearn.learning.kinds import KINDS
 from fedunlearn.learning.local import scaled
@@ -95,7 +95,7 @@ def moments_of(cohort_text: str, folder: Path, *overrides: str) -> tuple[Cohort,
     path = store(folder)
     path.write_text(cohort_text or path.read_text(encoding="utf-8"), encoding="utf-8")
     scenario = scenarios.read(path, overrides)
-    found = {m.name: m for chain in chains(scenario) for m in moments(scenario, chain)}
+    found = {m.name: m for chain in chains(scenario) for m in chain.moments}
     return gather(scenario, folder), found
 
 

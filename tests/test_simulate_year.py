@@ -1,0 +1,202 @@
+"""A year of requests, small: who is trained on when, what exact policies come to, and what stays of the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedunlearn import scenario as scenarios
+from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.timeline import Chain, chains
+from fedunlearn.core import Select
+from fedunlearn.federation.jobs import Round
+from fedunlearn.federation.ledger import Ledger
+from fedunlearn.intake.desk import ALL
+from fedunlearn.results.runfolder import RunFolder
+from tests import runs
+
+YEAR = """\
+name: year
+seeds: [1]
+engine: {name: inline, workers: 2, timeout: 60}
+data: {name: phantom_cells, images: 240}
+sites: {names: [north, east, west], partition: {name: iid}}
+model: {name: small_cnn}
+training: {rounds: 6, local_epochs: 1, batch_size: 32, optimizer: adam, lr: 0.002}
+calendar: {start: 2026-01-01, round: 7d, looks: 14d}
+requests:
+  - {id: opt, site: west, patients: {count: 1}, received: 2026-01-10, kind: opt_out}
+  - {id: some, site: north, patients: {count: 2}, received: 2026-01-13}
+  - {id: gone, site: north, patients: ["nobody"], received: 2026-01-14}
+  - {id: more, site: west, patients: {count: 1}, received: 2026-01-20}
+  - {id: leave, site: east, whole_site: true, received: 2026-01-27}
+policies: [{name: at_once}, {name: batch, every: 21d}, {name: budget, drift: 0.0001}]
+strategies:
+  - {name: retrain}
+  - {name: fine_tune, rounds: 1}
+  - {name: neggrad_plus, epochs: 1}
+"""
+
+
+class Seen:
+    """Which training images each round of a run read at the hospitals, by its label."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+        self.rows: list[tuple[Any, set[int]]] = []
+
+    def round(self, round: Round) -> None:
+        rows = set[int]()
+        for site, task in round.asks.items():
+            for select in selects(task):
+                rows |= set(self.cohort.picked(site, select).tolist())
+        self.rows.append((round.label, rows & set(np.flatnonzero(self.cohort.split == "train").tolist())))
+
+
+def selects(value: object) -> Iterator[Select]:
+    """All that name images, anywhere in a task."""
+    if isinstance(value, Select):
+        yield value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from selects(getattr(value, field.name))
+    elif isinstance(value, tuple | list):
+        for one in value:
+            yield from selects(one)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("year")
+
+
+@pytest.fixture(scope="module")
+def cohort(folder: Path) -> Cohort:
+    return gather(scenarios.read(runs.write(folder, YEAR)), folder)
+
+
+@pytest.fixture(scope="module")
+def watched(folder: Path, cohort: Cohort) -> tuple[RunFolder, Seen]:
+    seen, told = Seen(cohort), Ledger.round
+
+    def round(self: Ledger, one: Round) -> None:
+        seen.round(one)
+        told(self, one)
+
+    with pytest.MonkeyPatch.context() as patch, runs.without_scores():
+        patch.setattr(Ledger, "round", round)
+        return runs.run(folder, "retention={models: true}", text=YEAR), seen
+
+
+@pytest.fixture(scope="module")
+def run(watched: tuple[RunFolder, Seen]) -> RunFolder:
+    return watched[0]
+
+
+@pytest.fixture(scope="module")
+def linked(folder: Path, cohort: Cohort) -> tuple[Chain, ...]:
+    return chains(scenarios.read(runs.write(folder, YEAR)), cohort.entries)
+
+
+def test_an_exact_strategy_ends_with_the_bits_of_training_without_all_of_them(run: RunFolder) -> None:
+    """Whatever the policy, once the last request came before the end; an opt-out is trained on by neither."""
+    weights = runs.weight_files(run)
+    again = weights[f"retrained-{ALL}-1.safetensors"]
+    for policy in ("at_once", "batch-21d", "budget-0.0001"):
+        assert weights[f"{policy}-retrain-1.safetensors"] == again
+        assert weights[f"{policy}-neggrad_plus-1.safetensors"] != again or policy.startswith("budget")
+
+
+def test_nobody_is_trained_on_after_acceptance(
+    watched: tuple[RunFolder, Seen], cohort: Cohort, linked: tuple[Chain, ...]
+) -> None:
+    """Images of an accepted request are read by its own unlearning alone, and after that by nothing but evaluation."""
+    steps = {step.id: step for chain in linked for step in chain.steps}
+    checked = dict.fromkeys(("continue", "unlearn"), 0)
+    for label, rows in watched[1].rows:
+        if label.phase not in checked:
+            continue
+        step = steps[label.request]
+        own = step.members if label.phase == "unlearn" else ()
+        barred = np.logical_or.reduce([cohort.forgotten[one] for one in step.without if one not in own])
+        mine = np.logical_or.reduce([cohort.forgotten[one] for one in own]) if own else np.zeros_like(barred)
+        before = np.logical_or.reduce(
+            [np.zeros_like(barred), *(cohort.forgotten[one] for one in step.earlier)]
+        )
+        forbidden = (barred & ~mine) | before
+        assert not rows & set(np.flatnonzero(forbidden).tolist()), label
+        checked[label.phase] += 1
+    assert min(checked.values()) > 10
+
+
+def test_a_hospital_that_left_is_not_asked_again(watched: tuple[RunFolder, Seen], cohort: Cohort) -> None:
+    """After round 4, where east left, no training of a walk reads an image of it."""
+    east = set(np.flatnonzero(cohort.site == "east").tolist())
+    late = [
+        rows
+        for label, rows in watched[1].rows
+        if label.phase == "continue" and label.request == "at_once@4-east"
+    ]
+    assert late and not any(rows & east for rows in late)
+
+
+def test_a_budget_trains_anew_once_unlearning_has_moved_the_model_too_far(run: RunFolder) -> None:
+    """Any step passes .0001: every second request is answered by training anew; one that is exact has no drift."""
+    found = run.read_manifest()["retrainings"]
+    assert [(one["policy"], one["strategy"], one["round"]) for one in found] == [
+        ("budget-0.0001", "fine_tune", 3),
+        ("budget-0.0001", "neggrad_plus", 3),
+    ]
+    assert all(one["drift"] > 0.0001 for one in found)
+
+
+def test_the_manifest_tells_of_requests_policies_and_looks(run: RunFolder) -> None:
+    manifest = run.read_manifest()
+    assert manifest["calendar"] == {"start": "2026-01-01", "days": 7, "rounds": 6, "looks": [2, 4, 6]}
+    docket = {entry["id"]: entry for entry in manifest["docket"]}
+    assert {name: (one["state"], one["boundary"]) for name, one in docket.items()} == {
+        "opt": ("accepted", 2),
+        "some": ("accepted", 2),
+        "gone": ("refused", 2),
+        "more": ("accepted", 3),
+        "leave": ("accepted", 4),
+    }
+    batch = manifest["policies"][1]
+    assert [(turn["round"], turn["erases"], turn["steps"]) for turn in batch["turns"] if turn["erases"]] == [
+        (3, ["some", "more"], ["batch-21d@3"]),
+        (6, ["leave"], ["batch-21d@6-east"]),
+    ]
+    assert len(manifest["looks"]) == 3 * 3
+    for look in manifest["looks"]:
+        for model in (look["original"], look["retrained"], *look["strategies"].values()):
+            assert (run.path / "signals" / f"{model}.parquet").is_file()
+    assert [entry["request"] for entry in manifest["scored"]] == ["at_once", "batch-21d", "budget-0.0001"]
+    last = next(look for look in manifest["looks"] if (look["policy"], look["round"]) == ("at_once", 6))
+    assert last["distances"]["retrain"] == 0 < last["distances"]["fine_tune"]
+
+
+def test_the_audit_log_has_every_request_with_what_became_of_it(run: RunFolder) -> None:
+    lines = [json.loads(line) for line in (run.path / "audit.jsonl").read_text(encoding="utf-8").splitlines()]
+    asked = {line["request"]: line for line in lines if line["event"] == "request-received"}
+    assert {name: line["state"] for name, line in asked.items()}["gone"] == "refused"
+    assert asked["gone"]["reason"] == "unknown_patient"
+    assert asked["opt"]["scope"] == "opt_out"
+
+
+def test_models_of_the_way_go_unless_they_are_to_be_kept(folder: Path, run: RunFolder) -> None:
+    """What stays has the same bits; what they answered stays."""
+    with runs.without_scores():
+        bare = runs.run(folder, text=YEAR, name="bare")
+    kept, all_of_them = runs.weight_files(bare), runs.weight_files(run)
+    assert kept.items() < all_of_them.items()
+    assert not any("@" in name or name.startswith("before-") for name in kept)
+    assert {file.name for file in (bare.path / "signals").iterdir()} == {
+        file.name for file in (run.path / "signals").iterdir()
+    }
+    assert not list((bare.path / "origins" / "weights").glob("*@*"))
