@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +83,8 @@ class VolumeNet(toy.ToyNet):
 def test_volumes_are_refused(dimensions: int, told: int) -> None:
     model = VolumeNet() if dimensions == 3 else toy.ToyNet()
     training = Training(1, replace(ADAM, augmentation="flips_crops"))
-    draft = Draft(None, None, None, None, model, training, {}, True, {}, None, None, None)
+    nothing = dict.fromkeys(field.name for field in fields(Draft))
+    draft = Draft(**{**nothing, "model": model, "training": training, "requests": {}, "entries": {}})
     found = [(key, text) for key, text in findings(draft) if key == "training.augmentation"]
     assert len(found) == told and all("is for 2D images" in text for _, text in found)
     assert not list(findings(replace(draft, training=Training(1, ADAM))))
