@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ class VolumeNet(toy.ToyNet):
 def test_volumes_are_refused(dimensions: int, told: int) -> None:
     model = VolumeNet() if dimensions == 3 else toy.ToyNet()
     training = Training(1, replace(ADAM, augmentation="flips_crops"))
-    nothing = dict.fromkeys(field.name for field in fields(Draft))
+    nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(Draft))
     draft = Draft(**{**nothing, "model": model, "training": training, "requests": {}, "entries": {}})
     found = [(key, text) for key, text in findings(draft) if key == "training.augmentation"]
     assert len(found) == told and all("is for 2D images" in text for _, text in found)
