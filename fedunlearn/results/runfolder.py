@@ -186,6 +186,10 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {file}: {error}") from error
 
+    def read_text(self, name: str) -> str:
+        """Read a text file."""
+        return (self.path / name).read_text(encoding="utf-8")
+
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """An NPZ file; the same arrays give the same bytes."""
         file = io.BytesIO()
@@ -214,46 +218,69 @@ class RunFolder:
         anchor = audit.anchor(self.path / audit.FILE)
         files.write(self.path / "manifest.json", files.sealed({**manifest, "sha256": sums, "audit": anchor}))
 
-    def renew(self, contents: Mapping[str, bytes], entries: Mapping[str, Any] | None = None) -> None:
-        """Replace files of a finished run, all of them or none, whatever stops it; the others' checksums stay.
+    def renew(
+        self,
+        contents: Mapping[str, bytes],
+        entries: Mapping[str, Any] | None = None,
+        removed: Collection[str] = (),
+    ) -> None:
+        """Replace and remove files of a finished run, all or none, whatever stops it; the others' checksums stay.
 
-        New contents wait beside the old ones until the manifest speaks of them; `open` puts them in their places.
+        New contents wait beside the old ones until the manifest speaks of them; `open` puts them in their places, and
+        removes what the manifest says is gone.
 
         Args:
             contents: by file.
             entries: of the manifest, those that change with them.
+            removed: files that go.
 
         Raises:
             RunError: one cannot be written; all are as they were.
         """
-        entries = self._renewed(contents, entries)
+        entries = self._renewed(contents, entries, removed)
         for name, content in contents.items():
             files.write(self.path / f"{name}{_NEXT}", content)
-        files.write(self.path / "manifest.json", files.sealed({**entries, "next": sorted(contents)}))
+        waiting = {"next": sorted(contents), "gone": sorted(removed)}
+        files.write(self.path / "manifest.json", files.sealed({**entries, **waiting}))
         self._settle()
 
-    def foretold(self, contents: Mapping[str, bytes], entries: Mapping[str, Any] | None = None) -> Foretold:
+    def foretold(
+        self,
+        contents: Mapping[str, bytes],
+        entries: Mapping[str, Any] | None = None,
+        removed: Collection[str] = (),
+    ) -> Foretold:
         """What the folder would hold after `renew`, for whoever makes another of its files of that."""
-        return Foretold(self, contents, self._renewed(contents, entries))
+        return Foretold(self, contents, self._renewed(contents, entries, removed))
 
     def _renewed(
-        self, contents: Mapping[str, bytes], entries: Mapping[str, Any] | None = None
+        self,
+        contents: Mapping[str, bytes],
+        entries: Mapping[str, Any] | None = None,
+        removed: Collection[str] = (),
     ) -> dict[str, Any]:
         """The manifest after `renew`."""
         manifest = self.read_manifest()
         new = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        sums = dict(sorted({**manifest["sha256"], **new}.items()))
+        known = {name: digest for name, digest in manifest["sha256"].items() if name not in removed}
+        sums = dict(sorted({**known, **new}.items()))
         log = contents.get(audit.FILE)
         anchor = manifest["audit"] if log is None else audit.anchor(self.path / audit.FILE, log)
         return {**manifest, **(entries or {}), "sha256": sums, "audit": anchor}
 
     def _settle(self) -> None:
-        """Put new contents that the manifest speaks of into their places.
+        """Put new contents that the manifest speaks of into their places, and remove what it says is gone.
 
         Raises:
-            RunError: one cannot be put there; the next `open` tries again.
+            RunError: one cannot be put there, or removed; the next `open` tries again.
         """
         manifest = self.read_manifest()
+        for name in manifest.get("gone", ()):
+            try:
+                (self.path / name).unlink(missing_ok=True)
+                (self.path / f"{name}{_NEXT}").unlink(missing_ok=True)  # of a renewal that was stopped
+            except OSError as error:
+                raise RunError(f"cannot remove {self.path / name}: {error.strerror or error}") from error
         for name in manifest.get("next", ()):
             waiting = self.path / f"{name}{_NEXT}"
             if not waiting.is_file():
@@ -322,6 +349,10 @@ class Foretold:
         if name in self.contents:
             return pd.read_parquet(io.BytesIO(self.contents[name]))
         return self.run.read_table(name)
+
+    def read_text(self, name: str) -> str:
+        """See `RunFolder.read_text`."""
+        return self.contents[name].decode("utf-8") if name in self.contents else self.run.read_text(name)
 
     def read_manifest(self) -> dict[str, Any]:
         """See `RunFolder.read_manifest`."""

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -375,6 +375,36 @@ def test_renewing_that_is_stopped_at_any_file_leaves_all_old_or_all_new(
         run.renew(new(run, 5.0))
         assert values(RunFolder.open(run.path)) == {5.0}
     assert 4.0 in seen and len(seen) > 1
+
+
+@pytest.mark.parametrize("function", ["os.replace", "pathlib.Path.unlink"])
+def test_files_go_together_with_what_is_renewed_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    """Stopped at the n-th file that is put into its place, or removed."""
+    honest: Any = os.replace if function == "os.replace" else Path.unlink
+    seen = set[bool]()
+    for stop in range(9):
+        run = finished(tmp_path / f"run-{stop}")
+        left = [stop]
+
+        def step(*arguments: Any, left: list[int] = left, **options: Any) -> None:
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            honest(*arguments, **options)
+
+        with monkeypatch.context() as patch, suppress(Killed):
+            patch.setattr(function, step)
+            run.renew(new(run, 4.0), removed=["sites.parquet"])
+        found = values(RunFolder.open(run.path))
+        gone = not (run.path / "sites.parquet").exists()
+        assert found == ({4.0} if gone else {2.0, 0.1})
+        assert ("sites.parquet" in run.read_manifest()["sha256"]) != gone
+        seen.add(gone)
+        run.renew(new(run, 5.0))
+        assert values(RunFolder.open(run.path)) == {5.0}
+    assert True in seen
 
 
 def test_what_waits_for_its_place_is_no_file_of_the_run(tmp_path: Path) -> None:
