@@ -24,6 +24,7 @@ from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.campaign.slices import Slices
 from fedunlearn.campaign.timing import scoring_seconds
 from fedunlearn.core import InputError
+from fedunlearn.erasure import returning
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Engine, Link, Staff
 from fedunlearn.federation.engines.flower import Flower
@@ -37,6 +38,7 @@ from fedunlearn.federation.progress import phase, progress, warn, watching
 from fedunlearn.recording import Production
 from fedunlearn.results import audit
 from fedunlearn.results.places import locked
+from fedunlearn.results.purged import require_evidence
 from fedunlearn.results.runfolder import ABOUT, CURVES, RunFolder, parquet
 from fedunlearn.results.store import Store, earlier
 from fedunlearn.results.wording import plain
@@ -86,6 +88,7 @@ def simulate(
     reuse: Sequence[Path] = (),
     given: str = "SCENARIO",
     hands: Hired | None = None,
+    tombstones: Sequence[Path] = (),
 ) -> RunFolder:
     """Run a scenario into the folder ``out`` and score it.
 
@@ -102,16 +105,17 @@ def simulate(
         reuse: earlier run folders; work of the same origin is taken from them instead of being done again.
         given: scenario and options as a command line had them; a run that is stopped is told to go on with them.
         hands: who plays the hospitals, of an engine like the scenario's; None to have some come for this run alone.
+        tombstones: of what was purged, which must be neither in the data nor in what earlier runs were trained on.
 
     Raises:
-        InputError: something about the scenario, the data or a folder is wrong, or what is to be resumed was another
-            scenario, other data or other code; nothing was run.
+        InputError: something about the scenario, the data or a folder is wrong, what was purged has come back, or what
+            is to be resumed was another scenario, other data or other code; nothing was run.
         SiteError: a hospital failed, or a reference diverged; the folder is left without ``DONE``. A strategy that
             diverges does not stop the run.
     """
     began = time.perf_counter()
     environment = surveyed(scenario, console)
-    order = _Order(scenario, environment, out, data_root, resume, tuple(reuse), given)
+    order = _Order(scenario, environment, out, data_root, resume, tuple(reuse), given, tuple(tombstones))
     with contextlib.ExitStack() as stack:
         if hands is None:  # they come while images are read, and go before models are scored
             hands = stack.enter_context(hired(scenario, environment.machines, console, quiet))
@@ -129,6 +133,7 @@ class _Order:
     resume: bool
     reuse: tuple[Path, ...]
     given: str
+    tombstones: tuple[Path, ...]
 
 
 def _simulated(
@@ -136,7 +141,9 @@ def _simulated(
 ) -> RunFolder:
     """See `simulate`; ``dismiss`` is called once nobody is asked any more."""
     scenario, environment, out, resume = order.scenario, order.environment, order.out, order.resume
+    returning.refuse_reuse(order.tombstones, order.reuse)
     cohort = gather(scenario, order.data_root, watching(console, quiet))
+    returning.refuse(order.tombstones, cohort.table, cohort.pixels)
     shadows, others = Shadows(scenario, cohort, environment), earlier(order.reuse)
     needed = estimate(scenario, cohort)
     require_room(needed, out, [out] if resume else [], hands.memory)
@@ -216,12 +223,13 @@ def rescore(path: Path, margins: str | None = None) -> None:
         margins: to judge with from now on, as a text (`evidence.margins.parse`); those it does not name stay.
 
     Raises:
-        InputError: it is no finished run's, or margins cannot be read.
+        InputError: it is no finished run's, something was purged from it, or margins cannot be read.
         RunError: a file that scores rest on is missing or damaged; scores and page stay as they were.
     """
     with locked(path):
         run = RunFolder.open(path)
         log, manifest = run.path / audit.FILE, run.read_manifest()
+        require_evidence(manifest, "scored again")
         used = declared(manifest)
         used = used if margins is None else parse(margins, used)
         audit.verify(log, manifest["audit"])

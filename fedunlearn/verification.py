@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from fedunlearn import files, scenario as scenarios
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.core import RunError, derive
-from fedunlearn.erasure import keys, record
+from fedunlearn.erasure import keys, record, residue, tombstones as stones
 from fedunlearn.results import audit
+from fedunlearn.results.purged import purges, require_evidence
 from fedunlearn.results.runfolder import RunFolder, parquet
 from fedunlearn.results.store import Store, recorded
 from fedunlearn.scenario import Evaluation, Scenario
@@ -26,7 +27,14 @@ from fedunlearn.scoring.score import ADDED, WRITTEN, tables
 from fedunlearn.story import engine, produce, surveyed, train
 
 
-def verify(path: Path, replay: int, data_root: Path, console: Console, key: Path | None = None) -> list[str]:
+def verify(
+    path: Path,
+    replay: int,
+    data_root: Path,
+    console: Console,
+    key: Path | None = None,
+    tombstones: Sequence[Path] = (),
+) -> list[str]:
     """Check a finished run; return what was found good, a line each.
 
     Args:
@@ -35,6 +43,7 @@ def verify(path: Path, replay: int, data_root: Path, console: Console, key: Path
         data_root: where the data's files are, for ``replay``.
         console: where progress of training is shown.
         key: the public key that erasure records must be signed with; None if any will do.
+        tombstones: of hospitals; with them ids of purged patients and images are looked for too.
 
     Raises:
         InputError: there is no finished run, its data is not at hand, or the key cannot be read.
@@ -42,12 +51,14 @@ def verify(path: Path, replay: int, data_root: Path, console: Console, key: Path
     """
     run, by = RunFolder.open(path), None if key is None else keys.public(key)
     manifest = run.read_manifest()
+    if replay:
+        require_evidence(manifest, "replayed")
     if problems := _damage(run, manifest):
         raise RunError("\n".join(problems))
     good = [f"{len(manifest['sha256'])} files are what the run wrote"]
     good.append(f"{manifest['audit']['lines']} lines of the audit log are chained, none is missing")
     good += record.check(run, by)
-    good += _scores(run, manifest)
+    good += _purged(run, manifest, tombstones) if purges(manifest) else _scores(run, manifest)
     if replay:
         good.append(_replay(run, manifest, replay, data_root, console))
     return good
@@ -89,6 +100,40 @@ def _scores(run: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
         told = ", ".join(absent)
         good.append(f"written by an older version: `fedunlearn score {run.path}` adds {told}")
     return good
+
+
+def _purged(run: RunFolder, manifest: Mapping[str, Any], paths: Sequence[Path]) -> list[str]:
+    """Look for what is left of what was purged; scores cannot be computed again then.
+
+    Raises:
+        InputError: a tombstone cannot be read.
+        RunError: something is left, or the run's own tombstone is gone; tells all.
+    """
+    own = stones.of_run(run.path)
+    if own is None:
+        raise RunError(f"{run.path / stones.FILE} is missing, expected the tombstones of what was purged")
+    known = [own, *map(stones.read, paths)]
+    if hits := residue.scan(run.path, known, manifest["sha256"]):
+        raise RunError(
+            "\n".join(f"{run.path / hit.file}: left of what was purged: {hit.what}" for hit in hits)
+        )
+    names = ", ".join(own.requests)
+    looked = [
+        "images",
+        *(["ids"] if any(one.secret for one in known) else []),
+        "answers about them",
+        "removed models",
+    ]
+    hint = (
+        ""
+        if any(one.secret for one in known)
+        else "; for ids, `--tombstones FILE` is needed, which the hospital has"
+    )
+    return [
+        f"nothing is left of {names}, which {'were' if len(own.requests) > 1 else 'was'} purged: looked for "
+        f"{', '.join(looked)} in every file{hint}",
+        "scores cannot be computed again, since what they rest on was purged; tables are what was written",
+    ]
 
 
 def _flat(value: object) -> object:

@@ -23,6 +23,7 @@ def simulate(
     data_root: str | Path | None = None,
     resume: bool = False,
     reuse: Sequence[str | Path] = (),
+    tombstones: Sequence[str | Path] = (),
     quiet: bool = True,
 ) -> Run:
     """Train, retrain, unlearn and score a scenario; write a run folder.
@@ -35,6 +36,7 @@ def simulate(
         data_root: where data files are; ``$FEDUNLEARN_DATA`` by default, else a per-user cache.
         resume: go on with the unfinished run in ``out``; nothing is done twice.
         reuse: earlier run folders, to take from them what would come to the same.
+        tombstones: files of `fedunlearn purge`: what they tell of must be neither in the data nor in what is reused.
         quiet: show no progress. Otherwise it is shown on standard error, or as a notebook's output.
 
     Returns:
@@ -57,5 +59,6 @@ def simulate(
         places.placed(place, Path("runs") / read.name, resume) as folder,
     ):
         earlier = [Path(one) for one in reuse]
-        run = story.simulate(read.config, folder, root, console, quiet, resume, earlier)
+        stones = [Path(one) for one in tombstones]
+        run = story.simulate(read.config, folder, root, console, quiet, resume, earlier, tombstones=stones)
     return Run(run.path)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedunlearn.commands import rim
-from fedunlearn.commands.arguments import Debug, RunPath
+from fedunlearn.commands.arguments import DataRoot, Debug, RunPath
 
 
 def keys(
@@ -45,3 +45,41 @@ def record(
         from fedunlearn.erasure import record as records
 
         rim.say("\n".join(records.write(run, folder, facts)))
+
+
+def purge(
+    run: RunPath,
+    request: Annotated[
+        list[str] | None, typer.Option("--request", metavar="ID", help="Whose images (repeatable).")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All requests of the run.")] = False,
+    keep: Annotated[
+        str,
+        typer.Option(
+            metavar="STRATEGY", help="The remedy in use, whose models stay; retrained ones always do."
+        ),
+    ] = "retrained",
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", metavar="DIR", help="The folder that `keys` made, for slips and tombstones."),
+    ] = None,
+    without_images: Annotated[
+        bool,
+        typer.Option("--without-images", help="The data is not at hand: know what is gone by ids alone."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do nothing, and say what would be done.")
+    ] = False,
+    data_root: DataRoot = None,
+    debug: Debug = False,
+) -> None:
+    """Remove from a finished run what the images of a request left in it: models that saw them, rows, ids, pictures."""
+    with rim.errors(debug):
+        from fedunlearn.core import InputError
+        from fedunlearn.erasure import purge as purges
+
+        if bool(request) == everything:
+            raise InputError("expected --request ID, as often as needed, or --all")
+        root = None if without_images else rim.data_root(data_root)
+        order = purges.Order(tuple(request or ()), keep, keys, root)
+        rim.say("\n".join(purges.purge(run, order, dry_run)))

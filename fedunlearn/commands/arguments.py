@@ -27,6 +27,12 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(help="Where data files are (default: $FEDUNLEARN_DATA, else a per-user cache)."),
 ]
+Tombstones = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--tombstones", metavar="FILE", help="Of `purge`: what it tells of must not be there (repeatable)."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 EventsAsJson = Annotated[

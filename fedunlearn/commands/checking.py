@@ -12,7 +12,7 @@ import typer
 
 from fedunlearn import installation
 from fedunlearn.commands import completing, rim
-from fedunlearn.commands.arguments import AsJson, DataRoot, Debug, Overrides, ScenarioFile
+from fedunlearn.commands.arguments import AsJson, DataRoot, Debug, Overrides, ScenarioFile, Tombstones
 
 if TYPE_CHECKING:
     from fedunlearn.core import Problem
@@ -28,6 +28,7 @@ def check(
             metavar="FILE", help="Draw a few images of every hospital and class (.png, .pdf, .svg)."
         ),
     ] = None,
+    tombstones: Tombstones = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -42,7 +43,9 @@ def check(
             from fedunlearn.sweep import cells, checking
 
             watch, read = watching(rim.aside()), cells.read(file, set or ())
-            told = checking.check(read, rim.data_root(data_root), watch=watch, pictures=pictures)
+            told = checking.check(
+                read, rim.data_root(data_root), watch=watch, pictures=pictures, tombstones=tombstones or ()
+            )
         except InputError as error:
             if as_json:
                 rim.say(_checked(scenario, error.problems, ()))

@@ -10,7 +10,7 @@ import typer
 
 from fedunlearn import files, installation
 from fedunlearn.commands import rim
-from fedunlearn.commands.arguments import DataRoot, Debug, ReportPath, RunPath
+from fedunlearn.commands.arguments import DataRoot, Debug, ReportPath, RunPath, Tombstones
 from fedunlearn.core import InputError, RunError
 
 
@@ -142,6 +142,7 @@ def verify(
         Path | None,
         typer.Option(metavar="FILE", help="The public key that its erasure records must be signed with."),
     ] = None,
+    tombstones: Tombstones = None,
     data_root: DataRoot = None,
     debug: Debug = False,
 ) -> None:
@@ -149,7 +150,9 @@ def verify(
     with rim.errors(debug):
         from fedunlearn.verification import verify as verify_run
 
-        rim.say("\n".join(verify_run(run, replay, rim.data_root(data_root), rim.aside(), key)))
+        rim.say(
+            "\n".join(verify_run(run, replay, rim.data_root(data_root), rim.aside(), key, tombstones or ()))
+        )
 
 
 def discard(run: RunPath, debug: Debug = False) -> None:

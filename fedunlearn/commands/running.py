@@ -11,7 +11,15 @@ import typer
 
 from fedunlearn import installation
 from fedunlearn.commands import rim
-from fedunlearn.commands.arguments import DataRoot, Debug, Engine, EventsAsJson, Overrides, ScenarioFile
+from fedunlearn.commands.arguments import (
+    DataRoot,
+    Debug,
+    Engine,
+    EventsAsJson,
+    Overrides,
+    ScenarioFile,
+    Tombstones,
+)
 
 
 def simulate(
@@ -35,6 +43,7 @@ def simulate(
             metavar="RUN", help="Take from an earlier run what would come to the same (repeatable)."
         ),
     ] = None,
+    tombstones: Tombstones = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")] = False,
     as_json: EventsAsJson = False,
     debug: Debug = False,
@@ -47,10 +56,11 @@ def simulate(
         from fedunlearn.story import simulate as run_scenario
         from fedunlearn.sweep import cells, running, table
 
+        stones = tombstones or ()
         read, told = cells.read(file, _overrides(set, engine)), events.of(console)
         if isinstance(read, cells.Sweep):
             place = out or Path("runs") / read.name
-            folder = running.run(read, place, rim.data_root(data_root), console, quiet, reuse or ())
+            folder = running.run(read, place, rim.data_root(data_root), console, quiet, reuse or (), stones)
             if told is not None:
                 running.tell(folder, told)
             elif not quiet:
@@ -58,8 +68,10 @@ def simulate(
                 rim.say(f"sweep folder: {folder}")
             return
         with places.placed(out, Path("runs") / read.name, resume) as place:
-            root, given = rim.data_root(data_root), _given(scenario, engine, set, data_root, reuse)
-            run = run_scenario(read, place, root, console, quiet, resume, reuse or (), given)
+            root, given = rim.data_root(data_root), _given(scenario, engine, set, data_root, reuse, stones)
+            run = run_scenario(
+                read, place, root, console, quiet, resume, reuse or (), given, tombstones=stones
+            )
         if told is not None:
             telling.finished(run, told)
         elif not quiet:
@@ -78,6 +90,7 @@ def _given(
     set: Sequence[str] | None,
     data_root: Path | None,
     reuse: Sequence[Path] | None,
+    tombstones: Sequence[Path],
 ) -> str:
     """What decides what is run, as a shell takes it: a run that was stopped goes on with the same only."""
     named = (
@@ -85,6 +98,7 @@ def _given(
         *(("--set", one) for one in set or ()),
         *([("--data-root", str(data_root))] if data_root else ()),
         *(("--reuse", str(one)) for one in reuse or ()),
+        *(("--tombstones", str(one)) for one in tombstones),
     )
     return shlex.join([str(scenario), *(word for pair in named for word in pair)])
 

@@ -17,12 +17,14 @@ from typing import Any
 from fedunlearn import files
 from fedunlearn.core import InputError, RunError
 from fedunlearn.erasure import facts as known, keys as pairs, sheet
-from fedunlearn.erasure.document import Sources, blanks, canonical, document
+from fedunlearn.erasure.document import blanks, canonical, document
 from fedunlearn.erasure.facts import Facts
 from fedunlearn.erasure.keys import ALGORITHM, Keys
-from fedunlearn.erasure.slips import slip
+from fedunlearn.erasure.slips import references as known_references, slip
+from fedunlearn.erasure.sources import Sources
 from fedunlearn.results import audit
 from fedunlearn.results.places import locked
+from fedunlearn.results.purged import purges
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Request
 
@@ -108,8 +110,13 @@ def check(run: RunFolder, by: str | None = None) -> list[str]:
     told = ", ".join(sorted(map(pairs.fingerprint, signers)))
     which = "" if by else "; whether that key is the right one, `--key FILE` tells"
     events = [line["event"] for line in lines]
-    scored = "run-rescored" in events[len(events) - events[::-1].index(EVENT) :]
-    older = [f"the run was scored again since its records were written: {_ANEW}"] if scored else []
+    since = events[len(events) - events[::-1].index(EVENT) :]
+    changed = {"run-rescored": "scored again", "purged": "purged"}
+    older = [
+        f"the run was {what} since its records were written: {_ANEW}"
+        for event, what in changed.items()
+        if event in since
+    ]
     return [f"{len(last)} records are what was signed, by key {told}{which}", *older]
 
 
@@ -117,15 +124,8 @@ def _record(
     sources: Sources, request: Request, facts: Facts, pair: Keys, previous: str | None
 ) -> dict[str, Any]:
     """A record, signed."""
-    images = sources.asked(request.id)
-    name = f"{_run_id(sources.run)}-{request.id}"
-    references = dict[str, list[str]]()
-    if not request.whole_site:
-        for site, own in images.groupby("site", sort=True):
-            patients = sorted(map(str, own["patient"].unique()))
-            slip_there = slip(pair.folder, name, str(site), patients)
-            references[str(site)] = sorted(map(slip_there.reference, patients))
-    content = document(sources, request, facts, references)
+    name = f"{run_id(sources.run)}-{request.id}"
+    content = document(sources, request, facts, _references(sources, request, pair, name))
     body = {
         "record": {
             "id": name,
@@ -138,6 +138,30 @@ def _record(
     }
     signature = {"algorithm": ALGORITHM, "public_key": pair.public, "value": pair.sign(canonical(body))}
     return {**body, _SIGNATURE: signature}
+
+
+def _references(sources: Sources, request: Request, pair: Keys, name: str) -> dict[str, list[str]]:
+    """By hospital, how a record calls the patients; of a whole hospital nobody is called anything.
+
+    Once they were purged the slip knows, or else the record that is replaced.
+    """
+    if request.whole_site:
+        return {}
+    images = sources.asked(request.id)
+    if purges(sources.manifest, request.id):
+        sites = sources.counts(request.id)[1]
+        found = {site: known_references(pair.folder, name, site) for site in sites}
+        if any(found.values()):
+            return {site: own for site, own in found.items() if own}
+        file = sources.run.path / _file(request.id)
+        before = json.loads(file.read_bytes())["request"]["subjects"] if file.is_file() else {}
+        return dict(before.get("references", {}))
+    references = dict[str, list[str]]()
+    for site, own in images.groupby("site", sort=True):
+        patients = sorted(map(str, own["patient"].unique()))
+        slip_there = slip(pair.folder, name, str(site), patients)
+        references[str(site)] = sorted(map(slip_there.reference, patients))
+    return references
 
 
 def _checked(file: Path, digest: str, by: str | None) -> dict[str, Any]:
@@ -212,7 +236,7 @@ def _last(run: RunFolder, request: str) -> str | None:
     return files.sha256(file) if file.is_file() else None
 
 
-def _run_id(run: RunFolder) -> str:
+def run_id(run: RunFolder) -> str:
     """Twelve digits that no other run has: of the first line of its audit log."""
     with (run.path / audit.FILE).open(encoding="utf-8") as log:
         return str(json.loads(log.readline())["hash"])[:12]

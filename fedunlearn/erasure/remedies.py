@@ -18,10 +18,12 @@ from typing import Any
 import pandas as pd
 
 from fedunlearn.core import Guarantee
+from fedunlearn.erasure.lineage import place
 from fedunlearn.exports.findings import memory
 from fedunlearn.exports.kept import Model
 from fedunlearn.exports.settings import Settings, shared
 from fedunlearn.results.classes import called
+from fedunlearn.results.purged import purges
 from fedunlearn.results.sentences import limits, percent
 from fedunlearn.scenario import Scenario
 
@@ -41,35 +43,37 @@ RETRAINED = "retrained"
 def remedies(
     scenario: Scenario,
     settings: Settings,
-    manifest: Mapping[str, Any],
+    digests: Mapping[Model, str | None],
     table: pd.DataFrame,
     models: Sequence[Model],
     request: str,
+    manifest: Mapping[str, Any],
 ) -> Iterator[dict[str, Any]]:
     """Retraining, then every strategy that served a request, as a record has them.
 
     Args:
         scenario: of the run.
         settings: the same, as it was written.
-        manifest: of the run.
+        digests: of all models that the run made, the sha256 of their files.
         table: `exports.papers.tidy` of it.
         models: those about the request.
         request: its id.
+        manifest: of the run.
     """
-    again = _files(manifest, [model for model in models if model.role == RETRAINED])
+    again = _files(digests, [model for model in models if model.role == RETRAINED])
     yield {
         "strategy": RETRAINED,
         "kind": _KINDS[Guarantee.EXACT],
         "settings": {},
         "models": again,
-        "evidence": {"sentence": 1, "words": _again(len(again))},
+        "evidence": {"sentence": 1, "words": _again(len(again), bool(purges(manifest)))},
     }
     plans = {plan.label: plan.strategy for plan in scenario.strategies if request in plan.requests}
     for label, strategy in plans.items():
         own = [model for model in models if model.role == "strategy" and model.strategy == label]
         if not own:
             continue  # it diverged at every seed, or could not serve this request
-        files = _files(manifest, own)
+        files = _files(digests, own)
         found = table[(table["request"] == own[-1].moment) & (table["strategy"] == label)].to_dict("records")
         known = found[0] if found else None
         yield {
@@ -87,12 +91,14 @@ def untested(manifest: Mapping[str, Any]) -> list[str]:
     return [UNTESTED, limits(manifest.get("probes", {}).get("names", ()))]
 
 
-def _again(count: int) -> str:
+def _again(count: int, purged: bool) -> str:
     which = "This model was" if count == 1 else f"These {count} models were"
-    return (
-        f"{which} trained again without the data; replaying it gives the same bits, which "
-        "`fedunlearn verify RUN --replay N` tries."
+    tried = (
+        "what trying that takes was purged from this run"
+        if purged
+        else "`fedunlearn verify RUN --replay N` tries that"
     )
+    return f"{which} trained again without the data; replaying it gives the same bits: {tried}."
 
 
 def _evidence(strategy: Any, known: Mapping[Any, Any] | None, same: bool) -> dict[str, Any]:
@@ -171,11 +177,8 @@ def told(measured: Mapping[str, Any]) -> str:
     return f"{answer.get(measured['still_good'], 'whether it is as good as retraining cannot be told')}: {seen}{most}"
 
 
-def _files(manifest: Mapping[str, Any], models: Sequence[Model]) -> list[dict[str, Any]]:
-    names = [(model, f"weights/{model.name}.safetensors") for model in models]
-    return [
-        {"file": name, "seed": model.seed, "sha256": manifest["sha256"].get(name)} for model, name in names
-    ]
+def _files(digests: Mapping[Model, str | None], models: Sequence[Model]) -> list[dict[str, Any]]:
+    return [{"file": place(model), "seed": model.seed, "sha256": digests[model]} for model in models]
 
 
 def _hashes(files: Sequence[Mapping[str, Any]]) -> set[object]:

@@ -156,20 +156,23 @@ def _models(record: Mapping[str, Any]) -> tuple[Field, ...]:
 
 
 def _descent(record: Mapping[str, Any]) -> Table:
+    purged = "purged" in record
     rows = [
         (
             one["file"],
             (one["sha256"] or "")[:16],
             "yes" if one["saw_the_data"] else "no",
             f"{one['descends_from'] or '?'} by {one['by']}" if "by" in one else "",
+            *((one.get("removed", "no"),) if purged else ()),
         )
         for one in record["models"]
     ]
     caption = (
-        "All models that the run kept. A model saw the data if that was in its training, or in that of the model that "
+        "All models that the run made. A model saw the data if that was in its training, or in that of the model that "
         "a strategy was given to make it from. Whole checksums are in the JSON."
     )
-    return _table("models", caption, ("file", "sha256", "saw the data", "made from"), rows)
+    heads = ("file", "sha256", "saw the data", "made from", *(("removed",) if purged else ()))
+    return _table("models", caption, heads, rows)
 
 
 def _after(record: Mapping[str, Any]) -> tuple[Field, ...]:

@@ -68,6 +68,19 @@ def slip(keys: Path, record: str, site: str, patients: Sequence[str]) -> Slip:
     return made
 
 
+def references(keys: Path, record: str, site: str) -> list[str]:
+    """How a record calls a hospital's patients, by the slip that is there; empty if there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    file = place(keys, record, site)
+    if not file.is_file():
+        return []
+    _read(file, record, site)
+    return sorted(files.unsealed(file)["patients"])
+
+
 def place(keys: Path, record: str, site: str) -> Path:
     """Where a slip is; destroying this file is what breaks the link to persons."""
     return keys / SLIPS / f"{record}@{site}.json"  # no id has an @ in it

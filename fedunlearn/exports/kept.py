@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedunlearn.results.purged import purges
+
 
 @dataclass(frozen=True)
 class Model:
@@ -31,7 +33,17 @@ class Model:
 
 
 def kept(manifest: Mapping[str, Any]) -> Iterator[Model]:
-    """Each once, as the manifest comes to them."""
+    """Each once, as the manifest comes to them; those that were purged are there no more."""
+    gone = _purged(manifest)
+    return (model for model in _made(manifest) if model.name not in gone)
+
+
+def _purged(manifest: Mapping[str, Any]) -> set[str]:
+    return {model["name"] for one in purges(manifest) for model in one["models"]}
+
+
+def _made(manifest: Mapping[str, Any]) -> Iterator[Model]:
+    """All that the run made."""
     found = dict[str, Model]()
     asked = {moment["id"]: moment["forgets"] for moment in manifest["moments"]}
     before = {moment["id"]: tuple(moment.get("earlier", ())) for moment in manifest["moments"]}

@@ -16,7 +16,7 @@ from fedunlearn.pages.figures import Draw, Figure, figure
 from fedunlearn.pages.measured import Measured
 from fedunlearn.pages.tables import Table
 from fedunlearn.pages.years import Year, year
-from fedunlearn.results import frames
+from fedunlearn.results import frames, purged
 from fedunlearn.results.columns import called
 from fedunlearn.results.held import Held, has, summary
 from fedunlearn.results.overview import Overview, Source, asked, require_judged
@@ -145,6 +145,10 @@ class Folder(Source, Protocol):
         """Make sure that files are what the manifest says."""
         ...
 
+    def read_text(self, name: str) -> str:
+        """Read a text file."""
+        ...
+
 
 def page(run: Folder, draw: Draw) -> Page:
     """All that a run's report shows.
@@ -160,13 +164,17 @@ def page(run: Folder, draw: Draw) -> Page:
     held = Held(run)
     require_judged(held)
     manifest = held.read_manifest()
-    scenario = (run.path / "scenario.yaml").read_text(encoding="utf-8")
+    scenario = run.read_text("scenario.yaml")
     requests = [_request(run, held, moment, f"r{n}", draw) for n, moment in enumerate(manifest["moments"], 1)]
     skipped = [(one["strategy"], one["reason"]) for one in manifest.get("skipped", ())]
     return Page(
         name=manifest["name"],
         note=manifest["data"]["note"],
-        warnings=(*manifest["data"].get("notes", ()), *manifest.get("machine_notes", ())),
+        warnings=(
+            *purged.told(manifest),
+            *manifest["data"].get("notes", ()),
+            *manifest.get("machine_notes", ()),
+        ),
         failed=tuple(shared(origin.failed(manifest))),
         skipped=tuple(shared(skipped)),
         year=year(held, draw),

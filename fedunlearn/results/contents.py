@@ -11,11 +11,13 @@ from fnmatch import fnmatchcase
 FILES: Mapping[str, str] = {
     "scenario.yaml": "the scenario, resolved and complete: running it again gives the same bits on the same machine",
     "manifest.json": "versions, seeds, references beyond them, the margins last judged with, digest of the data, wall "
-    "time, what was reused, where curves have start and end only, sha256 of every file, end of the audit log; sealed "
-    "by a checksum of its own",
+    "time, what was reused, where curves have start and end only, what was purged, sha256 of every file, end of the "
+    "audit log; sealed by a checksum of its own",
     "report.html": "the report, one file that needs no network",
     "records/*.json": "per request, its erasure record, signed (only after `fedunlearn record`)",
     "records/*.html": "the same for people",
+    "tombstones.json": "keyed hashes of what was purged: of images, of answers about them, of models; no ids (only "
+    "after `fedunlearn purge`)",
     "sites.parquet": "one row per image: whose it is, where it is, and what it is used for",
     "scores.parquet": "every measure of every model, seed and group, in long form",
     "verdicts.parquet": "the two answers for every request and strategy, and their reasons",

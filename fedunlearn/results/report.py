@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from fedunlearn.results import almanac, summary
+from fedunlearn.results import almanac, purged, summary
 from fedunlearn.results.columns import called
 from fedunlearn.results.overview import WHOLE, Source, asked, overview, read
 from fedunlearn.results.runfolder import RunFolder
@@ -44,6 +44,9 @@ def show(run: RunFolder, console: Console, details: bool = False) -> None:
     console.print()
     for text in wrapped(f"{manifest['name']}: {manifest['data']['note']}", "", "  "):
         console.print(text, soft_wrap=True)
+    for sentence in purged.told(manifest):
+        for text in wrapped(sentence, "", "  "):
+            console.print(text, soft_wrap=True)
     if details:
         _details(run, console)
         return
@@ -173,6 +176,7 @@ def markdown(run: RunFolder) -> str:
     """
     parts: list[str] = []
     manifest, tables, columns = run.read_manifest(), read(run), headed(run)
+    parts += [f"{line(sentence)}\n" for sentence in purged.told(manifest)]
     parts += almanac.markdown(run)
     for request in manifest["moments"]:
         rows = of_models(run, request["id"], columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from fedunlearn import guests, scenario as scenarios
@@ -12,6 +12,7 @@ from fedunlearn.campaign.estimate import Estimate, estimate, of_all, require_roo
 from fedunlearn.campaign.survey import draw, survey
 from fedunlearn.campaign.timing import duration
 from fedunlearn.core import InputError, Problem, Rota, Select
+from fedunlearn.erasure import returning
 from fedunlearn.intake.desk import ALL
 from fedunlearn.learning.models import origin
 from fedunlearn.results.contact import writable
@@ -26,6 +27,7 @@ def check(
     out: Path = Path("runs"),
     watch: Watch = unwatched,
     pictures: Path | None = None,
+    tombstones: Collection[Path] = (),
 ) -> list[str]:
     """What the data is, what requests mean, what is not run for them, what it takes; of a sweep, for every cell.
 
@@ -35,10 +37,11 @@ def check(
         out: where it is to be run.
         watch: is shown how far reading is.
         pictures: where to draw a few images of every hospital and class; of a sweep, those of its first cell.
+        tombstones: of what was purged, which must not be in the data again.
 
     Raises:
-        InputError: data is missing or damaged, a request names what is not there, there is no room for all cells, or
-            pictures cannot be written there; all problems of all cells.
+        InputError: data is missing or damaged, or has what was purged, a request names what is not there, there is no
+            room for all cells, or pictures cannot be written there; all problems of all cells.
     """
     several = isinstance(read, Sweep)
     cells = [(cell.slug, cell.scenario) for cell in read.cells] if isinstance(read, Sweep) else [("", read)]
@@ -49,6 +52,7 @@ def check(
         mark = f"{slug}: " if several else ""
         try:
             cohort = gather(scenario, data_root, watch)
+            returning.refuse(tombstones, cohort.table, cohort.pixels)
             needed.append(estimate(scenario, cohort))
             require_room(needed[-1], out, [out / "cells" / slug] if several else [])  # before a step is timed
         except InputError as error:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.core import InputError, RunError
+from fedunlearn.erasure import returning
 from fedunlearn.results import events, telling
 from fedunlearn.results.events import Events
 from fedunlearn.results.places import SWEEP, in_use, is_sweep, locked
@@ -30,6 +31,7 @@ def run(
     console: Console,
     quiet: bool = False,
     reuse: Sequence[Path] = (),
+    tombstones: Sequence[Path] = (),
 ) -> Path:
     """Run every cell that is not finished into ``out``, and write the summary; return ``out``.
 
@@ -42,23 +44,31 @@ def run(
         console: where progress is shown.
         quiet: show none.
         reuse: earlier run folders to take work from.
+        tombstones: of what was purged, which must be neither in the data nor in what earlier runs were trained on.
 
     Raises:
         InputError: something about a cell, the data or the folder is wrong; nothing was run.
         RunError: a cell failed; the ones before it are kept.
     """
+    returning.refuse_reuse(tombstones, reuse)
     with locked(out):
-        return _run(sweep, out, data_root, console, quiet, reuse)
+        return _run(sweep, out, data_root, console, quiet, reuse, tombstones)
 
 
 def _run(
-    sweep: Sweep, out: Path, data_root: Path, console: Console, quiet: bool, reuse: Sequence[Path]
+    sweep: Sweep,
+    out: Path,
+    data_root: Path,
+    console: Console,
+    quiet: bool,
+    reuse: Sequence[Path],
+    tombstones: Sequence[Path],
 ) -> Path:
     if out.exists() and not is_sweep(out) and (not out.is_dir() or in_use(out)):
         raise InputError(f"output folder {out} is in use, and not by a sweep: name another with --out")
     folders = {cell.slug: out / "cells" / cell.slug for cell in sweep.cells}
     open_ = [cell for cell in sweep.cells if not _is_finished(folders[cell.slug], cell)]
-    check(replace(sweep, cells=tuple(open_)), data_root, out)
+    check(replace(sweep, cells=tuple(open_)), data_root, out, tombstones=tombstones)
     _write_about(out, sweep)
     with _hired(open_, console, quiet) as hands:
         _run_all(sweep, open_, folders, data_root, console, quiet, reuse, hands)
