@@ -240,8 +240,9 @@ def frontier(frame: pd.DataFrame, against: str = "memory_left") -> Spec:
     ]
     behind = values(shown[~shown["front"]])
     if behind:
+        bare = {**shape, "legend": None}
         hollow = {"filled": True, "size": 38, "opacity": 1, "fill": ink("paper"), "aria": False}
-        layers.append(layer(behind, "point", {**hollow, "strokeWidth": 0}, x=x, y=y, shape=shape))
+        layers.append(layer(behind, "point", {**hollow, "strokeWidth": 0}, x=x, y=y, shape=bare))
     said = f"Cost of answering against {title}, for {len(rows)} pairs of policy and strategy."
     return layered(layers, said, _HIGH)
 

@@ -19,7 +19,7 @@ from fedunlearn.pages.years import Year, year
 from fedunlearn.results import frames, purged
 from fedunlearn.results.columns import called
 from fedunlearn.results.held import Held, has, summary
-from fedunlearn.results.overview import Overview, Source, asked, require_judged
+from fedunlearn.results.overview import Overview, Source, asked, is_policy, require_judged
 from fedunlearn.results.report import fairness
 from fedunlearn.results.sentences import best, notes, shared, sight
 from fedunlearn.results.wording import line
@@ -283,6 +283,7 @@ def _parts(
         roc = roc[roc["thresholds"] == "one"]
     drawn = partial(figure, run=held, request=name, prefix=prefix, draw=draw)
     kinds = "classes" if one.kind == "classification" else "structures"
+    policy = is_policy(held.read_manifest(), name)
     return [
         Part(
             f"{prefix}-curves",
@@ -292,7 +293,7 @@ def _parts(
                 *drawn(figures.CURVES, table=listing.rounds(curves, prefix)),
                 *drawn(figures.VALIDATION),
             ),
-            missing=NO_CURVES if curves.empty else "",
+            missing="" if not curves.empty else OF_A_YEAR if policy else NO_CURVES,
         ),
         Part(
             f"{prefix}-attacks",
@@ -357,6 +358,7 @@ def _ends_only(held: Held, request: str) -> tuple[str, ...]:
     return (f"Only start and end are known of {whom}: taken from an earlier run.",) if named else ()
 
 
+OF_A_YEAR = "Not recorded of a year: how models do from look to look is shown above, with the year."
 NO_CURVES = "Not recorded: the run is of an older version, or its scenario says evaluation: {curves: false}."
 NO_ROC = "No curves of attacks, only their areas: the run is of an older version."
 ATTACKS_CAPTION = (

@@ -283,20 +283,25 @@ class Run:
     ) -> Spent:
         """What a procedure cost, or its first ``rounds`` rounds.
 
-        Unlearning under a policy, which is scored as a request, is all of its steps; there may be none.
+        Of a year, unlearning under a policy, which is scored as a request, is all of its steps, of which there may be
+        none; retraining goes from look to look.
 
         Raises:
             RunError: the ledger does not know it.
         """
-        ledger = self.ledger
-        steps = self.steps.get(request) if phase == "unlearn" else None
+        ledger, called = self.ledger, [request]
+        policy = phase == "unlearn" and request in self.steps
+        if policy:
+            called = self.steps[request]
+        elif phase == "retrained" and self.year is not None:
+            called += {f"{request}@{look.round}" for look in self.year.looks}
         rows = ledger[
             (ledger["phase"] == phase)
-            & (ledger["request"].isin([request] if steps is None else steps))
+            & ledger["request"].isin(called)
             & (ledger["strategy"] == strategy)
             & (ledger["seed"] == seed)
         ]
-        if rows.empty and steps is None:
+        if rows.empty and not policy:
             asked = f"phase {phase!r}, request {request!r}, strategy {strategy!r}, seed {seed}"
             raise RunError(f"{self.path / 'ledger.parquet'} has no row of {asked}")
         if rounds is not None:

@@ -94,7 +94,9 @@ def year(
     looks, comparisons = [], []
     for seed in seeds:
         ledger += [ledger_row("original", "", "original", seed, r) for r in range(ROUNDS)]
-        ledger += [ledger_row("retrained", "all-requests", "retrained", seed, r) for r in range(ROUNDS)]
+        for look in LOOKS:  # it goes from look to look
+            part = "all-requests" if look == ROUNDS else f"all-requests@{look}"
+            ledger += [ledger_row("retrained", part, "retrained", seed, r) for r in range(4)]
         for boundary in LOOKS:
             for name, memory in (("original", dict.fromkeys(asked, known)), ("never", {})):
                 _signals(folder, f"{name}-{boundary}-{seed}", table, memory, luck, 100 * seed + boundary)

@@ -102,6 +102,8 @@ def test_what_answering_cost_is_measured_against_training_anew_each_time(run: Ru
     scores = pick(run.read_table("scores.parquet"), measure="images", strategy="thorough", group="all")
     assert set(pick(scores, request="at_once")["value"]) == {160.0}
     assert set(pick(scores, request="batch-60d")["value"]) == {40.0}
+    retrained = pick(run.read_table("scores.parquet"), measure="images", strategy="retrained", group="all")
+    assert set(retrained["value"]) == {16 * 100.0}  # once, all the way
 
 
 def test_what_a_policy_came_to(run: RunFolder):
