@@ -59,6 +59,10 @@ PATHS = ("path", "manifest", "weights", "cache", "file")
 """Keys of a scenario whose values are files or folders of the machine that it ran on."""
 
 
+NAMING = ("patients", "images")
+"""Keys of a request whose value may be a list of ids."""
+
+
 def shared(nested: Mapping[str, Any]) -> dict[str, Any]:
     """Values by dotted key, as others may read them: without files and folders."""
     return {key: value for key, value in flat(nested).items() if not is_path(key, value)}
@@ -73,13 +77,13 @@ def is_path(key: str, value: object) -> bool:
 
 
 def flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Values by dotted key; a list is one value, and of a list of patients only its length is told."""
+    """Values by dotted key; a list is one value, and of a list of patients or images only its length."""
     found = dict[str, Any]()
     for key, value in nested.items():
         name = f"{before}{key}"
         if isinstance(value, Mapping):
             found |= flat(value, f"{name}.")
-        elif key == "patients" and isinstance(value, list):
+        elif key in NAMING and isinstance(value, list):
             found[name] = f"{len(value)} named"
         elif value is not None:
             found[name] = value

@@ -23,7 +23,7 @@ import pandas as pd
 from fedunlearn.core import RunError
 from fedunlearn.exports.holdings import note
 from fedunlearn.exports.papers import tidy
-from fedunlearn.exports.settings import flat, is_path, settings, shared
+from fedunlearn.exports.settings import NAMING, flat, is_path, settings, shared
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.sentences import limits
 from fedunlearn.results.wording import line
@@ -142,7 +142,7 @@ def _runs(run: RunFolder, manifest: Mapping[str, Any], table: pd.DataFrame) -> I
 def _whole(run: RunFolder, manifest: Mapping[str, Any], started: int, ended: int) -> Tracked:
     """A run folder: its settings, what determined its bits, and what none of it can say."""
     known = settings(run)
-    named = any(isinstance(request.get("patients"), list) for request in known.requests)
+    named = any(isinstance(request.get(key), list) for request in known.requests for key in NAMING)
     named |= any(
         is_path(key, value)
         for part in (known.rest, *known.strategies.values())

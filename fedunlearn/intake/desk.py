@@ -281,19 +281,17 @@ class _Desk:
         if not len(fresh):
             return None
         owned = self._owned - Counter(register.site[fresh].tolist())
-        if len(owned) < min(limits.hospitals, len(self._owned)):
-            return (
-                "few_hospitals",
-                _few(len(owned), "hospitals with training images", "hospitals", limits.hospitals),
-                None,
-            )
+        if (left := len(owned)) < min(limits.hospitals, len(self._owned)):
+            what = "hospital with training images" if left == 1 else "hospitals with training images"
+            return _few("few_hospitals", left, what, "hospitals", limits.hospitals)
         if (left := owned.total()) < limits.images:
-            return "few_images", _few(left, "training images", "images", limits.images), None
-        if register.label is not None:
-            for c, number in Counter(register.label[fresh].tolist()).items():
-                if c in self._enough and (left := self._classes[c] - number) < limits.class_images:
-                    what = f"training images of class {c}"
-                    return "few_of_a_class", _few(left, what, "class_images", limits.class_images), None
+            return _few("few_images", left, "training images", "images", limits.images)
+        if register.label is None:
+            return None
+        for c, number in Counter(register.label[fresh].tolist()).items():
+            if c in self._enough and (left := self._classes[c] - number) < limits.class_images:
+                what = f"training images of class {c}"
+                return _few("few_of_a_class", left, what, "class_images", limits.class_images)
         return None
 
     def _over_quota(self, petition: Petition, boundary: int) -> str | None:
@@ -389,8 +387,8 @@ def malformed(petition: Petition) -> Refusal | None:
     return None
 
 
-def _few(left: int, what: str, key: str, limit: int) -> str:
-    return f"it would leave {left} {what}, expected at least {limit} (limits.{key})"
+def _few(code: str, left: int, what: str, key: str, limit: int) -> Refusal:
+    return code, f"it would leave {left} {what}, expected at least {limit} (limits.{key})", None
 
 
 def _requests(ids: Sequence[RequestId]) -> str:

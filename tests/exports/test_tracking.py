@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,6 +70,24 @@ def test_no_patient_is_named_and_a_scenario_that_names_some_stays(
     for patient in made.read_table("sites.parquet")["patient"].unique():
         assert f"'{patient}'" not in text and f" {patient}" not in text
     assert all("scenario.yaml" not in str(file) for run in experiment.runs for file in run.files)
+
+
+def test_a_scenario_that_names_single_images_stays_too(made: RunFolder, tmp_path: Path) -> None:
+    """One that names nobody, and no path either, is attached."""
+    shutil.copytree(made.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    text = run.path.joinpath("scenario.yaml").read_text(encoding="utf-8")
+    text = re.sub(
+        r"patients: \[[^]]*\]",
+        "patients: null",
+        re.sub(r"(path|cache|file|manifest): [^,}]+", r"\1: null", text),
+    )
+    for images, attached in (("", True), ('images: ["p-0001-1"], ', False)):
+        own = text.replace("whole_site:", f"{images}whole_site:")
+        run.path.joinpath("scenario.yaml").write_text(own, encoding="utf-8")
+        experiment = tracked(run)
+        assert any(one.files for one in experiment.runs) == attached
+        assert "p-0001-1" not in repr(experiment)
 
 
 def test_curves_are_metrics_by_round(made: RunFolder, tmp_path: Path) -> None:
