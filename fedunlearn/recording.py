@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from fedunlearn.federation.engines.machines import Machine, described, notes
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.intake.desk import Entry
 from fedunlearn.intake.policies import agenda
+from fedunlearn.intake.states import history
 from fedunlearn.learning.models import origin
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
@@ -197,6 +198,19 @@ def _policy(made: Production, plan: PolicyPlan) -> dict[str, Any]:
     }
 
 
+def states(made: Production) -> Iterator[dict[str, str]]:
+    """Every state of every request by each policy, with its day; of a run without a calendar none."""
+    scenario, entries = made.scenario, made.cohort.entries
+    if scenario.calendar is None:
+        return
+    for plan in scenario.policies:
+        planned = agenda(entries, scenario.calendar, plan.policy, scenario.training.rounds)
+        for entry in entries:
+            for state, day in history(entry, planned, scenario.calendar):
+                whose = {"policy": plan.label, "request": entry.petition.id}
+                yield {**whose, "state": state, "date": day.isoformat()}
+
+
 def _sources(scenario: Scenario) -> dict[str, Mapping[str, str]]:
     """By label, where strategies come from that are not ours: the user's file, or a package."""
     classes = {plan.label: type(plan.strategy) for plan in scenario.strategies}
@@ -237,10 +251,13 @@ def requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
 
 
 def verdicts(made: Production, judged: list[dict[Any, Any]]) -> None:
-    """End the audit log: every model that answered a request, by hash, and what it was found to be."""
+    """End the audit log: every model that answered a request, by hash, and what it was found to be.
+
+    With a calendar, also what every request went through by each policy.
+    """
     run, campaign = made.run, made.campaign
     lost = {entry["model"]: entry for entry in campaign.unlearning.diverged()}
-    events: list[tuple[str, Mapping[str, object]]] = []
+    events: list[tuple[str, Mapping[str, object]]] = [("request-state", one) for one in states(made)]
     for entry in campaign.scored():
         for strategy, model in [("retrained", entry["retrained"]), *entry["strategies"].items()]:
             if strategy in entry["horizons"]:

@@ -18,6 +18,7 @@ from fedunlearn.core import Select
 from fedunlearn.federation.jobs import Round
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.intake.desk import ALL
+from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
 from tests import runs
 
@@ -187,6 +188,32 @@ def test_the_audit_log_has_every_request_with_what_became_of_it(run: RunFolder) 
     assert {name: line["state"] for name, line in asked.items()}["gone"] == "refused"
     assert asked["gone"]["reason"] == "unknown_patient"
     assert asked["opt"]["scope"] == "opt_out"
+
+
+def test_the_audit_log_alone_tells_what_became_of_every_request(run: RunFolder) -> None:
+    """By each policy, every state and its day; a chain that is whole."""
+    log = run.path / audit.FILE
+    assert audit.verify(log, run.read_manifest()["audit"])
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert lines[-1]["event"] == "run-finished"
+    told = [line for line in lines if line["event"] == "request-state"]
+    found = {
+        (one["policy"], one["request"]): [
+            f"{line['state']} {line['date']}"
+            for line in told
+            if (line["policy"], line["request"]) == (one["policy"], one["request"])
+        ]
+        for one in told
+    }
+    assert len(found) == 3 * 5
+    assert found["batch-21d", "some"] == [
+        "received 2026-01-13",
+        "accepted 2026-01-15",
+        "unlearned 2026-01-22",
+    ]
+    assert found["at_once", "some"][-1] == "unlearned 2026-01-15"
+    assert found["at_once", "opt"] == ["received 2026-01-10", "accepted 2026-01-15", "barred 2026-01-15"]
+    assert found["at_once", "gone"] == ["received 2026-01-14", "refused 2026-01-15"]
 
 
 def test_models_of_the_way_go_unless_they_are_to_be_kept(folder: Path, run: RunFolder) -> None:
