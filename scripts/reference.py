@@ -68,6 +68,7 @@ def scenario() -> Iterator[str]:
         "arrivals": "requests that come by themselves, in a calendar",
         "policies": "when what was accepted is unlearned, in a calendar, a list",
         "limits": "what is refused or held back, in a calendar",
+        "retention": "what is kept of the way, in a calendar",
         "strategies": "how, a list",
         "evaluation": "what is done only to judge by",
         "verdict": "what verdicts are made with",
@@ -119,6 +120,8 @@ def scenario() -> Iterator[str]:
     yield "### Reasons"
     yield "Why a request is refused or held back, as `manifest.json` has it:"
     yield from listed("reason", REASONS)
+    yield "## retention"
+    yield from keys(schema.Retention, without=())
     yield "## strategies"
     yield "Every entry has a `name`, the settings of [that strategy](strategies.md), and any of these keys."
     entry = {

@@ -64,6 +64,7 @@ def test_every_key_of_a_scenario_is_there() -> None:
         "arrivals": Arrivals,
         "Kinds": Kinds,
         "limits": Limits,
+        "retention": schema.Retention,
         **POLICIES,
         "evaluation": schema.Evaluation,
         "verdict": Margins,
