@@ -82,7 +82,7 @@ def came_in(shown: pd.DataFrame) -> str:
     states = Counter(shown["state"])
     refused = Counter(shown.loc[shown["state"] == "refused", "reason"])
     accepted = states["unlearned"] + states["waiting"] + states["barred"]
-    said = [f"{accepted} were accepted"]
+    said = ["all were accepted" if accepted == len(shown) else f"{accepted} were accepted"]
     nothing = states["barred"]
     if nothing:
         said[0] += f" ({nothing} of them with nothing to unlearn, such as opt-outs)"
