@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, RequestId, SiteId, derive
+from fedunlearn.intake.arrivals import Kind
 from fedunlearn.intake.calendar import Calendar
 from fedunlearn.intake.desk import ALL, Entry, Petition, Register, decide
 from fedunlearn.intake.policies import agenda
@@ -85,18 +86,24 @@ def told(kept: Docket, scenario: Scenario) -> Iterator[str]:
     yield f"requests: {len(entries)} come in, {span}: {', '.join(parts)}"
     for plan in scenario.policies:
         planned = agenda(entries, calendar, plan.policy, rounds)
-        count = sum(bool(turn.erases) for turn in planned.turns)
-        times = "once" if count == 1 else f"{count} times" if count else "never"
+        days = sum(bool(turn.erases) for turn in planned.turns)
+        when = f"unlearns on {days} {'day' if days == 1 else 'days'}" if days else "never unlearns"
         wait = f", {len(planned.waiting)} still wait at the end" if planned.waiting else ""
-        yield f"{plan.label}: unlearns {times}{wait}"
+        yield f"{plan.label}: {when}{wait}"
+
+
+_ASKED: Mapping[Kind, str] = {
+    "patients": "for patients",
+    "images": "for single images",
+    "whole_site": "to leave",
+    "opt_out": "to opt out",
+}
 
 
 def _kinds(entries: Sequence[Entry]) -> str:
-    """How many of each kind, the words of scenarios for them."""
+    """How many of each kind, in words."""
     counts = Counter(entry.petition.kind for entry in entries)
-    return ", ".join(
-        f"{counts[kind]} {kind}" for kind in ("patients", "images", "whole_site", "opt_out") if counts[kind]
-    )
+    return ", ".join(f"{counts[kind]} {words}" for kind, words in _ASKED.items() if counts[kind])
 
 
 def _calendar(scenario: Scenario) -> Calendar:

@@ -141,9 +141,9 @@ def test_check_counts_what_comes_in(tmp_path: Path) -> None:
     assert cohort.docket is not None
     span = "2026-01-01 to 2026-12-31"
     assert [*told(cohort.docket, scenario)] == [
-        f"requests: 8 come in, {span}: 7 accepted (6 patients, 1 opt_out), 1 refused (1 unknown_patient)",
-        "at_once: unlearns 6 times",
-        "batch-200d: unlearns once, 3 still wait at the end",
+        f"requests: 8 come in, {span}: 7 accepted (6 for patients, 1 to opt out), 1 refused (1 unknown_patient)",
+        "at_once: unlearns on 6 days",
+        "batch-200d: unlearns on 1 day, 3 still wait at the end",
     ]
 
 
