@@ -88,7 +88,8 @@ def _told(scenario: Scenario, cohort: Cohort, needed: Estimate) -> Iterator[str]
             yield f"{plan.label}: runs code that does not come with fedunlearn, {kind} {name}"
     if cohort.docket is not None:
         yield from docket.told(cohort.docket, scenario)
-        yield from (f"all requests: {sentence}" for sentence in cohort.warnings(ALL))
+        told = (*cohort.warnings(ALL), *cohort.few(ALL))
+        yield from (f"all requests: {sentence}" for sentence in told)
     for request in scenario.requests if cohort.docket is None else ():
         yield f"{request.id}: {cohort.summary(request)}"
         yield from (

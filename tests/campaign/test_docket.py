@@ -13,6 +13,7 @@ from fedunlearn.campaign.docket import Docket, told
 from fedunlearn.core import InputError
 from fedunlearn.intake.desk import ALL
 from fedunlearn.scenario import Scenario
+from fedunlearn.sweep import checking
 from tests.runs import run, write
 
 YEAR = """\
@@ -145,6 +146,19 @@ def test_check_counts_what_comes_in(tmp_path: Path) -> None:
         "at_once: unlearns on 6 days",
         "batch-200d: unlearns on 1 day, 3 still wait at the end",
     ]
+
+
+def test_check_tells_it_of_a_scenario(tmp_path: Path) -> None:
+    few = (
+        "arrivals.per_year=4",
+        "arrivals.process=regular",
+        "training.rounds=30",
+        "policies=[{name: at_once}]",
+    )
+    lines = checking.check(read(tmp_path, *few, "arrivals.kinds={patient: 1}"), tmp_path)
+    assert "requests: 2 come in, 2026-01-01 to 2026-07-30: 2 accepted (2 for patients)" in lines
+    assert "at_once: unlearns on 2 days" in lines
+    assert any(line.startswith("all requests: 2 patients to forget: of so few") for line in lines)
 
 
 @pytest.mark.gate
