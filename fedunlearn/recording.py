@@ -237,7 +237,7 @@ def requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
     for request in scenario.requests:
         details: dict[str, object] = {
             "request": request.id,
-            "scope": "site" if request.whole_site else "patients",
+            "scope": "site" if request.whole_site else request.asks,
         }
         if (entry := decided.get(request.id)) is not None:
             details |= {"scope": entry.petition.kind, "date": entry.petition.received.isoformat()}

@@ -171,3 +171,4 @@ def test_single_images_are_forgotten_without_a_calendar_too(tmp_path: Path) -> N
     table = done.read_table("sites.parquet")
     assert set(table.loc[table["forgotten_by"].map(len) > 0, "image"]) == set(images)
     assert not done.read_table("scores.parquet").empty
+    assert '"scope":"images"' in (done.path / "audit.jsonl").read_text(encoding="utf-8").replace(" ", "")
