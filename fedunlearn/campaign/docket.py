@@ -13,8 +13,10 @@ import pandas as pd
 from fedunlearn.core import InputError, PatientId, Problem, RequestId, SiteId, derive
 from fedunlearn.intake.arrivals import Kind
 from fedunlearn.intake.calendar import Calendar
-from fedunlearn.intake.desk import ALL, Entry, Petition, Register, decide
+from fedunlearn.intake.desk import ALL, Entry, decide
+from fedunlearn.intake.petition import Petition
 from fedunlearn.intake.policies import agenda
+from fedunlearn.intake.register import Register
 from fedunlearn.scenario import Pick, Request, Scenario
 from sites.dealing.requests import resolve
 

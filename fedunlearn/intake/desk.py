@@ -12,21 +12,19 @@ they tell who was a patient; a simulation has nobody else.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
 from annotated_types import Ge
 
-from fedunlearn.core import PatientId, RequestId, SiteId
-from fedunlearn.intake.arrivals import Kind
+from fedunlearn.core import RequestId, SiteId
 from fedunlearn.intake.calendar import Calendar
+from fedunlearn.intake.petition import Petition, Refusal, listed, malformed, shown
+from fedunlearn.intake.register import Array, Register
 
-Array = np.ndarray[Any, Any]
 State = Literal["accepted", "refused", "open"]
 
 ALL: RequestId = "all-requests"
@@ -49,9 +47,6 @@ REASONS: Mapping[str, str] = {
 }
 """Why a request is refused or held back, by code."""
 
-LONGEST_ID = 200
-"""Characters that an id may have."""
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -70,27 +65,6 @@ class Limits:
     class_images: Annotated[int, Ge(0)] = 1
     images: Annotated[int, Ge(1)] = 1
     quota: Annotated[int, Ge(1)] | None = None
-
-
-@dataclass(frozen=True)
-class Petition:
-    """A request as it comes to the desk.
-
-    Attributes:
-        id: its name.
-        received: the day.
-        site: the hospital that asks.
-        kind: what it asks for.
-        patients: whom it names, if it is about patients.
-        images: which images it names, if it is about single ones.
-    """
-
-    id: RequestId
-    received: date
-    site: SiteId
-    kind: Kind
-    patients: tuple[PatientId, ...] = ()
-    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,54 +99,6 @@ class Entry:
     def erases(self) -> bool:
         """Whether there is anything to unlearn."""
         return self.state == "accepted" and self.petition.kind != "opt_out" and self.images > 0
-
-
-@dataclass(frozen=True)
-class Register:
-    """Who has which images.
-
-    Attributes:
-        table: one row per image, with ``image``, ``patient``, ``site``, ``split`` and, of images with one class each,
-            ``label``.
-    """
-
-    table: pd.DataFrame
-
-    @cached_property
-    def patients(self) -> Mapping[PatientId, Array]:
-        """The numbers of every patient's images."""
-        return self._by("patient")
-
-    @cached_property
-    def images(self) -> Mapping[str, Array]:
-        """The numbers of the images of this id: one, if ids are unique."""
-        return self._by("image")
-
-    @cached_property
-    def owned(self) -> Mapping[SiteId, Array]:
-        """The numbers of every hospital's images."""
-        return self._by("site")
-
-    @cached_property
-    def site(self) -> Array:
-        """(N,) the hospital of each image."""
-        return self.table["site"].to_numpy(dtype=object)
-
-    @cached_property
-    def train(self) -> Array:
-        """(N,) whether models are trained on the image."""
-        return np.asarray(self.table["split"] == "train", dtype=bool)
-
-    @cached_property
-    def label(self) -> Array | None:
-        """(N,) the class of each image; None where images have no single one."""
-        return self.table["label"].to_numpy() if "label" in self.table else None
-
-    def _by(self, column: str) -> dict[str, Array]:
-        found = dict[str, list[int]]()
-        for row, value in enumerate(self.table[column].astype(str)):
-            found.setdefault(value, []).append(row)
-        return {value: np.array(rows) for value, rows in found.items()}
 
 
 def decide(
@@ -224,7 +150,7 @@ class _Desk:
         replayed = before is None and petition.id in self._seen
         self._seen.add(petition.id)
         if replayed:
-            sentence = f"request {_shown(petition.id)} came before: it is answered once"
+            sentence = f"request {shown(petition.id)} came before: it is answered once"
             return Entry(petition, "refused", boundary, "replayed", sentence, petition.id)
         refusal = malformed(petition) or self._unable(petition)
         if refusal is not None:
@@ -242,7 +168,7 @@ class _Desk:
         """Why this hospital cannot ask for this."""
         site, register = petition.site, self._register
         if site not in register.owned:
-            return "malformed", f"found no hospital {_shown(site)} that has images", None
+            return "malformed", f"found no hospital {shown(site)} that has images", None
         if site in self._left:
             gone = self._left[site]
             return "left", f"hospital {site!r} has left (request {gone!r}) with all its images", gone
@@ -251,10 +177,10 @@ class _Desk:
             what, code, known = "image", "unknown_image", register.images
         for one in petition.images if petition.kind == "images" else petition.patients:
             if one not in known:
-                return code, f"found no {what} {_shown(one)}: nobody has images of that id", None
+                return code, f"found no {what} {shown(one)}: nobody has images of that id", None
             if not (register.site[known[one]] == site).any():
-                whose = _listed(sorted(set(register.site[known[one]].tolist())))
-                sentence = f"{what} {_shown(one)} is not at {site!r}, only at {whose}, which has to ask"
+                whose = listed(sorted(set(register.site[known[one]].tolist())))
+                sentence = f"{what} {shown(one)} is not at {site!r}, only at {whose}, which has to ask"
                 return "elsewhere", sentence, None
         return None
 
@@ -341,7 +267,7 @@ class _Desk:
         """What is to be known of an accepted request."""
         where = Counter(self._register.site[rows].tolist())
         if len(where) > 1:
-            counted = _listed([f"{site} {number}" for site, number in sorted(where.items())], quoted=False)
+            counted = listed([f"{site} {number}" for site, number in sorted(where.items())], quoted=False)
             verb = "barred" if petition.kind == "opt_out" else "erased"
             yield f"images at several hospitals, {verb} at all of them: {counted}"
         if images:
@@ -353,54 +279,10 @@ class _Desk:
             yield "earlier requests had its training images already: there is nothing more to unlearn"
 
 
-Refusal = tuple[str, str, RequestId | None]
-"""A code, a sentence, and the request that answers it already."""
-
-
-def malformed(petition: Petition) -> Refusal | None:
-    """What is wrong with a request whatever the register says."""
-    named = {"patients": petition.patients, "images": petition.images}
-    wanted = {"patients": "patients", "opt_out": "patients", "images": "images", "whole_site": ""}
-    if petition.kind not in wanted:
-        return (
-            "malformed",
-            f"found the kind {_shown(str(petition.kind))}, expected {_listed([*wanted])}",
-            None,
-        )
-    for what, ids in named.items():
-        if what == wanted[petition.kind] and not ids:
-            return "malformed", f"it names no {what}, expected at least one", None
-        if what != wanted[petition.kind] and ids:
-            return "malformed", f"it names {what}, but it is of the kind {petition.kind!r}", None
-    for one in (petition.id, petition.site, *petition.patients, *petition.images):
-        if not isinstance(one, str) or not one.strip() or not one.isprintable() or len(one) > LONGEST_ID:
-            sentence = (
-                f"found the id {_shown(str(one))}, expected printable text of at most {LONGEST_ID} characters"
-            )
-            return "malformed", sentence, None
-    if any(mark in petition.id for mark in "/\\@") or petition.id.startswith("."):
-        return (
-            "malformed",
-            f"found the id {_shown(petition.id)}; ids become file names: no / \\ or @ in it",
-            None,
-        )
-    return None
-
-
 def _few(code: str, left: int, what: str, key: str, limit: int) -> Refusal:
     return code, f"it would leave {left} {what}, expected at least {limit} (limits.{key})", None
 
 
 def _requests(ids: Sequence[RequestId]) -> str:
-    shown = _listed(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+    shown = listed(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
     return f"request {shown}" if len(ids) == 1 else f"requests {shown}"
-
-
-def _listed(values: Iterable[str], quoted: bool = True) -> str:
-    return ", ".join(map(repr, values) if quoted else values)
-
-
-def _shown(text: str) -> str:
-    """``text`` in quotes, cut to one short line that is safe to print."""
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:61])
-    return f"'{safe[:60]}{'…' if len(safe) > 60 else ''}'"

@@ -8,7 +8,8 @@ import pytest
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.timeline import Chain, chains, compared, groups, looks, references
-from fedunlearn.intake.desk import ALL, Entry, Petition
+from fedunlearn.intake.desk import ALL, Entry
+from fedunlearn.intake.petition import Petition
 from tests import runs
 
 # Six rounds of a week from 1 January: boundaries 1 to 6 are 8, 15, 22, 29 January, 5 and 12 February.

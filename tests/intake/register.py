@@ -8,7 +8,9 @@ from datetime import date
 import pandas as pd
 
 from fedunlearn.intake.calendar import Calendar
-from fedunlearn.intake.desk import Entry, Limits, Petition, Register, decide
+from fedunlearn.intake.desk import Entry, Limits, decide
+from fedunlearn.intake.petition import Petition
+from fedunlearn.intake.register import Register
 
 CALENDAR = Calendar(date(2026, 1, 1), round=7, looks=30)
 ROUNDS = 26

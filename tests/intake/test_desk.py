@@ -8,7 +8,9 @@ from datetime import date, timedelta
 import pytest
 from hypothesis import given, strategies as st
 
-from fedunlearn.intake.desk import REASONS, Limits, Petition, Register, malformed
+from fedunlearn.intake.desk import REASONS, Limits
+from fedunlearn.intake.petition import Petition, malformed
+from fedunlearn.intake.register import Register
 from tests.intake.register import (
     CALENDAR,
     REGISTER,

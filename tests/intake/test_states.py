@@ -16,8 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from fedunlearn.core import RunError
 from fedunlearn.intake.arrivals import Kind
 from fedunlearn.intake.calendar import Calendar
-from fedunlearn.intake.desk import Limits, Petition, Register, decide
+from fedunlearn.intake.desk import Limits, decide
+from fedunlearn.intake.petition import Petition
 from fedunlearn.intake.policies import Agenda, AtOnce, Batch, Budget, Policy, Release, agenda
+from fedunlearn.intake.register import Register
 from fedunlearn.intake.states import ALLOWED, Event, State, advance, history
 from tests.intake.register import CALENDAR, REGISTER, decided, leaving, patients
 

@@ -1,0 +1,63 @@
+"""Who has which images, as the desk looks it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedunlearn.core import PatientId, SiteId
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Register:
+    """Who has which images.
+
+    Attributes:
+        table: one row per image, with ``image``, ``patient``, ``site``, ``split`` and, of images with one class each,
+            ``label``.
+    """
+
+    table: pd.DataFrame
+
+    @cached_property
+    def patients(self) -> Mapping[PatientId, Array]:
+        """The numbers of every patient's images."""
+        return self._by("patient")
+
+    @cached_property
+    def images(self) -> Mapping[str, Array]:
+        """The numbers of the images of this id: one, if ids are unique."""
+        return self._by("image")
+
+    @cached_property
+    def owned(self) -> Mapping[SiteId, Array]:
+        """The numbers of every hospital's images."""
+        return self._by("site")
+
+    @cached_property
+    def site(self) -> Array:
+        """(N,) the hospital of each image."""
+        return self.table["site"].to_numpy(dtype=object)
+
+    @cached_property
+    def train(self) -> Array:
+        """(N,) whether models are trained on the image."""
+        return np.asarray(self.table["split"] == "train", dtype=bool)
+
+    @cached_property
+    def label(self) -> Array | None:
+        """(N,) the class of each image; None where images have no single one."""
+        return self.table["label"].to_numpy() if "label" in self.table else None
+
+    def _by(self, column: str) -> dict[str, Array]:
+        found = dict[str, list[int]]()
+        for row, value in enumerate(self.table[column].astype(str)):
+            found.setdefault(value, []).append(row)
+        return {value: np.array(rows) for value, rows in found.items()}
