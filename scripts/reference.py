@@ -308,6 +308,9 @@ def frames() -> Iterator[str]:
         yield f"### {name}"
         yield told(getattr(results_years, name)).summary
         yield from listed("column", columns)
+    yield "### streams"
+    yield told(results_years.streams).summary
+    yield from listed("column", results_columns.STREAMS)
     yield "## Roles"
     yield "What a row is about, column `role`."
     yield from listed("role", results_columns.ROLES)

@@ -182,6 +182,29 @@ def _columns(run: Source) -> tuple[tuple[str, ...], list[Column]]:
     ]
 
 
+def over_streams(frame: pd.DataFrame) -> tuple[tuple[str, ...], list[Column]]:
+    """Labels and columns of what policies came to over several streams (`years.streams`)."""
+    walks = list(dict.fromkeys(zip(frame["policy"], frame["strategy"], strict=True)))
+    by = {(r["policy"], r["strategy"], r["measure"]): r for r in frame.to_dict("records")}
+    names = tuple(f"{line(policy)}: {line(strategy)}" for policy, strategy in walks)
+
+    def shown(measure: str, form: Shown, half: Shown | None = None) -> tuple[str, ...]:
+        found = (by[(*walk, measure)] for walk in walks)
+        return tuple(
+            _with_half({"x": one["value"], "x_low": one["low"], "x_high": one["high"]}, "x", form, half)
+            for one in found
+        )
+
+    return names, [
+        Column("LATE, %", ("1", "mo."), shown("late", percent)),
+        Column("LATE, %", ("3", "mo."), shown("late_three", percent)),
+        Column("COST", ("% of", "retr."), shown("cost", percent)),
+        Column("MEMORY", ("left,", "%"), shown("memory_left", percent)),
+        Column("STILL GOOD", ("test", ""), shown("test_difference", signed, number)),
+        Column("", ("streams", ""), tuple(str(by[(*walk, "late")]["streams"]) for walk in walks)),
+    ]
+
+
 def days(value: float) -> str:
     """Days, which may have no end."""
     return "-" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.0f}"

@@ -258,3 +258,17 @@ OF_YEARS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """By frame of a year, what each of its columns holds."""
+
+STREAMS: Mapping[str, str] = {
+    "policy": "its label",
+    "strategy": "the strategy's label",
+    "name": "what people call it",
+    "measure": "a column of `policies`",
+    "value": "mean over the streams in which it is known",
+    "low": "its 95 % interval over streams, lower end (Student's); NaN of a single one",
+    "high": "its 95 % interval, upper end",
+    "least": "the least of any stream",
+    "most": "the most of any stream",
+    "streams": "how many it is known in",
+}
+"""Columns of the frame of several runs with other streams of requests."""

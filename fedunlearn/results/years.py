@@ -7,14 +7,14 @@ gives no rows. Numbers are those of the run's own tables, unrounded: a share of 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from fedunlearn.results.columns import OF_YEARS, called
+from fedunlearn.results.columns import OF_YEARS, STREAMS, called
 from fedunlearn.results.held import has
-from fedunlearn.results.overview import Source
+from fedunlearn.results.overview import Source, Value, over_seeds
 
 TABLES = ("calendar", "memory", "years", "policies")
 """The tables that only a run with a calendar has."""
@@ -151,6 +151,48 @@ def timeline(run: Source) -> pd.DataFrame:
     sentences = {str(one["id"]): str(one["sentence"]) for one in run.read_manifest()["docket"]}
     kinds = [_kind(row) for row in table.to_dict("records")]
     return _frame("timeline", table.assign(end=end, how=kinds, sentence=table["request"].map(sentences)))
+
+
+STREAMED = (
+    "late",
+    "late_three",
+    "median_days",
+    "cost",
+    "memory_left",
+    "memory_back",
+    "test_difference",
+    "worst_site_difference",
+    "waiting_days",
+    "blocked_days",
+    "retrainings",
+)
+"""Columns of `policies` that `streams` has the means of."""
+
+
+def streams(runs: Iterable[Source]) -> pd.DataFrame:
+    """One row per policy, strategy and measure, over runs that differ in their stream of requests alone.
+
+    A stream is as random as training is: which policy is better may depend on when people happened to ask.
+
+    Args:
+        runs: with a calendar each, such as the cells of ``sweep: {arrivals.seed: [1, 2, 3]}``.
+
+    Raises:
+        RunError: a table is missing or damaged.
+    """
+    found = [policies(run) for run in runs]
+    if not found or all(frame.empty for frame in found):
+        return pd.DataFrame(columns=list(STREAMS))
+    whole, rows = pd.concat(found, ignore_index=True), []
+    for (policy, strategy), of in whole.groupby(["policy", "strategy"], sort=False):
+        for measure in STREAMED:
+            known = of[measure].dropna().astype("float64")
+            mean = over_seeds(known) if len(known) else Value()
+            half = mean.half if math.isfinite(mean.half) else math.nan
+            row = {"policy": policy, "strategy": strategy, "name": called(str(strategy)), "measure": measure}
+            row |= {"value": mean.value, "low": mean.value - half, "high": mean.value + half}
+            rows.append(row | {"least": known.min(), "most": known.max(), "streams": len(known)})
+    return pd.DataFrame(rows, columns=list(STREAMS))
 
 
 HOW = ("within a month", "within three months", "later", "still open", "refused")

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fedunlearn.core import RunError
-from fedunlearn.results import report, tables
+from fedunlearn.results import almanac, report, tables, years
 from fedunlearn.results.columns import called
 from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.summary import table as placed
 from fedunlearn.results.wording import cell, line, plain, quoted, row
 from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.sweep.naming import text_of
@@ -62,13 +63,53 @@ def show(folder: Path, console: Console) -> None:
     console.print(plain(f"\n{_title(folder, line)}\n{legend}"), soft_wrap=True)
     wide = Console(file=console.file, width=max(console.width, WIDEST), force_terminal=console.is_terminal)
     wide.print(table, soft_wrap=True)
+    for title, found in streams(folder):
+        console.print(plain(f"\n{title}"), soft_wrap=True)
+        for text in placed(*almanac.over_streams(found)):
+            console.print(text, soft_wrap=True)
+
+
+STREAM = "arrivals.seed"
+"""The key that makes cells differ in when people ask alone."""
+
+
+def streams(folder: Path) -> list[tuple[str, pd.DataFrame]]:
+    """What policies came to over a sweep's streams of requests (`years.streams`), for each of its other values.
+
+    Nothing of a sweep that has one stream only.
+
+    Raises:
+        RunError: a file of a cell is missing or damaged.
+    """
+    grouped: dict[str, list[RunFolder]] = {}
+    for one in about(folder)["cells"]:
+        path = folder / "cells" / one["slug"]
+        if STREAM in one["values"] and (path / "DONE").is_file():
+            others = {key: value for key, value in one["values"].items() if key != STREAM}
+            of = ", ".join(f"{key} {text_of(value)}" for key, value in others.items())
+            grouped.setdefault(of, []).append(RunFolder.open(path))
+    found = []
+    for of, runs in grouped.items():
+        frame = years.streams(runs)
+        if len(runs) > 1 and not frame.empty:
+            title = (
+                f"Over {len(runs)} streams of requests{f', {line(of)}' if of else ''}; ±: 95 % over streams"
+            )
+            found.append((title, frame))
+    return found
 
 
 def markdown(folder: Path) -> str:
     """The summary in Markdown, for a document."""
     headings, rows = _shown(folder)
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join([f"**{_title(folder, quoted)}**\n", *map(row, lines)])
+    told = [f"**{_title(folder, quoted)}**\n", *map(row, lines)]
+    for title, found in streams(folder):
+        names, shown = almanac.over_streams(found)
+        heads = ["", *(" ".join(filter(None, column.heading)) for column in shown)]
+        body = [[name, *(column.cells[i] for column in shown)] for i, name in enumerate(names)]
+        told += [f"\n{quoted(title)}\n", *map(row, [heads, ["---"] * len(heads), *body])]
+    return "\n".join(told)
 
 
 def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
