@@ -1,4 +1,4 @@
-"""Commands that answer a request: keys, and its record."""
+"""Commands that answer a request: keys, its record, and what is purged for it."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fedunlearn import __version__, scenario as scenarios
@@ -35,7 +36,7 @@ def document(
         facts: what people know.
         references: by hospital, how the record calls the patients; of a whole hospital nobody is called anything.
     """
-    known, manifest = facts.requests.get(request.id, Request()), sources.manifest
+    known, manifest = _known(sources, request, facts), sources.manifest
     own = sources.about(request.id)
     tried = found.remedies(
         sources.scenario, sources.written, sources.models, sources.table, own, request.id, manifest
@@ -52,6 +53,7 @@ def document(
         "controllers": _controllers(sources, facts),
         "request": _asked(sources, request, known, references),
         "clock": _clock(known),
+        **_dated(sources, request.id),
         "decision": {
             "decision": known.decision,
             "decided_by": known.decided_by,
@@ -71,6 +73,28 @@ def document(
         "not_tested": found.untested(manifest),
         "limits": LIMITS,
     }
+
+
+def _known(sources: Sources, request: scenarios.Request, facts: Facts) -> Request:
+    """What people know; in a calendar also what the simulation decided, where they say nothing."""
+    known, entry = facts.requests.get(request.id, Request()), sources.entry(request.id)
+    if not entry:
+        return known
+    decided: Any = entry["state"] if entry["state"] in ("accepted", "refused") else None
+    return replace(
+        known,
+        received=known.received or entry["received"],
+        decision=known.decision or decided,
+        reasons=known.reasons or entry["reason"].replace("_", " ") or None,
+    )
+
+
+def _dated(sources: Sources, request: str) -> dict[str, Any]:
+    """What the desk of a calendar decided, and when each policy answered; no sentences, which may name somebody."""
+    if not (entry := sources.entry(request)):
+        return {}
+    told = {name: entry[name] for name in ("kind", "state", "reason", "boundary", "of")}
+    return {"desk": told, "policies": sources.answers(request)}
 
 
 def _purged(sources: Sources, request: str) -> dict[str, Any]:
@@ -105,7 +129,7 @@ def _asked(
     patients, images = sources.counts(request.id)
     return {
         "id": request.id,
-        "scope": "hospital" if request.whole_site else "patients",
+        "scope": "hospital" if request.whole_site else "patients" if request.images is None else "images",
         "hospital": request.site,
         "patients": patients,
         "images": images,

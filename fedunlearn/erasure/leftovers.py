@@ -202,13 +202,27 @@ def whole(images: pd.DataFrame, gone: npt.NDArray[np.bool_]) -> set[str]:
     return set(patients[gone]) - set(patients[~gone])
 
 
+def erasures(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The requests of a run that ask for something to be forgotten; in a calendar those that were accepted."""
+    others = {
+        one["id"]
+        for one in manifest.get("docket", ())
+        if one["state"] != "accepted" or one["kind"] == "opt_out"
+    }
+    return tuple(str(one["id"]) for one in manifest["requests"] if one["id"] not in others)
+
+
 def require(manifest: Mapping[str, Any], requests: Sequence[str], keep: str) -> None:
     """Make sure that a run has these requests, and models of the remedy.
 
     Raises:
         InputError: it has not.
     """
-    known = [str(one["id"]) for one in manifest["requests"]]
+    known = erasures(manifest)
+    for one in manifest.get("docket", ()):
+        if one["id"] in requests and one["id"] not in known:
+            why = "an opt-out, which bars later use" if one["kind"] == "opt_out" else one["state"]
+            raise InputError(f"request {one['id']!r} is {why}: nothing is to be purged for it")
     if unknown := [name for name in requests if name not in known]:
         raise InputError(
             f"the run has no request {', '.join(map(repr, unknown))}, expected one of {', '.join(known)}"

@@ -24,7 +24,7 @@ from fedunlearn.campaign.shadows import default_cache
 from fedunlearn.core import InputError, RunError
 from fedunlearn.erasure import lineage, outside, residue, rewriting, tombstones
 from fedunlearn.erasure.hashing import hashed
-from fedunlearn.erasure.leftovers import Leftovers, require, whole
+from fedunlearn.erasure.leftovers import Leftovers, erasures, require, whole
 from fedunlearn.erasure.record import run_id
 from fedunlearn.erasure.slips import slip
 from fedunlearn.erasure.sources import counts, named as images_of, total
@@ -78,7 +78,7 @@ def purge(path: Path, order: Order, dry: bool = False) -> list[str]:
         run = RunFolder.open(path)
         manifest = run.read_manifest()
         audit.verify(run.path / audit.FILE, manifest["audit"])
-        named = order.requests or tuple(str(one["id"]) for one in manifest["requests"])
+        named = order.requests or erasures(manifest)
         require(manifest, named, order.keep)
         images = run.read_table("sites.parquet")
         left = Leftovers(run, manifest, images, named, order.keep, {})
@@ -102,12 +102,14 @@ def _purged(left: Leftovers, order: Order) -> list[str]:
     places = _keep(left, order.keys, stone)
     cached = _outside(left)
     outside.remove(cached)
-    requests = tuple(rewriting.scenario(scenario, left.requests, name))
+    requests = tuple(rewriting.scenario(scenario, left.requests, name, left.names.labels))
     contents = dict(left.changed)
     if requests != scenario.requests:
         contents["scenario.yaml"] = scenarios.to_yaml(replace(scenario, requests=requests)).encode()
     _commit(left, contents, stone, len(cached))
-    told = _told(left, contents, cached, "")
+    told = _told(
+        left, {n: c for n, c in contents.items() if n not in (audit.FILE, tombstones.FILE)}, cached, ""
+    )
     told += [
         f"{place}: keep it at the hospital; `--tombstones` of simulate, check and verify reads it"
         for place in places

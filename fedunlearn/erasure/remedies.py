@@ -61,29 +61,43 @@ def remedies(
         manifest: of the run.
     """
     again = _files(digests, [model for model in models if model.role == RETRAINED])
-    yield {
-        "strategy": RETRAINED,
-        "kind": _KINDS[Guarantee.EXACT],
-        "settings": {},
-        "models": again,
-        "evidence": {"sentence": 1, "words": _again(len(again), bool(purges(manifest)))},
-    }
-    plans = {plan.label: plan.strategy for plan in scenario.strategies if request in plan.requests}
-    for label, strategy in plans.items():
-        own = [model for model in models if model.role == "strategy" and model.strategy == label]
-        if not own:
-            continue  # it diverged at every seed, or could not serve this request
-        files = _files(digests, own)
+    if again:  # of what was refused there is none
+        yield {
+            "strategy": RETRAINED,
+            "kind": _KINDS[Guarantee.EXACT],
+            "settings": {},
+            "models": again,
+            "evidence": {"sentence": 1, "words": _again(len(again), bool(purges(manifest)))},
+        }
+    dated = scenario.calendar is not None
+    plans = {plan.label: plan for plan in scenario.strategies if dated or request in plan.requests}
+    for (label, policy), own in _tried(models, dated).items():
+        if label not in plans:
+            continue
+        strategy, files = plans[label].strategy, _files(digests, own)
         found = table[(table["request"] == own[-1].moment) & (table["strategy"] == label)].to_dict("records")
         known = found[0] if found else None
         yield {
             "strategy": label,
+            **({"policy": policy, "tested_on": "all requests of the policy together"} if dated else {}),
             "kind": _KINDS[strategy.guarantee],
             "settings": shared(settings.of(label, request)),
             "models": files,
             "evidence": _evidence(strategy, known, {one["sha256"] for one in files} <= _hashes(again)),
             **({} if known is None else {"measured": _measured(known, manifest)}),
         }
+
+
+def _tried(models: Sequence[Model], dated: bool) -> dict[tuple[str, str], list[Model]]:
+    """By strategy, and in a calendar by policy, the models that answered.
+
+    A strategy that diverged at every seed, or could not serve the request, has none.
+    """
+    found = dict[tuple[str, str], list[Model]]()
+    for model in models:
+        if model.role == "strategy" and not (dated and "@" in model.name):  # that is of a look on the way
+            found.setdefault((model.strategy, model.moment if dated else ""), []).append(model)
+    return found
 
 
 def untested(manifest: Mapping[str, Any]) -> list[str]:

@@ -103,25 +103,32 @@ def _texts(column: pd.Series[Any], taken_out: Callable[[str], str]) -> pd.Series
 
 
 def scenario(
-    whole: Scenario, requests: Collection[str], named: Callable[[Request, str], str]
+    whole: Scenario,
+    requests: Collection[str],
+    named: Callable[[Request, str], str],
+    labels: Mapping[str, str],
 ) -> list[Request]:
-    """The requests of a scenario, in which those that are purged name nobody.
+    """The requests of a scenario, in which those that are purged name nobody, and the others nobody who was purged.
 
     Args:
         whole: the scenario.
         requests: those that are purged.
         named: gives the label of an id in a request.
+        labels: by id of a patient or image of whom nothing stays, what stands there instead.
     """
 
     def unnamed(request: Request) -> Request:
+        def called(name: str) -> str:
+            return named(request, name) if request.id in requests else labels.get(name, name)
+
         patients, images = request.patients, request.images
         if isinstance(patients, tuple):
-            patients = tuple(named(request, one) for one in patients)
+            patients = tuple(map(called, patients))
         if images is not None:
-            images = tuple(named(request, one) for one in images)
+            images = tuple(map(called, images))
         return replace(request, patients=patients, images=images)
 
-    return [unnamed(request) if request.id in requests else request for request in whole.requests]
+    return [unnamed(request) for request in whole.requests]
 
 
 def entries(manifest: Mapping[str, Any], names: Names, removed: Collection[str]) -> dict[str, Any]:
@@ -149,6 +156,10 @@ def entries(manifest: Mapping[str, Any], names: Names, removed: Collection[str])
             for one in manifest["moments"]
         ],
     }
+    if "docket" in manifest:
+        found["docket"] = [
+            {**one, "sentence": names.taken_out(one["sentence"])} for one in manifest["docket"]
+        ]
     for kind in ("pictures", "slices"):
         if shown := manifest.get(kind, {}).get("pictures"):
             left = [one for one in shown if removed is None or not set(one["files"]) & set(removed)]

@@ -11,7 +11,7 @@ from fedunlearn.erasure.remedies import told
 from fedunlearn.pages.html import render
 from fedunlearn.pages.tables import Column, Table, words
 
-_SCOPES = {"patients": "some patients", "hospital": "a whole hospital"}
+_SCOPES = {"patients": "some patients", "images": "some images", "hospital": "a whole hospital"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def page(record: Mapping[str, Any]) -> str:
         "record.html",
         title=f"Request {request['id']}: erasure record",
         asks=f"{request['patients']} patients of {request['hospital']}"
-        if request["scope"] == "patients"
+        if request["scope"] != "hospital"
         else f"all of hospital {request['hospital']}",
         run=record["run"]["name"],
         untested=[*record["not_tested"], record["limits"]],
@@ -96,7 +96,18 @@ def _time(record: Mapping[str, Any]) -> tuple[Field, ...]:
     answered = (
         f"{clock['answered']}, after {clock['days']} days,{in_time}" if "days" in clock else clock["answered"]
     )
-    return _fields(("due", clock.get("due")), *more, ("answered", answered))
+    policies = tuple(
+        (f"answered by policy {one['policy']}", _answer(one)) for one in record.get("policies", ())
+    )
+    return _fields(("due", clock.get("due")), *more, ("answered", answered), *policies)
+
+
+def _answer(one: Mapping[str, Any]) -> str:
+    """When a policy answered, in the simulation."""
+    if one["answered"] is None:
+        return f"not yet; {one['state']}"
+    late = "" if not one["days_late"] else f", {one['days_late']} days late"
+    return f"{one['answered']}, after {one['days']} days{late}; {one['state']}"
 
 
 def _decision(record: Mapping[str, Any]) -> tuple[Field, ...]:
@@ -118,7 +129,7 @@ def _used(record: Mapping[str, Any]) -> tuple[Field, ...]:
 def _remedies(record: Mapping[str, Any]) -> Table:
     rows = [
         (
-            one["strategy"],
+            f"{one['strategy']}, policy {one['policy']}" if "policy" in one else one["strategy"],
             one["kind"],
             one["evidence"]["words"],
             told(one["measured"]) if "measured" in one else "what others are compared with",

@@ -14,8 +14,11 @@ from fedunlearn.erasure import lineage
 from fedunlearn.exports.kept import Model, kept
 from fedunlearn.exports.papers import tidy
 from fedunlearn.exports.settings import Settings, settings
+from fedunlearn.intake.desk import ALL
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
+
+CALENDAR = "calendar.parquet"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,32 @@ class Sources:
 
     def about(self, request: str) -> list[Model]:
         """The models that were made for a request."""
-        return [model for model in self.models if model.request == request]
+        return [
+            model
+            for model in self.models
+            if model.request == request or (model.request == ALL and request in model.earlier)
+        ]
+
+    def entry(self, request: str) -> Mapping[str, Any]:
+        """What became of a request at the desk of a calendar; nothing without one."""
+        return next((one for one in self.manifest.get("docket", ()) if one["id"] == request), {})
+
+    def answers(self, request: str) -> list[dict[str, Any]]:
+        """In a calendar, when each policy answered a request."""
+        if not self.entry(request) or CALENDAR not in self.manifest["sha256"]:
+            return []
+        table = self.run.read_table(CALENDAR)
+        own = table[table["request"] == request]
+        return [
+            {
+                "policy": str(row["policy"]),
+                "state": str(row["state"]),
+                "answered": None if pd.isna(row["answered"]) else str(row["answered"])[:10],
+                "days": None if pd.isna(row["days"]) else int(row["days"]),
+                "days_late": None if pd.isna(row["late"]) else int(row["late"]),
+            }
+            for row in own.to_dict("records")
+        ]
 
     def remedies(self) -> dict[str, list[str]]:
         """By request, what it can have been answered with."""

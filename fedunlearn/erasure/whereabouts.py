@@ -11,6 +11,7 @@ from fedunlearn.erasure import lineage
 from fedunlearn.erasure.facts import Request
 from fedunlearn.erasure.sources import Sources
 from fedunlearn.exports.kept import Model
+from fedunlearn.intake.desk import ALL
 from fedunlearn.results.contents import OF_PATIENTS
 from fedunlearn.results.purged import RETRAINED, purges
 from fedunlearn.results.sentences import WORDS
@@ -95,16 +96,13 @@ def _descent(model: Model, sources: Sources) -> dict[str, Any]:
         return {}
     before = model.earlier[-1] if model.earlier else ""
     of = ("strategy", model.strategy, before) if before else ("original", "original", "")
-    made = next(
-        (
-            one
-            for one in sources.models
-            if (one.role, one.strategy, one.request) == of and one.seed == model.seed
-        ),
-        None,
-    )
+    same = [one for one in sources.models if one.seed == model.seed]
+    made = next((one for one in same if (one.role, one.strategy, one.request) == of), None)
+    if made is None and model.request == ALL:  # what was in hand on the way is not kept
+        made = next((one for one in same if one.role == "original"), None)
+    told = [*model.earlier, *([] if model.request == ALL else [model.request])]
     return {
         "descends_from": None if made is None else lineage.place(made),
         "by": model.strategy,
-        "asked_to_forget": [*model.earlier, model.request],
+        "asked_to_forget": told,
     }
