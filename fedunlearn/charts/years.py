@@ -48,7 +48,7 @@ MEASURES: Mapping[str, tuple[str, float]] = {
     "blocked_days": ("days without a usable model", 1),
 }
 """By measure, what its axis is called, and by what numbers are multiplied there."""
-_STEP, _MOST, _SMALL, _HIGH = 8, 420, 170, 300
+_STEP, _MOST, _SMALL, _HIGH = 6, 300, 170, 300
 """Pixels: of a request, of all requests of a policy at most, and how high other charts are."""
 _MONTHS = "utcFormat(datum.value * 864e5, '%b')"
 """Of a day, counted from 1970, its month as an axis says it."""
@@ -71,7 +71,7 @@ def timeline(frame: pd.DataFrame) -> Spec:
     most = int(rows.groupby("row").size().max()) if len(rows) else 1
     rows["lane"] = rows.groupby("row").cumcount() / max(most - 1, 1)
     high = max(60, min(_STEP * most, _MOST) + 10)
-    x = _dates(frame["received"], frame["end"], "x")
+    x = _dates(frame["received"], frame["end"], "x", most=12)
     y, lift = rows_of(known.values()), of("lane", scale={"domain": [0, 1], "range": [6, high - 6]})
     hows = [how for how in HOW if how in set(rows["how"])]
     key = {"title": None, "symbolOpacity": 1}
@@ -82,7 +82,7 @@ def timeline(frame: pd.DataFrame) -> Spec:
     end = {**x, "field": "till"}
     colour = by("how", legend=key, scale={"domain": hows, "range": colours})
     shape = by("how", legend=key, scale={"domain": hows, "range": shapes})
-    point = {"filled": True, "size": 42, "opacity": 1, "strokeWidth": 0}
+    point = {"filled": True, "size": 34, "opacity": 1, "strokeWidth": 0}
     layers = [
         *_between_rows(list(known.values()), high),
         layer(whole, "rule", plain, x=x, x2={"field": "till"}, color=by("ink", scale=None), **place),
@@ -117,7 +117,7 @@ def course(frame: pd.DataFrame, policy: str, measure: str, ends: tuple[float, fl
     shown = [one for strategy, one in looks.items() if strategy in set(rows["strategy"])]
     key = {"title": None, "symbolType": "stroke", "symbolStrokeWidth": 2.5, "symbolSize": 300}
     words = [one["series"] for one in shown]
-    x = _dates(frame["date"], frame["date"], "x")
+    x = _dates(frame["date"], frame["date"], "x", most=6)
     y = across("value", title, reach, ticks(reach, 4))
     look = {
         "color": by("series", legend=key, scale={"domain": words, "range": [one["ink"] for one in shown]}),
@@ -255,12 +255,12 @@ def _days(column: pd.Series[Any]) -> pd.Series[Any]:
     return (column - pd.Timestamp(0)) / _DAY
 
 
-def _dates(begins: pd.Series[Any], ends: pd.Series[Any], name: str) -> Spec:
-    """The channel of an axis of days, with the months' first days as ticks."""
+def _dates(begins: pd.Series[Any], ends: pd.Series[Any], name: str, most: int) -> Spec:
+    """The channel of an axis of days, with the first days of about ``most`` months as ticks."""
     known = [*begins.dropna(), *ends.dropna()] or [pd.Timestamp(0), pd.Timestamp(0) + _DAY]
     first, last = min(known), max(known)
     months = pd.date_range(first.normalize().replace(day=1), last, freq="MS")
-    every = max(1, math.ceil(len(months) / 12))
+    every = max(1, math.ceil(len(months) / (most + 1)))
     marks = [float((month - pd.Timestamp(0)) / _DAY) for month in months[::every] if month >= first]
     reach = (float((first - pd.Timestamp(0)) / _DAY) - 2, float((last - pd.Timestamp(0)) / _DAY) + 2)
     return across(name, "", reach, marks, labelExpr=_MONTHS, labelOverlap=True)

@@ -115,7 +115,8 @@ def tables(run: Path, margins: Margins | None = None, workers: int | None = None
     }
     if content.shadows:
         written["memorisation.parquet"] = memorisation.table(content.images, content.kind, content.shadows)
-    return written | years.tables(content, written["statistics.parquet"])
+    with threadpool_limits(1, "blas"):  # as many threads, as many orders of adding up
+        return written | years.tables(content, written["statistics.parquet"])
 
 
 def _request(run: Run, request: RequestId, pool: Together) -> dict[str, pd.DataFrame]:

@@ -174,8 +174,19 @@ class Run:
 
     def named(self, request: RequestId) -> Bools:
         """(N,) the training images that a request names; none of a request that was refused."""
-        named: Bools = _named(self.images, [request]) & (self.images["split"] == "train").to_numpy(bool)
+        named = np.zeros(len(self.images), dtype=bool)
+        named[self._asked.get(request, [])] = True
         return named
+
+    @cached_property
+    def _asked(self) -> Mapping[RequestId, list[int]]:
+        """By request, the numbers of the training images that it names; there may be a thousand requests."""
+        train = (self.images["split"] == "train").to_numpy(bool)
+        found: dict[RequestId, list[int]] = {}
+        for row, names in enumerate(self.images["forgotten_by"]):
+            for name in names if train[row] and names is not None else ():
+                found.setdefault(str(name), []).append(row)
+        return found
 
     def answers(self, model: str, frame: Frame) -> WithLosses | None:
         """What a model answers; None if it diverged.

@@ -24,9 +24,10 @@ what was forgotten comes back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -109,6 +110,9 @@ def _spread(original: Seen | None, never: Seen | None) -> float:
 
 
 # ---------------------------------------------------------------------------------------- of several requests
+
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -195,20 +199,25 @@ def _apart(before: Pool, after: Pool, seeds: Floats, requests: Floats) -> Floats
     return after.replicates(seeds, requests) - before.replicates(seeds, requests)
 
 
-def _whole(rows: pd.DataFrame) -> tuple[list[int], list[str]]:
-    """Seeds, and the requests of which anybody can be compared with somebody."""
-    usable = rows[rows["patients"] > 0]
-    return sorted(set(usable["seed"])), sorted(set(usable["request"]))
+def _whole(rows: pd.DataFrame) -> tuple[Array, Array]:
+    """Seeds, and the requests of which anybody can be compared with somebody; sorted."""
+    usable = rows["patients"].to_numpy() > 0
+    return np.unique(rows["seed"].to_numpy()[usable]), np.unique(rows["request"].to_numpy(object)[usable])
 
 
-def _pool(rows: pd.DataFrame, seeds: Sequence[int], requests: Sequence[str]) -> Pool | None:
-    if not seeds or not requests:
+def _pool(rows: pd.DataFrame, seeds: Array, requests: Array) -> Pool | None:
+    if not len(seeds) or not len(requests):
         return None
+    rows = rows[rows["patients"].to_numpy() > 0]
+    places = (
+        np.searchsorted(seeds, rows["seed"].to_numpy()),
+        np.searchsorted(requests, rows["request"].to_numpy(object)),
+    )
 
     def wide(column: str) -> Floats:
-        found = rows.pivot(index="seed", columns="request", values=column)
-        values: Floats = found.reindex(index=pd.Index(seeds), columns=pd.Index(requests)).to_numpy(np.float64)
-        return values
+        found = np.full((len(seeds), len(requests)), np.nan)
+        found[places] = rows[column].to_numpy(np.float64)
+        return found
 
     patients = wide("patients")[0]
     noise = float(np.mean(wide("noise") * np.sqrt(patients)))

@@ -6,6 +6,7 @@ is Dice, and there is no calibration error.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,6 +102,12 @@ class Looking:
         return found
 
     @cached_property
+    def _weights(self) -> Floats:
+        """(n, R) those of all requests."""
+        found = [one.weights for one in self.asked.values()]
+        return np.stack(found, axis=1) if found else np.empty((int(self.rows.sum()), 0))
+
+    @cached_property
     def staying(self) -> tuple[Bools, ...]:
         """(N,) the test images of each hospital that stays: not all of its training images are asked for."""
         frame = self.frame
@@ -125,14 +132,12 @@ class Looking:
         held_out = memory.scores(self.frame, phi, asked)[2][0][0]
         each = np.nan_to_num(memory.each(self.frame, phi, self.rows)[0]) if self.rows.any() else np.empty(0)
         quality = [_quality(answers, rows) for rows in self.staying]
+        scores = dict(zip(self.asked, (each @ self._weights).tolist(), strict=True))
         return Seen(
             quality=_quality(answers, self.frame.test),
-            worst=min(quality, default=float("nan")),
+            worst=min(quality, default=math.nan),
             calibration=_calibration(answers, self.frame.test),
-            known={
-                request: float(each @ one.weights) if one.patients else float("nan")
-                for request, one in self.asked.items()
-            },
+            known={r: scores[r] if one.patients else math.nan for r, one in self.asked.items()},
             held_out=held_out,
         )
 
@@ -159,7 +164,7 @@ def _models(look: Look) -> tuple[str, ...]:
 def _quality(answers: WithLosses, rows: Bools) -> float:
     """See `Seen.quality`; as `performance.accuracy` and `segmentation.dice` have it."""
     if not rows.any():
-        return float("nan")
+        return math.nan
     if isinstance(answers, Outputs):
         return float(answers.correct[rows].mean())
     assert isinstance(answers, Overlaps)
@@ -169,5 +174,5 @@ def _quality(answers: WithLosses, rows: Bools) -> float:
 
 def _calibration(answers: WithLosses, rows: Bools) -> float:
     if not isinstance(answers, Outputs) or not rows.any():
-        return float("nan")
+        return math.nan
     return float(np.abs(binned(answers, rows)[rows].sum(axis=0) / rows.sum()).sum())
