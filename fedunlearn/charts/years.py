@@ -82,7 +82,12 @@ def timeline(frame: pd.DataFrame) -> Spec:
     end = {**x, "field": "till"}
     colour = by("how", legend=key, scale={"domain": hows, "range": colours})
     shape = by("how", legend=key, scale={"domain": hows, "range": shapes})
-    point = {"filled": True, "size": 34, "opacity": 1, "strokeWidth": 0}
+    point = {
+        "filled": True,
+        "size": max(8, 34 * min(1, _MOST / _STEP / most)),
+        "opacity": 1,
+        "strokeWidth": 0,
+    }
     layers = [
         *_between_rows(list(known.values()), high),
         layer(whole, "rule", plain, x=x, x2={"field": "till"}, color=by("ink", scale=None), **place),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,12 @@ from fedunlearn.comparison.differences import consequences, differences, spans
 from fedunlearn.comparison.ranks import Pair
 from fedunlearn.comparison.runs import DATA, FACTS, SEEDS, Compared
 from fedunlearn.comparison.standings import Standing, frames_of, standings
-from fedunlearn.comparison.table import LEGEND, heading, in_order, probability, sentences, titled
+from fedunlearn.comparison.table import LEGEND, heading, in_order, over_years, probability, sentences, titled
 from fedunlearn.pages.figures import NARROW, WIDE, Draw, Figure, pictures
 from fedunlearn.pages.html import render
 from fedunlearn.pages.tables import Cell, Column, Table, answer, words
+from fedunlearn.results import almanac
+from fedunlearn.results.columns import called
 from fedunlearn.results.overview import Overview, Place, Row, Value
 from fedunlearn.results.sentences import WORDS, limits, number, percent, signed
 from fedunlearn.results.summary import label
@@ -62,6 +64,7 @@ class Page:
     consequences: tuple[str, ...]
     runs: Table
     settings: Table | None
+    years: tuple[str, Table] | None
     requests: tuple[Request, ...]
     method: str
     standings: tuple[Ranked, ...]
@@ -76,6 +79,7 @@ def page(runs: Sequence[Compared]) -> str:
             consequences=tuple(consequences(runs)),
             runs=_runs(runs),
             settings=_settings(runs),
+            years=_years(runs),
             requests=tuple(_requests(runs)),
             method=METHOD,
             standings=tuple(_ranked(one, f"rank-{n}", draw) for n, one in enumerate(standings(runs), 1)),
@@ -115,6 +119,49 @@ def _settings(runs: Sequence[Compared]) -> Table | None:
         if rows
         else None
     )
+
+
+# ------------------------------------------------------------------------------------------------- years
+
+_STREAMED: Mapping[str, tuple[Column, Callable[[float], str], Callable[[float], str]]] = {
+    "late": (Column("later than a month, %", "Answered"), percent, percent),
+    "late_three": (Column("than three, %", "Answered"), percent, percent),
+    "median_days": (Column("median days", "Answered"), almanac.days, almanac.days),
+    "cost": (Column("% of training anew each time", "Cost"), percent, percent),
+    "memory_left": (Column("memory left, %", "When the year ends"), percent, percent),
+    "memory_back": (Column("back, points", "When the year ends"), percent, percent),
+    "test_difference": (Column("test", "When the year ends"), signed, number),
+    "worst_site_difference": (Column("worst hospital", "When the year ends"), signed, number),
+}
+"""By measure of `results.years.streams`: its column, and how it and half of its interval are written."""
+
+
+def _years(runs: Sequence[Compared]) -> tuple[str, Table] | None:
+    """What policies came to over all years among the runs, and its title; None of fewer than two."""
+    found = over_years(runs)
+    if found is None:
+        return None
+    title, frame = found
+    by = {(r["policy"], r["strategy"], r["measure"]): r for r in frame.to_dict("records")}
+    rows = []
+    for walk in dict.fromkeys(zip(frame["policy"], frame["strategy"], strict=True)):
+        cells = [_mean(by[(*walk, measure)], *how[1:]) for measure, how in _STREAMED.items()]
+        times = [by[(*walk, measure)] for measure in ("best", "front")]
+        told = [_shown(f"{round(r['value'] * r['streams'])} of {r['streams']}", r["value"]) for r in times]
+        rows.append((words(str(walk[0])), words(called(str(walk[1]))), *cells, *told))
+    columns = (
+        Column("policy", numbers=False),
+        Column("strategy", numbers=False),
+        *(how[0] for how in _STREAMED.values()),
+        Column("best in", "Runs"),
+        Column("on the front in", "Runs"),
+    )
+    return title, Table("years", almanac.STREAMS_LEGEND, columns, tuple(rows))
+
+
+def _mean(row: Mapping[Any, Any], shown: Callable[[float], str], half: Callable[[float], str]) -> Cell:
+    reach = Value(row["value"], row["high"] - row["value"])
+    return _shown(f"{shown(row['value'])}{_half(reach, half)}", row["value"])
 
 
 # ----------------------------------------------------------------------------------------------- answers

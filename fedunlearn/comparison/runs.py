@@ -11,7 +11,7 @@ import pandas as pd
 
 from fedunlearn.core import InputError
 from fedunlearn.exports.settings import flat, settings
-from fedunlearn.results import overview
+from fedunlearn.results import overview, years
 from fedunlearn.results.overview import Overview
 from fedunlearn.results.places import is_sweep
 from fedunlearn.results.runfolder import RunFolder
@@ -33,6 +33,7 @@ class Compared:
         settings: its scenario's, by dotted key; those that change no bit and those among `FACTS` left out.
         trained: the seeds of all its trainings, further retrained models among them.
         probes: what finished models were asked beside.
+        policies: `results.years.policies`; no rows without a calendar.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Compared:
     settings: Mapping[str, str] = field(default_factory=dict)
     trained: frozenset[int] = frozenset()
     probes: tuple[str, ...] = ()
+    policies: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def read(paths: Sequence[Path]) -> list[Compared]:
@@ -80,6 +82,7 @@ def _run(path: Path, name: str = "", cell: str = "") -> Compared:
         settings=_settings(run),
         trained=frozenset(int(s) for m in manifest["moments"] for s in _seeds(manifest, m["id"])),
         probes=tuple(manifest.get("probes", {}).get("names", ())),
+        policies=years.policies(run),
     )
 
 

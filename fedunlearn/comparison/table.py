@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from string import ascii_lowercase
 
+from pandas import DataFrame
 from rich.console import Console
 from rich.text import Text
 
@@ -13,6 +14,7 @@ from fedunlearn.comparison.differences import consequences, differences, spans
 from fedunlearn.comparison.ranks import LEVEL, Ranking, needed
 from fedunlearn.comparison.runs import Compared
 from fedunlearn.comparison.standings import Standing, standings
+from fedunlearn.results import almanac, years
 from fedunlearn.results.overview import Overview, Row, Value
 from fedunlearn.results.sentences import UNCLEAR_MEANS
 from fedunlearn.results.summary import Column, columns_of, label, rows_of, table, wrapped
@@ -35,11 +37,33 @@ def lines(runs: Sequence[Compared]) -> list[Text]:
     """What differs, then the numbers, then ranks; no line is wider than 80 columns."""
     told = [text for number, run in enumerate(runs, 1) for text in _introduced(number, run, len(runs))]
     told += _different(runs)
+    told += _years(runs)
     requests = dict.fromkeys((name, one.kind) for run in runs for name, one in run.overviews.items())
     for request, kind in requests:
         told += [Text(), *_request(request, kind, runs)]
     told += [Text(), *wrapped(_legend(runs), "", "", "dim")]
     return told + [text for one in standings(runs) for text in (Text(), *_standing(one))]
+
+
+def _years(runs: Sequence[Compared]) -> list[Text]:
+    """What policies came to over all years among the runs; nothing of fewer than two."""
+    found = over_years(runs)
+    if found is None:
+        return []
+    title, frame = found
+    shown = table(*almanac.over_streams(frame))
+    return [
+        Text(),
+        *wrapped(title, "", "  ", "bold"),
+        *shown,
+        *wrapped(almanac.STREAMS_LEGEND, "  ", "  ", "dim"),
+    ]
+
+
+def over_years(runs: Sequence[Compared]) -> tuple[str, DataFrame] | None:
+    """A title and `results.years.streams` of the runs that have a calendar; None of fewer than two."""
+    dated = [run.policies for run in runs if len(run.policies)]
+    return (f"A year of requests, over {len(dated)} runs", years.streams(dated)) if len(dated) > 1 else None
 
 
 def _legend(runs: Sequence[Compared]) -> str:

@@ -325,7 +325,8 @@ def _parts(
         Part(
             f"{prefix}-cost",
             "Cost",
-            figures=drawn(figures.COSTS),
+            told=(OF_ALL_REQUESTS,) if policy else (),
+            figures=() if policy else drawn(figures.COSTS),
             tables=(listing.costs(one, of, prefix),),
         ),
         *_pictures(run, held, name, prefix),
@@ -358,6 +359,10 @@ def _ends_only(held: Held, request: str) -> tuple[str, ...]:
     return (f"Only start and end are known of {whom}: taken from an earlier run.",) if named else ()
 
 
+OF_ALL_REQUESTS = (
+    "Of a policy: of all its answers. % of retraining is of training anew on each day on which something to unlearn "
+    "was accepted; retraining itself, and all else in its row, is training anew once."
+)
 OF_A_YEAR = "Not recorded of a year: how models do from look to look is shown above, with the year."
 NO_CURVES = "Not recorded: the run is of an older version, or its scenario says evaluation: {curves: false}."
 NO_ROC = "No curves of attacks, only their areas: the run is of an older version."

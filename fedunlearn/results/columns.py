@@ -263,7 +263,7 @@ STREAMS: Mapping[str, str] = {
     "policy": "its label",
     "strategy": "the strategy's label",
     "name": "what people call it",
-    "measure": "a column of `policies`",
+    "measure": "a column of `policies`, or `best`: the cheapest that was in time, forgot and is still good",
     "value": "mean over the streams in which it is known",
     "low": "its 95 % interval over streams, lower end (Student's); NaN of a single one",
     "high": "its 95 % interval, upper end",

@@ -122,6 +122,8 @@ class Overview:
         skipped: (strategy, reason) of those that were not run.
         warnings: what makes it impossible to forget, or to tell, whatever the strategy; sentences.
         classes: names of the classes or structures, in order; empty where the data has none.
+        policy: whether it is what a policy came to over a year, so that costs are compared with training anew for each
+            request.
     """
 
     title: str
@@ -146,6 +148,7 @@ class Overview:
     skipped: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    policy: bool = False
 
 
 def require_judged(run: Source) -> None:
@@ -212,6 +215,7 @@ def overview(
         ),
         warnings=tuple(moment.get("warnings", ())),
         classes=tuple(map(str, manifest.get("names", ()))),
+        policy=is_policy(manifest, moment["id"]),
     )
 
 

@@ -140,7 +140,8 @@ def legend(one: Overview) -> str:
     shown = [*judged, *([one.again] if one.again else ())]
     answers = {row.useful for row in judged} | ({row.forgotten for row in judged} if one.visible else set())
     unclear = f" {UNCLEAR_MEANS}" if "cannot tell" in answers else ""
-    return f"{memory}Test, worst: against retraining. ±: 95 %.{unclear}{_classes(one, shown)}"
+    cost = " Cost: of training anew on each day of acceptance." if one.policy else ""
+    return f"{memory}Test, worst: against retraining.{cost} ±: 95 %.{unclear}{_classes(one, shown)}"
 
 
 def _classes(one: Overview, rows: Sequence[Row]) -> str:

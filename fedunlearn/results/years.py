@@ -7,7 +7,7 @@ gives no rows. Numbers are those of the run's own tables, unrounded: a share of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -165,34 +165,44 @@ STREAMED = (
     "waiting_days",
     "blocked_days",
     "retrainings",
+    "front",
 )
-"""Columns of `policies` that `streams` has the means of."""
+"""Columns of `policies` that `streams` has the means of, and `best` beside them."""
 
 
-def streams(runs: Iterable[Source]) -> pd.DataFrame:
+def streams(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """One row per policy, strategy and measure, over runs that differ in their stream of requests alone.
 
     A stream is as random as training is: which policy is better may depend on when people happened to ask.
 
     Args:
-        runs: with a calendar each, such as the cells of ``sweep: {arrivals.seed: [1, 2, 3]}``.
-
-    Raises:
-        RunError: a table is missing or damaged.
+        found: `policies` of each run, such as of the cells of ``sweep: {arrivals.seed: [1, 2, 3]}``.
     """
-    found = [policies(run) for run in runs]
-    if not found or all(frame.empty for frame in found):
+    known = [frame.assign(best=_is(best(frame.to_dict("records")), frame)) for frame in found if len(frame)]
+    if not known:
         return pd.DataFrame(columns=list(STREAMS))
-    whole, rows = pd.concat(found, ignore_index=True), []
+    whole, rows = pd.concat(known, ignore_index=True), []
     for (policy, strategy), of in whole.groupby(["policy", "strategy"], sort=False):
-        for measure in STREAMED:
-            known = of[measure].dropna().astype("float64")
-            mean = over_seeds(known) if len(known) else Value()
+        for measure in (*STREAMED, "best"):
+            each = of[measure].dropna().astype("float64")
+            mean = over_seeds(each) if len(each) else Value()
             half = mean.half if math.isfinite(mean.half) else math.nan
             row = {"policy": policy, "strategy": strategy, "name": called(str(strategy)), "measure": measure}
             row |= {"value": mean.value, "low": mean.value - half, "high": mean.value + half}
-            rows.append(row | {"least": known.min(), "most": known.max(), "streams": len(known)})
+            rows.append(row | {"least": each.min(), "most": each.max(), "streams": len(each)})
     return pd.DataFrame(rows, columns=list(STREAMS))
+
+
+def best(rows: Sequence[Mapping[Any, Any]]) -> list[Mapping[Any, Any]]:
+    """Of `policies`, those that answered all in time, forgot and are still good by both answers; the cheapest first."""
+    good = [r for r in rows if r["late"] == 0 and (r["forgotten"], r["useful"]) == ("yes", "yes")]
+    return sorted((r for r in good if not math.isnan(r["cost"])), key=lambda r: float(r["cost"]))
+
+
+def _is(good: Sequence[Mapping[Any, Any]], frame: pd.DataFrame) -> list[bool]:
+    """Whether each row is the first of ``good``."""
+    whom = [(row["policy"], row["strategy"]) for row in good[:1]]
+    return [walk in whom for walk in zip(frame["policy"], frame["strategy"], strict=True)]
 
 
 HOW = ("within a month", "within three months", "later", "still open", "refused")

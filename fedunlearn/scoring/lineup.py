@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,7 +12,8 @@ import numpy as np
 
 from fedunlearn.core import RequestId, RunError, derive
 from fedunlearn.scoring.attacks.roc import Curves, roc
-from fedunlearn.scoring.evidence import Evidence, Floats, Frame, WithLosses
+from fedunlearn.scoring.evidence import Evidence, Floats, Frame, Spent, WithLosses
+from fedunlearn.scoring.evidence.anew import Anew
 from fedunlearn.scoring.evidence.reading import Comparison, Run
 from fedunlearn.scoring.judgement.bench import Bench, sight
 from fedunlearn.scoring.judgement.difference import CONTROLS
@@ -277,7 +279,7 @@ def _known(
             retrained=retrained[i],
             unlearned=retrained[i],
             spent=spent,
-            retraining=spent,
+            retraining=_retraining(run, comparison, spent),
             seed=derive(comparison.seed, "scoring", "attack", comparison.request),
             others=(*retrained[:i], *retrained[i + 1 :], *further),
             originals=(*originals[:i], *originals[i + 1 :]),
@@ -285,6 +287,14 @@ def _known(
         )
         known.append(evidence)
     return known
+
+
+def _retraining(run: Run, comparison: Comparison, once: Spent) -> Spent:
+    """What strategies' work is compared with: training anew; of a policy, for each of its requests (`Anew`)."""
+    if run.year is None or comparison.request not in run.steps:
+        return once
+    images = Anew(run, run.year).images(comparison.seed, run.year.rounds)
+    return replace(once, images=round(images)) if math.isfinite(images) else once
 
 
 def _damaged(original: WithLosses, seed: int) -> WithLosses:

@@ -16,7 +16,7 @@ from fedunlearn.core import RunError
 from fedunlearn.results import almanac, report, tables, years
 from fedunlearn.results.columns import called
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.results.summary import table as placed
+from fedunlearn.results.summary import table as placed, wrapped
 from fedunlearn.results.wording import cell, line, plain, quoted, row
 from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.sweep.naming import text_of
@@ -65,7 +65,10 @@ def show(folder: Path, console: Console) -> None:
     wide.print(table, soft_wrap=True)
     for title, found in streams(folder):
         console.print(plain(f"\n{title}"), soft_wrap=True)
-        for text in placed(*almanac.over_streams(found)):
+        for text in [
+            *placed(*almanac.over_streams(found)),
+            *wrapped(almanac.STREAMS_LEGEND, "  ", "  ", "dim"),
+        ]:
             console.print(text, soft_wrap=True)
 
 
@@ -90,11 +93,9 @@ def streams(folder: Path) -> list[tuple[str, pd.DataFrame]]:
             grouped.setdefault(of, []).append(RunFolder.open(path))
     found = []
     for of, runs in grouped.items():
-        frame = years.streams(runs)
+        frame = years.streams([years.policies(run) for run in runs])
         if len(runs) > 1 and not frame.empty:
-            title = (
-                f"Over {len(runs)} streams of requests{f', {line(of)}' if of else ''}; ±: 95 % over streams"
-            )
+            title = f"Over {len(runs)} streams of requests{f', {line(of)}' if of else ''}"
             found.append((title, frame))
     return found
 
@@ -109,6 +110,7 @@ def markdown(folder: Path) -> str:
         heads = ["", *(" ".join(filter(None, column.heading)) for column in shown)]
         body = [[name, *(column.cells[i] for column in shown)] for i, name in enumerate(names)]
         told += [f"\n{quoted(title)}\n", *map(row, [heads, ["---"] * len(heads), *body])]
+        told.append(f"\n{quoted(almanac.STREAMS_LEGEND)}")
     return "\n".join(told)
 
 

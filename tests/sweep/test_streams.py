@@ -9,14 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 from scipy.stats import t
 
+from fedunlearn import comparison
+from fedunlearn.comparison.table import lines
 from fedunlearn.results import years
 from fedunlearn.results.columns import STREAMS
 from fedunlearn.results.runfolder import RunFolder, parquet
 from fedunlearn.sweep import table
 from tests.pages.made import folder
+from tests.pages.reading import parsed
 from tests.scoring.years.made import year
 
 COSTS = (0.10, 0.12, 0.20)
@@ -48,7 +52,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_means_and_intervals_are_over_streams(swept: Path) -> None:
     ((title, found),) = table.streams(swept)
-    assert title == "Over 3 streams of requests; ±: 95 % over streams"
+    assert title == "Over 3 streams of requests"
     assert list(found.columns) == list(STREAMS)
     by = {(r["policy"], r["strategy"], r["measure"]): r for r in found.to_dict("records")}
     row = by["at_once", "lazy", "cost"]
@@ -70,7 +74,7 @@ def test_the_summary_of_a_sweep_tells_of_them(swept: Path) -> None:
 
 
 def test_a_single_stream_has_no_interval(swept: Path) -> None:
-    found = years.streams([RunFolder(swept / "cells" / "seed-0")])
+    found = years.streams([years.policies(RunFolder(swept / "cells" / "seed-0"))])
     assert found["low"].isna().all() and found["high"].isna().all()
     cost = found[
         (found["policy"] == "at_once") & (found["strategy"] == "lazy") & (found["measure"] == "cost")
@@ -79,5 +83,41 @@ def test_a_single_stream_has_no_interval(swept: Path) -> None:
 
 
 def test_runs_without_a_calendar_have_no_streams(tmp_path: Path) -> None:
-    found = years.streams([folder(tmp_path / "run", seeds=(7,))])
+    found = years.streams([years.policies(folder(tmp_path / "run", seeds=(7,)))])
     assert list(found.columns) == list(STREAMS) and found.empty
+
+
+def test_it_is_counted_who_is_best_and_who_is_on_the_front(swept: Path) -> None:
+    """By hand: in one of two streams the dear one is late; whoever is not in time, or did not forget, is never best."""
+    frame = years.policies(RunFolder(swept / "cells" / "seed-0")).iloc[:2]
+    good = frame.assign(forgotten="yes", useful="yes", late=0.0, cost=[0.5, 0.1], front=[False, True])
+    other = good.assign(late=[0.0, 0.1], front=[True, True])
+    found = years.streams([good, other])
+    by = {(r["strategy"], r["measure"]): r["value"] for r in found.to_dict("records")}
+    assert (by["thorough", "best"], by["lazy", "best"]) == (0.5, 0.5)
+    assert (by["thorough", "front"], by["lazy", "front"]) == (0.5, 1.0)
+    none = years.streams([good.assign(useful="cannot tell")])
+    assert none[none["measure"] == "best"]["value"].tolist() == [0.0, 0.0]
+
+
+def test_runs_side_by_side_tell_of_them_too(swept: Path, tmp_path: Path) -> None:
+    runs = comparison.read([swept / "cells" / f"seed-{i}" for i in range(3)])
+    told = "\n".join(text.plain for text in lines(runs))
+    assert max(map(cell_len, told.splitlines())) <= 80
+    assert "A year of requests, over 3 runs" in told and "14 ±13" in told and "0 of 3" in told
+    comparison.write(runs, tmp_path / "page.html")
+    page = parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    rows = {
+        tuple(cell.text for cell in (*row.all("th"), *row.all("td")))[:2]: [c.text for c in row.all("td")]
+        for row in page.by_id("years").all("tbody")[0].all("tr")
+    }
+    assert rows["at_once", "lazy"][4] == "14 ±13" and rows["at_once", "lazy"][-2:] == [
+        "0 of 3",
+        "2 of 3",
+    ]  # thorough costs .105
+    alone = "\n".join(text.plain for text in lines(runs[:1]))
+    assert "A year of requests" not in alone
+
+
+def test_sweeps_are_compared_cell_by_cell(swept: Path) -> None:
+    assert len(comparison.read([swept])) == 3

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
+from fedunlearn.scoring.evidence.anew import Anew
 from fedunlearn.scoring.evidence.reading import Run
 from fedunlearn.scoring.evidence.year import Look, Policy, Year
 from fedunlearn.scoring.judgement.usefulness import QUALITY
@@ -49,7 +49,7 @@ def table(run: Run, year: Year, seen: Mapping[str, Seen | None], recalled: pd.Da
                 told.add((name, look.round, look.seed))
                 found = _shown(run.kind, seen[model])
                 if name == "retrained":
-                    found["images"] = cost.retraining(look.seed, look.round)
+                    found["images"] = cost.anew(look.seed, look.round)
                 rows += [("", name, look.seed, look.round, *one) for one in found.items()]
         for strategy, model in look.strategies.items():
             own = walks.get((look.policy, strategy, look.seed), nobody)
@@ -92,20 +92,18 @@ class _Costs:
     """
 
     def __init__(self, run: Run, year: Year) -> None:
-        self._run, self._year = run, year
+        self._run = run
         ledger = run.ledger
         unlearn = ledger[ledger["phase"] == "unlearn"]
         self._walks = {key: of for key, of in unlearn.groupby(["strategy", "seed"], sort=False)}
-        training = ledger[ledger["phase"] == "original"]
-        self._training = {key: of for key, of in training.groupby("seed", sort=False)}
-        self._remaining = dict(_remaining(run, year))
+        self._anew = Anew(run, year)
 
     def of(self, policy: Policy, strategy: str, look: Look) -> dict[str, float]:
         """Of a walk, up to a look."""
         steps = [step for turn in policy.turns if turn.round <= look.round for step in turn.steps]
         rows = self._walks.get((strategy, look.seed))
         rows = self._run.ledger.iloc[:0] if rows is None else rows[rows["request"].isin(steps)]
-        images, anew = float(rows["images"].sum()), self.retraining(look.seed, look.round)
+        images, anew = float(rows["images"].sum()), self.anew(look.seed, look.round)
         return {
             "site_seconds": float(rows["site_seconds"].sum()),
             "bytes": float(rows["down_bytes"].sum() + rows["up_bytes"].sum()),
@@ -114,34 +112,6 @@ class _Costs:
             "stored_bytes": float(rows["stored_bytes"].max()) if len(rows) else 0.0,
         }
 
-    def retraining(self, seed: int, until: int) -> float:
-        """Passes of images that training anew would have taken, on each day on which requests were accepted.
-
-        Reckoned from what the original's rounds took, by the share of its images that remained: so it is the same for
-        every policy and strategy, whether or not any of them trains anew. NaN where the ledger has no such rounds.
-        """
-        rounds = self._training.get(seed)
-        if rounds is None:
-            return math.nan
-        took = rounds["images"].to_numpy(np.float64)
-        number = rounds["round"].to_numpy(np.int64)
-        return float(
-            sum(
-                share * took[number < boundary].sum()
-                for boundary, share in self._remaining.items()
-                if boundary <= until
-            )
-        )
-
-
-def _remaining(run: Run, year: Year) -> Iterator[tuple[int, float]]:
-    """By boundary at which anything to unlearn was accepted, the share of training images that are left after it."""
-    train = (run.images["split"] == "train").to_numpy(bool)
-    gone = np.zeros_like(train)
-    accepted = sorted({e.boundary for e in year.docket if e.state == "accepted" and e.boundary is not None})
-    for boundary in accepted:
-        new = [e for e in year.docket if e.state == "accepted" and e.boundary == boundary]
-        for entry in new:
-            gone |= run.named(entry.id)
-        if any(entry.unlearns for entry in new):
-            yield boundary, float(1 - gone.sum() / train.sum())
+    def anew(self, seed: int, until: int) -> float:
+        """See `Anew.images`."""
+        return self._anew.images(seed, until)
