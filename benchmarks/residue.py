@@ -1,23 +1,27 @@
 """Is everything found that a purge should have removed? Residue of 50 kinds, planted one at a time in a purged run.
 
-    python benchmarks/residue.py [--seed 0] [--out FOLDER]
+    python benchmarks/residue.py [--seed 0] [--out FOLDER] [--kills 0]
 
 A small run is made and purged for one request. Then something of what went is put back into the folder in every way
 that `KINDS` knows, each time something else drawn at random: an image, an id, a model, an answer of one. The scan of
-`fedunlearn verify` must find it, and nothing where nothing was planted.
+`fedunlearn verify` must find it, and nothing where nothing was planted. With ``--kills N``, N purges are killed
+(SIGKILL) at moments drawn at random; the next try must come to the same files, but for what has the time in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import gzip
 import io
 import json
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -351,6 +355,40 @@ def found(before: Before, run: RunFolder, stone: Path, kind: str, rng: random.Ra
         )
 
 
+def killed(folder: Path, count: int, rng: random.Random) -> tuple[int, int]:
+    """How many purges were killed in mid-run, and after how many of all the next try came to the same."""
+    whole, again = files_of(folder / "run"), 0
+    order = ["--request", "some", "--keys", str(folder / "keys"), "--data-root", str(folder)]
+    ended = list[float]()
+    in_time = 0
+    for _ in range(count):
+        path = folder / "killed"
+        shutil.copytree(folder / "before", path)
+        command = [sys.executable, "-m", "fedunlearn", "purge", str(path), *order]
+        began = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0.3, 1.05) * min(ended))
+            in_time += process.poll() is None
+            process.kill()
+            process.wait()
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        else:
+            process.wait()
+            ended.append(time.monotonic() - began)
+        again += files_of(path) == whole
+        shutil.rmtree(path)
+    return in_time, again
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """By path the sha256 of a run's files, but for those that have the time in them."""
+    timed = ("audit.jsonl", "manifest.json", ".lock")
+    names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: files.sha256(path) for name, path in sorted(names.items()) if name not in timed}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """See the module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -358,10 +396,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=None, help="where the run goes (default: nowhere that stays)"
     )
+    parser.add_argument("--kills", type=int, default=0, help="purges to kill instead")
     given = parser.parse_args(arguments)
     rng = random.Random(given.seed)
     with tempfile.TemporaryDirectory(prefix="fedunlearn-residue-") as name:
         made = purged(given.out or Path(name))
+        if given.kills:
+            stopped, same = killed(given.out or Path(name), given.kills, rng)
+            print(
+                f"{given.kills} purges, {stopped} killed in mid-run: {same}/{given.kills} came to the same files"
+            )
+            return 0 if same == given.kills else 1
         clean = found(*made, "", rng)
         print(f"nothing planted: {len(clean)} hits")
         missed = []

@@ -126,7 +126,7 @@ def _images(array: Array, pixels: int) -> Iterator[Array]:
 
 def _rows(array: Array) -> Iterator[Array]:
     """What of an array can be a row of answers."""
-    if array.dtype.kind != "f" or array.ndim > 2 or array.shape[-1] > WIDEST:
+    if array.dtype.kind != "f" or array.ndim not in (1, 2) or array.shape[-1] > WIDEST:
         return
     yield from np.ascontiguousarray(np.atleast_2d(array), np.float32)
 

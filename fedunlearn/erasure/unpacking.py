@@ -166,7 +166,7 @@ def _tensors(content: bytes, where: str) -> list[Piece]:
             "tensors",
         }:
             return list(_history(about, where))
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, IndexError, RecursionError):
         pass
     return []
 
@@ -227,10 +227,10 @@ def _from_json(text: str, where: str, depth: int) -> Iterator[Piece]:
     """Values of JSON, of a file that is all of it or has a line for each."""
     try:
         found = [json.loads(text)]
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             found = [json.loads(line) for line in text.splitlines() if line]
-        except ValueError:
+        except (ValueError, RecursionError):
             return
     waiting = found
     while waiting:
