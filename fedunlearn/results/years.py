@@ -185,7 +185,9 @@ def streams(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
     for (policy, strategy), of in whole.groupby(["policy", "strategy"], sort=False):
         for measure in (*STREAMED, "best"):
             each = of[measure].dropna().astype("float64")
-            mean = over_seeds(each) if len(each) else Value()
+            mean = (
+                over_seeds(each) if len(each) and each.abs().max() < math.inf else Value(float(each.mean()))
+            )
             half = mean.half if math.isfinite(mean.half) else math.nan
             row = {"policy": policy, "strategy": strategy, "name": called(str(strategy)), "measure": measure}
             row |= {"value": mean.value, "low": mean.value - half, "high": mean.value + half}

@@ -96,6 +96,9 @@ def test_it_is_counted_who_is_best_and_who_is_on_the_front(swept: Path) -> None:
     by = {(r["strategy"], r["measure"]): r["value"] for r in found.to_dict("records")}
     assert (by["thorough", "best"], by["lazy", "best"]) == (0.5, 0.5)
     assert (by["thorough", "front"], by["lazy", "front"]) == (0.5, 1.0)
+    endless = years.streams([good.assign(median_days=np.inf), good])
+    days = endless[endless["measure"] == "median_days"]
+    assert np.isinf(days["value"]).all() and days["low"].isna().all()  # half of the people had no answer
     none = years.streams([good.assign(useful="cannot tell")])
     assert none[none["measure"] == "best"]["value"].tolist() == [0.0, 0.0]
 
