@@ -29,7 +29,8 @@ memory left that verdicts rest on; ``bias.parquet``, groups that are treated une
 attack goes at all its thresholds (`ROC`). Where requests came in over a year, also ``calendar.parquet``,
 ``memory.parquet``, ``years.parquet`` and ``policies.parquet`` (`fedunlearn.scoring.years`).
 ``report.html`` shows all of it to people, in one page that needs no network (`fedunlearn.pages`). `record` adds
-``records/``, an erasure record for every request (`fedunlearn.erasure`).
+``records/``, an erasure record for every request (`fedunlearn.erasure`). `purge` removes what a request left, and adds
+``tombstones.json``.
 
 While a run is not finished, ``work/`` holds what a resumed run goes on from: history, and answers of procedures under
 way. The hospitals' images are there only while a process works on them. Whoever writes to a run folder holds its lock

@@ -317,6 +317,9 @@ def test_what_was_forgotten_is_not_read_again(named: Path, tmp_path: Path, pair:
                 found.exit_code == 2 and what in found.output and "take them out of the data" in found.output
             )
     assert not (tmp_path / "new").exists()
+    several = write(tmp_path, f"{TINY}sweep: {{training.lr: [0.001, 0.002]}}\n")
+    found = call("simulate", several, "--out", tmp_path / "sweep", "--tombstones", file)
+    assert found.exit_code == 2 and "6 images by their pixels" in found.output
     other = write(tmp_path, TINY.replace("images: 240", "images: 240, seed: 5"))
     found = call("check", other, "--tombstones", path / tombstones.FILE)
     assert found.exit_code == 0

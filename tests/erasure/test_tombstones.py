@@ -6,6 +6,7 @@ import io
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -125,7 +126,7 @@ def test_words_are_apart_in_every_usual_way() -> None:
     assert {"id.with.points", "under_score", "a-b-c"} <= words("x: id.with.points, under_score (a-b-c)")
 
 
-ODD = {
+ODD: dict[str, bytes | np.ndarray[Any, Any]] = {
     "empty": b"",
     "zero.npy": np.array(1.0),
     "none.npy": np.zeros((0, 3), np.float32),
@@ -146,11 +147,11 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_no_file_stops_the_scan(tmp_path: Path, name: str) -> None:
-    content = ODD[name]
-    if isinstance(content, np.ndarray):
-        buffer = io.BytesIO()
-        np.save(buffer, content, allow_pickle=False)
-        content = buffer.getvalue()
+    odd = ODD[name]
+    buffer = io.BytesIO()
+    if not isinstance(odd, bytes):
+        np.save(buffer, odd, allow_pickle=False)
+    content = odd if isinstance(odd, bytes) else buffer.getvalue()
     (tmp_path / name).write_bytes(content)
     list(pieces(content))
     known = with_images(stone("p-0007"), IMAGES)
