@@ -238,6 +238,7 @@ class _Gathered:
     def __init__(self, limit: int) -> None:
         self._limit, self._lock = limit, threading.Lock()
         self._entries: OrderedDict[Key, Images] = OrderedDict()
+        self._held = 0  # bytes
 
     def get(self, key: Key) -> Images | None:
         with self._lock:
@@ -247,9 +248,11 @@ class _Gathered:
 
     def put(self, key: Key, images: Images) -> None:
         with self._lock:
+            before = self._entries.pop(key, None)
             self._entries[key] = images
-            while len(self._entries) > 1 and sum(map(_size, self._entries.values())) > self._limit:
-                self._entries.popitem(last=False)
+            self._held += _size(images) - (0 if before is None else _size(before))
+            while len(self._entries) > 1 and self._held > self._limit:
+                self._held -= _size(self._entries.popitem(last=False)[1])
 
 
 def _size(images: Images) -> int:

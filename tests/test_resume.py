@@ -33,7 +33,10 @@ FEW = {"forget_accuracy", "retain_accuracy", "test_accuracy", "mia_loss_auc", *C
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """A few of the measures, and not many epochs of relearning: neither has a part in what is kept."""
+    """A few of the measures, and not many epochs of relearning: neither has a part in what is kept.
+
+    Every answer is kept, so that whatever is asked twice is noticed: here all are cheap.
+    """
     scoring = sys.modules["fedunlearn.scoring.score"]  # the package has a function of that name
 
     def few(kind: str) -> dict[str, Measure]:
@@ -42,6 +45,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 50)
         patch.setattr("fedunlearn.campaign.probing.MOST_EPOCHS", 4)
+        patch.setattr("fedunlearn.federation.journal.CHEAP", 0.0)
         patch.setattr(scoring, "measures_of", few)
         yield
 
@@ -250,6 +254,20 @@ def test_an_interrupted_run_comes_to_the_same_and_asks_nothing_twice(
     events = [json.loads(line)["event"] for line in (found.path / audit.FILE).read_text().splitlines()]
     assert events.count("run-started") == events.count("run-resumed") == 1
     assert audit.verify(found.path / audit.FILE, found.read_manifest()["audit"]) == len(events)
+
+
+def test_what_was_cheap_is_asked_again_and_comes_to_the_same(
+    plain: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of procedures under way nothing was written; of those that had ended, all there was to."""
+    monkeypatch.setattr("fedunlearn.federation.journal.CHEAP", math.inf)
+    total = plain.asked.answered.total()
+    before = interrupted(tmp_path, PLAIN, total // 2)
+    with watched() as after:
+        found = run(tmp_path, PLAIN, resume=True)
+    asked, once = before.answered + after.submitted, plain.asked.submitted
+    assert once <= asked and once.total() < asked.total() < 2 * once.total()
+    assert_same(found, plain.run)
 
 
 def test_interrupted_again_and_again_it_gets_there(plain: Whole, tmp_path: Path) -> None:

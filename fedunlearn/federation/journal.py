@@ -1,9 +1,11 @@
 """What is kept of procedures under way: answers that count, and where trainings stand.
 
-Every answer is written as it comes, so that a killed run loses no more than the tasks that were at work. An answer is
-found again by its procedure, round and hospital, and used only if it was given to the same ask, bit for bit. A training
-that can be restarted keeps its last two models instead, and the answers of the round it is in. When a procedure ends,
-what the journal has of it is dropped; its result is kept elsewhere.
+An answer is written as it comes, so that a killed run loses little but the tasks that were at work. Answers that took
+less than `CHEAP` are not written, up to `LOST` of each procedure since it began or its model was kept: writing
+thousands of them takes as long as giving them. An answer is found again by its procedure, round and hospital, and used
+only if it was given to the same ask, bit for bit. A training that can be restarted keeps its last two models instead,
+and the answers of the round it is in. When a procedure ends, what the journal has of it is dropped; its result is kept
+elsewhere.
 
 Answers are not forced to the disk one by one: a power cut may cost the newest. What is damaged is as if it was not
 there.
@@ -31,8 +33,10 @@ from fedunlearn.federation import wire
 from fedunlearn.federation.engines import Answer, Ask
 from fedunlearn.federation.jobs import Checkpoint, Label
 
-IN_MEMORY = 2**24
+IN_MEMORY = 2**27
 """Bytes of replies that may wait in memory for their round to be complete, of all procedures together."""
+CHEAP, LOST = 0.05, 5.0
+"""Seconds of a hospital's work on one answer below which it need not be written; and those of a procedure, at most."""
 _TENSORS = 4096  # whose digests are remembered
 
 
@@ -79,6 +83,7 @@ class Journal:
     def __init__(self, folder: Path, in_memory: int = IN_MEMORY) -> None:
         self._folder, self._room = folder, in_memory
         self._held: dict[Label, tuple[int, int]] = {}  # the round that replies wait for, and their bytes
+        self._spent = dict[Label, float]()  # seconds of the answers that were not written
         self._digests: dict[int, tuple[weakref.ref[Tensor], bytes]] = {}
         self._found: set[Path] = set()
 
@@ -93,11 +98,13 @@ class Journal:
         return None
 
     def answered(self, label: Label, round: int, ask: Ask, answer: Answer) -> Answer:
-        """Keep an answer; return it, with its weights on disk if too many others wait in memory.
+        """Keep an answer, unless it is cheap; return it, with its weights on disk if too many others wait in memory.
 
         Raises:
             RunError: it cannot be written.
         """
+        if self._may_be_lost(label, round, answer):
+            return answer
         file = self._file(label, round, ask)
         if file in self._found:
             arrays = wire.pack(answer)[1]
@@ -120,6 +127,7 @@ class Journal:
             RunError: it cannot be written.
         """
         folder = self._of(label)
+        self._spent.pop(label, None)
         wire.save(_model(folder, checkpoint.rounds), dict(checkpoint.weights), json.dumps(checkpoint.known))
         for old in folder.iterdir():
             if (
@@ -138,6 +146,7 @@ class Journal:
     def drop(self, label: Label) -> None:
         """Forget a procedure that ended."""
         self._held.pop(label, None)
+        self._spent.pop(label, None)
         shutil.rmtree(self._of(label), ignore_errors=True)
 
     # -------------------------------------------------------------------------------------------- pieces
@@ -147,6 +156,17 @@ class Journal:
 
     def _file(self, label: Label, round: int, ask: Ask) -> Path:
         return self._of(label) / f"answer-{round}-{_short(ask.site)}"
+
+    def _may_be_lost(self, label: Label, round: int, answer: Answer) -> bool:
+        """Whether an answer need not be written: it is given again sooner than that; counts it if so."""
+        spent = self._spent.get(label, 0.0) + answer.seconds
+        if answer.seconds >= CHEAP or spent > LOST:
+            return False
+        weights = None if answer.reply is None else answer.reply.weights
+        if weights is not None and not self._has_room(label, round, w.nbytes(weights)):
+            return False
+        self._spent[label] = spent
+        return True
 
     def _has_room(self, label: Label, round: int, more: int) -> bool:
         """Whether so many bytes more may wait in memory; counts them if so."""

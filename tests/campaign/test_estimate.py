@@ -312,7 +312,7 @@ def test_what_workers_hold_who_came_already_is_not_missing(
         yield engine
 
     monkeypatch.setattr(Inline, "staff", staff)
-    monkeypatch.setattr(running, "check", lambda *_: [])  # it looks before they come
+    monkeypatch.setattr(running, "check", lambda *_, **__: [])  # it looks before they come
     spoil(monkeypatch, disk=999)
     with pytest.raises(InputError, match="of disk") as caught:
         execute(tmp_path)

@@ -59,6 +59,30 @@ def test_an_answer_is_found_again_for_the_same_ask_whatever_its_ticket(tmp_path:
     assert found is not None and found.ticket == 99
 
 
+def test_cheap_answers_are_not_written_up_to_so_much_of_a_procedure(tmp_path: Path) -> None:
+    """A fiftieth of a second each: of 249 nothing is lost that took 5 s; then they are written, and after a checkpoint
+    not again. What took longer is always written.
+    """
+    journal, cheap = Journal(tmp_path), replace(ANSWER, seconds=0.02)
+    sites = [f"h{number}" for number in range(252)]
+    for site in sites:
+        assert journal.answered(LABEL, 3, ask(site), cheap) is cheap
+    found = [site for site in sites if Journal(tmp_path).answer(LABEL, 3, ask(site))]
+    assert found == sites[250:]
+    journal.answered(LABEL, 3, ask("slow"), replace(ANSWER, seconds=0.05))
+    assert Journal(tmp_path).answer(LABEL, 3, ask("slow"))
+    journal.passed(LABEL, Checkpoint(4, model(), {}))
+    journal.answered(LABEL, 4, ask("again"), cheap)
+    assert Journal(tmp_path).answer(LABEL, 4, ask("again")) is None
+
+
+def test_a_cheap_answer_that_has_no_room_is_written(tmp_path: Path) -> None:
+    journal, cheap = Journal(tmp_path, in_memory=40), replace(ANSWER, seconds=0.01)
+    kept = [journal.answered(LABEL, 3, ask(site), cheap) for site in ("north", "east")]
+    assert kept[0] is cheap and kept[1].reply is not None and isinstance(kept[1].reply.weights, Stored)
+    assert same(kept[1], cheap)
+
+
 def flipped(bit: int) -> Weights:
     """The model with one bit of one weight changed: minus zero is zero to all but the bits."""
     weights = {name: x.clone() for name, x in model().items()}

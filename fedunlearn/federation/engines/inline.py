@@ -27,6 +27,8 @@ from sites.hospital import Federation
 T = TypeVar("T")
 _WAITING = 2  # answers of a worker that may wait
 
+_HOST = socket.gethostname()  # asked once: it is a call of the system, and a task may take less
+
 
 @dataclass(frozen=True)
 class Inline:
@@ -163,7 +165,7 @@ def perform(federation: Federation, network: Network, ask: Ask) -> Answer:
 def _performed(federation: Federation, network: Network, ask: Ask) -> Answer:
     if getattr(ask.task, "each_image", False):
         load_each_gradient()
-    began, host = time.perf_counter(), socket.gethostname()
+    began, host = time.perf_counter(), _HOST
     try:
         hospital = federation.hospital(ask.site, network)
         reply = ask.task(hospital)
