@@ -216,6 +216,26 @@ def test_the_audit_log_alone_tells_what_became_of_every_request(run: RunFolder) 
     assert found["at_once", "gone"] == ["received 2026-01-14", "refused 2026-01-15"]
 
 
+def test_a_request_of_which_others_left_nothing_costs_nothing(folder: Path, cohort: Cohort) -> None:
+    """A patient of east asks just before east leaves, both are answered on one day, and the hospital comes first."""
+    own = cohort.table[(cohort.table["site"] == "east") & (cohort.table["split"] == "train")]
+    asks = [
+        f'{{id: one, site: east, patients: ["{own["patient"].iloc[0]}"], received: 2026-01-20}}',
+        "{id: leave, site: east, whole_site: true, received: 2026-01-21}",
+    ]
+    text = YEAR.replace("looks: 14d", "looks: 7d")
+    with runs.without_scores():
+        few = ["policies=[{name: at_once}]", "strategies=[{name: fine_tune, rounds: 1}]"]
+        found = runs.run(folder, f"requests=[{', '.join(asks)}]", *few, text=text, name="same-day")
+    ledger = found.read_table("ledger.parquet")
+    asked = ledger[ledger["phase"] == "unlearn"].groupby("request")["sites"].sum()
+    assert asked.to_dict() == {"at_once@3-east": 2, "at_once@3": 0}
+    [turn] = found.read_manifest()["policies"][0]["turns"]
+    assert (turn["round"], set(turn["erases"])) == (3, {"one", "leave"})
+    looks = [look for look in found.read_manifest()["looks"] if look["round"] == 3]
+    assert looks[0]["strategies"] == {"fine_tune": "at_once@3-fine_tune-1"}
+
+
 def test_models_of_the_way_go_unless_they_are_to_be_kept(folder: Path, run: RunFolder) -> None:
     """What stays has the same bits; what they answered stays."""
     with runs.without_scores():

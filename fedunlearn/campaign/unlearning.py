@@ -206,15 +206,22 @@ class Unlearning:
         step, cohort = stand.step, self.stage.cohort
         if step.request and cohort.total(Select(only=step.request.id, without=step.earlier)):
             return [self._unlearn(stand)]
-        assert stand.weights is not None
-        return [*self._looked(stand), *self._go_on(stand)]
+        return [*self._passed(stand), *self._go_on(stand)]
 
-    def _looked(self, stand: Stand) -> list[Job[Any]]:
-        """Where models are compared and nothing is unlearned, ask for the answers of the one in hand."""
-        walk, step = stand.walk, stand.step
-        if step.moment is None or stand.weights is None:
-            return []
-        return [self._answers(walk, step.moment, stand.weights)]
+    def _passed(self, stand: Stand) -> list[Job[Any]]:
+        """Where nothing is unlearned, ask for the answers of the model in hand if models are compared there.
+
+        A request of whose images others left nothing costs nothing: nobody is asked.
+        """
+        walk, step, weights = stand.walk, stand.step, stand.weights
+        assert weights is not None, "only a strategy that prepares is without, and unlearns at its first step"
+        unasked = Label("unlearn", step.id, walk.plan.label, walk.seed)
+        found: list[Job[Any]] = [Job(unasked, nothing())] if step.request else []
+        if step.moment is None:
+            return found
+        if step.request:
+            self.stage.run.write_weights(walk.name(step), weights)
+        return [*found, self._answers(walk, step.moment, weights)]
 
     def _unlearn(self, stand: Stand) -> Job[Weights]:
         """Unlearn one request."""
