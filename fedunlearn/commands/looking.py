@@ -115,6 +115,13 @@ def compare(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it as one page too, with all that differs.")
     ] = None,
+    form: Annotated[
+        Literal["csv", "markdown"] | None,
+        typer.Option(
+            "--format",
+            help="Print instead, as a table, what policies came to over all runs with a calendar; csv rounds nothing.",
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Print runs side by side, or beside what was expected of them."""
@@ -127,7 +134,9 @@ def compare(
         found, console = comparison.read(runs), rim.console()
         if html is not None:
             comparison.write(found, html)
-        if expected is None:
+        if form is not None:
+            rim.say(comparison.formatted(found, form))
+        elif expected is None:
             comparison.show(found, console)
         else:
             comparison.check(found, expected, console)

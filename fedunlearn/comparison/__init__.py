@@ -7,7 +7,7 @@ from fedunlearn import files
 from fedunlearn.comparison.expectations import Expectation, read as expected
 from fedunlearn.comparison.findings import Finding, check, find
 from fedunlearn.comparison.runs import Compared, read
-from fedunlearn.comparison.table import show
+from fedunlearn.comparison.table import formatted, show
 from fedunlearn.core import InputError, RunError
 
 
@@ -25,4 +25,15 @@ def write(runs: Sequence[Compared], file: Path) -> None:
         raise InputError(str(error)) from error
 
 
-__all__ = ["Compared", "Expectation", "Finding", "check", "expected", "find", "read", "show", "write"]
+__all__ = [
+    "Compared",
+    "Expectation",
+    "Finding",
+    "check",
+    "expected",
+    "find",
+    "formatted",
+    "read",
+    "show",
+    "write",
+]

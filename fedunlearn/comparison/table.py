@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from string import ascii_lowercase
+from typing import Literal
 
 from pandas import DataFrame
 from rich.console import Console
@@ -14,6 +15,7 @@ from fedunlearn.comparison.differences import consequences, differences, spans
 from fedunlearn.comparison.ranks import LEVEL, Ranking, needed
 from fedunlearn.comparison.runs import Compared
 from fedunlearn.comparison.standings import Standing, standings
+from fedunlearn.core import InputError
 from fedunlearn.results import almanac, years
 from fedunlearn.results.overview import Overview, Row, Value
 from fedunlearn.results.sentences import UNCLEAR_MEANS
@@ -64,6 +66,24 @@ def over_years(runs: Sequence[Compared]) -> tuple[str, DataFrame] | None:
     """A title and `results.years.streams` of the runs that have a calendar; None of fewer than two."""
     dated = [run.policies for run in runs if len(run.policies)]
     return (f"A year of requests, over {len(dated)} runs", years.streams(dated)) if len(dated) > 1 else None
+
+
+def formatted(runs: Sequence[Compared], form: Literal["csv", "markdown"]) -> str:
+    """What policies came to over all years among the runs, as a table; csv is `results.years.streams`, unrounded.
+
+    Raises:
+        InputError: none of them has a calendar.
+    """
+    dated = [run.policies for run in runs if len(run.policies)]
+    if not dated:
+        raise InputError(
+            f"found no run with a calendar among {len(runs)}, expected some: --format is a table of policies over "
+            "them; leave it out, or use `report RUN --format` for a run's own table"
+        )
+    frame = years.streams(dated)
+    if form == "csv":
+        return frame.to_csv(index=False, lineterminator="\n").rstrip("\n")
+    return "\n".join([f"**A year of requests, over {len(dated)} runs**\n", *almanac.streams_markdown(frame)])
 
 
 def _legend(runs: Sequence[Compared]) -> str:

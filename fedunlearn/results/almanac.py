@@ -205,6 +205,14 @@ def over_streams(frame: pd.DataFrame) -> tuple[tuple[str, ...], list[Column]]:
     ]
 
 
+def streams_markdown(frame: pd.DataFrame) -> list[str]:
+    """The same for a document."""
+    names, shown = over_streams(frame)
+    heads = ["", *(" ".join(filter(None, column.heading)) for column in shown)]
+    body = [[name, *(column.cells[i] for column in shown)] for i, name in enumerate(names)]
+    return [*map(marked, [heads, ["---"] * len(heads), *body]), f"\n{quoted(STREAMS_LEGEND)}"]
+
+
 def _times(row: Mapping[Any, Any]) -> str:
     """In how many streams something is so."""
     return f"{round(row['value'] * row['streams'])} of {row['streams']}"

@@ -106,11 +106,7 @@ def markdown(folder: Path) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
     told = [f"**{_title(folder, quoted)}**\n", *map(row, lines)]
     for title, found in streams(folder):
-        names, shown = almanac.over_streams(found)
-        heads = ["", *(" ".join(filter(None, column.heading)) for column in shown)]
-        body = [[name, *(column.cells[i] for column in shown)] for i, name in enumerate(names)]
-        told += [f"\n{quoted(title)}\n", *map(row, [heads, ["---"] * len(heads), *body])]
-        told.append(f"\n{quoted(almanac.STREAMS_LEGEND)}")
+        told += [f"\n{quoted(title)}\n", *almanac.streams_markdown(found)]
     return "\n".join(told)
 
 

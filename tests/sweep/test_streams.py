@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
@@ -22,6 +23,7 @@ from fedunlearn.sweep import table
 from tests.pages.made import folder
 from tests.pages.reading import parsed
 from tests.scoring.years.made import year
+from tests.test_cli import call
 
 COSTS = (0.10, 0.12, 0.20)
 
@@ -124,3 +126,21 @@ def test_runs_side_by_side_tell_of_them_too(swept: Path, tmp_path: Path) -> None
 
 def test_sweeps_are_compared_cell_by_cell(swept: Path) -> None:
     assert len(comparison.read([swept])) == 3
+
+
+def test_a_table_of_them_goes_to_programs_and_documents(swept: Path, tmp_path: Path) -> None:
+    found = call("compare", swept, "--format", "csv")
+    assert found.exit_code == 0, found.output
+    table = pd.read_csv(io.StringIO(found.stdout))
+    assert list(table.columns) == list(STREAMS)
+    cost = table[
+        (table["policy"] == "at_once") & (table["strategy"] == "lazy") & (table["measure"] == "cost")
+    ]
+    assert cost["value"].tolist() == pytest.approx([0.14])
+    document = call("compare", swept, "--format", "markdown")
+    assert "| at_once: lazy | 0 ±0 | 0 ±0 | 14 ±13 |" in document.stdout
+    plain = folder(tmp_path / "run", seeds=(7,))
+    refused = call("compare", plain.path, "--format", "csv")
+    assert refused.exit_code == 2 and "found no run with a calendar among 1" in " ".join(
+        refused.output.split()
+    )
