@@ -16,7 +16,7 @@ from fedunlearn.campaign.pictures import Pictures
 from fedunlearn.campaign.probing import Probing
 from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.campaign.slices import Slices
-from fedunlearn.core import Select
+from fedunlearn.core import Guarantee, Select
 from fedunlearn.federation.engines.machines import Machine, described, notes
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.intake.desk import Entry
@@ -180,11 +180,17 @@ def _policy(made: Production, plan: PolicyPlan) -> dict[str, Any]:
     assert scenario.calendar is not None
     found = agenda(made.cohort.entries, scenario.calendar, plan.policy, scenario.training.rounds)
     chain = next((chain for chain in stage.chains if chain.policy == plan), None)
+    plans = stage.plans(chain) if chain else []
     return {
         "label": plan.label,
         "name": plan.policy.name,
         "settings": {key: value for key, value in asdict(plan.policy).items() if key != "name"},
-        "strategies": [one.label for one in stage.plans(chain)] if chain else [],
+        "strategies": [one.label for one in plans],
+        "exact": [
+            one.label
+            for one in plans
+            if one.strategy.guarantee is Guarantee.EXACT and not guests.origin(type(one.strategy))
+        ],
         "turns": [
             {
                 "round": turn.round,

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from fedunlearn import __version__, scenario as scenarios
-from fedunlearn.erasure import remedies as found, tombstones
+from fedunlearn.erasure import remedies as found, tombstones, years
 from fedunlearn.erasure.facts import Facts, Request
 from fedunlearn.erasure.sources import Sources
 from fedunlearn.erasure.whereabouts import holding, models
+from fedunlearn.erasure.years import Year
 from fedunlearn.results.purged import purges
 
 VERSION = 1
@@ -27,6 +27,7 @@ def document(
     request: scenarios.Request,
     facts: Facts,
     references: Mapping[str, list[str]],
+    written: str = "",
 ) -> dict[str, Any]:
     """The content of a record, without its place in the chain and its signature.
 
@@ -35,13 +36,18 @@ def document(
         request: what it is about.
         facts: what people know.
         references: by hospital, how the record calls the patients; of a whole hospital nobody is called anything.
+        written: the day on which it is written.
     """
-    known, manifest = _known(sources, request, facts), sources.manifest
+    known, manifest = facts.requests.get(request.id, Request()), sources.manifest
     own = sources.about(request.id)
-    tried = found.remedies(
-        sources.scenario, sources.written, sources.models, sources.table, own, request.id, manifest
+    tried = (
+        ()
+        if sources.year
+        else found.remedies(
+            sources.scenario, sources.written, sources.models, sources.table, own, request.id, manifest
+        )
     )
-    return {
+    content = {
         "format": {"name": "fedunlearn erasure record", "version": VERSION, "language": "en"},
         "made_by": f"fedunlearn {__version__}",
         "simulated": True,
@@ -53,7 +59,6 @@ def document(
         "controllers": _controllers(sources, facts),
         "request": _asked(sources, request, known, references),
         "clock": _clock(known),
-        **_dated(sources, request.id),
         "decision": {
             "decision": known.decision,
             "decided_by": known.decided_by,
@@ -73,28 +78,41 @@ def document(
         "not_tested": found.untested(manifest),
         "limits": LIMITS,
     }
-
-
-def _known(sources: Sources, request: scenarios.Request, facts: Facts) -> Request:
-    """What people know; in a calendar also what the simulation decided, where they say nothing."""
-    known, entry = facts.requests.get(request.id, Request()), sources.entry(request.id)
-    if not entry:
-        return known
-    decided: Any = entry["state"] if entry["state"] in ("accepted", "refused") else None
-    return replace(
-        known,
-        received=known.received or entry["received"],
-        decision=known.decision or decided,
-        reasons=known.reasons or entry["reason"].replace("_", " ") or None,
+    return (
+        content
+        if sources.year is None
+        else {**content, **_dated(sources, sources.year, request.id, known, content, written)}
     )
 
 
-def _dated(sources: Sources, request: str) -> dict[str, Any]:
-    """What the desk of a calendar decided, and when each policy answered; no sentences, which may name somebody."""
-    if not (entry := sources.entry(request)):
-        return {}
-    told = {name: entry[name] for name in ("kind", "state", "reason", "boundary", "of")}
-    return {"desk": told, "policies": sources.answers(request)}
+def _dated(
+    sources: Sources,
+    year: Year,
+    id: str,
+    known: Request,
+    content: Mapping[str, Any],
+    written: str,
+) -> dict[str, Any]:
+    """What is otherwise in a record of a run with a calendar: the simulation fills in what it knows."""
+    why = years.answerable(year, id)
+    nothing = year.decided(id) != "accepted"
+    untouched = {
+        **dict.fromkeys(("models", "where_the_data_was"), ()),
+        **dict.fromkeys(("models_are_personal_data", "clinical_review", "not_again"), years.NOTHING),
+    }
+    return {
+        "simulated_fields": list(years.SIMULATED),
+        "request": {**content["request"], **years.request(year, id)},
+        "decision": years.decision(year, id, known),
+        "clock": years.clock(year, id, written),
+        "remedies": [] if why else list(found.of_year(sources, year, id)),
+        **({"no_remedy": why, "remedy_used": why} if why else {}),
+        **(
+            {key: list(value) if value == () else value for key, value in untouched.items()}
+            if nothing
+            else {}
+        ),
+    }
 
 
 def _purged(sources: Sources, request: str) -> dict[str, Any]:

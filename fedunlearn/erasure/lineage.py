@@ -25,8 +25,9 @@ def saw(models: Mapping[Model, str | None], request: str) -> set[Model]:
 
 
 def without(model: Model, request: str) -> bool:
-    """Whether a model was trained again without a request's data."""
-    return model.role == "retrained" and request in (model.request, *model.earlier)
+    """Whether a model was trained again without a request's data, from the start."""
+    again = model.role == "retrained" and request in (model.request, *model.earlier)
+    return again or request in model.without
 
 
 def asked(model: Model, request: str) -> bool:
@@ -44,7 +45,8 @@ def gone(manifest: Mapping[str, Any]) -> dict[Model, str | None]:
     found = dict[Model, str | None]()
     for one in purges(manifest):
         for about in one["models"]:
-            fields = {**about, "earlier": tuple(about["earlier"])}
+            lists = {name: tuple(about.get(name, ())) for name in ("earlier", "without")}
+            fields = {**about, **lists}
             digest = fields.pop("sha256")
             found[Model(**fields)] = digest
     return found
@@ -52,7 +54,7 @@ def gone(manifest: Mapping[str, Any]) -> dict[Model, str | None]:
 
 def described(model: Model, digest: str | None) -> dict[str, Any]:
     """What the manifest says of a model that was purged; `gone` reads it."""
-    return {**asdict(model), "earlier": list(model.earlier), "sha256": digest}
+    return {**asdict(model), "earlier": list(model.earlier), "without": list(model.without), "sha256": digest}
 
 
 def place(model: Model) -> str:

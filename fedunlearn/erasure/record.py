@@ -16,10 +16,11 @@ from typing import Any
 
 from fedunlearn import files
 from fedunlearn.core import InputError, RunError
-from fedunlearn.erasure import facts as known, keys as pairs, sheet
+from fedunlearn.erasure import facts as known, keys as pairs, registry, sheet, years
 from fedunlearn.erasure.document import blanks, canonical, document
 from fedunlearn.erasure.facts import Facts
 from fedunlearn.erasure.keys import ALGORITHM, Keys
+from fedunlearn.erasure.registry import Row
 from fedunlearn.erasure.slips import references as known_references, slip
 from fedunlearn.erasure.sources import Sources
 from fedunlearn.results import audit
@@ -30,6 +31,8 @@ from fedunlearn.scenario import Request
 
 FOLDER = "records"
 EVENT = "record-written"
+MOST = 20
+"""Records of which each is told in a line."""
 _SIGNATURE = "signature"
 _ANEW = "`fedunlearn record` writes them anew"
 
@@ -58,7 +61,9 @@ def write(path: Path, keys: Path, facts: Path | None = None) -> list[str]:
         sources = Sources.of(run)
         sites = [str(site) for site in sources.images["site"].unique()]
         said = Facts() if facts is None else known.read(facts, sources.remedies(), sites)
-        contents, events, told = dict[str, bytes](), [], list[str]()
+        if sources.year is not None:
+            years.require(said)
+        contents, events, told, rows = dict[str, bytes](), [], list[str](), list[Row]()
         for request in sources.scenario.requests:
             record = _record(sources, request, said, pair, _last(run, request.id))
             content = _bytes(record)
@@ -69,10 +74,18 @@ def write(path: Path, keys: Path, facts: Path | None = None) -> list[str]:
                 (EVENT, {"request": request.id, "record": digest, "key": pairs.fingerprint(pair.public)})
             )
             told.append(_told(path / _file(request.id), record))
+            if sources.year is not None:
+                rows.append(registry.row(record))
+        if sources.year is not None:
+            contents[registry.FILE] = registry.page(sources.manifest["name"], rows).encode()
         contents[audit.FILE] = audit.extended_by(log, events)
         (run.path / FOLDER).mkdir(exist_ok=True)
         run.renew(contents)
-    return told
+    return (
+        told
+        if len(told) <= MOST
+        else [*told[:MOST], f"… and {len(told) - MOST} more; {path / registry.FILE} lists all"]
+    )
 
 
 def check(run: RunFolder, by: str | None = None) -> list[str]:
@@ -125,11 +138,13 @@ def _record(
 ) -> dict[str, Any]:
     """A record, signed."""
     name = f"{run_id(sources.run)}-{request.id}"
-    content = document(sources, request, facts, _references(sources, request, pair, name))
+    now = datetime.datetime.now(datetime.UTC)
+    references = _references(sources, request, pair, name)
+    content = document(sources, request, facts, references, now.date().isoformat())
     body = {
         "record": {
             "id": name,
-            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "written": now.isoformat(timespec="seconds"),
             "previous": previous,
             "audit": sources.manifest["audit"],
         },

@@ -18,10 +18,14 @@ from typing import Any
 import pandas as pd
 
 from fedunlearn.core import Guarantee
+from fedunlearn.erasure import years
 from fedunlearn.erasure.lineage import place
+from fedunlearn.erasure.sources import Sources
+from fedunlearn.erasure.years import Year
 from fedunlearn.exports.findings import memory
 from fedunlearn.exports.kept import Model
 from fedunlearn.exports.settings import Settings, shared
+from fedunlearn.intake.desk import ALL
 from fedunlearn.results.classes import called
 from fedunlearn.results.purged import purges
 from fedunlearn.results.sentences import limits, percent
@@ -61,25 +65,23 @@ def remedies(
         manifest: of the run.
     """
     again = _files(digests, [model for model in models if model.role == RETRAINED])
-    if again:  # of what was refused there is none
-        yield {
-            "strategy": RETRAINED,
-            "kind": _KINDS[Guarantee.EXACT],
-            "settings": {},
-            "models": again,
-            "evidence": {"sentence": 1, "words": _again(len(again), bool(purges(manifest)))},
-        }
-    dated = scenario.calendar is not None
-    plans = {plan.label: plan for plan in scenario.strategies if dated or request in plan.requests}
-    for (label, policy), own in _tried(models, dated).items():
-        if label not in plans:
-            continue
-        strategy, files = plans[label].strategy, _files(digests, own)
+    yield {
+        "strategy": RETRAINED,
+        "kind": _KINDS[Guarantee.EXACT],
+        "settings": {},
+        "models": again,
+        "evidence": {"sentence": 1, "words": _again(len(again), bool(purges(manifest)))},
+    }
+    plans = {plan.label: plan.strategy for plan in scenario.strategies if request in plan.requests}
+    for label, strategy in plans.items():
+        own = [model for model in models if model.role == "strategy" and model.strategy == label]
+        if not own:
+            continue  # it diverged at every seed, or could not serve this request
+        files = _files(digests, own)
         found = table[(table["request"] == own[-1].moment) & (table["strategy"] == label)].to_dict("records")
         known = found[0] if found else None
         yield {
             "strategy": label,
-            **({"policy": policy, "tested_on": "all requests of the policy together"} if dated else {}),
             "kind": _KINDS[strategy.guarantee],
             "settings": shared(settings.of(label, request)),
             "models": files,
@@ -88,16 +90,85 @@ def remedies(
         }
 
 
-def _tried(models: Sequence[Model], dated: bool) -> dict[tuple[str, str], list[Model]]:
-    """By strategy, and in a calendar by policy, the models that answered.
+def of_year(sources: Sources, year: Year, request: str) -> Iterator[dict[str, Any]]:
+    """What each policy's strategies came to when the year ended, and what can be said of it and of this request.
 
-    A strategy that diverged at every seed, or could not serve the request, has none.
+    Args:
+        sources: the run.
+        year: its year.
+        request: its id, of an erasure that was accepted and that some training had images of.
     """
-    found = dict[tuple[str, str], list[Model]]()
-    for model in models:
-        if model.role == "strategy" and not (dated and "@" in model.name):  # that is of a look on the way
-            found.setdefault((model.strategy, model.moment if dated else ""), []).append(model)
-    return found
+    ends = {row["id"]: int(row["round"]) for row in sources.manifest["moments"]}
+    again = {sources.models[model] for model in sources.models if model.role == RETRAINED}
+    accepted = sum(one["state"] == "accepted" and one["kind"] != "opt_out" for one in year.docket.values())
+    for policy in sources.manifest["policies"]:
+        label, done = str(policy["label"]), year.unlearned(policy, request)
+        for strategy in policy["strategies"]:
+            own = [
+                model
+                for model in sources.models
+                if (model.policy, model.strategy, model.moment) == (label, strategy, label)
+            ]
+            if label not in ends or not own:
+                continue
+            whose = {
+                "policy": label,
+                "strategy": strategy,
+                "kind": _KINDS[_plan(sources.scenario, strategy).guarantee],
+                "settings": shared(sources.written.of(strategy, ALL)),
+                "models": [
+                    {**file, **years.again(year, model)}
+                    for file, model in zip(_files(sources.models, own), own, strict=True)
+                ],
+            }
+            if done is None:
+                yield {**whose, "evidence": {"sentence": 4, "words": _WAITS}}
+                continue
+            known = sources.rows.get((label, strategy))
+            same = {sources.models[model] for model in own} <= again
+            recalled = years.recalled(year, label, strategy, request)
+            if all(request in model.without for model in own):
+                recalled["words"] += " As its models never saw it, what was measured is chance."
+            yield {
+                **whose,
+                "evidence": _of_all(_plan(sources.scenario, strategy), known, same, own, request, accepted),
+                "of_this_request": recalled,
+                **({} if known is None else {"measured": _measured(known, sources.manifest)}),
+            }
+
+
+_WAITS = (
+    "By this policy it was not unlearned by the end of the year: memory is still there, and was not measured."
+)
+
+
+def _of_all(
+    strategy: Any,
+    known: Mapping[Any, Any] | None,
+    same: bool,
+    own: Sequence[Model],
+    request: str,
+    accepted: int,
+) -> dict[str, Any]:
+    """The sentence for a strategy by a policy: about all requests together, unless it never saw this one."""
+    if not same and all(request in model.without for model in own):
+        words = (
+            "Its models were trained again, from the start, without the data of this request, and not on it since; "
+            "whether replaying that gives the same bits was not tried."
+        )
+        return {"sentence": 1, "words": words}
+    found = _evidence(strategy, known, same)
+    if found["sentence"] == 1:
+        return found
+    return {**found, "words": f"Of all {accepted} accepted requests together: {_lower(found['words'])}"}
+
+
+def _lower(words: str) -> str:
+    return f"{words[0].lower()}{words[1:]}"
+
+
+def _plan(scenario: Scenario, label: str) -> Any:
+    return next(plan.strategy for plan in scenario.strategies if plan.label == label)
 
 
 def untested(manifest: Mapping[str, Any]) -> list[str]:

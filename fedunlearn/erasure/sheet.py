@@ -11,7 +11,12 @@ from fedunlearn.erasure.remedies import told
 from fedunlearn.pages.html import render
 from fedunlearn.pages.tables import Column, Table, words
 
-_SCOPES = {"patients": "some patients", "images": "some images", "hospital": "a whole hospital"}
+_SCOPES = {
+    "patients": "some patients",
+    "images": "some images",
+    "hospital": "a whole hospital",
+    "opt-out": "an opt-out of patients",
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ def page(record: Mapping[str, Any]) -> str:
     request = record["request"]
     blocks = [
         Block("The request", _request(record)),
-        Block("Time", _time(record)),
+        Block("Time", _time(record), _policies(record)),
         Block("Decision", _decision(record)),
         Block("What can be said of the remedies", _used(record), _remedies(record)),
         Block("Where the data was", _fields(("what the hospital did", _done(record))), _places(record)),
@@ -47,14 +52,24 @@ def page(record: Mapping[str, Any]) -> str:
     return render(
         "record.html",
         title=f"Request {request['id']}: erasure record",
-        asks=f"{request['patients']} patients of {request['hospital']}"
-        if request["scope"] != "hospital"
-        else f"all of hospital {request['hospital']}",
+        asks=_asks(record["request"]),
         run=record["run"]["name"],
         untested=[*record["not_tested"], record["limits"]],
         blocks=blocks,
         blanks=len(record["blanks"]),
     )
+
+
+def _asks(request: Mapping[str, Any]) -> str:
+    """What a heading says of it."""
+    images = sum(sum(splits.values()) for splits in request["images"].values())
+    if not images:
+        return f"hospital {request['hospital']}, of nobody's images"
+    return {
+        "patients": f"{request['patients']} patients of {request['hospital']}",
+        "images": f"{images} images of patients of {request['hospital']}",
+        "opt-out": f"{request['patients']} patients of {request['hospital']}, who opt out",
+    }.get(request["scope"], f"all of hospital {request['hospital']}")
 
 
 def _request(record: Mapping[str, Any]) -> tuple[Field, ...]:
@@ -81,6 +96,18 @@ def _request(record: Mapping[str, Any]) -> tuple[Field, ...]:
 
 def _time(record: Mapping[str, Any]) -> tuple[Field, ...]:
     clock = record["clock"]
+    if "policies" in clock:
+        request = record["request"]
+        own = [
+            (name, request[key])
+            for name, key in (("opted out from", "opt_out_from"), ("which means", "opt_out"))
+            if key in request
+        ]
+        return _fields(
+            ("due", clock["due"]),
+            ("due at most, if extended", clock["due_at_most"]),
+            *own,
+        )
     extension = clock.get("extension")
     more: tuple[tuple[str, str], ...] = ()
     if extension:
@@ -96,26 +123,34 @@ def _time(record: Mapping[str, Any]) -> tuple[Field, ...]:
     answered = (
         f"{clock['answered']}, after {clock['days']} days,{in_time}" if "days" in clock else clock["answered"]
     )
-    policies = tuple(
-        (f"answered by policy {one['policy']}", _answer(one)) for one in record.get("policies", ())
-    )
-    return _fields(("due", clock.get("due")), *more, ("answered", answered), *policies)
+    return _fields(("due", clock.get("due")), *more, ("answered", answered))
 
 
-def _answer(one: Mapping[str, Any]) -> str:
-    """When a policy answered, in the simulation."""
-    if one["answered"] is None:
-        return f"not yet; {one['state']}"
-    late = "" if not one["days_late"] else f", {one['days_late']} days late"
-    return f"{one['answered']}, after {one['days']} days{late}; {one['state']}"
+def _policies(record: Mapping[str, Any]) -> Table | None:
+    """Of a year, what happened when by each policy."""
+    rows = [
+        (
+            one["policy"],
+            "; ".join(f"{state['state']} {state['date']}" for state in one["states"]),
+            str(one.get("days", "")),
+            str(one["days_late"]),
+            one["until_then"],
+        )
+        for one in record["clock"].get("policies", ())
+    ]
+    caption = "By each policy, what the simulation says; answered by this record where it says so."
+    heads = ("policy", "states", "days", "days late", "until then")
+    return _table("policies", caption, heads, rows) if rows else None
 
 
 def _decision(record: Mapping[str, Any]) -> tuple[Field, ...]:
     decision = record["decision"]
     return _fields(
         ("decision", decision["decision"]),
+        *((("on", decision["decided"]),) if "decided" in decision else ()),
         ("by", decision["decided_by"]),
         ("reasons", decision["reasons"]),
+        *((("answered already by", decision["answered_by"]),) if "answered_by" in decision else ()),
         ("told of complaint and court", decision["remedies_told"]),
     )
 
@@ -126,17 +161,19 @@ def _used(record: Mapping[str, Any]) -> tuple[Field, ...]:
     )
 
 
-def _remedies(record: Mapping[str, Any]) -> Table:
+def _remedies(record: Mapping[str, Any]) -> Table | None:
     rows = [
         (
-            f"{one['strategy']}, policy {one['policy']}" if "policy" in one else one["strategy"],
+            f"{one['policy']}: {one['strategy']}" if "policy" in one else one["strategy"],
             one["kind"],
-            one["evidence"]["words"],
+            " ".join(filter(None, (one["evidence"]["words"], one.get("of_this_request", {}).get("words")))),
             told(one["measured"]) if "measured" in one else "what others are compared with",
         )
         for one in record["remedies"]
     ]
     heads = ("remedy", "kind", "what can be said of memory", "use on unseen images")
+    if not rows:
+        return None
     return _table(
         "remedies",
         "Every remedy that the simulation tried. Settings and numbers are in the JSON.",
@@ -146,7 +183,8 @@ def _remedies(record: Mapping[str, Any]) -> Table:
 
 
 def _done(record: Mapping[str, Any]) -> str | None:
-    return next((one["action"] for one in record["where_the_data_was"] if "files" not in one), None)
+    places = record["where_the_data_was"]
+    return next((one["action"] for one in places if "files" not in one), None if places else "nothing")
 
 
 def _places(record: Mapping[str, Any]) -> Table:
@@ -173,7 +211,7 @@ def _descent(record: Mapping[str, Any]) -> Table:
             one["file"],
             (one["sha256"] or "")[:16],
             "yes" if one["saw_the_data"] else "no",
-            f"{one['descends_from'] or '?'} by {one['by']}" if "by" in one else "",
+            _made(one),
             *((one.get("removed", "no"),) if purged else ()),
         )
         for one in record["models"]
@@ -184,6 +222,16 @@ def _descent(record: Mapping[str, Any]) -> Table:
     )
     heads = ("file", "sha256", "saw the data", "made from", *(("removed",) if purged else ()))
     return _table("models", caption, heads, rows)
+
+
+def _made(one: Mapping[str, Any]) -> str:
+    """What a model was made from."""
+    if "by" not in one:
+        return ""
+    steps = one.get("by_way_of", ())
+    way = f", in {len(steps)} steps" if steps else ""
+    again = "; trained again without it" if one.get("trained_without_it") else ""
+    return f"{one['descends_from'] or '?'} by {one['by']}{way}{again}"
 
 
 def _after(record: Mapping[str, Any]) -> tuple[Field, ...]:

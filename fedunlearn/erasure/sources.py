@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.erasure import lineage
+from fedunlearn.erasure.years import Year
 from fedunlearn.exports.kept import Model, kept
 from fedunlearn.exports.papers import tidy
 from fedunlearn.exports.settings import Settings, settings
-from fedunlearn.intake.desk import ALL
+from fedunlearn.results.contents import OF_PATIENTS
+from fedunlearn.results.purged import RETRAINED
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
-
-CALENDAR = "calendar.parquet"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Sources:
         table: `exports.papers.tidy`.
         models: all that there are, and then those that were purged, with the sha256 of their files.
         purged: names of the latter.
+        year: of a run with a calendar, what it says of its requests.
     """
 
     run: RunFolder
@@ -43,6 +46,7 @@ class Sources:
     table: pd.DataFrame
     models: Mapping[Model, str | None]
     purged: frozenset[str]
+    year: Year | None = None
 
     @classmethod
     def of(cls, run: RunFolder) -> Sources:
@@ -57,39 +61,18 @@ class Sources:
         images, gone = run.read_table("sites.parquet"), lineage.gone(manifest)
         models = {**lineage.digests(manifest, kept(manifest)), **gone}
         names = frozenset(model.name for model in gone)
-        return cls(run, manifest, scenario, settings(run), images, tidy(run), models, names)
+        year = Year.of(run, manifest, scenario.retention.models)
+        return cls(run, manifest, scenario, settings(run), images, tidy(run), models, names, year)
 
     def about(self, request: str) -> list[Model]:
         """The models that were made for a request."""
-        return [
-            model
-            for model in self.models
-            if model.request == request or (model.request == ALL and request in model.earlier)
-        ]
-
-    def entry(self, request: str) -> Mapping[str, Any]:
-        """What became of a request at the desk of a calendar; nothing without one."""
-        return next((one for one in self.manifest.get("docket", ()) if one["id"] == request), {})
-
-    def answers(self, request: str) -> list[dict[str, Any]]:
-        """In a calendar, when each policy answered a request."""
-        if not self.entry(request) or CALENDAR not in self.manifest["sha256"]:
-            return []
-        table = self.run.read_table(CALENDAR)
-        own = table[table["request"] == request]
-        return [
-            {
-                "policy": str(row["policy"]),
-                "state": str(row["state"]),
-                "answered": None if pd.isna(row["answered"]) else str(row["answered"])[:10],
-                "days": None if pd.isna(row["days"]) else int(row["days"]),
-                "days_late": None if pd.isna(row["late"]) else int(row["late"]),
-            }
-            for row in own.to_dict("records")
-        ]
+        return [model for model in self.models if model.request == request]
 
     def remedies(self) -> dict[str, list[str]]:
-        """By request, what it can have been answered with."""
+        """By request, what it can have been answered with; with a calendar ``POLICY/STRATEGY``."""
+        if self.year is not None:
+            tried = [f"{m.policy}/{m.strategy}" for m in self.models if m.policy]
+            return {id: list(dict.fromkeys([*tried, RETRAINED])) for id in self.year.docket}
         return {
             one.id: list(dict.fromkeys(model.strategy for model in self.about(one.id)))
             for one in self.scenario.requests
@@ -97,12 +80,39 @@ class Sources:
 
     def asked(self, request: str) -> pd.DataFrame:
         """The images that a request is about, whatever they are used for; not those that were purged."""
-        return named(self.images, request)
+        return self.images.iloc[self._rows.get(request, [])]
+
+    @cached_property
+    def _rows(self) -> dict[str, list[int]]:
+        """By request, the numbers of the images that it is about."""
+        found = dict[str, list[int]]()
+        for row, names in enumerate(self.images["forgotten_by"]):
+            for name in names:
+                found.setdefault(str(name), []).append(row)
+        return found
+
+    @cached_property
+    def rows(self) -> dict[tuple[str, str], dict[Any, Any]]:
+        """By moment and strategy, the row of `table`."""
+        return {(str(one["request"]), str(one["strategy"])): one for one in self.table.to_dict("records")}
+
+    @cached_property
+    def places(self) -> Counter[str]:
+        """By pattern of files with rows, ids or pixels of patients, how many there are."""
+        names = ["manifest.json", *self.manifest["sha256"]]
+        return Counter(next((one for one in OF_PATIENTS if fnmatchcase(name, one)), "") for name in names)
+
+    def trained(self, request: str) -> bool:
+        """Whether an image of it was in any training."""
+        images = self.counts(request)[1].values()
+        return self.year is None or any({"train", "proxy"} & splits.keys() for splits in images)
 
     def counts(self, request: str) -> tuple[int, dict[str, dict[str, int]]]:
         """How many patients a request is about, and by hospital and use how many images; before any purge."""
-        found = self.manifest.get("asked", {}).get(request) or counts(self.images, request)
-        return int(found["patients"]), found["images"]
+        if (found := self.manifest.get("asked", {}).get(request)) is not None:
+            return int(found["patients"]), found["images"]
+        own = self.asked(request)
+        return int(own["patient"].nunique()), counted(own)
 
 
 def named(images: pd.DataFrame, request: str) -> pd.DataFrame:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from typing import Any
 
-from fedunlearn.erasure import lineage
+from fedunlearn.erasure import lineage, years
 from fedunlearn.erasure.facts import Request
 from fedunlearn.erasure.sources import Sources
 from fedunlearn.exports.kept import Model
-from fedunlearn.intake.desk import ALL
 from fedunlearn.results.contents import OF_PATIENTS
 from fedunlearn.results.purged import RETRAINED, purges
 from fedunlearn.results.sentences import WORDS
@@ -35,10 +32,8 @@ def holding(sources: Sources, request: str, known: Request) -> Iterator[dict[str
     if purges(sources.manifest, request):
         yield from _removed(sources, request, known)
         return
-    names = ["manifest.json", *sources.manifest["sha256"]]
-    of = Counter(next((one for one in OF_PATIENTS if fnmatchcase(name, one)), "") for name in names)
     for pattern, what in OF_PATIENTS.items():
-        if files := of[pattern]:
+        if files := sources.places[pattern]:
             yield {"where": f"run folder, {pattern}", "what": what, "files": files, "action": "still there"}
 
 
@@ -77,7 +72,7 @@ def _place(pattern: str, what: str, files: int, action: str | None) -> dict[str,
 
 def models(sources: Sources, request: str) -> Iterator[dict[str, Any]]:
     """Every model that the run made: whether it saw the data, what it was made from, and when it was removed."""
-    saw = lineage.saw(sources.models, request)
+    saw = lineage.saw(sources.models, request) if sources.trained(request) else set[Model]()
     dates = {about["name"]: one["date"] for one in purges(sources.manifest) for about in one["models"]}
     for model, digest in sources.models.items():
         yield {
@@ -85,7 +80,7 @@ def models(sources: Sources, request: str) -> Iterator[dict[str, Any]]:
             "sha256": digest,
             "seed": model.seed,
             "saw_the_data": model in saw,
-            **_descent(model, sources),
+            **(years.descent(sources.manifest, model, request) if model.policy else _descent(model, sources)),
             **({"removed": dates[model.name]} if model.name in sources.purged else {}),
         }
 
@@ -98,11 +93,8 @@ def _descent(model: Model, sources: Sources) -> dict[str, Any]:
     of = ("strategy", model.strategy, before) if before else ("original", "original", "")
     same = [one for one in sources.models if one.seed == model.seed]
     made = next((one for one in same if (one.role, one.strategy, one.request) == of), None)
-    if made is None and model.request == ALL:  # what was in hand on the way is not kept
-        made = next((one for one in same if one.role == "original"), None)
-    told = [*model.earlier, *([] if model.request == ALL else [model.request])]
     return {
         "descends_from": None if made is None else lineage.place(made),
         "by": model.strategy,
-        "asked_to_forget": told,
+        "asked_to_forget": [*model.earlier, model.request],
     }

@@ -128,7 +128,7 @@ def _settings(run: RunFolder, model: Model) -> str:
 def _data(run: RunFolder, model: Model, held: list[Holding]) -> list[str]:
     """Hospitals and counts: what it saw in training, and what other images there are."""
     what = WORDS[run.read_manifest()["kind"]][2]
-    gone = (model.request, *model.earlier) if model.role == "retrained" else ()
+    gone = (model.request, *model.earlier, *model.without) if model.role == "retrained" else ()
     left = remaining(run, gone)
     head = [row(["hospital", f"training {what}s", "patients", f"unseen {what}s"]), row(["---"] * 4)]
     rows = []
@@ -153,8 +153,10 @@ def _found(model: Model, manifest: Mapping[str, Any], table: pd.DataFrame) -> li
     if model.role == "original":
         told = [item(f"{request}: {summary}") for request, summary in asked.items()]
         return [*told, "\nThis model is from before these requests: all of that data is in its training.\n"]
-    told = [item(f"{request}: {asked.get(request, request)}") for request in (*model.earlier, model.request)]
-    if model.earlier:
+    dated = "calendar" in manifest  # requests are one stream, told by its summary
+    honoured = (model.request,) if dated else (*model.earlier, model.request)
+    told = [item(f"{request}: {asked.get(request, request)}") for request in honoured]
+    if model.earlier and not dated:
         told.append("\nThe last of these was the newest; the others had been honoured before it.")
     said = [*told, ""]
     if model.role == "retrained":

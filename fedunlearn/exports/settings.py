@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from fedunlearn.core import RunError
+from fedunlearn.intake.desk import ALL
 from fedunlearn.results.runfolder import RunFolder
 
 
@@ -20,7 +21,7 @@ class Settings:
 
     Attributes:
         rest: everything but strategies and requests.
-        strategies: by label and request, the settings of the strategy that served it.
+        strategies: by label and request, the settings of the strategy that served it; with a calendar `ALL` is that.
         requests: as they were written.
     """
 
@@ -46,7 +47,7 @@ def settings(run: RunFolder) -> Settings:
     except (OSError, ValueError, YAMLError) as error:
         raise RunError(f"cannot read {file}: {error}") from error
     plans, requests = content.pop("strategies", None) or [], content.pop("requests", None) or []
-    ids = [str(request["id"]) for request in requests]
+    ids = [ALL] if "calendar" in content else [str(request["id"]) for request in requests]
     served = {
         (str(plan.get("as", plan["name"])), request): {k: v for k, v in plan.items() if k != "requests"}
         for plan in plans

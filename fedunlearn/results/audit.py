@@ -69,6 +69,15 @@ def extended_by(path: Path, events: Iterable[tuple[str, Mapping[str, object]]]) 
     return text.encode()
 
 
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log that is there, as they are.
+
+    Raises:
+        RunError: what is there is not a log.
+    """
+    return _lines(path, _decoded(path, path.read_bytes()))
+
+
 def anchor(path: Path, content: bytes | None = None) -> dict[str, object]:
     """How many lines a log has, and the hash of the last one; of ``content``, if that is to be the log at ``path``.
 
@@ -77,8 +86,8 @@ def anchor(path: Path, content: bytes | None = None) -> dict[str, object]:
     """
     if content is None:
         content = path.read_bytes() if path.exists() else b""
-    lines = _lines(path, _decoded(path, content))
-    return {"lines": len(lines), "head": lines[-1]["hash"] if lines else GENESIS}
+    found = _lines(path, _decoded(path, content))
+    return {"lines": len(found), "head": found[-1]["hash"] if found else GENESIS}
 
 
 def verify(path: Path, anchored: Mapping[str, object]) -> int:
@@ -91,21 +100,21 @@ def verify(path: Path, anchored: Mapping[str, object]) -> int:
         text = _decoded(path, path.read_bytes())
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
-    previous, lines = GENESIS, _lines(path, text)
-    for number, line in enumerate(lines):
+    previous, found = GENESIS, _lines(path, text)
+    for number, line in enumerate(found):
         if line.get("previous") != previous or line.get("seq") != number or hash_of(line) != line.get("hash"):
             raise RunError(
                 f"{path}:{number + 1}: the chain breaks here: this line or the one before was changed"
             )
         previous = line["hash"]
-    if "".join(f"{_text(line)}\n" for line in lines) != text:
+    if "".join(f"{_text(line)}\n" for line in found) != text:
         raise RunError(f"{path} is damaged: it is not what was written there")
-    if {"lines": len(lines), "head": previous} != dict(anchored):
+    if {"lines": len(found), "head": previous} != dict(anchored):
         raise RunError(
-            f"{path} has {len(lines)} lines and ends with {previous}; expected {anchored.get('lines')} lines and "
+            f"{path} has {len(found)} lines and ends with {previous}; expected {anchored.get('lines')} lines and "
             f"{anchored.get('head')}: lines are missing, or it was written anew"
         )
-    return len(lines)
+    return len(found)
 
 
 def hash_of(line: Mapping[str, object]) -> str:
@@ -127,9 +136,9 @@ def _decoded(path: Path, content: bytes) -> str:
 
 def _lines(path: Path, text: str) -> list[dict[str, Any]]:
     try:
-        lines = [json.loads(line) for line in text.splitlines()]
+        found = [json.loads(line) for line in text.splitlines()]
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}") from error
-    if not all(isinstance(line, dict) and {"seq", "hash"} <= line.keys() for line in lines):
+    if not all(isinstance(line, dict) and {"seq", "hash"} <= line.keys() for line in found):
         raise RunError(f"{path} is damaged: it is no audit log")
-    return lines
+    return found

@@ -16,6 +16,7 @@ FILES: Mapping[str, str] = {
     "report.html": "the report, one file that needs no network",
     "records/*.json": "per request, its erasure record, signed (only after `fedunlearn record`)",
     "records/*.html": "the same for people",
+    "records.html": "all requests of a year in a table: state and days by each policy (only after `fedunlearn record`)",
     "tombstones.json": "keyed hashes of what was purged: of images, of answers about them, of models; no ids (only "
     "after `fedunlearn purge`)",
     "sites.parquet": "one row per image: whose it is, where it is, and what it is used for",

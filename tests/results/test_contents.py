@@ -94,6 +94,7 @@ WITHOUT = {
     *(
         "records/*.json",
         "records/*.html",
+        "records.html",
         "tombstones.json",
         "scores.parquet",
         "requests.parquet",
