@@ -15,6 +15,7 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.timeline import Chain, chains
 from fedunlearn.core import Select
+from fedunlearn.exports.kept import kept
 from fedunlearn.federation.jobs import Round
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.intake.desk import ALL
@@ -234,6 +235,21 @@ def test_a_request_of_which_others_left_nothing_costs_nothing(folder: Path, coho
     assert (turn["round"], set(turn["erases"])) == (3, {"one", "leave"})
     looks = [look for look in found.read_manifest()["looks"] if look["round"] == 3]
     assert looks[0]["strategies"] == {"fine_tune": "at_once@3-fine_tune-1"}
+
+
+def test_every_model_of_the_way_is_known_with_what_it_never_saw(run: RunFolder) -> None:
+    """Until the third round of a budget nothing was trained anew; from then on it never saw who had asked by then."""
+    found = {model.name: model for model in kept(run.read_manifest())}
+    assert {f"{name}.safetensors" for name in found} == set(runs.weight_files(run))
+    assert found["original@2-1"].without == () == found["budget-0.0001@2-fine_tune-1"].without
+    assert found["before-budget-0.0001@3-fine_tune-1"].without == ()
+    for name in ("budget-0.0001@3-fine_tune-1", "before-budget-0.0001@4-fine_tune-1"):
+        assert found[name].without == ("opt", "some", "more")
+    assert found["budget-0.0001-fine_tune-1"].without == ("opt", "some", "more")
+    assert found["budget-0.0001-fine_tune-1"].earlier == ("some", "more", "leave")
+    assert found["at_once@2-retrain-1"].without == ("opt", "some")
+    assert found["at_once-fine_tune-1"].without == ()
+    assert found[f"retrained-{ALL}-1"].without == ("opt", "some", "more", "leave")
 
 
 def test_models_of_the_way_go_unless_they_are_to_be_kept(folder: Path, run: RunFolder) -> None:

@@ -113,8 +113,9 @@ def _steps(manifest: Mapping[str, Any]) -> Iterator[Model]:
     for policy in manifest["policies"]:
         whose = [(policy["label"], label, seed) for label in policy["strategies"] for seed in seeds]
         for turn in policy["turns"]:
-            ends = [policy["label"]] if turn["round"] == manifest["calendar"]["rounds"] else []
-            for walk, step in itertools.product(whose, (*turn["steps"], *ends)):
+            last = turn["round"] == manifest["calendar"]["rounds"]
+            look = policy["label"] if last else f"{policy['label']}@{turn['round']}"
+            for walk, step in itertools.product(whose, (*turn["steps"], look)):
                 name = f"{step}-{walk[1]}-{walk[2]}"
                 yield _walker(manifest, walk, name, step, turn["round"])
                 yield _walker(manifest, walk, f"before-{name}", step, turn["round"] - 1)
