@@ -108,6 +108,22 @@ def write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Make or replace files, and wait once for all of them to be on the disk: any of them may be there before that.
+
+    Raises:
+        RunError: see `replacing`; some of them may be there.
+    """
+    for path, content in contents.items():
+        with replacing(path, durable=False) as temporary:
+            temporary.write_bytes(content)
+    for path in (*contents, *dict.fromkeys(path.parent for path in contents)):
+        try:
+            _flush(path)
+        except OSError as error:
+            raise RunError(unwritten(path, error)) from error
+
+
 def copy(source: Path, target: Path) -> None:
     """Make ``target`` a copy of ``source``.
 

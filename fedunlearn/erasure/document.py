@@ -132,9 +132,8 @@ _SENT = (
 
 
 def _controllers(sources: Sources, facts: Facts) -> dict[str, Any]:
-    hospitals = dict.fromkeys(map(str, sources.images["site"]))
     return {
-        "hospitals": {site: facts.controllers.get(site) for site in hospitals},
+        "hospitals": {site: facts.controllers.get(site) for site in sources.sites},
         "coordinator": facts.coordinator,
         "processors": facts.processors,
     }

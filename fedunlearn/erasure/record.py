@@ -59,8 +59,7 @@ def write(path: Path, keys: Path, facts: Path | None = None) -> list[str]:
         log = run.path / audit.FILE
         audit.verify(log, run.read_manifest()["audit"])
         sources = Sources.of(run)
-        sites = [str(site) for site in sources.images["site"].unique()]
-        said = Facts() if facts is None else known.read(facts, sources.remedies(), sites)
+        said = Facts() if facts is None else known.read(facts, sources.remedies(), sources.sites)
         if sources.year is not None:
             years.require(said)
         contents, events, told, rows = dict[str, bytes](), [], list[str](), list[Row]()
@@ -162,7 +161,6 @@ def _references(sources: Sources, request: Request, pair: Keys, name: str) -> di
     """
     if request.whole_site:
         return {}
-    images = sources.asked(request.id)
     if purges(sources.manifest, request.id):
         sites = sources.counts(request.id)[1]
         found = {site: known_references(pair.folder, name, site) for site in sites}
@@ -172,10 +170,9 @@ def _references(sources: Sources, request: Request, pair: Keys, name: str) -> di
         before = json.loads(file.read_bytes())["request"]["subjects"] if file.is_file() else {}
         return dict(before.get("references", {}))
     references = dict[str, list[str]]()
-    for site, own in images.groupby("site", sort=True):
-        patients = sorted(map(str, own["patient"].unique()))
-        slip_there = slip(pair.folder, name, str(site), patients)
-        references[str(site)] = sorted(map(slip_there.reference, patients))
+    for site, patients in sources.patients(request.id).items():
+        slip_there = slip(pair.folder, name, site, patients)
+        references[site] = sorted(map(slip_there.reference, patients))
     return references
 
 

@@ -78,10 +78,6 @@ class Sources:
             for one in self.scenario.requests
         }
 
-    def asked(self, request: str) -> pd.DataFrame:
-        """The images that a request is about, whatever they are used for; not those that were purged."""
-        return self.images.iloc[self._rows.get(request, [])]
-
     @cached_property
     def _rows(self) -> dict[str, list[int]]:
         """By request, the numbers of the images that it is about."""
@@ -111,8 +107,31 @@ class Sources:
         """How many patients a request is about, and by hospital and use how many images; before any purge."""
         if (found := self.manifest.get("asked", {}).get(request)) is not None:
             return int(found["patients"]), found["images"]
-        own = self.asked(request)
-        return int(own["patient"].nunique()), counted(own)
+        rows = self._rows.get(request, [])
+        site, split, patient = self._columns
+        each: Mapping[tuple[str, str], int] = Counter((site[row], split[row]) for row in rows)
+        return len({patient[row] for row in rows}), _by_site(each)
+
+    def patients(self, request: str) -> dict[str, list[str]]:
+        """By hospital, whom a request is about; not those who were purged."""
+        site, _, patient = self._columns
+        found = dict[str, set[str]]()
+        for row in self._rows.get(request, []):
+            found.setdefault(site[row], set()).add(patient[row])
+        return {name: sorted(found[name]) for name in sorted(found)}
+
+    @cached_property
+    def sites(self) -> list[str]:
+        """The hospitals that have images."""
+        return list(dict.fromkeys(self._columns[0]))
+
+    @cached_property
+    def _columns(self) -> tuple[list[str], list[str], list[str]]:
+        """Of every image hospital, use and patient."""
+        site, split, patient = (
+            self.images[name].astype(str).tolist() for name in ("site", "split", "patient")
+        )
+        return site, split, patient
 
 
 def named(images: pd.DataFrame, request: str) -> pd.DataFrame:
@@ -128,9 +147,10 @@ def counts(images: pd.DataFrame, request: str) -> dict[str, Any]:
 
 def counted(images: pd.DataFrame) -> dict[str, dict[str, int]]:
     """By hospital and use, how many images."""
-    each: Mapping[Any, int] = Counter(
-        zip(images["site"].astype(str), images["split"].astype(str), strict=True)
-    )
+    return _by_site(Counter(zip(images["site"].astype(str), images["split"].astype(str), strict=True)))
+
+
+def _by_site(each: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
     return {
         site: {split: n for (at, split), n in sorted(each.items()) if at == site}
         for site in sorted({site for site, _ in each})

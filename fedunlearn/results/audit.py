@@ -61,12 +61,13 @@ def extended_by(path: Path, events: Iterable[tuple[str, Mapping[str, object]]]) 
     """
     text = _decoded(path, path.read_bytes()) if path.exists() else ""
     last: Mapping[str, Any] = _lines(path, text)[-1] if text else {"seq": -1, "hash": GENESIS}
+    parts = [text]
     for event, details in events:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         line = {"seq": last["seq"] + 1, "time_utc": now, "event": event, **details, "previous": last["hash"]}
         last = {**line, "hash": hash_of(line)}
-        text += f"{_text(last)}\n"
-    return text.encode()
+        parts.append(f"{_text(last)}\n")
+    return "".join(parts).encode()
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -239,8 +239,7 @@ class RunFolder:
             RunError: one cannot be written; all are as they were.
         """
         entries = self._renewed(contents, entries, removed)
-        for name, content in contents.items():
-            files.write(self.path / f"{name}{_NEXT}", content)
+        files.write_all({self.path / f"{name}{_NEXT}": content for name, content in contents.items()})
         waiting = {"next": sorted(contents), "gone": sorted(removed)}
         files.write(self.path / "manifest.json", files.sealed({**entries, **waiting}))
         self._settle()
