@@ -75,17 +75,18 @@ def _asks(request: Mapping[str, Any]) -> str:
 def _request(record: Mapping[str, Any]) -> tuple[Field, ...]:
     request = record["request"]
     references = [one for some in request["subjects"]["references"].values() for one in some]
-    who = (
-        f"{len(references)} references in the JSON, each an {request['subjects']['scheme']}"
-        if references
-        else "a hospital, no person"
-    )
     images = sum(sum(splits.values()) for splits in request["images"].values())
+    if references:
+        who = f"{len(references)} references in the JSON, each an {request['subjects']['scheme']}"
+    elif request["scope"] == "hospital":
+        who = "a hospital, no person"
+    else:
+        who = "no reference is known"
+    counted = (
+        f"{request['patients']} patients, {images} images" if images else "not counted: it was not accepted"
+    )
     return _fields(
-        (
-            "about",
-            f"{_SCOPES[request['scope']]} of {request['hospital']}: {request['patients']} patients, {images} images",
-        ),
+        ("about", f"{_SCOPES[request['scope']]} of {request['hospital']}: {counted}"),
         ("who they are", who),
         ("came in", request["received"]),
         ("how", request["channel"]),
@@ -138,9 +139,9 @@ def _policies(record: Mapping[str, Any]) -> Table | None:
         )
         for one in record["clock"].get("policies", ())
     ]
-    caption = "By each policy, what the simulation says; answered by this record where it says so."
+    caption = "What happened by each policy, in the simulation; `recorded` is this record's own day."
     heads = ("policy", "states", "days", "days late", "until then")
-    return _table("policies", caption, heads, rows) if rows else None
+    return _table("policies", caption, heads, rows)
 
 
 def _decision(record: Mapping[str, Any]) -> tuple[Field, ...]:
@@ -172,8 +173,6 @@ def _remedies(record: Mapping[str, Any]) -> Table | None:
         for one in record["remedies"]
     ]
     heads = ("remedy", "kind", "what can be said of memory", "use on unseen images")
-    if not rows:
-        return None
     return _table(
         "remedies",
         "Every remedy that the simulation tried. Settings and numbers are in the JSON.",
@@ -187,7 +186,7 @@ def _done(record: Mapping[str, Any]) -> str | None:
     return next((one["action"] for one in places if "files" not in one), None if places else "nothing")
 
 
-def _places(record: Mapping[str, Any]) -> Table:
+def _places(record: Mapping[str, Any]) -> Table | None:
     rows = [
         (one["where"], one["what"], str(one.get("files", "")), one["action"] or "")
         for one in record["where_the_data_was"]
@@ -204,7 +203,7 @@ def _models(record: Mapping[str, Any]) -> tuple[Field, ...]:
     return _fields(("treated as personal data", record["models_are_personal_data"]))
 
 
-def _descent(record: Mapping[str, Any]) -> Table:
+def _descent(record: Mapping[str, Any]) -> Table | None:
     purged = "purged" in record
     rows = [
         (
@@ -263,6 +262,9 @@ def _fields(*pairs: tuple[str, str | None]) -> tuple[Field, ...]:
     return tuple(Field(name, text or "") for name, text in pairs)
 
 
-def _table(name: str, caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def _table(name: str, caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table | None:
+    """A table; None if there is nothing in it."""
+    if not rows:
+        return None
     columns = tuple(Column(head, numbers=False) for head in heads)
     return Table(name, caption, columns, tuple(tuple(map(words, row)) for row in rows), paper=True)

@@ -34,7 +34,7 @@ FOR_THE_DESK = (
     *("received", "decision", "reasons", "extended_to", "extension_reason", "extension_told", "answered"),
 )
 """Facts that people cannot state of such a run, since it has its own."""
-NOTHING = "nothing: no model was changed for this request"
+NOTHING = "does not apply: no model was changed for this request"
 OPT_OUT = (
     "An opt-out bars the data from use from its day on (EHDS, Art. 71). It does not ask that models forget that were "
     "trained before; that is another request, for erasure (GDPR, Art. 17)."

@@ -122,7 +122,7 @@ def test_a_refused_request_is_told_whole(run: RunFolder) -> None:
         "remedies_told": None,
     }
     assert own["models"] == own["remedies"] == own["where_the_data_was"] == []
-    assert own["remedy_used"] == own["no_remedy"] == "nothing: no model was changed for this request"
+    assert own["remedy_used"] == own["no_remedy"] == "does not apply: no model was changed for this request"
     assert own["request"] == {
         "id": "gone",
         "scope": "patients",
@@ -146,6 +146,8 @@ def test_a_refused_request_is_told_whole(run: RunFolder) -> None:
             1,
             "nothing: it was not accepted",
         )
+    page = (run.path / "records" / "gone.html").read_text(encoding="utf-8")
+    assert "not counted: it was not accepted" in page and 'id="models"' not in page
     assert "controllers.coordinator" in own["blanks"] and "remedy_used" not in own["blanks"]
 
 
