@@ -139,7 +139,7 @@ def _policies(record: Mapping[str, Any]) -> Table | None:
         )
         for one in record["clock"].get("policies", ())
     ]
-    caption = "What happened by each policy, in the simulation; `recorded` is this record's own day."
+    caption = 'What happened by each policy, in the simulation; the day of "recorded" is that of this record.'
     heads = ("policy", "states", "days", "days late", "until then")
     return _table("policies", caption, heads, rows)
 
