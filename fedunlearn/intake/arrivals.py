@@ -89,6 +89,8 @@ def expand(
     A hospital asks to leave at most once, and nothing is drawn from it afterwards: its patients have left with it. The
     last one of those that ask does not, as long as there is something else to ask for.
 
+    Without any weight above 0 nothing comes.
+
     Args:
         arrivals: the process.
         calendar: when rounds are.
@@ -97,6 +99,8 @@ def expand(
     """
     rng = np.random.default_rng(derive(arrivals.seed, "arrivals"))
     gone, drawn = set[SiteId](), list[tuple[date, Kind, SiteId]]()
+    if not any(vars(arrivals.kinds).values()):
+        return ()  # nothing comes of no kind
     weights = {site: _weight(arrivals, site) for site in sites}
     for days in _times(arrivals, rounds * calendar.round, rng):
         which, whose = rng.random(), rng.random()

@@ -225,7 +225,7 @@ def _answers(held: Held, frame: pd.DataFrame) -> Table:
         Column("answer", left, numbers=False),
         Column("memory left, %", left, words="of what the original knew of all answered requests' patients"),
         Column("answer", good, numbers=False),
-        Column("test", good, words="less that of the model that never saw them"),
+        Column("test", good, words="less that of all models that never saw them"),
         Column("worst hospital", good),
     )
     caption = "What each policy came to with each strategy when the year ended, with 95 % intervals."

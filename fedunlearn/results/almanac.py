@@ -49,7 +49,7 @@ def markdown(run: Source) -> list[str]:
 LEGEND = (
     "Late: share of accepted requests that took longer than one month, or three. Cost: of training anew for each. "
     "Memory left: of what the original knew of the patients of all answered requests, when the year ends. Test, "
-    "worst: against the model that never saw them. ±: 95 %."
+    "worst: against all models that never saw them, whose luck differs; memory against that of the same seed. ±: 95 %."
 )
 
 

@@ -200,7 +200,7 @@ OF_YEARS: Mapping[str, Mapping[str, str]] = {
         "memory_back": "that share less the one at each request's first look since its answer",
         "memory_back_low": "its 95 % interval, lower end, paired",
         "memory_back_high": "its 95 % interval, upper end",
-        "test_difference": "quality on unseen images at the end, less that of the model that never saw them",
+        "test_difference": "quality on unseen images at the end, less that of all models that never saw them",
         "test_difference_low": "its 95 % interval, lower end",
         "test_difference_high": "its 95 % interval, upper end",
         "worst_site": "the hospital that lost most",

@@ -17,6 +17,11 @@ SITES = ("north", "east", "west")
 MIXED = Kinds(patient=0.9, image=0.05, whole_site=0.05)
 
 
+def test_nothing_comes_of_no_kind() -> None:
+    nothing = Kinds(patient=0.0)
+    assert expand(Arrivals(kinds=nothing), Calendar(date(2026, 1, 1)), 52, ("north", "east")) == ()
+
+
 def test_the_same_seed_brings_the_same_stream() -> None:
     process = Arrivals(kinds=MIXED, seed=3)
     assert expand(process, CALENDAR, 52, SITES) == expand(process, CALENDAR, 52, SITES)
