@@ -196,11 +196,26 @@ def kills(folder: Path, scenario: Scenario, times: int, rng: random.Random) -> N
             continue
         _wait(child)
         ended += 1
-        same += _records(folder, "run") == whole
+        found = _records(folder, "run")
+        same += found == whole
+        if found != whole:
+            print(f"otherwise: {_otherwise(found, whole)}")
         shutil.rmtree(folder / "run")
-        shutil.rmtree(folder / "keys-run")
+        shutil.rmtree(folder / "keys-run", ignore_errors=True)
     print(f"killed {killed} times in a run of {length:.1f} s with {len(whole)} requests")
     print(f"runs that were resumed to their end: {ended}; with the same records: {same}")
+
+
+def _otherwise(found: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
+    """Which parts of which records are not the same."""
+    parts = Counter[str]()
+    for name in {*found, *whole}:
+        one, other = found.get(name), whole.get(name)
+        if not isinstance(one, dict) or not isinstance(other, dict):
+            parts[f"{name} is there in one alone"] += 1
+            continue
+        parts.update(key for key in {*one, *other} if one.get(key) != other.get(key))
+    return _listed(parts)
 
 
 def _begun(scenario: Scenario, out: Path, resume: bool) -> int:
