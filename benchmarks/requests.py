@@ -34,7 +34,7 @@ from fedunlearn.erasure import keys, record, slips
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
-from fedunlearn.story import simulate
+from fedunlearn.story import page, simulate
 
 SCENARIO = """\
 name: stream
@@ -250,6 +250,7 @@ def _records(folder: Path, name: str) -> dict[str, Any]:
     run, pair = folder / name, keys.make(folder / f"keys-{name}")
     if not (run / "DONE").is_file():
         return {"DONE": "is missing"}
+    page(run)  # one that was killed once it was finished may lack it
     record.write(run, pair.folder)
     record.check(RunFolder.open(run), pair.public)
     found = dict[str, Any]()
