@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import Cohort, gather
@@ -21,6 +22,7 @@ from fedunlearn.federation.ledger import Ledger
 from fedunlearn.intake.desk import ALL
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.story import simulate
 from tests import runs
 
 YEAR = """\
@@ -263,3 +265,15 @@ def test_models_of_the_way_go_unless_they_are_to_be_kept(folder: Path, run: RunF
         file.name for file in (run.path / "signals").iterdir()
     }
     assert not list((bare.path / "origins" / "weights").glob("*@*"))
+
+
+def test_another_policy_takes_from_a_finished_year_what_is_still_there(folder: Path, run: RunFolder) -> None:
+    """As cells of a sweep do: models of the way are gone, so the original is trained again, to the same bits."""
+    other = ("policies=[{name: batch, every: 21d}]", "strategies=[{name: retrain}]")
+    with runs.without_scores():
+        first = runs.run(folder, *other, text=YEAR, name="first")
+        scenario = scenarios.read(runs.write(folder, YEAR), (*other, "policies=[{name: at_once}]"))
+        again = simulate(scenario, folder / "again", folder, Console(), quiet=True, reuse=[first.path])
+    kept, known = runs.weight_files(again), runs.weight_files(run)
+    assert kept.items() < known.items() and "at_once-retrain-1.safetensors" in kept
+    assert again.read_manifest()["reused"]

@@ -194,9 +194,8 @@ class Campaign:
         last = {name for entry in self.scored() for name in (entry["original"], entry["retrained"])}
         last |= {name for entry in self.scored() for name in entry["strategies"].values()}
         last |= {entry["model"] for entry in self.references.extra()}
-        for file in (stage.run.path / "weights").glob("*.safetensors"):
-            if file.stem not in last:
-                stage.store.drop(ModelFile(file.stem).file)
+        models = {file.stem for file in (stage.run.path / "weights").glob("*.safetensors")}
+        stage.store.drop({ModelFile(name).file for name in models - last})
 
     def blank(self) -> None:
         """Write signals for the models that diverged, once all others are there: the retrained's, emptied of numbers.

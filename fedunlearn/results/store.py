@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +91,16 @@ class Store:
         sums = {name: (place, files.sha256(self.run.path / place)) for name, place in places.items()}
         self._write(file, Record(origin, facts, sums))
 
-    def drop(self, file: str) -> None:
-        """Remove a result of this run, with what is known of it."""
-        (self.run.path / file).unlink(missing_ok=True)
-        _place(self.run.path, file).unlink(missing_ok=True)
+    def drop(self, results: Collection[str]) -> None:
+        """Remove results of this run, with what is known of them; no other record names them any more either."""
+        for file in results:
+            (self.run.path / file).unlink(missing_ok=True)
+            _place(self.run.path, file).unlink(missing_ok=True)
+        for path in sorted((self.run.path / FOLDER).rglob("*.json")):
+            record = _read(path)
+            if record is not None and any(place in results for place, _ in record.files.values()):
+                left = {name: one for name, one in record.files.items() if one[0] not in results}
+                self._write(_file(self.run.path, path), replace(record, files=left))
 
     def known(self, file: str, origin: Mapping[str, object]) -> Record | None:
         """What is known of work of this origin, here or in an earlier run; nothing is taken from there."""
