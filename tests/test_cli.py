@@ -80,7 +80,7 @@ def test_check_for_programs_tells_the_same_and_every_problem_with_its_place(tmp_
     assert (found["scenario"], found["problems"]) == (str(file), [])
     timed = re.compile(r"\d+ (ms|s|min)\b")  # a step is timed each time
     told, lines = ([timed.sub("", line) for line in of if line] for of in (found["told"], plain[:-1]))
-    assert told == lines and len(lines) > 3
+    assert told == lines and len(lines) > 3 and found["requests"] == []
     wrong = call("check", file, "--json", "--set", "training.rounds=0", "--set", "training.lr=-1")
     problems = json.loads(wrong.stdout)["problems"]
     assert wrong.exit_code == 2 and len(problems) == 2
@@ -90,6 +90,25 @@ def test_check_for_programs_tells_the_same_and_every_problem_with_its_place(tmp_
     assert [one for one in places if one["file"] == str(file) and one["line"] and "ronds" in one["message"]]
     absent = call("check", tmp_path / "absent.yaml", "--json")
     assert absent.exit_code == 2 and "absent.yaml" in json.loads(absent.stdout)["problems"][0]["file"]
+
+
+def test_check_counts_the_requests_of_a_calendar_for_programs(tmp_path: Path) -> None:
+    """Of two on the same day, a quota of one a month holds one back until April."""
+    year = ("calendar={start: 2026-01-01, round: 7d}", "training.rounds=52", "strategies=[{name: fine_tune}]")
+    asked = "requests=[{id: a, site: north, patients: [nobody], received: 2026-02-01},"
+    asked += "{id: b, site: north, patients: {count: 1}, received: 2026-03-02},"
+    asked += "{id: c, site: north, patients: {count: 2}, received: 2026-03-02}]"
+    words = [word for one in (*year, asked, "limits={quota: 1, class_images: 0}") for word in ("--set", one)]
+    (found,) = json.loads(call("check", write(tmp_path), "--json", *words).stdout)["requests"]
+    kinds = {"patients": 2, "images": 0, "whole_site": 0, "opt_out": 0}
+    assert found == {
+        "cell": "",
+        "arriving": 3,
+        "accepted": kinds,
+        "refused": {"unknown_patient": 1},
+        "held": 1,
+        "open": 0,
+    }
 
 
 def test_check_says_what_each_request_means_and_runs_nothing(tmp_path: Path) -> None:

@@ -316,7 +316,7 @@ def test_two_editions_of_a_method_stand_side_by_side_in_a_run(tmp_path: Path) ->
 
 def test_check_tells_of_code_that_is_not_ours(tmp_path: Path) -> None:
     digest = guests.read(guest.write(tmp_path)).sha256
-    told = checking.check(scenario(tmp_path), tmp_path, tmp_path)
+    told = checking.check(scenario(tmp_path), tmp_path, tmp_path).lines
     assert f"unsure: runs code that does not come with fedunlearn, sha256 {digest}" in told
 
 

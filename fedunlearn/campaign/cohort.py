@@ -260,6 +260,7 @@ def _picked(request: Request) -> str:
                 "hardest": ", the hardest",
                 "easiest": ", the easiest",
                 "rare_class": ", of the rarest class",
+                "scarce_elsewhere": ", of the class that others have fewest of",
             }
             return (f" with {described(by)}" if by else "") + words.get(pick, "")
     return ""

@@ -5,22 +5,42 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, RequestId, SiteId, derive
-from fedunlearn.intake.arrivals import Kind
+from fedunlearn.intake.arrivals import Arrivals, Kind
 from fedunlearn.intake.calendar import Calendar
-from fedunlearn.intake.desk import ALL, Entry, decide
+from fedunlearn.intake.desk import ALL, Entry, State, decide
 from fedunlearn.intake.petition import Petition
 from fedunlearn.intake.policies import agenda
 from fedunlearn.intake.register import Register
 from fedunlearn.scenario import Pick, Request, Scenario
+from sites.dealing.picking import picked
 from sites.dealing.requests import resolve
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many requests of a calendar came in, and what became of them.
+
+    Attributes:
+        arriving: all of them: those accepted, refused and open together.
+        accepted: by what they ask for.
+        refused: by reason (`fedunlearn.intake.desk.REASONS`), the most frequent first.
+        held: those that a quota held back, accepted later or not.
+        open: those without a decision when the last round is over.
+    """
+
+    arriving: int
+    accepted: Mapping[Kind, int]
+    refused: Mapping[str, int]
+    held: int
+    open: int
 
 
 @dataclass(frozen=True)
@@ -40,6 +60,19 @@ class Docket:
     def accepted(self) -> tuple[Entry, ...]:
         """Those that were accepted, in scenario order."""
         return tuple(entry for entry in self.entries if entry.state == "accepted")
+
+    @property
+    def counts(self) -> Counts:
+        """How many came in, and what became of them."""
+        by_state = {state: [one for one in self.entries if one.state == state] for state in get_args(State)}
+        kinds = Counter(one.petition.kind for one in by_state["accepted"])
+        return Counts(
+            len(self.entries),
+            {kind: kinds[kind] for kind in _ASKED},
+            dict(Counter(one.reason for one in by_state["refused"]).most_common()),
+            sum(one.held is not None for one in self.entries),
+            len(by_state["open"]),
+        )
 
 
 def docket(scenario: Scenario, table: pd.DataFrame) -> Docket:
@@ -75,17 +108,16 @@ def docket(scenario: Scenario, table: pd.DataFrame) -> Docket:
 def told(kept: Docket, scenario: Scenario) -> Iterator[str]:
     """What comes in, what becomes of it, and when policies unlearn it; a sentence each."""
     calendar, rounds = _calendar(scenario), scenario.training.rounds
-    entries = kept.entries
-    refused = Counter(entry.reason for entry in entries if entry.state == "refused")
-    parts = [f"{len(kept.accepted)} accepted ({_kinds(kept.accepted)})"]
-    if refused:
-        parts.append(
-            f"{refused.total()} refused ({', '.join(f'{n} {code}' for code, n in refused.most_common())})"
-        )
-    if left := sum(entry.state == "open" for entry in entries):
-        parts.append(f"{left} held back beyond the end")
+    entries, counts = kept.entries, kept.counts
+    kinds = ", ".join(f"{number} {_ASKED[kind]}" for kind, number in counts.accepted.items() if number)
+    parts = [f"{sum(counts.accepted.values())} accepted ({kinds})"]
+    if counts.refused:
+        reasons = ", ".join(f"{number} {code}" for code, number in counts.refused.items())
+        parts.append(f"{sum(counts.refused.values())} refused ({reasons})")
+    if counts.open:
+        parts.append(f"{counts.open} held back beyond the end")
     span = f"{calendar.start} to {calendar.day(rounds)}"
-    yield f"requests: {len(entries)} come in, {span}: {', '.join(parts)}"
+    yield f"requests: {counts.arriving} come in, {span}: {', '.join(parts)}"
     for plan in scenario.policies:
         planned = agenda(entries, calendar, plan.policy, rounds)
         days = sum(bool(turn.erases) for turn in planned.turns)
@@ -100,12 +132,6 @@ _ASKED: Mapping[Kind, str] = {
     "whole_site": "to leave",
     "opt_out": "to opt out",
 }
-
-
-def _kinds(entries: Sequence[Entry]) -> str:
-    """How many of each kind, in words."""
-    counts = Counter(entry.petition.kind for entry in entries)
-    return ", ".join(f"{counts[kind]} {words}" for kind, words in _ASKED.items() if counts[kind])
 
 
 def _calendar(scenario: Scenario) -> Calendar:
@@ -186,6 +212,7 @@ class _Pool:
     """The training patients of each hospital whom no request has named yet."""
 
     def __init__(self, table: pd.DataFrame, named: set[PatientId]) -> None:
+        self.table = table
         own = table[np.asarray(table["split"] == "train", dtype=bool)]
         self._images = {
             (str(site), str(patient)): sorted(rows)
@@ -212,13 +239,17 @@ def _drawn(scenario: Scenario, request: Request, pool: _Pool, unnamed: dict[Requ
     petition = _petition(request)
     if request.whole_site:
         return petition
-    seed = scenario.arrivals.seed if scenario.arrivals else 0
+    arrivals = scenario.arrivals or Arrivals()
+    seed = arrivals.seed
     rng = np.random.default_rng(derive(scenario.seed, "arrival", seed, request.id))
     able = pool.patients(request.site, several=request.images is not None)
     if not able:
         unnamed[request.id] = f"every training patient of {request.site!r} was named by another request"
         return petition
-    patient = able[int(rng.integers(len(able)))]
+    if arrivals.pick == "random":
+        patient = able[int(rng.integers(len(able)))]
+    else:
+        (patient,) = picked(pool.table, request.site, able, 1, arrivals.pick, rng)
     pool.take(patient)
     if request.images is None:
         return replace(petition, patients=(patient,))

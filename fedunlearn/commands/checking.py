@@ -16,6 +16,7 @@ from fedunlearn.commands.arguments import AsJson, DataRoot, Debug, Overrides, Sc
 
 if TYPE_CHECKING:
     from fedunlearn.core import Problem
+    from fedunlearn.sweep.checking import Checked
 
 
 def check(
@@ -43,24 +44,26 @@ def check(
             from fedunlearn.sweep import cells, checking
 
             watch, read = watching(rim.aside()), cells.read(file, set or ())
-            told = checking.check(
+            found = checking.check(
                 read, rim.data_root(data_root), watch=watch, pictures=pictures, tombstones=tombstones or ()
             )
         except InputError as error:
             if as_json:
-                rim.say(_checked(scenario, error.problems, ()))
+                rim.say(_as_json(scenario, error.problems, None))
             raise
-        rim.say(_checked(scenario, (), told) if as_json else "\n".join([*told, f"{file}: no problems"]))
+        plain = "\n".join([*found.lines, f"{file}: no problems"])
+        rim.say(_as_json(scenario, (), found) if as_json else plain)
 
 
-def _checked(scenario: Path, problems: Sequence[Problem], told: Sequence[str]) -> str:
+def _as_json(scenario: Path, problems: Sequence[Problem], found: Checked | None) -> str:
     """What a check found, as JSON."""
-    found = {
+    told = {
         "scenario": str(scenario),
         "problems": [asdict(one) for one in problems],
-        "told": [line for line in told if line],
+        "requests": [{"cell": cell, **asdict(of)} for cell, of in found.requests.items()] if found else [],
+        "told": [line for line in found.lines if line] if found else [],
     }
-    return json.dumps(found, indent=2)
+    return json.dumps(told, indent=2)
 
 
 def check_strategy(

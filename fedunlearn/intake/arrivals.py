@@ -21,6 +21,9 @@ Kind = Literal["patients", "images", "whole_site", "opt_out"]
 """What a request asks for: that patients are forgotten, single images of one, or a hospital; or that a patient's images
 are not used any more from now on, which erases nothing (an opt-out)."""
 
+Choice = Literal["random", "hardest", "easiest", "rare_class", "scarce_elsewhere"]
+"""Which patients come first where some are to be chosen (`sites.dealing.picking`)."""
+
 YEAR = 365
 """Days that a rate per year is meant by."""
 
@@ -54,6 +57,8 @@ class Arrivals:
         per_year: how many come in 365 days; of a Poisson process, on average.
         kinds: how often each kind comes; patients alone if none is named.
         sites: how often each hospital asks, as weights; those that are not named never do. None for all alike.
+        pick: whom requests name, of the hospital's training patients whom no other request names: any of them, or those
+            first that `Pick` would pick.
         seed: of dates, kinds and hospitals.
     """
 
@@ -61,6 +66,7 @@ class Arrivals:
     per_year: Annotated[float, Gt(0), Le(100_000)] = 40.0
     kinds: Kinds = Kinds(patient=1.0)
     sites: Mapping[SiteId, Weight] | None = field(default=None, hash=False, metadata={"key": "from"})
+    pick: Choice = "random"
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
 
 

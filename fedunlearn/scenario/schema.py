@@ -23,7 +23,7 @@ from fedunlearn.core import (
     Strategy,
     Training,
 )
-from fedunlearn.intake.arrivals import Arrivals, Kind
+from fedunlearn.intake.arrivals import Arrivals, Choice, Kind
 from fedunlearn.intake.calendar import Calendar
 from fedunlearn.intake.desk import Limits
 from fedunlearn.intake.policies import Policy
@@ -129,14 +129,15 @@ class Pick:
     Attributes:
         fraction: the share to pick.
         count: how many to pick, instead.
-        pick: which ones: at random, the hardest or easiest by the data's ``difficulty``, or those of the rarest class.
+        pick: which ones: at random, the hardest or easiest by the data's ``difficulty``, those of the hospital's
+            rarest class, or of the class of which other hospitals have fewest.
         by: only patients whose images have these values, by column of ``sites.parquet``; all of those if neither
             ``fraction`` nor ``count`` is given. Values are text.
     """
 
     fraction: Annotated[float, Gt(0), Le(1)] | None = None
     count: Annotated[int, Ge(1)] | None = None
-    pick: Literal["random", "hardest", "easiest", "rare_class"] = "random"
+    pick: Choice = "random"
     by: Mapping[str, str] | None = field(default=None, hash=False)
 
 

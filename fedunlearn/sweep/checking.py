@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedunlearn import guests, scenario as scenarios
@@ -21,6 +22,20 @@ from fedunlearn.sweep.cells import Sweep
 from sites.watching import Watch, unwatched
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        lines: all of it in words.
+        requests: of every scenario with a calendar, by the cell's name, which is empty without a sweep, how many
+            requests come in and what becomes of them.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    requests: dict[str, docket.Counts] = field(default_factory=dict)
+
+
 def check(
     read: Scenario | Sweep,
     data_root: Path,
@@ -28,7 +43,7 @@ def check(
     watch: Watch = unwatched,
     pictures: Path | None = None,
     tombstones: Collection[Path] = (),
-) -> list[str]:
+) -> Checked:
     """What the data is, what requests mean, what is not run for them, what it takes; of a sweep, for every cell.
 
     Args:
@@ -47,7 +62,8 @@ def check(
     cells = [(cell.slug, cell.scenario) for cell in read.cells] if isinstance(read, Sweep) else [("", read)]
     if pictures is not None:
         writable(pictures)
-    lines, found, needed, seen = list[str](), list[Problem](), list[Estimate](), set[str]()
+    checked, found, needed, seen = Checked(), list[Problem](), list[Estimate](), set[str]()
+    lines = checked.lines
     for slug, scenario in cells:
         mark = f"{slug}: " if several else ""
         try:
@@ -65,11 +81,15 @@ def check(
             lines += [*survey(cohort), ""]
             seen.add(cohort.digest)
         lines += [f"{mark}{told}" for told in _told(scenario, cohort, needed[-1])]
+        if cohort.docket is not None:
+            checked.requests[slug] = cohort.docket.counts
     if found:
         raise scenarios.together(found)
     if several and needed:  # none, if all cells are finished
         require_room(of_all(needed), out, [out / "cells" / slug for slug, _ in cells])
-    return lines + ([f"all cells: {of_all(needed)}"] if len(needed) > 1 else [])
+    if len(needed) > 1:
+        lines.append(f"all cells: {of_all(needed)}")
+    return checked
 
 
 def _told(scenario: Scenario, cohort: Cohort, needed: Estimate) -> Iterator[str]:

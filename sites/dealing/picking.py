@@ -1,4 +1,4 @@
-"""Which patients a request picks: at random, the hardest or easiest, of the rarest class, or by an attribute."""
+"""Which patients a request picks: at random, hard or easy ones, of a class that few have, or by an attribute."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ NO_COLUMNS = ("image", "patient", "site", "split")
 
 
 def picked(
-    own: pd.DataFrame, able: Sequence[PatientId], wanted: int, pick: str, rng: np.random.Generator
+    table: pd.DataFrame,
+    site: SiteId,
+    able: Sequence[PatientId],
+    wanted: int,
+    pick: str,
+    rng: np.random.Generator,
 ) -> list[PatientId]:
     """So many of the patients ``able``, sorted; equals are drawn.
 
@@ -27,9 +32,14 @@ def picked(
     - hardest, easiest: by the mean ``difficulty`` of their images here, numbers as they are, "easy" 0 and "hard" 1.
     - rare_class: by how many training images the hospital has of the label that most of the patient's images here
       have (the lowest of several); the rarest first.
+    - scarce_elsewhere: by how many training images of that label the other hospitals have; the scarcest first, and
+      what nobody else has last, since nobody misses it. So a hospital that means harm would choose that knows no more
+      of others than how many images of each class they have.
 
     Args:
-        own: the hospital's training images.
+        table: one row per image, with ``patient``, ``site`` and ``split``; ``label`` and ``difficulty`` where they are
+            picked by.
+        site: the hospital that asks; its training images count.
         able: ids in sorted order.
         wanted: how many, at most all of them.
         pick: one of the above.
@@ -40,15 +50,19 @@ def picked(
     """
     if pick == "random":
         return sorted(able[i] for i in rng.choice(len(able), wanted, replace=False))
+    train = table[np.asarray(table["split"] == "train", dtype=bool)]
+    here = np.asarray(train["site"] == site, dtype=bool)
+    own = train[here]
     match pick:
         case "hardest" | "easiest":
             scores = pd.Series(_difficulty(own, pick), own.index).groupby(own["patient"].to_numpy()).mean()
             sign = -1.0 if pick == "hardest" else 1.0
-        case "rare_class":
+        case "rare_class" | "scarce_elsewhere":
             if "label" not in own.columns:
-                raise InputError("pick: rare_class needs one class per image; use another `pick`")
-            sizes, by_patient = own["label"].value_counts(), own.groupby("patient")["label"]
-            scores, sign = by_patient.agg(lambda labels: sizes[labels.mode().min()]), 1.0
+                raise InputError(f"pick: {pick} needs one class per image; use another `pick`")
+            sizes = (own if pick == "rare_class" else train[~here])["label"].value_counts()
+            by_patient = own.groupby("patient")["label"]
+            scores, sign = by_patient.agg(lambda labels: sizes.get(labels.mode().min(), np.inf)), 1.0
         case _:
             raise ValueError(f"no such way to pick patients: {pick!r}")
     shuffled = [able[i] for i in rng.permutation(len(able))]

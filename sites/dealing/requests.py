@@ -89,7 +89,7 @@ def resolve(
         else:
             wanted = count if count is not None else max(1, round((fraction or 0.0) * len(able)))
             _possible(site, able, wanted, fraction, by)
-            chosen = picked(own, able, wanted, pick, rng)
+            chosen = picked(table, site, able, wanted, pick, rng)
     return Named(tuple(chosen), np.asarray(table["patient"].isin(chosen), dtype=bool))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import Cohort, gather
-from fedunlearn.campaign.docket import Docket, told
+from fedunlearn.campaign.docket import Counts, Docket, docket, told
 from fedunlearn.core import InputError
 from fedunlearn.intake.desk import ALL
 from fedunlearn.scenario import Scenario
@@ -146,6 +146,30 @@ def test_check_counts_what_comes_in(tmp_path: Path) -> None:
         "at_once: unlearns on 6 days",
         "batch-200d: unlearns on 1 day, 3 still wait at the end",
     ]
+    kinds = {"patients": 6, "images": 0, "whole_site": 0, "opt_out": 1}
+    assert cohort.docket.counts == Counts(8, kinds, {"unknown_patient": 1}, held=0, open=0)
+
+
+def test_a_hospital_may_ask_for_those_first_of_whose_class_others_have_fewest(tmp_path: Path) -> None:
+    """Patients have one class each; no request names a scarcer one than a request before it."""
+    data = "data={name: phantom_cells, images: 600, images_per_patient: 3, predominance: 1, mislabelled: 0}"
+    skewed = (data, "sites.partition={name: label_skew, alpha: 0.5}", "arrivals.from={north: 1}")
+    cohort, kept_ = kept(tmp_path, *skewed, "arrivals.kinds={patient: 1}", "arrivals.pick=scarce_elsewhere")
+    train = cohort.table[cohort.table["split"] == "train"]
+    elsewhere = train.loc[train["site"] != "north", "label"].value_counts()
+    scarce = [elsewhere.get(train.loc[one.rows[0], "label"], np.inf) for one in kept_.accepted]
+    assert len(scarce) > 20 and scarce == sorted(scarce) and scarce[0] < scarce[-1]
+    _, honest = kept(tmp_path, *skewed, "arrivals.kinds={patient: 1}")
+    assert [one.petition.received for one in honest.entries] == [
+        one.petition.received for one in kept_.entries
+    ]
+
+
+def test_what_others_depend_on_needs_classes(tmp_path: Path) -> None:
+    cohort, _ = kept(tmp_path)
+    scenario = read(tmp_path, "arrivals.pick=scarce_elsewhere")
+    with pytest.raises(InputError, match="scarce_elsewhere needs one class per image"):
+        docket(scenario, cohort.table.drop(columns="label"))
 
 
 def test_check_tells_it_of_a_scenario(tmp_path: Path) -> None:
@@ -155,9 +179,11 @@ def test_check_tells_it_of_a_scenario(tmp_path: Path) -> None:
         "training.rounds=30",
         "policies=[{name: at_once}]",
     )
-    lines = checking.check(read(tmp_path, *few, "arrivals.kinds={patient: 1}"), tmp_path)
+    checked = checking.check(read(tmp_path, *few, "arrivals.kinds={patient: 1}"), tmp_path)
+    lines = checked.lines
     assert "requests: 2 come in, 2026-01-01 to 2026-07-30: 2 accepted (2 for patients)" in lines
     assert "at_once: unlearns on 2 days" in lines
+    assert checked.requests[""].arriving == 2
     assert any(line.startswith("all requests: 2 patients to forget: of so few") for line in lines)
 
 

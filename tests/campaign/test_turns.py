@@ -60,7 +60,7 @@ def test_counts_of_all_hospitals_are_those_of_each(tmp_path: Path) -> None:
 
 
 def test_check_tells_how_many_a_round_asks(tmp_path: Path) -> None:
-    told = checking.check(cells.read(write(tmp_path, TURNS)), tmp_path)
+    told = checking.check(cells.read(write(tmp_path, TURNS)), tmp_path).lines
     assert "training: a round asks 3 of 6 hospitals, drawn anew in each" in told
 
 

@@ -214,7 +214,7 @@ def test_a_run_says_it_wherever_somebody_looks(tmp_path: Path) -> None:
     known = gather(scenario, tmp_path)
     warnings = known.warnings("r")
     assert known.twins and len(warnings) >= 2 and any("near twin" in note for note in known.notes)
-    checked = checking.check(cells.read(tmp_path / "s.yaml", ()), tmp_path)
+    checked = checking.check(cells.read(tmp_path / "s.yaml", ()), tmp_path).lines
     assert {f"r: {warning}" for warning in warnings} <= set(checked)
 
     run = simulate(scenario, tmp_path / "run", tmp_path, Console(file=io.StringIO()), quiet=True)

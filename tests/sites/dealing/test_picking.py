@@ -67,6 +67,27 @@ def test_the_rarest_class_at_that_hospital_comes_first(table):
     assert {patients(table, seed, count=1, pick="rare_class") for seed in range(20)} == {"a", "c"}
 
 
+def test_the_class_comes_first_of_which_others_train_on_fewest_images(table):
+    """West trains on label 3 once, east on 0 once and on 1 twice, so b, d and e (label 0) come before c (1).
+
+    Of a's label 2 others have a test image alone: nobody trains on it there, so it comes last.
+    """
+    others = [
+        ("x", "east", "train", 0),
+        ("y", "east", "train", 1),
+        ("y", "east", "train", 1),
+        ("z", "west", "test", 2),
+    ]
+    more = pd.DataFrame(others, columns=["patient", "site", "split", "label"]).assign(
+        image=["j0", "j1", "j2", "j3"]
+    )
+    whole = pd.concat([table, more], ignore_index=True)
+    assert patients(whole, count=3, pick="scarce_elsewhere") == "bde"
+    assert patients(whole, count=4, pick="scarce_elsewhere") == "bcde"
+    drawn = {patients(whole, seed, count=1, pick="scarce_elsewhere") for seed in range(30)}
+    assert drawn == {"b", "d", "e"}
+
+
 def test_by_an_attribute_takes_all_or_some_of_those_that_have_it(table):
     assert patients(table, by={"sex": "F"}) == "acd"
     assert patients(table, by={"age": "40"}) == "bc"
@@ -106,6 +127,8 @@ def test_without_a_difficulty_none_is_the_hardest(table, pick):
         patients(table.assign(difficulty="so-so"), count=1, pick=pick)
     with pytest.raises(InputError, match="needs one class per image"):
         patients(table.drop(columns="label"), count=1, pick="rare_class")
+    with pytest.raises(InputError, match="scarce_elsewhere needs one class per image"):
+        patients(table.drop(columns="label"), count=1, pick="scarce_elsewhere")
 
 
 # ------------------------------------------------------------------------------------------- as written
