@@ -29,26 +29,16 @@ from tests.intake import test_desk, test_states
 from tests.intake.register import CALENDAR, ROUNDS, decided, images, outcome, patients
 from tests.scoring import test_verdict
 from tests.test_cli import call
+from tests.test_simulate_year import YEAR
 
 ROOT = Path(__file__).resolve().parents[1]
-YEAR = """\
-name: threats
-seeds: [1]
-engine: {name: inline, workers: 2, timeout: 60}
-data: {name: phantom_cells, images: 240}
-sites: {names: [north, east, west], partition: {name: iid}}
-model: {name: small_cnn}
-training: {rounds: 3, local_epochs: 1, batch_size: 32, optimizer: adam, lr: 0.002}
-calendar: {start: 2026-01-01, round: 7d, looks: 21d}
-strategies: [{name: fine_tune, rounds: 1}]
-requests:
-"""
+BEFORE = YEAR.partition("requests:")[0].replace("rounds: 6", "rounds: 3").replace("looks: 14d", "looks: 21d")
 
 
 def asking(**whom: str) -> str:
     """The scenario with requests of north for these patients, by id, all of one day."""
     lines = (f"  - {{id: {id}, site: north, {what}, received: 2026-01-05}}" for id, what in whom.items())
-    return YEAR + "\n".join(lines) + "\n"
+    return "\n".join([f"{BEFORE}strategies: [{{name: fine_tune, rounds: 1}}]", "requests:", *lines]) + "\n"
 
 
 @pytest.fixture(scope="module")

@@ -249,7 +249,10 @@ def _drawn(scenario: Scenario, request: Request, pool: _Pool, unnamed: dict[Requ
     if arrivals.pick == "random":
         patient = able[int(rng.integers(len(able)))]
     else:
-        (patient,) = picked(pool.table, request.site, able, 1, arrivals.pick, rng)
+        try:
+            (patient,) = picked(pool.table, request.site, able, 1, arrivals.pick, rng)
+        except InputError as error:
+            raise InputError([scenario.placed(one, "arrivals.pick") for one in error.problems]) from None
     pool.take(patient)
     if request.images is None:
         return replace(petition, patients=(patient,))

@@ -228,7 +228,7 @@ class _Desk:
         following = date(year + month // 12, month % 12 + 1, 1)
         return (
             f"hospital {site!r} had {quota} accepted in {year}-{month:02}: "
-            f"held back until the first meeting of {following:%Y-%m}"
+            f"held back until the first meeting on or after {following}"
         )
 
     def _month(self, petition: Petition, boundary: int) -> tuple[SiteId, int, int]:

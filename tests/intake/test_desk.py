@@ -317,7 +317,7 @@ def test_what_is_still_held_back_at_the_end_is_open_with_its_reason() -> None:
         "quota",
         1,
     )
-    assert entries[1].sentence.endswith("held back until the first meeting of 2026-02")
+    assert entries[1].sentence.endswith("held back until the first meeting on or after 2026-02-01")
 
 
 def test_what_comes_after_the_end_stays_open() -> None:
