@@ -62,7 +62,7 @@ def scarcest(sites: pd.DataFrame) -> int:
     """Of the classes that most images of some patient of the abuser show, that of which others train on fewest."""
     train = sites[sites["split"] == "train"]
     own = train[train["site"] == ABUSER].groupby("patient")["label"].agg(lambda labels: labels.mode().min())
-    elsewhere = Counter(train.loc[train["site"] != ABUSER, "label"].tolist())
+    elsewhere = Counter[int](train.loc[train["site"] != ABUSER, "label"].tolist())
     return min(elsewhere.keys() & set(own), key=lambda label: (elsewhere[label], label))
 
 
