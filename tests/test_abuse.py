@@ -48,7 +48,7 @@ def test_the_desk_counts_what_is_still_open_as_late() -> None:
     table = pd.DataFrame(
         {
             "received": days,
-            "answered": pd.to_datetime(["2026-01-11", "2026-03-02", None]),
+            "answered": pd.to_datetime(pd.Series(["2026-01-11", "2026-03-02", None])),
             "state": ["accepted", "accepted", "open"],
             "late": [0, 29, 300],
             "late_three": [0, 0, 240],

@@ -57,17 +57,17 @@ class Arrivals:
         per_year: how many come in 365 days; of a Poisson process, on average.
         kinds: how often each kind comes; patients alone if none is named.
         sites: how often each hospital asks, as weights; those that are not named never do. None for all alike.
+        seed: of dates, kinds and hospitals.
         pick: whom requests name, of the hospital's training patients whom no other request names: any of them, or those
             first that `Pick` would pick.
-        seed: of dates, kinds and hospitals.
     """
 
     process: Literal["poisson", "regular"] = "poisson"
     per_year: Annotated[float, Gt(0), Le(100_000)] = 40.0
     kinds: Kinds = Kinds(patient=1.0)
     sites: Mapping[SiteId, Weight] | None = field(default=None, hash=False, metadata={"key": "from"})
-    pick: Choice = "random"
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
+    pick: Choice = "random"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.docket import Counts, Docket, docket, told
 from fedunlearn.core import InputError
+from fedunlearn.intake.arrivals import Kind
 from fedunlearn.intake.desk import ALL
 from fedunlearn.scenario import Scenario
 from fedunlearn.sweep import checking
@@ -146,7 +147,7 @@ def test_check_counts_what_comes_in(tmp_path: Path) -> None:
         "at_once: unlearns on 6 days",
         "batch-200d: unlearns on 1 day, 3 still wait at the end",
     ]
-    kinds = {"patients": 6, "images": 0, "whole_site": 0, "opt_out": 1}
+    kinds: dict[Kind, int] = {"patients": 6, "images": 0, "whole_site": 0, "opt_out": 1}
     assert cohort.docket.counts == Counts(8, kinds, {"unknown_patient": 1}, held=0, open=0)
 
 
