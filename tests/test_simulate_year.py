@@ -254,6 +254,22 @@ def test_every_model_of_the_way_is_known_with_what_it_never_saw(run: RunFolder) 
     assert found[f"retrained-{ALL}-1"].without == ("opt", "some", "more", "leave")
 
 
+def test_what_is_trained_again_for_a_hospital_knows_none_of_that_day(folder: Path) -> None:
+    """Patients of west and the whole of east are answered on one day: one training answers both."""
+    asks = "[{id: one, site: west, patients: {count: 1}, received: 2026-01-20}, "
+    asks += "{id: leave, site: east, whole_site: true, received: 2026-01-21}]"
+    policies = "policies=[{name: at_once}, {name: budget, drift: 0.0001}]"
+    with runs.without_scores():
+        found = runs.run(folder, f"requests={asks}", policies, text=YEAR, name="both")
+    ledger = found.read_table("ledger.parquet")
+    asked = ledger[ledger["phase"] == "unlearn"].groupby(["request", "strategy"])["sites"].sum()
+    assert asked["at_once@3-east", "retrain"] == 3 * 2 and asked["at_once@3", "retrain"] == 0
+    assert asked["at_once@3-east", "fine_tune"] > 0 and asked["at_once@3", "fine_tune"] > 0
+    assert asked["budget-0.0001@3-east", "fine_tune"] > 0  # the first has not drifted yet
+    weights = runs.weight_files(found)
+    assert weights["at_once-retrain-1.safetensors"] == weights[f"retrained-{ALL}-1.safetensors"]
+
+
 def test_models_of_the_way_go_unless_they_are_to_be_kept(folder: Path, run: RunFolder) -> None:
     """What stays has the same bits; what they answered stays."""
     with runs.without_scores():

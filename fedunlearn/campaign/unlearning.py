@@ -20,7 +20,7 @@ from fedunlearn.campaign.keeping import ModelFile, ValueFile
 from fedunlearn.campaign.origins import Origin
 from fedunlearn.campaign.stage import Diverged, Stage
 from fedunlearn.campaign.timeline import Chain, Moment, Step
-from fedunlearn.core import Case, Course, Guarantee, Preparing, Select, Strategy, Weights
+from fedunlearn.core import Case, Course, Guarantee, Preparing, RequestId, Select, Strategy, Weights
 from fedunlearn.federation.history import keep, union
 from fedunlearn.federation.horizons import Horizons
 from fedunlearn.federation.jobs import Divergence, Job, Label, Work
@@ -60,6 +60,7 @@ class Stand:
         prepared: how many bytes of the strategy's own training the server keeps.
         drift: how far unlearning has moved the model since it was last trained again: the sum over its steps of the
             distance moved, as a share of the norm of the weights before.
+        never: the requests without whose images the model was trained again, when it last was.
     """
 
     walk: Walk
@@ -68,6 +69,7 @@ class Stand:
     of: Origin
     prepared: int = 0
     drift: float = 0.0
+    never: tuple[RequestId, ...] = ()
 
     @property
     def step(self) -> Step:
@@ -202,16 +204,18 @@ class Unlearning:
     # -------------------------------------------------------------------------------------- along a chain
 
     def _at(self, stand: Stand) -> list[Job[Any]]:
-        """What there is to do at a step: unlearn what it asks for, if anything of it was trained on."""
+        """What there is to do at a step: unlearn what it asks for, if the model in hand was trained on any of it."""
         step, cohort = stand.step, self.stage.cohort
-        if step.request and cohort.total(Select(only=step.request.id, without=step.earlier)):
+        known = step.request is not None and not set(step.members) <= set(stand.never)
+        if known and cohort.total(Select(only=step.asked.id, without=step.earlier)):
             return [self._unlearn(stand)]
         return [*self._passed(stand), *self._go_on(stand)]
 
     def _passed(self, stand: Stand) -> list[Job[Any]]:
         """Where nothing is unlearned, ask for the answers of the model in hand if models are compared there.
 
-        A request of whose images others left nothing costs nothing: nobody is asked.
+        A request costs nothing of whose images others left nothing, or which came in time for what was just trained
+        again: nobody is asked.
         """
         walk, step, weights = stand.walk, stand.step, stand.weights
         assert weights is not None, "only a strategy that prepares is without, and unlearns at its first step"
@@ -270,14 +274,14 @@ class Unlearning:
 
     def _moved(self, stand: Stand, strategy: Strategy, result: Weights, of: Origin) -> Stand:
         """After unlearning: what is in hand, and how far unlearning has moved it since it was last trained again."""
-        before = stand.weights
-        policy = stand.walk.chain.policy
+        before, policy = stand.weights, stand.walk.chain.policy
+        if strategy.guarantee is Guarantee.EXACT:
+            return replace(stand, weights=result, of=of, drift=0.0, never=stand.step.without)
         if before is None or policy is None or not isinstance(policy.policy, Budget):
             return replace(stand, weights=result, of=of)
-        again = strategy is not stand.walk.plan.strategy
         names = self.stage.layout.parameters
         way = w.norm(w.subtract(result, before), names) / w.norm(before, names)
-        return replace(stand, weights=result, of=of, drift=0.0 if again else stand.drift + way)
+        return replace(stand, weights=result, of=of, drift=stand.drift + way)
 
     def _known(self, walk: Walk, of: Origin) -> bool:
         """Whether all answers along a walk that starts from work of this origin are known."""
