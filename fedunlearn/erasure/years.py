@@ -239,7 +239,7 @@ def _gone_through(year: Year, policy: str, id: str, written: str) -> Iterator[di
     yield from ({"state": state, "date": day} for state, day in known)
     state = known[-1][0]
     done = purges(year.manifest, id)
-    if state == "unlearned" and (done or not year.keeps):
+    if (state == "unlearned" and (done or not year.keeps)) or (state == "barred" and done):
         state = advance(state, "purge")
         day, what = (done[-1]["date"], "by `fedunlearn purge`") if done else (year.end, _OF_THE_WAY)
         yield {"state": state, "date": day, "what": what}

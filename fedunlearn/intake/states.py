@@ -3,9 +3,11 @@
 ::
 
     received ──► accepted ──► unlearned ──► purged ──► recorded
-       │  │          └──► barred (an opt-out) ─────────► recorded
+       │  │          └──► barred ──► recorded | purged
        │  └────► refused ──────────────────────────────► recorded
        └► extended ──► accepted | refused
+
+Barred is what nothing was to be unlearned of: an opt-out, or an erasure of what no model was trained on.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from fedunlearn.intake.desk import Entry
 from fedunlearn.intake.policies import Agenda
 
 State = Literal["received", "extended", "accepted", "refused", "barred", "unlearned", "purged", "recorded"]
-"""Where a request is. Extended: held back beyond the meeting that would have decided it. Purged: nothing is stored any
+"""Where a request is. Extended: held back beyond the meeting that would have decided it. Barred: nobody trains on what it
+names, and there was nothing to unlearn. Purged: nothing is stored any
 more that was made of what it names. Recorded: there is a record of it; the end."""
 
 Event = Literal["extend", "accept", "refuse", "bar", "unlearn", "purge", "record"]
@@ -37,6 +40,7 @@ ALLOWED: Mapping[tuple[State, Event], State] = MappingProxyType(
         ("accepted", "unlearn"): "unlearned",
         ("accepted", "bar"): "barred",
         ("unlearned", "purge"): "purged",
+        ("barred", "purge"): "purged",
         ("purged", "record"): "recorded",
         ("barred", "record"): "recorded",
         ("refused", "record"): "recorded",
@@ -60,7 +64,7 @@ def advance(state: State, event: Event) -> State:
 def history(entry: Entry, agenda: Agenda, calendar: Calendar) -> list[tuple[State, date]]:
     """The states that a request has gone through by the end of the rounds, each with its day.
 
-    Of an erasure that leaves nothing to unlearn, the day of acceptance is also that of unlearning.
+    Where there is nothing to unlearn, it is barred on the day of its acceptance, and that is its answer.
     """
     state: State = "received"
     told = [(state, entry.petition.received)]
@@ -80,9 +84,7 @@ def _events(entry: Entry, agenda: Agenda, calendar: Calendar) -> list[tuple[Even
     if entry.state == "refused":
         return [*events, ("refuse", decided)]
     events.append(("accept", decided))
-    if entry.petition.kind == "opt_out":
-        return [*events, ("bar", decided)]
     if not entry.erases:
-        return [*events, ("unlearn", decided)]
+        return [*events, ("bar", decided)]
     done = [turn.round for turn in agenda.turns if entry.petition.id in turn.erases]
     return [*events, *(("unlearn", calendar.day(boundary)) for boundary in done)]

@@ -55,7 +55,7 @@ STATES = {
     "gone": "received refused recorded",
     "held": "received extended accepted unlearned purged recorded",
     "never": "received extended",
-    "unseen": "received accepted unlearned purged recorded",
+    "unseen": "received accepted barred recorded",
     "leave": "received accepted unlearned purged recorded",
     "one": "received accepted unlearned purged recorded",
 }
@@ -94,6 +94,22 @@ def test_every_fate_of_a_request_has_a_record(run: RunFolder, pair: Keys) -> Non
     assert [one["state"] for one in waiting["states"]] == ["received", "accepted"]
     assert waiting["state"] == "waiting" and "answered" not in waiting
     assert "barred from use" in waiting["until_then"]
+
+
+def test_log_table_and_record_call_the_end_of_a_request_the_same(run: RunFolder) -> None:
+    """Of `unseen` nothing was unlearned, so none of them may say so."""
+    last = {
+        (event["policy"], event["request"]): event["state"]
+        for event in audit.lines(run.path / audit.FILE)
+        if event["event"] == "request-state"
+    }
+    open_or_waiting = {"received": "open", "extended": "open", "accepted": "waiting"}
+    for row in run.read_table("calendar.parquet").to_dict("records"):
+        ended = last[row["policy"], row["request"]]
+        assert row["state"] == open_or_waiting.get(ended, ended)
+        told = followed(run, row["request"], row["policy"])
+        assert row["state"] in (told["state"], *(state["state"] for state in told["states"]))
+    assert followed(run, "unseen")["state"] == "barred"
 
 
 def test_days_are_those_of_the_calendar(run: RunFolder) -> None:
