@@ -23,9 +23,9 @@ from fedunlearn.intake.desk import Entry
 from fedunlearn.intake.policies import Agenda
 
 State = Literal["received", "extended", "accepted", "refused", "barred", "unlearned", "purged", "recorded"]
-"""Where a request is. Extended: held back beyond the meeting that would have decided it. Barred: nobody trains on what it
-names, and there was nothing to unlearn. Purged: nothing is stored any
-more that was made of what it names. Recorded: there is a record of it; the end."""
+"""Where a request is. Extended: held back beyond the meeting that would have decided it. Barred: nobody trains on what
+it names, and there was nothing to unlearn. Purged: nothing is stored any more that was made of what it names. Recorded:
+there is a record of it; the end."""
 
 Event = Literal["extend", "accept", "refuse", "bar", "unlearn", "purge", "record"]
 """What can happen to a request."""
