@@ -145,6 +145,7 @@ def calendar(made: Production) -> dict[str, Any]:
             "days": scenario.calendar.round,
             "rounds": rounds,
             "looks": list(scenario.calendar.looked(rounds)),
+            "participation": scenario.training.participation,
         },
         "docket": [_entry(entry, cohort) for entry in cohort.entries],
         "policies": [_policy(made, plan) for plan in scenario.policies],

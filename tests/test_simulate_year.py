@@ -162,7 +162,8 @@ def test_a_budget_trains_anew_once_unlearning_has_moved_the_model_too_far(run: R
 
 def test_the_manifest_tells_of_requests_policies_and_looks(run: RunFolder) -> None:
     manifest = run.read_manifest()
-    assert manifest["calendar"] == {"start": "2026-01-01", "days": 7, "rounds": 6, "looks": [2, 4, 6]}
+    about = {"start": "2026-01-01", "days": 7, "rounds": 6, "looks": [2, 4, 6], "participation": 1}
+    assert manifest["calendar"] == about
     docket = {entry["id"]: entry for entry in manifest["docket"]}
     assert {name: (one["state"], one["boundary"]) for name, one in docket.items()} == {
         "opt": ("accepted", 2),

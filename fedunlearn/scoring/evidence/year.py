@@ -134,6 +134,7 @@ class Year:
         policies: in the scenario's order.
         looks: in the order of policies, boundaries and seeds.
         retrainings: see `Retraining`.
+        participation: the share of the hospitals that a round of training asks (`fedunlearn.core.Rota`).
     """
 
     start: date
@@ -143,6 +144,7 @@ class Year:
     policies: tuple[Policy, ...]
     looks: tuple[Look, ...]
     retrainings: tuple[Retraining, ...]
+    participation: float = 1.0
 
     def day(self, boundary: int) -> date:
         """The date of a boundary: so many rounds are trained then."""
@@ -171,6 +173,7 @@ def year(manifest: Mapping[str, Any]) -> Year | None:
         policies=tuple(_policy(one) for one in manifest["policies"]),
         looks=tuple(_look(one) for one in manifest["looks"]),
         retrainings=tuple(_retraining(one) for one in manifest.get("retrainings", ())),
+        participation=float(calendar.get("participation", 1)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from tests.scoring.made import pick
 from tests.test_simulate_volumes import TINY_VOLUMES, store
 from tests.test_simulate_year import YEAR
 
+TURNS = "rounds: 6, participation: 0.5"
 DATED = """\
 calendar: {start: 2026-01-01, round: 14d, looks: 28d}
 requests:
@@ -54,6 +56,17 @@ def test_training_anew_for_each_costs_what_was_reckoned(images: RunFolder, volum
     for run in (images, volumes):
         assert came_to(run, "retrain")["value"]["share_of_retraining"] == pytest.approx(1, rel=1e-12)
         assert 0 < came_to(run, "fine_tune")["value"]["share_of_retraining"] < 1
+
+
+def test_training_anew_asks_those_that_remain(tmp_path: Path, few_resamples: None) -> None:
+    """Half of four hospitals are asked, and two of three once one has left: its turns are taken by others."""
+    text = YEAR[: YEAR.index("policies:")].replace("west]", "west, south]").replace("rounds: 6", TURNS)
+    run = runs.run(tmp_path, "seeds=[1, 2]", text=f"{text}strategies: [{{name: retrain}}]\n")
+    original = pick(run.read_table("ledger.parquet"), phase="original", seed=1)["images"]
+    assert original.nunique() > 1
+    assert came_to(run, "retrain")["value"]["share_of_retraining"] == pytest.approx(1, rel=1e-12)
+    once = run.read_table("years.parquet").query("strategy == 'retrained' and measure == 'images'")
+    assert (once["value"] > 0).all() and once.groupby("seed")["value"].max().nunique() == 2
 
 
 def test_exact_answers_end_where_nobody_was_ever_seen(images: RunFolder, volumes: RunFolder) -> None:
