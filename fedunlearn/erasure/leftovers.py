@@ -28,6 +28,7 @@ OF_MODELS = ("weights", "signals", "copies", "curves", "difficulty")
 """Folders whose files are called after a model, which they are about."""
 SHOWN = ("pictures", "slices")
 MEMBERS = "shadows/members.parquet"
+MEMORY = "memory.parquet"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,18 @@ class Leftovers:
 
     def _table(self, name: str, before: pd.DataFrame) -> pd.DataFrame:
         after = rewriting.table(name, before, self.gone, self.names)
+        if name == MEMORY:
+            return after[~after["request"].astype(str).isin(self._over)].reset_index(drop=True)
         return after.drop(columns=list(self._shadows)) if name == MEMBERS else after
+
+    @cached_property
+    def _over(self) -> set[str]:
+        """The requests that are purged, and those of whose images none stays."""
+        lists = self.images["forgotten_by"]
+        named, stays = (
+            {str(name) for names in lists[rows] for name in names} for rows in (self.gone, ~self.gone)
+        )
+        return {*self.requests, *(named - stays)}
 
     def _goes(self, name: str) -> bool:
         """Whether a file goes as a whole."""
