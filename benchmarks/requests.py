@@ -264,7 +264,7 @@ def _records(folder: Path, name: str) -> dict[str, Any]:
         for policy in content["clock"]["policies"]:
             for state in policy["states"]:
                 if state["state"] == "recorded":
-                    del state["date"]
+                    del state["real_date"]
         found[file.stem] = {
             key: value for key, value in content.items() if key not in ("record", "signature")
         }

@@ -102,6 +102,7 @@ def _dated(
     }
     return {
         "simulated_fields": list(years.SIMULATED),
+        "clocks": years.CLOCKS,
         "request": {**content["request"], **years.request(year, id)},
         "decision": years.decision(year, id, known),
         "clock": years.clock(year, id, written),

@@ -33,6 +33,7 @@ from fedunlearn.results import audit
 from fedunlearn.results.places import locked
 from fedunlearn.results.purged import RETRAINED, purges
 from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.sentences import counted
 from fedunlearn.scenario import Request, Scenario
 from sites.collection import digest
 
@@ -195,7 +196,8 @@ def _told(left: Leftovers, contents: Mapping[str, bytes], cached: Sequence[Path]
     verb = f"{verb} " if verb else ""
     patients = left.images.loc[left.gone, "patient"].nunique()
     lines = [
-        f"{left.run.path}: {', '.join(left.requests)}: {patients} patients, {int(left.gone.sum())} images"
+        f"{left.run.path}: {', '.join(left.requests)}: {counted(patients, 'patient')}, "
+        f"{counted(int(left.gone.sum()), 'image')}"
     ]
     for pattern, each in left.places(contents).items():
         told = ", ".join(f"{number} {verb}{what}" for what, number in each.items() if number)

@@ -129,7 +129,8 @@ def check(run: RunFolder, by: str | None = None) -> list[str]:
         for event, what in changed.items()
         if event in since
     ]
-    return [f"{len(last)} records are what was signed, by key {told}{which}", *older]
+    are = "1 record is" if len(last) == 1 else f"{len(last)} records are"
+    return [f"{are} what was signed, by key {told}{which}", *older]
 
 
 def _record(
@@ -264,5 +265,8 @@ def _file(request: str, ending: str = "json") -> str:
 
 def _told(file: Path, record: Mapping[str, Any]) -> str:
     count = len(record["blanks"])
-    left = f"; {count} blanks are left for people to fill in (--facts FILE)" if count else ""
+    left = ""
+    if count:
+        are = "1 blank is" if count == 1 else f"{count} blanks are"
+        left = f"; {are} left for people to fill in (--facts FILE)"
     return f"{file}: signed by key {pairs.fingerprint(record[_SIGNATURE]['public_key'])}{left}"

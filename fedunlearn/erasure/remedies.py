@@ -160,7 +160,10 @@ def _of_all(
     found = _evidence(strategy, known, same)
     if found["sentence"] == 1:
         return found
-    return {**found, "words": f"Of all {accepted} accepted requests together: {_lower(found['words'])}"}
+    of = (
+        "Of the only accepted request:" if accepted == 1 else f"Of all {accepted} accepted requests together:"
+    )
+    return {**found, "words": f"{of} {_lower(found['words'])}"}
 
 
 def _lower(words: str) -> str:

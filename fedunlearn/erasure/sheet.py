@@ -10,6 +10,7 @@ from fedunlearn.erasure.keys import fingerprint
 from fedunlearn.erasure.remedies import told
 from fedunlearn.pages.html import render
 from fedunlearn.pages.tables import Column, Table, words
+from fedunlearn.results.sentences import counted
 
 _SCOPES = {
     "patients": "some patients",
@@ -65,10 +66,11 @@ def _asks(request: Mapping[str, Any]) -> str:
     images = sum(sum(splits.values()) for splits in request["images"].values())
     if not images:
         return f"hospital {request['hospital']}, of nobody's images"
+    patients = counted(request["patients"], "patient")
     return {
-        "patients": f"{request['patients']} patients of {request['hospital']}",
-        "images": f"{images} images of patients of {request['hospital']}",
-        "opt-out": f"{request['patients']} patients of {request['hospital']}, who opt out",
+        "patients": f"{patients} of {request['hospital']}",
+        "images": f"{counted(images, 'image')} of patients of {request['hospital']}",
+        "opt-out": f"{patients} of {request['hospital']}, who opted out",
     }.get(request["scope"], f"all of hospital {request['hospital']}")
 
 
@@ -77,16 +79,16 @@ def _request(record: Mapping[str, Any]) -> tuple[Field, ...]:
     references = [one for some in request["subjects"]["references"].values() for one in some]
     images = sum(sum(splits.values()) for splits in request["images"].values())
     if references:
-        who = f"{len(references)} references in the JSON, each an {request['subjects']['scheme']}"
+        who = f"{counted(len(references), 'reference')} in the JSON, each an {request['subjects']['scheme']}"
     elif request["scope"] == "hospital":
         who = "a hospital, no person"
     else:
         who = "no reference is known"
-    counted = (
-        f"{request['patients']} patients, {images} images" if images else "not counted: it was not accepted"
-    )
+    number = "not counted: it was not accepted"
+    if images:
+        number = f"{counted(request['patients'], 'patient')}, {counted(images, 'image')}"
     return _fields(
-        ("about", f"{_SCOPES[request['scope']]} of {request['hospital']}: {counted}"),
+        ("about", f"{_SCOPES[request['scope']]} of {request['hospital']}: {number}"),
         ("who they are", who),
         ("came in", request["received"]),
         ("how", request["channel"]),
@@ -120,9 +122,11 @@ def _time(record: Mapping[str, Any]) -> tuple[Field, ...]:
         reason = extension["reason"] or "no reason given"
         more = (("extended", f"to {extension['to']}, {reason}, told on {extension['told'] or '?'}{against}"),)
     late = clock.get("days_late")
-    in_time = "" if late is None else " in time" if not late else f" {late} days late"
+    in_time = "" if late is None else " in time" if not late else f" {counted(late, 'day')} late"
     answered = (
-        f"{clock['answered']}, after {clock['days']} days,{in_time}" if "days" in clock else clock["answered"]
+        f"{clock['answered']}, after {counted(clock['days'], 'day')},{in_time}"
+        if "days" in clock
+        else clock["answered"]
     )
     return _fields(("due", clock.get("due")), *more, ("answered", answered))
 
@@ -132,16 +136,20 @@ def _policies(record: Mapping[str, Any]) -> Table | None:
     rows = [
         (
             one["policy"],
-            "; ".join(f"{state['state']} {state['date']}" for state in one["states"]),
+            "; ".join(map(_state, one["states"])),
             str(one.get("days", "")),
             str(one["days_late"]),
             one["until_then"],
         )
         for one in record["clock"].get("policies", ())
     ]
-    caption = 'What happened by each policy, in the simulation; the day of "recorded" is that of this record.'
+    caption = "What happened by each policy. Days are those of the simulation, but for days in brackets."
     heads = ("policy", "states", "days", "days late", "until then")
     return _table("policies", caption, heads, rows)
+
+
+def _state(one: Mapping[str, Any]) -> str:
+    return f"{one['state']} {one['date']}" if "date" in one else f"{one['state']} ({one['real_date']})"
 
 
 def _decision(record: Mapping[str, Any]) -> tuple[Field, ...]:
@@ -219,7 +227,8 @@ def _descent(record: Mapping[str, Any]) -> Table | None:
         "All models that the run made. A model saw the data if that was in its training, or in that of the model that "
         "a strategy was given to make it from. Whole checksums are in the JSON."
     )
-    heads = ("file", "sha256", "saw the data", "made from", *(("removed",) if purged else ()))
+    removed = "removed (not a simulated day)" if "clocks" in record else "removed"
+    heads = ("file", "sha256", "saw the data", "made from", *((removed,) if purged else ()))
     return _table("models", caption, heads, rows)
 
 
@@ -228,7 +237,7 @@ def _made(one: Mapping[str, Any]) -> str:
     if "by" not in one:
         return ""
     steps = one.get("by_way_of", ())
-    way = f", in {len(steps)} steps" if steps else ""
+    way = f", in {counted(len(steps), 'step')}" if steps else ""
     again = "; trained again without it" if one.get("trained_without_it") else ""
     return f"{one['descends_from'] or '?'} by {one['by']}{way}{again}"
 

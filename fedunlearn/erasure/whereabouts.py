@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedunlearn.erasure import lineage, years
@@ -11,7 +11,7 @@ from fedunlearn.erasure.sources import Sources
 from fedunlearn.exports.kept import Model
 from fedunlearn.results.contents import OF_PATIENTS
 from fedunlearn.results.purged import RETRAINED, purges
-from fedunlearn.results.sentences import WORDS
+from fedunlearn.results.sentences import WORDS, counted
 
 _WEIGHTS = "weights/*.safetensors"
 _ORIGINS = "origins/*/*.json"
@@ -27,7 +27,7 @@ def holding(sources: Sources, request: str, known: Request) -> Iterator[dict[str
     """Where the data was found, and what was done about it there."""
     kind = sources.manifest["kind"]
     for site, splits in sources.counts(request)[1].items():
-        what = f"{sum(splits.values())} {WORDS[kind][2]}s"
+        what = counted(sum(splits.values()), WORDS[kind][2])
         yield {"where": f"hospital {site}", "what": what, "action": known.at_hospital}
     if purges(sources.manifest, request):
         yield from _removed(sources, request, known)
@@ -38,15 +38,24 @@ def holding(sources: Sources, request: str, known: Request) -> Iterator[dict[str
 
 
 def _removed(sources: Sources, request: str, known: Request) -> Iterator[dict[str, Any]]:
-    """The same, place by place, of a request that was purged; then what is kept."""
+    """The same, place by place, of a request that was purged: what went, what is still there, and what is kept."""
     done = purges(sources.manifest, request)
+    lists = set[str]() if sources.year is None else sources.year.still_lists(request)
     for pattern, what in {**OF_PATIENTS, **_FURTHER}.items():
-        for one in done:
-            counts = one["places"].get(pattern, {"removed": 0, "changed": 0})
+        touched = [one for one in done if any(one["places"].get(pattern, {}).values())]
+        for one in touched:
+            counts = one["places"][pattern]
             if number := counts["removed"]:
-                yield _place(pattern, what, number, f"removed, {one['date']}")
+                yield _place(pattern, what, number, f"removed, {_day(sources, one)}")
             if number := counts["changed"]:
-                yield _place(pattern, what, number, f"rows and ids removed, {one['date']}")
+                yield _place(pattern, what, number, f"rows and ids removed, {_day(sources, one)}")
+        if pattern not in OF_PATIENTS or not (files := sources.places[pattern]):
+            continue
+        if pattern in lists:
+            stays = f"still there; kept: {known.retention}" if known.retention else "still there"
+            yield _place(pattern, what, files, stays)
+        elif not touched:
+            yield _place(pattern, what, files, f"nothing of it is there, {_day(sources, done[-1])}")
     for one in done:
         if one["outside"]:
             where, what = (
@@ -57,13 +66,19 @@ def _removed(sources: Sources, request: str, known: Request) -> Iterator[dict[st
                 "where": where,
                 "what": what,
                 "files": one["outside"],
-                "action": f"removed, {one['date']}",
+                "action": f"removed, {_day(sources, one)}",
             }
     if (keep := done[-1]["kept"]) != RETRAINED:
         own = [model for model in lineage.saw(sources.models, request) if model.name not in sources.purged]
         what = f"models of {keep}, the remedy in use, made from models that saw the data"
         kept = known.retention and f"kept: {known.retention}"
         yield _place(_WEIGHTS, what, len(own), kept)
+
+
+def _day(sources: Sources, purge: Mapping[str, Any]) -> str:
+    """When a purge was; a year has days of its own, and this is none of them."""
+    date = str(purge["date"])
+    return date if sources.year is None else f"{date} (not a simulated day)"
 
 
 def _place(pattern: str, what: str, files: int, action: str | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -34,6 +35,11 @@ FOR_THE_DESK = (
     *("received", "decision", "reasons", "extended_to", "extension_reason", "extension_told", "answered"),
 )
 """Facts that people cannot state of such a run, since it has its own."""
+CLOCKS = (
+    "Days of the request, its decision, its states and its models' training are the simulation's. What was done with "
+    "the finished run, purging it and writing this record, has days of the computer's clock: `written`, `purged`, "
+    "`removed`, `real_date`, and what is marked as not a simulated day."
+)
 NOTHING = "does not apply: no model was changed for this request"
 OPT_OUT = (
     "An opt-out bars the data from use from its day on (EHDS, Art. 71). It does not ask that models forget that were "
@@ -93,6 +99,17 @@ class Year:
         answers = {(str(row["policy"]), str(row["request"])): row for row in rows}
         recalled = _recalled(run.read_table("memory.parquet"))
         return cls(manifest, calendar, docket, _states(run), answers, recalled, keeps)
+
+    def still_lists(self, request: str) -> set[str]:
+        """The tables that have rows about this very request."""
+        return {file for file, names in self._listed.items() if request in names}
+
+    @cached_property
+    def _listed(self) -> dict[str, set[str]]:
+        answered, recalled = (
+            {key[at] for key in known} for at, known in ((1, self.answers), (2, self.memory))
+        )
+        return {"calendar.parquet": answered, "memory.parquet": recalled}
 
     @property
     def end(self) -> str:
@@ -234,17 +251,19 @@ _OF_THE_WAY = "the models of the way; what else there is stands below"
 
 
 def _gone_through(year: Year, policy: str, id: str, written: str) -> Iterator[dict[str, Any]]:
-    """Every state with its day; the last two are this program's, not the hospital's."""
+    """Every state with its day; of what people do with the finished run, it is no day of the simulation."""
     known = year.states[policy, id]
     yield from ({"state": state, "date": day} for state, day in known)
     state = known[-1][0]
     done = purges(year.manifest, id)
     if (state == "unlearned" and (done or not year.keeps)) or (state == "barred" and done):
         state = advance(state, "purge")
-        day, what = (done[-1]["date"], "by `fedunlearn purge`") if done else (year.end, _OF_THE_WAY)
-        yield {"state": state, "date": day, "what": what}
+        if done:
+            yield {"state": state, "real_date": done[-1]["date"], "what": "by `fedunlearn purge`"}
+        else:
+            yield {"state": state, "date": year.end, "what": _OF_THE_WAY}
     if state in ("purged", "barred", "refused"):
-        yield {"state": advance(state, "record"), "date": written, "what": "by this record"}
+        yield {"state": advance(state, "record"), "real_date": written, "what": "by this record"}
 
 
 def _until(year: Year, policy: Mapping[str, Any], id: str) -> str:
@@ -279,6 +298,10 @@ def answerable(year: Year, id: str) -> str:
 def recalled(year: Year, policy: str, strategy: str, id: str) -> dict[str, Any]:
     """What is left of this very request, at its answer and when the year ends."""
     first, last = year.memory.get((policy, strategy, id), (None, None))
+    if first is None and (done := purges(year.manifest, id) or purges(year.manifest)):
+        return {
+            "words": f"What was measured of this request alone was purged, {done[-1]['date']} (not a simulated day)."
+        }
     shares = [share for share in (first, last) if share is not None and share.value is not None]
     if first is None or last is None or not shares:
         return {"words": "Of this request alone the tests cannot tell: the original is not seen to know it."}

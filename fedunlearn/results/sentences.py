@@ -26,6 +26,11 @@ _NAMED = 3
 """Patients, strategies or reasons that a sentence names; the rest is counted."""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, in words: ``1 image``, ``2 images``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 # ---------------------------------------------------------------------------------------- can this run tell?
 
 

@@ -367,6 +367,7 @@ def test_a_record_tells_what_was_removed(run: RunFolder, root: Path, pair: Keys)
     date = own["purged"][0]["date"]
     places = {(one["where"], one["action"]): one.get("files") for one in own["where_the_data_was"]}
     assert not [one for one in places if one[1] == "still there"]
+    assert {where for where, _ in places} >= {one["where"] for one in before["where_the_data_was"]}
     assert places["run folder, weights/*.safetensors", f"removed, {date}"] == 10
     assert places["run folder, sites.parquet", f"rows and ids removed, {date}"] == 1
     models = {one["file"]: one for one in own["models"]}

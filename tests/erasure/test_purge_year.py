@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from fedunlearn.core import InputError
 from fedunlearn.erasure import purge, record, tombstones
 from fedunlearn.erasure.keys import Keys
+from fedunlearn.erasure.leftovers import Leftovers
 from fedunlearn.erasure.purge import Order
+from fedunlearn.results.purged import RETRAINED
 from fedunlearn.results.runfolder import RunFolder
 from tests.runs import run as run_tiny
 from tests.test_cli import call
@@ -54,9 +58,51 @@ def test_models_of_the_way_go_too(run: RunFolder, pair: Keys, tmp_path: Path) ->
     record.write(run.path, pair.folder)
     own = read(run, "some")
     assert own["request"]["patients"] == 2 and own["purged"][0]["kept"] == "retrained"
-    assert not [one for one in own["where_the_data_was"] if one["action"] == "still there"]
+    there = [one["where"] for one in own["where_the_data_was"] if one["action"] == "still there"]
+    assert there == ["run folder, calendar.parquet"]  # which names nobody
     purged = own["clock"]["policies"][0]["states"][-2]
-    assert (purged["state"], purged["date"]) == ("purged", own["purged"][0]["date"])
+    assert (purged["state"], purged["real_date"]) == ("purged", own["purged"][0]["date"])
+    assert "date" not in purged
+
+
+def test_rows_about_a_purged_request_go_and_no_place_is_left_out_of_its_record(
+    run: RunFolder, pair: Keys, tmp_path: Path
+) -> None:
+    """How much is left of a request is about a single patient where a single one asks."""
+    record.write(run.path, pair.folder)
+    before = {one["where"] for one in read(run, "more")["where_the_data_was"]}
+    memory = run.read_table("memory.parquet")
+    assert set(memory["request"]) == {"some", "more", "leave"}
+    purge.purge(run.path, Order(("more",), keys=pair.folder, data_root=tmp_path))
+    left = run.read_table("memory.parquet")
+    assert left.equals(memory[memory["request"] != "more"].reset_index(drop=True))
+    facts = tmp_path / "facts.yaml"
+    facts.write_text("requests: {more: {retention: ten years}}\n")
+    record.write(run.path, pair.folder, facts)
+    own = read(run, "more")
+    places = {one["where"]: one["action"] for one in own["where_the_data_was"]}
+    assert before <= set(places)
+    assert places["run folder, calendar.parquet"] == "still there; kept: ten years"
+    day = f"{own['purged'][0]['date']} (not a simulated day)"
+    assert places["run folder, memory.parquet"] == f"rows and ids removed, {day}"
+    assert places["run folder, manifest.json"] == f"nothing of it is there, {day}"
+    told = [one["of_this_request"]["words"] for one in own["remedies"] if "of_this_request" in one]
+    assert told and all(
+        words.startswith("What was measured of this request alone was purged") for words in told
+    )
+    assert read(run, "some")["remedies"][0]["of_this_request"]["at_the_end"]
+    assert call("report", run.path).exit_code == 0
+
+
+def test_who_goes_with_a_hospital_leaves_no_row_either(run: RunFolder, tmp_path: Path) -> None:
+    """West asked first for a patient, whose images are those of a request of the whole hospital, too."""
+    images = run.read_table("sites.parquet")
+    both = [["more", "leave"] if "more" in names else list(names) for names in images["forgotten_by"]]
+    left = Leftovers(
+        run, run.read_manifest(), images.assign(forgotten_by=pd.Series(both)), ("leave",), RETRAINED, {}
+    )
+    after = pd.read_parquet(io.BytesIO(left.changed["memory.parquet"]))
+    assert set(after["request"]) == {"some"}
 
 
 def test_where_nothing_is_to_be_forgotten_nothing_is_purged(run: RunFolder) -> None:

@@ -126,6 +126,33 @@ def test_days_are_those_of_the_calendar(run: RunFolder) -> None:
     )  # the last round is over: nothing is kept of the way
 
 
+def test_days_of_the_computers_clock_are_told_from_simulated_ones(run: RunFolder) -> None:
+    """A record is written today, which may be before the simulated request came in: that is no day of its year."""
+    for request in STATES:
+        own = read(run, request)
+        for policy in own["clock"]["policies"]:
+            days = [state["date"] for state in policy["states"] if "date" in state]
+            assert days == sorted(days) and days[0] == own["request"]["received"]
+            outside = [state for state in policy["states"] if "date" not in state]
+            assert [state["state"] for state in outside] == ["recorded"] * (policy["state"] not in _OPEN)
+            assert [state["real_date"] for state in outside] in ([], [own["record"]["written"][:10]])
+        assert "`real_date`" in own["clocks"]
+    page = (run.path / "records" / "some.html").read_text(encoding="utf-8")
+    assert f"recorded ({read(run)['record']['written'][:10]})" in page and "but for days in brackets" in page
+
+
+_OPEN = ("open", "waiting")
+
+
+def test_one_thing_is_not_told_as_many(run: RunFolder) -> None:
+    own = read(run, "one")
+    assert own["where_the_data_was"][0]["what"] == "1 image"
+    for file in (run.path / "records").iterdir():
+        assert not re.search(
+            r"(?<![\d.])1 (images|patients|references|steps)\b", file.read_text(encoding="utf-8")
+        ), file
+
+
 def test_a_refused_request_is_told_whole(run: RunFolder) -> None:
     """It changed nothing, so there is nothing of models in it; and it names nobody, though the desk's sentence does."""
     own = read(run, "gone")
@@ -157,6 +184,7 @@ def test_a_refused_request_is_told_whole(run: RunFolder) -> None:
     states = [{"state": "received", "date": "2026-01-14"}, {"state": "refused", "date": "2026-01-15"}]
     for one in own["clock"]["policies"]:
         assert one["states"][:2] == states and one["states"][2]["state"] == "recorded"
+        assert "date" not in one["states"][2]
         assert (one["state"], one["days"], one["until_then"]) == (
             "refused",
             1,
@@ -172,7 +200,7 @@ def test_an_opt_out_is_no_erasure(run: RunFolder) -> None:
     assert own["request"]["scope"] == "opt-out" and own["request"]["opt_out_from"] == "2026-01-15"
     assert own["remedies"] == [] and "EHDS, Art. 71" in own["no_remedy"]
     page = (run.path / "records" / "opt.html").read_text(encoding="utf-8")
-    assert "1 patients of west, who opt out" in page and "another request, for erasure" in page
+    assert "1 patient of west, who opted out" in page and "another request, for erasure" in page
 
 
 def test_who_was_in_no_training_was_seen_by_no_model(run: RunFolder) -> None:
