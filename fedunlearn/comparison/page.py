@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pandas import DataFrame
+
 from fedunlearn.charts import painters
 from fedunlearn.charts.critical import critical
 from fedunlearn.comparison.differences import consequences, differences, spans
 from fedunlearn.comparison.ranks import Pair
 from fedunlearn.comparison.runs import DATA, FACTS, SEEDS, Compared
 from fedunlearn.comparison.standings import Standing, frames_of, standings
-from fedunlearn.comparison.table import LEGEND, heading, in_order, over_years, probability, sentences, titled
+from fedunlearn.comparison.streams import left_out, pools
+from fedunlearn.comparison.table import LEGEND, heading, in_order, probability, sentences, titled
 from fedunlearn.pages.figures import NARROW, WIDE, Draw, Figure, pictures
 from fedunlearn.pages.html import render
 from fedunlearn.pages.tables import Cell, Column, Table, answer, words
@@ -64,7 +67,8 @@ class Page:
     consequences: tuple[str, ...]
     runs: Table
     settings: Table | None
-    years: tuple[str, Table] | None
+    years: tuple[tuple[str, Table], ...]
+    left_out: tuple[str, ...]
     requests: tuple[Request, ...]
     method: str
     standings: tuple[Ranked, ...]
@@ -79,7 +83,8 @@ def page(runs: Sequence[Compared]) -> str:
             consequences=tuple(consequences(runs)),
             runs=_runs(runs),
             settings=_settings(runs),
-            years=_years(runs),
+            years=tuple(_years(runs)),
+            left_out=tuple(left_out(runs)),
             requests=tuple(_requests(runs)),
             method=METHOD,
             standings=tuple(_ranked(one, f"rank-{n}", draw) for n, one in enumerate(standings(runs), 1)),
@@ -136,16 +141,19 @@ _STREAMED: Mapping[str, tuple[Column, Callable[[float], str], Callable[[float], 
 """By measure of `results.years.streams`: its column, and how it and half of its interval are written."""
 
 
-def _years(runs: Sequence[Compared]) -> tuple[str, Table] | None:
-    """What policies came to over all years among the runs, and its title; None of fewer than two."""
-    found = over_years(runs)
-    if found is None:
-        return None
-    title, frame = found
+def _years(runs: Sequence[Compared]) -> Iterator[tuple[str, Table]]:
+    """What policies came to over streams of requests, and a title."""
+    found = [pool for pool in pools(runs) if len(pool.runs) > 1]
+    for i, pool in enumerate(found):
+        yield pool.title, _over_streams(f"years-{i}" if i else "years", pool.frame)
+
+
+def _over_streams(id: str, frame: DataFrame) -> Table:
     by = {(r["policy"], r["strategy"], r["measure"]): r for r in frame.to_dict("records")}
     rows = []
     for walk in dict.fromkeys(zip(frame["policy"], frame["strategy"], strict=True)):
-        cells = [_mean(by[(*walk, measure)], *how[1:]) for measure, how in _STREAMED.items()]
+        count = by[(*walk, "best")]["streams"]
+        cells = [_mean(by[(*walk, measure)], count, *how[1:]) for measure, how in _STREAMED.items()]
         times = [by[(*walk, measure)] for measure in ("best", "front")]
         told = [_shown(f"{round(r['value'] * r['streams'])} of {r['streams']}", r["value"]) for r in times]
         rows.append((words(str(walk[0])), words(called(str(walk[1]))), *cells, *told))
@@ -156,12 +164,15 @@ def _years(runs: Sequence[Compared]) -> tuple[str, Table] | None:
         Column("best in", "Runs"),
         Column("on the front in", "Runs"),
     )
-    return title, Table("years", almanac.STREAMS_LEGEND, columns, tuple(rows))
+    return Table(id, almanac.streams_legend(frame), columns, tuple(rows))
 
 
-def _mean(row: Mapping[Any, Any], shown: Callable[[float], str], half: Callable[[float], str]) -> Cell:
+def _mean(
+    row: Mapping[Any, Any], count: int, shown: Callable[[float], str], half: Callable[[float], str]
+) -> Cell:
+    """A mean over streams; if it is known in fewer than ``count``, with how many."""
     reach = Value(row["value"], row["high"] - row["value"])
-    return _shown(f"{shown(row['value'])}{_half(reach, half)}", row["value"])
+    return _shown(f"{shown(row['value'])}{_half(reach, half)}{almanac.of_some(row, count)}", row["value"])
 
 
 # ----------------------------------------------------------------------------------------------- answers

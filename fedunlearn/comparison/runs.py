@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +36,7 @@ class Compared:
         trained: the seeds of all its trainings, further retrained models among them.
         probes: what finished models were asked beside.
         policies: `results.years.policies`; no rows without a calendar.
+        stream: tells its requests, and whom they name, from those of others; empty without a calendar.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Compared:
     trained: frozenset[int] = frozenset()
     probes: tuple[str, ...] = ()
     policies: pd.DataFrame = field(default_factory=pd.DataFrame)
+    stream: str = ""
 
 
 def read(paths: Sequence[Path]) -> list[Compared]:
@@ -83,7 +87,18 @@ def _run(path: Path, name: str = "", cell: str = "") -> Compared:
         trained=frozenset(int(s) for m in manifest["moments"] for s in _seeds(manifest, m["id"])),
         probes=tuple(manifest.get("probes", {}).get("names", ())),
         policies=years.policies(run),
+        stream=_stream(run, manifest),
     )
+
+
+def _stream(run: RunFolder, manifest: Mapping[str, Any]) -> str:
+    """A hash of what the desk decided of whom."""
+    if "docket" not in manifest:
+        return ""
+    table = run.read_table("sites.parquet").sort_values("image")
+    named = [sorted(map(str, () if names is None else names)) for names in table["forgotten_by"]]
+    whom = [(str(image), names) for image, names in zip(table["image"], named, strict=True) if names]
+    return hashlib.sha256(json.dumps([manifest["docket"], whom], sort_keys=True).encode()).hexdigest()
 
 
 DATA, SEEDS, RETRAININGS, MARGINS = "data", "seeds", "retrainings", "margins"

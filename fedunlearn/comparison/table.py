@@ -7,7 +7,6 @@ from dataclasses import replace
 from string import ascii_lowercase
 from typing import Literal
 
-from pandas import DataFrame
 from rich.console import Console
 from rich.text import Text
 
@@ -15,8 +14,9 @@ from fedunlearn.comparison.differences import consequences, differences, spans
 from fedunlearn.comparison.ranks import LEVEL, Ranking, needed
 from fedunlearn.comparison.runs import Compared
 from fedunlearn.comparison.standings import Standing, standings
+from fedunlearn.comparison.streams import left_out, pools
 from fedunlearn.core import InputError
-from fedunlearn.results import almanac, years
+from fedunlearn.results import almanac
 from fedunlearn.results.overview import Overview, Row, Value
 from fedunlearn.results.sentences import UNCLEAR_MEANS
 from fedunlearn.results.summary import Column, columns_of, label, rows_of, table, wrapped
@@ -48,42 +48,41 @@ def lines(runs: Sequence[Compared]) -> list[Text]:
 
 
 def _years(runs: Sequence[Compared]) -> list[Text]:
-    """What policies came to over all years among the runs; nothing of fewer than two."""
-    found = over_years(runs)
-    if found is None:
-        return []
-    title, frame = found
-    shown = table(*almanac.over_streams(frame))
-    return [
-        Text(),
-        *wrapped(title, "", "  ", "bold"),
-        *shown,
-        *wrapped(almanac.STREAMS_LEGEND, "  ", "  ", "dim"),
-    ]
-
-
-def over_years(runs: Sequence[Compared]) -> tuple[str, DataFrame] | None:
-    """A title and `results.years.streams` of the runs that have a calendar; None of fewer than two."""
-    dated = [run.policies for run in runs if len(run.policies)]
-    return (f"A year of requests, over {len(dated)} runs", years.streams(dated)) if len(dated) > 1 else None
+    """What policies came to over streams of requests; nothing of fewer than two runs with a calendar."""
+    told = list[Text]()
+    for pool in pools(runs):
+        if len(pool.runs) > 1:
+            told += [
+                Text(),
+                *wrapped(pool.title, "", "  ", "bold"),
+                *table(*almanac.over_streams(pool.frame)),
+                *wrapped(almanac.streams_legend(pool.frame), "  ", "  ", "dim"),
+            ]
+    if found := left_out(runs):
+        told += [Text(), *(part for sentence in found for part in wrapped(sentence, "  ", "    "))]
+    return told
 
 
 def formatted(runs: Sequence[Compared], form: Literal["csv", "markdown"]) -> str:
-    """What policies came to over all years among the runs, as a table; csv is `results.years.streams`, unrounded.
+    """What policies came to over streams of requests, as a table; csv is `results.years.streams`, unrounded.
 
     Raises:
-        InputError: none of them has a calendar.
+        InputError: no run has a calendar, or they differ in more than their stream.
     """
-    dated = [run.policies for run in runs if len(run.policies)]
-    if not dated:
+    found = pools(runs)
+    if not found:
         raise InputError(
             f"found no run with a calendar among {len(runs)}, expected some: --format is a table of policies over "
             "them; leave it out, or use `report RUN --format` for a run's own table"
         )
-    frame = years.streams(dated)
+    if len(found) > 1:
+        raise InputError(
+            f"{' '.join(left_out(runs))} --format is one table: name those that belong together, or leave it out"
+        )
+    (pool,) = found
     if form == "csv":
-        return frame.to_csv(index=False, lineterminator="\n").rstrip("\n")
-    return "\n".join([f"**A year of requests, over {len(dated)} runs**\n", *almanac.streams_markdown(frame)])
+        return pool.frame.to_csv(index=False, lineterminator="\n").rstrip("\n")
+    return "\n".join([f"**{pool.title}**\n", *almanac.streams_markdown(pool.frame)])
 
 
 def _legend(runs: Sequence[Compared]) -> str:

@@ -188,10 +188,8 @@ def over_streams(frame: pd.DataFrame) -> tuple[tuple[str, ...], list[Column]]:
     names = tuple(f"{line(policy)}: {line(strategy)}" for policy, strategy in walks)
 
     def shown(measure: str, form: Shown, half: Shown | None = None) -> tuple[str, ...]:
-        found = (by[(*walk, measure)] for walk in walks)
         return tuple(
-            _with_half({"x": one["value"], "x_low": one["low"], "x_high": one["high"]}, "x", form, half)
-            for one in found
+            _over(by[(*walk, measure)], by[(*walk, "best")]["streams"], form, half) for walk in walks
         )
 
     return names, [
@@ -210,7 +208,7 @@ def streams_markdown(frame: pd.DataFrame) -> list[str]:
     names, shown = over_streams(frame)
     heads = ["", *(" ".join(filter(None, column.heading)) for column in shown)]
     body = [[name, *(column.cells[i] for column in shown)] for i, name in enumerate(names)]
-    return [*map(marked, [heads, ["---"] * len(heads), *body]), f"\n{quoted(STREAMS_LEGEND)}"]
+    return [*map(marked, [heads, ["---"] * len(heads), *body]), f"\n{quoted(streams_legend(frame))}"]
 
 
 def _times(row: Mapping[Any, Any]) -> str:
@@ -218,7 +216,30 @@ def _times(row: Mapping[Any, Any]) -> str:
     return f"{round(row['value'] * row['streams'])} of {row['streams']}"
 
 
-STREAMS_LEGEND = (
+def _over(row: Mapping[Any, Any], count: int, form: Shown, half: Shown | None) -> str:
+    """A mean over streams with half of the width of its interval, and of how many where that is not all."""
+    ends = {"x": row["value"], "x_low": row["low"], "x_high": row["high"]}
+    return f"{_with_half(ends, 'x', form, half)}{of_some(row, count) if row['streams'] else ''}"
+
+
+def of_some(row: Mapping[Any, Any], count: int) -> str:
+    """Behind a mean over streams: in how many it is known, if these are fewer than ``count``."""
+    return f" ({row['streams']})" if row["streams"] < count else ""
+
+
+def streams_legend(frame: pd.DataFrame) -> str:
+    """How to read a table of means over streams."""
+    counts = frame.groupby(["policy", "strategy"])["streams"].transform("max")
+    some = frame["measure"].isin(_SHOWN_OVER_STREAMS) & (frame["streams"] < counts) & (frame["streams"] > 0)
+    return f"{_STREAMS_LEGEND} {_OF_SOME}" if some.any() else _STREAMS_LEGEND
+
+
+_SHOWN_OVER_STREAMS = (*years.RATES, "memory_back", "test_difference", "worst_site_difference")
+_OF_SOME = (
+    "(1), (2), …: over so many streams only, as the others do not tell it (of memory: the original knew no more than "
+    "luck); of a single one there is no interval."
+)
+_STREAMS_LEGEND = (
     "Means over streams of requests; ±: 95 % over them. Best: the cheapest that answered all within a month, forgot "
     "and is still good. Front: no other was as little late, as cheap and as forgetful, and better in one of these."
 )

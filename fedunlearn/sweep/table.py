@@ -67,7 +67,7 @@ def show(folder: Path, console: Console) -> None:
         console.print(plain(f"\n{title}"), soft_wrap=True)
         for text in [
             *placed(*almanac.over_streams(found)),
-            *wrapped(almanac.STREAMS_LEGEND, "  ", "  ", "dim"),
+            *wrapped(almanac.streams_legend(found), "  ", "  ", "dim"),
         ]:
             console.print(text, soft_wrap=True)
 

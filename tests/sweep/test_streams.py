@@ -16,7 +16,8 @@ from scipy.stats import t
 
 from fedunlearn import comparison
 from fedunlearn.comparison.table import lines
-from fedunlearn.results import years
+from fedunlearn.core import InputError
+from fedunlearn.results import almanac, years
 from fedunlearn.results.columns import STREAMS
 from fedunlearn.results.runfolder import RunFolder, parquet
 from fedunlearn.sweep import table
@@ -46,6 +47,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         found.loc[lazy & (found["measure"] == "share_of_retraining"), "value"] = cost
         if i == 2:
             found.loc[lazy & (found["measure"] == "memory_left"), "value"] = np.nan
+        manifest = run.read_manifest()
+        manifest["docket"][0]["received"] = f"2026-01-{10 + i}"
+        run.write_manifest(manifest)
         run.renew({"policies.parquet": parquet(found)})
         cells.append({"slug": path.name, "values": {"arrivals.seed": i}})
     (place / "sweep.json").write_text(json.dumps({"name": "streams", "cells": cells}), encoding="utf-8")
@@ -109,7 +113,7 @@ def test_runs_side_by_side_tell_of_them_too(swept: Path, tmp_path: Path) -> None
     runs = comparison.read([swept / "cells" / f"seed-{i}" for i in range(3)])
     told = "\n".join(text.plain for text in lines(runs))
     assert max(map(cell_len, told.splitlines())) <= 80
-    assert "A year of requests, over 3 runs" in told and "14 ±13" in told and "0 of 3" in told
+    assert "A year of requests, over 3 streams (runs 1-3)" in told and "14 ±13" in told and "0 of 3" in told
     comparison.write(runs, tmp_path / "page.html")
     page = parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
     rows = {
@@ -120,8 +124,45 @@ def test_runs_side_by_side_tell_of_them_too(swept: Path, tmp_path: Path) -> None
         "0 of 3",
         "2 of 3",
     ]  # thorough costs .105
+    assert rows["at_once", "lazy"][5].endswith(" (2)")
     alone = "\n".join(text.plain for text in lines(runs[:1]))
     assert "A year of requests" not in alone
+
+
+def test_only_runs_that_differ_in_their_stream_are_put_together(swept: Path, tmp_path: Path) -> None:
+    """Of five, the second is the first once more, and the last trains for longer."""
+    cells = [swept / "cells" / f"seed-{i}" for i in range(3)]
+    for name, text in (("copy", ""), ("longer", "training: {rounds: 99}\narrivals: {seed: 5}\n")):
+        shutil.copytree(cells[0], tmp_path / name)
+        file = tmp_path / name / "scenario.yaml"
+        file.write_text(file.read_text(encoding="utf-8") + text, encoding="utf-8")
+    runs = comparison.read([cells[0], tmp_path / "copy", *cells[1:], tmp_path / "longer"])
+    told = " ".join("\n".join(text.plain for text in lines(runs)).split())
+    assert "over 3 streams (runs 1, 3, 4)" in told and "14 ±13" in told
+    assert "Run 2 has the same requests as run 1: one stream, which is counted once." in told
+    assert (
+        "Run 5 is not put together with run 1: more than the stream of requests differs (training.rounds)."
+        in told
+    )
+    comparison.write(runs, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Run 5 is not put together" in page and 'id="over-years"' in page
+    twice = " ".join("\n".join(text.plain for text in lines(runs[:2])).split())
+    assert "over 2" not in twice and "counted once" in twice
+    with pytest.raises(InputError, match="Run 5 is not put together with run 1"):
+        comparison.formatted(runs, "csv")
+    assert "over one stream (run 1)" in comparison.formatted(runs[:2], "markdown")
+
+
+def test_a_mean_of_some_streams_says_of_how_many(swept: Path) -> None:
+    """The third stream shows no memory of at_once with lazy."""
+    ((_, found),) = table.streams(swept)
+    told = almanac.streams_markdown(found)
+    (lazy,) = [line for line in told if "at_once: lazy" in line]
+    assert " (2) |" in lazy and lazy.count("(2)") == 1 and "over so many streams only" in told[-1]
+    whole = found[found["measure"] != "memory_left"].assign(streams=3)
+    every = pd.concat([whole, found[found["measure"] == "memory_left"].assign(streams=3)])
+    assert "over so many" not in almanac.streams_legend(every)
 
 
 def test_sweeps_are_compared_cell_by_cell(swept: Path) -> None:
