@@ -271,6 +271,20 @@ def test_what_is_trained_again_for_a_hospital_knows_none_of_that_day(folder: Pat
     assert weights["at_once-retrain-1.safetensors"] == weights[f"retrained-{ALL}-1.safetensors"]
 
 
+def test_a_policy_that_answers_nobody_is_told_of(folder: Path) -> None:
+    """A batch of ten never fills, a request of the last day finds no time: both keep the models they have."""
+    last = "{id: last, site: north, patients: {count: 1}, received: 2026-02-12}"
+    early = "{id: early, site: north, patients: {count: 1}, received: 2026-01-13}"
+    few = ["policies=[{name: at_once}, {name: batch, size: 10}]", "strategies=[{name: fine_tune, rounds: 1}]"]
+    with runs.without_scores():
+        both = runs.run(folder, f"requests=[{early}, {last}]", *few, text=YEAR, name="nobody")
+        alone = runs.run(folder, f"requests=[{last}]", *few, text=YEAR, name="nobody-at-all")
+    assert [one["waiting"] for one in both.read_manifest()["policies"]] == [[], ["early", "last"]]
+    assert [one["request"] for one in both.read_manifest()["scored"]] == ["at_once", "batch-10"]
+    weights = runs.weight_files(alone)
+    assert weights["batch-10-fine_tune-1.safetensors"] == weights["original-1.safetensors"]
+
+
 def test_models_of_the_way_go_unless_they_are_to_be_kept(folder: Path, run: RunFolder) -> None:
     """What stays has the same bits; what they answered stays."""
     with runs.without_scores():

@@ -279,8 +279,9 @@ def _phases(scenario: Scenario, cohort: Cohort) -> tuple[list[_Procedure], list[
     trainings = training * (1 + len(linked))
     own = [_Procedure(rounds, restarts=False) for rounds in _preparing(scenario, cohort)]
     unlearning = [
-        _Procedure(asked_rounds(plan.strategy, chain.asking[-1].round), restarts=False)
+        _Procedure(asked_rounds(plan.strategy, step.round), restarts=False)
         for chain in linked
+        for step in chain.asking[-1:]
         for plan in served(scenario, chain)
     ]
     return (trainings + own) * seeds + training * alone, unlearning * seeds

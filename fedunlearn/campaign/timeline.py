@@ -121,7 +121,7 @@ class Chain:
 
 
 def chains(scenario: Scenario, entries: Sequence[Entry] = ()) -> tuple[Chain, ...]:
-    """The scenario's requests as chains, in scenario order; a policy that never unlearns anything has none.
+    """The scenario's requests as chains, in scenario order; with a calendar one for each policy.
 
     Args:
         scenario: whose requests.
@@ -129,7 +129,7 @@ def chains(scenario: Scenario, entries: Sequence[Entry] = ()) -> tuple[Chain, ..
     """
     if scenario.calendar is not None:
         followed = (_followed(scenario, plan, entries) for plan in scenario.policies)
-        return tuple(chain for chain in followed if chain.asking)
+        return tuple(chain for chain in followed if chain.steps)
     if scenario.timeline == "sequential":
         return (_chain(scenario, scenario.requests),) if scenario.requests else ()
     return tuple(_chain(scenario, (request,)) for request in scenario.requests)
@@ -217,12 +217,10 @@ def _followed(scenario: Scenario, plan: PolicyPlan, entries: Sequence[Entry]) ->
                 erased = (*erased, *members)
         if not steps or steps[-1].round < round:
             steps.append(Step(f"{plan.label}@{round}", round, None, (), erased, barred, None))
-        if round in looks and (
-            len(steps) > 1 or steps[0].request
-        ):  # else the model is still the original one
-            name, reference = (
-                (plan.label, ALL) if round == end else (f"{plan.label}@{round}", f"{ALL}@{round}")
-            )
+        changed = len(steps) > 1 or steps[0].request is not None  # else the model is still the original one
+        if round in looks and (changed or round == end):
+            at = "" if round == end else f"@{round}"
+            name, reference = f"{plan.label}{at}", f"{ALL}{at}"
             moment = Moment(name, whole, (), without, round, reference, scored=round == end)
             steps[-1] = replace(steps[-1], moment=moment)
     return Chain(tuple(steps), plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.timeline import Chain, chains, compared, groups, looks, references
 from fedunlearn.intake.desk import ALL, Entry
 from fedunlearn.intake.petition import Petition
+from fedunlearn.intake.policies import Batch
+from fedunlearn.scenario import PolicyPlan
 from tests import runs
 
 # Six rounds of a week from 1 January: boundaries 1 to 6 are 8, 15, 22, 29 January, 5 and 12 February.
@@ -129,10 +132,24 @@ def test_a_release_takes_exact_strategies_alone(year: scenarios.Scenario) -> Non
     }
 
 
-def test_a_policy_that_never_unlearns_is_no_chain(year: scenarios.Scenario) -> None:
-    """A request refused is in none of them, and without any there is nothing to compare."""
-    from dataclasses import replace
+def test_a_policy_that_never_unlearns_bars_and_is_compared(year: scenarios.Scenario) -> None:
+    """A batch of ten that never fills: nobody trains on what was accepted, and the models of all strategies are one."""
+    few = replace(year, policies=(PolicyPlan(Batch(size=10), "batch-10"),))
+    [chain] = chains(few, entries(few))
+    assert not chain.asking
+    assert [" ".join(step.without) for step in chain.steps] == ["a", "a b c", "a b c o", "a b c o"]
+    assert [moment.name for moment in chain.moments] == ["batch-10"]
+    assert all(chain.serves(plan) for plan in few.strategies)
 
+
+def test_what_is_accepted_on_the_last_day_alone_leaves_the_original_model(year: scenarios.Scenario) -> None:
+    late = [replace(entry, boundary=6) for entry in entries(year)[:1]]
+    few = replace(year, policies=(PolicyPlan(Batch(size=10), "batch-10"),))
+    [chain] = chains(few, late)
+    assert [(step.id, step.round, step.name) for step in chain.steps] == [("batch-10@6", 6, "batch-10")]
+
+
+def test_without_any_that_is_accepted_there_is_no_chain(year: scenarios.Scenario) -> None:
     refused = tuple(replace(entry, state="refused", boundary=None) for entry in entries(year))
     assert chains(year, refused) == ()
     assert looks(year, ()) == ()
