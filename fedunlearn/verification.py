@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from rich.console import Console
 from fedunlearn import files, scenario as scenarios
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.shadows import Shadows
-from fedunlearn.core import RunError, derive
+from fedunlearn.core import InputError, RunError, derive
 from fedunlearn.erasure import keys, record, residue, tombstones as stones
+from fedunlearn.erasure.tombstones import Tombstone
 from fedunlearn.results import audit
 from fedunlearn.results.purged import purges, require_evidence
 from fedunlearn.results.runfolder import RunFolder, parquet
@@ -53,12 +55,13 @@ def verify(
     manifest = run.read_manifest()
     if replay:
         require_evidence(manifest, "replayed")
-    if problems := _damage(run, manifest):
+    hospitals = [stones.read(one) for one in tombstones] if purges(manifest) else []
+    if problems := [*_damage(run, manifest), *_left(run, manifest, hospitals)]:
         raise RunError("\n".join(problems))
     good = [f"{len(manifest['sha256'])} files are what the run wrote"]
     good.append(f"{manifest['audit']['lines']} lines of the audit log are chained, none is missing")
     good += record.check(run, by)
-    good += _purged(run, manifest, tombstones) if purges(manifest) else _scores(run, manifest)
+    good += _gone(run, hospitals) if purges(manifest) else _scores(run, manifest)
     if replay:
         good.append(_replay(run, manifest, replay, data_root, console))
     return good
@@ -102,21 +105,24 @@ def _scores(run: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
     return good
 
 
-def _purged(run: RunFolder, manifest: Mapping[str, Any], paths: Sequence[Path]) -> list[str]:
-    """Look for what is left of what was purged; scores cannot be computed again then.
+def _left(run: RunFolder, manifest: Mapping[str, Any], hospitals: Sequence[Tombstone]) -> list[str]:
+    """What is left of what was purged, if anything was; files that the run did not write are looked through, too."""
+    if not purges(manifest):
+        return []
+    known, file = list(hospitals), run.path / stones.FILE
+    if not file.is_file():
+        return [f"{file} is missing, expected the tombstones of what was purged"]
+    with suppress(InputError):  # it is damaged, as its checksum tells
+        known.insert(0, stones.read(file))
+    hits = residue.scan(run.path, known, manifest["sha256"])
+    return [f"{run.path / hit.file}: left of what was purged: {hit.what}" for hit in hits]
 
-    Raises:
-        InputError: a tombstone cannot be read.
-        RunError: something is left, or the run's own tombstone is gone; tells all.
-    """
+
+def _gone(run: RunFolder, hospitals: Sequence[Tombstone]) -> list[str]:
+    """What was found to be gone, and what cannot be computed again without it."""
     own = stones.of_run(run.path)
-    if own is None:
-        raise RunError(f"{run.path / stones.FILE} is missing, expected the tombstones of what was purged")
-    known = [own, *map(stones.read, paths)]
-    if hits := residue.scan(run.path, known, manifest["sha256"]):
-        raise RunError(
-            "\n".join(f"{run.path / hit.file}: left of what was purged: {hit.what}" for hit in hits)
-        )
+    assert own is not None, "without its tombstones a purged run is not what it was"
+    known = [own, *hospitals]
     names = ", ".join(own.requests)
     looked = [
         "images",
