@@ -158,6 +158,7 @@ def _entry(left: Leftovers, contents: Mapping[str, bytes], cached: int) -> dict[
         "requests": {
             name: {"site": asked[name].get("site"), **_numbers(left.images, name)} for name in left.requests
         },
+        "patients": int(left.images.loc[left.gone, "patient"].nunique()),
         "kept": left.keep,
         "models": [lineage.described(model, digest) for model, digest in left.going.items()],
         "places": left.places(contents),

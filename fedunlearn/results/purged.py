@@ -1,10 +1,10 @@
 """What a run says of what was purged from it (`fedunlearn purge`): read from its manifest.
 
 ``manifest["purged"]`` is a list, one entry a purge: ``date``, ``requests`` (by id: ``site``, how many ``patients``
-and ``images``), ``kept`` (the remedy whose models stay), ``models`` (those that went: all that
-`exports.kept` knows of them, and their sha256), ``places`` (by pattern of `contents`, how many files were ``removed``
-and ``changed``) and ``outside`` (entries of the cache of shadow models). ``manifest["asked"]`` has what every request
-was about before.
+and ``images``), ``patients`` (how many they are in all, since two requests may name the same), ``kept`` (the remedy
+whose models stay), ``models`` (those that went: all that `exports.kept` knows of them, and their sha256), ``places``
+(by pattern of `contents`, how many files were ``removed`` and ``changed``) and ``outside`` (entries of the cache of
+shadow models). ``manifest["asked"]`` has what every request was about before.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def require_evidence(manifest: Mapping[str, Any], what: str) -> None:
 
 def _told(one: Mapping[str, Any]) -> str:
     requests = one["requests"]
-    patients = sum(int(about["patients"]) for about in requests.values())
+    twice = sum(int(about["patients"]) for about in requests.values())  # all that an older purge tells
+    patients = int(one.get("patients", twice))
     removed = sum(int(place["removed"]) for place in one["places"].values())
     changed = sum(int(place["changed"]) for place in one["places"].values())
     kept = (

@@ -16,8 +16,8 @@ from fedunlearn.erasure import purge, record, tombstones
 from fedunlearn.erasure.keys import Keys
 from fedunlearn.erasure.leftovers import Leftovers
 from fedunlearn.erasure.purge import Order
-from fedunlearn.results.purged import RETRAINED
-from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.purged import RETRAINED, told
+from fedunlearn.results.runfolder import RunFolder, parquet
 from tests.runs import run as run_tiny
 from tests.test_cli import call
 from tests.test_simulate_year import YEAR
@@ -103,6 +103,18 @@ def test_who_goes_with_a_hospital_leaves_no_row_either(run: RunFolder, tmp_path:
     )
     after = pd.read_parquet(io.BytesIO(left.changed["memory.parquet"]))
     assert set(after["request"]) == {"some"}
+
+
+def test_a_patient_whom_two_requests_name_is_counted_once(run: RunFolder, tmp_path: Path) -> None:
+    images = run.read_table("sites.parquet")
+    both = [["some", "more"] if "some" in names else list(names) for names in images["forgotten_by"]]
+    run.renew({"sites.parquet": parquet(images.assign(forgotten_by=pd.Series(both)))})
+    lines = purge.purge(run.path, Order(("some", "more"), data_root=tmp_path))
+    assert "some, more: 3 patients, " in lines[0]
+    purged = run.read_manifest()["purged"]
+    assert purged[0]["patients"] == 3
+    assert [about["patients"] for about in purged[0]["requests"].values()] == [2, 3]
+    assert "for some, more (3 patients)" in told(run.read_manifest())[0]
 
 
 def test_where_nothing_is_to_be_forgotten_nothing_is_purged(run: RunFolder) -> None:
