@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -240,6 +240,16 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def flush(paths: Iterable[Path]) -> None:
+    """Wait until files, or which files folders hold, are on the disk.
+
+    Raises:
+        OSError: the disk refuses one.
+    """
+    for path in paths:
+        _flush(path)
 
 
 def _free(path: Path) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from fedunlearn import files
 from fedunlearn.core import InputError
 
 SECRET, PUBLIC = "signing.pem", "signing.pub"
@@ -128,8 +133,13 @@ def fingerprint(key: str) -> str:
     return hashlib.sha256(bytes.fromhex(key)).hexdigest()[:16]
 
 
-def write_secret(file: Path, content: bytes) -> None:
+def write_secret(file: Path, content: bytes, durable: bool = True) -> None:
     """Make a file that only its owner may read.
+
+    Args:
+        file: its place.
+        content: of it.
+        durable: wait until it is on the disk.
 
     Raises:
         OSError: it exists, or cannot be written.
@@ -137,8 +147,54 @@ def write_secret(file: Path, content: bytes) -> None:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "wb") as opened:
         opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
+        if durable:
+            opened.flush()
+            os.fsync(opened.fileno())
+
+
+def write_secrets(contents: Mapping[Path, bytes]) -> None:
+    """Make files that only their owner may read, in one folder, and wait once for all of them to be on the disk.
+
+    A file comes to its place once it is whole, so what is there can be read, whatever stops this.
+
+    Raises:
+        InputError: one exists, or cannot be written; some may be there.
+    """
+    parts, mark = dict[Path, Path](), secrets.token_hex(8)
+    try:
+        for file, content in contents.items():
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            parts[file] = file.with_name(f"{file.name}.{mark}{files.PART}")
+            write_secret(parts[file], content, durable=False)
+        files.flush(parts.values())
+        for file, part in parts.items():
+            _put(part, file)
+        files.flush(dict.fromkeys(file.parent for file in contents))
+    except OSError as error:
+        raise InputError(files.unwritten(Path(error.filename2 or error.filename or file), error)) from error
+    finally:
+        for part in parts.values():
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def _put(part: Path, file: Path) -> None:
+    """Move a file to a place where there must be none.
+
+    Raises:
+        FileExistsError: there is one.
+        OSError: it cannot be moved.
+    """
+    try:
+        os.link(part, file)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system that gives a file one name only
+        if file.exists():
+            raise FileExistsError(
+                errno.EEXIST, os.strerror(errno.EEXIST), str(part), None, str(file)
+            ) from None
+        part.rename(file)
 
 
 def _hexadecimal(key: Ed25519PublicKey) -> str:

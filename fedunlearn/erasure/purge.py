@@ -26,7 +26,7 @@ from fedunlearn.erasure import lineage, outside, residue, rewriting, tombstones
 from fedunlearn.erasure.hashing import hashed
 from fedunlearn.erasure.leftovers import Leftovers, erasures, require, whole
 from fedunlearn.erasure.record import run_id
-from fedunlearn.erasure.slips import slip
+from fedunlearn.erasure.slips import Slips
 from fedunlearn.erasure.sources import counts, named as images_of, total
 from fedunlearn.erasure.tombstones import Tombstone
 from fedunlearn.results import audit
@@ -96,7 +96,8 @@ def _planned(left: Leftovers) -> list[str]:
 def _purged(left: Leftovers, order: Order) -> list[str]:
     """See `purge`."""
     run, scenario = left.run, scenarios.read(left.run.path / "scenario.yaml")
-    name = _namer(left, order.keys)
+    slips = None if order.keys is None else Slips(order.keys)
+    name = _namer(left, slips)
     left = replace(left, labels=_labels(left, name))
     pixels = None if order.data_root is None else _pixels(left, scenario, order.data_root)
     stone = hashed(left, tombstones.salted(left.requests, _salt(run)), pixels)
@@ -107,6 +108,8 @@ def _purged(left: Leftovers, order: Order) -> list[str]:
     contents = dict(left.changed)
     if requests != scenario.requests:
         contents["scenario.yaml"] = scenarios.to_yaml(replace(scenario, requests=requests)).encode()
+    if slips is not None:
+        slips.keep()  # before anything names their references
     _commit(left, contents, stone, len(cached))
     told = _told(
         left, {n: c for n, c in contents.items() if n not in (audit.FILE, tombstones.FILE)}, cached, ""
@@ -210,21 +213,21 @@ def _told(left: Leftovers, contents: Mapping[str, bytes], cached: Sequence[Path]
 # ------------------------------------------------------------------------------------------------- who, and what
 
 
-def _namer(left: Leftovers, keys: Path | None) -> Callable[[Request, str], str]:
+def _namer(left: Leftovers, slips: Slips | None) -> Callable[[Request, str], str]:
     """What a request of the scenario calls a patient or an image from now on."""
-    slips = dict[tuple[str, str], Callable[[str], str]]()
+    known = dict[tuple[str, str], Callable[[str], str]]()
     numbers = dict[str, int]()
 
     def named(request: Request, name: str) -> str:
-        if keys is None:
+        if slips is None:
             number = numbers.setdefault(f"{request.id} {name}", len(numbers) + 1 + _labelled(left.manifest))
             return f"purged-{number}"
         key = (request.id, str(request.site))
-        if key not in slips:
+        if key not in known:
             own = images_of(left.images, request.id)
             patients = sorted(map(str, own.loc[own["site"].astype(str) == key[1], "patient"].unique()))
-            slips[key] = slip(keys, f"{run_id(left.run)}-{request.id}", key[1], patients).reference
-        return slips[key](name)[:SHORT]
+            known[key] = slips.of(f"{run_id(left.run)}-{request.id}", key[1], patients).reference
+        return known[key](name)[:SHORT]
 
     return named
 

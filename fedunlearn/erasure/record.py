@@ -21,7 +21,7 @@ from fedunlearn.erasure.document import blanks, canonical, document
 from fedunlearn.erasure.facts import Facts
 from fedunlearn.erasure.keys import ALGORITHM, Keys
 from fedunlearn.erasure.registry import Row
-from fedunlearn.erasure.slips import references as known_references, slip
+from fedunlearn.erasure.slips import Slips, references as known_references
 from fedunlearn.erasure.sources import Sources
 from fedunlearn.results import audit
 from fedunlearn.results.places import locked
@@ -62,9 +62,10 @@ def write(path: Path, keys: Path, facts: Path | None = None) -> list[str]:
         said = Facts() if facts is None else known.read(facts, sources.remedies(), sources.sites)
         if sources.year is not None:
             years.require(said)
+        slips = Slips(pair.folder)
         contents, events, told, rows = dict[str, bytes](), [], list[str](), list[Row]()
         for request in sources.scenario.requests:
-            record = _record(sources, request, said, pair, _last(run, request.id))
+            record = _record(sources, request, said, pair, slips, _last(run, request.id))
             content = _bytes(record)
             contents[_file(request.id)] = content
             contents[_file(request.id, "html")] = sheet.page(record).encode()
@@ -78,6 +79,7 @@ def write(path: Path, keys: Path, facts: Path | None = None) -> list[str]:
         if sources.year is not None:
             contents[registry.FILE] = registry.page(sources.manifest["name"], rows).encode()
         contents[audit.FILE] = audit.extended_by(log, events)
+        slips.keep()  # before any record names their references
         (run.path / FOLDER).mkdir(exist_ok=True)
         run.renew(contents)
     return (
@@ -134,12 +136,12 @@ def check(run: RunFolder, by: str | None = None) -> list[str]:
 
 
 def _record(
-    sources: Sources, request: Request, facts: Facts, pair: Keys, previous: str | None
+    sources: Sources, request: Request, facts: Facts, pair: Keys, slips: Slips, previous: str | None
 ) -> dict[str, Any]:
     """A record, signed."""
     name = f"{run_id(sources.run)}-{request.id}"
     now = datetime.datetime.now(datetime.UTC)
-    references = _references(sources, request, pair, name)
+    references = _references(sources, request, slips, name)
     content = document(sources, request, facts, references, now.date().isoformat())
     body = {
         "record": {
@@ -155,7 +157,7 @@ def _record(
     return {**body, _SIGNATURE: signature}
 
 
-def _references(sources: Sources, request: Request, pair: Keys, name: str) -> dict[str, list[str]]:
+def _references(sources: Sources, request: Request, slips: Slips, name: str) -> dict[str, list[str]]:
     """By hospital, how a record calls the patients; of a whole hospital nobody is called anything.
 
     Once they were purged the slip knows, or else the record that is replaced.
@@ -164,7 +166,7 @@ def _references(sources: Sources, request: Request, pair: Keys, name: str) -> di
         return {}
     if purges(sources.manifest, request.id):
         sites = sources.counts(request.id)[1]
-        found = {site: known_references(pair.folder, name, site) for site in sites}
+        found = {site: known_references(slips.keys, name, site) for site in sites}
         if any(found.values()):
             return {site: own for site, own in found.items() if own}
         file = sources.run.path / _file(request.id)
@@ -172,8 +174,7 @@ def _references(sources: Sources, request: Request, pair: Keys, name: str) -> di
         return dict(before.get("references", {}))
     references = dict[str, list[str]]()
     for site, patients in sources.patients(request.id).items():
-        slip_there = slip(pair.folder, name, site, patients)
-        references[site] = sorted(map(slip_there.reference, patients))
+        references[site] = sorted(map(slips.of(name, site, patients).reference, patients))
     return references
 
 

@@ -12,12 +12,12 @@ import json
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedunlearn import files
 from fedunlearn.core import InputError, RunError
-from fedunlearn.erasure.keys import SLIPS, write_secret
+from fedunlearn.erasure.keys import SLIPS, write_secrets
 
 
 @dataclass(frozen=True)
@@ -38,34 +38,51 @@ class Slip:
         return hmac.new(self.key, message, hashlib.sha256).hexdigest()
 
 
-def slip(keys: Path, record: str, site: str, patients: Sequence[str]) -> Slip:
-    """A hospital's slip for a record, made if there is none: who asks again gets the same references.
+@dataclass
+class Slips:
+    """The slips of many records: those that are new are written together, and nothing may name them before that.
 
-    Args:
+    Attributes:
         keys: the folder of keys.
-        record: the record's id, which is part of the slip's name.
-        site: the hospital.
-        patients: their ids.
-
-    Raises:
-        InputError: it is damaged, or cannot be written.
     """
-    file = place(keys, record, site)
-    with suppress(FileNotFoundError):
-        return _read(file, record, site)
-    made = Slip(secrets.token_bytes(32), site)
-    content = {
-        "record": record,
-        "hospital": site,
-        "key": made.key.hex(),
-        "patients": {made.reference(patient): patient for patient in patients},
-    }
-    try:
-        file.parent.mkdir(mode=0o700, exist_ok=True)
-        write_secret(file, files.sealed(content))
-    except OSError as error:
-        raise InputError(files.unwritten(file, error)) from error
-    return made
+
+    keys: Path
+    _new: dict[Path, tuple[Slip, bytes]] = field(default_factory=dict, init=False, repr=False)
+
+    def of(self, record: str, site: str, patients: Sequence[str]) -> Slip:
+        """A hospital's slip for a record, made if there is none: who asks again gets the same references.
+
+        Args:
+            record: the record's id, which is part of the slip's name.
+            site: the hospital.
+            patients: their ids.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        file = place(self.keys, record, site)
+        if file in self._new:
+            return self._new[file][0]
+        with suppress(FileNotFoundError):
+            return _read(file, record, site)
+        made = Slip(secrets.token_bytes(32), site)
+        content = {
+            "record": record,
+            "hospital": site,
+            "key": made.key.hex(),
+            "patients": {made.reference(patient): patient for patient in patients},
+        }
+        self._new[file] = made, files.sealed(content)
+        return made
+
+    def keep(self) -> None:
+        """Write what is new; after this it is on the disk. Every slip is whole or not there, whatever stops this.
+
+        Raises:
+            InputError: one cannot be written, or somebody else made it meanwhile; others may be there already.
+        """
+        write_secrets({file: content for file, (_, content) in self._new.items()})
+        self._new.clear()
 
 
 def references(keys: Path, record: str, site: str) -> list[str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
 
+from fedunlearn import files
 from fedunlearn.core import InputError
 from fedunlearn.erasure import keys
-from fedunlearn.erasure.slips import Slip, place, slip
+from fedunlearn.erasure.slips import Slip, Slips, place
 
 
 def test_a_pair_signs_and_others_do_not(tmp_path: Path) -> None:
@@ -87,6 +91,13 @@ def test_keys_of_other_kinds_are_refused(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- slips
 
 
+def slip(folder: Path, record: str, site: str, patients: Sequence[str]) -> Slip:
+    slips = Slips(folder)
+    found = slips.of(record, site, patients)
+    slips.keep()
+    return found
+
+
 def test_a_reference_is_an_hmac_of_hospital_and_patient() -> None:
     """RFC 4231 has no such message, so the expected digits are those of `openssl mac`.
 
@@ -136,3 +147,46 @@ def test_another_slip_in_its_place_is_told(tmp_path: Path) -> None:
     place(tmp_path / "keys", "run-some", "north").rename(place(tmp_path / "keys", "run-some", "east"))
     with pytest.raises(InputError, match=r"that of run-some at hospital north, expected the slip of .* east"):
         slip(tmp_path / "keys", "run-some", "east", ["p-1"])
+
+
+def test_slips_of_many_records_wait_for_the_disk_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any has its name all are on the disk, and their names are once they have them."""
+    keys.make(tmp_path / "keys")
+    slips, events = Slips(tmp_path / "keys"), list[str]()
+    folder = tmp_path / "keys" / keys.SLIPS
+    made = {name: slips.of(name, "north", ["p-1"]) for name in ("run-a", "run-b", "run-c")}
+    assert slips.of("run-a", "north", ["p-1"]) is made["run-a"] and not list(folder.iterdir())
+
+    def flushed(path: Path) -> None:
+        events.append(f"{path.name.split('@')[0]}: {len(list(folder.glob('*.json')))}")
+
+    monkeypatch.setattr(files, "_flush", flushed)
+    slips.keep()
+    assert events == ["run-a: 0", "run-b: 0", "run-c: 0", "slips: 3"]
+    assert sorted(folder.iterdir()) == [place(tmp_path / "keys", name, "north") for name in made]
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in folder.iterdir())
+    again = Slips(tmp_path / "keys")
+    assert {name: again.of(name, "north", ["p-1"]) for name in made} == made
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_slip_that_somebody_else_made_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Its key may be in records already; some file systems give a file one name only."""
+    keys.make(tmp_path / "keys")
+    if not links:
+        monkeypatch.setattr("os.link", refused)
+    late = Slips(tmp_path / "keys")
+    late.of("run-some", "north", ["p-1"])
+    first = slip(tmp_path / "keys", "run-some", "north", ["p-1"])
+    with pytest.raises(InputError, match=r"cannot write .*run-some@north\.json: File exists"):
+        late.keep()
+    assert slip(tmp_path / "keys", "run-some", "north", ["p-1"]) == first
+    assert len(list((tmp_path / "keys" / keys.SLIPS).iterdir())) == 1
+
+
+def refused(source: Path, target: Path) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(target))

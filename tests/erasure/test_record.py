@@ -48,6 +48,35 @@ def test_every_request_has_a_record_that_is_signed_and_in_the_log(run: RunFolder
     assert own["record"]["previous"] is None and own["record"]["audit"]["lines"] == 2
 
 
+def test_no_record_is_written_whose_slip_is_not_on_the_disk(
+    run: RunFolder, pair: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(contents: object) -> None:
+        raise InputError("the disk is full")
+
+    before = (run.path / audit.FILE).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("fedunlearn.erasure.slips.write_secrets", full)
+        with pytest.raises(InputError, match="the disk is full"):
+            record.write(run.path, pair.folder)
+    assert not (run.path / "records").exists() and (run.path / audit.FILE).read_bytes() == before
+
+    class Stopped(BaseException):
+        pass
+
+    def stopped(*_: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "renew", stopped)
+        with pytest.raises(Stopped):
+            record.write(run.path, pair.folder)
+    slips = {file: file.read_bytes() for file in (pair.folder / keys.SLIPS).iterdir()}
+    assert [file.name.split("@")[1] for file in slips] == ["north.json"]
+    record.write(run.path, pair.folder)
+    assert {file: file.read_bytes() for file in (pair.folder / keys.SLIPS).iterdir()} == slips
+
+
 def test_nobody_is_named_but_by_the_slip(run: RunFolder, pair: Keys) -> None:
     record.write(run.path, pair.folder)
     table = run.read_table("sites.parquet")
