@@ -23,9 +23,10 @@ from fedunlearn.erasure.tombstones import Tombstone
 from fedunlearn.results import audit
 from fedunlearn.results.purged import purges, require_evidence
 from fedunlearn.results.runfolder import RunFolder, parquet
+from fedunlearn.results.sentences import counted
 from fedunlearn.results.store import Store, recorded
 from fedunlearn.scenario import Evaluation, Scenario
-from fedunlearn.scoring.score import ADDED, WRITTEN, tables
+from fedunlearn.scoring.score import ADDED, tables
 from fedunlearn.story import engine, produce, surveyed, train
 
 
@@ -98,7 +99,7 @@ def _scores(run: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
         if not fresh.equals(known):
             raise RunError(f"{run.path / name}: scoring again came to something else: {_apart(fresh, known)}")
     count = len(again) - len(absent)
-    good = [f"{count} of {len({*WRITTEN, *again})} tables come out the same when scored again"]
+    good = [f"{counted(count, 'table')} {'comes' if count == 1 else 'come'} out the same when scored again"]
     if absent:
         told = ", ".join(absent)
         good.append(f"written by an older version: `fedunlearn score {run.path}` adds {told}")

@@ -145,7 +145,7 @@ def test_a_run_of_an_older_version_is_verified_by_the_tables_that_it_has(
     (own.path / "roc.parquet").unlink()
     own.write_manifest(own.read_manifest())
     told = "\n".join(verify(own.path, 0, own.path, Console()))
-    assert "6 of 8 tables come out the same" in told
+    assert "6 tables come out the same" in told
     assert f"written by an older version: `fedunlearn score {own.path}` adds roc.parquet" in told
     story.rescore(own.path)
     assert "older" not in "\n".join(verify(own.path, 0, own.path, Console()))

@@ -108,7 +108,7 @@ def test_all_that_is_written_is_described_and_comes_out_the_same(images: RunFold
         known = set(images.read_table(f"{name}.parquet").columns)
         assert known == set(contents.COLUMNS[f"{name}.parquet"])
     told = verify(images.path, 0, images.path, Console(quiet=True))
-    assert any("11 of 12 tables come out the same" in one for one in told)  # all but memorisation
+    assert any(one.startswith("11 tables come out the same") for one in told)
 
 
 def test_the_page_tells_of_it(images: RunFolder) -> None:
