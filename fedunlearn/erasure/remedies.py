@@ -100,9 +100,10 @@ def of_year(sources: Sources, year: Year, request: str) -> Iterator[dict[str, An
     """
     ends = {row["id"]: int(row["round"]) for row in sources.manifest["moments"]}
     again = {sources.models[model] for model in sources.models if model.role == RETRAINED}
-    accepted = sum(one["state"] == "accepted" and one["kind"] != "opt_out" for one in year.docket.values())
+    trained = [name for name in year.docket if not years.answerable(year, name)]
     for policy in sources.manifest["policies"]:
         label, done = str(policy["label"]), year.unlearned(policy, request)
+        of = _all(len(trained), sum(year.unlearned(policy, name) is None for name in trained))
         for strategy in policy["strategies"]:
             own = [
                 model
@@ -131,7 +132,7 @@ def of_year(sources: Sources, year: Year, request: str) -> Iterator[dict[str, An
                 recalled["words"] += " As its models never saw it, what was measured is chance."
             yield {
                 **whose,
-                "evidence": _of_all(_plan(sources.scenario, strategy), known, same, own, request, accepted),
+                "evidence": _of_all(_plan(sources.scenario, strategy), known, same, own, request, of),
                 "of_this_request": recalled,
                 **({} if known is None else {"measured": _measured(known, sources.manifest)}),
             }
@@ -148,7 +149,7 @@ def _of_all(
     same: bool,
     own: Sequence[Model],
     request: str,
-    accepted: int,
+    of: str,
 ) -> dict[str, Any]:
     """The sentence for a strategy by a policy: about all requests together, unless it never saw this one."""
     if not same and all(request in model.without for model in own):
@@ -160,10 +161,17 @@ def _of_all(
     found = _evidence(strategy, known, same)
     if found["sentence"] == 1:
         return found
-    of = (
-        "Of the only accepted request:" if accepted == 1 else f"Of all {accepted} accepted requests together:"
-    )
     return {**found, "words": f"{of} {_lower(found['words'])}"}
+
+
+def _all(accepted: int, waiting: int) -> str:
+    """What was judged together: all accepted requests of which there was something to unlearn, those that wait too."""
+    if accepted == 1:
+        return "Of the only accepted request:"
+    wait = (
+        f", {waiting} of which still wait," if waiting > 1 else ", 1 of which still waits," if waiting else ""
+    )
+    return f"Of all {accepted} accepted requests{wait} together:"
 
 
 def _lower(words: str) -> str:

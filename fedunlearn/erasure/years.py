@@ -240,14 +240,22 @@ def _followed(year: Year, policy: Mapping[str, Any], id: str, written: str) -> d
         "days_late_at_three_months": int(row["late_three"]),
         "states": states,
         "until_then": _until(year, policy, id),
+        **_way(year, policy, id),
+    }
+
+
+def _way(year: Year, policy: Mapping[str, Any], id: str) -> dict[str, str]:
+    """What became of the models that a policy had before its last ones, if it unlearned a request."""
+    if year.unlearned(policy, id) is None:
+        return {}
+    kept = "kept (`retention`)" if year.keeps else f"dropped by {year.end}, when the year ends"
+    return {
+        "models_of_the_way": f"{kept}; the last ones, and what else there is, stand under where the data was"
     }
 
 
 _BY_THE_END: Mapping[State, str] = {"received": "open", "extended": "open", "accepted": "waiting"}
 """What a state is called when the year ends with it."""
-
-
-_OF_THE_WAY = "the models of the way; what else there is stands below"
 
 
 def _gone_through(year: Year, policy: str, id: str, written: str) -> Iterator[dict[str, Any]]:
@@ -256,13 +264,10 @@ def _gone_through(year: Year, policy: str, id: str, written: str) -> Iterator[di
     yield from ({"state": state, "date": day} for state, day in known)
     state = known[-1][0]
     done = purges(year.manifest, id)
-    if (state == "unlearned" and (done or not year.keeps)) or (state == "barred" and done):
+    if state in ("unlearned", "barred") and done:
         state = advance(state, "purge")
-        if done:
-            yield {"state": state, "real_date": done[-1]["date"], "what": "by `fedunlearn purge`"}
-        else:
-            yield {"state": state, "date": year.end, "what": _OF_THE_WAY}
-    if state in ("purged", "barred", "refused"):
+        yield {"state": state, "real_date": done[-1]["date"], "what": "by `fedunlearn purge`"}
+    if state in ("purged", "unlearned", "barred", "refused"):
         yield {"state": advance(state, "record"), "real_date": written, "what": "by this record"}
 
 
@@ -272,7 +277,7 @@ def _until(year: Year, policy: Mapping[str, Any], id: str) -> str:
     if entry["state"] != "accepted":
         return "nothing: it was not accepted"
     since = year.day(entry["boundary"])
-    nobody = f"nobody trains on the images since {since}"
+    nobody = f"nobody trains on the images since {since} at the latest"
     if entry["kind"] == "opt_out" or not _trained(entry):
         return nobody
     if policy["name"] == "release":

@@ -2,8 +2,8 @@
 
 ::
 
-    received ──► accepted ──► unlearned ──► purged ──► recorded
-       │  │          └──► barred ──► recorded | purged
+    received ──► accepted ──► unlearned ──► purged | recorded; purged ──► recorded
+       │  │          └──► barred ──► purged | recorded
        │  └────► refused ──────────────────────────────► recorded
        └► extended ──► accepted | refused
 
@@ -41,6 +41,7 @@ ALLOWED: Mapping[tuple[State, Event], State] = MappingProxyType(
         ("accepted", "bar"): "barred",
         ("unlearned", "purge"): "purged",
         ("barred", "purge"): "purged",
+        ("unlearned", "record"): "recorded",
         ("purged", "record"): "recorded",
         ("barred", "record"): "recorded",
         ("refused", "record"): "recorded",

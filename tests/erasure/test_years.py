@@ -14,6 +14,7 @@ from fedunlearn.core import InputError, RunError
 from fedunlearn.erasure import keys, record, registry
 from fedunlearn.erasure.keys import Keys
 from fedunlearn.erasure.registry import Row
+from fedunlearn.erasure.remedies import _all
 from fedunlearn.exports.cards import models
 from fedunlearn.exports.tracking import tracked
 from fedunlearn.results import audit
@@ -51,13 +52,13 @@ strategies:
 patient. Whoever asks after the release of January 29 waits for one that does not come."""
 STATES = {
     "opt": "received accepted barred recorded",
-    "some": "received accepted unlearned purged recorded",
+    "some": "received accepted unlearned recorded",
     "gone": "received refused recorded",
-    "held": "received extended accepted unlearned purged recorded",
+    "held": "received extended accepted unlearned recorded",
     "never": "received extended",
     "unseen": "received accepted barred recorded",
-    "leave": "received accepted unlearned purged recorded",
-    "one": "received accepted unlearned purged recorded",
+    "leave": "received accepted unlearned recorded",
+    "one": "received accepted unlearned recorded",
 }
 
 
@@ -121,9 +122,9 @@ def test_days_are_those_of_the_calendar(run: RunFolder) -> None:
     assert (late["answered"], late["days"], late["days_late"]) == ("2026-01-29", 16, 0)
     assert late["states"][2] == {"state": "unlearned", "date": "2026-01-29"}
     assert followed(run, "held")["answered"] == "2026-02-05"
-    assert (
-        followed(run, "some")["states"][3]["date"] == "2026-02-12"
-    )  # the last round is over: nothing is kept of the way
+    dropped = followed(run, "some")["models_of_the_way"]
+    assert dropped.startswith("dropped by 2026-02-12")  # the last round is over: nothing is kept of the way
+    assert "models_of_the_way" not in followed(run, "one", "release-28d")
 
 
 def test_days_of_the_computers_clock_are_told_from_simulated_ones(run: RunFolder) -> None:
@@ -245,7 +246,7 @@ def test_remedies_are_told_by_policy_and_strategy(run: RunFolder) -> None:
     ]
     assert "same bits as those that were trained again" in found["at_once", "retrain"]["evidence"]["words"]
     assert found["at_once", "fine_tune"]["evidence"]["words"].startswith(
-        "Of all 5 accepted requests together:"
+        "Of all 4 accepted requests together:"
     )
     released = found["release-28d", "retrain"]
     assert released["models"][0]["trained_again"] == {
@@ -258,6 +259,23 @@ def test_remedies_are_told_by_policy_and_strategy(run: RunFolder) -> None:
     assert waits["evidence"]["sentence"] == 4 and "not unlearned" in waits["evidence"]["words"]
     again = found["budget-0.0001", "fine_tune"]["models"][0]["trained_again"]
     assert again["rounds"] == 6 and "budget" in again["why"]
+
+
+def test_requests_that_wait_are_told_where_all_are_judged_together() -> None:
+    assert _all(1, 0) == "Of the only accepted request:"
+    assert _all(8, 2) == "Of all 8 accepted requests, 2 of which still wait, together:"
+    assert _all(8, 1) == "Of all 8 accepted requests, 1 of which still waits, together:"
+
+
+def test_nothing_is_called_purged_that_nobody_purged(run: RunFolder) -> None:
+    """That models of the way are dropped when a run ends is told apart: the original and signals are still there."""
+    assert (run.path / "weights" / "original-1.safetensors").is_file()
+    for request in STATES:
+        for policy in read(run, request)["clock"]["policies"]:
+            assert "purged" not in [state["state"] for state in policy["states"]]
+    page = (run.path / registry.FILE).read_text(encoding="utf-8")
+    assert "purged" not in page[page.find("<body") :]
+    assert "on the images since 2026-01-15 at the latest" in followed(run, "some")["until_then"]
 
 
 def test_memory_of_this_very_request_is_that_of_the_table(run: RunFolder) -> None:

@@ -69,6 +69,7 @@ class OneRequest(RuleBasedStateMachine):
         order = [event for event in self.done if event != "extend"]
         ways = (
             ["accept", "unlearn", "purge", "record"],
+            ["accept", "unlearn", "record"],
             ["accept", "bar", "purge", "record"],
             ["accept", "bar", "record"],
             ["refuse", "record"],
