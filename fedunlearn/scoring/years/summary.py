@@ -75,8 +75,10 @@ def table(
 
 
 def _lateness(calendar: pd.DataFrame) -> list[Row]:
-    """Of the requests to unlearn that were accepted, under one policy."""
-    rows = calendar[calendar["state"].isin(["unlearned", "waiting"]) & (calendar["kind"] != OPT_OUT)]
+    """Of the requests to unlearn that were accepted, or held back until the end by a quota, under one policy."""
+    held = (calendar["state"] == "open") & (calendar["reason"] == "quota")
+    mine = calendar["state"].isin(["unlearned", "waiting"]) | held
+    rows = calendar[mine & (calendar["kind"] != OPT_OUT)]
     count, days = len(rows), rows["days"].fillna(math.inf).to_numpy(np.float64)
     found: list[Row] = [
         ("accepted", float(count), math.nan, math.nan, len(calendar), ""),

@@ -117,6 +117,23 @@ def test_what_a_policy_came_to(run: RunFolder):
     assert 0 <= share["low"] <= share["value"] <= share["high"] <= 1
 
 
+def test_who_was_held_back_until_the_end_is_not_left_out_of_lateness():
+    """Else the stricter a quota was, the better its policy would look."""
+    days = pd.to_datetime(["2026-01-15", "NaT", "NaT", "NaT"])
+    rows = {
+        "kind": "patients",
+        "state": ["unlearned", "open", "open", "refused"],
+        "reason": ["", "quota", "", "duplicate"],  # the third came in after the last meeting
+        "answered": days,
+        "days": [5.0, math.nan, math.nan, math.nan],
+        "late": [0, 40, 0, 90],
+        "late_three": 0,
+    }
+    found = {row[0]: row[1] for row in summary._lateness(pd.DataFrame(rows))}
+    assert (found["accepted"], found["answered"], found["late"]) == (2, 1, 0.5)
+    assert math.isinf(found["most_days"])
+
+
 def test_a_manifest_that_is_not_of_a_year_is_told(tmp_path: Path):
     run = year(tmp_path / "run", seeds=(7,), scored=False)
     manifest = run.read_manifest()
