@@ -183,7 +183,7 @@ OF_YEARS: Mapping[str, Mapping[str, str]] = {
         **_WALK,
         "forgotten": "the answer to 'was it forgotten?' when the year ends, of all accepted requests",
         "useful": "the answer to 'is it still good?', then",
-        "accepted": "requests to unlearn that were accepted",
+        "accepted": "requests to unlearn that were accepted, or held back by a quota until the end",
         "answered": "those of them that were unlearned by the end",
         "late": "share of those accepted that took longer than a month, or had waited longer at the end",
         "late_low": "its 95 % interval, lower end, over days of answers",
@@ -217,7 +217,8 @@ OF_YEARS: Mapping[str, Mapping[str, str]] = {
         "stored_bytes": "bytes of history that the server held for it",
         "retrainings": "how often drift made it train anew, mean over seeds",
         "distance": "of its weights from those of the model that never saw them, divided by their length",
-        "front": "whether no other is as little late, as cheap and as forgetful, and better in one of these",
+        "front": "whether no other is as little late, as cheap and as forgetful, and better in one of these; false "
+        "where one of these is not known",
     },
     "courses": {
         **_WALK,

@@ -225,11 +225,27 @@ def asked(moment: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     A policy of a year is a request for all that was accepted, seen when the year ends.
     """
     if is_policy(manifest, moment["id"]):
-        return f"{moment['summary']}; models when the year ends"
+        return f"{moment['summary']}; models when the year ends{_waiting(manifest, moment['id'])}"
     others = [one["id"] for one in manifest["moments"] if one["forgets"] == moment["forgets"] != one["id"]]
     if moment["id"] in others:
         return f"{moment['summary']}; models right after unlearning"
     return f"{moment['summary']}; models at the end of training" if others else str(moment["summary"])
+
+
+def _waiting(manifest: Mapping[str, Any], label: str) -> str:
+    """How many of a policy's requests were not unlearned by then, and which; empty if all were."""
+    policy = next(one for one in manifest["policies"] if one["label"] == label)
+    left = [str(id) for id in policy["waiting"]]
+    if not left:
+        return ""
+    count = len(left) + sum(len(turn["erases"]) for turn in policy["turns"])
+    which = ", ".join([*left[:_FEW], *(["…"] if len(left) > _FEW else [])])
+    verb = "waits" if len(left) == 1 else "wait"
+    return f", while {len(left)} of {count} requests still {verb} to be unlearned ({which})"
+
+
+_FEW = 5
+"""Requests that wait, of which a title names the first."""
 
 
 def is_policy(manifest: Mapping[str, Any], request: str) -> bool:

@@ -90,12 +90,16 @@ def _value(measured: Mapping[str, Mapping[Any, Any]], measure: str, column: str)
 def _front(rows: Sequence[Mapping[str, Any]]) -> list[bool]:
     """Whether no other has as little of all `RATES`, and less of any; by estimate.
 
-    Less than nothing is no less memory, and what nobody knows is taken for none.
+    Less than nothing is no less memory. Where a rate is not known, such as the memory of a model that diverged, nothing
+    can be said: such a row is not on the front, and keeps nobody from it.
     """
-    found = [tuple(max(0.0, 0.0 if math.isnan(row[rate]) else row[rate]) for rate in RATES) for row in rows]
+    found = [tuple(max(0.0, float(row[rate])) for rate in RATES) for row in rows]
+    known = [not any(math.isnan(row[rate]) for rate in RATES) for row in rows]
+    others = [own for own, able in zip(found, known, strict=True) if able]
     return [
-        not any(other != own and all(a <= b for a, b in zip(other, own, strict=True)) for other in found)
-        for own in found
+        able
+        and not any(other != own and all(a <= b for a, b in zip(other, own, strict=True)) for other in others)
+        for own, able in zip(found, known, strict=True)
     ]
 
 
@@ -208,17 +212,19 @@ def _is(good: Sequence[Mapping[Any, Any]], frame: pd.DataFrame) -> list[bool]:
 
 
 HOW = ("within a month", "within three months", "later", "still open", "refused")
-"""How requests were answered, or not; what still waits counts as it would if it was answered on the last day."""
+"""How requests were answered, or not: what has no answer when the year ends is open, however late it is."""
 
 
 def _kind(row: Mapping[Any, Any]) -> str:
     if row["state"] == "refused":
         return HOW[4]
+    if row["state"] in ("open", "waiting"):
+        return HOW[3]
     if row["late_three"]:
         return HOW[2]
     if row["late"]:
         return HOW[1]
-    return HOW[3] if row["state"] in ("open", "waiting") else HOW[0]
+    return HOW[0]
 
 
 def _frame(name: str, rows: pd.DataFrame | list[dict[str, Any]]) -> pd.DataFrame:
