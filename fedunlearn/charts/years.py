@@ -187,8 +187,8 @@ def strategies(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def frontier(frame: pd.DataFrame, against: str = "memory_left") -> Spec:
     """What answering cost, against the memory left or the share of late answers: a mark per policy and strategy.
 
-    Colour tells the strategy, shape the policy. Hollow: another is no later, no dearer and no less forgetful.
-    Bars: 95 %.
+    Colour tells the strategy, shape the policy. Hollow: another is no later, no dearer and no less forgetful, or
+    memory is unknown. Bars: 95 %.
 
     Args:
         frame: `fedunlearn.results.years.policies`.
@@ -208,7 +208,9 @@ def frontier(frame: pd.DataFrame, against: str = "memory_left") -> Spec:
     most = 10.0 ** math.ceil(math.log10(max([*costs, 100.0])))
     tens = [10.0**n for n in range(round(math.log10(least)), round(math.log10(most)) + 1)]
     reach = rounded([*rows["y"], *rows["y_low"], *rows["y_high"], 5.0], 6, zero=True)
-    x = across("x", "cost, % of training anew each time", (least * 0.8, most * 1.25), tens, log=True)
+    x = across(
+        "x", "cost, % of training anew on each day of acceptance", (least * 0.8, most * 1.25), tens, log=True
+    )
     y = across("y", title, reach, ticks(reach, 6))
     series, kinds = list(dict.fromkeys(rows["series"])), list(dict.fromkeys(rows["kind"]))
     colours = [next(one["ink"] for one in looks.values() if one["series"] == words) for words in series]
@@ -297,4 +299,5 @@ def _point(row: Mapping[str, Any]) -> str:
     left = percent(row["memory_left"]) + between(row["memory_left_low"], row["memory_left_high"])
     late = percent(row["late"]) + between(row["late_low"], row["late_high"])
     whom = f"{cut(row['policy'], 40)}, {cut(row['name'], 60)}"
-    return f"{whom}: cost {percent(row['cost'])} of training anew each time; memory left {left}; late {late}"
+    cost = f"{percent(row['cost'])} of training anew on each day of acceptance"
+    return f"{whom}: cost {cost}; memory left {left}; late {late}"

@@ -135,7 +135,8 @@ def _frontier(frame: pd.DataFrame, draw: Draw) -> list[Figure]:
         return []
     told = (
         "Left: cheaper than training anew for each answer. Down: better. Colour: the strategy; shape: the policy. "
-        "Hollow: another policy and strategy is no later, no dearer and no less forgetful. Bars: 95 %."
+        "Hollow: another policy and strategy is no later, no dearer and no less forgetful, or its memory is unknown. "
+        "Bars: 95 %."
     )
     titles = {
         "memory_left": "What it costs to leave less memory",
@@ -218,17 +219,22 @@ def _answers(held: Held, frame: pd.DataFrame) -> Table:
     columns = (
         Column("policy", numbers=False),
         Column("strategy", numbers=False),
-        Column("later than a month, %", late, words="of accepted requests to unlearn"),
+        Column("later than a month, %", late, words="of requests to unlearn, accepted or held back"),
         Column("than three, %", late),
         Column("median days", late),
-        Column("% of training anew each time", "Cost", words="passes of images through networks"),
+        Column(
+            "% of training anew on each day of acceptance", "Cost", words="passes of images through networks"
+        ),
         Column("answer", left, numbers=False),
         Column("memory left, %", left, words="of what the original knew of all answered requests' patients"),
         Column("answer", good, numbers=False),
         Column("test", good, words="less that of all models that never saw them"),
         Column("worst hospital", good),
     )
-    caption = "What each policy came to with each strategy when the year ended, with 95 % intervals."
+    caption = (
+        "What each policy came to with each strategy when the year ended, with 95 % intervals. "
+        f"{almanac.TWO_MEMORIES}"
+    )
     return Table("year-answers", caption, columns, tuple(rows))
 
 

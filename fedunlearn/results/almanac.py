@@ -28,7 +28,7 @@ def lines(run: Source) -> list[Text]:
     told += [
         part for sentence in sentences(run, strategies=False) for part in wrapped(sentence, "  ", "    ")
     ]
-    return [*told, Text(), *table(*_columns(run)), *wrapped(LEGEND, "  ", "  ", "dim")]
+    return [*told, Text(), *table(*_columns(run)), *wrapped(f"{LEGEND} {TWO_MEMORIES}", "  ", "  ", "dim")]
 
 
 def markdown(run: Source) -> list[str]:
@@ -43,14 +43,23 @@ def markdown(run: Source) -> list[str]:
         *(item(sentence) for sentence in sentences(run, strategies=False)),
         "",
     ]
-    return [*told, *map(marked, [heads, ["---"] * len(heads), *body]), f"\n{quoted(LEGEND)}\n"]
+    return [
+        *told,
+        *map(marked, [heads, ["---"] * len(heads), *body]),
+        f"\n{quoted(f'{LEGEND} {TWO_MEMORIES}')}\n",
+    ]
 
 
 LEGEND = (
-    "Late: share of accepted requests that took longer than one month, or three. Cost: of training anew for each. "
-    "Memory left: of what the original knew of the patients of all answered requests, when the year ends. Test, "
-    "worst: against all models that never saw them, whose luck differs; memory against that of the same seed. ±: 95 %."
+    "Late: share of requests, accepted or held back by a quota, that took longer than one month, or three. Cost: of "
+    "training anew on each day of acceptance. Memory left: of what the original knew of the patients of all answered "
+    "requests, when the year ends. Test, worst: against all models that never saw them, whose luck differs. ±: 95 %."
 )
+TWO_MEMORIES = (
+    "Memory here is of answered requests, against the model of the same seed that never saw them; further down it is "
+    "of every patient, of requests that wait as well, against such models of all seeds: so the two differ."
+)
+"""Why one model has two shares of memory left."""
 
 
 def title(run: Source) -> str:
@@ -74,7 +83,22 @@ def sentences(run: Source, strategies: bool = True) -> list[str]:
     frame, found = years.policies(run), years.timeline(run)
     shown = found[found["policy"] == found["policy"].iloc[0]] if len(found) else found
     rows = frame.to_dict("records")
-    return [came_in(shown), *(_answered(of, strategies) for of in by_policy(rows)), *best(rows)]
+    followed = {of[0]["policy"]: _answered(of, strategies) for of in by_policy(rows)}
+    labels = dict.fromkeys(found["policy"])
+    told = [followed.get(one) or _never(one, found[found["policy"] == one]) for one in labels]
+    return [came_in(shown), *told, *best(rows)]
+
+
+def _never(policy: object, own: pd.DataFrame) -> str:
+    """Of a policy that had no turn in which to unlearn anything: how many wait; ``own`` are its requests."""
+    waits = own[own["state"] == "waiting"]
+    if waits.empty:
+        return f"{line(policy)}: nothing was to be unlearned."
+    late, three = ((waits[name] > 0).sum() for name in ("late", "late_three"))
+    return (
+        f"{line(policy)}: none of {len(waits)} was unlearned by the end; {late} are later than a month, {three} later "
+        "than three. So there is no model to show."
+    )
 
 
 def came_in(shown: pd.DataFrame) -> str:
@@ -124,7 +148,7 @@ def _answered(rows: Rows, strategies: bool) -> str:
 
 def _left(row: Mapping[Any, Any]) -> str:
     """What a strategy left under a policy, at which cost."""
-    cost = f"{percent(row['cost'])} % of training anew each time"
+    cost = f"{percent(row['cost'])} % of training anew on each day of acceptance"
     cost = "nothing to compare its cost with" if math.isnan(row["cost"]) else cost
     anew = f", trained anew {row['retrainings']:.1f} times" if row["retrainings"] else ""
     return f"{line(row['strategy'])}: {cost}{anew}; {memory(row)}."
@@ -159,7 +183,7 @@ def best(rows: Rows) -> list[str]:
     use = "is" if len(good) == 1 else "are"
     return [
         f"Best: {line(first['policy'])} with {line(first['strategy'])}, {which} that answered all within a month, "
-        f"forgot and {use} still good: at {percent(first['cost'])} % of training anew each time."
+        f"forgot and {use} still good: at {percent(first['cost'])} % of training anew on each day of acceptance."
     ]
 
 

@@ -137,7 +137,7 @@ def test_the_frontier_has_a_mark_for_every_policy_and_strategy(against: str):
     told = labels(spec, "point")
     assert len(told) == 9
     assert told[0] == (
-        "a, x: cost 2 % of training anew each time; memory left 20 % (95 %: 10 % to 30 %); "
+        "a, x: cost 2 % of training anew on each day of acceptance; memory left 20 % (95 %: 10 % to 30 %); "
         "late 10 % (95 %: 0 % to 20 %)"
     )
     assert drawn(spec, 330).count("data-label") == 9

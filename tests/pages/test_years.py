@@ -58,7 +58,7 @@ def test_it_comes_before_the_policies_one_by_one(read: Element) -> None:
             "A year of requests, 2026-01-01 to 2026-04-23",
             "7 requests came in: 5 were accepted",
             "batch-60d: 2 of 4 later than a month (50 %), 0 later than three; 1 waits at the end. thorough: 3 % of "
-            "training anew each time; of what the model knew of these people",
+            "training anew on each day of acceptance; of what the model knew of these people",
             "What each policy came to",
             "Every request, from the day it came in to its answer",
             "Memory left of all earlier requests",

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from fedunlearn.api.run import Run
-from fedunlearn.results import almanac, report, years
+from fedunlearn.results import almanac, overview, report, years
 from fedunlearn.results.columns import OF_YEARS
 from fedunlearn.results.held import Held
 from fedunlearn.results.runfolder import RunFolder, parquet
@@ -88,6 +88,9 @@ def test_how_late_each_request_was(run: RunFolder):
     }
     batch = found.loc["batch-60d"]
     assert batch["r1"] == "within three months" and batch["r6"] == "still open"
+    table = run.read_table("calendar.parquet")
+    late = table.assign(late=90, late_three=30).query("state in ['open', 'waiting']").to_dict("records")
+    assert {years._kind(row) for row in late} == {"still open"}  # nobody was answered, however late that is
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,11 @@ def test_how_late_each_request_was(run: RunFolder):
         ([{}, {"cost": 2.0}], [True, False]),  # dearer, and no better
         ([{}, {"cost": 0.5, "late": 0.1}], [True, True]),  # cheaper, but later
         ([{"memory_left": -0.3}, {}], [True, True]),  # less than nothing is no less
-        ([{"memory_left": math.nan}, {"memory_left": 0.1}], [True, False]),
+        (
+            [{"memory_left": math.nan}, {"memory_left": 0.1}],
+            [False, True],
+        ),  # of who diverged nothing is known
+        ([{"memory_left": math.nan}, {"cost": 2.0}], [False, True]),  # nor does that keep others away
         ([{}, {}], [True, True]),
     ],
 )
@@ -121,6 +128,37 @@ def test_the_terminal_tells_of_it_in_80_columns(run: RunFolder):
     assert told.index("A year of requests") < told.index("CAN THIS RUN TELL?")
 
 
+def test_a_title_says_who_still_waits(run: RunFolder):
+    manifest = run.read_manifest()
+    batch = next(one for one in manifest["moments"] if one["id"] == "batch-60d")
+    ends = "models when the year ends, while 1 of 4 requests still waits to be unlearned (r6)"
+    assert overview.asked(batch, manifest).endswith(ends)
+    manifest["policies"][1]["waiting"] = [f"r{number}" for number in range(7)]
+    assert overview.asked(batch, manifest).endswith(
+        "7 of 10 requests still wait to be unlearned (r0, r1, r2, r3, r4, …)"
+    )
+
+
+def test_a_policy_that_unlearns_nothing_is_told_of(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    """It has no model, and so no row anywhere else."""
+    shown = years.timeline(run)
+    never = shown[shown["policy"] == "batch-60d"].assign(policy="batch-400d")
+    late = never["request"].isin(["r1", "r2"])
+    never = never.assign(late=late * 9, late_three=0)
+    never.loc[never["state"] == "unlearned", "state"] = "waiting"
+    monkeypatch.setattr(years, "timeline", lambda _: pd.concat([shown, never]))
+    told = almanac.sentences(Held(run))
+    assert told[3] == (
+        "batch-400d: none of 4 was unlearned by the end; 2 are later than a month, 0 later than three. So there is no "
+        "model to show."
+    )
+
+
+def test_the_two_memories_are_told_apart(run: RunFolder):
+    for told in (report.markdown(run), " ".join(text.plain.strip() for text in almanac.lines(run))):
+        assert told.count(almanac.TWO_MEMORIES) == 1
+
+
 def test_a_document_has_the_same(run: RunFolder):
     told = report.markdown(run)
     assert told.startswith("**A year of requests, 2026-01-01 to 2026-04-23**")
@@ -142,7 +180,7 @@ def test_the_best_is_the_cheapest_that_was_in_time_forgot_and_is_good():
     ]
     (told,) = almanac.best(rows)
     assert told.startswith("Best: p with cheap, the cheapest of 2") and told.endswith(
-        "at 10 % of training anew each time."
+        "at 10 % of training anew on each day of acceptance."
     )
     (told,) = almanac.best([row | {"useful": "cannot tell"} for row in rows])
     assert told.startswith("No policy and strategy is known")
