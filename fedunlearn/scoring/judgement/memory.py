@@ -378,6 +378,19 @@ def each(frame: Frame, phi: Floats, rows: Bools) -> Floats:
     return _apart(frame, phi, rows, levels, False)[0]
 
 
+def strangers(frame: Frame, phi: Floats) -> Floats:
+    """(models, n) phi of each held-out image at the hospitals of those to forget, less that of other patients there.
+
+    Args:
+        frame: the images.
+        phi: (models, N).
+    """
+    held_out = _held_out(frame, np.ones(phi.shape[1], dtype=bool))
+    rows = held_out & np.isin(frame.sites, frame.sites[frame.rows("forget")])
+    found = _apart(frame, phi, rows, _levels(frame, phi, rows), True)[0]
+    return found[:, np.isfinite(found).all(axis=0)]
+
+
 def _held_out(frame: Frame, asked: Bools) -> Bools:
     """(N,) the images ``asked`` about (N,) of patients of whom nothing was trained on."""
     held_out: Bools = frame.rows("test") & ~np.isin(frame.patients, frame.patients[frame.train]) & asked

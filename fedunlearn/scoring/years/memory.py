@@ -9,8 +9,9 @@ the mean over patients of how much surer the model is of their images than of he
 
 all three models having been trained for as many rounds from the same seed. A single request is often one patient, of
 whom the original need not know more than luck: held-out patients, whom neither model saw, differ between the two as
-well, with standard deviation sd. A request of P patients whose ``known`` is not above ``NOISE sd / sqrt(P)`` has no
-memory left but NaN: there was nothing to forget that anybody could see.
+well, with standard deviation sd, and their single images with si. Luck moves a request of P patients and N images by
+``max(sd / sqrt(P), si / sqrt(N))``; the second is larger where it names single images of patients. One whose ``known``
+is not above `NOISE` of that has no memory left but NaN: there was nothing to forget that anybody could see.
 
 Over several requests ``left`` and ``known`` are added up before they are divided, each request with as many parts as it
 has patients, and *all* requests count: one that is not visible alone still belongs to the mean, and to leave it out
@@ -84,17 +85,20 @@ def _rows(
     own: Seen | None,
 ) -> list[tuple[object, ...]]:
     original, never = seen[look.original], seen[look.retrained]
-    sd = _spread(original, never)
+    people, single = math.nan, math.nan
+    if original is not None and never is not None:
+        people = _spread(original.held_out - never.held_out)
+        single = _spread(original.strangers - never.strangers)
     rows = list[tuple[object, ...]]()
     for request, boundary in policy.answered.items():
         if boundary > look.round or request not in looking.asked:
             continue
-        patients = looking.asked[request].patients
+        patients, images = looking.asked[request].patients, looking.asked[request].images
         left, known = math.nan, math.nan
         if never is not None:
             left = math.nan if own is None else own.known[request] - never.known[request]
             known = math.nan if original is None else original.known[request] - never.known[request]
-        noise = sd / math.sqrt(patients) if patients else math.nan
+        noise = max(people / math.sqrt(patients), single / math.sqrt(images)) if patients else math.nan
         share = left / known if known > NOISE * noise else math.nan
         rows.append(
             (policy.label, strategy, look.seed, request, look.round, share, left, known, noise, patients)
@@ -102,11 +106,9 @@ def _rows(
     return rows
 
 
-def _spread(original: Seen | None, never: Seen | None) -> float:
-    """How far one held-out patient's scores differ between two models by luck; NaN where too few are held out."""
-    if original is None or never is None or original.held_out.size < 2:
-        return math.nan
-    return float((original.held_out - never.held_out).std(ddof=1))
+def _spread(differences: Floats) -> float:
+    """How far one held-out score differs between two models by luck; NaN where too few are held out."""
+    return float(differences.std(ddof=1)) if differences.size > 1 else math.nan
 
 
 # ---------------------------------------------------------------------------------------- of several requests

@@ -32,10 +32,12 @@ class Asked:
         weights: (n,) of each image that anybody asked for: what it adds to the request's score, the mean over the
             request's patients of the mean over their images.
         patients: those that there are held-out images for.
+        images: these patients' images that it names.
     """
 
     weights: Floats
     patients: int
+    images: int
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Seen:
         known: by request, its score: logit-scaled confidence in its images, less that in held-out images of the same
             hospital and label (`judgement.memory`).
         held_out: (H,) the same of every held-out patient, against the others.
+        strangers: (n,) and of every image of these.
     """
 
     quality: float
@@ -56,6 +59,7 @@ class Seen:
     calibration: float
     known: Mapping[RequestId, float]
     held_out: Floats
+    strangers: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +102,7 @@ class Looking:
             )
             weights = np.zeros(len(here))
             weights[own] = 1 / (counts[who] * max(len(patients), 1))
-            found[entry.id] = Asked(weights, len(patients))
+            found[entry.id] = Asked(weights, len(patients), int(own.sum()))
         return found
 
     @cached_property
@@ -139,6 +143,7 @@ class Looking:
             calibration=_calibration(answers, self.frame.test),
             known={r: scores[r] if one.patients else math.nan for r, one in self.asked.items()},
             held_out=held_out,
+            strangers=memory.strangers(self.frame, phi)[0],
         )
 
     def all_seen(self) -> dict[str, Seen | None]:

@@ -75,6 +75,20 @@ def test_a_request_that_the_original_did_not_know_has_no_share(tmp_path: Path):
     assert math.isnan(memory.pooled(thorough[thorough["round"] == 16]).value)
 
 
+def test_luck_moves_single_images_more_than_patients(tmp_path: Path):
+    """Of luck that images do not share, the mean of 4 has half; r1 is a patient of 4 images, r4 names 2 of one."""
+    run = read(year(tmp_path / "run", seeds=(7,), luck=0.3, scored=False).path)
+    assert run.year is not None
+    look = looking(run, run.year)
+    seen = look.all_seen() | {"never-16-7": look.seen("never-4-7")}  # which has other luck than original-16-7
+    found = memory.table(look, seen).query("policy == 'at_once' and strategy == 'lazy' and round == 16")
+    noise = found.set_index("request")["noise"]
+    image = 0.3 * math.sqrt(2)
+    assert noise["r4"] == pytest.approx(image / math.sqrt(2), rel=0.25)
+    assert noise["r1"] == pytest.approx(image / math.sqrt(4), rel=0.35)
+    assert noise["r2"] == pytest.approx(noise["r1"] / math.sqrt(2)) and noise["r4"] > 1.1 * noise["r1"]
+
+
 def test_who_can_be_compared_with_nobody_is_in_no_mean(tmp_path: Path):
     """West has nothing held out: of its patients nothing is known, and the others' mean is theirs alone."""
     run = year(tmp_path / "run", luck=0.0, scored=False)
