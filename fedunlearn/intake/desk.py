@@ -244,6 +244,7 @@ class _Desk:
         """Write down that nobody trains on ``rows`` from now on, and that they are erased unless they are opted out."""
         fresh, erasure, train = self._fresh(rows), petition.kind != "opt_out", self._register.train[rows]
         images = int(sum(one is None for one in (self._erased if erasure else self._barred)[rows[train]]))
+        before = (self._erased if erasure else self._barred)[rows].tolist()
         self._owned -= Counter(self._register.site[fresh].tolist())
         if self._register.label is not None:
             self._classes -= Counter(self._register.label[fresh].tolist())
@@ -253,7 +254,7 @@ class _Desk:
             self._left[petition.site] = petition.id
         if erasure:
             self._used[self._month(petition, boundary)] += 1
-        sentences = [*self._delayed(boundary, held), *self._told(petition, rows, images)]
+        sentences = [*self._delayed(boundary, held), *self._told(petition, rows, images, before)]
         code = "" if held is None else "quota"
         told = "; ".join(sentences)
         return Entry(petition, "accepted", boundary, code, told, None, tuple(rows.tolist()), images, held)
@@ -263,14 +264,20 @@ class _Desk:
             since, until = self._calendar.day(held), self._calendar.day(boundary)
             yield f"held back from {since} until {until}, since its hospital had used its quota"
 
-    def _told(self, petition: Petition, rows: Array, images: int) -> Iterator[str]:
-        """What is to be known of an accepted request."""
+    def _told(
+        self, petition: Petition, rows: Array, images: int, before: Sequence[RequestId | None]
+    ) -> Iterator[str]:
+        """What is to be known of an accepted request; ``before`` is with which earlier one each image was."""
         where = Counter(self._register.site[rows].tolist())
         if len(where) > 1:
             counted = listed([f"{site} {number}" for site, number in sorted(where.items())], quoted=False)
             verb = "barred" if petition.kind == "opt_out" else "erased"
             yield f"images at several hospitals, {verb} at all of them: {counted}"
         if images:
+            earlier = Counter(one for one in before if one is not None)
+            if earlier:
+                count, which = sum(earlier.values()), _requests(sorted(earlier))
+                yield f"{count} of these {len(before)} images came with {which} already"
             return
         if not self._register.train[rows].any():
             parts = sorted(set(self._register.table["split"].iloc[rows]))

@@ -49,6 +49,15 @@ def test_a_patient_at_several_hospitals_is_erased_at_all_of_them() -> None:
     assert entry.sentence == "images at several hospitals, erased at all of them: east 3, north 2"
 
 
+def test_what_earlier_requests_erased_is_told_and_not_counted_again() -> None:
+    """North has five training patients of two images each, and one for testing."""
+    entries = decided(
+        patients("r1", "north", "n0"), images("r2", "north", "n1-north-1"), leaving("r3", "north")
+    )
+    assert entries[0].sentence == entries[1].sentence == "" and entries[2].images == 10 - 3
+    assert entries[2].sentence == "3 of these 12 images came with requests 'r1', 'r2' already"
+
+
 def test_single_images_are_accepted_alone() -> None:
     (entry,) = decided(images("r1", "north", "n0-north-1"))
     assert named(entry.rows) == {"n0-north-1"} and entry.images == 1
