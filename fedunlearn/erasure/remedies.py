@@ -100,10 +100,9 @@ def of_year(sources: Sources, year: Year, request: str) -> Iterator[dict[str, An
     """
     ends = {row["id"]: int(row["round"]) for row in sources.manifest["moments"]}
     again = {sources.models[model] for model in sources.models if model.role == RETRAINED}
-    trained = [name for name in year.docket if not years.answerable(year, name)]
     for policy in sources.manifest["policies"]:
         label, done = str(policy["label"]), year.unlearned(policy, request)
-        of = _all(len(trained), sum(year.unlearned(policy, name) is None for name in trained))
+        of = _all(*year.judged[label])
         for strategy in policy["strategies"]:
             own = [
                 model

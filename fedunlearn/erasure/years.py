@@ -100,6 +100,16 @@ class Year:
         recalled = _recalled(run.read_table("memory.parquet"))
         return cls(manifest, calendar, docket, _states(run), answers, recalled, keeps)
 
+    @cached_property
+    def judged(self) -> dict[str, tuple[int, int]]:
+        """By policy, how many accepted requests there was something to unlearn of, and how many of these still wait."""
+        asked = {id for id in self.docket if not answerable(self, id)}
+        done = {
+            str(policy["label"]): {id for turn in policy["turns"] for id in turn["erases"]}
+            for policy in self.manifest["policies"]
+        }
+        return {label: (len(asked), len(asked - ids)) for label, ids in done.items()}
+
     def still_lists(self, request: str) -> set[str]:
         """The tables that have rows about this very request."""
         return {file for file, names in self._listed.items() if request in names}
