@@ -56,7 +56,8 @@ def purge(
     keep: Annotated[
         str,
         typer.Option(
-            metavar="STRATEGY", help="The remedy in use, whose models stay; retrained ones always do."
+            metavar="STRATEGY",
+            help="The remedy in use, whose models stay (of a year POLICY/STRATEGY); retrained ones always do.",
         ),
     ] = "retrained",
     keys: Annotated[

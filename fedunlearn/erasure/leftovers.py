@@ -40,7 +40,7 @@ class Leftovers:
         manifest: of it.
         images: a row for every image that it still knows.
         requests: their ids.
-        keep: the remedy whose models stay.
+        keep: the remedy whose models stay; with a calendar those of its policy's end.
         labels: by id of a patient or image, what stands there instead.
     """
 
@@ -83,7 +83,9 @@ class Leftovers:
         }
 
     def _stays(self, model: Model, request: str) -> bool:
-        return self.keep != RETRAINED and model.strategy == self.keep and lineage.asked(model, request)
+        on_the_way = model.policy and model.moment != model.policy
+        used = self.keep != RETRAINED and _remedy(model) == self.keep and not on_the_way
+        return used and lineage.asked(model, request)
 
     @cached_property
     def removed(self) -> tuple[str, ...]:
@@ -214,6 +216,11 @@ def whole(images: pd.DataFrame, gone: npt.NDArray[np.bool_]) -> set[str]:
     return set(patients[gone]) - set(patients[~gone])
 
 
+def _remedy(model: Model) -> str:
+    """What a model is a remedy by, as records write it: its strategy, with a calendar ``POLICY/STRATEGY``."""
+    return f"{model.policy}/{model.strategy}" if model.policy else model.strategy
+
+
 def erasures(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """The requests of a run that ask for something to be forgotten; in a calendar those that were accepted."""
     others = {
@@ -239,7 +246,7 @@ def require(manifest: Mapping[str, Any], requests: Sequence[str], keep: str) -> 
         raise InputError(
             f"the run has no request {', '.join(map(repr, unknown))}, expected one of {', '.join(known)}"
         )
-    remedies = list(dict.fromkeys(model.strategy for model in kept(manifest) if model.role == "strategy"))
+    remedies = list(dict.fromkeys(_remedy(model) for model in kept(manifest) if model.role == "strategy"))
     if keep not in (RETRAINED, *remedies):
         raise InputError(
             f"the run has no models of {keep!r} to keep, expected one of {', '.join((RETRAINED, *remedies))}"

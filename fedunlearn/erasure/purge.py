@@ -48,7 +48,7 @@ class Order:
 
     Attributes:
         requests: their ids; empty for all.
-        keep: the remedy in use, whose models stay.
+        keep: the remedy in use, whose models stay: a strategy, with a calendar ``POLICY/STRATEGY``.
         keys: the folder of keys, where the hospital's slips and tombstones are; None if there is none.
         data_root: where the data's files are, so that the images are known again; None to do without.
     """
@@ -79,7 +79,7 @@ def purge(path: Path, order: Order, dry: bool = False) -> list[str]:
         run = RunFolder.open(path)
         manifest = run.read_manifest()
         audit.verify(run.path / audit.FILE, manifest["audit"])
-        named = order.requests or erasures(manifest)
+        named = tuple(dict.fromkeys(order.requests)) or erasures(manifest)
         require(manifest, named, order.keep)
         images = run.read_table("sites.parquet")
         left = Leftovers(run, manifest, images, named, order.keep, {})

@@ -61,7 +61,7 @@ def write(path: Path, keys: Path, facts: Path | None = None) -> list[str]:
         sources = Sources.of(run)
         said = Facts() if facts is None else known.read(facts, sources.remedies(), sources.sites)
         if sources.year is not None:
-            years.require(said)
+            years.require(sources.year, said)
         slips = Slips(pair.folder)
         contents, events, told, rows = dict[str, bytes](), [], list[str](), list[Row]()
         for request in sources.scenario.requests:

@@ -169,8 +169,8 @@ def _recalled(table: pd.DataFrame) -> dict[tuple[str, str, str], tuple[Share, Sh
     return found
 
 
-def require(facts: Facts) -> None:
-    """Make sure that people say nothing that the simulation has said.
+def require(year: Year, facts: Facts) -> None:
+    """Make sure that people say nothing that the simulation has said, and of no remedy where none was tried.
 
     Raises:
         InputError: they do; tells all of it.
@@ -181,6 +181,12 @@ def require(facts: Facts) -> None:
         for name, known in facts.requests.items()
         for key in FOR_THE_DESK
         if getattr(known, key) is not None
+    ]
+    wrong += [
+        f"requests.{name}.remedy: found {known.remedy!r}, but this request had none; expected nothing: "
+        f"leave it out. {why}"
+        for name, known in facts.requests.items()
+        if known.remedy is not None and (why := answerable(year, name))
     ]
     if wrong:
         raise InputError("\n".join(wrong))

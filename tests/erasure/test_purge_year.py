@@ -122,3 +122,25 @@ def test_where_nothing_is_to_be_forgotten_nothing_is_purged(run: RunFolder) -> N
         purge.purge(run.path, Order(("opt",)))
     with pytest.raises(InputError, match="'gone' is refused"):
         purge.purge(run.path, Order(("gone",)))
+
+
+def test_the_remedy_in_use_is_one_policys(run: RunFolder, pair: Keys, tmp_path: Path) -> None:
+    """Of what the other policies and the way there came to, nothing is in use."""
+    with pytest.raises(
+        InputError, match=r"no models of 'fine_tune' to keep, expected one of retrained, .*at_once/fine_tune"
+    ):
+        purge.purge(run.path, Order(("some",), "fine_tune"))
+    assert list((run.path / "weights").glob("at_once@*-fine_tune-1.safetensors"))
+    order = Order(("some", "more", "leave", "some"), "at_once/fine_tune", pair.folder, tmp_path)
+    assert "some, more, leave: " in purge.purge(run.path, order)[0]
+    left = {file.stem for file in (run.path / "weights").iterdir()}
+    assert {name for name in left if "retrain" not in name and "budget" not in name} == {
+        "at_once-fine_tune-1"
+    }
+    facts = tmp_path / "facts.yaml"
+    facts.write_text("requests: {some: {remedy: at_once/fine_tune, retention: one year}}\n")
+    record.write(run.path, pair.folder, facts)
+    own = read(run, "some")
+    kept = own["where_the_data_was"][-1]
+    assert "models of at_once/fine_tune, the remedy in use" in kept["what"]
+    assert (kept["files"], kept["action"]) == (1, "kept: one year")

@@ -308,6 +308,11 @@ def test_facts_do_not_contradict_the_calendar(run: RunFolder, pair: Keys, tmp_pa
         InputError, match=r"requests\.some\.received: found '2026-01-05', but the run has a calendar"
     ):
         record.write(run.path, pair.folder, facts)
+    facts.write_text("requests: {gone: {remedy: at_once/retrain}, opt: {remedy: at_once/retrain}}\n")
+    with pytest.raises(
+        InputError, match=r"(?s)requests\.gone\.remedy: .* had none.*requests\.opt\.remedy: .*Art\. 71"
+    ):
+        record.write(run.path, pair.folder, facts)
     facts.write_text("requests: {some: {channel: letter, remedy: at_once/fine_tune}}\n")
     record.write(run.path, pair.folder, facts)
     own = read(run)
