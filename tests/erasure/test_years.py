@@ -21,6 +21,7 @@ from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
 from tests import runs
 from tests.erasure.test_record import FORBIDDEN, read
+from tests.test_cli import call
 
 pytestmark = pytest.mark.gate
 
@@ -265,6 +266,16 @@ def test_requests_that_wait_are_told_where_all_are_judged_together() -> None:
     assert _all(1, 0) == "Of the only accepted request:"
     assert _all(8, 2) == "Of all 8 accepted requests, 2 of which still wait, together:"
     assert _all(8, 1) == "Of all 8 accepted requests, 1 of which still waits, together:"
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_models_of_a_year_are_trained_again_though_those_of_the_way_are_gone(
+    run: RunFolder, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 50)
+    told = call("verify", run.path, "--replay", count)
+    assert told.exit_code == 0, told.output
+    assert "trained again came to the same bits" in told.output
 
 
 def test_nothing_is_called_purged_that_nobody_purged(run: RunFolder) -> None:
