@@ -145,6 +145,21 @@ def test_a_second_message_is_given_only_while_as_many_wait_as_there_are_workers(
     assert scene.place.given[5:] == [(one, "f")]
 
 
+def test_a_second_message_waits_for_whoever_replaces_one_that_was_lost() -> None:
+    """It may take hours, and the next look hires another who has nothing to do."""
+    scene = Scene(Place(places=2), wanted=2)
+    scene.crew.tick()
+    first, other = scene.come("one", "one")
+    scene.crew.take(["a"])
+    scene.crew.lost(first, "killed")
+    assert scene.place.given[-1] == (other, "a")
+    scene.crew.take(["b"])
+    assert scene.place.given[-1] == (other, "a")
+    scene.crew.tick()
+    [third] = scene.come("one")
+    assert scene.place.given[-1] == (third, "b")
+
+
 def test_what_a_lost_worker_had_not_begun_is_not_blamed() -> None:
     scene = Scene(Place(places=1), wanted=1)
     scene.crew.take(["a", "b"])

@@ -201,6 +201,7 @@ class Crew(Generic[M]):
         """Other hospitals from now on: their images are to be brought, and whoever works for those before goes."""
         self._moved, self._without, self._said = True, 0.0, False
         self.waiting.clear()
+        self._useful = 0  # workers, expected ones too, at the last look
         self._losses.clear()
         self._unsupplied.clear()
         for worker in list(self.workers):
@@ -294,6 +295,7 @@ class Crew(Generic[M]):
     def _assign(self) -> None:
         """Give messages to those who have none; then, of many that wait, second ones."""
         ready, useful = self.ready, sum(worker.refused is None for worker in self.workers)
+        useful = max(useful, self._useful)  # in the place of one that was just lost another comes
         for most, least in ((1, 1), (DEPTH, useful)):
             for worker in ready:
                 if len(self.waiting) >= least and len(worker.messages) < most:
@@ -320,6 +322,7 @@ class Crew(Generic[M]):
             worker = Worker[M]()
             self.workers.append(worker)
             self.place.hire(worker)
+        self._useful = sum(worker.refused is None for worker in self.workers)
 
     def _part(self, worker: Worker[M]) -> None:
         """Let a worker go; what it had waits before all else.
