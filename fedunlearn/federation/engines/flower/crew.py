@@ -146,6 +146,7 @@ class Crew(Generic[M]):
     _without: float = 0.0  # seconds since anybody was there, while there are hospitals
     _said: bool = False
     _fallen: int = 0  # workers in a row that were lost before they came
+    _useful: int = 0  # workers that may work at the last look, expected ones too
 
     # ------------------------------------------------------------------------------------------ what happens
 
@@ -201,7 +202,6 @@ class Crew(Generic[M]):
         """Other hospitals from now on: their images are to be brought, and whoever works for those before goes."""
         self._moved, self._without, self._said = True, 0.0, False
         self.waiting.clear()
-        self._useful = 0  # workers, expected ones too, at the last look
         self._losses.clear()
         self._unsupplied.clear()
         for worker in list(self.workers):
