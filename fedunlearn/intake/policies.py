@@ -60,7 +60,8 @@ class Budget:
 
     Attributes:
         drift: the most that all steps of unlearning together may have moved the weights since training, or since they
-            were trained anew, relative to their norm. When a step passes it, the model is trained anew.
+            were trained anew, relative to their norm. Once they have moved it by more, the next request is answered by
+            training anew.
     """
 
     drift: Annotated[float, Gt(0)]
