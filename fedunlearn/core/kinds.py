@@ -1,0 +1,60 @@
+"""Kinds of task, found by their names: each is a folder of `fedunlearn.kinds`, and nobody keeps a list of them.
+
+What a kind brings lies in files of its folder that are called alike, one for each room that asks: that room says what
+it asks for (`fedunlearn.learning.kinds`, `fedunlearn.scoring.kinds`, `fedunlearn.results.kinds`), looks it up here, and
+so knows no kind by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = "fedunlearn.kinds"
+_FOLDER = Path(__file__).resolve().parents[1] / "kinds"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What anybody may ask of a kind before there is data or a network.
+
+    Attributes:
+        what: what a person calls one of its images: image, volume.
+        one_class: every image has one class of its own, which methods on classes, costs of mistakes and canaries need.
+        pictures: forgotten images can be shown as a strip of pictures with what each model says.
+    """
+
+    what: str
+    one_class: bool
+    pictures: bool
+
+
+@cache
+def kinds() -> tuple[str, ...]:
+    """The names of all kinds."""
+    return tuple(sorted(path.parent.name for path in _FOLDER.glob("*/__init__.py")))
+
+
+def facts(kind: str) -> Facts:
+    """What anybody may ask of a kind.
+
+    Raises:
+        KeyError: there is none of this name.
+    """
+    found: Facts = brought(kind, "", "FACTS")
+    return found
+
+
+@cache
+def brought(kind: str, file: str, name: str) -> Any:
+    """What a kind calls ``name`` in one of its files ("": the folder's own).
+
+    Raises:
+        KeyError: there is no kind of this name.
+    """
+    if kind not in kinds():
+        raise KeyError(f"no kind of task {kind!r}; known are {', '.join(kinds())}")
+    return getattr(importlib.import_module(".".join(filter(None, (_PACKAGE, kind, file)))), name)

@@ -1,0 +1,7 @@
+"""One class for each image or volume."""
+
+from __future__ import annotations
+
+from fedunlearn.core.kinds import Facts
+
+FACTS = Facts(what="image", one_class=True, pictures=True)

@@ -1,0 +1,7 @@
+"""A class for each voxel of a volume."""
+
+from __future__ import annotations
+
+from fedunlearn.core.kinds import Facts
+
+FACTS = Facts(what="volume", one_class=False, pictures=False)
