@@ -7,7 +7,8 @@ holds which image is the partition's business, what is trained on is the split's
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,20 +28,23 @@ class Collection:
 
     Attributes:
         pixels: (N, C, *spatial) uint8, or float32 scaled to [-1, 1]; may be a memory-mapped file, and so may targets.
-        targets: (N,) int64 classes 0…classes-1, or (N, *spatial) label maps of any integers, uint8 at best: int64
-            would take eight times the memory.
+        targets: (N,) int64 classes 0…classes-1; (N, *spatial) label maps of any integers, uint8 at best: int64 would
+            take eight times the memory; or (N, places) uint8, a class for each finding, or for the image and each
+            companion, where `fedunlearn.core.IGNORED` stands for one that nobody knows.
         table: one row per image, in order: ``image`` (unique id) and ``patient``, both strings; ``site`` where the
             data knows it; any attributes (sex, age, view, difficulty, …).
-        classes: number of classes.
+        classes: number of classes; two where an image has several findings: absent, present.
         synthetic_patients: the patients are made up; the report must say so.
-        kind: the kind of task (`fedunlearn.learning.kinds`).
+        kind: the kind of task (`fedunlearn.core.kinds`).
         note: what the data is, in words, for the report.
-        names: of the classes, in order; empty where they have none but their numbers.
+        names: of the classes, in order, or of the findings; empty where they have none but their numbers.
         notes: what was read in a way that its owner should know of (ids taken as one, numbers renumbered, images
             turned), a sentence each; `check` shows them and the run folder keeps them.
         seen: one row per image, in order, of what its file was found to be: ``format``, ``size`` (such as 512 × 512),
             ``low`` and ``high`` (the range of its values, before they were scaled) and ``orientation`` (empty where a
             format has none); None where images are made up.
+        companions: what comes with every image, by name: (N, …) int64 words of a text as numbers, or float32 numbers of
+            a table.
 
     Raises:
         ValueError: the parts do not belong together (a defect of the source, not of its input).
@@ -56,6 +60,7 @@ class Collection:
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     seen: pd.DataFrame | None = None
+    companions: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = {len(self.pixels), len(self.targets), len(self.table)}
@@ -63,7 +68,9 @@ class Collection:
             raise ValueError(
                 f"pixels, targets and table must agree: {counts} rows, {list(self.table.columns)}"
             )
-        if self.targets.ndim > 1 and self.targets.shape[1:] != self.pixels.shape[2:]:
+        if odd := [name for name, array in self.companions.items() if len(array) != len(self.pixels)]:
+            raise ValueError(f"companions must have a row per image: {odd}")
+        if self.targets.ndim > 2 and self.targets.shape[1:] != self.pixels.shape[2:]:
             raise ValueError(
                 f"label maps {self.targets.shape} must be shaped like images {self.pixels.shape}"
             )
@@ -95,10 +102,11 @@ class Source(Protocol):
 
 
 def digest(collection: Collection) -> str:
-    """The sha256 of pixels, targets, image ids and patient ids: equal digests mean equal experiments."""
+    """The sha256 of pixels, targets, image and patient ids and companions: equal digests mean equal experiments."""
     sha = hashlib.sha256()
-    for array in (collection.pixels, collection.targets):
-        sha.update(f"{array.dtype.str}{array.shape}".encode())
+    companions = sorted(collection.companions.items())
+    for name, array in [("", collection.pixels), ("", collection.targets), *companions]:
+        sha.update(f"{name}{array.dtype.str}{array.shape}".encode())
         sha.update(np.ascontiguousarray(array).data)
     for column in ("image", "patient"):
         sha.update("\x1f".join(map(str, collection.table[column])).encode())

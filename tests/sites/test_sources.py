@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import urllib.error
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,25 @@ def test_every_source_has_its_name():
 def collection(pixels: np.ndarray[Any, Any], patients: list[str]) -> Collection:
     table = pd.DataFrame({"image": [f"i{i}" for i in range(len(pixels))], "patient": patients})
     return Collection(pixels, np.zeros(len(pixels), np.int64), table, 1, synthetic_patients=True)
+
+
+def test_companions_count_in_the_digest_only_where_there_are_any():
+    pixels = np.zeros((3, 1, 4, 4), np.uint8)
+    alone = collection(pixels, ["a", "b", "c"])
+    first, second = ({"report": np.full((3, 5), word, np.int64)} for word in (1, 2))
+    assert digest(replace(alone, companions={})) == digest(alone)
+    digests = {digest(alone), *(digest(replace(alone, companions=one)) for one in (first, second))}
+    digests.add(digest(replace(alone, companions={"table": first["report"]})))
+    assert len(digests) == 4
+    with pytest.raises(ValueError, match=r"a row per image: \['report'\]"):
+        replace(alone, companions={"report": np.zeros((2, 5), np.int64)})
+
+
+def test_several_findings_need_not_be_shaped_like_the_image():
+    pixels, targets = np.zeros((3, 1, 4, 4), np.uint8), np.array([[0, 1], [1, 255], [0, 0]], np.uint8)
+    alone = collection(pixels, ["a", "b", "c"])
+    several = replace(alone, kind="multilabel", targets=targets, classes=2, names=("mass", "nodule"))
+    assert digest(several) != digest(replace(several, targets=1 - targets % 2))
 
 
 def test_digest_depends_on_pixels_targets_and_owners():
