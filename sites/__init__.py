@@ -27,6 +27,7 @@ _WHERE = {
         "medmnist": ("sites.medmnist", "MedMNIST"),
         "npz": ("sites.npz", "Npz"),
         "folder": ("sites.folder", "Folder"),
+        "chexpert": ("sites.chexpert", "CheXpert"),
         "mrbrains": ("sites.mrbrains", "MRBrainS"),
     },
     "PARTITIONS": {

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from fedunlearn.core.kinds import facts
 from sites.watching import Watch, unwatched
 
 SEEN = ("format", "size", "low", "high", "orientation")
@@ -61,6 +62,13 @@ class Collection:
     notes: tuple[str, ...] = ()
     seen: pd.DataFrame | None = None
     companions: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> npt.NDArray[Any] | None:
+        """(N,) the class of each image, where every image has one of its own."""
+        if not facts(self.kind).one_class:
+            return None
+        return self.targets if self.targets.ndim == 1 else self.targets[:, 0]
 
     def __post_init__(self) -> None:
         counts = {len(self.pixels), len(self.targets), len(self.table)}

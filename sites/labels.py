@@ -253,7 +253,7 @@ def _findings(names: Sequence[str]) -> list[str]:
         return []
     return [
         f"labels such as {listed(several)} seem to name several findings; each such combination is a class of its own, "
-        "since an image has one label"
+        "since an image has one label: for several, say `findings: all`"
     ]
 
 

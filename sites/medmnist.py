@@ -1,4 +1,4 @@
-"""`medmnist`: the MedMNIST collections (Yang et al. 2023), every 2D and 3D set with one label per image."""
+"""`medmnist`: the MedMNIST collections (Yang et al. 2023), every 2D and 3D set."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import importlib.util
 import shutil
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ import pandas as pd
 from annotated_types import Ge, Lt
 
 from fedunlearn.core import InputError, Problem, derive
+from sites import findings
 from sites.collection import Collection
 from sites.pixels import channels_first, ranges
 from sites.watching import Watch, unwatched
@@ -34,15 +36,17 @@ class MedMNIST:
 
     The official train, val and test images are pooled, since splits are made by patient here. The sets tell no
     patients: images of one class, drawn at random, are grouped into made-up ones, always the same, across the official
-    parts. To keep these, read the file with `npz`, where each image is a patient, and ``split: {from: split}``.
+    parts. To keep these, read the file with `npz`, where each image is a patient, and ``split: {from: split}``. Where
+    an image has several findings (chestmnist), the one that fewest images have counts as its class there.
 
     Attributes:
         set: the set's name, such as bloodmnist or organmnist3d.
         size: edge of the images in pixels; 3D sets have 28 and 64.
         images: use only so many, with the classes as frequent as in the set; None for all.
         images_per_patient: how many of each made-up patient, as nearly as the classes allow.
-        label_noise: share of images whose label is replaced by another (column ``difficulty``: hard): a network
-            can only know them by heart, so that memory can be seen on sets that are too easy.
+        label_noise: share of images whose label is replaced by another, of several findings one by its opposite
+            (column ``difficulty``: hard): a network can only know them by heart, so that memory can be seen on sets
+            that are too easy.
     """
 
     name: Literal["medmnist"] = "medmnist"
@@ -65,12 +69,6 @@ class MedMNIST:
             expected = ", ".join(sorted(sets))
             return [Problem(f"medmnist: found no set {self.set!r}{meant}; expected one of {expected}")]
         info = sets[self.set]
-        if "multi-label" in info["task"]:
-            return [
-                Problem(
-                    f"medmnist: {self.set} has several labels per image, expected one: choose another set"
-                )
-            ]
         found = []
         if f"MD5{_suffix(self.size)}" not in info:
             found.append(
@@ -90,31 +88,31 @@ class MedMNIST:
             raise InputError(problems)
         info = _sets()[self.set]
         with np.load(root / f"{self.set}{_suffix(self.size)}.npz", allow_pickle=False) as file:
-            parts = [
-                (p, file[f"{p}_images"], file[f"{p}_labels"].reshape(-1)) for p in ("train", "val", "test")
-            ]
+            parts = [(p, file[f"{p}_images"], file[f"{p}_labels"]) for p in ("train", "val", "test")]
         ids = np.concatenate([[f"{p}-{i:06d}" for i in range(len(labels))] for p, _, labels in parts])
         pixels = channels_first(np.concatenate([images for _, images, _ in parts]))
-        labels = np.concatenate([labels for _, _, labels in parts]).astype(np.int64)
+        labels, several = np.concatenate([labels for _, _, labels in parts]), _several(info)
+        labels = labels.astype(np.uint8) if several else labels.reshape(-1).astype(np.int64)
         if self.images is not None:
-            rows = _subset(labels, self.images, self._rng("images"))
+            rows = _subset(_classes(labels), self.images, self._rng("images"))
             ids, pixels, labels = ids[rows], pixels[rows], labels[rows]
-        patient = _groups(labels, self.images_per_patient, self._rng("patients"))
+        patient = _groups(_classes(labels), self.images_per_patient, self._rng("patients"))
         table = pd.DataFrame({"image": ids, "patient": [f"p-{p:05d}" for p in patient]})
         note = f"{len(labels)} images of {self.set}, MedMNIST v2 (Yang et al. 2023, {info['license']}); "
         note += "patients are made up."
-        classes = len(info["label"])
+        names = tuple(info["label"][str(number)] for number in range(len(info["label"])))
+        classes = findings.CLASSES if several else len(names)
         if self.label_noise:
-            labels, noisy = _noisy(labels, patient, classes, self.label_noise, self._rng("noise"))
+            labels, noisy = _noisy(labels, patient, len(names), self.label_noise, self._rng("noise"))
             table["difficulty"] = np.where(noisy, "hard", "easy")
             note += f" {int(noisy.sum())} labels were replaced by wrong ones."
-        names = tuple(info["label"][str(number)] for number in range(classes))
         return Collection(
             pixels=pixels,
             targets=labels,
             table=table,
             classes=classes,
             synthetic_patients=True,
+            kind="multilabel" if several else "classification",
             note=note,
             names=names,
             seen=ranges(pixels, "NPZ"),
@@ -122,6 +120,16 @@ class MedMNIST:
 
     def _rng(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng(derive(0, "medmnist", self.set, purpose))
+
+
+def _several(info: Mapping[str, Any]) -> bool:
+    """Whether an image of a set can have several findings."""
+    return "multi-label" in info["task"]
+
+
+def _classes(labels: npt.NDArray[Any]) -> Ints:
+    """(N,) the class of each image, or its rarest finding."""
+    return labels if labels.ndim == 1 else findings.rarest(labels)
 
 
 def _sets() -> dict[str, dict[str, Any]]:
@@ -209,11 +217,21 @@ def _groups(labels: Ints, size: int, rng: np.random.Generator) -> Ints:
 
 
 def _noisy(
-    labels: Ints, patient: Ints, classes: int, share: float, rng: np.random.Generator
-) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Replace a share of the labels by others, of every patient about as many."""
+    labels: npt.NDArray[Any], patient: Ints, names: int, share: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Replace a share of the labels by others, of several findings one by its opposite, of every patient about as many.
+
+    Args:
+        labels: (N,) classes or (N, F) findings.
+        patient: (N,) whose they are.
+        names: how many classes or findings there are.
+        share: of the images.
+        rng: decides.
+    """
     order = np.lexsort((rng.random(len(labels)), patient))
     noisy = np.zeros(len(labels), dtype=bool)
     noisy[order] = np.diff(np.floor(np.arange(len(labels) + 1) * share + 0.5)) > 0
-    wrong = (labels + rng.integers(1, classes, len(labels))) % classes
-    return np.where(noisy, wrong, labels), noisy
+    if labels.ndim == 1:
+        return np.where(noisy, (labels + rng.integers(1, names, len(labels))) % names, labels), noisy
+    other = np.eye(names, dtype=labels.dtype)[rng.integers(0, names, len(labels))]
+    return np.where(noisy[:, None], labels ^ other, labels), noisy

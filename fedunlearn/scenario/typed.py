@@ -210,7 +210,7 @@ def _model(fields: list[dataclasses.Field[Any]], hints: Mapping[str, Any]) -> ty
 
 def _problem(detail: Any, node: Table, hints: Mapping[str, Any]) -> Problem:
     """One of pydantic's findings, in our words and at its place."""
-    kind, loc = detail["type"], [part for part in detail["loc"]]
+    kind, loc = detail["type"], [part for part in detail["loc"] if "[" not in str(part)]  # of a union: a type
     at: Node = node
     for i, part in enumerate(loc):
         below = _below(at, part)

@@ -11,7 +11,9 @@ import pandas as pd
 from annotated_types import Ge, Le
 
 from fedunlearn.core import IGNORED, InputError, Problem
+from sites import findings
 from sites.collection import SEEN, Collection
+from sites.findings import Findings
 from sites.folder.layout import Layout, rows_of
 from sites.folder.manifest import Manifest, attributes, checked, read_manifest
 from sites.folder.paths import Inside
@@ -54,6 +56,9 @@ class Folder:
         spacing: with label maps: edges of a voxel in millimetres; None for as they are.
         dtype: with label maps: uint8 in 0…255, or float32 in -1…1.
         classes: with label maps: how many labels there are, background included; None for those that are found.
+        findings: where an image can have several: their names, each a column of its own with 1, 0, and -1, u or nothing
+            where nobody knows; or, where there are no such columns, what ``label`` names in cells such as
+            Effusion|Mass or No Finding. Then ``all`` means all that it names. Others are left out.
         labels: with label maps: the class that a number in the maps stands for, such as {255: 1} or {4: 3, 9: ignored};
             all other numbers are classes as they are.
         outside: files may lie outside of the manifest's folder (``..``, links, absolute paths). Only for manifests
@@ -70,26 +75,29 @@ class Folder:
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
     dtype: Literal["uint8", "float32"] = "uint8"
     classes: Annotated[int, Ge(2), Le(MOST)] | None = None
+    findings: tuple[str, ...] | Literal["all"] | None = None
     labels: Mapping[Label, Label | Literal["ignored"]] | None = None
     outside: bool = False
 
     def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read all files; see `Source.load`."""
         manifest, inside = self._manifest(root), self._inside(root)
-        rows, labels = manifest.rows, manifest.labels
-        if _with_maps(rows):
+        rows, labels = manifest.rows, manifest.findings or manifest.labels
+        if _with_maps(rows) and self.findings is None:
             return self._volumes(manifest, inside, watch)
         if manifest.problems or labels is None:
             raise InputError(manifest.problems)
         found = read_pictures(rows, inside.folder, Alike(self.size, self.channels), watch)
+        several = isinstance(labels, Findings)
+        told = findings.in_words(labels.names) if several else f"Labels: {in_words(labels.names)}"
         return Collection(
             pixels=found.pixels,
             targets=labels.targets,
-            table=_table(rows),
-            classes=len(labels.names),
+            table=_table(rows, labels.names if several else ()),
+            classes=findings.CLASSES if several else len(labels.names),
             synthetic_patients=False,
-            note=f"{len(rows)} images {_place(self)}; patient ids are those found there. "
-            f"Labels: {in_words(labels.names)}.",
+            kind="multilabel" if several else "classification",
+            note=f"{len(rows)} images {_place(self)}; patient ids are those found there. {told}.",
             names=labels.names,
             notes=(*manifest.notes, *found.notes),
             seen=found.seen,
@@ -97,7 +105,7 @@ class Folder:
 
     def _manifest(self, root: Path) -> Manifest:
         """The rows with all that is wrong with them, and with settings that they have no use for."""
-        found = checked(self._rows(root), self._inside(root))
+        found = checked(self._rows(root), self._inside(root), self.findings)
         return replace(found, problems=(*self._misplaced(found.rows), *found.problems))
 
     def _rows(self, root: Path) -> Table:
@@ -107,7 +115,7 @@ class Folder:
             InputError: it is not clear which, or they cannot be read.
         """
         if self.manifest is not None and self.path is None and self.layout is None:
-            return read_manifest(root / self.manifest)
+            return read_manifest(root / self.manifest, self.findings)
         if self.manifest is None and self.path is not None and self.layout is not None:
             return rows_of(root / self.path, self.layout)
         given = [name for name in ("manifest", "path", "layout") if getattr(self, name) is not None]
@@ -189,9 +197,9 @@ def _with_maps(rows: Sequence[Row]) -> bool:
     return bool(rows) and "label_map" in rows[0].cells
 
 
-def _table(rows: Sequence[Row]) -> pd.DataFrame:
-    """All columns but the files and label, as text; age as a number where every row has one."""
-    columns = attributes(rows)
+def _table(rows: Sequence[Row], several: Sequence[str] = ()) -> pd.DataFrame:
+    """All columns but the files, label and findings, as text; age as a number where every row has one."""
+    columns = attributes(rows, several)
     table = pd.DataFrame(
         {
             "image": [row.cells.get("image", tidied(row.cells["file"])) for row in rows],

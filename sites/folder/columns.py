@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedunlearn.core import InputError, Problem
@@ -81,21 +82,44 @@ def header_of(cells: Sequence[str]) -> tuple[list[str], list[str]]:
     return names, [f"columns are written otherwise: {', '.join(renamed)}"] if renamed else []
 
 
-def require(file: Path, header: Sequence[str], line: int = 1, lines: Sequence[str] = ()) -> None:
-    """Refuse a table without the columns that a manifest must have, or with some twice.
+@dataclass(frozen=True)
+class Needed:
+    """The columns that a table must have.
+
+    Attributes:
+        columns: by name.
+        labels: and one of `LABELS`.
+        findings: where the table has one of these, it must have all, and they stand in place of `LABELS`.
+    """
+
+    columns: tuple[str, ...] = ("file", "patient")
+    labels: bool = True
+    findings: tuple[str, ...] = ()
+
+    def of(self, header: Sequence[str]) -> tuple[str, ...]:
+        """All that a table with this header must have."""
+        if any(name in header for name in self.findings):
+            return (self.columns[0], *self.findings, *self.columns[1:])
+        labels = [column for column in LABELS if column in header] or LABELS[:1]
+        return (self.columns[0], *(labels if self.labels else ()), *self.columns[1:])
+
+
+def require(
+    file: Path, header: Sequence[str], needed: Needed, line: int = 1, lines: Sequence[str] = ()
+) -> None:
+    """Refuse a table without the columns that it must have, or with some twice.
 
     Args:
         file: where it stands.
         header: its columns.
+        needed: those that it must have.
         line: of the header.
         lines: of the file, to look for the header elsewhere.
 
     Raises:
         InputError: it has not; all problems together.
     """
-    labels = [column for column in LABELS if column in header]
-    wanted = ("file", *(labels or LABELS[:1]), "patient")
-    missing = [column for column in wanted if column not in header]
+    missing = [column for column in needed.of(header) if column not in header]
     twice = sorted({column for column in header if column and header.count(column) > 1})
     problems = []
     if missing:
@@ -105,7 +129,7 @@ def require(file: Path, header: Sequence[str], line: int = 1, lines: Sequence[st
         )
         message = f"found the columns {found or 'none'}, expected also {', '.join(missing)}"
         problems.append(Problem(message + _meant(missing, there, line, lines), str(file), line))
-    if len(labels) > 1:
+    if all(column in header for column in LABELS):
         problems.append(
             Problem("found the columns label and label_map, expected one of them", str(file), line)
         )

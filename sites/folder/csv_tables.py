@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedunlearn.core import InputError, Problem
-from sites.folder.columns import SEPARATORS, header_of, known_in, require
+from sites.folder.columns import SEPARATORS, Needed, header_of, known_in, require
 from sites.folder.encodings import lines_of, text_of
 from sites.rows import Fault, Row, Table, grouped
 
@@ -27,8 +27,12 @@ class _Flavour:
     notes: tuple[str, ...]
 
 
-def read_csv(file: Path) -> Table:
+def read_csv(file: Path, needed: Needed) -> Table:
     """All rows of a CSV file.
+
+    Args:
+        file: the file.
+        needed: the columns that it must have.
 
     Raises:
         InputError: it is none, lacks columns, or has rows of another length; all problems together.
@@ -44,7 +48,7 @@ def read_csv(file: Path) -> Table:
         raise InputError([Problem(message, str(file), error.args[1])]) from error
     first = records[0][1] if records else []
     header, notes = header_of(first)
-    require(file, header, flavour.header + 1, lines)
+    require(file, header, needed, flavour.header + 1, lines)
     rows, faults = list[Row](), list[Fault]()
     for line, cells in records[1:]:
         if any(cell.strip() for cell in cells[len(header) :]) or len(cells) < len(_trimmed(header)):

@@ -8,7 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from fedunlearn.core import InputError, Problem
+from sites.findings import Findings, Wanted, of_cells, of_columns
+from sites.folder.columns import Needed
 from sites.folder.paths import FILES, Inside, file_faults, on_disk
 from sites.folder.tables import read_table
 from sites.identity import damaged, is_missing, quoted, settled, tidied
@@ -24,7 +28,8 @@ class Manifest:
 
     Attributes:
         rows: ids and attributes tidied (`sites.identity.tidied`), files as they are called on the disk.
-        labels: the classes of the images; None for label maps, or where there are no rows.
+        labels: the classes of the images; None for label maps or findings, or where there are no rows.
+        findings: several of every image, where a scenario asks for them.
         notes: what was read in a way that its owner should know of.
         problems: all that is wrong.
         good: the rows that nothing is wrong with.
@@ -35,10 +40,15 @@ class Manifest:
     notes: tuple[str, ...]
     problems: tuple[Problem, ...]
     good: tuple[Row, ...]
+    findings: Findings | None = None
 
 
-def read_manifest(file: Path) -> Table:
+def read_manifest(file: Path, wanted: Wanted = None) -> Table:
     """All rows of a manifest as they are written.
+
+    Args:
+        file: the manifest.
+        wanted: the findings that are asked for.
 
     Raises:
         InputError: it is missing, no CSV or Parquet file, or lacks columns; all problems together.
@@ -49,11 +59,17 @@ def read_manifest(file: Path) -> Table:
             f"folder: found {there} {file}, expected a CSV or Parquet file with the columns "
             f"file, label or label_map, and patient: put it there or give its folder as --data-root"
         )
-    return read_table(file)
+    return read_table(file, Needed(findings=wanted if isinstance(wanted, tuple) else ()))
 
 
-def checked(table: Table, inside: Inside) -> Manifest:
-    """The rows as they are used, and all that is wrong with them; no image is opened."""
+def checked(table: Table, inside: Inside, wanted: Wanted = None) -> Manifest:
+    """The rows as they are used, and all that is wrong with them; no image is opened.
+
+    Args:
+        table: the rows as they are written.
+        inside: where their files may lie.
+        wanted: the findings that are asked for.
+    """
     if not table.rows:
         problem = Problem("folder: the manifest has no rows, expected one per image")
         return Manifest((), None, table.notes, (problem,), ())
@@ -64,30 +80,49 @@ def checked(table: Table, inside: Inside) -> Manifest:
         faults[number] += _cell_faults(row, inside)
     for number, fault in _doubled(rows):
         faults[number].append(fault)
-    labels, wrong = None, list[str]()
-    if "label" in rows[0].cells:
-        labels = read_labels(
-            [row.cells["label"] for row in rows], _owners(rows), lambda number: rows[number].place
-        )
-        for one in labels.misread:
-            faults[one.row].append(rows[one.row].fault(one.kind, "label", one.message))
-        notes, wrong = (*notes, *labels.notes), [*labels.wrong]
+    labels, findings = None, None
+    if wanted is not None:
+        findings = _findings(rows, wanted)
+        misread, notes, wrong = findings.misread, (*notes, *findings.notes), findings.wrong
+    elif "label" in rows[0].cells:
+        labels = read_labels(_cells(rows, "label"), _cells(rows, "patient"), lambda row: rows[row].place)
+        misread, notes, wrong = {"label": labels.misread}, (*notes, *labels.notes), labels.wrong
+    else:
+        misread, wrong = {}, ()
+    for column, one in ((column, one) for column, several in misread.items() for one in several):
+        faults[one.row].append(rows[one.row].fault(one.kind, column, one.message))
     told = (
         fault
         for number in range(len(rows))
         for fault in sorted(faults[number], key=lambda f: _order(f.problem))
     )
-    problems = (*grouped(told), *(Problem(f"label: {message}", rows[0].manifest) for message in wrong))
+    what = "label" if findings is None else "findings"
+    problems = (*grouped(told), *(Problem(f"{what}: {message}", rows[0].manifest) for message in wrong))
     good = tuple(row for number, row in enumerate(rows) if not faults[number])
-    return Manifest(rows, labels, (*table.notes, *renamed, *notes), problems, good)
+    return Manifest(rows, labels, (*table.notes, *renamed, *notes), problems, good, findings)
+
+
+def _findings(rows: Sequence[Row], wanted: Wanted) -> Findings:
+    """The findings, each from a column of its own, or all from cells that name them."""
+    patients, names = _cells(rows, "patient"), rows[0].cells.keys()
+    if "label_map" in names:
+        empty = np.zeros((len(rows), 0), dtype=np.uint8)
+        return Findings((), empty, wrong=("label maps are no findings: leave findings out",))
+    if isinstance(wanted, tuple) and not names.isdisjoint(wanted):
+        found = of_columns({name: _cells(rows, name) for name in wanted}, patients)
+        if "label" not in names:
+            return found
+        note = "column label is not read, since findings have columns of their own"
+        return replace(found, notes=(*found.notes, note))
+    return of_cells(_cells(rows, "label"), patients, lambda row: rows[row].place, wanted)
 
 
 def _order(problem: Problem) -> tuple[int, str]:
     return problem.column or 0, problem.message
 
 
-def _owners(rows: Sequence[Row]) -> list[str]:
-    return [row.cells["patient"] for row in rows]
+def _cells(rows: Sequence[Row], column: str) -> list[str]:
+    return [row.cells[column] for row in rows]
 
 
 # ----------------------------------------------------------------------------------------------------- cells
@@ -137,7 +172,10 @@ def _doubled(rows: Sequence[Row]) -> Iterator[tuple[int, Fault]]:
         if image and (first := images.setdefault(image, row)) is not row:
             yield number, _again(row, "image", first, "unique ids: remove one of the rows")
         elif file and (first := files.setdefault(_path(file), row)) is not row:
-            advice = "one row for each image: remove one of them, or if it has several labels, choose one"
+            advice = (
+                "one row for each image: remove one of them, or if it has several labels, choose one, or name all "
+                "findings in one cell (A|B) and say findings: all"
+            )
             yield number, _again(row, "file", first, advice)
         if label_map and _path(label_map) == _path(file):
             message = (
@@ -163,7 +201,8 @@ def _of_one(row: Row, other: Row) -> bool:
     return row.cells["patient"] == other.cells["patient"]
 
 
-def attributes(rows: Sequence[Row]) -> Mapping[str, list[str]]:
-    """The columns that are neither files nor labels nor ids of images and patients."""
-    names: Iterable[str] = (n for n in rows[0].cells if n not in (*FILES, "label", "image", "patient"))
+def attributes(rows: Sequence[Row], findings: Sequence[str] = ()) -> Mapping[str, list[str]]:
+    """The columns that are neither files nor labels nor findings nor ids of images and patients."""
+    others = (*FILES, "label", "image", "patient", *findings)
+    names: Iterable[str] = (n for n in rows[0].cells if n not in others)
     return {name: [row.cells[name] for row in rows] for name in names}

@@ -8,15 +8,19 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn.core import InputError, Problem
-from sites.folder.columns import header_of, require
+from sites.folder.columns import Needed, header_of, require
 from sites.folder.csv_tables import read_csv
 from sites.folder.encodings import PARQUET
 from sites.formats import sizes
 from sites.rows import Row, Table
 
 
-def read_table(file: Path) -> Table:
+def read_table(file: Path, needed: Needed) -> Table:
     """All rows of a CSV or Parquet file; what it is is told by its content.
+
+    Args:
+        file: the file.
+        needed: the columns that it must have.
 
     Raises:
         InputError: it is none of the two, or has columns twice or rows of another length; all problems together.
@@ -24,16 +28,16 @@ def read_table(file: Path) -> Table:
     with file.open("rb") as opened:
         start = opened.read(len(PARQUET))
     if start == PARQUET or file.suffix == ".parquet":
-        return _parquet(file)
-    return read_csv(file)
+        return _parquet(file, needed)
+    return read_csv(file, needed)
 
 
-def _parquet(file: Path) -> Table:
+def _parquet(file: Path, needed: Needed) -> Table:
     from pyarrow.lib import ArrowException  # here, since it takes a while
 
     try:
-        needed, texts = sizes.rows(file)
-        if message := sizes.too_large(needed):
+        size, texts = sizes.rows(file)
+        if message := sizes.too_large(size):
             raise InputError([Problem(f"is too large: it {message}", str(file))])
         table = pd.read_parquet(file, engine="pyarrow", read_dictionary=texts)
     except (
@@ -46,7 +50,7 @@ def _parquet(file: Path) -> Table:
     if any(name is not None for name in table.index.names):
         table = table.reset_index()  # pandas keeps columns that it was told are the index
     header, notes = header_of([str(name) for name in table.columns])
-    require(file, header)
+    require(file, header, needed)
     for column in {"patient", "site", "image"} & set(header):
         if table.iloc[:, header.index(column)].dtype.kind == "f":
             message = (

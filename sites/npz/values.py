@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedunlearn.core import IGNORED
+from sites.findings import Wanted, numbers
 from sites.formats.maps import only_ignored
 from sites.formats.sizes import Claim
 
@@ -21,16 +22,22 @@ def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def unfit(headers: Mapping[str, Claim], splits: Sequence[str]) -> list[str]:
-    """The kinds of arrays whose values have to be looked at to say what to do: images, labels."""
+    """The kinds of arrays whose values have to be looked at to say what is wrong, if anything: images, labels."""
     first = splits[0]
     images, labels = headers[f"{first}_images"], headers[f"{first}_labels"]
     kinds = ["images"] if native(images.dtype) not in (np.uint8, np.float32) else []
     return kinds + (["labels"] if len(labels.shape) == 2 and labels.shape[1] > 1 else [])
 
 
-def wrong_kind(kind: str, arrays: Mapping[str, Array]) -> str:
-    """What to say of images of another type, or of several labels per image."""
-    return _other_type(arrays) if kind == "images" else _several(arrays)
+def wrong_kind(kind: str, arrays: Mapping[str, Array], wanted: Wanted) -> str:
+    """What to say of images of another type, or of several labels per image; empty if these are findings.
+
+    Args:
+        kind: images or labels.
+        arrays: of all parts, by name.
+        wanted: the findings that are asked for.
+    """
+    return _other_type(arrays) if kind == "images" else _several(arrays, wanted)
 
 
 def _other_type(arrays: Mapping[str, Array]) -> str:
@@ -61,23 +68,32 @@ def rescaling(key: str, low: float, high: float) -> str:
     return f"{values}divide them, in all parts alike: ({shifted} / {width:g} * 255).round().astype(np.uint8)"
 
 
-def _several(arrays: Mapping[str, Array]) -> str:
+def _several(arrays: Mapping[str, Array], wanted: Wanted) -> str:
     key, array = next(iter(arrays.items()))
-    found = f"{key} has {array.shape[1]} labels per image, expected one"
+    found = f"{key} has {array.shape[1]} labels per image"
+    advice = f"or keep one column, such as {key}[:, 0]"
     if array.dtype.kind not in "biuf":
-        return f"{found}: keep one column, such as {key}[:, 0]"
+        return f"{found}, which are text, expected one: write findings as 0 and 1, {advice}"
     values = np.concatenate([one.astype(np.float64) for one in arrays.values()])
-    sums, binary = values.sum(axis=1), bool(np.isin(values, (0, 1)).all())
-    if len(values) and (values >= 0).all() and np.abs(sums - 1).max() < 1e-3:
+    sums, binary = values.sum(axis=1), numbers(values)
+    hot = bool(len(values)) and bool((values >= 0).all()) and float(np.abs(sums - 1).max()) < 1e-3
+    if hot and not (binary and wanted):
         what = "they are one-hot" if binary else "they are probabilities, which sum to 1"
-        return f"{found}: {what}; take the argmax: {key}.argmax(1)"
-    if binary and len(values) and sums.max() > 1:
-        many = int((sums > 1).sum())
-        return (
-            f"{found}: {many:,} images have several findings at once, and multi-label is not supported; choose one "
-            f"finding, such as {key}[:, 0]"
+        also = (
+            "; or, if these are findings of which every image has just one, say findings: all"
+            if binary
+            else ""
         )
-    return f"{found}: keep one column, such as {key}[:, 0]"
+        return f"{found}, expected one: {what}; take the argmax: {key}.argmax(1){also}"
+    if not binary:
+        odd = values[~np.isin(values, (0, 1, -1, IGNORED)) & ~np.isnan(values)][0]
+        return (
+            f"{found}, of which some are {odd:g}, expected one, or findings as 1 (present), 0 (absent) and -1, "
+            f"{IGNORED} or NaN (unknown): correct them, {advice}"
+        )
+    if isinstance(wanted, tuple) and len(wanted) != array.shape[1]:
+        return f"{found}, and findings names {len(wanted)}: name them all, in the order of {key}'s columns"
+    return ""
 
 
 def wrong_pixels(pixels: Array, images: Sequence[str]) -> list[str]:

@@ -177,3 +177,24 @@ strategies: [{name: fine_tune, rounds: 1}]
     assert test.loc["age=40-59", "n"] == held_out["age"].between(40, 59).sum()
     assert "sex=F" in forget.index and "sex=M" not in forget.index
     assert {"sex", "age", "class", "site"} <= set(run.read_table("bias.parquet")["attribute"])
+
+
+def test_chest_x_rays_have_several_findings_from_the_table_beside_them():
+    """Of each finding as many as the table's cells name, counted there by the words between bars."""
+    root = root_with("nih_cxr1000_metadata.csv")
+    source = Npz(
+        path="nih_cxr1000_128.npz",
+        size=32,
+        table="nih_cxr1000_metadata.csv",
+        label="finding_labels",
+        findings="all",
+    )
+    found = source.load(root)
+    cells = pd.read_csv(root / "nih_cxr1000_metadata.csv")["finding_labels"]
+    counts = cells.str.split("|").explode().value_counts().drop("No Finding")
+    assert (found.kind, found.classes, len(found.names)) == ("multilabel", 2, len(counts))
+    assert dict(zip(found.names, found.targets.sum(axis=0).tolist(), strict=True)) == counts.to_dict()
+    assert (found.targets.sum(axis=1) == 0).sum() == 500
+    assert found.table["patient"].nunique() == 682
+    assert found.table["sex"].value_counts().to_dict() == {"M": 523, "F": 477}
+    assert found.table["view"].value_counts().to_dict() == {"AP": 567, "PA": 433}

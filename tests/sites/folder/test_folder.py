@@ -123,7 +123,7 @@ def test_folder_reports_every_bad_row_with_its_place(tmp_path: Path):
         f":3:1: file: found no file {tmp_path / 'gone.png'}; paths start at the manifest's folder",
         ":4:9: patient: found nothing, expected the patient of this image: fill it in, or remove the row",
         ":5:1: file: found 'a.png' again (first in line 2), expected one row for each image: remove one of them, or "
-        "if it has several labels, choose one",
+        "if it has several labels, choose one, or name all findings in one cell (A|B) and say findings: all",
         ":5:7: label: found 'x', expected a class number as in most rows (0, 1, …): correct it, or write all of "
         "them as names, such as 'grade 1'",
         f":6:1: file: found no file {tmp_path / 'notes.txt'}; paths start at the manifest's folder",

@@ -138,7 +138,11 @@ def test_npz_reports_arrays_that_do_not_fit(tmp_path: Path, change: dict[str, An
             np.zeros((6, 8, 8), np.uint8),
             "dtype complex128, expected whole numbers or names",
         ),
-        (np.zeros((6, 14), np.uint8), np.zeros((6, 8, 8), np.uint8), "14 labels per image"),
+        (
+            np.zeros((6, 14), np.uint8),
+            np.zeros((6, 8, 8), np.uint8),
+            "findings: found none that some images have",
+        ),
         (np.zeros(6, np.uint8), np.zeros((6, 8, 8), np.int64), "dtype int64, expected uint8"),
         (np.zeros(6, np.uint8), np.zeros((6, 8, 8, 8, 8), np.uint8), "expected (N, H, W)"),
         (np.zeros((6, 8, 8), np.uint8), np.zeros((6, 8, 8, 8), np.uint8), "label maps of shape (6, 8, 8, 8)"),

@@ -105,15 +105,11 @@ def test_the_call_that_a_message_tells_mends_the_file(tmp_path: Path, images: np
     assert order > 0.9999 and len(np.unique(found)) > len(np.unique(wanted)) * 0.9
 
 
-def test_what_one_hot_and_several_findings_are_is_said(tmp_path: Path):
+def test_what_one_hot_labels_are_is_said(tmp_path: Path):
     message = refused(tmp_path, made(train_labels=np.eye(2, dtype=np.uint8)[LABELS]))
     assert "they are one-hot; take the argmax: train_labels.argmax(1)" in message
     assert load(tmp_path, made(train_labels=np.eye(2)[LABELS].argmax(1))).targets.tolist() == LABELS.tolist()
     assert "probabilities" in refused(tmp_path, made(train_labels=np.full((12, 4), 0.25)))
-    several = np.zeros((12, 14), np.uint8)
-    several[3, 4:6] = 1
-    message = refused(tmp_path, made(train_labels=several))
-    assert "has 14 labels per image" in message and "multi-label is not supported" in message
 
 
 @pytest.mark.parametrize(
