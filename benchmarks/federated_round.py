@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.stacking import Stack
-from fedunlearn.core import LocalTraining, Select, Weights, derive
+from fedunlearn.core import Form, LocalTraining, Select, Weights, derive
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Link
 from fedunlearn.federation.engines.inline import Inline
@@ -93,7 +93,7 @@ class Case:
 
     def initial(self, seed: int = SEED) -> dict[str, Tensor]:
         """Where every round starts."""
-        return initial_weights(SmallCNN(), SHAPE, CLASSES, seed)
+        return initial_weights(SmallCNN(), Form(SHAPE, CLASSES), seed)
 
 
 SIZES = ((3, 360, 32), (3, 360, 8), (30, 64, 32), (100, 32, 32))
@@ -187,7 +187,7 @@ def stacked(case: Case, clock: Clock) -> None:
     seeds = range(SEED, SEED + STACKED)
     orders = [torch.stack([case.order(site, seed) for seed in seeds]) for site in case.sites]
     initial = [case.initial(seed) for seed in seeds]
-    net = Stack([SmallCNN().build(SHAPE, CLASSES) for _ in seeds])  # type: ignore[misc]  # they are sequential
+    net = Stack([SmallCNN().build(Form(SHAPE, CLASSES)) for _ in seeds])  # type: ignore[misc]  # they are sequential
     make = {"adam": lambda p: Adam(p, LR, 0.0), "sgd": lambda p: SGD(p, LR, 0.9, 0.0)}[case.optimizer]
 
     def one() -> Weights:
@@ -229,7 +229,7 @@ def pfl(case: Case, clock: Clock) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net = SmallCNN().build(SHAPE, CLASSES)
+            self.net = SmallCNN().build(Form(SHAPE, CLASSES))
             self.net.load_state_dict(case.initial())
 
         def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -266,7 +266,7 @@ def _plain(
     case: Case, batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]], optimizer: Callable[[Any], Any]
 ) -> Callable[[], Weights]:
     """Federated averaging by hand, hospital after hospital."""
-    net, initial = SmallCNN().build(SHAPE, CLASSES).train(), case.initial()
+    net, initial = SmallCNN().build(Form(SHAPE, CLASSES)).train(), case.initial()
 
     def one() -> Weights:
         mean = {name: torch.zeros_like(value) for name, value in initial.items()}

@@ -72,7 +72,7 @@ class Turn:
     def initial(self, seed: int) -> dict[str, Tensor]:
         """Where a shadow starts."""
         cohort = self.cohort
-        return initial_weights(self.scenario.model, cohort.shape, cohort.classes, derive(seed, "initial"))
+        return initial_weights(self.scenario.model, cohort.form, derive(seed, "initial"))
 
 
 def turns(count: int, size: int) -> Iterator[Turn]:
@@ -138,7 +138,7 @@ def _train(turn: Turn, inside: Array, seed: int) -> dict[str, Tensor]:
         s: (torch.from_numpy(cohort.pixels[m]), torch.from_numpy(cohort.targets[m])) for s, m in masks.items()
     }
     shares = {site: float(mask.sum() / inside.sum()) for site, mask in masks.items()}
-    net = turn.scenario.model.build(cohort.shape, cohort.classes).train()
+    net = turn.scenario.model.build(cohort.form).train()
     for number in range(training.rounds):
         mean = {name: torch.zeros_like(value) for name, value in weights.items()}
         for site, (pixels, labels) in data.items():
@@ -159,7 +159,7 @@ def _train(turn: Turn, inside: Array, seed: int) -> dict[str, Tensor]:
 
 def _answers(turn: Turn, weights: Weights) -> Array:
     """(N, C) what a model answers for all images; not part of what is measured."""
-    network = Network(turn.scenario.model, turn.cohort.shape, turn.cohort.classes)
+    network = Network(turn.scenario.model, turn.cohort.form)
     network.load(weights)
     with torch.inference_mode():
         answers: Array = network.module.eval()(scaled(torch.from_numpy(turn.cohort.pixels))).numpy()

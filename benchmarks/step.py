@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from fedunlearn.core import Images, LocalTraining, Select
+from fedunlearn.core import Form, Images, LocalTraining, Select
+from fedunlearn.kinds.segmentation.learnt import _dice_cross_entropy
 from fedunlearn.learning.kernels import cheaper, dice_cross_entropy, with_slope
-from fedunlearn.learning.kinds import _dice_cross_entropy
 from fedunlearn.learning.local import fit
 from fedunlearn.learning.models import Model, Network, ResNet18, SmallCNN, UNet3D
 
@@ -124,7 +124,7 @@ def measured(case: Case, turns: int) -> list[str]:
     """A row of the first table, and one of the last."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        network = Network(case.model, case.shape, case.classes)
+        network = Network(case.model, Form(case.shape, case.classes))
     images, start = case.images(), network.read()
     training = LocalTraining(batch_size=case.batch, optimizer="adam", lr=0.002)
     per_step = operations(network.module, torch.zeros(case.batch, *case.shape))

@@ -39,7 +39,7 @@ import psutil
 import torch
 from torch import nn
 
-from fedunlearn.core import LocalTraining, Select, Weights
+from fedunlearn.core import Form, LocalTraining, Select, Weights
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Engine, Link
 from fedunlearn.federation.engines.flower import Flower, cluster, scratch
@@ -83,7 +83,7 @@ def prepare(folder: Path) -> None:
 
 def right(models: Sequence[Weights], folder: Path) -> float:
     """The share of all images that models class rightly."""
-    found, network = np.load(folder / "images.npz"), Network(SmallCNN(), SHAPE, CLASSES)
+    found, network = np.load(folder / "images.npz"), Network(SmallCNN(), Form(SHAPE, CLASSES))
     images = scaled(torch.from_numpy(found["pixels"]))
     shares = []
     for weights in models:
@@ -95,7 +95,7 @@ def right(models: Sequence[Weights], folder: Path) -> float:
 
 def start(seed: int) -> Weights:
     """The model that a procedure starts from."""
-    return initial_weights(SmallCNN(), SHAPE, CLASSES, seed)
+    return initial_weights(SmallCNN(), Form(SHAPE, CLASSES), seed)
 
 
 def ours(engine: Engine, folder: Path, procedures: int, rounds: int) -> list[Weights]:
@@ -136,7 +136,7 @@ def stock(folder: Path, seeds: Sequence[int], rounds: int) -> list[Weights]:
         pixels = scaled(torch.from_numpy(every["pixels"][rows]))
         data = torch.utils.data.TensorDataset(pixels, torch.from_numpy(every["targets"][rows]))
         loader = torch.utils.data.DataLoader(data, batch_size=LOCAL.batch_size, shuffle=True)
-        module: nn.Module = Network(SmallCNN(), SHAPE, CLASSES).module
+        module: nn.Module = Network(SmallCNN(), Form(SHAPE, CLASSES)).module
         module.load_state_dict(message.content["arrays"].to_torch_state_dict())  # type: ignore[union-attr]
         optimizer = torch.optim.Adam(module.parameters(), lr=LOCAL.lr)
         for _ in range(LOCAL.epochs):

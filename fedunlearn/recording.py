@@ -88,7 +88,7 @@ def manifest(made: Production, machines: Sequence[Machine], began: float) -> dic
         "classes": cohort.classes,
         "names": list(cohort.names),
         "costs": scenario.evaluation.costs,
-        "pretrained": origin(scenario.model, cohort.shape, cohort.classes),
+        "pretrained": origin(scenario.model, cohort.form),
         "seeds": list(scenario.seeds),
         "horizons": list(scenario.horizons),
         "verdict": asdict(scenario.verdict),

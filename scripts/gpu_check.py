@@ -30,11 +30,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedunlearn import weights as w
-from fedunlearn.core import Batch, Images, LocalTraining, Reply, Select
+from fedunlearn.core import Batch, Form, Images, LocalTraining, Reply, Select
 from fedunlearn.federation.engines import Answer, Ask
 from fedunlearn.federation.engines.inline import perform
 from fedunlearn.learning import devices
-from fedunlearn.learning.kinds import KINDS
+from fedunlearn.learning.kinds import learnt
 from fedunlearn.learning.local import fit
 from fedunlearn.learning.models import Model, Network, ResNet18, SmallCNN, initial_weights
 from fedunlearn.learning.models.volumes import Med3D, UNet3D
@@ -103,13 +103,13 @@ def made(subject: Subject, count: int, device: str) -> Images:
 @cache
 def network(subject: Subject, device: str) -> Network:
     with torch.random.fork_rng(devices=[]):
-        return Network(reduced(subject, device), subject.shape, CLASSES, device)
+        return Network(reduced(subject, device), Form(subject.shape, CLASSES), device)
 
 
 def trained(subject: Subject, device: str, training: LocalTraining, count: int) -> dict[str, Tensor]:
     images, start = (
         made(subject, count, device),
-        initial_weights(reduced(subject, device), subject.shape, CLASSES, 5),
+        initial_weights(reduced(subject, device), Form(subject.shape, CLASSES), 5),
     )
     return fit(Room(network(subject, device), images), start, images, training, 7)
 
@@ -164,7 +164,7 @@ def rounding(place: Place) -> Facts:
     devices.prepare(place.device)
     subject = SUBJECTS[2].of(place.small)
     step = LocalTraining(batch_size=subject.batch, optimizer="sgd", momentum=0.0, lr=0.1)
-    start = initial_weights(subject.model, subject.shape, CLASSES, 5)
+    start = initial_weights(subject.model, Form(subject.shape, CLASSES), 5)
     here = w.subtract(trained(subject, "cpu", step, subject.batch), start)
     facts = Facts()
     for precision in ("float32", "tf32", "bfloat16"):
@@ -228,7 +228,7 @@ class Unlabelled:
 
     def __call__(self, local: Any) -> Reply:
         images = local.images(Select())
-        loss = KINDS["classification"].objective
+        loss = learnt("classification").objective
         batch = Batch(images.pixels.float(), torch.full_like(images.targets, -1), images.rows)
         return Reply(None, 1, {"loss": loss(local.network.module, batch).detach().cpu()})
 
@@ -264,7 +264,7 @@ def labels(place: Place) -> Facts:
 
 
 def _ordinary() -> Fit:
-    return Fit(initial_weights(SmallCNN(), (1, 28, 28), CLASSES, 5), Select(), LocalTraining(), 7)
+    return Fit(initial_weights(SmallCNN(), Form((1, 28, 28), CLASSES), 5), Select(), LocalTraining(), 7)
 
 
 def _answers(place: Place, *tasks: Any) -> list[Answer]:
@@ -359,7 +359,7 @@ def _rate(place: Place) -> float:
 
 def _work(subject: Subject, place: Place) -> float:
     """Products and sums for one image."""
-    module: nn.Module = Network(reduced(subject, place.device), subject.shape, CLASSES).module
+    module: nn.Module = Network(reduced(subject, place.device), Form(subject.shape, CLASSES)).module
     with FlopCounterMode(display=False) as counter:
         module(torch.zeros(2, *subject.shape)).sum().backward()
     return counter.get_total_flops() / 2

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from fedunlearn.core import Companion, Form
 from fedunlearn.core.kinds import facts
 from sites.watching import Watch, unwatched
 
@@ -87,6 +88,11 @@ class Collection:
         if not self.table["image"].is_unique:
             raise ValueError("image ids must be unique")
 
+    @property
+    def form(self) -> Form:
+        """What a network for these images is built for."""
+        return form(self.pixels, self.targets, self.classes, self.companions)
+
 
 class Source(Protocol):
     """Where images come from: a frozen dataclass, found by its name in a scenario's ``data``."""
@@ -107,6 +113,22 @@ class Source(Protocol):
             InputError: files are missing or cannot be used; all problems together.
         """
         ...
+
+
+def form(
+    pixels: npt.NDArray[Any],
+    targets: npt.NDArray[Any],
+    classes: int,
+    companions: Mapping[str, npt.NDArray[Any]],
+) -> Form:
+    """What a network is built for that is shown ``pixels`` and ``companions`` and asked for ``targets``."""
+    beside = {name: Companion(_sizes(x), x.dtype.kind in "iu") for name, x in companions.items()}
+    return Form(_sizes(pixels), classes, _sizes(targets), beside)
+
+
+def _sizes(array: npt.NDArray[Any]) -> tuple[int, ...]:
+    """The shape of what belongs to one image."""
+    return tuple(int(n) for n in array.shape[1:])
 
 
 def digest(collection: Collection) -> str:

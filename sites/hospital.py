@@ -22,9 +22,21 @@ import numpy.typing as npt
 import torch
 
 from fedunlearn import files
-from fedunlearn.core import IGNORED, SERVER, Images, InputError, Problem, RequestId, Select, SiteId
+from fedunlearn.core import (
+    IGNORED,
+    SERVER,
+    Companion,
+    Form,
+    Images,
+    InputError,
+    Problem,
+    RequestId,
+    Select,
+    SiteId,
+)
 from fedunlearn.learning.models import MODELS, Model, Network
 from sites.arrays import write_rows
+from sites.collection import form
 
 SPLITS = ("train", "val", "test", "proxy")
 _NO_LABEL = -1  # no class: a loss that meets it fails
@@ -45,16 +57,14 @@ class Federation:
         folder: where they are stored.
         sites: who can be asked: the hospitals by name, sorted, then `SERVER` if it owns images.
         requests: the ids that a `Select` may name.
-        classes: number of classes.
-        shape: (C, *spatial) of one image.
+        form: what the network is built for.
         model: the network's configuration.
     """
 
     folder: Path
     sites: tuple[SiteId, ...]
     requests: tuple[RequestId, ...]
-    classes: int
-    shape: tuple[int, ...]
+    form: Form
     model: Model
     _gathered: _Gathered = field(default_factory=lambda: _Gathered(_CACHE_BYTES), repr=False, compare=False)
 
@@ -68,6 +78,7 @@ class Federation:
         forgotten: Mapping[RequestId, npt.NDArray[np.bool_]],
         model: Model,
         classes: int,
+        companions: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         """Store the hospitals in ``folder``; mapped arrays are not read into memory as a whole.
 
@@ -80,11 +91,13 @@ class Federation:
             forgotten: for each request, (N,) whether it names the image.
             model: the network's configuration.
             classes: number of classes.
+            companions: what comes beside each image, by name, (N, ...): integers are words, floats a table.
 
         Raises:
             InputError: a label is no class.
             RunError: a file cannot be written, as where the disk is full.
         """
+        companions = companions or {}
         _require_classes(targets, site, classes)
         owned = _rows_of(site)
         if (given := np.flatnonzero(split == "proxy")).size:
@@ -102,11 +115,13 @@ class Federation:
             write_rows(place / "rows.npy", np.arange(len(site)), rows, np.int64)
             write_rows(place / "split.npy", part, rows, part.dtype)
             write_rows(place / "forgotten.npy", masks, rows, masks.dtype)
+            for beside, values in companions.items():
+                kept = np.int64 if values.dtype.kind in "iu" else np.float32
+                write_rows(place / f"beside-{beside}.npy", values, rows, kept)
         about = {
             "sites": list(owned),
             "requests": list(forgotten),
-            "classes": classes,
-            "shape": [int(n) for n in pixels.shape[1:]],
+            "form": dataclasses.asdict(form(pixels, targets, classes, companions)),
             "model": dataclasses.asdict(cast(Any, model)),
         }
         with files.replacing(folder / "federation.json", durable=False) as temporary:
@@ -122,8 +137,7 @@ class Federation:
             folder=folder,
             sites=tuple(about["sites"]),
             requests=tuple(about["requests"]),
-            classes=about["classes"],
-            shape=tuple(about["shape"]),
+            form=_form(about["form"]),
             model=model,
         )
 
@@ -138,7 +152,7 @@ class Federation:
         It draws from the global RNG (as torch's layers do) and puts it back: make networks in one thread only.
         """
         with torch.random.fork_rng(devices=[]):
-            return Network(self.model, self.shape, self.classes, device)
+            return Network(self.model, self.form, device)
 
     def hospital(self, site: SiteId, network: Network) -> Hospital:
         """One hospital, or `SERVER`, working with ``network``.
@@ -163,7 +177,8 @@ class Federation:
         key = (site, select, device)
         images = self._gathered.get(key)
         if images is None:
-            images = _gather(self.folder / str(self._numbers[site]), self.requests, select, device)
+            place = self.folder / str(self._numbers[site])
+            images = _gather(place, self.requests, tuple(self.form.companions), select, device)
             self._gathered.put(key, images)
         return images
 
@@ -178,7 +193,7 @@ class Hospital:
     """
 
     def __init__(self, federation: Federation, site: SiteId, network: Network) -> None:
-        self.site, self.network, self.classes = site, network, federation.classes
+        self.site, self.network, self.classes = site, network, federation.form.classes
         self._federation, self._before = federation, network.passes
 
     def images(self, select: Select) -> Images:
@@ -193,6 +208,12 @@ class Hospital:
     def work(self) -> int:
         """How many images it has passed through the network (`fedunlearn.learning.models.Network.passes`)."""
         return self.network.passes - self._before
+
+
+def _form(told: dict[str, Any]) -> Form:
+    """A form from what its fields are in JSON."""
+    beside = {name: Companion(tuple(x["shape"]), x["tokens"]) for name, x in told["companions"].items()}
+    return Form(tuple(told["shape"]), told["classes"], tuple(told["places"]), beside)
 
 
 def _require_classes(targets: npt.NDArray[Any], site: npt.NDArray[Any], classes: int) -> None:
@@ -256,17 +277,24 @@ class _Gathered:
 
 
 def _size(images: Images) -> int:
-    return sum(t.numel() * t.element_size() for t in (images.pixels, images.targets, images.rows))
+    own = (images.pixels, images.targets, images.rows, *images.companions.values())
+    return sum(t.numel() * t.element_size() for t in own)
 
 
-def _gather(place: Path, requests: tuple[RequestId, ...], select: Select, device: torch.device) -> Images:
+def _gather(
+    place: Path,
+    requests: tuple[RequestId, ...],
+    companions: tuple[str, ...],
+    select: Select,
+    device: torch.device,
+) -> Images:
     """Copy the selected rows out of one hospital's files; all rows are mapped, not copied."""
     if unknown := {*select.without, *([select.only] if select.only is not None else [])} - set(requests):
         raise ValueError(f"found no request {sorted(unknown)}, expected one of {', '.join(requests)}")
     # Copy-on-write, not read-only: torch warns of read-only memory, and nothing here writes.
     with _HEADER:
         split, forgotten = (np.load(place / f"{n}.npy", allow_pickle=False) for n in ("split", "forgotten"))
-        names = ("pixels", "targets", "rows")
+        names = ("pixels", "targets", "rows", *(f"beside-{name}" for name in companions))
         arrays = [np.load(place / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in names]
     keep = np.ones(len(split), dtype=bool) if select.split == "all" else split == SPLITS.index(select.split)
     if select.only is not None:
@@ -274,7 +302,6 @@ def _gather(place: Path, requests: tuple[RequestId, ...], select: Select, device
     for request in select.without:
         keep &= ~forgotten[:, requests.index(request)]
     chosen = (np.asarray(array) if keep.all() else np.asarray(array)[keep] for array in arrays)
-    pixels, targets, rows = (torch.from_numpy(array).to(device) for array in chosen)
-    return Images(
-        pixels, targets.long(), rows
-    )  # a label map is eight times as large then, but only these are
+    pixels, targets, rows, *beside = (torch.from_numpy(array).to(device) for array in chosen)
+    # A label map is eight times as large then, but only these are.
+    return Images(pixels, targets.long(), rows, companions=dict(zip(companions, beside, strict=True)))

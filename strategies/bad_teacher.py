@@ -26,7 +26,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.federation.procedures import everywhere, recover
-from fedunlearn.learning.kinds import KINDS
+from fedunlearn.learning.kinds import learnt
 from fedunlearn.learning.local import fit, outputs, paced
 from fedunlearn.learning.objectives import Distillation, drawn, marked, taught
 
@@ -106,5 +106,5 @@ class Teach:
         retain = drawn(retain, self.share, self.drawn)
         teachers = (outputs(local, self.bad, forget), outputs(local, self.good, retain))
         images = taught(marked(forget, retain), torch.cat([t for t in teachers if len(t)]))
-        objective = Distillation(KINDS[local.network.kind].objective)
+        objective = Distillation(learnt(local.network.kind).objective)
         return Reply(fit(local, self.weights, images, self.training, self.seed, objective), len(images))

@@ -28,7 +28,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.federation.procedures import at_holders, recover
-from fedunlearn.learning.kinds import KINDS, filled, relabelled
+from fedunlearn.learning.kinds import filled, learnt, relabelled
 from fedunlearn.learning.local import at_once, batches, fit, paced, scaled
 
 
@@ -109,14 +109,15 @@ def neighbours(
 ) -> Tensor:
     """For every target the other class that scores most after one step of FGSM, shaped as the targets."""
     local.network.load(weights)
-    module, loss = local.network.module.eval(), KINDS[local.network.kind].objective
+    module, loss = local.network.module.eval(), learnt(local.network.kind).objective
     low, high = scaled(images.pixels).aminmax()
     found = []
     for batch in batches(images, batch_size or at_once(images)):
-        x = batch.inputs.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(loss(module, replace(batch, inputs=x)), x)
+        x = batch.image.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(loss(module, batch.showing(x)), x)
         with torch.inference_mode():
-            scores = module((x + epsilon * (high - low) * slope.sign()).clamp(low, high))
+            moved = (x + epsilon * (high - low) * slope.sign()).clamp(low, high)
+            scores = module(batch.showing(moved).inputs)
             others = scores.scatter(1, filled(batch.targets).unsqueeze(1), -torch.inf)
             found.append(relabelled(batch.targets, others.argmax(1)))
     return torch.cat(found)

@@ -27,7 +27,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.federation.procedures import at_holders, recover
-from fedunlearn.learning.kinds import KINDS, filled, ignored
+from fedunlearn.learning.kinds import filled, ignored, learnt
 from fedunlearn.learning.local import fit, outputs, paced
 from fedunlearn.learning.objectives import Distillation, taught
 
@@ -102,7 +102,7 @@ class Quit:
         """See `Task`."""
         images = local.images(self.forget)
         teacher = virtual(outputs(local, self.weights, images), images.targets.cpu(), self.v)
-        objective = Distillation(KINDS[local.network.kind].objective)
+        objective = Distillation(learnt(local.network.kind).objective)
         new = fit(local, self.weights, taught(images, teacher), self.training, self.seed, objective)
         return Reply(new, len(images))
 

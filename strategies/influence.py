@@ -15,7 +15,6 @@ from fedunlearn.core import (
     Case,
     Granularity,
     Guarantee,
-    Images,
     Leaver,
     Local,
     Needs,
@@ -112,8 +111,7 @@ class Solve:
         """See `Task`."""
         images = local.images(self.select)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
-        pick = order[: self.samples].to(images.rows.device)
-        drawn = Images(images.pixels[pick], images.targets[pick], images.rows[pick])
+        drawn = images.at(order[: self.samples].to(images.rows.device))
         parts = list(each_gradient(local, self.weights, drawn))
         none = {name: v.new_empty(0, *v.shape) for name, v in self.vector.items()}
         rows = {name: torch.cat([none[name], *(part[name].cpu() for part in parts)]) for name in none}

@@ -25,7 +25,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.federation.procedures import mean
-from fedunlearn.learning.kinds import KINDS, Objective
+from fedunlearn.learning.kinds import Objective, learnt
 from fedunlearn.learning.local import fit, paced
 
 
@@ -104,7 +104,7 @@ class Sparsen:
         """See `Task`."""
         images, objective = (
             local.images(self.select),
-            Penalised(KINDS[local.network.kind].objective, self.gamma),
+            Penalised(learnt(local.network.kind).objective, self.gamma),
         )
         return Reply(fit(local, self.weights, images, self.training, self.seed, objective), len(images))
 

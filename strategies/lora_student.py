@@ -27,9 +27,10 @@ from fedunlearn.core import (
     SiteId,
     Weights,
 )
+from fedunlearn.core.kinds import facts
 from fedunlearn.federation.procedures import everywhere, recover
 from fedunlearn.learning.constraints import LowRank, Mask
-from fedunlearn.learning.kinds import KINDS
+from fedunlearn.learning.kinds import learnt
 from fedunlearn.learning.local import fit, outputs, paced
 from fedunlearn.learning.objectives import Distillation, Signed, marked, taught
 
@@ -120,9 +121,9 @@ class Student:
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
-        images, kind = marked(local.images(self.forget), local.images(self.retain)), KINDS[local.network.kind]
+        images, kind = marked(local.images(self.forget), local.images(self.retain)), local.network.kind
         images, (lam, alpha, beta, T) = taught(images, outputs(local, self.teacher, images)), self.factors
-        stay, go = Distillation(kind.objective, 1.0, alpha, T, beta), Erased(kind.name == "segmentation")
+        stay, go = Distillation(learnt(kind).objective, 1.0, alpha, T, beta), Erased(facts(kind).background)
         objective = Signed(stay, lam, 1.0, instead=go)
         new = fit(local, self.weights, images, self.training, self.seed, objective, self.constraint)
         return Reply(new, len(images))

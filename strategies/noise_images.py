@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -13,7 +13,6 @@ from fedunlearn.core import (
     Case,
     Granularity,
     Guarantee,
-    Images,
     Leaver,
     Local,
     LocalTraining,
@@ -30,6 +29,7 @@ from fedunlearn.core import (
 )
 from fedunlearn.federation.procedures import everywhere, recover
 from fedunlearn.learning.local import fit, paced, scaled
+from fedunlearn.learning.objectives import together
 from fedunlearn.learning.tasks import Fit
 
 
@@ -101,11 +101,8 @@ class Learn:
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
         forget, retain = local.images(self.forget), local.images(self.retain)
-        images = Images(
-            torch.cat([noise(scaled(forget.pixels), self.noise), scaled(retain.pixels)]),
-            torch.cat([forget.targets, retain.targets]),
-            torch.cat([forget.rows, retain.rows]),
-        )
+        drawn = replace(forget, pixels=noise(scaled(forget.pixels), self.noise))
+        images = together(drawn, replace(retain, pixels=scaled(retain.pixels)))
         return Reply(fit(local, self.weights, images, self.training, self.seed), len(images))
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from benchmarks.stacking import Stack
 from benchmarks.step import operations
+from fedunlearn.core import Form
 from fedunlearn.learning.models import SmallCNN
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +37,7 @@ def test_it_runs(name: str, rows: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [4, 16])
 def test_a_stack_of_models_comes_to_what_each_comes_to_alone(size: int) -> None:
     torch.manual_seed(3)
-    models = [SmallCNN().build((3, 28, 28), 8) for _ in range(3)]
+    models = [SmallCNN().build(Form((3, 28, 28), 8)) for _ in range(3)]
     stack = Stack([model for model in models if isinstance(model, nn.Sequential)])
     inputs, targets = torch.randn(size, 3, 3, 28, 28), torch.randint(0, 8, (3, size))
     stack.loss(inputs, targets).backward()

@@ -11,7 +11,7 @@ from fedunlearn.contract.cases import *  # noqa: F403
 from fedunlearn.contract.hospitals import *  # noqa: F403
 from fedunlearn.contract.toy import *  # noqa: F403
 from fedunlearn.contract.toy import CLASSES, SHAPE, ToyNet
-from fedunlearn.core import Images, Weights
+from fedunlearn.core import Form, Images, Weights
 from fedunlearn.learning.models import Network
 
 
@@ -19,7 +19,7 @@ from fedunlearn.learning.models import Network
 def wide_network(norm: bool = False) -> Network:
     """The same in float64, where one way to compute a number is told from another whatever the rounding."""
     with torch.random.fork_rng(devices=[]):
-        return Network(ToyNet(norm=norm, wide=True), SHAPE, CLASSES)
+        return Network(ToyNet(norm=norm, wide=True), Form(SHAPE, CLASSES))
 
 
 def wide(weights: Weights) -> Weights:

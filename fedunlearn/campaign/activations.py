@@ -27,7 +27,7 @@ def trained(scenario: Scenario, cohort: Cohort) -> int:
 def untrained(scenario: Scenario, cohort: Cohort) -> nn.Module:
     """The network, without any numbers in it."""
     with torch.device("meta"):
-        return scenario.model.build(cohort.shape, cohort.classes)
+        return scenario.model.build(cohort.form)
 
 
 def _asked(scenario: Scenario, cohort: Cohort) -> int:
@@ -54,7 +54,7 @@ def _layers(scenario: Scenario, cohort: Cohort) -> list[int]:
             values.append(outputs.numel())
 
     with torch.random.fork_rng(devices=[]), device:
-        network = model.build(cohort.shape, cohort.classes).eval()
+        network = model.build(cohort.form).eval()
     for module in network.modules():
         if next(module.children(), None) is None:
             module.register_forward_hook(count)

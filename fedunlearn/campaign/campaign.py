@@ -59,7 +59,7 @@ class Campaign:
     ) -> None:
         linked, rounds = chains(scenario, cohort.entries), scenario.training.rounds
         needs = (*union(plan.strategy.needs for plan in scenario.strategies), LESSONS)
-        network = Network(scenario.model, cohort.shape, cohort.classes)
+        network = Network(scenario.model, cohort.form)
         layout, like = network.layout, network.module.state_dict()
         cuts = sorted({round for round in compared(scenario, linked) if round < rounds})
         recorders = {

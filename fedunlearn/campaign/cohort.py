@@ -26,11 +26,22 @@ from fedunlearn.campaign.suitability import (
     something_left,
     suits_model,
 )
-from fedunlearn.core import SERVER, InputError, Problem, RequestId, RunError, Select, SiteId, derive
+from fedunlearn.campaign.tables import on_one_scale
+from fedunlearn.core import (
+    SERVER,
+    Form,
+    InputError,
+    Problem,
+    RequestId,
+    RunError,
+    Select,
+    SiteId,
+    derive,
+)
 from fedunlearn.intake.desk import ALL, Entry
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario import Official, Pick, Request, Scenario
-from sites.collection import Collection, digest
+from sites.collection import Collection, digest, form
 from sites.dealing.columns import apart, at_several
 from sites.dealing.halves import halves
 from sites.dealing.picking import described
@@ -65,6 +76,7 @@ class Cohort:
         twins: groups of images that show the same but belong to different patients.
         docket: what became of every request of a calendar; None without one.
         groups: by id, requests that are unlearned as one (`fedunlearn.campaign.timeline`).
+        companions: what comes beside each image, by name, (N, ...) (`sites.collection.Collection`).
     """
 
     sites: tuple[SiteId, ...]
@@ -84,6 +96,7 @@ class Cohort:
     twins: tuple[Twins, ...]
     docket: Docket | None = None
     groups: Mapping[RequestId, tuple[RequestId, ...]] = field(default_factory=dict)
+    companions: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -99,6 +112,11 @@ class Cohort:
     def shape(self) -> tuple[int, ...]:
         """(C, *spatial) of one image."""
         return tuple(int(n) for n in self.pixels.shape[1:])
+
+    @property
+    def form(self) -> Form:
+        """What a network for these images is built for."""
+        return form(self.pixels, self.targets, self.classes, self.companions)
 
     def count(self, site: SiteId, select: Select) -> int:
         """How many images ``select`` names at ``site``, a hospital or `SERVER`."""
@@ -169,7 +187,7 @@ class Cohort:
         A shadow is stored like a request for all that it must not see; `half` selects what is left.
         """
         masks, arrays = self._masks, (self.pixels, self.targets, self.site, self.split)
-        Federation.write(folder, *arrays, masks, model, self.classes)
+        Federation.write(folder, *arrays, masks, model, self.classes, self.companions)
 
     @contextmanager
     def stored(self, folder: Path, model: Model) -> Iterator[Path]:
@@ -294,6 +312,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
     if known is None:
         something_left(scenario, parts == "train", forgotten)
         enough_proxies(scenario, parts == "proxy", forgotten)
+    collection = on_one_scale(collection, parts == "train", forgotten)
     members = _members(scenario, collection.table, site, parts == "train")
     table, content = _table(collection, site, parts, forgotten), digest(collection)
     alike = twins.found(collection, content, watch)
@@ -321,6 +340,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
         twins=alike,
         docket=known,
         groups=timeline.groups(timeline.chains(scenario, () if known is None else known.entries)),
+        companions=collection.companions,
     )
 
 

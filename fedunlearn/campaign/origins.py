@@ -246,21 +246,20 @@ class Origins:
             **{
                 key: str(value) if isinstance(value, Path) else value for key, value in _fields(model).items()
             },
-            "pretrained": pretrained(model, cohort.shape, cohort.classes),
+            "pretrained": pretrained(model, cohort.form),
             "file": None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest(),
         }
 
     @cached_property
     def _contents(self) -> npt.NDArray[np.uint8]:
-        """(N, 32) the sha256 of each image's pixels and target, with its row number."""
+        """(N, 32) the sha256 of each image's pixels, target and companions, with its row number."""
         cohort = self.cohort
+        arrays = cohort.pixels, cohort.targets, *(x for _, x in sorted(cohort.companions.items()))
         found = [
             hashlib.sha256(
-                row.to_bytes(8, "big")
-                + np.ascontiguousarray(pixels).tobytes()
-                + np.ascontiguousarray(target).tobytes()
+                b"".join([row.to_bytes(8, "big"), *(np.ascontiguousarray(x).tobytes() for x in of_one)])
             ).digest()
-            for row, (pixels, target) in enumerate(zip(cohort.pixels, cohort.targets, strict=True))
+            for row, of_one in enumerate(zip(*arrays, strict=True))
         ]
         return np.frombuffer(b"".join(found), np.uint8).reshape(len(found), 32)
 

@@ -116,7 +116,7 @@ class Shadows:
             return following()
 
         seed, cohort = self._seed(number), self._cohort
-        initial = initial_weights(self._scenario.model, cohort.shape, cohort.classes, derive(seed, "initial"))
+        initial = initial_weights(self._scenario.model, cohort.form, derive(seed, "initial"))
 
         def rest(round: int, weights: Weights) -> Procedure[Mapping[str, Tensor]]:
             training = self._scenario.training
@@ -161,7 +161,7 @@ def origins(scenario: Scenario, cohort: Cohort, environment: Environment) -> lis
         "sites": list(cohort.sites),
         "classes": cohort.classes,
         "model": asdict(cast(Any, scenario.model)),
-        "pretrained": origin(scenario.model, cohort.shape, cohort.classes),
+        "pretrained": origin(scenario.model, cohort.form),
         "training": asdict(scenario.training),
         "seed": scenario.seed,
         "shadows": scenario.evaluation.shadows,

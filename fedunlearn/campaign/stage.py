@@ -80,7 +80,7 @@ class Stage:
     def initial(self, seed: int) -> Weights:
         """The weights that training with ``seed`` starts from."""
         cohort = self.cohort
-        return initial_weights(self.scenario.model, cohort.shape, cohort.classes, derive(seed, "initial"))
+        return initial_weights(self.scenario.model, cohort.form, derive(seed, "initial"))
 
     def original(self, step: Step, seed: int) -> Weights:
         """The model that ``step`` unlearns from, once it is trained."""

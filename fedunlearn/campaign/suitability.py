@@ -50,7 +50,7 @@ def suits_model(scenario: Scenario, collection: Collection) -> None:
         )
         raise InputError([scenario.placed(Problem(message), "evaluation.costs")])
     with placed(scenario, "model"):
-        origin(model, tuple(shape), collection.classes)
+        origin(model, collection.form)
 
 
 def can_be_asked(scenario: Scenario) -> None:

@@ -96,9 +96,10 @@ def timed(scenario: Scenario, cohort: Cohort) -> Step:
     local = scenario.training.local
     rows = np.arange(min(len(cohort.site), local.batch_size))
     pixels, targets = (torch.from_numpy(np.array(array[rows])) for array in (cohort.pixels, cohort.targets))
-    own = Images(pixels, targets.long(), torch.from_numpy(rows))
+    beside = {name: torch.from_numpy(np.array(array[rows])) for name, array in cohort.companions.items()}
+    own = Images(pixels, targets.long(), torch.from_numpy(rows), companions=beside)
     with torch.random.fork_rng(devices=[]), one_thread():
-        network = Network(scenario.model, cohort.shape, cohort.classes)
+        network = Network(scenario.model, cohort.form)
         alone, weights = _Alone(network, cohort.classes, own), network.read()
         trained = _median(lambda: _step(alone, weights, own, local)) / len(rows)
         asked = _median(lambda: signals(alone, weights, own)) / len(rows)

@@ -26,6 +26,7 @@ from fedunlearn.contract.toy import (
 from fedunlearn.core import (
     Case,
     Course,
+    Form,
     Needs,
     Preparing,
     RequestId,
@@ -43,7 +44,10 @@ F = TypeVar("F", bound=Callable[..., object])
 @cache
 def trained(seed: int = 7, norm: bool = False) -> tuple[Weights, Weights, Memory]:
     """Initial and original weights, and all that happened in between."""
-    initial, memory = initial_weights(ToyNet(norm=norm), SHAPE, CLASSES, derive(seed, "initial")), Memory()
+    initial, memory = (
+        initial_weights(ToyNet(norm=norm), Form(SHAPE, CLASSES), derive(seed, "initial")),
+        Memory(),
+    )
     procedure = fedavg(initial, SITES, Select(), TRAINING.local, range(TRAINING.rounds), seed)
     return initial, run(procedure, ToyLink(norm=norm), [memory]), memory
 

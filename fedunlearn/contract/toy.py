@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fedunlearn.contract.promise import hold
 from fedunlearn.core import (
     SERVER,
+    Form,
     Granularity,
     Images,
     LocalTraining,
@@ -55,16 +56,16 @@ class ToyNet:
     dimensions = (2,)
     smallest = 4
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def build(self, form: Form) -> nn.Module:
         """See `Model.build`."""
         layers = nn.Sequential(
-            nn.Conv2d(shape[0], 4, 3, padding=1),
+            nn.Conv2d(form.shape[0], 4, 3, padding=1),
             nn.BatchNorm2d(4) if self.norm else nn.Identity(),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(4 * shape[1] * shape[2], 16),
+            nn.Linear(4 * form.shape[1] * form.shape[2], 16),
             nn.ReLU(),
-            nn.Linear(16, classes),
+            nn.Linear(16, form.classes),
         )
         return layers.double() if self.wide else layers
 
@@ -73,7 +74,7 @@ class ToyNet:
 def network(norm: bool = False) -> Network:
     """The one resident network, built without touching the global RNG."""
     with torch.random.fork_rng(devices=[]):
-        return Network(ToyNet(norm=norm), SHAPE, CLASSES)
+        return Network(ToyNet(norm=norm), Form(SHAPE, CLASSES))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from fedunlearn.core import (
     Asks,
     Case,
     Course,
+    Form,
     Images,
     LocalTraining,
     Needs,
@@ -117,7 +118,7 @@ def run(procedure: Procedure[T], seen: Callable[[frozenset[SiteId]], None] = lam
 @cache
 def trained() -> tuple[Weights, Weights, Memory]:
     """Initial and original weights, and all that happened in between."""
-    initial, memory = initial_weights(ToyNet(), SHAPE, CLASSES, derive(SEED, "initial")), Memory()
+    initial, memory = initial_weights(ToyNet(), Form(SHAPE, CLASSES), derive(SEED, "initial")), Memory()
     rota = Rota.among(SITES, IMAGES, TRAINING.participation)
     procedure = fedavg(initial, rota, Select(), TRAINING.local, range(TRAINING.rounds), SEED)
     return initial, memory.of(procedure, answer), memory

@@ -16,6 +16,7 @@ from fedunlearn.core import (
     Asks,
     Case,
     Course,
+    Form,
     Images,
     LocalTraining,
     Needs,
@@ -43,7 +44,7 @@ TRAINING = Training(rounds=2, local=LocalTraining(epochs=2, batch_size=2, optimi
 def network() -> Network:
     """The one resident network, built without touching the global RNG."""
     with torch.random.fork_rng(devices=[]):
-        return Network(UNet3D(), SHAPE, CLASSES)
+        return Network(UNet3D(), Form(SHAPE, CLASSES))
 
 
 @cache
@@ -126,7 +127,10 @@ def run(procedure: Procedure[T]) -> T:
 @cache
 def trained() -> tuple[Weights, Weights, Memory]:
     """Initial and original weights, and all that happened in between."""
-    initial, memory = initial_weights(UNet3D(), SHAPE, CLASSES, derive(SEED, "initial")), Memory(rounds=2)
+    initial, memory = (
+        initial_weights(UNet3D(), Form(SHAPE, CLASSES), derive(SEED, "initial")),
+        Memory(rounds=2),
+    )
     procedure = fedavg(initial, SITES, Select(), TRAINING.local, range(TRAINING.rounds), SEED)
     return initial, memory.of(procedure, answer), memory
 

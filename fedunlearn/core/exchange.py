@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,14 @@ that training left with it and that come with the task."""
 IGNORED = 255
 """In label maps, of voxels that nobody says the class of. It is no class: they count in no loss of labels and in no
 measure but the distance between surfaces, where they are background to model and labels alike."""
+
+TOKENS = 1024
+"""Numbers that words of a report are given, 0 (no word) among them: fixed, since nothing may be learnt from whoever is
+there to find them (`sites.tokens`)."""
+
+Inputs: TypeAlias = "Tensor | Mapping[str, Tensor]"
+"""What a network is shown: images (B, C, *spatial) float32; or by name, images (`IMAGE`) and what comes beside each."""
+IMAGE = "image"
 
 Weights = Mapping[str, "Tensor"]
 """A model's state by name, parameters and buffers, on the CPU. Never changed in place."""
@@ -52,33 +60,89 @@ class Images:
 
     Attributes:
         pixels: (N, C, *spatial) uint8, or float32 already scaled.
-        targets: (N, ...) int64; one class per image, or a label map per volume (`IGNORED` here and there); -1
-            throughout at the server.
+        targets: (N, *places) int64, a class for each place that answers are given for (`Form.places`): one per image,
+            a label map per volume, one per finding (`IGNORED` here and there); -1 throughout at the server.
         rows: (N,) int64, the images' row numbers in ``sites.parquet``.
         extra: anything else an objective asks of each image, by name, each (N, ...): a teacher's outputs, say.
+        companions: what comes beside each image and is shown to the network with it, by name, each (N, ...): the words
+            of a report, int64 in 0 … `TOKENS` - 1, or a table's numbers, float32.
     """
 
     pixels: Tensor
     targets: Tensor
     rows: Tensor
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    companions: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
 
+    def at(self, which: Any) -> Images:
+        """Some of them, with all that goes with each: a slice, (n,) their places, or (N,) bool."""
+        beside = ({name: x[which] for name, x in of.items()} for of in (self.extra, self.companions))
+        return Images(self.pixels[which], self.targets[which], self.rows[which], *beside)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """What an objective sees at one step: ``inputs`` (B, C, *spatial) float32, targets (B, ...), rows (B,), extra.
+    """What an objective sees at one step: ``inputs``, what the network is shown, targets (B, ...), rows (B,), extra.
 
     ``step`` counts the steps of a training from 0, so that an objective can draw anew at each; elsewhere it is 0.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     targets: Tensor
     rows: Tensor
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     step: int = 0
+
+    @property
+    def image(self) -> Tensor:
+        """The images, (B, C, *spatial), whatever comes beside them."""
+        return self.inputs[IMAGE] if isinstance(self.inputs, Mapping) else self.inputs
+
+    def showing(self, image: Tensor) -> Batch:
+        """The same with other images; what comes beside each stays."""
+        beside = self.inputs
+        return replace(self, inputs={**beside, IMAGE: image} if isinstance(beside, Mapping) else image)
+
+    def at(self, taken: Callable[[Tensor], Tensor]) -> Batch:
+        """Some images of the batch: what ``taken`` takes of inputs, targets, rows and whatever goes with each."""
+        inputs = self.inputs
+        return Batch(
+            {name: taken(x) for name, x in inputs.items()} if isinstance(inputs, Mapping) else taken(inputs),
+            taken(self.targets),
+            taken(self.rows),
+            {name: taken(x) for name, x in self.extra.items()},
+            self.step,
+        )
+
+
+@dataclass(frozen=True)
+class Companion:
+    """What comes beside each image: the shape of one, and whether it is numbers of words (`TOKENS`) or of a table."""
+
+    shape: tuple[int, ...]
+    tokens: bool
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a network is built for.
+
+    Attributes:
+        shape: (C, *spatial) of one image.
+        classes: how many an answer chooses among.
+        places: what each image has an answer for, and so its targets' shape: () for one class per image, *spatial for
+            a class per voxel, (findings,) for several findings that are each absent or present. Outputs are
+            (B, classes, *places).
+        companions: what comes beside each image, by name.
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    places: tuple[int, ...] = ()
+    companions: Mapping[str, Companion] = field(default_factory=dict)
 
 
 class Network(Protocol):

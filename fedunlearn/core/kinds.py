@@ -25,11 +25,13 @@ class Facts:
         what: what a person calls one of its images: image, volume.
         one_class: every image has one class of its own, which methods on classes, costs of mistakes and canaries need.
         pictures: forgotten images can be shown as a strip of pictures with what each model says.
+        background: class 0 says that a place is of nothing that is looked for.
     """
 
     what: str
     one_class: bool
     pictures: bool
+    background: bool
 
 
 @cache

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fedunlearn.core import Batch, Images, Local, Weights, derive
-from fedunlearn.learning.kinds import KINDS
+from fedunlearn.learning.kinds import learnt
 from fedunlearn.learning.local import scaled
 
 
@@ -50,7 +51,7 @@ def matched(
         batch_size: real images of each class at once, at most.
         seed: of the choice of real images.
     """
-    network, objective = local.network, KINDS[local.network.kind].objective
+    network, objective = local.network, learnt(local.network.kind).objective
     network.load(weights)
     module, parameters = network.module.eval(), list(network.parameters().values())
     pixels = small.pixels.clone().requires_grad_()
@@ -74,7 +75,7 @@ def matched(
         direction = slope if direction is None else direction.mul_(0.5).add_(slope)
         with torch.no_grad():
             pixels.add_(direction, alpha=-lr)
-    return Images(pixels.detach(), small.targets, small.rows)
+    return replace(small, pixels=pixels.detach())
 
 
 def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

@@ -6,8 +6,9 @@ There are `NUMBER` copies of each image:
 1. mirrored along the last axis;
 2. under Gaussian noise, whose standard deviation is `NOISE` of the image's own range (brightest minus darkest).
 
-A label map moves with its volume, voxels that nobody says the class of too. What is drawn depends on an image's row
-number and on the copy's number alone: not on a seed of the run, other images, batches or hospitals.
+A label map moves with its volume, voxels that nobody says the class of too; what comes beside an image stays. What is
+drawn depends on an image's row number and on the copy's number alone: not on a seed of the run, other images, batches
+or hospitals.
 """
 
 from __future__ import annotations
@@ -29,34 +30,41 @@ def copied(batch: Batch, number: int) -> Batch:
     """The copies number ``number`` of a batch's images, with their targets; what else travels with them stays.
 
     Args:
-        batch: images (B, C, *spatial), and one class each or label maps (B, *spatial).
+        batch: images (B, C, *spatial), and their targets.
         number: which copy, 0, 1, …, `NUMBER` - 1.
     """
     return (_shifted, _mirrored, _noisy)[number](batch)
 
 
 def _shifted(batch: Batch) -> Batch:
-    inputs, targets, seeds = batch.inputs, batch.targets, torch.tensor(_seeds(batch, 0))
-    for axis in range(inputs.dim() - 2):
-        forward = ((seeds >> axis) % 2 == 1).to(inputs.device)
-        inputs = _moved(inputs, 2 + axis, forward)
-        targets = _moved(targets, 1 + axis, forward) if targets.dim() > 1 else targets
-    return replace(batch, inputs=inputs, targets=targets)
+    image, targets, seeds = batch.image, batch.targets, torch.tensor(_seeds(batch, 0))
+    for axis in range(image.dim() - 2):
+        forward = ((seeds >> axis) % 2 == 1).to(image.device)
+        image = _moved(image, 2 + axis, forward)
+        targets = _moved(targets, 1 + axis, forward) if _is_map(batch) else targets
+    return replace(batch.showing(image), targets=targets)
 
 
 def _mirrored(batch: Batch) -> Batch:
-    targets = batch.targets.flip(-1) if batch.targets.dim() > 1 else batch.targets
-    return replace(batch, inputs=batch.inputs.flip(-1), targets=targets)
+    if batch.image.dim() < 3:  # a table's numbers have no sides
+        return batch
+    targets = batch.targets.flip(-1) if _is_map(batch) else batch.targets
+    return replace(batch.showing(batch.image.flip(-1)), targets=targets)
 
 
 def _noisy(batch: Batch) -> Batch:
-    inputs = batch.inputs
-    noise, generator = torch.empty(inputs.shape), torch.Generator()
+    image = batch.image
+    noise, generator = torch.empty(image.shape), torch.Generator()
     for own, seed in zip(noise, _seeds(batch, 2), strict=True):
         own.normal_(generator=generator.manual_seed(seed))
-    least, most = inputs.flatten(1).aminmax(dim=1)
-    scale = (NOISE * (most - least)).view(-1, *[1] * (inputs.dim() - 1))
-    return replace(batch, inputs=inputs + scale * noise.to(inputs))
+    least, most = image.flatten(1).aminmax(dim=1)
+    scale = (NOISE * (most - least)).view(-1, *[1] * (image.dim() - 1))
+    return batch.showing(image + scale * noise.to(image))
+
+
+def _is_map(batch: Batch) -> bool:
+    """Whether targets lie on the image's grid and move with it."""
+    return batch.targets.dim() == batch.image.dim() - 1 > 1
 
 
 def _seeds(batch: Batch, number: int) -> list[int]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedunlearn.core import Images, Local, Reply, Select, Weights
-from fedunlearn.learning.kinds import KINDS
+from fedunlearn.core import Local, Reply, Select, Weights
+from fedunlearn.learning.kinds import learnt
 from fedunlearn.learning.local import signals
+from fedunlearn.learning.objectives import together
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,13 @@ class Glance:
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`: arrays (models, images, …), the parts' images one after another."""
-        glance = KINDS[local.network.kind].glance
+        glance = learnt(local.network.kind).glance
         parts = [
-            _some(local.images(select), places)
+            (images := local.images(select)).at(places.to(images.rows.device))
             for select, places in zip(self.selects, self.places, strict=True)
         ]
-        pixels, targets, rows = (torch.cat(columns) for columns in zip(*parts, strict=True))
-        images = Images(pixels, targets, rows)
+        images = together(*parts)
         found = [signals(local, weights, images, glance) for weights in self.models]
         return Reply(
             None, len(images), {name: torch.stack([one[name] for one in found]) for name in found[0]}
         )
-
-
-def _some(images: Images, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels, targets and rows of the images at ``places``."""
-    at = places.to(images.rows.device)
-    return images.pixels[at], images.targets[at], images.rows[at]

@@ -10,16 +10,28 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
-from typing import Protocol
+from operator import itemgetter
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fedunlearn.core import Batch, Images, Local, LocalTraining, Network, Precision, Weights, derive
+from fedunlearn.core import (
+    IMAGE,
+    Batch,
+    Images,
+    Inputs,
+    Local,
+    LocalTraining,
+    Network,
+    Precision,
+    Weights,
+    derive,
+)
 from fedunlearn.learning.augmentation import augmenter
 from fedunlearn.learning.curvature import AdaHessian
 from fedunlearn.learning.devices import placed, rounding
-from fedunlearn.learning.kinds import KINDS, Objective, Signal
+from fedunlearn.learning.kinds import Objective, Signal, learnt
 from fedunlearn.learning.models import features
 from fedunlearn.learning.optimizers import SGD, Adam, Optimizer
 from fedunlearn.learning.patches import cropper, slid, tiles
@@ -69,7 +81,7 @@ def fit(
     network.load(weights)
     if len(images) == 0:
         return network.read()
-    loss = objective or KINDS[network.kind].objective
+    loss = objective or learnt(network.kind).objective
     parameters = network.parameters()
     network.module.train()
     optimizer = _optimizer(list(parameters.values()), training, seed)
@@ -83,7 +95,7 @@ def fit(
             for batch in map(crop, batches(images, training.batch_size, order)):
                 batch = replace(batch, step=next(steps))
                 if augment is not None:
-                    batch = replace(batch, inputs=augment(batch.inputs))
+                    batch = batch.showing(augment(batch.image))
                 for parameter in parameters.values():
                     parameter.grad = None
                 backward(
@@ -112,7 +124,7 @@ def gradient(
     """
     network = local.network
     network.load(weights)
-    loss = objective or KINDS[network.kind].objective
+    loss = objective or learnt(network.kind).objective
     module, parameters = network.module.eval(), network.parameters()
     total = {name: torch.zeros_like(p, device="cpu") for name, p in parameters.items()}
     for batch in batches(images, batch_size or at_once(images)):
@@ -138,22 +150,20 @@ def each_gradient(
     """
     network = local.network
     network.load(weights)
-    loss = objective or KINDS[network.kind].objective
+    loss = objective or learnt(network.kind).objective
     module, parameters = network.module.eval(), network.parameters()
     values = {name: p.detach() for name, p in parameters.items()}
 
-    def of_one(at: Mapping[str, Tensor], image: tuple[Tensor, ...]) -> Tensor:
-        inputs, targets, rows, *extra = (x[None] for x in image)
-        batch = Batch(inputs, targets, rows, dict(zip(images.extra, extra, strict=True)))
-        return loss(_At(module, at), batch)
+    def of_one(at: Mapping[str, Tensor], image: Mapping[str, Any]) -> Tensor:
+        return loss(_At(module, at), Batch(**image).at(lambda x: x[None]))
 
     of_each = torch.func.vmap(torch.func.grad(of_one), in_dims=(None, 0))
     for batch in batches(images, min(batch_size, at_once(images))):
         before = network.passes
         first, *others = tiles(batch, network.patch)
-        total = of_each(values, (first.inputs, first.targets, first.rows, *first.extra.values()))
+        total = of_each(values, _fields(first))
         for part in others:
-            more = of_each(values, (part.inputs, part.targets, part.rows, *part.extra.values()))
+            more = of_each(values, _fields(part))
             total = {name: g + more[name] for name, g in total.items()}
         network.passes += (network.passes - before) * (len(batch.rows) - 1)  # vmap shows it one image for all
         yield {name: g / (1 + len(others)) for name, g in total.items()} if others else total
@@ -219,7 +229,7 @@ def signals(
     """
     network = local.network
     network.load(weights)
-    module, kept = network.module.eval(), signal or KINDS[network.kind].signal
+    module, kept = network.module.eval(), signal or learnt(network.kind).signal
     parts = list[Mapping[str, Tensor]]()
     with torch.inference_mode():
         for batch in map(change or _as_it_is, batches(images, batch_size or at_once(images))):
@@ -238,16 +248,18 @@ def at_once(images: Images) -> int:
 
 def batches(images: Images, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
     """Cut ``images`` (in ``order``, which is on the CPU) into batches, pixels scaled to [-1, 1]."""
-    names, columns = list(images.extra), (images.pixels, images.targets, images.rows, *images.extra.values())
-    orders = {} if order is None else {device: order.to(device) for device in {x.device for x in columns}}
+    orders = {} if order is None else {x.device: order.to(x.device) for x in _columns(images)}
     for start in range(0, len(images), batch_size):
         here = slice(start, start + batch_size)
-        pixels, targets, rows, *extra = (
+
+        def taken(values: Tensor, here: slice = here) -> Tensor:
             # Not values[order[here]], which copies number by number (docs/performance.md).
-            values.index_select(0, orders[values.device][here]) if orders else values[here]
-            for values in columns
-        )
-        yield Batch(scaled(pixels), targets, rows, dict(zip(names, extra, strict=True)))
+            return values.index_select(0, orders[values.device][here]) if orders else values[here]
+
+        image, extra = scaled(taken(images.pixels)), {name: taken(x) for name, x in images.extra.items()}
+        beside = {name: taken(x) for name, x in images.companions.items()}
+        inputs: Inputs = {IMAGE: image, **beside} if beside else image
+        yield Batch(inputs, taken(images.targets), taken(images.rows), extra)
 
 
 def pieces(batch: Batch, at_most: int | None) -> Iterator[tuple[Batch, float]]:
@@ -255,8 +267,7 @@ def pieces(batch: Batch, at_most: int | None) -> Iterator[tuple[Batch, float]]:
     size = len(batch.rows)
     for start in range(0, size, at_most or size):
         here = slice(start, start + (at_most or size))
-        extra = {name: values[here] for name, values in batch.extra.items()}
-        piece = Batch(batch.inputs[here], batch.targets[here], batch.rows[here], extra, batch.step)
+        piece = batch.at(itemgetter(here))
         yield piece, len(piece.rows) / size
 
 
@@ -272,6 +283,22 @@ def paced(training: LocalTraining, epochs: int | None = None, lr: float | None =
 def scaled(pixels: Tensor) -> Tensor:
     """uint8 pixels 0…255 as float32 in [-1, 1]; float pixels as they are."""
     return pixels.float().div_(127.5).sub_(1.0) if pixels.dtype == torch.uint8 else pixels
+
+
+def _columns(images: Images) -> Iterator[Tensor]:
+    """All that goes with each image."""
+    yield from (
+        images.pixels,
+        images.targets,
+        images.rows,
+        *images.extra.values(),
+        *images.companions.values(),
+    )
+
+
+def _fields(batch: Batch) -> dict[str, Any]:
+    """A batch in a form that `torch.func` goes into."""
+    return {"inputs": batch.inputs, "targets": batch.targets, "rows": batch.rows, "extra": dict(batch.extra)}
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -314,6 +341,6 @@ class _At(nn.Module):
         super().__init__()
         self.module, self.values = module, parameters
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Inputs) -> Tensor:
         outputs: Tensor = torch.func.functional_call(self.module, dict(self.values), (inputs,))
         return outputs

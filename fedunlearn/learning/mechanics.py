@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedunlearn.core import Batch, Images, Local, LocalTraining, Reply, Select, Weights, derive
-from fedunlearn.learning.kinds import KINDS, Objective
+from fedunlearn.core import Batch, Images, Inputs, Local, LocalTraining, Reply, Select, Weights, derive
+from fedunlearn.learning.kinds import Objective, learnt
 from fedunlearn.learning.labels import Labels, replaced
 from fedunlearn.learning.local import Constraint, fit
 from fedunlearn.learning.models import encoded
@@ -128,12 +128,12 @@ class Imitation:
             case "noise":
                 instead = [noise(x[forget], x.mean(), x.std(correction=0), generator) for x in t]
             case "noise images":
-                x = batch.inputs
-                images = noise(x[forget], x.mean(), x.std(correction=0), generator)
-                instead = self._taught(module, images.clamp(x.min(), x.max()))
+                x, forgotten = batch.image, part(batch, forget)
+                images = noise(forgotten.image, x.mean(), x.std(correction=0), generator)
+                instead = self._taught(module, forgotten.showing(images.clamp(x.min(), x.max())).inputs)
         return [x.index_put((forget,), other) for x, other in zip(t, instead, strict=True)]
 
-    def _taught(self, module: nn.Module, inputs: Tensor) -> list[Tensor]:
+    def _taught(self, module: nn.Module, inputs: Inputs) -> list[Tensor]:
         """What the teacher makes of ``inputs``, without gradients."""
         training = module.training
         module.eval()
@@ -163,7 +163,7 @@ class Relearn:
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
         images, terms = _together(local, self)
-        objective = OtherLabels(KINDS[local.network.kind].objective, terms, self.labels)
+        objective = OtherLabels(learnt(local.network.kind).objective, terms, self.labels)
         new = fit(local, self.weights, images, self.training, self.seed, objective, self.constraint)
         return Reply(new, terms.count)
 
@@ -187,7 +187,7 @@ class Climb:
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
         images, terms = _together(local, self)
-        own = KINDS[local.network.kind].objective
+        own = learnt(local.network.kind).objective
         objective = Signed(own, -terms.forget, terms.retain, self.ceiling)
         new = fit(local, self.weights, images, self.training, self.seed, objective, self.constraint)
         return Reply(new, terms.count)
@@ -222,7 +222,7 @@ class Imitate:
 
 
 def shown(
-    module: nn.Module, inputs: Tensor, head: str | None, weights: Weights | None = None
+    module: nn.Module, inputs: Inputs, head: str | None, weights: Weights | None = None
 ) -> list[Tensor]:
     """What a module makes of ``inputs``: its outputs, or with ``head`` what its decoder is given (`encoded`).
 

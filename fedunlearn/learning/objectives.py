@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedunlearn.core import Batch, Images, derive
+from fedunlearn.core import Batch, Images, Inputs, derive
 from fedunlearn.learning.kinds import Objective
 from fedunlearn.learning.models import features
 
@@ -146,13 +146,15 @@ class Sensitivity:
         here, known = module(batch.inputs), batch.extra.get("teacher")
         quotients = []
         for number in range(self.samples):
-            xi = self.noise(batch.inputs, batch.rows, number)
-            near = _still(module, batch.inputs + xi) if known is None else known[:, number]
+            xi = self.noise(batch.image, batch.rows, number)
+            near = (
+                _still(module, batch.showing(batch.image + xi).inputs) if known is None else known[:, number]
+            )
             quotients.append((here - near).flatten(1).norm(dim=1) / xi.flatten(1).norm(dim=1))
         return torch.stack(quotients).mean()
 
 
-def _still(module: nn.Module, inputs: Tensor) -> Tensor:
+def _still(module: nn.Module, inputs: Inputs) -> Tensor:
     """What ``module`` makes of ``inputs``, as a constant."""
     with torch.no_grad():
         outputs: Tensor = module(inputs)
@@ -166,7 +168,7 @@ class Known(nn.Module):
         super().__init__()
         self.outputs = outputs
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Inputs) -> Tensor:
         """The outputs, whatever the ``inputs``."""
         return self.outputs
 
@@ -192,8 +194,7 @@ def part(batch: Batch, which: Tensor) -> Batch:
     def taken(values: Tensor) -> Tensor:
         return values.index_select(0, here if values.device == here.device else there)
 
-    extra = {name: taken(values) for name, values in batch.extra.items()}
-    return Batch(taken(batch.inputs), taken(batch.targets), taken(batch.rows), extra, batch.step)
+    return batch.at(taken)
 
 
 def chosen(values: Tensor, which: Tensor) -> Tensor:
@@ -201,14 +202,19 @@ def chosen(values: Tensor, which: Tensor) -> Tensor:
     return values.index_select(0, which.nonzero().flatten().to(values.device, non_blocking=True))
 
 
+def together(*parts: Images) -> Images:
+    """All images of ``parts``, one after another; what an objective asks of each is left behind."""
+    return Images(
+        torch.cat([one.pixels for one in parts]),
+        torch.cat([one.targets for one in parts]),
+        torch.cat([one.rows for one in parts]),
+        companions={name: torch.cat([one.companions[name] for one in parts]) for name in parts[0].companions},
+    )
+
+
 def marked(forget: Images, retain: Images | None = None) -> Images:
     """Both, with ``extra["forget"]``, (N,) bool on the CPU, telling which are which."""
-    parts = [forget] if retain is None else [forget, retain]
-    images = Images(
-        torch.cat([images.pixels for images in parts]),
-        torch.cat([images.targets for images in parts]),
-        torch.cat([images.rows for images in parts]),
-    )
+    images = together(forget) if retain is None else together(forget, retain)
     mark = torch.arange(len(images)) < len(forget)
     return replace(images, extra={"forget": mark})
 
@@ -216,8 +222,7 @@ def marked(forget: Images, retain: Images | None = None) -> Images:
 def drawn(images: Images, share: float, seed: int) -> Images:
     """A random ``share`` of ``images``, in random order."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    picked = order[: round(share * len(images))].to(images.rows.device)
-    return Images(images.pixels[picked], images.targets[picked], images.rows[picked])
+    return images.at(order[: round(share * len(images))].to(images.rows.device))
 
 
 def taught(images: Images, teacher: Tensor) -> Images:

@@ -18,7 +18,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedunlearn.core import IGNORED, Batch, derive
+from fedunlearn.core import IGNORED, Batch, Inputs, derive
 
 Patch = tuple[int, int, int]
 """Edges in voxels: depth, height, width."""
@@ -80,7 +80,7 @@ def cut(batch: Batch, first: Sequence[Sequence[int]], patch: Patch) -> Batch:
 
     That is inputs, targets, and whatever of ``batch.extra`` ends in the same sizes, such as a teacher's outputs.
     """
-    grid = batch.inputs.shape[2:]
+    grid = batch.image.shape[2:]
 
     def cut_out(values: Tensor) -> Tensor:
         if values.dim() <= len(grid) or values.shape[-len(grid) :] != grid:
@@ -88,26 +88,26 @@ def cut(batch: Batch, first: Sequence[Sequence[int]], patch: Patch) -> Batch:
         return torch.stack([value[_window(at, patch)] for value, at in zip(values, first, strict=True)])
 
     extra = {name: cut_out(values) for name, values in batch.extra.items()}
-    return replace(batch, inputs=cut_out(batch.inputs), targets=cut_out(batch.targets), extra=extra)
+    return replace(batch.showing(cut_out(batch.image)), targets=cut_out(batch.targets), extra=extra)
 
 
 def tiles(batch: Batch, patch: Patch | None) -> list[Batch]:
     """Patches side by side that cover the volumes, the last ones moved back inside; without any, the batch itself."""
     if patch is None:
         return [batch]
-    steps = [_starts(size, edge) for size, edge in zip(batch.inputs.shape[2:], patch, strict=True)]
+    steps = [_starts(size, edge) for size, edge in zip(batch.image.shape[2:], patch, strict=True)]
     return [cut(batch, [at] * len(batch.rows), patch) for at in product(*steps)]
 
 
-def slid(predict: Callable[[Tensor], Tensor], inputs: Tensor, patch: Patch | None) -> Tensor:
+def slid(predict: Callable[[Inputs], Tensor], inputs: Inputs, patch: Patch | None) -> Tensor:
     """What ``predict`` says of ``inputs``, window by window: the mean where windows overlap, the middle counting most.
 
     Args:
-        predict: from (B, C, *spatial) to something on the same grid.
-        inputs: (B, C, *spatial).
+        predict: from inputs to something on the grid of their images.
+        inputs: images (B, C, *spatial); with what comes beside them only where there are no windows.
         patch: size of the windows; None to show all at once.
     """
-    if patch is None:
+    if patch is None or not isinstance(inputs, Tensor):
         return predict(inputs)
     from monai.inferers.utils import sliding_window_inference
 

@@ -23,10 +23,10 @@ from fedunlearn.core import (
 from fedunlearn.learning.condensing import matched, picked
 from fedunlearn.learning.constraints import Ball, distance
 from fedunlearn.learning.copies import NUMBER, copied
-from fedunlearn.learning.kinds import KINDS, Objective, shares
+from fedunlearn.learning.kinds import Objective, learnt, shares
 from fedunlearn.learning.labels import Labels, replaced
 from fedunlearn.learning.local import Constraint, fit, gradient, outputs, paced, signals, squared_gradients
-from fedunlearn.learning.objectives import Distillation, Signed, loss_of, marked, taught
+from fedunlearn.learning.objectives import Distillation, Signed, loss_of, marked, taught, together
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class FitDrawn:
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
         images = local.images(self.select)
-        which = drawn(images.rows, self.draw, self.rate)
-        images = Images(images.pixels[which], images.targets[which], images.rows[which])
+        images = images.at(drawn(images.rows, self.draw, self.rate))
         return Reply(fit(local, self.weights, images, self.training, self.seed), len(images))
 
 
@@ -152,7 +151,7 @@ class Copies:
 
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
-        brief = KINDS[local.network.kind].brief
+        brief = learnt(local.network.kind).brief
         asked = [images for images in map(local.images, self.selects) if len(images)]
         parts = [
             {
@@ -191,7 +190,7 @@ class Sections:
         every = local.images(Select(split="all"))
         rows = every.rows.tolist()
         which = torch.tensor([rows.index(plane.row) for plane in self.planes], device=every.rows.device)
-        images = Images(every.pixels[which], every.targets[which], every.rows[which])
+        images = every.at(which)
         volumes = signals(local, self.weights, images, _predicted)["predicted"]
         cut = {
             str(plane.row): volume.select(plane.axis, plane.index).contiguous()
@@ -212,7 +211,7 @@ class Loss:
         images = local.images(self.select)
         if not len(images):
             return Reply(None, 0, {"loss": torch.zeros((), dtype=torch.float64)})
-        found = loss_of(outputs(local, self.weights, images), images, KINDS[local.network.kind].objective)
+        found = loss_of(outputs(local, self.weights, images), images, learnt(local.network.kind).objective)
         return Reply(None, len(images), {"loss": found})
 
 
@@ -252,17 +251,9 @@ class Relabel:
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
         forget = local.images(self.forget)
-        retain = _first(forget, 0) if self.retain is None else local.images(self.retain)
-        images = Images(
-            torch.cat([forget.pixels, retain.pixels]),
-            torch.cat(
-                [
-                    replaced(self.how, forget.targets, retain.targets, local.classes, self.labels),
-                    retain.targets,
-                ]
-            ),
-            torch.cat([forget.rows, retain.rows]),
-        )
+        retain = forget.at(slice(0)) if self.retain is None else local.images(self.retain)
+        labels = replaced(self.how, forget.targets, retain.targets, local.classes, self.labels)
+        images = together(replace(forget, targets=labels), retain)
         new = fit(local, self.weights, images, self.training, self.seed, constraint=self.constraint)
         return Reply(new, len(images))
 
@@ -287,7 +278,7 @@ class Weigh:
         """See `Task`."""
         retain = None if self.retain is None else local.images(self.retain)
         images = marked(local.images(self.forget), retain)
-        objective = Signed(KINDS[local.network.kind].objective, self.lose, self.keep)
+        objective = Signed(learnt(local.network.kind).objective, self.lose, self.keep)
         return Reply(fit(local, self.weights, images, self.training, self.seed, objective), len(images))
 
 
@@ -311,7 +302,7 @@ class Distil:
         """See `Task`."""
         images = local.images(self.select)
         images = taught(images, outputs(local, self.teacher, images))
-        objective = Distillation(KINDS[local.network.kind].objective, self.loss, self.kl, self.T)
+        objective = Distillation(learnt(local.network.kind).objective, self.loss, self.kl, self.T)
         return Reply(fit(local, self.weights, images, self.training, self.seed, objective), len(images))
 
 
@@ -340,7 +331,7 @@ class Condense:
         if self.small is None and self.noise:
             generator = torch.Generator().manual_seed(derive(self.seed, "noise"))
             pixels = torch.randn(small.pixels.shape, generator=generator).to(small.pixels)
-            small = Images(pixels, small.targets, small.rows)
+            small = replace(small, pixels=pixels)
         small = matched(local, self.weights, images, small, self.steps, self.lr, self.batch_size, self.seed)
         return Reply(None, len(images), {"pixels": small.pixels.cpu(), "targets": small.targets.cpu()})
 
@@ -358,7 +349,7 @@ class FitGiven:
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
         images = marked(given(self.images, local.network.device))
-        objective = Signed(KINDS[local.network.kind].objective, -1.0, 0.0) if self.climb else None
+        objective = Signed(learnt(local.network.kind).objective, -1.0, 0.0) if self.climb else None
         return Reply(fit(local, self.weights, images, self.training, self.seed, objective), len(images))
 
 
@@ -377,7 +368,7 @@ class Ascent:
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
         images = marked(local.images(self.select))
-        objective = Signed(KINDS[local.network.kind].objective, -1.0, 0.0)
+        objective = Signed(learnt(local.network.kind).objective, -1.0, 0.0)
         once, weights = paced(self.training, 1), self.weights
         for epoch in range(self.training.epochs):
             seed = derive(self.seed, "epoch", epoch)
@@ -405,10 +396,6 @@ def given(images: Weights, device: torch.device) -> Images:
     """Images that travelled in a task, on ``device``; their rows, which nobody knows, are -1."""
     pixels, targets = images["pixels"].to(device), images["targets"].to(device)
     return Images(pixels, targets, torch.full_like(targets, -1))
-
-
-def _first(images: Images, count: int) -> Images:
-    return Images(images.pixels[:count], images.targets[:count], images.rows[:count])
 
 
 def _predicted(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:

@@ -101,7 +101,7 @@ def _told(scenario: Scenario, cohort: Cohort, needed: Estimate) -> Iterator[str]
         rota = Rota.among(cohort.sites, images, scenario.training.participation)
         held = "" if all(images.values()) else " that have images to train on"
         yield f"training: a round asks {rota.size:,} of {len(rota.sites):,} hospitals{held}, drawn anew in each"
-    if start := origin(scenario.model, cohort.shape, cohort.classes):
+    if start := origin(scenario.model, cohort.form):
         yield f"model: {start}"
     for plan in scenario.strategies:
         for kind, name in guests.origin(type(plan.strategy)).items():

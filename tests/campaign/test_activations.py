@@ -12,6 +12,7 @@ import torch
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.activations import activations, trained
 from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.core import Form
 from fedunlearn.learning.models import Model, Network, ResNet18, SmallCNN
 from fedunlearn.learning.models.volumes import UNet3D
 from fedunlearn.scenario import Scenario
@@ -37,7 +38,7 @@ def test_training_takes_about_what_torch_keeps_for_gradients(
 ) -> None:
     """Within a factor of two of all storage that autograd saves, but for the weights."""
     scenario, cohort = with_images(tmp_path, model, shape)
-    network, kept = Network(model, shape, cohort.classes), dict[int, int]()
+    network, kept = Network(model, Form(shape, cohort.classes)), dict[int, int]()
     own = {tensor.untyped_storage().data_ptr() for tensor in network.module.state_dict().values()}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.curves import COLUMNS, MOST, Part, budget, glances, kept, spread, together
 from fedunlearn.core import Reply, Select
 from fedunlearn.learning.glancing import Glance
-from fedunlearn.learning.kinds import KINDS
+from fedunlearn.learning.kinds import learnt
 from fedunlearn.learning.local import signals
 from fedunlearn.results.runfolder import CURVES, RunFolder
 from fedunlearn.scoring.evidence.reading import read
@@ -151,7 +151,7 @@ def test_a_glance_is_a_part_of_the_signal(volumes: bool) -> None:
     shape = (5, 3, 4, 4, 4) if volumes else (5, 3)
     outputs = torch.randn(shape, generator=generator)
     targets = torch.randint(0, 3, shape[:1] + shape[2:], generator=generator)
-    kind = KINDS["segmentation" if volumes else "classification"]
+    kind = learnt("segmentation" if volumes else "classification")
     if volumes:
         targets[0, 0] = 255
     found, signal = kind.glance(outputs, targets), kind.signal(outputs, targets)
@@ -173,7 +173,7 @@ def test_a_hospital_glances_at_the_images_it_is_asked_about() -> None:
         (model, model), (Select(), Select(split="test")), (torch.tensor([3, 0]), torch.zeros(0).long())
     )
     reply = task(local)
-    kind = KINDS[local.network.kind]
+    kind = learnt(local.network.kind)
     assert reply.count == 2 and reply.arrays["loss"].shape == (2, 2)
     expected = signals(local, model, every, kind.glance)["loss"][[3, 0]]
     torch.testing.assert_close(reply.arrays["loss"][1], expected)

@@ -76,9 +76,7 @@ def test_a_run_takes_about_as_much_disk_as_was_told(tmp_path: Path, monkeypatch:
 def test_a_model_is_as_large_as_its_weights(tmp_path: Path) -> None:
     scenario = scenarios.read(write(tmp_path))
     cohort = gather(scenario, tmp_path)
-    assert model_bytes(scenario, cohort) == nbytes(
-        initial_weights(scenario.model, cohort.shape, cohort.classes, 0)
-    )
+    assert model_bytes(scenario, cohort) == nbytes(initial_weights(scenario.model, cohort.form, 0))
 
 
 def counts(folder: Path, text: str, *overrides: str) -> Mapping[str, float]:

@@ -101,7 +101,7 @@ def test_a_shadow_is_an_ordinary_training_on_its_half(
         tmp_path, cohort.pixels, cohort.targets, cohort.site, split, {}, scenario.model, cohort.classes
     )
     seed, found = derive(scenario.seed, "shadow", 2), list[Any]()
-    initial = initial_weights(scenario.model, cohort.shape, cohort.classes, derive(seed, "initial"))
+    initial = initial_weights(scenario.model, cohort.form, derive(seed, "initial"))
     procedure = farm.shadow(initial, cohort.sites, Select(), scenario.training, seed)
 
     def then(result: Any) -> tuple[()]:

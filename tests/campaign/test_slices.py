@@ -18,8 +18,8 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.slices import chosen, middle, plane, sections, volume_dice
 from fedunlearn.campaign.timeline import Moment, chains
-from fedunlearn.core import Select
-from fedunlearn.learning.kinds import KINDS
+from fedunlearn.core import Form, Select
+from fedunlearn.learning.kinds import learnt
 from fedunlearn.learning.local import scaled
 from fedunlearn.learning.models import Network
 from fedunlearn.learning.tasks import Plane, Sections
@@ -82,7 +82,7 @@ def test_dice_of_volumes_is_monais() -> None:
     targets[1] = 0
     outputs = torch.randn(3, 4, 4, 4, 4, generator=generator)
     outputs[0, 3] = outputs[1, 1:] = -99.0
-    found = volume_dice(signal_table(KINDS["segmentation"].signal(outputs, targets)), 4)
+    found = volume_dice(signal_table(learnt("segmentation").signal(outputs, targets)), 4)
     p, g = (torch.nn.functional.one_hot(x, 4).movedim(-1, 1) for x in (outputs.argmax(1), targets))
     scores = compute_dice(p, g, include_background=False, ignore_empty=False)
     neither = (p + g).flatten(2).sum(2)[:, 1:] == 0  # MONAI's is 1 there
@@ -232,7 +232,7 @@ def test_slices_are_the_datas_and_predictions_the_models(pictured: RunFolder, mo
     """Every kept weights file predicts the same slice again."""
     picture, table = kept(pictured, moment), pictured.read_table("sites.parquet")
     data = np.load(pictured.path.parent / "volumes.npz")
-    network = Network(scenarios.read(pictured.path / "scenario.yaml").model, (1, 8, 8, 8), 3)
+    network = Network(scenarios.read(pictured.path / "scenario.yaml").model, Form((1, 8, 8, 8), 3))
     (entry,) = (e for e in pictured.read_manifest()["scored"] if (e["request"], e["seed"]) == (moment, 2))
     models = {"original": entry["original"], "retrained": entry["retrained"], **entry["strategies"]}
     assert (

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedunlearn.core import FedunlearnError, LocalTraining, Select, Weights
+from fedunlearn.core import FedunlearnError, Form, LocalTraining, Select, Weights
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Answer, Ask, Link
 from fedunlearn.federation.engines.flower import Flower
@@ -46,7 +46,7 @@ def write(folder: Path) -> None:
 
 def averages(link: Link, seeds: Sequence[int], epochs: int = 10) -> dict[int, str]:
     """What federated averaging with each of those seeds comes to."""
-    start, found = initial_weights(SmallCNN(), (3, 28, 28), 4, seed=1), dict[int, str]()
+    start, found = initial_weights(SmallCNN(), Form((3, 28, 28), 4), seed=1), dict[int, str]()
 
     def job(seed: int) -> Job[Weights]:
         def then(weights: Weights) -> tuple[()]:

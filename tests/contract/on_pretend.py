@@ -30,6 +30,7 @@ from fedunlearn.core import (
     Asks,
     Batch,
     Case,
+    Form,
     Granularity,
     Images,
     LocalTraining,
@@ -44,9 +45,9 @@ from fedunlearn.core import (
 )
 from fedunlearn.federation.engines import Ask
 from fedunlearn.federation.engines.inline import perform
+from fedunlearn.kinds.classification.learnt import CrossEntropy
 from fedunlearn.learning import devices, kernels, kinds, mechanics, tasks
 from fedunlearn.learning.constraints import Ball
-from fedunlearn.learning.kinds import CrossEntropy
 from fedunlearn.learning.local import fit
 from fedunlearn.learning.models import Model, Network, ResNet18, SmallCNN, initial_weights
 from fedunlearn.learning.models.volumes import Med3D, UNet3D
@@ -101,8 +102,8 @@ def network(kind: str, where: str) -> Network:
     """The toys' networks, on a device."""
     with torch.random.fork_rng(devices=[]):
         if kind == "volumes":
-            return Network(UNet3D(), toy_volumes.SHAPE, toy_volumes.CLASSES, where)
-        return Network(toy.ToyNet(), toy.SHAPE, toy.CLASSES, where)
+            return Network(UNet3D(), Form(toy_volumes.SHAPE, toy_volumes.CLASSES), where)
+        return Network(toy.ToyNet(), Form(toy.SHAPE, toy.CLASSES), where)
 
 
 def clinic(site: SiteId, kind: str, where: str) -> Clinic:
@@ -267,7 +268,7 @@ def test_hospitals_train_every_model_there_without_what_cuda_refuses(
     Federation.write(tmp_path, pixels, targets, site, split, {}, model, 2)
     federation = Federation.open(tmp_path)
     training = LocalTraining(epochs=1, batch_size=2, optimizer="sgd", lr=1e-2)
-    ask = Ask(1, "north", tasks.Fit(initial_weights(model, shape, 2, 5), Select(), training, 7))
+    ask = Ask(1, "north", tasks.Fit(initial_weights(model, Form(shape, 2), 5), Select(), training, 7))
     torch.use_deterministic_algorithms(True)
     try:
         replies = [perform(federation, federation.network(where), ask) for where in (THERE, HERE)]
@@ -304,7 +305,7 @@ class Straying:
     fault: Callable[[Tensor], Tensor]
 
     def __call__(self, module: torch.nn.Module, batch: Batch) -> Tensor:
-        return CrossEntropy()(module, batch) + self.fault(batch.inputs).sum()
+        return CrossEntropy()(module, batch) + self.fault(batch.image).sum()
 
 
 FAULTS: list[tuple[str, Callable[[Tensor], Tensor], type[Exception]]] = [

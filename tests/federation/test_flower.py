@@ -30,6 +30,7 @@ import torch
 from fedunlearn import guests, interrupts, weights as w
 from fedunlearn.core import (
     FedunlearnError,
+    Form,
     InputError,
     Interrupted,
     LocalTraining,
@@ -68,7 +69,7 @@ pytestmark = [
 
 SITES = ("east", "north", "west")
 TIMEOUT = 20.0  # seconds: on a busy machine LONG takes some ten
-WEIGHTS = initial_weights(SmallCNN(), (3, 28, 28), 4, seed=1)
+WEIGHTS = initial_weights(SmallCNN(), Form((3, 28, 28), 4), seed=1)
 
 
 @pytest.fixture(scope="module")

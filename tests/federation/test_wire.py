@@ -13,8 +13,8 @@ from torch import Tensor
 from fedunlearn import weights as w
 from fedunlearn.core import Every, LocalTraining, Reply, Select
 from fedunlearn.federation import wire
+from fedunlearn.kinds.classification.learnt import CrossEntropy
 from fedunlearn.learning.constraints import Mask
-from fedunlearn.learning.kinds import CrossEntropy
 from fedunlearn.learning.tasks import (
     Condense,
     Copies,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fedunlearn.core import LocalTraining, Select
+from fedunlearn.core import Form, LocalTraining, Select
 from fedunlearn.federation.engines import Answer, Ask
 from fedunlearn.federation.engines.flower import claims, cluster as clusters, keeper, worker
 from fedunlearn.federation.engines.flower.worker import ARRAYS, Actor, Errand
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.gate  # it imports Flower
 
-WEIGHTS = initial_weights(SmallCNN(), (3, 8, 8), 2, seed=1)
+WEIGHTS = initial_weights(SmallCNN(), Form((3, 8, 8), 2), seed=1)
 
 Work = Callable[[Path, float], "Message"]
 """Has an actor train at a hospital of a federation, for so many seconds at the most."""

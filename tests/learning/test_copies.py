@@ -10,7 +10,7 @@ from torch import Tensor
 from fedunlearn.core import IGNORED, Batch, Select
 from fedunlearn.federation.procedures import copies
 from fedunlearn.learning.copies import NOISE, NUMBER, copied
-from fedunlearn.learning.kinds import KINDS
+from fedunlearn.learning.kinds import learnt
 from fedunlearn.learning.local import signals
 from tests import toy
 
@@ -28,7 +28,7 @@ def batch(count: int, spatial: tuple[int, ...], seed: int = 0, first: int = 0) -
 
 def there(of: Batch) -> Tensor:
     """The labels that the first channel tells."""
-    return of.inputs[:, 0].floor().long()
+    return of.image[:, 0].floor().long()
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -50,7 +50,7 @@ volumes = st.builds(
 def test_label_maps_move_with_their_images_and_what_is_ignored_with_them(of: Batch) -> None:
     for number in (SHIFT, MIRROR):
         new = copied(of, number)
-        assert new.inputs.shape == of.inputs.shape
+        assert new.image.shape == of.image.shape
         assert torch.equal(there(new), new.targets)
     assert torch.equal(copied(of, NOISY).targets, of.targets)
 
@@ -61,8 +61,8 @@ def test_an_images_copies_are_the_same_alone_and_in_a_batch(of: Batch) -> None:
         together = copied(of, number)
         for i in range(len(of.rows)):
             here = slice(i, i + 1)
-            alone = copied(Batch(of.inputs[here], of.targets[here], of.rows[here]), number)
-            expected = Batch(together.inputs[here], together.targets[here], together.rows[here])
+            alone = copied(Batch(of.image[here], of.targets[here], of.rows[here]), number)
+            expected = Batch(together.image[here], together.targets[here], together.rows[here])
             assert same(alone, expected)
 
 
@@ -70,7 +70,7 @@ def test_every_way_to_shift_comes_up_and_edges_repeat() -> None:
     """Of 64 images all 4 ways come up, unless by a chance of 4 * .75 ** 64. By hand: each pixel is its neighbour."""
     edge = 5
     inputs = torch.arange(edge**2).view(1, 1, edge, edge).float().expand(64, 1, edge, edge)
-    new = copied(Batch(inputs, torch.zeros(64).long(), torch.arange(64)), SHIFT).inputs
+    new = copied(Batch(inputs, torch.zeros(64).long(), torch.arange(64)), SHIFT).image
     found = set()
     for image in new:
         ways = [
@@ -90,7 +90,7 @@ def test_every_way_to_shift_comes_up_and_edges_repeat() -> None:
 
 def test_mirrored_twice_is_as_before() -> None:
     of = batch(3, (4, 5))
-    assert torch.equal(copied(of, MIRROR).inputs[0, 0, 2], of.inputs[0, 0, 2].flip(0))
+    assert torch.equal(copied(of, MIRROR).image[0, 0, 2], of.image[0, 0, 2].flip(0))
     assert same(copied(copied(of, MIRROR), MIRROR), of)
 
 
@@ -99,7 +99,7 @@ def test_noise_is_a_share_of_each_images_own_range() -> None:
     flat = torch.linspace(0, 1, 64 * 64).view(1, 1, 64, 64)
     inputs = torch.cat([flat, 100 * flat - 7, torch.full_like(flat, 3)])
     of = Batch(inputs, torch.zeros(3).long(), torch.arange(3))
-    noise = copied(of, NOISY).inputs - inputs
+    noise = copied(of, NOISY).image - inputs
     spread = noise.flatten(1).std(1)
     assert torch.allclose(spread[:2], NOISE * torch.tensor([1.0, 100.0]), rtol=0.05)
     assert spread[2] == 0, "what has no range stays as it is"
@@ -125,7 +125,7 @@ def test_hospitals_answer_for_each_copy_in_the_order_of_rows() -> None:
     network = toy.network()
     network.load(weights)
     with torch.no_grad():
-        expected = network.module.eval()(changed.inputs)
+        expected = network.module.eval()(changed.image)
     west = (found["rows"] >= 48) & (found["copy"] == NOISY)
     # rounding of sums of at most 144 products of numbers of about 1
     assert torch.allclose(found["logits"][west], expected, atol=1e-4)
@@ -144,7 +144,7 @@ def test_a_volumes_signal_is_of_the_label_map_that_moved_along(number: int) -> N
     """A model that tells every voxel of a copy rightly overlaps its labels wholly; what is ignored counts nowhere."""
     new = copied(batch(3, (4, 5, 6)), number)
     rightly = torch.nn.functional.one_hot(there(new) % IGNORED, 4).movedim(-1, 1).float() * 50
-    kind = KINDS["segmentation"]
+    kind = learnt("segmentation")
     signal, brief = kind.signal(rightly, new.targets), kind.brief(rightly, new.targets)
     known = (new.targets != IGNORED).flatten(1).sum(1)
     assert torch.equal(signal["intersection"].sum(1), known)

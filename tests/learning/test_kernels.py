@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fedunlearn.core import IGNORED, Batch
+from fedunlearn.kinds.segmentation.learnt import DiceCrossEntropy, _dice_cross_entropy
 from fedunlearn.learning.kernels import ConvTranspose3d, PReLU, cheaper
-from fedunlearn.learning.kinds import DiceCrossEntropy, _dice_cross_entropy
 from fedunlearn.learning.objectives import Known
 
 

@@ -13,16 +13,8 @@ from torch import Tensor, nn
 
 from fedunlearn.core import IGNORED, Asks, Batch, Images, Replies, Reply, Select
 from fedunlearn.federation.procedures import signals as gathered
-from fedunlearn.learning.kinds import (
-    KINDS,
-    DiceCrossEntropy,
-    filled,
-    highest,
-    ignored,
-    relabelled,
-    shares,
-    surface_distances,
-)
+from fedunlearn.kinds.segmentation.learnt import DiceCrossEntropy, surface_distances
+from fedunlearn.learning.kinds import filled, highest, ignored, learnt, relabelled, shares
 from fedunlearn.learning.local import at_once, each_gradient, fit, gradient, signals
 from fedunlearn.learning.tasks import Signals
 from tests import toy, toy_volumes
@@ -94,7 +86,7 @@ def test_the_signal_by_hand() -> None:
     """
     said, true = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 0])
     scores = 100.0 * torch.nn.functional.one_hot(said, 3).T.reshape(1, 3, 1, 2, 2)
-    found = KINDS["segmentation"].signal(scores, true.reshape(1, 1, 2, 2))
+    found = learnt("segmentation").signal(scores, true.reshape(1, 1, 2, 2))
     assert found["intersection"].tolist() == [[1, 1, 0]]
     assert found["predicted"].tolist() == [[2, 1, 1]]
     assert found["true"].tolist() == [[2, 2, 0]]
@@ -163,7 +155,7 @@ def test_what_is_ignored_is_as_if_it_were_not_there() -> None:
     """Loss and signals of every volume are those of its other voxels, in a row."""
     scores, targets = volumes(4)
     scores, targets = scores.double(), with_ignored(targets)
-    found = KINDS["segmentation"].signal(scores, targets)
+    found = learnt("segmentation").signal(scores, targets)
     for n in range(3):
         seen = targets[n] != IGNORED
         row, labels = scores[n, :, seen].view(1, 3, -1, 1, 1), targets[n, seen].view(1, -1, 1, 1)
@@ -171,7 +163,7 @@ def test_what_is_ignored_is_as_if_it_were_not_there() -> None:
         assert float(value(scores[n : n + 1], targets[n : n + 1])) == pytest.approx(
             float(value(row, labels)), abs=ROUNDING
         )
-        for name, alone in KINDS["segmentation"].signal(row, labels).items():
+        for name, alone in learnt("segmentation").signal(row, labels).items():
             if name != "surface":  # a row has others
                 assert torch.allclose(found[name][n].double(), alone[0].double(), atol=1e-12), name
 
@@ -180,7 +172,7 @@ def test_a_volume_of_which_nothing_is_known_counts_as_perfect() -> None:
     """Cross-entropy 0, Dice (0 + s) / (0 + s) = 1; no class has a voxel."""
     scores, targets = volumes(2)
     targets[0] = IGNORED
-    found = KINDS["segmentation"].signal(scores, targets)
+    found = learnt("segmentation").signal(scores, targets)
     assert float(value(scores[:1], targets[:1])) == 0.0
     for name, each in found.items():
         assert not each[0].any() and each[1].any(), name
@@ -198,7 +190,7 @@ def test_what_is_predicted_where_labels_are_ignored_changes_nothing() -> None:
     assert torch.equal(value(scores, targets), value(others, targets))
     slopes = [torch.func.grad(lambda x: value(x, targets))(x) for x in (scores, others)]
     assert torch.equal(*slopes) and not slopes[0][out].any() and slopes[0][~out].any()
-    one, other = (KINDS["segmentation"].signal(x, targets) for x in (scores, others))
+    one, other = (learnt("segmentation").signal(x, targets) for x in (scores, others))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -229,7 +221,7 @@ def test_no_class_of_an_image_is_ignored() -> None:
 def test_scores_that_are_not_finite_show_in_the_loss() -> None:
     scores, targets = volumes(2)
     scores[1, 0, 0, 0, 0] = math.nan
-    finite = torch.isfinite(KINDS["segmentation"].signal(scores, targets)["loss"])
+    finite = torch.isfinite(learnt("segmentation").signal(scores, targets)["loss"])
     assert finite.tolist() == [True, False]
 
 

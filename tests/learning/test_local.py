@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedunlearn import weights as w
-from fedunlearn.core import Batch, Images, LocalTraining, Select, Weights
+from fedunlearn.core import Batch, Form, Images, LocalTraining, Select, Weights
+from fedunlearn.kinds.classification.learnt import CrossEntropy
+from fedunlearn.kinds.segmentation.learnt import DiceCrossEntropy
 from fedunlearn.learning.constraints import Mask
-from fedunlearn.learning.kinds import CrossEntropy, DiceCrossEntropy, Objective
+from fedunlearn.learning.kinds import Objective
 from fedunlearn.learning.local import batches, each_gradient, fit, gradient, outputs, pieces, scaled, signals
 from fedunlearn.learning.models import Network, initial_weights
 from fedunlearn.learning.models.volumes import UNet3D
@@ -48,7 +50,7 @@ def plain_loop(
 ) -> Weights:
     """What anyone would write by hand."""
     with torch.random.fork_rng(devices=[]):
-        module = toy.ToyNet(norm=norm).build(toy.SHAPE, toy.CLASSES).to(images.pixels.dtype)
+        module = toy.ToyNet(norm=norm).build(Form(toy.SHAPE, toy.CLASSES)).to(images.pixels.dtype)
     module.load_state_dict(dict(weights))
     p, lr, decay = list(module.parameters()), training.lr, training.weight_decay
     optimizer: torch.optim.Optimizer
@@ -132,7 +134,7 @@ class Twice:
     """The kind's own objective, of an image as it is and of its negative."""
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
-        return CrossEntropy()(module, batch) + CrossEntropy()(module, replace(batch, inputs=-batch.inputs))
+        return CrossEntropy()(module, batch) + CrossEntropy()(module, replace(batch, inputs=-batch.image))
 
 
 def test_what_is_mapped_over_images_counts_as_often_as_there_are_images() -> None:
@@ -151,7 +153,7 @@ class Spy:
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         self.seen.append(batch.rows.tolist())
-        return 2 * F.cross_entropy(module(batch.inputs), batch.targets)
+        return 2 * F.cross_entropy(module(batch.image), batch.targets)
 
 
 def test_every_epoch_shows_every_image_once_in_a_fresh_order() -> None:
@@ -230,7 +232,7 @@ def test_batches_cut_in_order() -> None:
     images = toy.images("east")
     cut = list(batches(images, 10))
     assert [len(b.rows) for b in cut] == [10, 10, 4]
-    assert torch.equal(torch.cat([b.inputs for b in cut]), images.pixels)
+    assert torch.equal(torch.cat([b.image for b in cut]), images.pixels)
     order = torch.arange(24).flip(0)
     assert torch.equal(torch.cat([b.rows for b in batches(images, 10, order)]), images.rows.flip(0))
 
@@ -294,7 +296,7 @@ class Said:
     """The mean of what the network says."""
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
-        outputs: Tensor = module(batch.inputs)
+        outputs: Tensor = module(batch.image)
         return outputs.mean()
 
 
@@ -312,7 +314,7 @@ class Typed:
         inside = list[torch.dtype]()
         layer = next(m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d)))
         with layer.register_forward_hook(lambda _, inputs, outputs: inside.append(outputs.dtype)):
-            outputs = module(batch.inputs)
+            outputs = module(batch.image)
         loss = self.loss(module, batch)
         self.seen.append((inside[0], outputs.dtype, loss.dtype))
         return loss
@@ -346,8 +348,8 @@ def test_in_bfloat16_it_learns_the_same_in_float32_weights(optimizer: Literal["s
 def test_dice_sums_over_voxels_in_float32() -> None:
     """In 8 bits, 256 + 1 is 256. No map here is 2 voxels deep: CPUs get gradients of such wrong (`scenario.rules`)."""
     model, shape = UNet3D(), (1, 16, 16, 16)
-    start = initial_weights(model, shape, 3, seed=1)
-    ward = volumes.Ward("north", Network(model, shape, 3))
+    start = initial_weights(model, Form(shape, 3), seed=1)
+    ward = volumes.Ward("north", Network(model, Form(shape, 3)))
     pixels = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
     images, spy = Images(pixels, (pixels[:, 0] > 0).long(), torch.arange(2)), Typed(DiceCrossEntropy())
     training = LocalTraining(3, 2, "sgd", lr=0.1, precision="bfloat16")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fedunlearn import weights as w
+from fedunlearn.core import Form
 from fedunlearn.learning.models import MODELS, Model, Network, ResNet18, SmallCNN, initial_weights
 
 pytestmark = pytest.mark.rounding
@@ -31,19 +32,19 @@ def test_models_are_found_by_their_names() -> None:
 def test_any_channels_classes_and_sizes(model: Model, shape: tuple[int, ...], classes: int) -> None:
     """Built without memory for its numbers: what counts is which shapes come out."""
     with torch.device("meta"):
-        module = model.build(shape, classes)
+        module = model.build(Form(shape, classes))
         assert module(torch.empty(2, *shape)).shape == (2, classes)
 
 
 def test_the_largest_image() -> None:
     for model in (SmallCNN(), ResNet18()):
         with torch.device("meta"):
-            assert model.build((3, 224, 224), 9)(torch.empty(1, 3, 224, 224)).shape == (1, 9)
+            assert model.build(Form((3, 224, 224), 9))(torch.empty(1, 3, 224, 224)).shape == (1, 9)
 
 
 def size(model: Model, shape: tuple[int, ...] = (3, 28, 28), classes: int = 8) -> int:
     with torch.device("meta"):
-        return sum(p.numel() for p in model.build(shape, classes).parameters())
+        return sum(p.numel() for p in model.build(Form(shape, classes)).parameters())
 
 
 def test_small_cnn_has_some_100k_parameters() -> None:
@@ -71,7 +72,7 @@ def test_resnet18_of_volumes_has_kernels_of_three_times_as_many_weights(
 ) -> None:
     """27 for 9; those of single pixels in the shortcuts, the norms and the head are as they were."""
     with torch.device("meta"):
-        flat, deep = (ResNet18(norm=norm).build((1, *[32] * n), 2).state_dict() for n in (2, 3))
+        flat, deep = (ResNet18(norm=norm).build(Form((1, *[32] * n), 2)).state_dict() for n in (2, 3))
     assert list(flat) == list(deep)
     for name, x in flat.items():
         expected = (*x.shape, x.shape[-1]) if x.dim() == 4 else tuple(x.shape)
@@ -79,9 +80,9 @@ def test_resnet18_of_volumes_has_kernels_of_three_times_as_many_weights(
 
 
 def test_the_layout_of_a_classifier_of_volumes() -> None:
-    layout = Network(SmallCNN(), (1, 28, 28, 28), 3).layout
+    layout = Network(SmallCNN(), Form((1, 28, 28, 28), 3)).layout
     assert (layout.first, layout.head) == ("0.weight", ("12.weight", "12.bias"))
-    layout = Network(ResNet18(), (1, 28, 28, 28), 3).layout
+    layout = Network(ResNet18(), Form((1, 28, 28, 28), 3)).layout
     assert (layout.first, layout.head) == ("0.0.weight", ("4.weight", "4.bias"))
 
 
@@ -92,7 +93,7 @@ def test_resnet18_has_the_published_size() -> None:
 
 
 def test_the_layout_of_small_cnn() -> None:
-    network = Network(SmallCNN(), (1, 28, 28), 3)
+    network = Network(SmallCNN(), Form((1, 28, 28), 3))
     layout = network.layout
     assert layout.buffers == ()
     assert layout.parameters == tuple(name for name, _ in network.module.named_parameters())
@@ -102,7 +103,7 @@ def test_the_layout_of_small_cnn() -> None:
 
 
 def test_a_classifiers_decoder_is_its_head() -> None:
-    layout = Network(SmallCNN(), (1, 28, 28), 3).layout
+    layout = Network(SmallCNN(), Form((1, 28, 28), 3)).layout
     assert layout.decoder == layout.head
     assert layout.encoder == layout.parameters[:-2]
 
@@ -111,15 +112,15 @@ def test_the_layout_of_a_network_without_a_matrix() -> None:
     """Volumes have kernels of five dimensions only, beside biases and PReLU's numbers."""
 
     class Line(SmallCNN):
-        def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-            return nn.Sequential(nn.PReLU(), nn.Conv3d(shape[0], classes, 1))
+        def build(self, form: Form) -> nn.Module:
+            return nn.Sequential(nn.PReLU(), nn.Conv3d(form.shape[0], form.classes, 1))
 
-    layout = Network(Line(), (1, 4, 4, 4), 3).layout
+    layout = Network(Line(), Form((1, 4, 4, 4), 3)).layout
     assert (layout.first, layout.head) == ("1.weight", ("1.weight", "1.bias"))
 
 
 def test_the_layout_of_resnet18() -> None:
-    layout = Network(ResNet18(norm="batch"), (1, 28, 28), 3).layout
+    layout = Network(ResNet18(norm="batch"), Form((1, 28, 28), 3)).layout
     assert layout.first == "0.0.weight"
     assert layout.head == ("4.weight", "4.bias")
     kinds = {name.rpartition(".")[2] for name in layout.buffers}
@@ -129,7 +130,7 @@ def test_the_layout_of_resnet18() -> None:
 
 
 def test_weights_go_in_and_out_with_the_batch_norm_statistics() -> None:
-    network = Network(ResNet18(norm="batch"), (1, 28, 28), 3)
+    network = Network(ResNet18(norm="batch"), Form((1, 28, 28), 3))
     before = network.read()
     network.module.train()
     network.module(torch.randn(2, 1, 28, 28))
@@ -147,28 +148,28 @@ def test_weights_go_in_and_out_with_the_batch_norm_statistics() -> None:
 
 
 def test_weights_of_another_model_are_refused() -> None:
-    network = Network(SmallCNN(), (1, 28, 28), 3)
+    network = Network(SmallCNN(), Form((1, 28, 28), 3))
     with pytest.raises(ValueError, match=r"do not fit the network.*extra"):
         network.load({**network.read(), "extra": torch.ones(1)})
     with pytest.raises(ValueError, match=r"'9.weight' has shape \(4, 64\), expected \(3, 64\)"):
-        network.load(initial_weights(SmallCNN(), (1, 28, 28), 4, 0))
+        network.load(initial_weights(SmallCNN(), Form((1, 28, 28), 4), 0))
 
 
 def test_initial_weights_come_from_the_seed_alone() -> None:
     states = torch.get_rng_state(), random.getstate()
-    first = initial_weights(SmallCNN(), (1, 28, 28), 2, 2**62 + 1)
+    first = initial_weights(SmallCNN(), Form((1, 28, 28), 2), 2**62 + 1)
     torch.rand(3)
-    assert w.digest(initial_weights(SmallCNN(), (1, 28, 28), 2, 2**62 + 1)) == w.digest(first)
-    assert w.digest(initial_weights(SmallCNN(), (1, 28, 28), 2, 5)) != w.digest(first)
+    assert w.digest(initial_weights(SmallCNN(), Form((1, 28, 28), 2), 2**62 + 1)) == w.digest(first)
+    assert w.digest(initial_weights(SmallCNN(), Form((1, 28, 28), 2), 5)) != w.digest(first)
     torch.set_rng_state(states[0])
-    initial_weights(SmallCNN(), (1, 28, 28), 2, 1)
+    initial_weights(SmallCNN(), Form((1, 28, 28), 2), 1)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
 
 
 def test_small_cnn_keeps_position() -> None:
     """A flattening head: moving the image by half its width changes the answer, as pooling would hide."""
-    network = Network(SmallCNN(), (1, 28, 28), 4)
+    network = Network(SmallCNN(), Form((1, 28, 28), 4))
     image = torch.zeros(1, 1, 28, 28)
     image[..., 10:14, 4:8] = 1
     with torch.no_grad():

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from fedunlearn import scenario as scenarios, weights as w
 from fedunlearn.campaign.cohort import gather
-from fedunlearn.core import Batch, Images, InputError, LocalTraining
-from fedunlearn.learning.kinds import DiceCrossEntropy
+from fedunlearn.core import Batch, Form, Images, InputError, LocalTraining
+from fedunlearn.kinds.segmentation.learnt import DiceCrossEntropy
 from fedunlearn.learning.local import each_gradient, fit, gradient
 from fedunlearn.learning.models import Model, Network, features, initial_weights, origin
 from fedunlearn.learning.models.volumes import Med3D, UNet3D
@@ -37,14 +37,14 @@ MODELS = [
 @pytest.mark.parametrize("shape", [(1, 16, 16, 16), (2, 17, 24, 19)])
 def test_scores_come_on_the_volumes_own_grid(model: Model, shape: tuple[int, ...]) -> None:
     with torch.device("meta"):
-        assert model.build(shape, 3)(torch.empty(2, *shape)).shape == (2, 3, *shape[1:])
+        assert model.build(Form(shape, 3))(torch.empty(2, *shape)).shape == (2, 3, *shape[1:])
 
 
 def test_the_small_u_net_is_monais() -> None:
     """The same weights, in the order of the way down and up, give the same scores."""
     from monai.networks.nets.unet import UNet
 
-    ours = Network(UNet3D(), (1, 16, 8, 24), 4)
+    ours = Network(UNet3D(), Form((1, 16, 8, 24), 4))
     theirs = UNet(3, 1, 4, channels=(8, 16, 32), strides=(2, 2), num_res_units=0)
     whole: Any = theirs.model  # way down, what is below, way up; and so on
     down, inner, up = whole[0], whole[1].submodule, whole[2]
@@ -84,20 +84,20 @@ def encoder() -> int:
 
 def size(model: Model, classes: int = 3) -> int:
     with torch.device("meta"):
-        return sum(p.numel() for p in model.build((1, 32, 32, 32), classes).parameters())
+        return sum(p.numel() for p in model.build(Form((1, 32, 32, 32), classes)).parameters())
 
 
 def test_med3d_keeps_the_resolution_of_its_second_stage() -> None:
     """32 / 2 (stem) / 2 (pool) / 2 (second stage) = 4, not the 1 of a ResNet; twice that with a stem of stride 1."""
     for model, expected in ((SMALL, 4), (Med3D(width=8, conv1_t_stride=1), 8)):
         with torch.device("meta"):
-            features = model.build((1, 32, 32, 32), 2).encoder(torch.empty(1, 1, 32, 32, 32))  # type: ignore[operator]
+            features = model.build(Form((1, 32, 32, 32), 2)).encoder(torch.empty(1, 1, 32, 32, 32))  # type: ignore[operator]
         assert features.shape == (1, 8 * 8 * 4, expected, expected, expected)
 
 
 def test_med3d_is_dilated_as_medicalnet() -> None:
     with torch.device("meta"):
-        module = SMALL.build((1, 32, 32, 32), 2)
+        module = SMALL.build(Form((1, 32, 32, 32), 2))
     found = {
         name.split(".")[1]: (layer.stride[0], layer.dilation[0], layer.padding[0])
         for name, layer in module.named_modules()
@@ -107,13 +107,13 @@ def test_med3d_is_dilated_as_medicalnet() -> None:
 
 
 def test_med3d_with_group_norm_keeps_no_statistics() -> None:
-    assert Network(Med3D(width=8, norm="group"), (1, 16, 16, 16), 2).layout.buffers == ()
-    assert Network(SMALL, (1, 16, 16, 16), 2).layout.buffers
+    assert Network(Med3D(width=8, norm="group"), Form((1, 16, 16, 16), 2)).layout.buffers == ()
+    assert Network(SMALL, Form((1, 16, 16, 16), 2)).layout.buffers
 
 
 @pytest.mark.parametrize("model", [UNet3D(), SMALL])
 def test_encoder_and_decoder_are_named(model: Model) -> None:
-    layout = Network(model, (1, 16, 16, 16), 2).layout
+    layout = Network(model, Form((1, 16, 16, 16), 2)).layout
     assert all(name.startswith("encoder.") for name in layout.encoder)
     assert all(name.startswith("decoder.") for name in layout.decoder)
     assert layout.encoder + layout.decoder == layout.parameters
@@ -123,7 +123,7 @@ def test_encoder_and_decoder_are_named(model: Model) -> None:
 
 def test_med3d_can_be_differentiated_by_volume_and_twice() -> None:
     """What `influence` and `rapid_retrain` ask of a network: its pooling and its resizing, too."""
-    network = Network(SMALL, (1, 16, 16, 16), 2)
+    network = Network(SMALL, Form((1, 16, 16, 16), 2))
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randn(2, 1, 16, 16, 16, generator=generator)
     images = Images(pixels, (pixels[:, 0] > 0).long(), torch.arange(2))
@@ -139,7 +139,7 @@ def test_med3d_can_be_differentiated_by_volume_and_twice() -> None:
 
 @pytest.mark.parametrize(("model", "width"), [(UNet3D(), 8 + 8), (SMALL, 32)])
 def test_features_of_a_volume_are_the_mean_of_what_the_last_layer_is_given(model: Model, width: int) -> None:
-    network = Network(model, (1, 16, 16, 16), 2)
+    network = Network(model, Form((1, 16, 16, 16), 2))
     layer = network.module.get_submodule(network.layout.head[0].rpartition(".")[0])
     given = list[Tensor]()
     hook = layer.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
@@ -155,7 +155,7 @@ def test_features_of_a_volume_are_the_mean_of_what_the_last_layer_is_given(model
 
 def published(model: Med3D, classes: int = 2) -> dict[str, Tensor]:
     """As MedicalNet's checkpoints: wrapped for several GPUs, the encoder alone, BatchNorm's counters left out."""
-    state = initial_weights(model, (1, 16, 16, 16), classes, seed=99)
+    state = initial_weights(model, Form((1, 16, 16, 16), classes), seed=99)
     names = {name: name.removeprefix("encoder.") for name in state if name.startswith("encoder.")}
     return {f"module.{new}": state[old] for old, new in names.items() if "num_batches" not in old}
 
@@ -174,12 +174,12 @@ def starting(tmp_path: Path, content: object, name: str = "weights.pth") -> Med3
 def test_training_starts_from_the_file_where_it_fits(tmp_path: Path, form: str) -> None:
     given = published(SMALL)
     model = starting(tmp_path, {"state_dict": given} if form.startswith("wrapped") else given, form)
-    weights, untrained = (initial_weights(m, (1, 16, 16, 16), 2, seed=1) for m in (model, SMALL))
+    weights, untrained = (initial_weights(m, Form((1, 16, 16, 16), 2), seed=1) for m in (model, SMALL))
     for name, x in weights.items():
         original = f"module.{name.removeprefix('encoder.')}"
         assert torch.equal(x, given.get(original, untrained[name])), name
     assert not torch.equal(weights["encoder.conv1.weight"], untrained["encoder.conv1.weight"])
-    told = origin(model, (1, 16, 16, 16), 2)
+    told = origin(model, Form((1, 16, 16, 16), 2))
     assert f"{len(given)} of the network's {len(weights)} tensors are taken" in told
     assert "not in the file (encoder.bn1.num_batches_tracked, " in told
 
@@ -193,7 +193,7 @@ def test_what_does_not_match_is_told(tmp_path: Path) -> None:
     given = published(SMALL)
     given["module.conv1.weight"] = torch.zeros(8, 3, 7, 7, 7)
     model = starting(tmp_path, {**given, "fc.weight": torch.zeros(2, 2)})
-    told = origin(model, (1, 16, 16, 16), 2)
+    told = origin(model, Form((1, 16, 16, 16), 2))
     assert "1 of another shape (encoder.conv1.weight (8, 3, 7, 7, 7), expected (8, 1, 7, 7, 7))" in told
     assert "1 not in the network (encoder.fc.weight)" in told
 
@@ -216,7 +216,7 @@ def test_a_file_that_cannot_be_used_is_refused(
 ) -> None:
     model = starting(tmp_path, content)
     with pytest.raises(InputError, match=message):
-        initial_weights(model, (1, 16, 16, 16), 2, seed=1)
+        initial_weights(model, Form((1, 16, 16, 16), 2), seed=1)
     assert "code was run" not in capsys.readouterr().out
 
 

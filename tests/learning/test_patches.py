@@ -15,8 +15,8 @@ from fedunlearn import scenario as scenarios, weights as w
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.contract import toy_volumes as toy
 from fedunlearn.contract.volumes import shortened
-from fedunlearn.core import IGNORED, Batch, Granularity, InputError, Preparing, Strategy
-from fedunlearn.learning.kinds import DiceCrossEntropy
+from fedunlearn.core import IGNORED, Batch, Form, Granularity, InputError, Preparing, Strategy
+from fedunlearn.kinds.segmentation.learnt import DiceCrossEntropy
 from fedunlearn.learning.local import each_gradient, fit, gradient, outputs, signals
 from fedunlearn.learning.models import Network, SmallCNN, features
 from fedunlearn.learning.models.volumes import Med3D, UNet3D
@@ -36,7 +36,7 @@ PATCH: Patch = (6, 8, 5)  # below what scenarios may ask for, so that volumes of
 @pytest.fixture(scope="module")
 def network() -> Network:
     with torch.random.fork_rng(devices=[]):
-        return Network(UNet3D(patch=PATCH), toy.SHAPE, toy.CLASSES)
+        return Network(UNet3D(patch=PATCH), Form(toy.SHAPE, toy.CLASSES))
 
 
 @pytest.fixture
@@ -61,9 +61,9 @@ def numbered(count: int, *sizes: int) -> Batch:
 def test_all_that_lies_on_the_grid_is_cut_at_the_same_place() -> None:
     batch = numbered(3, 9, 8, 7)
     found = cut(batch, [[0, 0, 0], [3, 0, 2], [1, 2, 1]], (5, 6, 4))
-    assert found.inputs.shape == (3, 1, 5, 6, 4)
+    assert found.image.shape == (3, 1, 5, 6, 4)
     assert torch.equal(found.targets[1], batch.targets[1, 3:8, 0:6, 2:6])
-    assert torch.equal(found.inputs[:, 0], found.targets.float())
+    assert torch.equal(found.image[:, 0], found.targets.float())
     assert all(torch.equal(found.extra["teacher"][:, c], found.targets) for c in range(4))
     assert torch.equal(found.extra["down"], batch.extra["down"]) and torch.equal(found.rows, batch.rows)
 
@@ -142,8 +142,8 @@ def test_slid_over_a_volume_a_network_of_single_voxels_says_the_same(patch: Patc
 
 
 def test_only_models_of_volumes_have_patches() -> None:
-    assert Network(SmallCNN(), (1, 28, 28), 2).patch is None
-    assert Network(Med3D(width=8, patch=(16, 16, 16)), (1, 16, 16, 24), 2).patch == (16, 16, 16)
+    assert Network(SmallCNN(), Form((1, 28, 28), 2)).patch is None
+    assert Network(Med3D(width=8, patch=(16, 16, 16)), Form((1, 16, 16, 24), 2)).patch == (16, 16, 16)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def test_it_trains_on_patches_and_nothing_but_the_seed_decides_which(ward: toy.W
     images = taught(toy.volumes("north"), torch.zeros(3, 2, 8, 8, 8))
     training = replace(toy.TRAINING.local, epochs=3)
     found = fit(ward, start, images, training, 1, spy)
-    assert [batch.inputs.shape for batch in spy.seen] == [(2, 1, *PATCH), (1, 1, *PATCH)] * 3
+    assert [batch.image.shape for batch in spy.seen] == [(2, 1, *PATCH), (1, 1, *PATCH)] * 3
     assert {tuple(batch.extra["teacher"].shape[1:]) for batch in spy.seen} == {(2, *PATCH)}
     assert ward.work == 3 * 3, "one patch of each volume in every epoch"
     assert w.digest(fit(ward, start, images, training, 1)) == w.digest(found)
@@ -172,7 +172,7 @@ def test_it_trains_on_patches_and_nothing_but_the_seed_decides_which(ward: toy.W
     first = next(batch for batch in spy.seen if len(batch.rows) == 2)
     assert all(
         bool((inside(one, images.pixels[row])).any())
-        for one, row in zip(first.inputs, first.rows, strict=True)
+        for one, row in zip(first.image, first.rows, strict=True)
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedunlearn.learning.kinds import KINDS
+from fedunlearn.core.kinds import kinds
 from fedunlearn.scoring.evidence import Shadow
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.evidence.segmentation import Overlaps
@@ -88,7 +88,7 @@ def test_of_volumes_dice_is_compared() -> None:
 
 
 def test_every_kind_of_task_has_something_to_compare() -> None:
-    assert of_kinds.SIGNALS.keys() == KINDS.keys()
+    assert of_kinds.SIGNALS.keys() == set(kinds())
 
 
 def test_the_table_names_the_images() -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fedunlearn.core import IGNORED, SERVER, InputError, RunError, Select
+from fedunlearn.core import IGNORED, SERVER, Form, InputError, RunError, Select
 from fedunlearn.learning.models import ResNet18, SmallCNN
 from sites import arrays
 from sites.dealing.requests import resolve
@@ -74,7 +74,7 @@ def test_a_federation_comes_back_as_it_was_written(folder: Path):
     federation = Federation.open(folder)
     assert federation.sites == ("a", "b")
     assert federation.requests == ("r1", "r2")
-    assert (federation.classes, federation.shape) == (3, (1, 28, 28))
+    assert federation.form == Form((1, 28, 28), 3)
     assert federation.model == SmallCNN(hidden=8)
     assert federation.network().module(torch.zeros(2, 1, 28, 28)).shape == (2, 3)
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from fedunlearn import weights as w
 from fedunlearn.core import Batch, Recovery, Weights
 from fedunlearn.federation.procedures import recover
+from fedunlearn.kinds.classification.learnt import CrossEntropy
 from fedunlearn.learning.constraints import LowRank, nearest
-from fedunlearn.learning.kinds import CrossEntropy
 from fedunlearn.learning.objectives import Distillation, Signed
 from strategies.fused import FUSED, critical
 from strategies.lora_student import Erased, LoRAStudent, Student

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedunlearn import weights as w
-from fedunlearn.core import Asks, Case, Images, Replies, Reply, Select, SiteId, Task, Weights
+from fedunlearn.core import Asks, Case, Form, Images, Replies, Reply, Select, SiteId, Task, Weights
 from fedunlearn.federation.procedures import fedavg, redrawn
 from fedunlearn.learning.models import Network
 from fedunlearn.learning.tasks import Fit
@@ -218,8 +218,8 @@ class Pixelwise:
     dimensions = (1,)
     smallest = 1
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(3, 3 * classes), nn.Unflatten(1, (classes, 3)))
+    def build(self, form: Form) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3, 3 * form.classes), nn.Unflatten(1, (form.classes, 3)))
 
 
 @dataclass
@@ -234,7 +234,7 @@ class Mapped(Clinic):
 def test_guidance_of_label_maps() -> None:
     """The teacher scores class 0 with 0 and class 1 with the number: positive ones are 1 in the images to forget."""
     with torch.random.fork_rng(devices=[]):
-        network = Network(Pixelwise(), (1, 3), 2)
+        network = Network(Pixelwise(), Form((1, 3), 2))
     student = {"1.weight": torch.arange(18.0).reshape(6, 3) / 20, "1.bias": torch.arange(6.0) / 10}
     teacher = {"1.weight": torch.cat([torch.zeros(3, 3), torch.eye(3)]), "1.bias": torch.zeros(6)}
     reply = Guide(student, teacher, FORGET, RETAIN, STEP, 0)(Mapped(network=network))

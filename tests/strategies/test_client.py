@@ -15,7 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedunlearn import weights as w
-from fedunlearn.core import Images, LocalTraining, Recovery, Reply, RunError, Select, SiteId, Task, Weights
+from fedunlearn.core import (
+    Form,
+    Images,
+    LocalTraining,
+    Recovery,
+    Reply,
+    RunError,
+    Select,
+    SiteId,
+    Task,
+    Weights,
+)
 from fedunlearn.federation.procedures import errors as errors_of
 from fedunlearn.learning.local import gradient, outputs, squared_gradients
 from fedunlearn.learning.models import Network
@@ -51,14 +62,14 @@ class Linear:
     dimensions = (1,)
     smallest = 1
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(3, classes))
+    def build(self, form: Form) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3, form.classes))
 
 
 @cache
 def linear() -> Network:
     with torch.random.fork_rng(devices=[]):
-        return Network(Linear(), (1, 3), 2)
+        return Network(Linear(), Form((1, 3), 2))
 
 
 WEIGHTS: Weights = {"1.weight": W, "1.bias": B}

@@ -17,6 +17,7 @@ from fedunlearn import weights as w
 from fedunlearn.core import (
     Asks,
     Case,
+    Form,
     Images,
     InputError,
     LocalTraining,
@@ -98,7 +99,7 @@ def test_second_derivatives_pass_through_convolutions_and_norms(model: Model) ->
     size = max(model.smallest, 6)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        module = model.build((1, size, size), 3).double()
+        module = model.build(Form((1, size, size), 3)).double()
     x, y = draw(5, 1, size, size), torch.tensor([0, 1, 2, 0, 1])
     parameters = list(module.parameters())
     optimizer = AdaHessian(parameters, 0.1, 1.0, 0.0, seed=4)
@@ -123,8 +124,8 @@ def test_second_derivatives_pass_through_convolutions_and_norms(model: Model) ->
 def test_curvature_in_bfloat16_is_nearly_that_in_float32() -> None:
     """D of all weights together, to a tenth: differentiated twice through layers that compute in 8 bits."""
     model, shape = SmallCNN(), (1, 28, 28)
-    network = Network(model, shape, 3)
-    network.load(initial_weights(model, shape, 3, seed=1))
+    network = Network(model, Form(shape, 3))
+    network.load(initial_weights(model, Form(shape, 3), seed=1))
     x, y = draw(8, 1, 28, 28).float(), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
     found = list[Tensor]()
     for half in (False, True):

@@ -10,6 +10,7 @@ import torch
 from fedunlearn import weights as w
 from fedunlearn.core import (
     Asks,
+    Form,
     Images,
     Preparing,
     Procedure,
@@ -296,7 +297,7 @@ def test_a_strategy_forgets_from_its_own_model(prepared_run: RunFolder) -> None:
     ours = ledger[(ledger["phase"] == "unlearn") & (ledger["strategy"] == "one") & (ledger["sites"] > 0)]
     assert ours[ours["request"] == "some"][["sites", "images"]].to_numpy().tolist() == [[1, 0]]
     shape, classes = (3, 28, 28), prepared_run.read_manifest()["classes"]
-    initial = initial_weights(SmallCNN(), shape, classes, derive(1, "initial"))
+    initial = initial_weights(SmallCNN(), Form(shape, classes), derive(1, "initial"))
     model = w.load(prepared_run.path / "weights" / "some@1-one-1.safetensors")
     assert w.first_difference(initial, model) is None
     assert w.digest(model) != w.digest(initial)

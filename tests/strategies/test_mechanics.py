@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedunlearn import weights as w
 from fedunlearn.core import Asks, Batch, Images, Recovery, Replies, Select, Strategy, Weights
 from fedunlearn.federation.procedures import mean
-from fedunlearn.learning.kinds import CrossEntropy
+from fedunlearn.kinds.classification.learnt import CrossEntropy
 from fedunlearn.learning.labels import Labels, gaussian_labels, replaced, retained_labels, uniform_labels
 from fedunlearn.learning.local import fit
 from fedunlearn.learning.mechanics import (
@@ -131,7 +131,7 @@ def test_the_loss_under_other_labels_is_its_formula(how: Labels) -> None:
     batch, forget = together()
     module = toy.network().module
     toy.network().load(toy.trained()[1])
-    parts, outputs = terms(forget), module(batch.inputs)
+    parts, outputs = terms(forget), module(batch.image)
     labels = replaced(how, batch.targets[forget], batch.targets[~forget], toy.CLASSES, parts.drawn(batch))
     slow = F.cross_entropy(outputs[~forget], batch.targets[~forget])
     slow = slow + ALPHA * F.cross_entropy(outputs[forget], labels)
@@ -151,7 +151,7 @@ def test_the_distance_to_a_teacher_is_its_formula(instead: Instead, encoder: boo
         module = network.module.eval()
         return features(module, head, inputs) if encoder else module(inputs)
 
-    x, generator = batch.inputs, torch.Generator().manual_seed(parts.drawn(batch))
+    x, generator = batch.image, torch.Generator().manual_seed(parts.drawn(batch))
     t, h = answer(original, x), answer(initial, x)
     n = int(forget.sum())
     match instead:
@@ -202,7 +202,7 @@ def test_a_batch_without_retained_images_learns_noise_for_outputs() -> None:
     batch, forget = together()
     batch = replace(batch, extra={"forget": torch.ones_like(forget)})
     parts = Terms(5, ALPHA, 1.0, 1)
-    outputs = network.module(batch.inputs)
+    outputs = network.module(batch.image)
     other = noise(outputs, 0.0, 1.0, torch.Generator().manual_seed(parts.drawn(batch)))
     found = Imitation(original, parts, "others")(network.module, batch)
     assert torch.allclose(found, ALPHA * (outputs - other).square().mean(), rtol=1e-5)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedunlearn import weights as w
-from fedunlearn.core import Batch, Recovery, Reply, Weights
+from fedunlearn.core import Batch, Form, Recovery, Reply, Weights
 from fedunlearn.learning.local import outputs
 from fedunlearn.learning.models import MODELS, Network, features, initial_weights
 from fedunlearn.learning.objectives import Contrastive, Noise, Sensitivity
@@ -45,14 +45,14 @@ class TwoLayers:
     dimensions = (1,)
     smallest = 1
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, classes))
+    def build(self, form: Form) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, form.classes))
 
 
 @cache
 def two_layers() -> Network:
     with torch.random.fork_rng(devices=[]):
-        return Network(TwoLayers(), (1, 3), 2)
+        return Network(TwoLayers(), Form((1, 3), 2))
 
 
 def drawn(*shape: int, seed: int = 1) -> Tensor:
@@ -66,8 +66,8 @@ def drawn(*shape: int, seed: int = 1) -> Tensor:
 def test_features_are_what_the_last_layer_turns_into_outputs(name: str) -> None:
     model, shape = (toy.ToyNet(), toy.SHAPE) if name == "toy" else (MODELS[name](), (3, 28, 28))
     with torch.random.fork_rng(devices=[]):
-        network = Network(model, shape, 4)
-    network.load(initial_weights(model, shape, 4, 3))
+        network = Network(model, Form(shape, 4))
+    network.load(initial_weights(model, Form(shape, 4), 3))
     weight, bias = (network.read()[n] for n in network.layout.head)
     inputs = drawn(2, *shape)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_the_contrastive_loss_by_hand() -> None:
 
 @pytest.mark.parametrize("ratio", [0.0, 0.6])
 def test_fcu_is_a_step_of_that_cross_entropy_on_the_forget_images_and_a_fusion(ratio: float) -> None:
-    original, down = (initial_weights(TwoLayers(), (1, 3), 2, seed) for seed in (1, 2))
+    original, down = (initial_weights(TwoLayers(), Form((1, 3), 2), seed) for seed in (1, 2))
     weight, bias = (original[n].clone().requires_grad_() for n in ("1.weight", "1.bias"))
 
     def hidden(a: Tensor, b: Tensor) -> Tensor:

@@ -23,8 +23,9 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.federation.procedures import calibrated, fedavg
+from fedunlearn.kinds.classification.learnt import CrossEntropy
 from fedunlearn.learning.constraints import Mask, salient
-from fedunlearn.learning.kinds import KINDS, CrossEntropy
+from fedunlearn.learning.kinds import learnt
 from fedunlearn.learning.labels import wrong_labels
 from fedunlearn.learning.local import gradient
 from fedunlearn.learning.tasks import Fit, Gradient, Relabel
@@ -227,7 +228,8 @@ def test_holders_train_on_relabelled_and_retained_images_with_labels_drawn_once(
             seen.extend(zip(batch.rows.tolist(), batch.targets.tolist(), strict=True))
             return CrossEntropy()(module, batch)
 
-    monkeypatch.setitem(KINDS, "classification", replace(KINDS["classification"], objective=Spy()))
+    own = replace(learnt("classification"), objective=Spy())
+    monkeypatch.setattr("fedunlearn.learning.local.learnt", lambda kind: own)
     task = Relabel(case.original, case.forget, case.retain, case.training.local, 1, 2)
     reply = toy.answer(task, "north")
     assert reply.count == 24

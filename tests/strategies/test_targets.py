@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from fedunlearn import weights as w
-from fedunlearn.core import Batch, Images, Recovery, Reply, RunError, Select, Weights, derive
+from fedunlearn.core import Batch, Form, Images, Recovery, Reply, RunError, Select, Weights, derive
 from fedunlearn.learning.local import outputs
 from fedunlearn.learning.models import Network
 from fedunlearn.learning.objectives import SoftLabels, drawn
@@ -68,7 +68,7 @@ def test_a_neighbour_by_hand() -> None:
     class 1 would always be.
     """
     with torch.random.fork_rng(devices=[]):
-        clinic = Clinic(network=Network(Linear(), (1, 3), 3), classes=3)
+        clinic = Clinic(network=Network(Linear(), Form((1, 3), 3)), classes=3)
     weights = {
         "1.weight": torch.tensor([[0.0, 0, 0], [0, 2, 0], [1.5, 0, 0]]),
         "1.bias": torch.tensor([0.0, -1.5, 0]),

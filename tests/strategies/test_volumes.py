@@ -18,7 +18,8 @@ from fedunlearn.core import (
     Select,
     Strategy,
 )
-from fedunlearn.learning.kinds import KINDS, CrossEntropy, Objective, ignored
+from fedunlearn.kinds.classification.learnt import CrossEntropy
+from fedunlearn.learning.kinds import Objective, ignored, learnt
 from fedunlearn.learning.labels import gaussian_labels, retained_labels, uniform_labels, wrong_labels
 from fedunlearn.learning.local import outputs
 from fedunlearn.learning.objectives import Distillation, SoftLabels
@@ -171,6 +172,6 @@ def test_the_toy_is_remembered() -> None:
         volumes = toy.volumes("north")
         with torch.inference_mode():
             losses.append(
-                float(KINDS["segmentation"].signal(module(volumes.pixels), volumes.targets)["loss"].mean())
+                float(learnt("segmentation").signal(module(volumes.pixels), volumes.targets)["loss"].mean())
             )
     assert losses[1] < losses[0]

@@ -5,6 +5,7 @@ Memory is what this project measures, and pooling and augmentation hide it: `sma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from fedunlearn.core import Layout, Weights
+from fedunlearn.core import IMAGE, Form, Inputs, Layout, Weights
 from fedunlearn.learning.models.pretrained import Pretrained, start
 from fedunlearn.learning.models.volumes import Med3D, UNet3D
 from fedunlearn.learning.patches import Patched
@@ -45,11 +46,13 @@ class Model(Protocol):
         """The smallest image edge in pixels it accepts."""
         ...
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """A network for images of ``shape`` (C, *spatial); its weights come from the global RNG."""
+    def build(self, form: Form) -> nn.Module:
+        """A network for images of a form; its weights come from the global RNG."""
         ...
 
 
+Answers = Literal["classification", "multilabel"]
+"""What a network that looks at a whole image may be asked: its class, or which of several findings it shows."""
 _CONVOLUTIONS: Mapping[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORMS: Mapping[int, Callable[[int], nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _POOLS: Mapping[int, Callable[[int], nn.Module]] = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
@@ -64,18 +67,19 @@ class SmallCNN:
 
     Attributes:
         hidden: width of the hidden layer.
+        kind: multilabel for data of several findings an image.
     """
 
     name: Literal["small_cnn"] = "small_cnn"
     hidden: Annotated[int, Ge(1)] = 64
+    kind: Answers = "classification"
 
-    kind = "classification"
     dimensions = (2, 3)
     smallest = 28
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def build(self, form: Form) -> nn.Module:
         """See `Model.build`."""
-        channels, width, size, layers = shape[0], 8, torch.Size(shape[1:]), nn.Sequential()
+        channels, width, size, layers = form.shape[0], 8, torch.Size(form.shape[1:]), nn.Sequential()
         convolution, enough = _CONVOLUTIONS[len(size)], {2: 8, 3: 4}[len(size)]
         while max(size) > enough:
             layers.append(convolution(channels, width, 3, stride=2, padding=1))
@@ -85,8 +89,7 @@ class SmallCNN:
         layers.append(nn.Flatten())
         layers.append(nn.Linear(channels * size.numel(), self.hidden))
         layers.append(nn.ReLU(inplace=True))
-        layers.append(nn.Linear(self.hidden, classes))
-        return layers
+        return layers.extend(_head(self.hidden, form))
 
 
 @dataclass(frozen=True)
@@ -95,27 +98,28 @@ class ResNet18:
 
     Attributes:
         norm: GroupNorm by default; BatchNorm's statistics remember the images they were computed on.
+        kind: multilabel for data of several findings an image.
     """
 
     name: Literal["resnet18"] = "resnet18"
     norm: Literal["group", "batch"] = "group"
+    kind: Answers = "classification"
 
-    kind = "classification"
     dimensions = (2, 3)
     smallest = 28
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def build(self, form: Form) -> nn.Module:
         """See `Model.build`."""
-        dimensions = len(shape) - 1
+        dimensions = len(form.shape) - 1
         convolution = partial(_CONVOLUTIONS[dimensions], bias=False)
         norm = partial(nn.GroupNorm, 32) if self.norm == "group" else _BATCH_NORMS[dimensions]
-        stem = nn.Sequential(convolution(shape[0], 64, 3, padding=1), norm(64), nn.ReLU(inplace=True))
+        stem = nn.Sequential(convolution(form.shape[0], 64, 3, padding=1), norm(64), nn.ReLU(inplace=True))
         stages, channels = nn.Sequential(), 64
         for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
             stages.append(_BasicBlock(channels, width, stride, convolution, norm))
             stages.append(_BasicBlock(width, width, 1, convolution, norm))
             channels = width
-        return nn.Sequential(stem, stages, _POOLS[dimensions](1), nn.Flatten(), nn.Linear(512, classes))
+        return nn.Sequential(stem, stages, _POOLS[dimensions](1), nn.Flatten(), *_head(512, form))
 
 
 class _BasicBlock(nn.Module):
@@ -143,6 +147,21 @@ class _BasicBlock(nn.Module):
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
+class Present(nn.Module):
+    """Scores of absent and present, (B, 2, F), of scores (B, F): their cross-entropy is the binary one."""
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """0 for absent: what counts is the difference."""
+        return torch.stack([torch.zeros_like(scores), scores], 1)
+
+
+def _head(width: int, form: Form) -> list[nn.Module]:
+    """The last layer: a score of each class, or of each finding's presence."""
+    if not form.places:
+        return [nn.Linear(width, form.classes)]
+    return [nn.Linear(width, math.prod(form.places)), Present()]
+
+
 MODELS: Mapping[str, type[Model]] = {
     "small_cnn": SmallCNN,
     "resnet18": ResNet18,
@@ -165,9 +184,9 @@ class Network:
             module is counted, so nobody has to count.
     """
 
-    def __init__(self, model: Model, shape: tuple[int, ...], classes: int, device: str = "cpu") -> None:
+    def __init__(self, model: Model, form: Form, device: str = "cpu") -> None:
         _keep_freed_memory()
-        self.module = model.build(shape, classes).to(device)
+        self.module = model.build(form).to(device)
         self.device = torch.device(device)
         self.kind = model.kind
         self.patch = model.patch if isinstance(model, Patched) else None
@@ -176,8 +195,9 @@ class Network:
         self.module.register_forward_pre_hook(self._count)
         self._state: dict[str, Tensor] = dict(self.module.state_dict(keep_vars=True))
 
-    def _count(self, _module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        self.passes += len(arguments[0])
+    def _count(self, _module: nn.Module, arguments: tuple[Inputs, ...]) -> None:
+        [inputs] = arguments
+        self.passes += len(inputs[IMAGE] if isinstance(inputs, Mapping) else inputs)
 
     def load(self, weights: Weights) -> None:
         """Copy ``weights`` in.
@@ -200,7 +220,7 @@ class Network:
         return {name: self._state[name] for name in self.layout.parameters}
 
 
-def initial_weights(model: Model, shape: tuple[int, ...], classes: int, seed: int) -> dict[str, Tensor]:
+def initial_weights(model: Model, form: Form, seed: int) -> dict[str, Tensor]:
     """The weights that training with ``seed`` starts from; the global RNG is left as it was found.
 
     Of a model that names a file of pre-trained weights, those where they fit (`fedunlearn.learning.models.pretrained`).
@@ -210,11 +230,11 @@ def initial_weights(model: Model, shape: tuple[int, ...], classes: int, seed: in
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        weights = Network(model, shape, classes).read()
+        weights = Network(model, form).read()
     return start(model, weights)[0] if isinstance(model, Pretrained) and model.weights else weights
 
 
-def origin(model: Model, shape: tuple[int, ...], classes: int) -> str:
+def origin(model: Model, form: Form) -> str:
     """Where training starts, in words: what of a file of pre-trained weights fits; empty if it starts untrained.
 
     Raises:
@@ -223,17 +243,17 @@ def origin(model: Model, shape: tuple[int, ...], classes: int) -> str:
     if not isinstance(model, Pretrained) or model.weights is None:
         return ""
     with torch.device("meta"):
-        untrained = model.build(shape, classes).state_dict()
+        untrained = model.build(form).state_dict()
     return start(model, untrained)[1]
 
 
-def features(module: nn.Module, head: str, inputs: Tensor) -> Tensor:
+def features(module: nn.Module, head: str, inputs: Inputs) -> Tensor:
     """What the last layer is given for ``inputs``, (B, features); of a map or a volume, the mean over positions.
 
     Args:
         module: the network; it may be training, and gradients flow.
         head: a parameter of the last layer, by name: any of `Layout.head`.
-        inputs: (B, C, *spatial).
+        inputs: as the module takes them.
     """
     given = list[Tensor]()
     layer = module.get_submodule(head.rpartition(".")[0])

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedunlearn.core import Form
 from fedunlearn.learning.kernels import cheaper
 from fedunlearn.learning.patches import Patch
 
@@ -46,7 +47,7 @@ class UNet3D:
     dimensions = (3,)
     smallest = 8
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def build(self, form: Form) -> nn.Module:
         """See `Model.build`."""
         from monai.networks.blocks.convolutions import Convolution
 
@@ -57,10 +58,10 @@ class UNet3D:
             return convolution
 
         a, b, c = (self.channels * 2**level for level in range(3))
-        down = [block(shape[0], a, 2), block(a, b, 2), block(b, c, 1)]
+        down = [block(form.shape[0], a, 2), block(a, b, 2), block(b, c, 1)]
         up = [
             block(b + c, a, 2, is_transposed=True),
-            block(a + a, classes, 2, is_transposed=True, conv_only=True),
+            block(a + a, form.classes, 2, is_transposed=True, conv_only=True),
         ]
         return cheaper(_UNet(down, up))
 
@@ -97,7 +98,7 @@ class Med3D:
     dimensions = (3,)
     smallest = 16
 
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+    def build(self, form: Form) -> nn.Module:
         """See `Model.build`."""
         from monai.networks.nets.resnet import ResNet
 
@@ -106,7 +107,7 @@ class Med3D:
             block="bottleneck",
             layers=[3, 4, 6, 3],
             block_inplanes=stages,
-            n_input_channels=shape[0],
+            n_input_channels=form.shape[0],
             conv1_t_stride=self.conv1_t_stride,
             feed_forward=False,
             bias_downsample=False,
@@ -115,7 +116,7 @@ class Med3D:
         _dilate(net.layer4, 4)
         parts = ("conv1", "bn1", "act", "maxpool", "layer1", "layer2", "layer3", "layer4")
         encoder = nn.Sequential(OrderedDict((part, net.get_submodule(part)) for part in parts))
-        module = _Resized(encoder, _head(4 * stages[-1], classes))
+        module = _Resized(encoder, _head(4 * stages[-1], form.classes))
         if self.norm == "group":
             _regroup(module, 8)  # not by MONAI's argument, which its stages do not heed
         return module
