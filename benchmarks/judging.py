@@ -10,13 +10,13 @@ from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.judgement.bench import Bench, sight
 from fedunlearn.scoring.judgement.difference import Difference, difference
-from fedunlearn.scoring.judgement.usefulness import QUALITY
 from fedunlearn.scoring.judgement.verdict import Answer, judge
+from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import measures_of
 
 NOTHING = Spent(0.0, 0.0, 0, 0, 0, 0)
 _MEASURES = measures_of("classification")
-_QUALITY = _MEASURES[QUALITY["classification"]]
+_QUALITY = _MEASURES[scored("classification").tested]
 _ULIRA = _MEASURES["mia_ulira_excess"]
 
 

@@ -22,6 +22,7 @@ import sites  # noqa: E402
 import strategies  # noqa: E402
 from fedunlearn import core, listing  # noqa: E402
 from fedunlearn.__main__ import app  # noqa: E402
+from fedunlearn.core.kinds import kinds  # noqa: E402
 from fedunlearn.intake.arrivals import Arrivals, Kinds  # noqa: E402
 from fedunlearn.intake.calendar import Calendar  # noqa: E402
 from fedunlearn.intake.desk import REASONS, Limits  # noqa: E402
@@ -34,9 +35,10 @@ from fedunlearn.results import (  # noqa: E402
     frames as results_frames,
     years as results_years,
 )
+from fedunlearn.results.kinds import words  # noqa: E402
 from fedunlearn.scenario import catalogue, schema  # noqa: E402
 from fedunlearn.scoring.evidence.margins import Margins  # noqa: E402
-from fedunlearn.scoring.measures.catalogue import KINDS, MEASURES  # noqa: E402
+from fedunlearn.scoring.measures.catalogue import MEASURES, measures_of  # noqa: E402
 from scripts.docstrings import flat, keys, listed, named, table, told  # noqa: E402
 
 FOLDER = ROOT / "docs" / "reference"
@@ -186,11 +188,13 @@ def measures() -> Iterator[str]:
         "All are in `scores.parquet`, by these names. *Better*: `match` means that the nearer to retraining, the "
         "better. *Retrained*: what an honest model scores. `fedunlearn list measures --json` has the same."
     )
-    every = [set(of) for of in KINDS.values()]
-    parts = {"Of images": "classification", "Of volumes with label maps": "segmentation"}
-    shared = {name for name in MEASURES if all(name in of for of in every)}
-    sections = {title: [n for n in KINDS[of] if n not in shared] for title, of in parts.items()}
-    for title, names in {**sections, "Of both": [n for n in MEASURES if n in shared]}.items():
+    every = {kind: measures_of(kind) for kind in kinds()}
+    shared = {name for name in MEASURES if all(name in of for of in every.values())}
+    sections, told = dict[str, list[str]](), set(shared)
+    for kind, of in every.items():
+        sections[words(kind).heading] = [name for name in of if name not in told]
+        told |= of.keys()
+    for title, names in {**sections, "Of every kind": [n for n in MEASURES if n in shared]}.items():
         yield f"## {title}"
         rows = []
         for name in names:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedunlearn.beginning.data import Found
+from fedunlearn.core.kinds import facts
+from fedunlearn.results.kinds import words
 from fedunlearn.results.wording import line
 from fedunlearn.scenario.json_schema import hint
 
@@ -63,7 +65,7 @@ def write(
         schema: a schema for editors lies beside it.
     """
     collection, quick = found.collection, wishes.time == "quick"
-    volumes = collection.kind == "segmentation"
+    volumes = not facts(collection.kind).one_class
     people = collection.table["patient"].nunique()
     rows = [
         *([hint()] if schema else []),
@@ -105,11 +107,7 @@ def _word(value: Any) -> str:
 
 def _what(found: Found, people: int) -> str:
     collection = found.collection
-    kind = (
-        "volumes to be segmented"
-        if collection.kind == "segmentation"
-        else f"images of {collection.classes} classes"
-    )
+    kind = words(collection.kind).many.format(classes=collection.classes)
     if not collection.synthetic_patients:
         return f"{len(collection.table):,} {kind}, of {people:,} patients."
     alone = people == len(collection.table)

@@ -8,9 +8,9 @@ has one that was taken from an earlier run without its curve, or with the curve 
 the way are gone. The manifest tells which these are (``ends_only``).
 
 Few images are enough to see where a curve goes: as many of each part as keep this under `SHARE` of the passes of a
-round of training, at least `FEWEST` of the kind and at most `MOST`, spread evenly over the part's images in the order
-of ``sites.parquet``. They are the same for all models of a request. Validation images are those of all hospitals, of
-one that leaves too.
+round of training, at least as many as the kind of task asks for (`Scored.fewest`) and at most `MOST`, spread evenly
+over the part's images in the order of ``sites.parquet``. They are the same for all models of a request. Validation
+images are those of all hospitals, of one that leaves too.
 """
 
 from __future__ import annotations
@@ -37,23 +37,18 @@ from fedunlearn.federation.traces import Traces
 from fedunlearn.learning.glancing import Glance
 from fedunlearn.results.store import Store
 from fedunlearn.scenario import Scenario
-from fedunlearn.scoring.evidence.segmentation import each_dice
+from fedunlearn.scoring.kinds import Scored, scored
 
 Floats = npt.NDArray[np.float64]
 
 SHARE = 0.03
 """Passes of images to measure a model, at most, as a share of those of a round of training."""
-FEWEST: Mapping[str, int] = {"classification": 16, "segmentation": 4}
-"""By kind of task, images of a part, at least, if it has so many. A volume takes as long as hundreds of images."""
 MOST = 500
 """Images of a part, at most."""
 MOST_ROUNDS = 64
 """Models of one procedure, at most; fewer of large ones, so that they take no more than `MOST_BYTES`."""
 MOST_BYTES = 2**30
 _AT_ONCE = 2**24  # bytes of models in one message, or a single one
-
-QUALITY: Mapping[str, str] = {"classification": "accuracy", "segmentation": "dice"}
-"""By kind of task, what is measured beside the mean loss: the share of right answers, or the mean Dice."""
 
 COLUMNS = (
     *("phase", "request", "strategy", "seed", "after", "round", "step"),
@@ -109,7 +104,7 @@ class Span:
 def budget(scenario: Scenario, cohort: Cohort) -> int:
     """How many images of a part to show to each model, at the most."""
     passes = scenario.training.local.epochs * share(scenario, cohort) * int((cohort.split == "train").sum())
-    return int(np.clip(SHARE * passes / 2, FEWEST[scenario.model.kind], MOST))
+    return int(np.clip(SHARE * passes / 2, scored(scenario.model.kind).fewest, MOST))
 
 
 def kept(size: int) -> int:
@@ -131,10 +126,13 @@ def spread(cohort: Cohort, select: Select, most: int) -> dict[SiteId, Tensor]:
     return found
 
 
-def glances(models: Iterable[Weights], parts: Sequence[Part], sites: Sequence[SiteId]) -> Procedure[Floats]:
+def glances(
+    kind: Scored, models: Iterable[Weights], parts: Sequence[Part], sites: Sequence[SiteId]
+) -> Procedure[Floats]:
     """What each of ``models`` is like: (models, 2 parts) mean loss and quality on each part, NaN where undefined.
 
     Args:
+        kind: of task: what quality is.
         models: taken as they are needed, so that they need not all be in memory.
         parts: the images.
         sites: the hospitals, some of which may hold none.
@@ -151,7 +149,7 @@ def glances(models: Iterable[Weights], parts: Sequence[Part], sites: Sequence[Si
             whole = {name: np.concatenate([one[name][number] for one in each], axis=1) for name in each[0]}
             losses = _loss(whole["loss"])
             # Of scores that are no numbers, something is the largest: a model without a loss has no answers either.
-            columns += [losses, np.where(np.isfinite(losses), _quality(whole), np.nan)]
+            columns += [losses, np.where(np.isfinite(losses), kind.glanced(whole), np.nan)]
         found.append(np.stack(columns, axis=1))
     return np.concatenate(found) if found else np.zeros((0, 2 * len(parts)))
 
@@ -175,24 +173,8 @@ def _apart(arrays: Mapping[str, Tensor], places: Sequence[Tensor]) -> dict[str, 
 
 
 def _loss(losses: Floats) -> Floats:
-    """(models,) the mean of (models, images), NaN where one is not finite (`Kind.glance`)."""
+    """(models,) the mean of (models, images), NaN where one is not finite (`Learnt.glance`)."""
     found: Floats = np.where((losses < 0).any(axis=1), np.nan, losses.mean(axis=1))
-    return found
-
-
-def _quality(shown: Mapping[str, Floats]) -> Floats:
-    """(models,) the share of right answers, or the mean Dice of the volumes that have one."""
-    found: Floats
-    if "right" in shown:
-        found = shown["right"].mean(axis=1)
-        return found
-    counts = [shown[name] for name in ("intersection", "predicted", "true")]
-    models, volumes = counts[0].shape[:2]
-    dice = each_dice(*(one.reshape(models * volumes, -1) for one in counts)).reshape(models, volumes)
-    defined = np.isfinite(dice)
-    found = np.where(defined, dice, 0).sum(axis=1) / np.where(
-        defined.any(axis=1), defined.sum(axis=1), np.nan
-    )
     return found
 
 
@@ -228,6 +210,11 @@ class Curves:
         self._parts = dict[RequestId, Part]()
         self._found: dict[Label, tuple[Span, Floats]] = {}
         self.ends_only: list[Label] = []
+
+    @property
+    def kind(self) -> Scored:
+        """Of task."""
+        return scored(self.scenario.model.kind)
 
     @property
     def wanted(self) -> bool:
@@ -307,7 +294,7 @@ class Curves:
                     read.append(key)
                     yield model
 
-        found = yield from glances(models(), span.parts, self.cohort.sites)
+        found = yield from glances(self.kind, models(), span.parts, self.cohort.sites)
         known = [(number, read.index(key)) for number, key in steps if key in read]
         rounds = np.array([number for number, _ in known], dtype=np.float64)
         return np.column_stack([rounds, found[[row for _, row in known]]])
@@ -335,7 +322,7 @@ class Curves:
         return start if key == "start" else end if key == "end" else self.traces.model(span.label, int(key))
 
     def _rows(self, span: Span, found: Floats) -> Iterator[tuple[Any, ...]]:
-        label, quality = span.label, QUALITY[self.scenario.model.kind]
+        label, quality = span.label, self.kind.quality
         for step, (rounds, *values) in enumerate(found.tolist()):
             for number, part in enumerate(span.parts):
                 for request in (part.request,) if part.request else span.requests:

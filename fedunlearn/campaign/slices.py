@@ -26,10 +26,11 @@ from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.keeping import ValueFile
 from fedunlearn.campaign.timeline import Moment
 from fedunlearn.core import IGNORED, Procedure, Select, SiteId, Weights
+from fedunlearn.core.kinds import facts
 from fedunlearn.federation.jobs import Job, Label, Work
+from fedunlearn.kinds.segmentation.evidence import each_dice
 from fedunlearn.learning.tasks import Plane, Sections
 from fedunlearn.results.drawing import Picture, Row, packed, png
-from fedunlearn.scoring.evidence.segmentation import each_dice
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -200,7 +201,7 @@ class Slices:
 
     def _seen(self) -> Iterator[View]:
         stage, cohort = self.stage, self.stage.cohort
-        if cohort.targets.ndim == 1 or not stage.scenario.evaluation.slices:
+        if not facts(stage.scenario.model.kind).slices or not stage.scenario.evaluation.slices:
             return
         lost = {entry["model"] for entry in self.campaign.unlearning.diverged()}
         for moment, entry, models in self.campaign.models():

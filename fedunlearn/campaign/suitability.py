@@ -10,6 +10,7 @@ import numpy as np
 
 from fedunlearn import guests
 from fedunlearn.core import Augmentation, InputError, Problem, RequestId
+from fedunlearn.core.kinds import facts
 from fedunlearn.learning.models import Model, origin
 from fedunlearn.learning.patches import Patched
 from fedunlearn.scenario import Scenario
@@ -37,7 +38,7 @@ def suits_model(scenario: Scenario, collection: Collection) -> None:
     augmentation = scenario.training.local.augmentation
     if found := list(_misfits(model, augmentation, collection.kind, shape[1:])):
         raise InputError([scenario.placed(Problem(message), key) for key, message in found])
-    if collection.kind == "classification" and len(np.unique(collection.targets)) < 2:
+    if facts(collection.kind).one_class and len(np.unique(collection.targets)) < 2:
         label = f" ({collection.names[0]!r})" if len(collection.names) == 1 else ""
         message = (
             f"all images have one label{label}, expected at least two classes: there is nothing to tell apart"

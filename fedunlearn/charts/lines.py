@@ -27,6 +27,7 @@ from fedunlearn.charts.layers import (
     values,
 )
 from fedunlearn.charts.look import DASHES, SERIES, cut, ink, names, percent
+from fedunlearn.results.kinds import quality_words
 
 OTHERS = "other strategies"
 _REFERENCES: Mapping[str, tuple[str, list[int], float]] = {
@@ -38,8 +39,13 @@ _REFERENCES: Mapping[str, tuple[str, list[int], float]] = {
 _HIGH = 260
 _POINTS = 400
 """Marks that tell values of single rounds, at most."""
-_RATE = {"accuracy": "accuracy, %", "dice": "Dice, %", "loss": "mean loss, nats"}
 _PART = {"forget": "images to forget", "validation": "validation images"}
+
+
+def _rate(measure: str) -> str:
+    """What an axis of a measure round by round is called."""
+    known = {"loss": "mean loss, nats", **{name: f"{word}, %" for name, word in quality_words().items()}}
+    return known.get(measure, measure)
 
 
 def curves(frame: pd.DataFrame, part: str = "forget", measure: str = "") -> Spec:
@@ -61,7 +67,7 @@ def curves(frame: pd.DataFrame, part: str = "forget", measure: str = "") -> Spec
     rows = rows.assign(line=rows["strategy"] + "\n" + rows["phase"])
     rows["label"] = [_round(row, measure) for row in records(rows)]
     ends = rounded([*rows["value"], *rows["low"], *rows["high"]], 6)
-    y = across("value", _RATE.get(measure, measure), ends, ticks(ends, 6))
+    y = across("value", _rate(measure), ends, ticks(ends, 6))
     x = _steps("rounds", rows["at"])
     asked = rows.loc[rows["phase"].isin(["unlearn", "continue"]), "after"]
     before = [] if asked.empty else _request(float(asked.min()))

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedunlearn.results.kinds import quality_words
 from fedunlearn.results.wording import line
 
 LONGEST = 34
@@ -135,4 +136,4 @@ def between(low: float, high: float, sign: bool = False) -> str:
 def quality(measures: Iterable[str]) -> str:
     """What a measure such as ``test_dice`` is of, in words."""
     kinds = {str(measure).rpartition("_")[2] for measure in measures}
-    return "Dice" if "dice" in kinds else "accuracy"
+    return next((word for name, word in quality_words().items() if name in kinds), "accuracy")

@@ -24,6 +24,8 @@ from fedunlearn.charts.layers import (
     values,
 )
 from fedunlearn.charts.look import cut, ink, names, percent
+from fedunlearn.results.kinds import forgotten
+from fedunlearn.scoring.kinds import said
 
 EFFORTS: Mapping[str, tuple[str, str, str]] = {
     "site_seconds": ("hospitals' work", "circle", "blue"),
@@ -98,9 +100,7 @@ def probes(frame: pd.DataFrame, measure: str = "") -> Spec:
         .dropna()
         .drop_duplicates(["row", "x", "kind"])
     )
-    title = (
-        "images to forget that are recognised, %" if wanted == "forget_accuracy" else f"{_words(wanted)}, %"
-    )
+    title = f"{forgotten().get(wanted, _words(wanted))}, %"
     ends = rounded(dots["x"], 7)
     x = across("x", title, ends, ticks(ends, 7))
     said = f"{_words(wanted).capitalize()} of {rows['strategy'].nunique()} models before and after further training."
@@ -150,5 +150,4 @@ def _effort(row: Mapping[str, Any], measure: str, share: float) -> str:
 
 def _words(measure: str) -> str:
     """A measure in words."""
-    known = {"forget_dice": "Dice of volumes to forget", "mia_loss_auc": "attack's AUC"}
-    return known.get(measure, measure.replace("_", " "))
+    return "attack's AUC" if measure == "mia_loss_auc" else said(measure).replace("_", " ")

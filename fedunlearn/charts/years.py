@@ -23,6 +23,7 @@ from fedunlearn.charts.layers import (
     values,
 )
 from fedunlearn.charts.look import DASHES, SERIES, between, cut, ink, names, percent
+from fedunlearn.results.kinds import quality_words
 
 HOW: Mapping[str, tuple[str, str]] = {
     "within a month": ("circle", "blue"),
@@ -34,25 +35,29 @@ HOW: Mapping[str, tuple[str, str]] = {
 """Shape and colour of how requests were answered (`results.years.HOW`)."""
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 """Of policies, in the scenario's order; where there are more, they begin anew."""
-MEASURES: Mapping[str, tuple[str, float]] = {
+_MEASURES: Mapping[str, tuple[str, float]] = {
     "memory_left": ("memory left, %", 100),
     "memory_back": ("memory back, points", 100),
-    "test_accuracy": ("test accuracy, %", 100),
-    "test_dice": ("test Dice, %", 100),
-    "worst_site_accuracy": ("worst hospital, accuracy, %", 100),
-    "worst_site_dice": ("worst hospital, Dice, %", 100),
     "calibration_error": ("calibration error, points", 100),
     "share_of_retraining": ("cost so far, % of training anew", 100),
     "distance": ("distance from never having seen them", 1),
     "waiting_days": ("days on which anybody waited", 1),
     "blocked_days": ("days without a usable model", 1),
 }
-"""By measure, what its axis is called, and by what numbers are multiplied there."""
+"""By measure, what its axis is called, and by what numbers are multiplied there; those of quality beside these."""
 _STEP, _MOST, _SMALL, _HIGH = 6, 300, 170, 300
 """Pixels: of a request, of all requests of a policy at most, and how high other charts are."""
 _MONTHS = "utcFormat(datum.value * 864e5, '%b')"
 """Of a day, counted from 1970, its month as an axis says it."""
 _DAY = pd.Timedelta(days=1)
+
+
+def _axis(measure: str) -> tuple[str, float]:
+    """What a measure's axis is called, and by what numbers are multiplied there."""
+    for name, word in quality_words().items():
+        if measure in (f"test_{name}", f"worst_site_{name}"):
+            return (f"test {word}, %" if measure == f"test_{name}" else f"worst hospital, {word}, %"), 100
+    return _MEASURES.get(measure, (measure.replace("_", " "), 1))
 
 
 def timeline(frame: pd.DataFrame) -> Spec:
@@ -108,7 +113,7 @@ def course(frame: pd.DataFrame, policy: str, measure: str, ends: tuple[float, fl
         measure: one of the frame's.
         ends: of the axis of values, so that several charts can be compared; None for those of this one.
     """
-    title, times = MEASURES.get(measure, (measure.replace("_", " "), 1))
+    title, times = _axis(measure)
     looks = strategies(frame)
     rows = frame[frame["measure"] == measure]
     rows = rows[(rows["policy"] == policy) | (rows["policy"] == "")]
@@ -156,7 +161,7 @@ def course(frame: pd.DataFrame, policy: str, measure: str, ends: tuple[float, fl
 
 def span(frame: pd.DataFrame, measure: str) -> tuple[float, float]:
     """Ends of an axis for a measure of `fedunlearn.results.years.courses`, whatever the policy."""
-    _, times = MEASURES.get(measure, (measure, 1))
+    _, times = _axis(measure)
     rows = frame[frame["measure"] == measure]
     seen = [float(times * number) for column in ("low", "high") for number in rows[column]]
     return rounded(seen, 4, zero=measure in ("memory_left", "memory_back", "share_of_retraining"))

@@ -17,7 +17,7 @@ from fedunlearn.core import InputError, Problem
 from fedunlearn.scenario.typed import build, meant
 from fedunlearn.scenario.yaml_source import Kind, load
 from fedunlearn.scenario.yaml_tree import Items, Node, Table, as_texts, described, shown
-from fedunlearn.scoring.measures.catalogue import MEASURES
+from fedunlearn.scoring.measures.catalogue import all_measures
 
 MEMORY = "memory_left"
 """The share of the original's memory that is left: no measure of single models, but what strategies are judged by."""
@@ -85,11 +85,11 @@ def _expectation(node: Node, found: list[Problem]) -> Expectation | None:
 
 def _wrong(one: Expectation) -> Iterator[tuple[str, str]]:
     """(key, message) of what does not fit together."""
-    if one.measure != MEMORY and one.measure not in MEASURES:
+    if one.measure != MEMORY and one.measure not in all_measures():
         expected = f"expected {MEMORY} or a name of `fedunlearn list measures`"
         yield (
             "measure",
-            f"measure: unknown measure {shown(one.measure)}{meant(one.measure, MEASURES)}; {expected}",
+            f"measure: unknown measure {shown(one.measure)}{meant(one.measure, all_measures())}; {expected}",
         )
     if one.low is None and one.high is None:
         yield "", "found neither `low` nor `high`; expected one of them, or both"

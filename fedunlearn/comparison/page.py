@@ -22,8 +22,9 @@ from fedunlearn.pages.html import render
 from fedunlearn.pages.tables import Cell, Column, Table, answer, words
 from fedunlearn.results import almanac
 from fedunlearn.results.columns import called
+from fedunlearn.results.kinds import spoken
 from fedunlearn.results.overview import Overview, Place, Row, Value
-from fedunlearn.results.sentences import WORDS, limits, number, percent, signed
+from fedunlearn.results.sentences import limits, number, percent, signed
 from fedunlearn.results.summary import label
 
 METHOD = (
@@ -190,7 +191,7 @@ def _requests(runs: Sequence[Compared]) -> Iterator[Request]:
 
 
 def _answers(id: str, of: dict[int, Overview], kind: str) -> Table:
-    quality, _, what = WORDS[kind]
+    quality, _, what = spoken(kind)
     good = f"Still good, on unseen {what}s?"
     columns = (
         Column("strategy", numbers=False),

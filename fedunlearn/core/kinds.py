@@ -26,12 +26,14 @@ class Facts:
         one_class: every image has one class of its own, which methods on classes, costs of mistakes and canaries need.
         pictures: forgotten images can be shown as a strip of pictures with what each model says.
         background: class 0 says that a place is of nothing that is looked for.
+        slices: some volumes can be shown in slices, as models segment them.
     """
 
     what: str
     one_class: bool
     pictures: bool
     background: bool
+    slices: bool = False
 
 
 @cache

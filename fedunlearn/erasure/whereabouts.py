@@ -10,8 +10,9 @@ from fedunlearn.erasure.facts import Request
 from fedunlearn.erasure.sources import Sources
 from fedunlearn.exports.kept import Model
 from fedunlearn.results.contents import OF_PATIENTS
+from fedunlearn.results.kinds import noun
 from fedunlearn.results.purged import RETRAINED, purges
-from fedunlearn.results.sentences import WORDS, counted
+from fedunlearn.results.sentences import counted
 
 _WEIGHTS = "weights/*.safetensors"
 _ORIGINS = "origins/*/*.json"
@@ -27,7 +28,7 @@ def holding(sources: Sources, request: str, known: Request) -> Iterator[dict[str
     """Where the data was found, and what was done about it there."""
     kind = sources.manifest["kind"]
     for site, splits in sources.counts(request)[1].items():
-        what = counted(sum(splits.values()), WORDS[kind][2])
+        what = counted(sum(splits.values()), noun(kind))
         yield {"where": f"hospital {site}", "what": what, "action": known.at_hospital}
     if purges(sources.manifest, request):
         yield from _removed(sources, request, known)

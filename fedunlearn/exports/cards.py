@@ -19,15 +19,11 @@ from fedunlearn.exports.kept import Model, kept
 from fedunlearn.exports.papers import tidy
 from fedunlearn.exports.settings import settings, shared
 from fedunlearn.results.classes import called
+from fedunlearn.results.kinds import noun, spoken, words
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.results.sentences import WORDS, limits, number
+from fedunlearn.results.sentences import limits, number
 from fedunlearn.results.wording import code, item, quoted, row
-from fedunlearn.scoring.judgement.usefulness import QUALITY
-
-_PIPELINES: Mapping[str, str] = {
-    "classification": "image-classification",
-    "segmentation": "image-segmentation",
-}
+from fedunlearn.scoring.kinds import scored
 
 
 def models(run: RunFolder) -> dict[str, str]:
@@ -74,7 +70,7 @@ def _card(
 
 def _front(run: RunFolder, model: Model, manifest: Mapping[str, Any], scores: pd.DataFrame) -> list[str]:
     """YAML, every value as JSON, which YAML takes and which quotes whatever is in a name."""
-    quality, task = QUALITY[manifest["kind"]], _PIPELINES[manifest["kind"]]
+    quality, task = scored(manifest["kind"]).tested, words(manifest["kind"]).pipeline
     value = _own(model, scores).get((quality, "all"))
     result = {
         "task": {"type": task},
@@ -113,7 +109,7 @@ def _what(run: RunFolder, model: Model, manifest: Mapping[str, Any]) -> list[str
     )
     settled = _settings(run, model)
     return [
-        f"A {name}{more} for {_PIPELINES[manifest['kind']].replace('-', ' ')}, seed {model.seed}: {how}{start}\n",
+        f"A {name}{more} for {words(manifest['kind']).pipeline.replace('-', ' ')}, seed {model.seed}: {how}{start}\n",
         *([f"Settings: {settled}.\n"] if settled else []),
         "It was made in a simulation, to compare ways of unlearning. It is no medical device and is not meant for "
         "diagnosis or for any decision about a person.\n",
@@ -127,7 +123,7 @@ def _settings(run: RunFolder, model: Model) -> str:
 
 def _data(run: RunFolder, model: Model, held: list[Holding]) -> list[str]:
     """Hospitals and counts: what it saw in training, and what other images there are."""
-    what = WORDS[run.read_manifest()["kind"]][2]
+    what = noun(run.read_manifest()["kind"])
     gone = (model.request, *model.earlier, *model.without) if model.role == "retrained" else ()
     left = remaining(run, gone)
     head = [row(["hospital", f"training {what}s", "patients", f"unseen {what}s"]), row(["---"] * 4)]
@@ -195,8 +191,8 @@ def _use(known: Mapping[Any, Any], manifest: Mapping[str, Any]) -> str:
 
 def _good(model: Model, manifest: Mapping[str, Any], scores: pd.DataFrame) -> list[str]:
     """Its own numbers, of this one training."""
-    own, (word, _, what) = _own(model, scores), WORDS[manifest["kind"]]
-    name = QUALITY[manifest["kind"]]
+    own, (word, _, what) = _own(model, scores), spoken(manifest["kind"])
+    name = scored(manifest["kind"]).tested
     if (name, "all") not in own:
         return [f"It was trained only to compare with; its {word} stands nowhere alone.\n"]
     sites = [

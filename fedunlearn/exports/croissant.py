@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedunlearn.exports.holdings import Holding, holdings, note, phantom
+from fedunlearn.results.kinds import noun
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.wording import line
 
@@ -104,7 +105,7 @@ def croissant(run: RunFolder) -> str:
 def _description(run: RunFolder, held: list[Holding]) -> str:
     sites = list(dict.fromkeys(one.site for one in held))
     images = sum(one.images for one in held)
-    what = "volumes" if run.read_manifest()["kind"] == "segmentation" else "images"
+    what = f"{noun(run.read_manifest()['kind'])}s"
     return f"{note(run)} {images} {what} at {len(sites)} hospitals ({', '.join(map(line, sites))})."
 
 

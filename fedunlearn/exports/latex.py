@@ -19,9 +19,11 @@ from typing import Any
 import pandas as pd
 
 from fedunlearn.results.columns import called
+from fedunlearn.results.kinds import noun, words
 from fedunlearn.results.sentences import UNCLEAR, UNCLEAR_MEANS, percent
 from fedunlearn.results.tables import short
 from fedunlearn.results.wording import line
+from fedunlearn.scoring.kinds import scored
 
 LONGEST = 60
 """Letters of a label that are shown."""
@@ -32,11 +34,6 @@ PREAMBLE = r"""% \usepackage[T1]{fontenc}
 % \usepackage{booktabs}
 % \usepackage{longtable}  % only for tables of more than a page
 """
-_QUALITY: Mapping[str, tuple[str, str]] = {
-    "classification": ("accuracy", "acc."),
-    "segmentation": ("dice", "Dice"),
-}
-"""By kind of task: how measures are named, and headed."""
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -126,7 +123,7 @@ _ALIGNED = "llrrlrrrr"
 
 
 def _heads(kind: str) -> list[str]:
-    short_ = _QUALITY[kind][1]
+    short_ = words(kind).brief
     return [
         "Strategy",
         "Forgotten?",
@@ -145,7 +142,7 @@ def _cells(record: Mapping[str, Any], kind: str) -> list[str]:
 
     Retraining again is the retrained models once more: their means would only stand there twice.
     """
-    quality = _QUALITY[kind][0]
+    quality = scored(kind).quality
     known, compared = record["patients_known"], record["patients_compared"]
     cost = record["share_of_retraining"]
     nothing = record["role"] == "original" or _unknown(cost)
@@ -179,7 +176,7 @@ def _caption(records: Sequence[Mapping[str, Any]], kind: str) -> str:
         if any(record["best"] for record in records)
         else ""
     )
-    what = "volumes" if kind == "segmentation" else "images"
+    what = f"{noun(kind)}s"
     answers = {record[key] for record in records for key in ("forgotten", "useful")}
     unclear = f" {UNCLEAR_MEANS.capitalize()}" if "cannot tell" in answers else ""
     again = (

@@ -12,7 +12,7 @@ from fedunlearn.results.overview import Overview, Row, Value, asked, over_seeds,
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.sentences import sure_of
 from fedunlearn.results.summary import rows_of
-from fedunlearn.results.tables import COLUMNS as SHOWN
+from fedunlearn.results.tables import columns_of
 
 KEYS: Mapping[str, str] = {
     "scenario": "the scenario's name",
@@ -58,7 +58,7 @@ def described(kind: str) -> dict[str, str]:
 
 def measures(kind: str) -> tuple[str, ...]:
     """The measures that a table for a paper has, by kind of task."""
-    return tuple(dict.fromkeys((*SHOWN[kind], *MEASURED)))
+    return tuple(dict.fromkeys((*columns_of(kind), *MEASURED)))
 
 
 def tidy(run: RunFolder) -> pd.DataFrame:

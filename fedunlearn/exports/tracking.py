@@ -27,7 +27,7 @@ from fedunlearn.exports.settings import NAMING, flat, is_path, settings, shared
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.sentences import limits
 from fedunlearn.results.wording import line
-from fedunlearn.scoring.judgement.usefulness import QUALITY
+from fedunlearn.scoring.kinds import qualities
 
 LONGEST_NAME, LONGEST_VALUE = 200, 500
 """Letters that the strictest of the trackers' versions take, of names and of values."""
@@ -193,7 +193,7 @@ def _audited(run: RunFolder) -> bool:
 
 def _by_group(one: pd.DataFrame) -> Iterator[Metric]:
     """All measures of one model, of everybody; of hospitals and classes what answers rest on, ``measure.site.NAME``."""
-    looked_at = one["group"].str.startswith(_GROUPS) & one["measure"].isin(list(QUALITY.values()))
+    looked_at = one["group"].str.startswith(_GROUPS) & one["measure"].isin(qualities("test"))
     for row in one[(one["group"] == "all") | looked_at].to_dict("records"):
         group = "" if row["group"] == "all" else f".{str(row['group']).replace('=', '.', 1)}"
         yield from _metrics({f"{row['measure']}{group}": row["value"]})

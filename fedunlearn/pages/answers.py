@@ -10,8 +10,9 @@ from itertools import groupby
 from fedunlearn.pages.measured import percent
 from fedunlearn.pages.tables import TONES, names
 from fedunlearn.results.floors import dominated
+from fedunlearn.results.kinds import noun, words
 from fedunlearn.results.overview import Overview, Row
-from fedunlearn.results.sentences import WORDS, best
+from fedunlearn.results.sentences import best
 
 HEADINGS: Mapping[str, str] = {
     "yes": "Forgotten, as far as these tests see",
@@ -27,7 +28,6 @@ _USE = {
     "worse": "worse on unseen {what}s",
     "cannot tell": "cannot tell whether still good",
 }
-_SEEN_BY = {"classification": "how sure they are of the right class", "segmentation": "their loss"}
 """By kind of task, what memory left is read from."""
 MOST = 6
 """Strategies of one answer that the first screen names; the rest is counted."""
@@ -106,7 +106,7 @@ def groups(one: Overview) -> tuple[Group, ...]:
     """Strategies by their answer to "forgotten?", best first; none where the run cannot tell."""
     if not tells(one):
         return ()
-    what, beaten = WORDS[one.kind][2], dominated(one.rows, one.floors)
+    what, beaten = noun(one.kind), dominated(one.rows, one.floors)
     found = []
     for word, rows in groupby(one.rows, key=lambda row: row.forgotten):
         of = sorted(rows, key=_price)  # whoever is left out here is no cheaper
@@ -153,7 +153,7 @@ def _of(patients: Sequence[str], compared: int) -> str:
 
 def unsaid(one: Overview, probes: Sequence[str], shadows: int) -> tuple[str, ...]:
     """What this run cannot say of a request, the first that matters first."""
-    what = WORDS[one.kind][2]
+    what = noun(one.kind)
     said = [
         f"Anything about a single deployed model: answers are about means over {one.seeds} trainings."
         if one.seeds > 1
@@ -175,7 +175,7 @@ def unsaid(one: Overview, probes: Sequence[str], shadows: int) -> tuple[str, ...
     looked = [
         *([] if "linear_probe" in probes else ["what the features inside keep"]),
         *([] if shadows else ["attacks that train shadow models"]),
-        f"what answers show beside {_SEEN_BY[one.kind]}",
+        f"what answers show beside {words(one.kind).seen_by}",
     ]
     said.append(f"What was not looked at: {'; '.join(looked)}.")
     said.append("Whether a request is met in law: these are measurements, no legal advice.")

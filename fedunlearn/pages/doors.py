@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from fedunlearn.pages.answers import tells
 from fedunlearn.pages.measured import percent, share, signed
 from fedunlearn.pages.tables import names
+from fedunlearn.results.kinds import spoken
 from fedunlearn.results.overview import Overview, Row
-from fedunlearn.results.sentences import WORDS, place, sight
+from fedunlearn.results.sentences import place, sight
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _cost(one: Overview) -> str:
 
 
 def _broke(one: Overview) -> str:
-    part = WORDS[one.kind][1]
+    part = spoken(one.kind)[1]
     worse = [row for row in one.rows if row.useful == "worse"]
     if not worse:
         return f"No strategy is surely worse overall, at a hospital or for a {part}."

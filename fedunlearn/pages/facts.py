@@ -19,10 +19,12 @@ from fedunlearn.pages.years import Year, year
 from fedunlearn.results import frames, purged
 from fedunlearn.results.columns import called
 from fedunlearn.results.held import Held, has, summary
+from fedunlearn.results.kinds import words as words_of
 from fedunlearn.results.overview import Overview, Source, asked, is_policy, require_judged
 from fedunlearn.results.report import fairness
 from fedunlearn.results.sentences import best, notes, shared, sight
 from fedunlearn.results.wording import line
+from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import measures_of
 
 WIDEST = 1_200
@@ -282,7 +284,7 @@ def _parts(
     if "thresholds" in roc:
         roc = roc[roc["thresholds"] == "one"]
     drawn = partial(figure, run=held, request=name, prefix=prefix, draw=draw)
-    kinds = "classes" if one.kind == "classification" else "structures"
+    kinds = words_of(one.kind).parts
     policy = is_policy(held.read_manifest(), name)
     return [
         Part(
@@ -381,13 +383,13 @@ NO_PROBES = (
 
 
 def _probes(kind: str) -> Mapping[str, str]:
-    quality = "accuracy" if kind == "classification" else "dice"
+    forget = scored(kind).on("forget")
     return {
         "relearn_epochs": "epochs to relearn",
         "relearn_ratio": "of retraining's",
-        f"probe_forget_{quality}": "last layer refitted: to forget",
+        f"probe_{forget}": "last layer refitted: to forget",
         "probe_mia_loss_auc": "the same: attack's AUC",
-        f"resurgence_forget_{quality}": "trained on without: to forget",
+        f"resurgence_{forget}": "trained on without: to forget",
         "resurgence_mia_loss_auc": "the same: attack's AUC",
         "canary_success": "wrong labels learnt by heart",
     }

@@ -13,10 +13,11 @@ from fedunlearn.pages.tables import Cell, Column, Number, Table, answer, number,
 from fedunlearn.results.columns import called
 from fedunlearn.results.floors import dominated
 from fedunlearn.results.frames import shared
+from fedunlearn.results.kinds import spoken
 from fedunlearn.results.overview import Overview, Place, Row
-from fedunlearn.results.sentences import DOMINATED, WORDS
+from fedunlearn.results.sentences import DOMINATED
 from fedunlearn.results.summary import label, rows_of
-from fedunlearn.scoring.judgement.usefulness import QUALITY
+from fedunlearn.scoring.kinds import scored
 
 ORIGINAL, RETRAINED, AGAIN = "original", "retrained", "retrained_other"
 _FLAGS = {"remembered": " ✕", "overdone": " ▽", "suspected": " ?"}
@@ -26,7 +27,7 @@ PATIENTS = "✕ still known · ▽ known less than by retraining · ? rests on a
 
 def answers(one: Overview, of: Measured, prefix: str, named: Mapping[str, str]) -> Table:
     """A row for every strategy, best first, then retraining again and doing nothing; ``named`` as of `groups`."""
-    quality, part, what = WORDS[one.kind]
+    quality, part, what = spoken(one.kind)
     seen, judged = tells(one), one.seeds > 1
     beaten = dominated(one.rows, one.floors)
     columns = [Column("strategy", numbers=False)]
@@ -56,9 +57,9 @@ def answers(one: Overview, of: Measured, prefix: str, named: Mapping[str, str]) 
                 words(name),
                 *(memory if seen else []),
                 *good,
-                _difference(of, row.strategy, QUALITY[one.kind]),
-                _worst(of, row, row.site, "site", QUALITY[one.kind], named),
-                _worst(of, row, row.group, "class", QUALITY[one.kind], named),
+                _difference(of, row.strategy, scored(one.kind).tested),
+                _worst(of, row, row.site, "site", scored(one.kind).tested, named),
+                _worst(of, row, row.group, "class", scored(one.kind).tested, named),
                 _cost(of, row),
             )
         )
@@ -175,14 +176,14 @@ def _listed(one: Overview, exact: pd.DataFrame) -> tuple[set[str], str]:
 
 def groups(one: Overview, of: Measured, prefix: str, named: Mapping[str, str]) -> Table:
     """A row for every hospital, class and group, in the words of ``named``, a column for every strategy."""
-    measure = QUALITY[one.kind]
+    measure = scored(one.kind).tested
     good = of.statistics[of.statistics["measure"] == measure]
     order = [row.strategy for row in rows_of(one)]
     rows = []
     for group in dict.fromkeys(map(str, good["group"])):
         each = (_difference(of, strategy, measure, group) for strategy in order)
         rows.append((words(named.get(group, group)), number(of.margin(measure, group)), *each))
-    quality, _, what = WORDS[one.kind]
+    quality, _, what = spoken(one.kind)
     return Table(
         f"{prefix}-groups-table",
         f"Test {quality} less that of retraining, on unseen {what}s, with 95 % intervals.",

@@ -17,7 +17,8 @@ from fedunlearn.pages.tables import Cell, Column, Number, Table, answer, number,
 from fedunlearn.results import almanac, years
 from fedunlearn.results.columns import called
 from fedunlearn.results.held import Held
-from fedunlearn.scoring.judgement.usefulness import QUALITY
+from fedunlearn.results.kinds import words as words_of
+from fedunlearn.scoring.kinds import scored
 
 MOST = 200
 """Requests that the table of all lists, and the one of those that were refused; their file has all."""
@@ -71,7 +72,7 @@ def year(held: Held, draw: Draw) -> Year | None:
         return None
     frame, course, dates = years.policies(held), years.courses(held), years.timeline(held)
     first, *told = almanac.sentences(held)
-    quality = QUALITY[held.read_manifest()["kind"]]
+    kind = held.read_manifest()["kind"]
     refused, listed, left = _docket(held, dates)
     labels = list(dict.fromkeys(map(str, frame["policy"])))
     return Year(
@@ -87,10 +88,10 @@ def year(held: Held, draw: Draw) -> Year | None:
             charts.timeline(dates),
             draw,
         ),
-        panels=tuple(_panels(course, labels, quality, draw)),
+        panels=tuple(_panels(course, labels, kind, draw)),
         frontier=tuple(_frontier(frame, draw)),
         more=_more(held, frame),
-        courses=tuple(_course(held, measure, title) for measure, title in _shown(quality).items()),
+        courses=tuple(_course(held, measure, title) for measure, title in _shown(kind).items()),
         refused=refused,
         listed=listed,
         left=left,
@@ -104,22 +105,22 @@ def _figure(id: str, title: str, caption: str, chart: Mapping[str, Any], draw: D
     return Figure(id, title, caption, *pictures(draw, dict(chart), id))
 
 
-def _shown(quality: str) -> dict[str, str]:
+def _shown(kind: str) -> dict[str, str]:
     """The measures that are shown over the year, and how they are headed."""
-    word = "Dice" if quality.endswith("dice") else "accuracy"
+    of, word = scored(kind), words_of(kind).quality
     return {
         "memory_left": "Memory left of all earlier requests",
-        quality: f"Test {word}",
-        f"worst_site_{word.lower()}": f"Lowest test {word} of any hospital",
+        of.tested: f"Test {word}",
+        of.worst_site: f"Lowest test {word} of any hospital",
     }
 
 
 def _panels(
-    course: pd.DataFrame, labels: Sequence[str], quality: str, draw: Draw
+    course: pd.DataFrame, labels: Sequence[str], kind: str, draw: Draw
 ) -> list[tuple[str, tuple[Figure, ...]]]:
     """Memory left and quality over the year, a small figure for each policy; all of one measure on one scale."""
     found = []
-    for m, (measure, title) in enumerate(list(_shown(quality).items())[:2]):
+    for m, (measure, title) in enumerate(list(_shown(kind).items())[:2]):
         ends = charts.span(course, measure)
         drawn = (
             _figure(f"year-panel-{m}-{p}", label, "", charts.course(course, label, measure, ends), draw)

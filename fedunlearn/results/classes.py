@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-PARTS = {"classification": "class", "segmentation": "structure"}
-"""By kind of task, what a class is called."""
+from fedunlearn.core.kinds import facts
+from fedunlearn.results.kinds import words
+
 _CLASS = re.compile(r"^class (\d+)(?=: )")
 """How a reason begins that is about a class (`scoring.judgement.verdict`)."""
 _MINUS_ZERO = re.compile(r"(?<![^\s(])-0 %")
@@ -22,10 +23,9 @@ def called(kind: str, number: str, names: Sequence[str], count: int) -> str:
         names: of all classes, perhaps their numbers; empty where they have none.
         count: of all classes, the background among them; 0 where that is not known.
     """
-    part = PARTS[kind]
+    part, first = words(kind).part, int(facts(kind).background)
     if number.isdecimal() and int(number) < len(names) and names[int(number)] != number:
         return f"{part} {names[int(number)]}"
-    first = int(kind == "segmentation")  # the background is no structure
     return f"{part} {number} (of {first} to {count - 1})" if count else f"{part} {number}"
 
 

@@ -22,10 +22,10 @@ from fedunlearn.results import overview as overviews
 from fedunlearn.results.columns import COLUMNS, NAMES, WHO
 from fedunlearn.results.floors import dominated
 from fedunlearn.results.held import has, summary
+from fedunlearn.results.kinds import spoken
 from fedunlearn.results.overview import Overview, Source
-from fedunlearn.results.sentences import WORDS
 from fedunlearn.results.summary import label
-from fedunlearn.scoring.judgement.usefulness import QUALITY
+from fedunlearn.scoring.kinds import scored
 
 PROBES: Mapping[str, str] = {
     "relearn_": "relearn",
@@ -51,7 +51,7 @@ def answers(run: Source, request: str) -> pd.DataFrame:
     """
     one = summary(run, request)
     statistics, patients = (_of(run, name, request) for name in ("statistics", "patients"))
-    quality = QUALITY[one.kind]
+    quality = scored(one.kind).tested
     beaten = dominated(one.rows, one.floors)
     memory = _by_strategy(statistics[statistics["measure"] == "memory_left"])
     good = _by_strategy(statistics[(statistics["measure"] == quality) & (statistics["group"] == "all")])
@@ -120,7 +120,7 @@ def useful(run: Source, request: str) -> pd.DataFrame:
     found = answers(run, request)
     scores = _whole(_of(run, "scores", request))
     shares = scores[scores["measure"] == "share_of_retraining"].groupby("strategy")["value"]
-    found["measure"] = QUALITY[run.read_manifest()["kind"]]
+    found["measure"] = scored(run.read_manifest()["kind"]).tested
     found["share_low"] = found["strategy"].map(shares.min())
     found["share_high"] = found["strategy"].map(shares.max())
     return _frame("useful", found)
@@ -132,12 +132,12 @@ def groups(run: Source, request: str) -> pd.DataFrame:
     Args and errors as of `answers`.
     """
     one = summary(run, request)
-    quality = QUALITY[one.kind]
+    quality = scored(one.kind).tested
     statistics = _of(run, "statistics", request)
     good = statistics[statistics["measure"] == quality].rename(columns={"group": "whole", "p_holm": "p"})
     split = [str(whole).partition("=") for whole in good["whole"]]
     good = good.assign(attribute=[a for a, _, _ in split], group=[value or a for a, _, value in split])
-    words = partial(_group, WORDS[one.kind], run.read_manifest().get("names", ()))
+    words = partial(_group, spoken(one.kind), run.read_manifest().get("names", ()))
     good["words"] = list(map(words, good["attribute"], good["group"]))
     return _frame("groups", _named(one, good))
 

@@ -15,7 +15,7 @@ from fedunlearn.core import InputError
 from fedunlearn.results.classes import reasons
 from fedunlearn.scoring.judgement.bias import LEVEL
 from fedunlearn.scoring.judgement.difference import CONTROLS
-from fedunlearn.scoring.judgement.usefulness import QUALITY
+from fedunlearn.scoring.kinds import scored
 
 FILES = ("scores", "verdicts", "statistics", "patients", "requests", "bias")
 FORGOTTEN = {"yes": 0, "yes, but": 1, "cannot tell": 2, "partly": 3, "no": 4, "too much": 4}
@@ -183,7 +183,7 @@ def overview(
     own = {name: table[table["request"] == moment["id"]] for name, table in tables.items()}
     own["scores"] = own["scores"][own["scores"]["measure"].isin(_SHOWN)]  # few of many, each looked up often
     (known,) = own["requests"].to_dict("records")
-    scores, statistics, quality = own["scores"], own["statistics"], QUALITY[manifest["kind"]]
+    scores, statistics, quality = own["scores"], own["statistics"], scored(manifest["kind"]).tested
     whom = statistics.loc[statistics["measure"].str.startswith("forget_"), "patients"]
     rows = {one["strategy"]: _row(own, one, quality, manifest) for one in own["verdicts"].to_dict("records")}
     bias = own["bias"]

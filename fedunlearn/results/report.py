@@ -16,9 +16,9 @@ from fedunlearn.results.sentences import limits, shared
 from fedunlearn.results.summary import lines, wrapped
 from fedunlearn.results.tables import Line, further, headed, legends, lines as of_models, short
 from fedunlearn.results.wording import cell, item, line, plain, row
-from fedunlearn.scoring.judgement.bias import SAID, sentences
+from fedunlearn.scoring.judgement.bias import sentences
 from fedunlearn.scoring.judgement.difference import CONTROLS
-from fedunlearn.scoring.measures.composite import RETAINED, TESTED
+from fedunlearn.scoring.kinds import qualities, said
 
 STYLES = {
     "PASS": "green",
@@ -113,9 +113,10 @@ _ATTRIBUTES = {"learnt": "how soon images were learnt", "site": "hospital"}
 
 def _hit_hardest(scores: pd.DataFrame) -> list[str]:
     """Each strategy's worst hospital of those that stay, if its mean over seeds is below that hospital's own band."""
-    staying = set(scores.loc[scores["measure"].isin(RETAINED), "group"]) - {"all"}
+    retained, tested = qualities("retain"), qualities("test")
+    staying = set(scores.loc[scores["measure"].isin(retained), "group"]) - {"all"}
     rows = scores[
-        scores["measure"].isin([*RETAINED, *TESTED])
+        scores["measure"].isin([*retained, *tested])
         & scores["group"].isin([group for group in staying if group.startswith("site=")])
         & ~scores["strategy"].isin(CONTROLS)
     ]
@@ -127,7 +128,7 @@ def _hit_hardest(scores: pd.DataFrame) -> list[str]:
     if worst.empty:
         return []
     each = [
-        f"{row['strategy']}: {str(row['group']).partition('=')[2]} {row['change']:.2f} ({SAID[row['measure']]})"
+        f"{row['strategy']}: {str(row['group']).partition('=')[2]} {row['change']:.2f} ({said(str(row['measure']))})"
         for row in worst.to_dict("records")
     ]
     return [f"hospital hit hardest, below its own band of retraining: {', '.join(each)}"]

@@ -6,16 +6,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from fedunlearn.results.classes import PARTS, numbered
+from fedunlearn.results.classes import numbered
 from fedunlearn.results.floors import dominated
+from fedunlearn.results.kinds import noun, spoken
 from fedunlearn.results.overview import WHOLE, Overview, Row
 from fedunlearn.results.tables import short
 
-WORDS: Mapping[str, tuple[str, str, str]] = {
-    "classification": ("accuracy", PARTS["classification"], "image"),
-    "segmentation": ("Dice", PARTS["segmentation"], "volume"),
-}
-"""By kind of task: what is measured, of which parts, on what."""
 DOMINATED = " †"
 """Behind a strategy's name in the table, if a floor dominates it."""
 UNCLEAR = "unclear"
@@ -40,7 +36,7 @@ def sight(one: Overview) -> list[str]:
 
 
 def _of_memory(one: Overview) -> list[str]:
-    what = WORDS[one.kind][2]
+    what = noun(one.kind)
     if one.seeds < 2:
         return ["No: a single training tells nothing of luck. 2 seeds would, better 3."]
     if not one.patients[0]:
@@ -93,7 +89,7 @@ _SURELY = "surely (95 %, one-sided)"
 
 def _of_use(one: Overview) -> list[str]:
     """What may be lost, and how sure this run is of what was."""
-    quality, part, what = WORDS[one.kind]
+    quality, part, what = spoken(one.kind)
     places = (("site", "at any hospital"), ("class", f"for any {part}"))
     more = ", ".join(f"{number(one.margins[key])} {words}" for key, words in places if key in one.margins)
     return [
@@ -156,7 +152,7 @@ def _classes(one: Overview, rows: Sequence[Row]) -> str:
     told = ", ".join(
         f"{number} {name}" for number, name in names.items() if numbered(str(number), one.classes) != name
     )
-    return f" {WORDS[one.kind][1].capitalize()}: {told}." if told else ""
+    return f" {spoken(one.kind)[1].capitalize()}: {told}." if told else ""
 
 
 # ------------------------------------------------------------------------------------------------ the rest

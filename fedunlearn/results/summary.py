@@ -17,11 +17,11 @@ from rich.text import Text
 from fedunlearn.results.classes import numbered
 from fedunlearn.results.columns import called
 from fedunlearn.results.floors import dominated
+from fedunlearn.results.kinds import spoken
 from fedunlearn.results.overview import Overview, Row, Value
 from fedunlearn.results.sentences import (
     DOMINATED,
     UNCLEAR,
-    WORDS,
     legend,
     notes,
     number,
@@ -100,7 +100,7 @@ def columns_of(rows: Sequence[Row], kind: str, classes: Sequence[str] = ()) -> l
 
     Classes are shown by their numbers: names would take too much room (`sentences.legend`).
     """
-    quality, part, what = WORDS[kind]
+    quality, part, what = spoken(kind)
     first, second = FORGOTTEN, f"STILL GOOD, on unseen {what}s?"
     return [
         Column(first, ("answer", ""), tuple(_answer(r, r.forgotten) for r in rows), left=True),

@@ -10,67 +10,46 @@ import pandas as pd
 
 from fedunlearn.results.classes import reasons
 from fedunlearn.results.columns import called
+from fedunlearn.results.kinds import words
 from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.scoring.kinds import scored
 
 _COSTS = {"site_seconds": "site s", "bytes": "MB"}
-COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "classification": {
-        "forget_accuracy": "forget",
-        "retain_accuracy": "retain",
-        "test_accuracy": "test",
-        "mia_loss_auc": "MIA AUC",
-        "avg_gap": "gap",
-        "tow": "ToW",
-        **_COSTS,
-    },
-    "segmentation": {
-        "forget_dice": "forget",
-        "retain_dice": "retain",
-        "test_dice": "test",
-        "mia_loss_auc": "MIA AUC",
-        "avg_dice_gap": "gap",
-        "dice_gap": "ret-fgt",
-        **_COSTS,
-    },
-}
-"""By kind of task, the measures shown, as they are headed; `scores.parquet` has all of them."""
+_OF_COSTS = """site s, MB: the hospitals' work and traffic, of
+the original for all of training, of the others up to the moment shown; tune s:
+their work for finding a strategy's settings, once for all requests and seeds."""
 
-TUNED: Mapping[str, Mapping[str, str]] = {
-    kind: {**columns, "tuning_site_seconds": "tune s"} for kind, columns in COLUMNS.items()
-}
-"""The same where strategies were tuned: what finding their settings cost the hospitals stands beside their own work."""
+
+def columns_of(kind: str) -> Mapping[str, str]:
+    """The measures shown of a kind of task, as they are headed; `scores.parquet` has all of them."""
+    return {**words(kind).columns, **_COSTS}
+
+
+def tuned_of(kind: str) -> Mapping[str, str]:
+    """The same where strategies were tuned: what finding their settings cost stands beside the hospitals' own work."""
+    return {**columns_of(kind), "tuning_site_seconds": "tune s"}
+
+
+def probed_of(kind: str) -> Mapping[str, str]:
+    """Those of models that were trained a little more, in a table of their own where a run has them."""
+    forget = scored(kind).on("forget")
+    return {
+        "relearn_epochs": "relearn",
+        "relearn_ratio": "ratio",
+        f"probe_{forget}": "refit",
+        "probe_mia_loss_auc": "MIA AUC",
+        f"resurgence_{forget}": "later",
+        "resurgence_mia_loss_auc": "MIA AUC",
+    }
+
+
+def legend_of(kind: str) -> str:
+    """How to read `columns_of`."""
+    return f"{words(kind).legend} {_OF_COSTS}"
+
 
 EPOCHS = {"epochs": "epochs"}
 """One more column where models were measured at horizons."""
-
-FURTHER: Mapping[str, Mapping[str, str]] = {
-    "segmentation": {
-        "forget_mae": "fgt MAE",
-        "retain_mae": "ret MAE",
-        "mae_gap": "MAE gap",
-        "forget_surface_distance": "fgt SD",
-        "retain_surface_distance": "ret SD",
-        "test_surface_distance": "test SD",
-    },
-}
-"""Those of volumes that are no Dice, in a table of their own."""
-
-FURTHER_LEGEND = """\
-fgt, ret, test: to forget, retained, test. MAE: mean |predicted class - label|
-of voxels; its gap: fgt less ret. SD: distance between surfaces, in voxels."""
-
-PROBED: Mapping[str, Mapping[str, str]] = {
-    kind: {
-        "relearn_epochs": "relearn",
-        "relearn_ratio": "ratio",
-        f"probe_forget_{quality}": "refit",
-        "probe_mia_loss_auc": "MIA AUC",
-        f"resurgence_forget_{quality}": "later",
-        "resurgence_mia_loss_auc": "MIA AUC",
-    }
-    for kind, quality in (("classification", "accuracy"), ("segmentation", "dice"))
-}
-"""Those of models that were trained a little more, in a table of their own where a run has them."""
 
 PROBED_LEGEND = """\
 After more training. relearn: epochs, trained on the images to forget, until
@@ -90,20 +69,6 @@ seed's: what luck alone does. They are the same models, so their means are too."
     "damaged": "a broken model: answers dealt out at random; it must not be found good.",
 }
 """What controls are, by label; a run may lack either."""
-_OF_COSTS = """site s, MB: the hospitals' work and traffic, of
-the original for all of training, of the others up to the moment shown; tune s:
-their work for finding a strategy's settings, once for all requests and seeds."""
-LEGENDS: Mapping[str, str] = {
-    "classification": f"""\
-forget, retain, test: accuracy. MIA AUC: how often a forgotten image has a lower
-loss than an unseen one (.5: no memory). gap: distance from retraining in
-points; ToW: closeness to it. {_OF_COSTS}""",
-    "segmentation": f"""\
-forget, retain, test: Dice. MIA AUC: how often a forgotten volume has a lower
-loss than an unseen one (.5: no memory). gap: distance from retraining in
-points; ret-fgt: retain less forget. {_OF_COSTS}""",
-}
-_DISTANCES = ("avg_gap", "avg_dice_gap")
 
 
 @dataclass(frozen=True)
@@ -123,7 +88,7 @@ def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None
     Empty if no model has any of the measures.
     """
     scores, verdicts = run.read_table("scores.parquet"), run.read_table("verdicts.parquet")
-    manifest, columns = run.read_manifest(), columns or COLUMNS[_kind(run)]
+    manifest, columns = run.read_manifest(), columns or columns_of(_kind(run))
     shown = scores[
         (scores["request"] == request) & (scores["group"] == "all") & scores["measure"].isin(list(columns))
     ]
@@ -151,16 +116,17 @@ def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None
 
 
 def headed(run: RunFolder) -> Mapping[str, str]:
-    """The columns of a run's tables: `COLUMNS`, or `TUNED` if any of its strategies was; `EPOCHS` too with horizons."""
+    """The columns of a run's tables: `columns_of`, or `tuned_of` if any strategy was; `EPOCHS` too with horizons."""
     tuned = (run.read_table("ledger.parquet")["phase"] == "tune").any()
-    columns = (TUNED if tuned else COLUMNS)[_kind(run)]
+    columns = (tuned_of if tuned else columns_of)(_kind(run))
     return {**columns, **EPOCHS} if run.read_manifest().get("horizons") else columns
 
 
 def further(run: RunFolder) -> list[Mapping[str, str]]:
     """The columns of further tables; a run may have none of their measures."""
     kind = _kind(run)
-    return [*([FURTHER[kind]] if kind in FURTHER else []), PROBED[kind]]
+    own = words(kind).further
+    return [*([own] if own else []), probed_of(kind)]
 
 
 def legends(run: RunFolder) -> list[str]:
@@ -174,17 +140,17 @@ def legends(run: RunFolder) -> list[str]:
     wanted = [
         *((text, control in models) for control, text in CONTROLS_LEGENDS.items()),
         (HORIZONS_LEGEND, bool(manifest.get("horizons"))),
-        (FURTHER_LEGEND, kind in FURTHER),
+        (words(kind).further_legend, bool(words(kind).further)),
         (PROBED_LEGEND, probed),
     ]
-    return [LEGENDS[kind], *(text for text, shown in wanted if shown)]
+    return [legend_of(kind), *(text for text, shown in wanted if shown)]
 
 
 def formatted(measure: str, value: float | None) -> str:
     """A measure's value as tables show it."""
     if value is None or pd.isna(value):
         return "n/a"
-    if measure == "bytes" or measure in _DISTANCES or measure.endswith("seconds"):
+    if measure == "bytes" or _distance(measure) or measure.endswith("seconds"):
         return f"{value / 1e6 if measure == 'bytes' else value:.1f}"
     if measure in ("relearn_epochs", "epochs") or math.isinf(value):
         return "∞" if math.isinf(value) else f"{value:g}"
@@ -197,11 +163,16 @@ def _band(band: pd.DataFrame, measure: str) -> str:
     low, high = (float(edge) for edge in band.loc[measure].to_numpy())
     return (
         f"≤{high:.1f}"
-        if measure in _DISTANCES
+        if _distance(measure)
         else f"≥{short(low, 2)}"
         if measure == "tow"
         else _between(low, high, 4 if "mae" in measure else 2)
     )
+
+
+def _distance(measure: str) -> bool:
+    """Whether it is a distance from the retrained model, in percentage points."""
+    return measure.startswith("avg_") and measure.endswith("gap")
 
 
 def _between(low: float, high: float, digits: int) -> str:

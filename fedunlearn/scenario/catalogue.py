@@ -16,7 +16,7 @@ from fedunlearn.core import Guarantee, Leaver, Needs, Strategy
 from fedunlearn.intake.policies import POLICIES
 from fedunlearn.learning.models import MODELS
 from fedunlearn.scenario.space import Dimension, space
-from fedunlearn.scoring.measures.catalogue import MEASURES
+from fedunlearn.scoring.measures.catalogue import all_measures
 from sites import PARTITIONS, SOURCES
 from strategies import catalogue
 
@@ -38,10 +38,10 @@ def entries(what: str) -> list[Entry]:
                     **{
                         f.name: _plain(getattr(m, f.name))
                         for f in dataclasses.fields(m)
-                        if f.name != "function"
+                        if f.name not in ("function", "combine")
                     },
                 }
-                for name, m in MEASURES.items()
+                for name, m in all_measures().items()
             ]
         case "data":
             return _classes(SOURCES)

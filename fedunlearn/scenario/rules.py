@@ -7,6 +7,7 @@ from dataclasses import astuple
 from itertools import pairwise
 
 from fedunlearn.core import SERVER, RequestId
+from fedunlearn.core.kinds import facts
 from fedunlearn.learning.patches import Patched
 from fedunlearn.scenario.draft import Draft, Finding, twice
 from fedunlearn.scenario.plans import plan_findings
@@ -150,7 +151,7 @@ def _evaluation(draft: Draft) -> Iterator[Finding]:
             f"found {found}, expected an even number: shadows come in complementary pairs",
         )
     pictures = draft.evaluation is not None and draft.evaluation.pictures
-    if pictures and draft.model is not None and draft.model.kind != "classification":
+    if pictures and draft.model is not None and not facts(draft.model.kind).pictures:
         yield (
             "evaluation.pictures",
             f"pictures are of images with one class each, but model {draft.model.name!r} is for {draft.model.kind}: "
@@ -163,7 +164,7 @@ def _costs(draft: Draft) -> Iterator[Finding]:
     costs = draft.evaluation.costs if draft.evaluation else None
     if costs is None:
         return
-    if draft.model is not None and draft.model.kind != "classification":
+    if draft.model is not None and not facts(draft.model.kind).one_class:
         yield (
             "evaluation.costs",
             f"costs are of classes of images, but model {draft.model.name!r} is for {draft.model.kind}: remove them",
@@ -237,7 +238,7 @@ def _canary(draft: Draft) -> Iterator[Finding]:
     if draft.complete and not any(request.whole_site for request in draft.stream):
         why = "canaries are put into hospitals that leave, and no request has `whole_site: true`"
         yield "evaluation.canary", f"{why}: add such a request, or remove the canaries"
-    if draft.model is not None and draft.model.kind != "classification":
+    if draft.model is not None and not facts(draft.model.kind).one_class:
         kind = f"model {draft.model.name!r} is for {draft.model.kind}"
         yield (
             "evaluation.canary",

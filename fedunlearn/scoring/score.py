@@ -17,10 +17,10 @@ from fedunlearn.scoring.evidence import Frame, Part
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.evidence.reading import Comparison, Run, read
 from fedunlearn.scoring.judgement.band import bands
-from fedunlearn.scoring.judgement.bias import MEASURES, Gaps, compare, gaps
+from fedunlearn.scoring.judgement.bias import Gaps, compare, gaps
 from fedunlearn.scoring.judgement.difference import Whole, differences
-from fedunlearn.scoring.judgement.usefulness import QUALITY
 from fedunlearn.scoring.judgement.verdict import Diverged
+from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.lineup import line_up
 from fedunlearn.scoring.measures import memorisation
 from fedunlearn.scoring.measures.catalogue import Measure, measures_of
@@ -121,8 +121,9 @@ def tables(run: Path, margins: Margins | None = None, workers: int | None = None
 
 def _request(run: Run, request: RequestId, pool: Together) -> dict[str, pd.DataFrame]:
     """The tables of one request, by file."""
-    frame, measures, quality = run.frame(request), measures_of(run.kind), QUALITY[run.kind]
-    lineup = line_up(run, request, frame, measures, later(measures, frame, MEASURES[run.kind], quality))
+    frame, measures, kind = run.frame(request), measures_of(run.kind), scored(run.kind)
+    quality = kind.tested
+    lineup = line_up(run, request, frame, measures, later(measures, frame, kind.biased, quality))
     comparisons = lineup.comparisons
     found = lineup.references(pool)
     bench = lineup.bench(found, measures[quality])
@@ -134,7 +135,7 @@ def _request(run: Run, request: RequestId, pool: Together) -> dict[str, pd.DataF
     scores = pd.DataFrame(rows, columns=[c for c in COLUMNS if not c.startswith("null")])
     nulls = bands(scores[scores["strategy"] == "retrained"], measures)
     scores = scores.merge(nulls, on=["measure", "group"], how="left", validate="many_to_one")
-    bias = compare(request, _gaps(MEASURES[run.kind], frame, comparisons, found, diverged))
+    bias = compare(request, _gaps(kind.biased, frame, comparisons, found, diverged))
     apart = differences(wholes, measures, frame)
     findings = {
         strategy: bench.findings(

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedunlearn.core import RunError
+from fedunlearn.core.kinds import kinds
 from fedunlearn.results import almanac, report, tables, years
 from fedunlearn.results.columns import called
 from fedunlearn.results.runfolder import RunFolder
@@ -21,23 +22,24 @@ from fedunlearn.results.wording import cell, line, plain, quoted, row
 from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.sweep.naming import text_of
 
-MEASURES = {
-    kind: (*columns, "share_of_retraining", "tuning_site_seconds") for kind, columns in tables.COLUMNS.items()
-}
-"""By kind of task, the measures in ``summary.parquet``, means over seeds: a run's, and what it and tuning cost."""
 WIDEST = 400
 """Columns that a table may take; a terminal that has fewer breaks its lines, and nothing is cut off."""
 
 
+def measures(kind: str) -> tuple[str, ...]:
+    """By kind of task, the measures in ``summary.parquet``, means over seeds: a run's, and what it and tuning cost."""
+    return (*tables.columns_of(kind), "share_of_retraining", "tuning_site_seconds")
+
+
 def summary(folder: Path) -> pd.DataFrame:
-    """One row per finished cell, request and strategy: ``cell``, the swept values, `MEASURES`, and the verdict.
+    """One row per finished cell, request and strategy: ``cell``, the swept values, `measures`, and the verdict.
 
     A measure that a model does not have, or not for every seed, is NaN.
 
     Raises:
         RunError: a file of a cell is missing or damaged.
     """
-    cells, measures = about(folder)["cells"], MEASURES[_kind(folder)]
+    cells, shown = about(folder)["cells"], measures(_kind(folder))
     keys = list(cells[0]["values"])
     kinds = {key: {type(one["values"][key]) for one in cells} for key in keys}
     rows = []
@@ -46,14 +48,14 @@ def summary(folder: Path) -> pd.DataFrame:
         if (path / "DONE").is_file():
             values = {key: _stored(one["values"][key], kinds[key]) for key in keys}
             rows += [{"cell": one["slug"], **values, **row} for row in _rows(RunFolder.open(path))]
-    columns = ("cell", *keys, "request", "strategy", "n_seeds", *measures, "verdict")
+    columns = ("cell", *keys, "request", "strategy", "n_seeds", *shown, "verdict")
     return pd.DataFrame(rows, columns=list(columns))
 
 
 def show(folder: Path, console: Console) -> None:
     """Print the summary, however wide it is."""
     headings, rows = _shown(folder)
-    numbers, legend = _headings(folder).values(), tables.LEGENDS[_kind(folder)]
+    numbers, legend = _headings(folder).values(), tables.legend_of(_kind(folder))
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     for heading in headings:
         numeric = heading in numbers
@@ -114,8 +116,8 @@ def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
     """One run's models: original, retrained, then the strategies as they were listed; not the controls."""
     scores, manifest = run.read_table("scores.parquet"), run.read_manifest()
     verdicts = run.read_table("verdicts.parquet").set_index(["request", "strategy"])["verdict"]
-    measures = MEASURES[manifest["kind"]]
-    whole = scores[(scores["group"] == "all") & scores["measure"].isin(measures)]
+    wanted = measures(manifest["kind"])
+    whole = scores[(scores["group"] == "all") & scores["measure"].isin(wanted)]
     for moment in manifest["moments"]:
         known = whole[whole["request"] == moment["id"]]
         listed = [name for name in known["strategy"] if name not in CONTROLS]
@@ -127,7 +129,7 @@ def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
                 "request": moment["id"],
                 "strategy": strategy,
                 "n_seeds": len(manifest["seeds"]),
-                **{name: float(means.get(name, math.nan)) for name in measures},
+                **{name: float(means.get(name, math.nan)) for name in wanted},
                 "verdict": str(verdicts.get((moment["id"], strategy), "reference")),
             }
 
@@ -156,12 +158,12 @@ def _kind(folder: Path) -> str:
     """The kind of task of its cells, as the first finished one tells."""
     paths = (folder / "cells" / cell["slug"] for cell in about(folder)["cells"])
     finished = (RunFolder.open(path) for path in paths if (path / "DONE").is_file())
-    return next((str(run.read_manifest()["kind"]) for run in finished), "classification")
+    return next((str(run.read_manifest()["kind"]) for run in finished), kinds()[0])
 
 
 def _headings(folder: Path) -> dict[str, str]:
     """The measures shown, as they are headed."""
-    return {**tables.COLUMNS[_kind(folder)], "tuning_site_seconds": "tuning s"}
+    return {**tables.columns_of(_kind(folder)), "tuning_site_seconds": "tuning s"}
 
 
 def _title(folder: Path, shown: Callable[[str], str]) -> str:

@@ -1,4 +1,8 @@
-"""How near a trial comes to retraining: on validation images, by measures of memory and of use."""
+"""How near a trial comes to retraining: on validation images, by measures of memory and of use.
+
+Not by the answers of a verdict: those tell yes from no, and a search needs to know which of two trials is nearer. What
+is measured, the kind of task says (`fedunlearn.scoring.kinds.Scored.trial`).
+"""
 
 from __future__ import annotations
 
@@ -14,19 +18,11 @@ from torch import Tensor
 from fedunlearn.core import RequestId
 from fedunlearn.results.signals import signal_table
 from fedunlearn.scoring.evidence import Answers, Evidence, Frame, Spent
-from fedunlearn.scoring.evidence.reading import READERS, Run
+from fedunlearn.scoring.evidence.reading import Run
+from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import measures_of
 
 _NOTHING = Spent(0.0, 0.0, 0, 0, 0, 0)
-
-COMPARED: Mapping[str, tuple[str, ...]] = {
-    "classification": ("test_accuracy", "retain_accuracy", "mia_loss_auc", "forget_accuracy", "forget_loss"),
-    "segmentation": ("test_dice", "retain_dice", "mia_loss_auc", "forget_dice", "forget_voxel_loss"),
-}
-"""By kind of task, what a trial is judged by: each of them is what retraining makes of it, or nearer, or farther.
-
-Not the answers of a verdict: those tell yes from no, and a search needs to know which of two trials is nearer.
-"""
 
 
 class Judge:
@@ -46,13 +42,13 @@ class Judge:
         order = np.argsort(images["image"].to_numpy(), kind="stable")
         forgets = {request: (request,) for request in requests}
         self._run = Run(folder, kind, classes, (), forgets, {}, images.iloc[order], order, pd.DataFrame())
-        self._measures = [measures_of(kind)[name] for name in COMPARED[kind]]
+        self._measures = [measures_of(kind)[name] for name in scored(kind).trial]
         self._frame = cache(self._validation)
 
     def answers(self, request: RequestId, signals: Mapping[str, Tensor]) -> Answers | None:
         """What a model answers, given its signal; None if it diverged."""
         table = signal_table(signals).iloc[self._run.order]
-        answers = READERS[self._run.kind](table, self._frame(request), request)
+        answers = scored(self._run.kind).read(table, self._frame(request), request)
         return answers if answers.finite else None
 
     def reference(self, request: RequestId, model: str) -> Answers | None:
@@ -60,7 +56,7 @@ class Judge:
         return self._run.answers(model, self._frame(request))
 
     def distance(self, request: RequestId, retrained: Answers, model: Answers) -> float:
-        """The mean over `COMPARED` of a model's distance from the retrained one, in margins of each measure.
+        """The mean over `Scored.trial` of a model's distance from the retrained one, in margins of each measure.
 
         A measure's "test" means validation images here.
         A margin is the smallest difference that counts (`Measure.margin`): 1 is what honest retrainings may differ by.

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import roc_auc_score
 
+from fedunlearn.kinds.segmentation.evidence import Overlaps
 from fedunlearn.scoring.attacks.ladder import ATTACKS, BY_LOSS
 from fedunlearn.scoring.evidence import Evidence, Frame, Shadow
 from fedunlearn.scoring.evidence.classification import Outputs
-from fedunlearn.scoring.evidence.segmentation import Overlaps
 from fedunlearn.scoring.measures.catalogue import MEASURES
 from tests.scoring.answers import SMALL, L, made_up, outputs, value, with_models
 from tests.scoring.test_evidence import evidence_of, frame_of, random_images

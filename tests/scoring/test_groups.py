@@ -16,12 +16,15 @@ from fedunlearn.results import report
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scoring.evidence import Attribute, Estimate, Evidence, Frame
 from fedunlearn.scoring.evidence.groups import BANDS, attributes
-from fedunlearn.scoring.judgement import bias
 from fedunlearn.scoring.judgement.bias import Gaps, compare, gaps, holm, most_different, sentences
+from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import MEASURES
+from fedunlearn.scoring.measures.composite import worst_site
 from fedunlearn.scoring.score import score
 from tests.scoring.made import MODELS, change_manifest, images, make_run
 from tests.scoring.test_evidence import Image, evidence_of, frame_of, random_images
+
+BIASED = scored("classification").biased
 
 # ---------------------------------------------------------------------------------------- which groups
 
@@ -159,7 +162,7 @@ def test_the_worst_hospital_is_the_lowest_change_of_any_that_stays(quality: str)
         for k in (0, 1)
     )
     evidence = evidence_of(frame_of([(0, 0, 0, "forget")]), [0.0])
-    found = MEASURES["worst_site"].function(
+    found = worst_site(quality).function(
         dataclasses.replace(evidence, measured=measured, reference=reference)
     )
     assert found["all"].value == pytest.approx(-0.2)
@@ -239,7 +242,7 @@ def test_gaps_are_paired_by_group_and_need_five_patients():
     frame = frame_of(made)  # six test patients at A, four at B
     model = {"test_accuracy": {g: estimates(0.5, np.array([0.4, 0.6])) for g in ("all", "site=A", "site=B")}}
     retrained = {"test_accuracy": {"site=A": estimates(0.7, np.array([0.7, 0.5]))}}
-    found = gaps(frame, bias.MEASURES["classification"], model, retrained)["test_accuracy"]
+    found = gaps(frame, BIASED, model, retrained)["test_accuracy"]
     assert found.values == {"site=A": pytest.approx(-0.2)}
     np.testing.assert_allclose(found.replicates["site=A"], [-0.3, 0.1])
 
@@ -248,7 +251,7 @@ def made_gaps(shift: float, rng: np.random.Generator) -> dict[str, Gaps]:
     """Gaps by sex on the test images; men's is ``shift`` larger."""
     groups = {"sex=F": 0.0, "sex=M": shift}
     replicates = {g: value + 0.02 * rng.normal(size=400) for g, value in groups.items()}
-    return {name: Gaps({}, {}, {}) for name in bias.MEASURES} | {
+    return {name: Gaps({}, {}, {}) for name in BIASED} | {
         "test_accuracy": Gaps(groups, replicates, dict.fromkeys(groups, 30))
     }
 

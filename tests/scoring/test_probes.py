@@ -17,13 +17,15 @@ from fedunlearn.results import tables
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scoring.evidence import Evidence, Relearnt
 from fedunlearn.scoring.evidence.classification import Outputs
-from fedunlearn.scoring.measures.catalogue import MEASURES, PROBES, measures_of
+from fedunlearn.scoring.kinds import scored
+from fedunlearn.scoring.measures.catalogue import MEASURES, measures_of
 from fedunlearn.scoring.measuring import measure
 from fedunlearn.scoring.score import score
 from tests.scoring.made import MODELS, change_manifest, images, make_run, pick
 from tests.scoring.test_evidence import TINY, evidence_of, frame_of
 from tests.scoring.test_measures import ODDS
 
+PROBES = {one.name: one for one in scored("classification").probed}
 KNOWN = measures_of("classification")
 
 
@@ -175,7 +177,7 @@ def test_the_report_shows_medians_and_who_was_not_in_time(probed: Path):
     change_manifest(probed)
     shown = {
         line.strategy: line.cells
-        for line in tables.lines(RunFolder(probed), "some", tables.PROBED["classification"])
+        for line in tables.lines(RunFolder(probed), "some", tables.probed_of("classification"))
     }
     assert shown["do nothing"][:4] == ("0", ".000", "n/a", "n/a")
     assert shown["retraining"][:2] == ("4", "1.00")
@@ -190,7 +192,7 @@ def test_the_report_of_a_run_without_probes_says_nothing_of_them(
     folder = make_run(tmp_path / "run", models, seeds=(7, 8), table=images(patients=10))
     score(folder)
     change_manifest(folder)
-    assert tables.lines(RunFolder(folder), "some", tables.PROBED["classification"]) == []
+    assert tables.lines(RunFolder(folder), "some", tables.probed_of("classification")) == []
     assert len(tables.lines(RunFolder(folder), "some")) == 5
 
 

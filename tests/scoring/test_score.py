@@ -98,7 +98,7 @@ def test_a_diverged_strategy_is_damaged_and_has_no_numbers_but_costs(small: Path
     assert np.isnan(rows["test_accuracy", "all"])
     assert rows["rounds", "all"] == 1
     (line,) = [line for line in tables.lines(RunFolder(small), "some") if line.strategy == "good"]
-    shown = dict(zip(tables.COLUMNS["classification"], line.cells, strict=True))
+    shown = dict(zip(tables.columns_of("classification"), line.cells, strict=True))
     assert {name for name, cell in shown.items() if cell != "n/a"} == {"site_seconds", "bytes"}
 
 

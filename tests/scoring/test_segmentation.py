@@ -9,14 +9,13 @@ import pandas as pd
 import pytest
 
 from fedunlearn.core import RunError
+from fedunlearn.core.kinds import kinds
+from fedunlearn.kinds.segmentation.evidence import Overlaps, overlaps
 from fedunlearn.scoring.evidence import Evidence, Frame
-from fedunlearn.scoring.evidence.segmentation import Overlaps, overlaps
-from fedunlearn.scoring.judgement import bias
 from fedunlearn.scoring.judgement.bias import gaps
-from fedunlearn.scoring.judgement.usefulness import QUALITY
-from fedunlearn.scoring.measures.catalogue import KINDS, measures_of
+from fedunlearn.scoring.kinds import scored
+from fedunlearn.scoring.measures.catalogue import measures_of
 from fedunlearn.scoring.measuring import measure
-from fedunlearn.tuning.judge import COMPARED
 from tests.scoring.test_evidence import NOTHING, frame_of
 
 MEASURES = measures_of("segmentation")
@@ -113,7 +112,7 @@ def test_unequal_treatment_is_of_patients_not_of_classes():
     frame, found, _ = random_volumes(np.random.default_rng(5), 200)
     measured = measure(evidence(found, frame), MEASURES, None)
     assert any(group.startswith("class=") for group in measured["retain_dice"])
-    apart = gaps(frame, bias.MEASURES["segmentation"], measured, measured)
+    apart = gaps(frame, scored("segmentation").biased, measured, measured)
     assert set(apart) == {"forget_dice", "mia_loss_auc", "retain_dice", "test_dice"}
     assert set(apart["retain_dice"].values) == {"site=A", "site=B", "site=C"}
 
@@ -241,8 +240,11 @@ def test_nobody_knows_the_surfaces_of_predictions_dealt_to_other_volumes():
     assert all(found[f"{part}_dice"] for part in ("forget", "retain", "test"))
 
 
-@pytest.mark.parametrize("kind", ["classification", "segmentation"])
+@pytest.mark.parametrize("kind", kinds())
 def test_what_answers_rest_on_is_a_measure_of_its_kind(kind: str):
-    assert KINDS[kind][QUALITY[kind]].direction == "match"
-    for name in COMPARED[kind]:
-        assert KINDS[kind][name].margin
+    measures, own = measures_of(kind), scored(kind)
+    assert measures[own.tested].direction == "match"
+    for name in own.trial:
+        assert measures[name].margin
+    for name in own.biased:
+        assert measures[name] and own.said[name]

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from fedunlearn.scoring.judgement.tables import PATIENTS, REQUESTS as ABOUT_REQUESTS, VERDICTS
-from fedunlearn.scoring.measures.catalogue import MEASURES, PROBES, measures_of
+from fedunlearn.scoring.kinds import scored as kind
+from fedunlearn.scoring.measures.catalogue import MEASURES, measures_of
 from fedunlearn.scoring.score import COLUMNS, score
 from tests.scoring.made import MODELS, REQUESTS, SEEDS, SITES, images, make_run, pick
 
@@ -27,7 +28,7 @@ def test_scores_have_the_columns_and_rows_of_the_contract(scored):
     assert set(scores["strategy"]) == {*MODELS, "retrained_other", "damaged"}
     assert set(scores["seed"]) == set(SEEDS)
     assert set(measures_of("classification")) - set(scores["measure"]) == {
-        *PROBES,
+        *(one.name for one in kind("classification").probed),
         *(name for name in MEASURES if name.startswith(("klom", "forgetting_quality"))),  # 64 seeds and more
         *(name for name in MEASURES if "_tpr_" in name),  # 199 held-out images and more
     }

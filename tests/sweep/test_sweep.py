@@ -25,7 +25,7 @@ from fedunlearn.results.runfolder import ABOUT, RunFolder
 from fedunlearn.scenario import Pick, Scenario
 from fedunlearn.sweep import cells, running
 from fedunlearn.sweep.cells import Sweep
-from fedunlearn.sweep.table import MEASURES, markdown, show, summary
+from fedunlearn.sweep.table import markdown, measures, show, summary
 from tests.runs import TINY, weight_files, write
 
 ONE = TINY.replace("seeds: [1, 2]", "seeds: [1]").replace(
@@ -351,7 +351,7 @@ def test_the_summary_holds_what_the_cells_say(finished: Path) -> None:
     scores = pd.read_parquet(finished / "cells" / "count-3" / "scores.parquet")
     verdicts = pd.read_parquet(finished / "cells" / "count-3" / "verdicts.parquet")
     row = table[(table["cell"] == "count-3") & (table["strategy"] == "fine_tune")].iloc[0]
-    for measure in MEASURES["classification"]:  # one seed: the mean is its value
+    for measure in measures("classification"):  # one seed: the mean is its value
         chosen = (
             (scores["strategy"] == "fine_tune") & (scores["measure"] == measure) & (scores["group"] == "all")
         )

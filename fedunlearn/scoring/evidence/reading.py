@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 
 from fedunlearn import files
 from fedunlearn.core import RequestId, RunError, derive
+from fedunlearn.core.kinds import kinds
 from fedunlearn.scoring.evidence import (
     Bools,
     Floats,
@@ -23,12 +24,11 @@ from fedunlearn.scoring.evidence import (
     Shadow,
     Spent,
     WithLosses,
-    classification,
-    segmentation,
 )
 from fedunlearn.scoring.evidence.groups import attributes
 from fedunlearn.scoring.evidence.margins import Margins, declared
 from fedunlearn.scoring.evidence.year import Year, year as year_of
+from fedunlearn.scoring.kinds import scored
 
 IMAGES = ("image", "patient", "site", "split", "forgotten_by")
 DIFFICULTY = ("image", "seed", "learnt_after")
@@ -50,18 +50,6 @@ LEDGER = (
 
 RELEARN, RELEARNT = "relearn", "probes/relearn.parquet"
 CURVES = ("request", "strategy", "seed", "epoch", "loss", "goal")
-
-
-READERS: Mapping[str, Callable[[pd.DataFrame, Frame, str], WithLosses]] = {
-    "classification": classification.outputs,
-    "segmentation": segmentation.overlaps,
-}
-"""How each kind's file of signals (its content, the images, its name) becomes a model's answers."""
-MARGINS: Mapping[str, Callable[[pd.DataFrame, Frame, Ints, str], Floats]] = {
-    "classification": classification.margin,
-    "segmentation": segmentation.margin,
-}
-"""How each kind's brief signals (`fedunlearn.learning.kinds.Kind.brief`) of some rows become logit-scaled margins."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +208,7 @@ class Run:
             raise RunError(f"{self.path / name} is of images that are not in sites.parquet, or of some twice")
         if not np.isfinite(signals.to_numpy(np.float64)).all():
             return blank
-        margin = MARGINS[self.kind](signals, frame, rows, str(self.path / name))
+        margin = scored(self.kind).margin(signals, frame, rows, str(self.path / name))
         numbers, which = np.unique(table["copy"], return_inverse=True)
         margins = np.full((len(numbers), len(blank)), np.nan)
         margins[which, rows] = margin
@@ -278,7 +266,7 @@ class Run:
         return Relearnt(rows["loss"].to_numpy(np.float64), float(rows["goal"].iloc[0]))
 
     def _answers(self, name: str, frame: Frame) -> WithLosses:
-        return READERS[self.kind](self._rows(name), frame, str(self.path / name))
+        return scored(self.kind).read(self._rows(name), frame, str(self.path / name))
 
     def _rows(self, name: str) -> pd.DataFrame:
         """A table with one row per image, in the order of their ids."""
@@ -350,8 +338,8 @@ def read(path: Path) -> Run:
         year = year_of(manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{file} is not the manifest of a run: {type(error).__name__}: {error}") from error
-    if kind not in READERS:
-        raise RunError(f"{file}: cannot read a run of kind {kind!r}; known are {', '.join(sorted(READERS))}")
+    if kind not in kinds():
+        raise RunError(f"{file}: cannot read a run of kind {kind!r}; known are {', '.join(kinds())}")
     if not comparisons:
         raise RunError(f"{file}: nothing to score, 'scored' is empty")
     images = _table(path, "sites.parquet", sums, IMAGES)

@@ -25,7 +25,6 @@ import pandas as pd
 from scipy.special import stdtrit  # Student's quantile; scipy.stats would take half a second to import
 
 from fedunlearn.scoring.measures.catalogue import Measure
-from fedunlearn.scoring.measures.composite import COMPOSITES, PARTS
 
 Band = tuple[float, float]
 NONE: Band = (math.nan, math.nan)
@@ -48,8 +47,14 @@ def band(retrained: Sequence[float], measure: Measure) -> Band:
 
 
 def distance_band(retrained: Sequence[Mapping[str, float]], measure: Measure) -> Band:
-    """From no distance to that of the worst pair; ``retrained`` holds each seed's measures by name."""
-    between = COMPOSITES[measure.name]
+    """From no distance to that of the worst pair; ``retrained`` holds each seed's measures by name.
+
+    Raises:
+        ValueError: the measure is no such distance (`Measure.combine`).
+    """
+    between = measure.combine
+    if between is None:
+        raise ValueError(f"{measure.name} is no distance between models")
     models = [{name: np.asarray(value) for name, value in model.items()} for model in retrained]
     try:
         apart = [float(between(one, other)) for one, other in permutations(models, 2)]
@@ -74,13 +79,15 @@ def bands(retrained: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFr
     groups: dict[str, dict[str, dict[int, float]]] = {}
     for group, name, seed, value in zip(*columns, strict=True):
         groups.setdefault(group, {}).setdefault(name, {})[seed] = value
+    compared = {part for one in measures.values() if one.combine is not None for part in one.parts}
     found = []
     for group, of_group in groups.items():
-        parts = {name: values for name, values in of_group.items() if name in PARTS}
+        parts = {name: values for name, values in of_group.items() if name in compared}
         seeds = sorted({seed for values in parts.values() for seed in values})
         models = [{name: values.get(seed, math.nan) for name, values in parts.items()} for seed in seeds]
         for name, by_seed in of_group.items():
             measure, values = measures[name], list(by_seed.values())
-            low, high = distance_band(models, measure) if name in COMPOSITES else band(values, measure)
+            apart = measure.combine is not None
+            low, high = distance_band(models, measure) if apart else band(values, measure)
             found.append((name, group, low, high))
     return pd.DataFrame(found, columns=["measure", "group", "null_low", "null_high"])

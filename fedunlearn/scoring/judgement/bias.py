@@ -33,20 +33,7 @@ import pandas as pd
 
 from fedunlearn.core import derive
 from fedunlearn.scoring.evidence import FEWEST_PATIENTS, Estimates, Floats, Frame, Ints, Part
-
-MEASURES: Mapping[str, Mapping[str, Part]] = {
-    kind: {
-        f"forget_{quality}": "forget",
-        "mia_loss_auc": "forget",
-        f"retain_{quality}": "retain",
-        f"test_{quality}": "test",
-    }
-    for kind, quality in (("classification", "accuracy"), ("segmentation", "dice"))
-}
-"""By kind of task, those compared, and the part of the images whose patients they speak of.
-
-Not more than these: whatever is compared must be corrected for all the rest, and would be seen the less.
-"""
+from fedunlearn.scoring.kinds import said
 
 COLUMNS = (
     *("request", "strategy", "attribute", "groups", "measure", "difference", "low", "high"),
@@ -103,7 +90,7 @@ def gaps(
     model: Mapping[str, Estimates],
     retrained: Mapping[str, Estimates],
 ) -> dict[str, Gaps]:
-    """The gaps of one model on every group with enough patients, by those of `MEASURES` that its kind of task has.
+    """The gaps of one model on every group with enough patients, by measure (`Scored.biased`).
 
     Classes of voxels are no groups of patients.
     """
@@ -205,18 +192,6 @@ def _chi_squared(free: tuple[float, ...], replicates: int) -> Floats:
     return rng.chisquare(np.array(free), (replicates, len(free)))
 
 
-SAID: Mapping[str, str] = {
-    "forget_accuracy": "accuracy on images to forget",
-    "retain_accuracy": "accuracy on retained images",
-    "test_accuracy": "accuracy on unseen images",
-    "forget_dice": "Dice of volumes to forget",
-    "retain_dice": "Dice of retained volumes",
-    "test_dice": "Dice of unseen volumes",
-    "mia_loss_auc": "the attack's AUC",
-}
-"""What measures are called in sentences."""
-
-
 def sentences(bias: pd.DataFrame, classes: Sequence[str] = ()) -> list[str]:
     """What `bias.parquet` says of one request, in words: what is significant, or else what would have been seen.
 
@@ -232,15 +207,13 @@ def sentences(bias: pd.DataFrame, classes: Sequence[str] = ()) -> list[str]:
         told.setdefault(key, []).append(f"{row['strategy']} by {row['difference']:.2f}")
     if told:
         return [
-            f"unequal by {attribute}: {SAID.get(measure, measure)}, less retraining's, is higher for "
+            f"unequal by {attribute}: {said(measure)}, less retraining's, is higher for "
             f"{_pair(pair, classes if attribute == 'class' else ())}: {', '.join(strategies)}"
             for (measure, attribute, pair), strategies in told.items()
         ]
     half = (bias["high"] - bias["difference"]).groupby([bias["measure"], bias["attribute"]]).median()
     place = list(half.index)[int(half.to_numpy().argmin())]
-    seen = (
-        f"the smallest visible difference is {half.min():.2f} ({SAID.get(place[0], place[0])}, by {place[1]})"
-    )
+    seen = f"the smallest visible difference is {half.min():.2f} ({said(place[0])}, by {place[1]})"
     if half.min() >= 1:  # all of these measures are shares
         seen = "no difference would be seen"
     return [

@@ -36,8 +36,8 @@ import numpy as np
 from scipy.special import stdtr, stdtrit  # Student's; scipy.stats would take half a second to import
 
 from fedunlearn.scoring.evidence import Estimate, Floats, Frame, Part
+from fedunlearn.scoring.evidence.measure import PARTS, Measure
 from fedunlearn.scoring.judgement.band import LEVEL
-from fedunlearn.scoring.measures.catalogue import PARTS, Measure
 
 CONTROLS = ("original", "retrained", "retrained_other", "damaged")
 """Rows whose truth is known. They are judged, but are no hypotheses that a correction for many tests must count."""

@@ -3,8 +3,8 @@
 What a model makes of images that it was trained on says how well it fits them, which is no use to anybody: a model that
 fits less and is as good on new patients is not damaged. So retained images have no part in this.
 
-Each *component* is a difference from the retrained models in one number, accuracy or Dice, on the test images of one
-group (`difference`). Its margin is what may be lost. It is
+Each *component* is a difference from the retrained models in one number, accuracy or Dice (`Scored.quality`), on the
+test images of one group (`difference`). Its margin is what may be lost. It is
 
 - *worse* if the loss is beyond the margin and neither luck of seeds nor of patients explains it (p < `LEVEL` after
   Holm's correction over the components, whichever seed is left out);
@@ -22,15 +22,12 @@ patients that the data names (sex, age, scanner) can make a model worse, but are
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedunlearn.scoring.evidence import Bools, Estimates, Frame
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.judgement.difference import Difference, difference, holm
-
-QUALITY: Mapping[str, str] = {"classification": "test_accuracy", "segmentation": "test_dice"}
-"""By kind of task, the measure of how good a model is."""
 
 LEVEL = 0.02
 """Of "worse", one-sided, over all components of a model together."""

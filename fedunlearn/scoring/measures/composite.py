@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
 from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence, Floats
-
-Values = Mapping[str, Floats]
-"""Measures by name: single numbers or replicates, in arrays of one shape."""
+from fedunlearn.scoring.evidence.measure import Measure, Values
 
 ACCURACIES = ("forget_accuracy", "retain_accuracy", "test_accuracy")
-DICES = ("forget_dice", "retain_dice", "test_dice")
-PARTS = (*ACCURACIES, "mia_svc_confidence", *DICES)
-"""All that goes into any of them."""
-
-RETAINED, TESTED = ("retain_accuracy", "retain_dice"), ("test_accuracy", "test_dice")
-"""How good a model is on what stays and on what is held out, as far as its kind of task has them."""
-
 AVERAGED = (*ACCURACIES, "mia_svc_confidence")
 
 
 def gap(model: Values, retrained: Values) -> Floats:
     """See `avg_gap`."""
-    return _apart(model, retrained, AVERAGED)
-
-
-def dice_distance(model: Values, retrained: Values) -> Floats:
-    """See `avg_dice_gap`."""
-    return _apart(model, retrained, DICES)
+    return apart(model, retrained, AVERAGED)
 
 
 def closeness(model: Values, retrained: Values) -> Floats:
     """See `tow`."""
     product: Floats = np.prod([1 - np.abs(model[name] - retrained[name]) for name in ACCURACIES], axis=0)
     return product
-
-
-COMPOSITES: Mapping[str, Callable[[Values, Values], Floats]] = {
-    "avg_gap": gap,
-    "tow": closeness,
-    "avg_dice_gap": dice_distance,
-}
-"""(model, reference) -> number, by measure."""
 
 
 def avg_gap(evidence: Evidence[Answers]) -> Estimates:
@@ -54,15 +32,7 @@ def avg_gap(evidence: Evidence[Answers]) -> Estimates:
     interval resamples patients, the same for both models; absolute values of noise are above 0, so it leans upwards
     near 0.
     """
-    return _combine(evidence, AVERAGED, gap)
-
-
-def avg_dice_gap(evidence: Evidence[Answers]) -> Estimates:
-    """``(|FD - FD*| + |RD - RD*| + |TD - TD*|) / 3`` in percentage points: Dice of forget, retain and test volumes.
-
-    What `avg_gap` is for classes, without an attack; * is the retrained model. It leans upwards near 0 likewise.
-    """
-    return _combine(evidence, DICES, dice_distance)
+    return combined(evidence, AVERAGED, gap)
 
 
 def tow(evidence: Evidence[Answers]) -> Estimates:
@@ -71,20 +41,42 @@ def tow(evidence: Evidence[Answers]) -> Estimates:
     Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024 (arXiv 2406.01257). If the images
     to forget are easy, doing nothing scores almost 1: look at the row of the original model first.
     """
-    return _combine(evidence, ACCURACIES, closeness)
+    return combined(evidence, ACCURACIES, closeness)
 
 
-def worst_site(evidence: Evidence[Answers]) -> Estimates:
-    """The lowest change of retain or test accuracy from the retrained model's at any hospital that stays.
+def worst_site(quality: str) -> Measure:
+    """The lowest change of quality, on retained or test images, from the retrained model's at a hospital that stays.
 
     A mean over hospitals hides one that paid for the others. The lowest of several noisy changes is below 0 for honest
     retraining too, the more so the more hospitals there are: look at the hospital's own row before blaming anybody.
     Of volumes, of Dice; a hospital with nothing to overlap has no change.
     """
+    retain, test = f"retain_{quality}", f"test_{quality}"
+
+    def function(evidence: Evidence[Answers]) -> Estimates:
+        return _worst_site(evidence, retain, test)
+
+    function.__name__, function.__doc__ = "worst_site", worst_site.__doc__
+    return Measure(
+        name="worst_site",
+        summary="lowest change of retain or test accuracy (of volumes, Dice) from the retrained model's at any "
+        "hospital that stays",
+        unit="share",
+        low=-1.0,
+        high=1.0,
+        direction="higher",
+        retrained="0 with the same seed; with another seed below 0, by the noise of the smallest hospital",
+        margin=None,
+        source="minimum over hospitals of RA-RA* and TA-TA* (or Dice), as means hide one that paid for the others",
+        function=function,
+        parts=(retain, test),
+    )
+
+
+def _worst_site(evidence: Evidence[Answers], retain: str, test: str) -> Estimates:
     found: list[tuple[float, Estimate, Estimate]] = []
-    retained = [group for name in RETAINED for group in evidence.measured.get(name, {})]
-    staying = [group for group in retained if group.startswith("site=")]
-    for name in (*RETAINED, *TESTED):
+    staying = [group for group in evidence.measured.get(retain, {}) if group.startswith("site=")]
+    for name in (retain, test):
         both = evidence.measured.get(name, {}), evidence.reference.get(name, {})
         pairs = [(both[0][site], both[1][site]) for site in staying if all(site in of for of in both)]
         changes = [(one.value - other.value, one, other) for one, other in pairs]
@@ -98,13 +90,13 @@ def worst_site(evidence: Evidence[Answers]) -> Estimates:
     return {"all": Estimate(min(change for change, *_ in found), n, replicates)}
 
 
-def _apart(model: Values, retrained: Values, names: tuple[str, ...]) -> Floats:
+def apart(model: Values, retrained: Values, names: tuple[str, ...]) -> Floats:
     """The mean distance over ``names``, in percentage points."""
     apart: Floats = 100 * np.mean([np.abs(model[name] - retrained[name]) for name in names], axis=0)
     return apart
 
 
-def _combine(
+def combined(
     evidence: Evidence[Answers], names: tuple[str, ...], combine: Callable[[Values, Values], Floats]
 ) -> Estimates:
     """By group, where all of ``names`` were measured of both models."""
@@ -123,6 +115,38 @@ def _combine(
         if all(r.size for r in every):
             drawn = [{n: e.replicates for n, e in zip(names, found, strict=True)} for found in parts]
             replicates = combine(*drawn)
-        n = sum(e.n for name, e in zip(names, parts[0], strict=True) if name in (*ACCURACIES, *DICES))
+        n = sum(e.n for name, e in zip(names, parts[0], strict=True) if not name.startswith("mia_"))
         estimates[group] = Estimate(float(combine(model, retrained)), n, replicates)
     return estimates
+
+
+COMPOSITES = (
+    Measure(
+        name="avg_gap",
+        summary="mean distance from the retrained model in forget, retain and test accuracy and mia_svc_confidence",
+        unit="percentage points",
+        low=0.0,
+        high=100.0,
+        direction="lower",
+        retrained="0 with the same seed; with another seed, the band",
+        margin=None,
+        source="Fan et al., SalUn, ICLR 2024 (arXiv 2310.12508): mean of |UA-UA*|, |RA-RA*|, |TA-TA*|, |MIA-MIA*|",
+        function=avg_gap,
+        combine=gap,
+        parts=AVERAGED,
+    ),
+    Measure(
+        name="tow",
+        summary="tug of war: closeness to the retrained model in forget, retain and test accuracy, multiplied",
+        unit="share",
+        low=0.0,
+        high=1.0,
+        direction="higher",
+        retrained="1 with the same seed; with another seed, the band",
+        margin=None,
+        source="Zhao et al., RUM, NeurIPS 2024 (arXiv 2406.01257): (1-|FA-FA*|)(1-|RA-RA*|)(1-|TA-TA*|)",
+        function=tow,
+        combine=closeness,
+        parts=ACCURACIES,
+    ),
+)

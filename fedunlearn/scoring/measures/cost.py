@@ -6,7 +6,10 @@ phase ``prepare``, and what came of it counts as storage here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence
+from fedunlearn.scoring.evidence.measure import Measure
 
 
 def seconds(evidence: Evidence[Answers]) -> Estimates:
@@ -62,3 +65,55 @@ def epochs(evidence: Evidence[Answers]) -> Estimates:
 
 def _cost(evidence: Evidence[Answers], value: float) -> Estimates:
     return {"all": Estimate(float(value), evidence.spent.rounds)}
+
+
+def _measure(
+    name: str, summary: str, unit: str, function: Callable[..., Estimates], retrained: str
+) -> Measure:
+    return Measure(name, summary, unit, 0.0, None, "lower", retrained, None, "the run's ledger", function)
+
+
+_OWN = "its own cost"
+COSTS = (
+    _measure("seconds", "work of hospitals and server, added up", "s", seconds, _OWN),
+    _measure("site_seconds", "work of the hospitals, added up", "s", site_seconds, _OWN),
+    _measure(
+        "share_of_retraining",
+        "passes of images through networks, relative to retraining",
+        "ratio",
+        share_of_retraining,
+        "1",
+    ),
+    _measure(
+        "tuning_site_seconds",
+        "hospitals' work for finding its hyper-parameters, once for all requests and seeds",
+        "s",
+        tuning_site_seconds,
+        "0: retraining has nothing to tune",
+    ),
+    _measure("bytes", "sent to and received from hospitals", "bytes", bytes_moved, _OWN),
+    _measure(
+        "storage_bytes",
+        "training history the server holds to be able to do it",
+        "bytes",
+        storage_bytes,
+        _OWN,
+    ),
+    _measure("rounds", "how often any hospital was asked", "rounds", rounds, _OWN),
+    _measure(
+        "images",
+        "passes of an image (of a volume's patch) through a network, each time it was trained on, differentiated or "
+        "asked about",
+        "images",
+        images,
+        _OWN,
+    ),
+    _measure(
+        "epochs",
+        "of training, the most that anybody was asked for in each round",
+        "epochs",
+        epochs,
+        _OWN,
+    ),
+)
+"""Those that say what a model cost, whatever it answers, of every kind of task."""

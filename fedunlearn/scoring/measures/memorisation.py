@@ -6,7 +6,7 @@ patients a model could be made to forget at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,29 +15,13 @@ from scipy.special import stdtrit  # Student's quantile; scipy.stats would take 
 
 from fedunlearn.scoring.evidence import Bools, Floats, Shadow
 from fedunlearn.scoring.evidence.classification import Outputs
-from fedunlearn.scoring.evidence.segmentation import Overlaps, each_dice
+from fedunlearn.scoring.kinds import scored
 
 
 def confidence(answers: Outputs) -> Floats:
     """(N,) the true class's probability."""
     confident: Floats = np.exp(-answers.losses)
     return confident
-
-
-def overlap(answers: Overlaps) -> Floats:
-    """(N,) the mean Dice coefficient over the classes of a volume but the background; 1 if there is none, nor seen.
-
-    Not the probability that stands behind a volume's loss, ``exp(-loss)``: nearly all of that is about background, of
-    which volumes may have any amount. On the hippocampus (half resolution, 6 pairs of models) both are as precise,
-    the halves of the pairs agreeing on images with r = .91 and .93, but the mean score is .11 in Dice and .02 in the
-    other.
-    """
-    found = each_dice(answers.intersection, answers.predicted, answers.true)
-    return np.where(np.isnan(found), 1.0, found)
-
-
-SIGNALS: Mapping[str, Callable[[Any], Floats]] = {"classification": confidence, "segmentation": overlap}
-"""By kind of task, what of a model's answers is compared, (N,) in [0, 1]: 1 for a perfect answer."""
 
 
 def memorisation(signals: Floats, members: Bools) -> pd.DataFrame:
@@ -85,7 +69,8 @@ def table(images: pd.DataFrame, kind: str, shadows: Sequence[Shadow[Any]]) -> pd
         kind: of task.
         shadows: at least one pair.
     """
-    signals = np.stack([SIGNALS[kind](shadow.answers) for shadow in shadows])
+    told = scored(kind).confidence
+    signals = np.stack([told(shadow.answers) for shadow in shadows])
     scores = memorisation(signals, np.stack([shadow.members for shadow in shadows]))
     whose = images[["image", "patient", "site"]].iloc[scores.index].reset_index(drop=True)
     return pd.concat([whose, scores.reset_index(drop=True)], axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,6 +12,7 @@ from fedunlearn.scoring.attacks.pairs import Contest, Side, by_stratum, standing
 from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Floats, Frame, Ints, Part, basic
 from fedunlearn.scoring.evidence.bootstrap import macro, ratios
 from fedunlearn.scoring.evidence.classification import Outputs
+from fedunlearn.scoring.evidence.measure import LIKE, MARGIN, PARTS, Measure, on
 
 
 def accuracy(evidence: Evidence[Outputs], part: Part) -> Estimates:
@@ -148,3 +149,54 @@ def _one_versus_rest(frame: Frame, part: Part) -> Sequence[Versus]:
             of = by_stratum(frame, groups, *sides)
             found.append(Versus(of, frame.labels[of.left.rows], shared[of.right.strata] % frame.classes))
     return found
+
+
+# Margins of accuracies and AUC are three standard deviations of five retrainings on the same phantom
+# data. A wrong answer of a confident model costs about 5 nats, hence 5 times the margin of accuracy for losses.
+_FAMILIES: tuple[tuple[Callable[[Evidence[Outputs], Part], Estimates], str, str, float, str], ...] = (
+    (accuracy, "share of images classified rightly", "share", 1, "argmax = label"),
+    (
+        balanced_accuracy,
+        "mean over classes of the share of each recognised",
+        "share",
+        1,
+        "Brodersen et al., ICPR 2010: mean recall over classes",
+    ),
+    (
+        auroc,
+        "area under the ROC curve, one class against the rest, mean over classes",
+        "share",
+        1,
+        "Hanley and McNeil, Radiology 1982: P(score of the class's image > another's) + P(equal)/2",
+    ),
+    (loss, "mean cross-entropy", "nats", 5, "-log p_y"),
+)
+PERFORMANCE = tuple(
+    Measure(
+        name=f"{part}_{function.__name__}",
+        summary=f"{summary}, on {PARTS[part]}",
+        unit=unit,
+        low=0.0,
+        high=1.0 if unit == "share" else None,
+        direction="match",
+        retrained=LIKE[part],
+        margin=scale * MARGIN[part],
+        source=source,
+        function=on(part, function),
+    )
+    for function, summary, unit, scale, source in _FAMILIES
+    for part in PARTS
+)
+
+CANARY = Measure(
+    name="canary_success",
+    summary="share of a leaving hospital's deliberately mislabelled images to which the model gives the wrong label",
+    unit="share",
+    low=0.0,
+    high=1.0,
+    direction="match",
+    retrained="near 0: as often as it mistakes such images for that very class",
+    margin=0.1,
+    source="attack success rate, Halimi et al., arXiv 2207.05521; here wrong labels instead of a trigger",
+    function=canary_success,
+)

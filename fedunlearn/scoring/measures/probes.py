@@ -7,13 +7,14 @@ no number: NaN, as is then the mean over seeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence
+from fedunlearn.scoring.evidence.measure import Measure
 
 
 def after(probe: str, measure: Callable[[Evidence[Any]], Estimates]) -> Callable[[Evidence[Any]], Estimates]:
@@ -62,3 +63,65 @@ def relearn_ratio(evidence: Evidence[Answers]) -> Estimates:
         return {}
     epochs, reference = own["all"], retrained["all"].value
     return {"all": Estimate(epochs.value / reference, epochs.n)} if 0 < reference < math.inf else {}
+
+
+_PROBES: Mapping[str, tuple[str, str, str]] = {
+    "linear_probe": (
+        "probe",
+        "once its last layer is refitted on what is retained",
+        "Gao et al., AISTATS 2026 (arXiv 2604.08271): linear probing; here the images to forget take no part",
+    ),
+    "resurgence": (
+        "resurgence",
+        "once it has trained on without what was forgotten",
+        "as without more training; the retrained model trains on as well",
+    ),
+}
+"""By probe: what its measures are called, when they are taken, and where it comes from."""
+
+
+def measures_after(measures: Iterable[Measure], *names: str) -> tuple[Measure, ...]:
+    """Those of ``names`` among ``measures``, of a model that was trained a little more."""
+    return tuple(
+        replace(
+            one,
+            name=f"{prefix}_{one.name}",
+            summary=f"{one.summary}, {when}",
+            retrained=f"what it scores after the same: {one.retrained}",
+            source=f"{source}. {one.source}",
+            function=after(probe, one.function),
+        )
+        for probe, (prefix, when, source) in _PROBES.items()
+        for one in measures
+        if one.name in names
+    )
+
+
+RELEARN = (
+    Measure(
+        name="relearn_epochs",
+        summary="epochs of training on the images to forget until the model knows them as well as the original did; "
+        "infinite if it never came there: compare medians",
+        unit="epochs",
+        low=0.0,
+        high=None,
+        direction="match",
+        retrained="longer than any model that remembers",
+        margin=2.0,
+        source="Golatkar et al., CVPR 2020 (arXiv 1911.04933): forget loss <= 1.05 times the original's",
+        function=relearn_epochs,
+    ),
+    Measure(
+        name="relearn_ratio",
+        summary="relearn_epochs, relative to the retrained model's: below 1 memory is left, far above 1 it is damaged",
+        unit="ratio",
+        low=0.0,
+        high=None,
+        direction="match",
+        retrained="1 with the same seed",
+        margin=0.25,
+        source="Chundawat et al., IEEE TIFS 2023 (arXiv 2201.05629): anamnesis index, here of epochs to a loss",
+        function=relearn_ratio,
+        parts=("relearn_epochs",),
+    ),
+)

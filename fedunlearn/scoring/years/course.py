@@ -10,7 +10,7 @@ import pandas as pd
 from fedunlearn.scoring.evidence.anew import Anew
 from fedunlearn.scoring.evidence.reading import Run
 from fedunlearn.scoring.evidence.year import Look, Policy, Year
-from fedunlearn.scoring.judgement.usefulness import QUALITY
+from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.years import memory
 from fedunlearn.scoring.years.answers import answers, dates, waited
 from fedunlearn.scoring.years.models import Seen
@@ -19,11 +19,6 @@ COLUMNS = ("policy", "strategy", "seed", "round", "date", "measure", "value")
 RELEASE = "release"
 """The policy under which a model is not to be used while an accepted request waits."""
 REFERENCES = ("original", "retrained")
-
-
-def worst_site(kind: str) -> str:
-    """The measure of the worst hospital, by kind of task."""
-    return f"worst_site_{QUALITY[kind].removeprefix('test_')}"
 
 
 def table(run: Run, year: Year, seen: Mapping[str, Seen | None], recalled: pd.DataFrame) -> pd.DataFrame:
@@ -67,8 +62,9 @@ def table(run: Run, year: Year, seen: Mapping[str, Seen | None], recalled: pd.Da
 def _shown(kind: str, one: Seen | None) -> dict[str, float]:
     """What a model is like; NaN of one that diverged."""
     found = (math.nan,) * 3 if one is None else (one.quality, one.worst, one.calibration)
-    names = (QUALITY[kind], worst_site(kind), "calibration_error")
-    return {n: x for n, x in zip(names, found, strict=True) if kind == "classification" or n != names[2]}
+    of = scored(kind)
+    names = (of.tested, of.worst_site, "calibration_error")
+    return {n: x for n, x in zip(names, found, strict=True) if of.calibration is not None or n != names[2]}
 
 
 def _memory(rows: pd.DataFrame, boundary: int) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What each model that was in hand at a look shows: how good it is, how sure of itself, and of whom it knows how much.
 
-Values alone, no intervals: there are hundreds of such models. Images are classified or segmented; of volumes, quality
-is Dice, and there is no calibration error.
+Values alone, no intervals: there are hundreds of such models. What quality is, the kind of task says
+(`fedunlearn.scoring.kinds.Scored`), and whether there is a calibration error: of volumes, there is none.
 """
 
 from __future__ import annotations
@@ -14,14 +14,11 @@ from functools import cached_property
 import numpy as np
 
 from fedunlearn.core import RequestId
-from fedunlearn.scoring.evidence import Bools, Floats, Frame, WithLosses
-from fedunlearn.scoring.evidence.bootstrap import macro
-from fedunlearn.scoring.evidence.classification import Outputs
+from fedunlearn.scoring.evidence import Bools, Floats, Frame
 from fedunlearn.scoring.evidence.reading import Run
-from fedunlearn.scoring.evidence.segmentation import Overlaps
 from fedunlearn.scoring.evidence.year import Look, Year
 from fedunlearn.scoring.judgement import memory
-from fedunlearn.scoring.measures.clinical import binned
+from fedunlearn.scoring.kinds import scored
 
 
 @dataclass(frozen=True)
@@ -131,16 +128,19 @@ class Looking:
         answers = self.run.answers(model, self.frame)
         if answers is None:
             return None
+        kind, tested = scored(self.run.kind), bool(self.frame.test.any())
         phi = answers.margin[None]
         asked = np.ones(phi.shape[1], dtype=bool)
         held_out = memory.scores(self.frame, phi, asked)[2][0][0]
         each = np.nan_to_num(memory.each(self.frame, phi, self.rows)[0]) if self.rows.any() else np.empty(0)
-        quality = [_quality(answers, rows) for rows in self.staying]
+        quality = [kind.value(answers, rows) for rows in self.staying]
         scores = dict(zip(self.asked, (each @ self._weights).tolist(), strict=True))
         return Seen(
-            quality=_quality(answers, self.frame.test),
+            quality=kind.value(answers, self.frame.test) if tested else math.nan,
             worst=min(quality, default=math.nan),
-            calibration=_calibration(answers, self.frame.test),
+            calibration=kind.calibration(answers, self.frame.test)
+            if tested and kind.calibration
+            else math.nan,
             known={r: scores[r] if one.patients else math.nan for r, one in self.asked.items()},
             held_out=held_out,
             strangers=memory.strangers(self.frame, phi)[0],
@@ -164,20 +164,3 @@ def looking(run: Run, year: Year) -> Looking:
 
 def _models(look: Look) -> tuple[str, ...]:
     return (look.original, look.retrained, *look.strategies.values())
-
-
-def _quality(answers: WithLosses, rows: Bools) -> float:
-    """See `Seen.quality`; as `performance.accuracy` and `segmentation.dice` have it."""
-    if not rows.any():
-        return math.nan
-    if isinstance(answers, Outputs):
-        return float(answers.correct[rows].mean())
-    assert isinstance(answers, Overlaps)
-    both = 2 * answers.intersection[:, 1:] / np.maximum(answers.sizes, 1)
-    return float(macro(both[rows].sum(axis=0), (answers.sizes > 0)[rows].sum(axis=0)))
-
-
-def _calibration(answers: WithLosses, rows: Bools) -> float:
-    if not isinstance(answers, Outputs) or not rows.any():
-        return math.nan
-    return float(np.abs(binned(answers, rows)[rows].sum(axis=0) / rows.sum()).sum())

@@ -19,9 +19,8 @@ from scipy.special import stdtrit  # Student's quantile; scipy.stats would take 
 from fedunlearn.core import derive
 from fedunlearn.scoring.evidence import RESAMPLES, Floats
 from fedunlearn.scoring.evidence.year import OPT_OUT, Year
-from fedunlearn.scoring.judgement.usefulness import QUALITY
+from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.years import memory
-from fedunlearn.scoring.years.course import worst_site
 
 COLUMNS = ("policy", "strategy", "measure", "value", "low", "high", "n", "place")
 COSTS = ("share_of_retraining", "images", "site_seconds", "bytes", "stored_bytes")
@@ -144,15 +143,16 @@ def _recalled(rows: pd.DataFrame, boundary: int) -> list[Row]:
 
 def _quality(kind: str, end: pd.DataFrame, ends: pd.DataFrame, good: pd.DataFrame) -> list[Row]:
     """How good the models are when the year ends, and how far from the model that never saw anybody of them."""
-    measure = QUALITY[kind]
+    of = scored(kind)
+    measure = of.tested
     never = ends[(ends["strategy"] == "retrained") & (ends["policy"] == "")]
     found = [
         _mean(measure, _values(end, measure)),
-        _mean(worst_site(kind), _values(end, worst_site(kind))),
+        _mean(of.worst_site, _values(end, of.worst_site)),
         _difference("test_difference", good[(good["measure"] == measure) & (good["group"] == "all")]),
         _difference("worst_site_difference", _worst(good[good["measure"] == measure])),
     ]
-    if kind != "classification":
+    if of.calibration is None:
         return found
     pairs = zip(_values(end, "calibration_error"), _values(never, "calibration_error"), strict=True)
     return [

@@ -1,6 +1,6 @@
 """How well a model segments volumes: Dice, surfaces, loss, errors.
 
-All of it follows from a few numbers of each volume (`fedunlearn.scoring.evidence.segmentation`). Attacks that look at
+All of it follows from a few numbers of each volume (`fedunlearn.kinds.segmentation.evidence`). Attacks that look at
 one loss for each image (`fedunlearn.scoring.attacks.ladder.BY_LOSS`) work on volumes as on images.
 """
 
@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Floats, Part
+from fedunlearn.kinds.segmentation.evidence import Overlaps
+from fedunlearn.scoring.evidence import Answers, Estimate, Estimates, Evidence, Floats, Part
 from fedunlearn.scoring.evidence.bootstrap import ratios
-from fedunlearn.scoring.evidence.measure import Measure
-from fedunlearn.scoring.evidence.segmentation import Overlaps
-from fedunlearn.scoring.measures.composite import DICES, avg_dice_gap
+from fedunlearn.scoring.evidence.measure import MARGIN, Measure, Values, on
+from fedunlearn.scoring.measures.composite import apart, combined
+
+DICES = ("forget_dice", "retain_dice", "test_dice")
 
 
 def dice(evidence: Evidence[Overlaps], part: Part) -> Estimates:
@@ -77,6 +79,19 @@ def mae_gap(evidence: Evidence[Overlaps]) -> Estimates:
     return _difference(evidence, "forget_mae", "retain_mae")
 
 
+def avg_dice_gap(evidence: Evidence[Answers]) -> Estimates:
+    """``(|FD - FD*| + |RD - RD*| + |TD - TD*|) / 3`` in percentage points: Dice of forget, retain and test volumes.
+
+    What `avg_gap` is for classes, without an attack; * is the retrained model. It leans upwards near 0 likewise.
+    """
+    return combined(evidence, DICES, dice_distance)
+
+
+def dice_distance(model: Values, retrained: Values) -> Floats:
+    """See `avg_dice_gap`."""
+    return apart(model, retrained, DICES)
+
+
 def _over_classes(evidence: Evidence[Overlaps], part: Part, values: Floats) -> Estimates:
     """The mean over classes but the background of the mean over volumes of ``values`` (N, C - 1); 0 where undefined.
 
@@ -122,7 +137,6 @@ _PARTS: dict[Part, tuple[str, str]] = {
 # differed by .006, .002, .0003 and .0002. In a second one surfaces went from .23 to .43 voxels (Dice from .88 to .78)
 # and differed by .002; of voxels half as wide they would be twice as many. What fills a volume instead of a fiftieth of
 # it costs more in all but Dice.
-_MARGINS: dict[Part, float] = {"retain": 0.04, "forget": 0.05, "test": 0.04}
 _FAMILIES: tuple[tuple[Callable[[Evidence[Overlaps], Part], Estimates], str, str, float, str], ...] = (
     (
         dice,
@@ -145,14 +159,6 @@ _FAMILIES: tuple[tuple[Callable[[Evidence[Overlaps], Part], Estimates], str, str
 )
 
 
-def _on(part: Part, measure: Callable[[Evidence[Overlaps], Part], Estimates]) -> Callable[..., Estimates]:
-    def function(evidence: Evidence[Overlaps]) -> Estimates:
-        return measure(evidence, part)
-
-    function.__name__, function.__doc__ = f"{part}_{measure.__name__}", measure.__doc__
-    return function
-
-
 SEGMENTATION = (
     *(
         Measure(
@@ -163,9 +169,9 @@ SEGMENTATION = (
             high=1.0 if unit == "share" else None,
             direction="match",
             retrained=like,
-            margin=scale * _MARGINS[part],
+            margin=scale * MARGIN[part],
             source=source,
-            function=_on(part, function),
+            function=on(part, function),
         )
         for function, summary, unit, scale, source in _FAMILIES
         for part, (volumes, like) in _PARTS.items()
@@ -207,6 +213,7 @@ SEGMENTATION = (
         margin=None,
         source="as avg_gap (Fan et al., arXiv 2310.12508), of Dice: mean of |FD-FD*|, |RD-RD*|, |TD-TD*|",
         function=avg_dice_gap,
+        combine=dice_distance,
         parts=DICES,
     ),
 )

@@ -76,6 +76,18 @@ def each_dice(intersection: Floats, predicted: Floats, true: Floats) -> Floats:
     return macro(2 * intersection[:, 1:], (predicted + true)[:, 1:])
 
 
+def overlap(answers: Overlaps) -> Floats:
+    """(N,) the mean Dice coefficient over the classes of a volume but the background; 1 if there is none, nor seen.
+
+    Not the probability that stands behind a volume's loss, ``exp(-loss)``: nearly all of that is about background, of
+    which volumes may have any amount. On the hippocampus (half resolution, 6 pairs of models) both are as precise,
+    the halves of the pairs agreeing on images with r = .91 and .93, but the mean score is .11 in Dice and .02 in the
+    other.
+    """
+    found = each_dice(answers.intersection, answers.predicted, answers.true)
+    return np.where(np.isnan(found), 1.0, found)
+
+
 def margin(signals: pd.DataFrame, frame: Frame, rows: Ints, file: str) -> Floats:
     """(n,) `Overlaps.margin` of a table that has a model's losses alone, one row for each of ``rows`` (n,).
 

@@ -1,0 +1,40 @@
+"""What people read of networks that segment volumes."""
+
+from __future__ import annotations
+
+from fedunlearn.results.kinds import Words
+
+WORDS = Words(
+    quality="Dice",
+    brief="Dice",
+    part="structure",
+    parts="structures",
+    heading="Of volumes with label maps",
+    many="volumes to be segmented",
+    seen_by="their loss",
+    pipeline="image-segmentation",
+    columns={
+        "forget_dice": "forget",
+        "retain_dice": "retain",
+        "test_dice": "test",
+        "mia_loss_auc": "MIA AUC",
+        "avg_dice_gap": "gap",
+        "dice_gap": "ret-fgt",
+    },
+    legend="""\
+forget, retain, test: Dice. MIA AUC: how often a forgotten volume has a lower
+loss than an unseen one (.5: no memory). gap: distance from retraining in
+points; ret-fgt: retain less forget.""",
+    further={
+        "forget_mae": "fgt MAE",
+        "retain_mae": "ret MAE",
+        "mae_gap": "MAE gap",
+        "forget_surface_distance": "fgt SD",
+        "retain_surface_distance": "ret SD",
+        "test_surface_distance": "test SD",
+    },
+    further_legend="""\
+fgt, ret, test: to forget, retained, test. MAE: mean |predicted class - label|
+of voxels; its gap: fgt less ret. SD: distance between surfaces, in voxels.""",
+    forgotten="Dice of volumes to forget",
+)
