@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import faulthandler
 import functools
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +11,12 @@ from hypothesis import settings
 
 settings.register_profile("fedunlearn", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("fedunlearn")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A process that does not end once its tests have is ended, and says where it was."""
+    if not hasattr(config, "workerinput"):  # else it waits for the others
+        faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__ or 2)
 
 
 @pytest.fixture(scope="session", autouse=True)

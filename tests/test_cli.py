@@ -369,7 +369,7 @@ def test_interrupt_is_exit_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.gate
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "fedunlearn", "check", str(tmp_path / "absent.yaml")]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2
     assert "absent.yaml" in done.stderr
     assert "Traceback" not in done.stderr

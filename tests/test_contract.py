@@ -263,5 +263,7 @@ def test_strategies_load_no_engine_and_no_medical_library() -> None:
         "import sys, strategies; assert not [m for m in sys.modules if m.startswith('strategies.')];"
         "dict(strategies.catalogue()); print([m for m in ('flwr', 'ray', 'monai', 'pandas') if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
     assert found.stdout.strip() == "[]"

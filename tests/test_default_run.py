@@ -17,7 +17,7 @@ from benchmarks.default_run import Contestant, Outcome
 def test_every_part_of_a_run_takes_its_time() -> None:
     # In a process of its own: it takes in whatever children are left.
     command = [sys.executable, default_run.__file__, "--quick"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     _, heading, _, row, same = printed.strip().splitlines()
     names, cells = ([cell.strip() for cell in line.strip("| ").split("|")] for line in (heading, row))
     found = dict(zip(names, cells, strict=False))

@@ -228,7 +228,7 @@ watched = files.vanishing(Path({str(folder)!r}))
 assert Path({str(folder / "pixels.npy")!r}).exists()
 {end}
 """
-    subprocess.run([sys.executable, "-c", code], check="kill" not in end)
+    subprocess.run([sys.executable, "-c", code], check="kill" not in end, timeout=300)
     deadline = time.monotonic() + 30
     while folder.exists():
         assert time.monotonic() < deadline

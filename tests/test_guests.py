@@ -339,7 +339,12 @@ def test_a_package_that_is_installed_is_found(tmp_path: Path) -> None:
     ]
     path = os.pathsep.join((str(tmp_path), str(guest.ROOT)))
     done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "unsure: runs code that does not come with fedunlearn, package unsure-package 1.2" in done.stdout

@@ -54,7 +54,9 @@ def start(where: Path, *words: str | Path, path: Path | None = None) -> subproce
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if path is not None:
         environment["PYTHONPATH"] = str(path)
-    return subprocess.run(words, cwd=where, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        words, cwd=where, env=environment, capture_output=True, text=True, check=False, timeout=900
+    )
 
 
 @pytest.mark.parametrize("folder", [with_folders, with_packages])

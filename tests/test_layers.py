@@ -59,4 +59,4 @@ def test_to_show_a_finished_run_loads_nothing_that_trains(tmp_path: Path) -> Non
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a line of Python in a fresh process at the root of the checkout."""
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)

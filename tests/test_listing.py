@@ -34,7 +34,7 @@ def test_to_list_loads_nothing_that_computes(words: list[str]) -> None:
         "print(sorted({'torch', 'numpy', 'pandas', 'ray', 'flwr'} & set(sys.modules)), file=sys.stderr)"
     )
     command = [sys.executable, "-c", code, *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=300)
     assert done.stderr.strip() == "[]" and done.stdout
 
 

@@ -31,7 +31,9 @@ def start(
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     environment |= {"PYTHONPATH": str(ROOT)} | ({"PYTHONUNBUFFERED": "1"} if unbuffered else {})
     command = [sys.executable, *COMMANDS[how], *words]
-    done = subprocess.run(command, env=environment, stdout=stdout, stderr=stderr, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, stdout=stdout, stderr=stderr, text=True, check=False, timeout=300
+    )
     return done.returncode, done.stderr or ""
 
 
@@ -99,6 +101,7 @@ def test_it_does_its_work_where_there_is_no_output_at_all(tmp_path: Path) -> Non
         stderr=subprocess.PIPE,
         text=True,
         check=False,
+        timeout=300,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "3hosp.yaml").exists()

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_the_batch_script_is_bash() -> None:
     checked = subprocess.run(
-        ["bash", "-n", ROOT / "docs" / "cluster" / "slurm.sh"], capture_output=True, text=True
+        ["bash", "-n", ROOT / "docs" / "cluster" / "slurm.sh"], capture_output=True, text=True, timeout=300
     )
     assert (checked.returncode, checked.stderr) == (0, "")
 
@@ -33,7 +33,7 @@ def test_the_manifest_runs_one_image_on_a_cluster_of_its_own() -> None:
     assert volumes.keys() == mounted.keys()
     assert volumes["runs"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
     assert f"out={mounted['runs']}/" in spec["entrypoint"]
-    words = subprocess.run(["bash", "-nc", spec["entrypoint"]], capture_output=True, text=True)
+    words = subprocess.run(["bash", "-nc", spec["entrypoint"]], capture_output=True, text=True, timeout=300)
     assert (words.returncode, words.stderr) == (0, "")
     constraints = (ROOT / "constraints.txt").read_text().splitlines()
     assert f"ray=={cluster['rayVersion']}" in constraints

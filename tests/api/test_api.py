@@ -187,6 +187,7 @@ def test_programs_that_use_it_are_typed(tmp_path: Path):
         text=True,
         check=False,
         cwd=Path(__file__).parents[2],  # whose cache of the gate's own run makes this quick
+        timeout=300,
     )
     assert 'Argument "engine" to "simulate" has incompatible type' in done.stdout
     assert "LayerChart" in done.stdout and "Found 1 error" in done.stdout, done.stdout

@@ -38,7 +38,10 @@ def unable() -> str | None:
     if os.geteuid() != 0:
         return "needs root, to make network namespaces"
     made = subprocess.run(
-        [*_ALONE, "ip", "link", "add", "switch", "type", "bridge"], capture_output=True, text=True
+        [*_ALONE, "ip", "link", "add", "switch", "type", "bridge"],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     return f"network namespaces cannot be made here: {made.stderr.strip()}" if made.returncode else None
 
@@ -177,7 +180,7 @@ class Lab:
         cable = ["ip", "link", "add", "eth0", "type", "veth", "peer", "name", port]
         # From outside of both, where the switch has a number.
         there = ["nsenter", f"--target={machine.first}", "--net", "--", *cable]
-        subprocess.run([*there, "netns", str(self._switch.first)], check=True)
+        subprocess.run([*there, "netns", str(self._switch.first)], check=True, timeout=300)
         machine._must("ip", "address", "add", f"{machine.address}/24", "dev", "eth0")
         machine.plug()
         self._switch._must("ip", "link", "set", port, "master", "switch", "up")

@@ -23,7 +23,13 @@ def offered(shell: str, words: str) -> list[str]:
         "PATH": "",
     }
     done = subprocess.run(
-        [sys.executable, "-c", code], env=asked, capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-c", code],
+        env=asked,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        timeout=300,
     )
     assert not done.stderr
     return done.stdout.splitlines()

@@ -27,6 +27,7 @@ def follow(folder: Path, command: str) -> str:
         env={**os.environ, "PYTHONPATH": str(pages.ROOT), "NO_COLOR": "1"},
         capture_output=True,
         text=True,
+        timeout=900,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout

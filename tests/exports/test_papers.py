@@ -170,5 +170,5 @@ def test_it_compiles(table: pd.DataFrame, tmp_path: Path) -> None:
     text = latex(spoiled, "classification") + latex(pd.concat([table] * 8), "classification", ["seeds"])
     (tmp_path / "t.tex").write_text(head + text + r"\end{document}", encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:]

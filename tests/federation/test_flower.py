@@ -18,9 +18,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import psutil
@@ -132,7 +133,7 @@ def test_the_module_loads_neither_flower_nor_ray() -> None:
     code = (
         "import sys, fedunlearn.federation.engines.flower; sys.exit(len({'flwr', 'ray'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 
 VALUES = {
@@ -191,6 +192,7 @@ def test_the_environment_is_put_back(tmp_path: Path) -> None:
 def test_ray_that_does_not_start_is_given_up_by_name(
     federation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And the next one starts only once its thread has ended, since Ray has one state for the whole process."""
     release = threading.Event()
 
     @contextmanager
@@ -200,9 +202,29 @@ def test_ray_that_does_not_start_is_given_up_by_name(
 
     for name, value in (("cluster", never), ("_BOOT", 0.5), ("_FAREWELL", 0.2)):
         monkeypatch.setattr(session, name, value)
-    with pytest.raises(RunError, match=r"^Ray did not start within 0.5 s"):
+    try:
+        with pytest.raises(RunError, match=r"^Ray did not start within 0.5 s"):
+            Flower(workers=1).run(federation, lambda link: None)
+        monkeypatch.setattr(session, "_BOOT", 20.0)
+        monkeypatch.setattr(session, "_LEFT", 0.1)
+        with pytest.raises(RunError, match=r"^Ray of an earlier run in this process has not ended for 0.1 s"):
+            Flower(workers=1).run(federation, lambda link: None)
+    finally:
+        release.set()
+
+
+def test_a_session_waits_for_the_thread_of_one_before(
+    federation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = threading.Thread(target=time.sleep, args=(0.3,), name=session._THREAD)
+    before.start()
+
+    def started(wanted: clusters.Wanted, folder: Path) -> NoReturn:
+        raise InputError("it still lives" if before.is_alive() else "it has ended")
+
+    monkeypatch.setattr(session, "cluster", started)
+    with pytest.raises(InputError, match=r"^it has ended$"):
         Flower(workers=1).run(federation, lambda link: None)
-    release.set()
 
 
 def test_what_goes_wrong_while_ray_starts_is_told_as_it_is(
@@ -480,7 +502,23 @@ def test_hospitals_that_hang_are_answered_for_and_the_run_ends(seen: Seen) -> No
 def test_a_signal_while_tasks_run_or_ray_starts_leaves_nothing(
     federation: Path, number: signal.Signals
 ) -> None:
+    in_a_process("interrupted", str(federation), number.name)
+
+
+def in_a_process(does: str, *arguments: str) -> None:
+    """Do what stops Ray while it starts where no other test needs it: its thread may have to be left behind."""
+    code = f"import sys\nfrom {__name__} import {does}\n{does}(*sys.argv[1:])"
+    with tempfile.TemporaryFile("w+") as said:  # no pipe, which what Ray starts might hold open
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], stdout=said, stderr=said, check=False, timeout=300
+        )
+        said.seek(0)
+        assert done.returncode == 0, said.read()
+
+
+def interrupted(folder: str, name: str) -> None:
     """SIGTERM to a process whose tasks run, SIGINT to one that starts Ray, and to all processes of Ray's at once."""
+    federation, number = Path(folder), signal.Signals[name]
     began = 0.0
     handlers = [signal.getsignal(n) for n in interrupts.SIGNALS]
 
@@ -488,7 +526,8 @@ def test_a_signal_while_tasks_run_or_ray_starts_leaves_nothing(
         nonlocal began
         began = time.monotonic()
         for pid in [*descendants(os.getpid()), os.getpid()]:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # ended meanwhile
+                os.kill(pid, number)
 
     def body(link: Link) -> None:
         link.submit([Ask(0, "north", ENDLESS)])
@@ -630,6 +669,10 @@ def test_workers_come_once_for_several_federations_and_before_the_first(
 
 @pytest.mark.ray
 def test_an_error_while_ray_starts_leaves_nothing() -> None:
+    in_a_process("fails")
+
+
+def fails() -> None:
     with place() as there:
         with pytest.raises(InputError, match="no such file"):
             fails_while_ray_starts()

@@ -102,10 +102,13 @@ def test_a_machine_without_room_says_how_much_is_needed(place: Path) -> None:
 def small(place: Path) -> Iterator[Path]:
     """A disk of 1 MB."""
     mounted = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if not shutil.which("mount") or subprocess.run(mounted, stderr=subprocess.DEVNULL).returncode:
+    if (
+        not shutil.which("mount")
+        or subprocess.run(mounted, stderr=subprocess.DEVNULL, timeout=300).returncode
+    ):
         pytest.skip("needs to mount a small disk, as root")
     yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=300)
 
 
 def test_a_disk_that_others_fill_meanwhile(small: Path) -> None:

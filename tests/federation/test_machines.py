@@ -142,7 +142,7 @@ def test_a_machine_without_our_code_and_without_torch_still_says_what_it_is() ->
     path = Path(looking.__file__)
     code = f"import runpy; found = runpy.run_path({str(path)!r})['facts'](gpu=True); print(found)"
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, timeout=300
     )
     found = eval(done.stdout)  # what we printed ourselves
     assert (found["code"], found["cpu"], found["device"], found["fault"]) == ("", "", None, None)

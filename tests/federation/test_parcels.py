@@ -89,6 +89,18 @@ def test_a_machine_is_served_once(federation: Path, monkeypatch: pytest.MonkeyPa
         assert served.empty() and stored(federation) == FILES
 
 
+def test_whatever_goes_wrong_with_a_machine_is_told(
+    federation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bring(self: Parcels, node: str) -> bool:
+        raise KeyError("raylet")
+
+    monkeypatch.setattr(Parcels, "_bring", bring)
+    with parcel(federation, hidden=False) as (parcels, news):
+        parcels.want("a")
+        assert news.get(timeout=60) == ("a", None, "KeyError: 'raylet'")
+
+
 # ---------------------------------------------------------------------------------------------------- with Ray
 
 
@@ -238,7 +250,11 @@ def test_the_images_go_with_a_killed_driver(address: tuple[str, Path], other: st
     arguments = [address[0], str(federation), str(tmp_path), other]
     with subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        folder = Path(process.stdout.readline().decode().strip())
-        assert stored(folder) == FILES
-        process.kill()
+        try:
+            line = process.stdout.readline().decode().strip()
+            assert line, "it has ended"
+            folder = Path(line)
+            assert stored(folder) == FILES
+        finally:
+            process.kill()
     until(lambda: not folder.exists(), "the images are gone")

@@ -55,7 +55,10 @@ def test_a_process_that_was_adopted_and_is_stopped_goes_too() -> None:
     with scratch.folder(["/tmp"]) as folder:
         with scratch.marked(folder):  # the shell ends at once, and whoever it started has another parent then
             shell = subprocess.run(
-                ["sh", "-c", "sleep 60 > /dev/null & echo $!"], stdout=subprocess.PIPE, check=True
+                ["sh", "-c", "sleep 60 > /dev/null & echo $!"],
+                stdout=subprocess.PIPE,
+                check=True,
+                timeout=300,
             )
         orphan = psutil.Process(int(shell.stdout))
         orphan.suspend()

@@ -97,7 +97,7 @@ print(*(name for name in sys.modules if name in ("torch._dynamo", "torch._induct
 def test_training_loads_no_compiler() -> None:
     """A second of work in every process of every run, for nothing."""
     loaded = subprocess.run(
-        [sys.executable, "-c", LOADS], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", LOADS], capture_output=True, text=True, check=True, cwd=ROOT, timeout=300
     )
     assert loaded.stdout.split() == []
 

@@ -170,7 +170,9 @@ def test_the_same_values_give_the_same_bytes(ending: str) -> None:
 
 def test_matplotlib_is_loaded_only_to_draw() -> None:
     code = "import sys, fedunlearn.results.contact; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
     assert done.stdout.strip() == "False"
 
 

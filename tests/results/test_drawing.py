@@ -71,7 +71,9 @@ def test_the_same_values_are_the_same_bytes_whatever_the_users_style() -> None:
 def test_no_pyplot_and_nothing_heavy_on_import() -> None:
     code = "import sys, fedunlearn.results.drawing as d; print('matplotlib' in sys.modules); "
     code += "d.png(d.Picture('', (), 2, (), (), ())); print('matplotlib.pyplot' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
     assert done.stdout.split() == ["False", "False"]
 
 

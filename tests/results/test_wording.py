@@ -271,6 +271,7 @@ def test_a_traceback_quotes_what_it_must_not_obey(hostile: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
     assert told.returncode == 1 and "Traceback" in told.stderr and "\\x1b]0;owned" in told.stderr
     assert not set("\x1b\x07\u202e") & set(told.stderr)

@@ -256,6 +256,6 @@ def test_scoring_needs_no_strategy_hospital_or_network():
     """In a fresh process: importing it loads none of these, nor scikit-learn, which takes a second."""
     code = "import sys, fedunlearn.scoring; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
     ).stdout.split()
     assert not {"strategies", "sites", "torch", "monai", "flwr", "ray", "sklearn"} & set(loaded)

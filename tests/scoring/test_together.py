@@ -193,7 +193,7 @@ def test_tables_that_differ_in_one_value_are_told_apart():
 def test_the_benchmark_runs():
     """Against this very code: both must write the same bits."""
     command = [sys.executable, "benchmarks/scoring.py", "--quick", "--parts", "--against", str(ROOT)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
     assert "the same bits" in done.stdout and "| mia_loss_auc |" in done.stdout
     assert "| 240 images, 2 strategies, 2 seeds | here | 26 |" in done.stdout
 
@@ -209,5 +209,7 @@ def test_the_benchmark_runs():
 def test_what_is_imported_loads_no_more_than_it_needs(module: str, heavy: set[str]) -> None:
     """Whoever checks a scenario asks scoring for its margins; whoever scores, for what attacks need when they run."""
     code = f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
     assert done.stdout.strip() == "[]"

@@ -202,7 +202,9 @@ def test_making_a_network_leaves_the_global_rng_alone(folder: Path):
 @pytest.mark.gate
 def test_importing_hospitals_loads_nothing_that_reads_data():
     code = "import sys, sites.hospital; print([m for m in ('pandas', 'monai', 'medmnist', 'PIL') if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
     assert found.stdout.strip() == "[]"
 
 

@@ -254,7 +254,9 @@ def test_reading_images_imports_neither_torch_nor_monai(tmp_path: Path):
         f"[read(file) for file in pathlib.Path({str(tmp_path)!r}).iterdir()];"
         "print({'torch', 'monai'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
     assert done.stdout == "set()\n"
 
 

@@ -91,6 +91,10 @@ class Parcels:
             reason = f"the machine was lost: {_line(error)}"
         except (RunError, OSError) as error:
             reason = str(error)
+        except (
+            Exception
+        ) as error:  # a fault of ours or of Ray's: whoever waits for the images must hear of it
+            reason = f"{type(error).__name__}: {error}"
         with self._lock:
             del self._threads[node]  # it may be wanted again
         self._deliver(node, None, reason)

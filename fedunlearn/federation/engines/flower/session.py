@@ -9,6 +9,9 @@ It starts, and workers come, while the caller prepares what they are to work on.
   it, it handles SIGTERM with a stack trace on the terminal, until it is shut down; from then on SIGTERM would end this
   process on the spot. Both are undone where this thread waits for Ray.
 - A call of Ray's may never return once its cluster is gone. Only that thread makes any, and it can be left behind.
+- Ray has one state for the whole process. A thread that was left behind while Ray started may go on with it at any
+  time, and end what another one has started since, or keep a lock that every start takes: the next one waits for it,
+  and gives up if it does not end.
 - Ray's processes do not all end with it, nor with a driver that is killed: `scratch`.
 """
 
@@ -49,6 +52,8 @@ _STUBBORN = 3.0  # the last of them, in which what it still starts is killed, sh
 _HASTE = 2.0  # seconds that it gets where it is to end at once
 _GONE = 10.0  # seconds without Ray's head, or the raylet beside us, after which the cluster is lost
 _STUCK = 25.0  # seconds that one call of Ray's may take
+_LEFT = 30.0  # seconds that the thread of an earlier session may take to end
+_THREAD = "fedunlearn-ray"  # how such threads are called
 
 
 class Session:
@@ -74,7 +79,7 @@ class Session:
         self._farewell = _FAREWELL
         self._watched = (self._alive, 0.0, self._alive)
         # A daemon, and so are the threads it starts: none of them may keep the process from ending.
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=_THREAD, daemon=True)
 
     @property
     def grid(self) -> HospitalGrid:
@@ -188,6 +193,7 @@ class Session:
         # All that is started from here inherits it.
         signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS)
         try:
+            self._others_ended()
             if self._over.is_set():
                 return
             with cluster(self._wanted, self._folder):
@@ -199,6 +205,23 @@ class Session:
             _clear(error)
         finally:
             self._wake()
+
+    def _others_ended(self) -> None:
+        """Wait for the threads of sessions before, whose Ray this one's would meet.
+
+        Raises:
+            RunError: one of them hangs.
+        """
+        deadline = time.monotonic() + _LEFT
+        while not self._over.is_set() and any(
+            thread.name == _THREAD and thread is not self._thread for thread in threading.enumerate()
+        ):
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"Ray of an earlier run in this process has not ended for {_LEFT:g} s, it was stopped while it "
+                    "started; expected one Ray at a time: start another process, or use --engine inline"
+                )
+            self._over.wait(_POLL)
 
     def _work(self) -> None:
         from fedunlearn.federation.engines.flower.workplace import Lifeline, Workplace
