@@ -67,9 +67,7 @@ class Collection:
     @property
     def labels(self) -> npt.NDArray[Any] | None:
         """(N,) the class of each image, where every image has one of its own."""
-        if not facts(self.kind).one_class:
-            return None
-        return self.targets if self.targets.ndim == 1 else self.targets[:, 0]
+        return labels_of(self.kind, self.targets)
 
     def __post_init__(self) -> None:
         counts = {len(self.pixels), len(self.targets), len(self.table)}
@@ -92,6 +90,18 @@ class Collection:
     def form(self) -> Form:
         """What a network for these images is built for."""
         return form(self.pixels, self.targets, self.classes, self.companions)
+
+
+def labels_of(kind: str, targets: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """(N,) the class of each image, where every image has one of its own.
+
+    Args:
+        kind: of task.
+        targets: as a `Collection` has them; where an image comes with others, each has its class.
+    """
+    if targets.ndim == 1:
+        return targets
+    return targets[:, 0] if targets.ndim == 2 and facts(kind).one_class else None
 
 
 class Source(Protocol):

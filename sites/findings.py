@@ -29,6 +29,12 @@ Wanted = tuple[str, ...] | Literal["all"] | None
 NONE = "No Finding"
 """What a cell says of an image that has none of the findings; it can be asked for as if it were one."""
 
+RAREST = "rarest_finding"
+"""The column with the finding of each image that fewest images have, or `NONE`: what it is dealt and picked by."""
+
+OURS = ("findings", "unknown", RAREST)
+"""Columns of ``sites.parquet`` that tell of several findings."""
+
 CLASSES = 2
 """What can be of a finding: absent 0, present 1."""
 
@@ -281,6 +287,25 @@ def strata(collection: Collection) -> npt.NDArray[Any]:
     if (labels := collection.labels) is not None:
         return labels
     return rarest(collection.targets) if collection.targets.ndim == 2 else collection.targets
+
+
+def told(targets: Bytes, names: Sequence[str]) -> dict[str, list[str]]:
+    """What `OURS` of several findings say of each image: columns of texts.
+
+    Args:
+        targets: (N, F) as in `Findings`.
+        names: of the findings.
+    """
+    words = [NONE, *names]
+    return {
+        "findings": [_joined(names, row == 1) or NONE for row in targets],
+        "unknown": [_joined(names, row == IGNORED) for row in targets],
+        RAREST: [words[number] for number in rarest(targets)],
+    }
+
+
+def _joined(names: Sequence[str], which: npt.NDArray[np.bool_]) -> str:
+    return "|".join(name for name, one in zip(names, which, strict=True) if one)
 
 
 def rarest(targets: Bytes) -> Ints:

@@ -34,7 +34,7 @@ def _asked(scenario: Scenario, cohort: Cohort) -> int:
     """Bytes of the largest layer, and of volumes what signals need: some arrays of each class, in float64."""
     voxels = math.prod(cohort.shape[1:])
     together = max(1, min(256, VOXELS // voxels))  # as `fedunlearn.learning.local.at_once`
-    signal = 4 * 8 * cohort.classes * voxels if cohort.targets.ndim > 1 else 0
+    signal = 4 * 8 * cohort.classes * voxels if cohort.targets.ndim > 2 else 0
     return together * (2 * 4 * max(_layers(scenario, cohort)) + signal)
 
 

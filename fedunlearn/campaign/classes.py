@@ -1,4 +1,4 @@
-"""Which classes or structures hospitals have, and which of them lack what others have."""
+"""Which classes, findings or structures hospitals have, and which of them lack what others have."""
 
 from __future__ import annotations
 
@@ -9,22 +9,37 @@ import numpy as np
 import numpy.typing as npt
 
 from fedunlearn.core import IGNORED, SiteId
+from sites.collection import labels_of
 from sites.dealing.patients import places
 
 Array = npt.NDArray[Any]
 
 
-def present(targets: Array, classes: int) -> npt.NDArray[np.bool_]:
-    """(N, classes) whether an image is of a class, or its label map has a structure; background is none.
+def called(kind: str, targets: Array) -> str:
+    """What `present` tells of: a class, a finding or a structure."""
+    if labels_of(kind, targets) is not None:
+        return "class"
+    return "finding" if targets.ndim == 2 else "structure"
+
+
+def present(kind: str, targets: Array, classes: int) -> npt.NDArray[np.bool_]:
+    """Whether an image is of a class, has a finding, or its label map a structure; background is none.
 
     Args:
-        targets: (N,) classes, or (N, *spatial) label maps.
+        kind: of task.
+        targets: (N,) classes, (N, F) findings, or (N, *spatial) label maps.
         classes: how many there are.
+
+    Returns:
+        (N, classes), of findings (N, F).
     """
-    found = np.zeros((len(targets), classes), dtype=bool)
-    if targets.ndim == 1:
-        found[np.arange(len(targets)), targets] = True
+    labels, found = labels_of(kind, targets), np.zeros((len(targets), classes), dtype=bool)
+    if labels is not None:
+        found[np.arange(len(targets)), labels] = True
         return found
+    if targets.ndim == 2:
+        one: npt.NDArray[np.bool_] = targets == 1
+        return one
     for row, target in enumerate(targets):
         labels = np.unique(target)
         found[row, labels[(labels != IGNORED) & (labels != 0)]] = True

@@ -17,7 +17,7 @@ import pandas as pd
 
 from fedunlearn import files, interrupts
 from fedunlearn.campaign import timeline, twins
-from fedunlearn.campaign.classes import lacking, present
+from fedunlearn.campaign.classes import called, lacking, present
 from fedunlearn.campaign.docket import Docket, docket
 from fedunlearn.campaign.suitability import (
     can_be_asked,
@@ -38,15 +38,17 @@ from fedunlearn.core import (
     SiteId,
     derive,
 )
+from fedunlearn.core.kinds import facts
 from fedunlearn.intake.desk import ALL, Entry
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario import Official, Pick, Request, Scenario
-from sites.collection import Collection, digest, form
+from sites.collection import Collection, digest, form, labels_of
 from sites.dealing.columns import apart, at_several
 from sites.dealing.halves import halves
 from sites.dealing.picking import described
 from sites.dealing.requests import Named, left_behind, resolve
 from sites.dealing.split import official, split
+from sites.findings import strata, told
 from sites.hospital import Federation
 from sites.twins import Twins
 from sites.watching import Watch, unwatched
@@ -63,7 +65,7 @@ class Cohort:
         pixels: (N, C, *spatial).
         targets: (N, …) int64.
         classes: number of classes.
-        names: of the classes; their numbers where they have no other.
+        names: of the classes, or of several findings; their numbers where they have no other.
         site: (N,) the hospital of each image.
         split: (N,) train, val, test or proxy; a patient has one split at all hospitals.
         forgotten: for each request, (N,) whether it names the image; in a calendar those of ``docket``.
@@ -77,6 +79,7 @@ class Cohort:
         docket: what became of every request of a calendar; None without one.
         groups: by id, requests that are unlearned as one (`fedunlearn.campaign.timeline`).
         companions: what comes beside each image, by name, (N, ...) (`sites.collection.Collection`).
+        kind: the kind of task (`fedunlearn.core.kinds`).
     """
 
     sites: tuple[SiteId, ...]
@@ -97,6 +100,7 @@ class Cohort:
     docket: Docket | None = None
     groups: Mapping[RequestId, tuple[RequestId, ...]] = field(default_factory=dict)
     companions: Mapping[str, Array] = field(default_factory=dict)
+    kind: str = "classification"
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -117,6 +121,16 @@ class Cohort:
     def form(self) -> Form:
         """What a network for these images is built for."""
         return form(self.pixels, self.targets, self.classes, self.companions)
+
+    @property
+    def labels(self) -> Array | None:
+        """(N,) the class of each image, where every image has one of its own."""
+        return labels_of(self.kind, self.targets)
+
+    @property
+    def has(self) -> Array:
+        """(N, names) whether an image is of a class, has a finding or a structure (`present`)."""
+        return present(self.kind, self.targets, self.classes)
 
     def count(self, site: SiteId, select: Select) -> int:
         """How many images ``select`` names at ``site``, a hospital or `SERVER`."""
@@ -218,7 +232,7 @@ class Cohort:
         """What a request asks for, in words."""
         mask = self.forgotten[request.id] & (self.split == "train")
         patients, images = self.table.loc[mask, "patient"].nunique(), int(mask.sum())
-        whose = f"{_counted(patients, 'patient')} of {request.site}{_picked(request)}"
+        whose = f"{_counted(patients, 'patient')} of {request.site}{_picked(request, called(self.kind, self.targets))}"
         if request.id == ALL:
             number = sum(entry.erases for entry in self.entries)
             whose = f"{_counted(patients, 'patient')} in {_counted(number, 'request')}, as they come"
@@ -227,7 +241,7 @@ class Cohort:
         elif request.images is not None:
             whose = f"single images of {whose}"
         when = f", after round {request.after_round}" if request.after_round else ""
-        what = "image" if self.targets.ndim == 1 else "volume"
+        what = facts(self.kind).what
         return f"forget {whose} ({_counted(images, f'training {what}')}){when}"
 
     def warnings(self, request: RequestId, earlier: Sequence[RequestId] = ()) -> list[str]:
@@ -270,15 +284,15 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _picked(request: Request) -> str:
-    """How its patients were picked, in words, unless at random of all or by name."""
+def _picked(request: Request, what: str) -> str:
+    """How its patients were picked, in words, unless at random of all or by name; ``what`` is a class or finding."""
     match request.patients:
         case Pick(pick=pick, by=by):
             words = {
                 "hardest": ", the hardest",
                 "easiest": ", the easiest",
-                "rare_class": ", of the rarest class",
-                "scarce_elsewhere": ", of the class that others have fewest of",
+                "rare_class": f", of the rarest {what}",
+                "scarce_elsewhere": f", of the {what} that others have fewest of",
             }
             return (f" with {described(by)}" if by else "") + words.get(pick, "")
     return ""
@@ -341,6 +355,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
         docket=known,
         groups=timeline.groups(timeline.chains(scenario, () if known is None else known.entries)),
         companions=collection.companions,
+        kind=collection.kind,
     )
 
 
@@ -352,7 +367,7 @@ def dealt(scenario: Scenario, collection: Collection) -> tuple[Array, Array]:
     """
     with placed(scenario, "sites.partition"):
         site = scenario.sites.partition.assign(
-            collection.table, collection.targets, scenario.sites.names, _rng(scenario, "partition")
+            collection.table, strata(collection), scenario.sites.names, _rng(scenario, "partition")
         )
     return site, _parts(scenario, collection, site)
 
@@ -369,11 +384,12 @@ def _renamed(scenario: Scenario, collection: Collection, site: Array) -> Collect
 
 
 def _lacking(scenario: Scenario, collection: Collection, site: Array, train: Array) -> list[str]:
-    """Which hospitals train on no image of a class, or volume with a structure, that others have."""
-    what = "class" if collection.targets.ndim == 1 else "structure"
-    called = [f"{what} {name}" for name in _names_of(collection)]
-    has = present(collection.targets, collection.classes)
-    return lacking(has[train], site[train], scenario.sites.names, called)
+    """Which hospitals train on no image of a class, with a finding or a structure, that others have."""
+    has = present(collection.kind, collection.targets, collection.classes)
+    what = called(collection.kind, collection.targets)
+    return lacking(
+        has[train], site[train], scenario.sites.names, [f"{what} {name}" for name in _names_of(collection)]
+    )
 
 
 def _parts(scenario: Scenario, collection: Collection, site: Array) -> Array:
@@ -385,7 +401,7 @@ def _parts(scenario: Scenario, collection: Collection, site: Array) -> Array:
         case shares:
             fractions, rng = (shares.train, shares.val, shares.test), _rng(scenario, "split")
             with placed(scenario, "sites"):
-                return split(collection.table, collection.targets, site, fractions, rng, shares.proxy)
+                return split(collection.table, strata(collection), site, fractions, rng, shares.proxy)
 
 
 def _left_behind(
@@ -424,7 +440,11 @@ def _with_canaries(
     told = f"{_counted(images, 'image')} of {_counted(people, 'patient')} {have}"
     return replace(
         collection,
-        targets=np.where(canary, (collection.targets + 1) % collection.classes, collection.targets),
+        targets=np.where(
+            canary.reshape(-1, *(1 for _ in collection.targets.shape[1:])),
+            (collection.targets + 1) % collection.classes,
+            collection.targets,
+        ),
         table=collection.table.assign(canary=canary),
         note=f"{collection.note} {told}.",
     )
@@ -446,9 +466,15 @@ def _members(scenario: Scenario, table: pd.DataFrame, site: Array, train: Array)
 
 
 def _owned(collection: Collection, site: Array, parts: Array) -> pd.DataFrame:
-    """The images with their hospitals, parts and, where they have one class each, labels."""
-    label = {"label": collection.targets} if collection.targets.ndim == 1 else {}
-    return collection.table.assign(site=site, split=parts, **label)
+    """The images with their hospitals, parts and, where they have one class each, labels or findings."""
+    return collection.table.assign(site=site, split=parts, **_classed(collection))
+
+
+def _classed(collection: Collection) -> Mapping[str, Any]:
+    """The column of the images' class, or those that tell of several findings; none of label maps."""
+    if (labels := collection.labels) is not None:
+        return {"label": labels}
+    return told(collection.targets, collection.names) if collection.targets.ndim == 2 else {}
 
 
 def _forgotten(scenario: Scenario, owned: pd.DataFrame) -> dict[RequestId, Array]:
@@ -492,11 +518,10 @@ def _names(
 def _table(
     collection: Collection, site: Array, parts: Array, forgotten: Mapping[RequestId, Array]
 ) -> pd.DataFrame:
-    """``sites.parquet``: identity, owner, part, label, attributes, difficulty, requests."""
+    """``sites.parquet``: identity, owner, part, label or findings, attributes, difficulty, requests."""
     given = collection.table.drop(columns=["difficulty"], errors="ignore")
     columns = {"image": given["image"], "patient": given["patient"], "site": site, "split": parts}
-    if collection.targets.ndim == 1:
-        columns["label"] = collection.targets
+    columns |= _classed(collection)
     attributes = {name: given[name] for name in given.columns if name not in columns}
     last = {"difficulty": collection.table.get("difficulty")}
     asked = [list[RequestId]() for _ in range(len(given))]

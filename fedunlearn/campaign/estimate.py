@@ -213,7 +213,7 @@ class _Procedure(NamedTuple):
 def _signals(scenario: Scenario, cohort: Cohort) -> int:
     """Bytes of what models answer for every image (`fedunlearn.learning.kinds`), after probes and from shadows too."""
     wanted = scenario.evaluation
-    one = 4 * cohort.classes if cohort.targets.ndim == 1 else 8 * (4 * cohort.classes + 3)
+    one = _answer(cohort) or 8 * (4 * cohort.classes + 3)
     answered = 1 + wanted.linear_probe + (wanted.resurgence_rounds > 0)
     own, extra = len(scenario.seeds) * models(scenario, cohort), extra_models(scenario, cohort)
     files = own * answered + extra + wanted.shadows
@@ -221,9 +221,15 @@ def _signals(scenario: Scenario, cohort: Cohort) -> int:
     return files * (len(cohort.site) * one + _FILE) + _copies(scenario, cohort) + measured * _CURVE
 
 
+def _answer(cohort: Cohort) -> int:
+    """Bytes of scores of every class, or of every class of each finding; 0 for label maps, which are summed up."""
+    places = cohort.targets.shape[1:]
+    return 4 * cohort.classes * math.prod(places) if len(places) < 2 else 0
+
+
 def _copies(scenario: Scenario, cohort: Cohort) -> int:
     """Bytes of what models answer for changed copies of images: scores of classes, or a volume's loss."""
-    one = _ID + (4 * cohort.classes if cohort.targets.ndim == 1 else 8)
+    one = _ID + (_answer(cohort) or 8)
 
     def size(moment: Moment | None) -> int:
         asked = copied(scenario, cohort, moment)

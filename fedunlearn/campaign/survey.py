@@ -12,14 +12,18 @@ from rich.console import Console
 from rich.table import Table
 
 from fedunlearn import files
-from fedunlearn.campaign.classes import present
+from fedunlearn.campaign.classes import called
 from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.core import IGNORED
+from fedunlearn.core.kinds import facts
 from fedunlearn.results.contact import Sheet, drawn
 from fedunlearn.results.wording import cell, line
+from sites.findings import NONE, rarest
 
 _WIDTH = 100
 _MOST = 20  # hospitals that are shown
 _CLASSES = 12  # classes that are counted one by one
+_FINDINGS, _ACROSS = 20, 6  # findings that have a row, and hospitals that have a column there
 _NARROW = 5  # letters: the least width of a column of counts
 _PARTS = ("train", "val", "test", "proxy")
 
@@ -42,7 +46,12 @@ def draw(cohort: Cohort, name: str, file: Path) -> None:
     shape = " × ".join(map(str, cohort.shape))
     what = "image" if len(cohort.shape) == 3 else "volume"
     title = f"{name}: {what}s of {shape} as the network will see them"
-    dealt = cohort.pixels, cohort.targets, cohort.site, cohort.sites, cohort.names
+    several = cohort.targets.ndim == 2 and cohort.labels is None
+    targets = (
+        rarest(cohort.targets) if several else cohort.targets if cohort.labels is None else cohort.labels
+    )
+    names = (NONE, *cohort.names) if several else cohort.names
+    dealt = cohort.pixels, targets, cohort.site, cohort.sites, names
     sheet = Sheet(title, *dealt, unit=what, note=cohort.note)
     files.write(file, drawn(sheet, file.suffix))
 
@@ -59,10 +68,12 @@ def _who(cohort: Cohort) -> list[str]:
 
 
 def _kinds(cohort: Cohort) -> list[str]:
-    """How many images of each class every hospital has, or volumes with each structure."""
-    has, first = present(cohort.targets, cohort.classes), int(cohort.targets.ndim > 1)
-    classes = range(first, cohort.classes)
-    what = "images of class" if cohort.targets.ndim == 1 else "volumes with structure"
+    """How many images of each class every hospital has, or volumes with each structure; images with each finding."""
+    what, has = called(cohort.kind, cohort.targets), cohort.has
+    if what == "finding":
+        return _findings(cohort, has)
+    classes = range(int(what == "structure"), has.shape[1])
+    what = f"{facts(cohort.kind).what}s {'of' if what == 'class' else 'with'} {what}"
     names = [cohort.names[c] for c in classes]
     if (
         sum(max(len(name), _NARROW) + 2 for name in names) > _WIDTH - 2 * _NARROW
@@ -73,6 +84,22 @@ def _kinds(cohort: Cohort) -> list[str]:
     if len(columns) > _CLASSES:
         columns = [("classes", lambda own: f"{int(has[own.index].any(axis=0).sum())} of {len(classes)}")]
     return _table(cohort, cohort.table, columns, what)
+
+
+def _findings(cohort: Cohort, has: Any) -> list[str]:
+    """How many images with each finding every hospital has, a row for each, and of how many nobody knows."""
+    hospitals = cohort.sites if len(cohort.sites) <= _ACROSS else ()
+    names = cohort.names[:_FINDINGS]
+    drawn = _drawn("finding", [*hospitals, "all", "unknown"])
+    for number, name in enumerate(names):
+        own, unknown = has[:, number], int((cohort.targets[:, number] == IGNORED).sum())
+        counts = [int(own[cohort.rows(site)].sum()) for site in hospitals]
+        drawn.add_row(cell(name), *(f"{count:,}" for count in (*counts, int(own.sum()), unknown)))
+    none = ~has.any(axis=1)
+    counts = [int(none[cohort.rows(site)].sum()) for site in hospitals]
+    drawn.add_row("none of them", *(f"{count:,}" for count in (*counts, int(none.sum()))), "")
+    more = len(cohort.names) - len(names)
+    return _shown(drawn, f"images with a finding{f', and {more} more findings' if more else ''}")
 
 
 def _count_of(part: str) -> Callable[[pd.DataFrame], str]:
@@ -133,12 +160,23 @@ def _spread(values: pd.Series) -> str:
 
 def _table(cohort: Cohort, table: pd.DataFrame, columns: Sequence[Column], title: str = "") -> list[str]:
     """Lines of a table with a row for every hospital, and one for all of them."""
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    drawn.add_column("hospital", overflow="fold")
-    for name, _ in columns:
-        drawn.add_column(cell(name), justify="right", overflow="fold", min_width=min(len(name), 12))
+    drawn = _drawn("hospital", [name for name, _ in columns])
     for name, own in _rows(cohort, table):
         drawn.add_row(cell(name), *(cell(value(own)) for _, value in columns))
+    return _shown(drawn, title)
+
+
+def _drawn(first: str, names: Sequence[str]) -> Table:
+    """A table without rows."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    drawn.add_column(first, overflow="fold")
+    for name in names:
+        drawn.add_column(cell(name), justify="right", overflow="fold", min_width=min(len(name), 12))
+    return drawn
+
+
+def _shown(drawn: Table, title: str) -> list[str]:
+    """The lines of a table, below its title."""
     text = io.StringIO()
     Console(file=text, width=_WIDTH, color_system=None).print(drawn)
     titled = [line(f"{title}:")] if title else []

@@ -44,7 +44,7 @@ class Partition(Protocol):
 
         Args:
             table: one row per image, with ``patient``.
-            targets: (N,) classes, or label maps (N, …).
+            targets: (N,) classes, or of several findings the rarest (`sites.findings.strata`), or label maps (N, …).
             names: the hospitals, in scenario order.
             rng: decides everything random.
 
@@ -76,7 +76,8 @@ class Iid:
 class LabelSkew:
     """Hospitals with different mixes of labels: Dirichlet(alpha) shares of each label's patients.
 
-    A patient counts for the label most of its images have.
+    A patient counts for the label most of its images have. An image with several findings counts for the one that
+    fewest images have.
 
     Attributes:
         alpha: concentration; small is uneven, 100 is nearly even.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, SiteId
+from sites.findings import RAREST
 from sites.identity import alike, tidied
 
 Floats = npt.NDArray[np.float64]
@@ -31,14 +32,14 @@ def picked(
     - random: all are equal.
     - hardest, easiest: by the mean ``difficulty`` of their images here, numbers as they are, "easy" 0 and "hard" 1.
     - rare_class: by how many training images the hospital has of the label that most of the patient's images here
-      have (the lowest of several); the rarest first.
+      have (the lowest of several); the rarest first. Of images with several findings, the rarest one is the label.
     - scarce_elsewhere: by how many training images of that label the other hospitals have; the scarcest first, and
       what nobody else has last, since nobody misses it. So a hospital that means harm would choose that knows no more
       of others than how many images of each class they have.
 
     Args:
-        table: one row per image, with ``patient``, ``site`` and ``split``; ``label`` and ``difficulty`` where they are
-            picked by.
+        table: one row per image, with ``patient``, ``site`` and ``split``; ``label``, or of several findings
+            ``rarest_finding``, and ``difficulty`` where they are picked by.
         site: the hospital that asks; its training images count.
         able: ids in sorted order.
         wanted: how many, at most all of them.
@@ -58,10 +59,11 @@ def picked(
             scores = pd.Series(_difficulty(own, pick), own.index).groupby(own["patient"].to_numpy()).mean()
             sign = -1.0 if pick == "hardest" else 1.0
         case "rare_class" | "scarce_elsewhere":
-            if "label" not in own.columns:
-                raise InputError(f"pick: {pick} needs one class per image; use another `pick`")
-            sizes = (own if pick == "rare_class" else train[~here])["label"].value_counts()
-            by_patient = own.groupby("patient")["label"]
+            label = next((name for name in ("label", RAREST) if name in own.columns), None)
+            if label is None:
+                raise InputError(f"pick: {pick} needs one class per image, or findings; use another `pick`")
+            sizes = (own if pick == "rare_class" else train[~here])[label].value_counts()
+            by_patient = own.groupby("patient")[label]
             scores, sign = by_patient.agg(lambda labels: sizes.get(labels.mode().min(), np.inf)), 1.0
         case _:
             raise ValueError(f"no such way to pick patients: {pick!r}")
