@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from fedunlearn.core import InputError
-from sites import SOURCES
+from sites import SOURCES, chexpert
 from sites.collection import Collection, Source
 from sites.folder.layout import Layout
 from sites.folder.trees import Tree, tree_of
@@ -21,6 +22,8 @@ EDGES = {"quick": 32, "normal": 64}
 """To how many pixels images of files are resized, by how much time there is."""
 SMALLEST = 28
 """Pixels that the network takes at least."""
+PATIENTS = {"quick": 500, "normal": 2000}
+"""So many of CheXpert's patients, by how much time there is."""
 VOXELS = (32, 32, 32)
 """The grid that volumes with label maps are resampled to."""
 _EDGE = 64  # of a NumPy file's images: beyond, they are resized
@@ -41,6 +44,11 @@ class Found:
     root: Path | None
     collection: Collection
     note: str
+
+    @property
+    def several(self) -> bool:
+        """Whether an image has several findings."""
+        return self.collection.targets.ndim == 2 and self.collection.labels is None
 
 
 def find(data: str, time: str, root: Path, watch: Watch) -> Found:
@@ -68,7 +76,7 @@ def find(data: str, time: str, root: Path, watch: Watch) -> Found:
             collection = _load(settings, path.parent, watch)
             if (smaller := _no_larger(settings, collection)) != settings:
                 settings, collection = smaller, _load(smaller, path.parent, watch)
-            return Found(settings, path.parent, collection, note)
+            return _several(Found(settings, path.parent, collection, note), watch)
         except InputError as error:
             problem = error
     raise problem
@@ -78,6 +86,17 @@ def _load(settings: Mapping[str, Any], root: Path, watch: Watch) -> Collection:
     own = {key: value for key, value in settings.items() if key != "name"}
     source: Source = cast(Any, SOURCES[settings["name"]])(**own)
     return source.load(root, watch)
+
+
+def _several(found: Found, watch: Watch) -> Found:
+    """The data with several findings for each image, where labels such as Effusion|Mass name them."""
+    if not any("|" in name for name in found.collection.names):
+        return found
+    settings = {**found.settings, "findings": "all"}
+    with suppress(InputError):  # then each combination is a class
+        collection = _load(settings, found.root or Path(), watch)
+        return replace(found, settings=settings, collection=collection, note=f"{found.note} and its findings")
+    return found
 
 
 def _no_larger(settings: dict[str, Any], collection: Collection) -> dict[str, Any]:
@@ -108,6 +127,12 @@ def _readings(path: Path, time: str) -> Iterator[tuple[dict[str, Any], str]]:
             f"{path} is no folder, no manifest (.csv, .parquet) and no .npz file: give one of these, or a name such as "
             "phantom_cells or breastmnist"
         )
+    if any(_of_chexpert(path / name) for name in chexpert.TABLES):
+        settings = {"name": "chexpert", "path": path.name, "size": EDGES[time]}
+        what = "CheXpert as it is distributed"
+        yield {**settings, "patients": PATIENTS[time]}, f"{what}, {PATIENTS[time]:,} of its patients"
+        yield settings, what
+        return
     tables = sorted(
         file for file in path.iterdir() if file.suffix in TABLES and not file.name.startswith(".")
     )
@@ -125,6 +150,13 @@ def _readings(path: Path, time: str) -> Iterator[tuple[dict[str, Any], str]]:
     layout = _layout(tree)
     what = f"folders read as {layout}"
     yield from _sized({"name": "folder", "path": path.name, "layout": layout}, what, time, bool(tree.maps))
+
+
+def _of_chexpert(table: Path) -> bool:
+    if not table.is_file():
+        return False
+    with table.open(encoding="utf-8", errors="replace") as opened:
+        return opened.readline().startswith("Path,Sex,Age,Frontal/Lateral,AP/PA,")
 
 
 def _layout(tree: Tree) -> Layout:

@@ -9,9 +9,11 @@ from typing import Any
 
 from fedunlearn.beginning.data import Found
 from fedunlearn.core.kinds import facts
+from fedunlearn.learning.models import SmallCNN
 from fedunlearn.results.kinds import words
 from fedunlearn.results.wording import line
 from fedunlearn.scenario.json_schema import hint
+from sites.collection import Collection
 
 DEALT = ("north", "east", "west", "south", "centre", "coast", "hill", "lake")
 """What hospitals are called to which patients are dealt."""
@@ -65,7 +67,7 @@ def write(
         schema: a schema for editors lies beside it.
     """
     collection, quick = found.collection, wishes.time == "quick"
-    volumes = not facts(collection.kind).one_class
+    volumes = facts(collection.kind).background
     people = collection.table["patient"].nunique()
     rows = [
         *([hint()] if schema else []),
@@ -78,7 +80,7 @@ def write(
         "engine: {name: flower}                # hospitals side by side on all cores; inline for one process",
         f"data: {flow(found.settings)}    # {line(found.note)}",
         *_sites(wishes, sites),
-        *_training(volumes, quick, len(collection.table)),
+        *_training(collection, quick),
         *_requests(wishes, sites, asked),
         *_strategies(wishes, volumes, quick, collection.classes),
     ]
@@ -99,7 +101,7 @@ def _word(value: Any) -> str:
     plain = isinstance(value, str) and value.replace("_", "").replace("/", "").isascii()
     simple = plain and value.replace("_", "").replace("/", "").isalpha()
     if isinstance(value, tuple):
-        return f"[{', '.join(map(str, value))}]"
+        return f"[{', '.join(map(text, value))}]"
     return (
         value if simple and value not in ("true", "false", "null", "yes", "no", "on", "off") else text(value)
     )
@@ -107,7 +109,8 @@ def _word(value: Any) -> str:
 
 def _what(found: Found, people: int) -> str:
     collection = found.collection
-    kind = words(collection.kind).many.format(classes=collection.classes)
+    many = len(collection.names) if found.several else collection.classes
+    kind = words(collection.kind).many.format(classes=many)
     if not collection.synthetic_patients:
         return f"{len(collection.table):,} {kind}, of {people:,} patients."
     alone = people == len(collection.table)
@@ -159,17 +162,19 @@ def _sites(wishes: Wishes, sites: Sequence[str]) -> list[str]:
     ]
 
 
-def _training(volumes: bool, quick: bool, images: int) -> list[str]:
-    if volumes:
+def _training(collection: Collection, quick: bool) -> list[str]:
+    if facts(collection.kind).background:
         rounds, epochs = (3, 4) if quick else (5, 8)
         return [
             "model: {name: unet3d}",
             f"training: {{rounds: {rounds}, local_epochs: {epochs}, batch_size: 2, optimizer: adam, lr: 0.005}}",
         ]
     rounds = 3 if quick else 5
-    epochs = (5 if quick else 6) if images >= _FEW else (8 if quick else 10)
+    epochs = (5 if quick else 6) if len(collection.table) >= _FEW else (8 if quick else 10)
+    usual = SmallCNN().kind
+    kind = "" if collection.kind == usual else f", kind: {collection.kind}"
     return [
-        "model: {name: small_cnn}              # or resnet18, which needs longer",
+        f"{f'model: {{name: small_cnn{kind}}}':<37} # or resnet18, which needs longer",
         f"training: {{rounds: {rounds}, local_epochs: {epochs}, batch_size: 32, optimizer: adam, lr: 0.002}}",
         "                                      # long enough to remember: else there is nothing to forget",
     ]
