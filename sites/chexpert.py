@@ -178,27 +178,29 @@ def _rows(folder: Path, names: Sequence[str]) -> list[Row]:
                 message = f"found {quoted(row.cells['Path'])}, {expected}"
                 faults.append(row.fault("of another form", "Path", message))
             else:
-                rows.append(_renamed(row, match))
+                rows.append(_renamed(row, match, names))
     if faults:
         raise InputError(grouped(faults))
     return rows
 
 
-def _renamed(row: Row, path: re.Match[str]) -> Row:
-    """A row with a file below the folder, and attributes called as elsewhere."""
-    cells = {name: tidied(cell) for name, cell in row.cells.items()}
+def _renamed(row: Row, path: re.Match[str], names: Sequence[str]) -> Row:
+    """A row with a file below the folder, attributes called as elsewhere, and its findings; no other cells."""
+    cells = {name: tidied(row.cells[name]) for name in (*_ABOUT, *names)}
     frontal = cells["Frontal/Lateral"].casefold() == "frontal"
     own = {
         "file": path[1],
         "image": path[1].rpartition(".")[0],
         "patient": path[2],
+        "age": cells["age"],
         "sex": _SEX.get(cells["sex"].casefold(), ""),
         "view": (cells["AP/PA"] or "Frontal") if frontal else "Lateral",
         "study": path[3],
         "split": path[1].partition("/")[0],
     }
-    places = {**(row.columns or {}), "file": (row.columns or {}).get("Path", 1)}
-    return replace(row, cells={**cells, **own}, columns=places if row.columns else row.columns)
+    places = row.columns or {}
+    kept = {"file": places["Path"], **{name: places[name] for name in names}} if places else row.columns
+    return replace(row, cells={**{name: cells[name] for name in names}, **own}, columns=kept)
 
 
 def _table(rows: Sequence[Row]) -> pd.DataFrame:

@@ -159,4 +159,10 @@ def _meant(missing: Sequence[str], header: Sequence[str], line: int, lines: Sequ
         for other in [next((one for one in _OFTEN.get(column, ()) if one in by_fold), "")]
         if other
     ]
-    return f": rename {', '.join(renames)}?" if renames else ": rename the columns that hold them"
+    if renames:
+        return f": rename {', '.join(renames)}?"
+    others = [name for name in header if name not in KNOWN][:2]
+    findings = f"; if columns tell findings, name them: findings: [{', '.join(others)}, …]"
+    return ": rename the columns that hold them" + (
+        findings if missing == ["label"] and len(others) > 1 else ""
+    )

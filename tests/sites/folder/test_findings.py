@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -90,6 +91,28 @@ def test_a_missing_column_of_a_finding_is_told(tmp_path: Path):
     with pytest.raises(InputError) as error:
         several(tmp_path, named=("Effusion", "Nodule"))
     assert refused(error, "expected also Nodule")
+
+
+def test_columns_that_may_be_findings_are_told_where_a_label_is_missing(tmp_path: Path):
+    with pytest.raises(InputError) as error:
+        load(tmp_path, "file,patient,Effusion,Mass", ROWS, Folder(manifest="m.csv"))
+    assert refused(error, "expected also label: rename the columns")
+    assert refused(error, "if columns tell findings, name them: findings: [Effusion, Mass, …]")
+
+
+def test_findings_of_a_parquet_file(tmp_path: Path):
+    several(tmp_path)  # writes the images
+    frame = pd.DataFrame(
+        {"file": [f"{n}.png" for n in range(8)], "patient": [f"p{n // 2}" for n in range(8)]}
+    )
+    frame["Effusion"], frame["Mass"] = [1.0, 0.0, np.nan, -1.0, 1.0, 0.0, 0.0, 0.0], [True, False] * 4
+    frame["label"] = [["Effusion", "Mass"], ["No Finding"]] * 4
+    frame.to_parquet(tmp_path / "m.parquet")
+    columns = Folder(manifest="m.parquet", findings=BOTH).load(tmp_path)
+    assert columns.targets[:, 0].tolist() == [1, 0, IGNORED, IGNORED, 1, 0, 0, 0]
+    assert columns.targets[:, 1].tolist() == [1, 0] * 4
+    cells = Folder(manifest="m.parquet", findings="all").load(tmp_path)
+    assert cells.targets.tolist() == [[1, 1], [0, 0]] * 4
 
 
 def test_cells_that_name_findings(tmp_path: Path):
