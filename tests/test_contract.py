@@ -35,6 +35,7 @@ from strategies.fedquit import FedQUIT
 from strategies.fedrecover import FedRecover
 from strategies.fedrecovery import FedRecovery
 from strategies.fine_tune import FineTune
+from strategies.forget_mi import ForgetMI
 from strategies.fused import FUSED
 from strategies.gradient_ascent import GradientAscent
 from strategies.held_out_target import HeldOutTarget
@@ -190,6 +191,8 @@ STRATEGIES: list[Strategy | Excused] = [
     RetrainShort(share=1.0),
     Excused(ConDa(contribution="updates", cutoff=0.25), ON_THE_SERVER),
     LoRAStudent(local_epochs=6, lr=0.03, recovery=Recovery(2)),
+    ForgetMI(noise_std=1.0, epochs=10, lr=1e-2),
+    ForgetMI(direction="away", margin=1.0, lr=5e-3, retention="hinge", recovery=Recovery(1)),
 ]
 
 ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in STRATEGIES]
