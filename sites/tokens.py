@@ -26,15 +26,14 @@ BUCKETS = 1023
 LENGTH = 48
 """Words that are kept of a text, where nobody says otherwise."""
 
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[.?]")
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|\?")
 
 
 def words(text: str) -> list[str]:
     """The words of a text in their order, in small letters.
 
     A number is a word, decimals and all (``4,5`` is ``4.5``), and is parted from letters (``4mm``). Hyphens and
-    slashes part words. Of the signs only those that end a sentence are kept, the full stop and the question mark, since
-    what belongs together lies between two of them; a report's "?" also says that it is not sure.
+    slashes part words. Of the signs only the question mark is kept: a report that has one is not sure.
     """
     plain = unicodedata.normalize("NFKC", text).lower()
     return [word.replace(",", ".").replace("’", "'") for word in _WORD.findall(plain)]

@@ -15,7 +15,7 @@ from sites.tokens import bucket, longest, tokens, words
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Lungs are clear.", ["lungs", "are", "clear", "."]),
+        ("Lungs are clear.", ["lungs", "are", "clear"]),
         ("Nodule, 4,5mm; ?old", ["nodule", "4.5", "mm", "?", "old"]),
         ("semi-upright/AP 12.10.2020", ["semi", "upright", "ap", "12.10.2020"]),
         ("patient’s  ÖDEM\n_x_", ["patient's", "ödem", "x"]),
@@ -30,7 +30,7 @@ def test_words(text, expected):
 
 def test_the_numbers_of_words_are_the_same_on_every_machine():
     """The first eight bytes of BLAKE2b as a number, by the standard library of whoever runs this; and frozen."""
-    assert [bucket(w) for w in ("heart", "normal", ".")] == [651, 204, 414]
+    assert [bucket(w) for w in ("heart", "normal", "?")] == [651, 204, 129]
     by_hand = int(hashlib.blake2b(b"heart", digest_size=8).hexdigest(), 16) % 1023 + 1
     assert bucket("heart") == by_hand
 
@@ -65,5 +65,5 @@ def test_all_buckets_are_used_and_0_is_none():
 
 
 def test_the_longest_text():
-    assert longest(["one two three.", "one"]) == 4
+    assert longest(["one two three.", "one?"]) == 3
     assert longest([]) == longest([""]) == 1
