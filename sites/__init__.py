@@ -24,6 +24,7 @@ _WHERE = {
     "SOURCES": {
         "phantom_cells": ("sites.phantom_cells", "PhantomCells"),
         "phantom_brain": ("sites.phantom_brain", "PhantomBrain"),
+        "phantom_chest": ("sites.phantom_chest", "PhantomChest"),
         "medmnist": ("sites.medmnist", "MedMNIST"),
         "npz": ("sites.npz", "Npz"),
         "folder": ("sites.folder", "Folder"),

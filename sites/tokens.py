@@ -1,8 +1,8 @@
 """Texts as numbers: every word becomes the number of a bucket that its hash falls into.
 
-A tokeniser that is learnt (words seen often enough, pairs of letters) is learnt from somebody: whether a rare word has a
-number of its own then tells who was among the patients, and forgetting them would mean to make it anew. Here nothing is
-learnt. Which number a word has depends on its letters alone, the same at every hospital and on every machine; words
+A tokeniser that is learnt (words seen often enough, pairs of letters) is learnt from somebody: whether a rare word has
+a number of its own then tells who was among the patients, and forgetting them would mean to make it anew. Here nothing
+is learnt. Which number a word has depends on its letters alone, the same at every hospital and on every machine; words
 that nobody has written yet have one too. The price is that two words may share a bucket.
 
 Reference:
@@ -20,7 +20,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-BUCKETS = 1023
+from fedunlearn.core import TOKENS
+
+BUCKETS = TOKENS - 1
 """Numbers that a word can have, 1 to this; 0 is no word."""
 
 LENGTH = 48

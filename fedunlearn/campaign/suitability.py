@@ -86,9 +86,9 @@ def _misfits(
         advice = f"the data's have {len(sizes)} dimensions: write none, or leave it out"
         yield "training.augmentation", f"{augmentation} is for 2D images, but {advice}"
     if len(sizes) not in model.dimensions:
-        takes = " or ".join(f"{n}D" for n in model.dimensions)
-        yield "model", f"{name} takes {takes} images, but the data has {len(sizes)}D ones"
-    elif min(sizes) < model.smallest:
+        takes = " or ".join(map(_looked_at, model.dimensions))
+        yield "model", f"{name} takes {takes}, but the data has {_looked_at(len(sizes))}"
+    elif sizes and min(sizes) < model.smallest:
         yield "model", f"{name} needs images of at least {model.smallest} pixels, found {min(sizes)}"
     elif isinstance(model, Patched) and model.patch is not None:
         for i, (edge, size) in enumerate(zip(model.patch, sizes, strict=True)):
@@ -96,6 +96,11 @@ def _misfits(
                 volumes = " x ".join(map(str, sizes))
                 advice = f"the data's volumes have {volumes} voxels: lower it, or leave patch out"
                 yield f"model.patch.{i}", f"found {edge}, but {advice}"
+
+
+def _looked_at(dimensions: int) -> str:
+    """What has as many dimensions, in words."""
+    return f"{dimensions}D images" if dimensions else "rows of a table"
 
 
 def something_left(scenario: Scenario, train: Array, forgotten: Mapping[RequestId, Array]) -> None:

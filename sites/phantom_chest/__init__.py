@@ -6,8 +6,8 @@ hold, 0 to 3. Made so that a network can remember a patient by the picture, by t
 - every patient has a body (width, heart, ribs, spine) and maybe carries a device, the same in all pictures; and a
   ward, an old fracture, a granuloma, the same in all reports;
 - every patient is seen in one of a few departments (column ``department``), each with a machine (gain, blur, noise)
-  and radiologists who have habits: their words, their order, how they begin and end. A partition ``by_column`` over it gives each
-  hospital one;
+  and radiologists who have habits: their words, their order, how they begin and end. A partition ``by_column`` over
+  it gives each hospital one;
 - the words of a report fit the class but never name it;
 - of some pairs (``difficulty``: hard) a part does not tell the class, and a network can only know it by heart: pairs
   with another's class, pictures halfway between two classes, reports that will not commit themselves;
@@ -46,7 +46,7 @@ class PhantomChest:
         predominance: share of a patient's pairs that are of the grade predominant in it.
         mislabelled: share of pairs whose class is another than picture and report show.
         unclear: share of pairs with a picture halfway between two grades, and as many with a report that fits all.
-        loose: share of a report's sentences about the lungs that fit the next grade, up or down: the others contradict them.
+        loose: share of a report's sentences that fit the next grade, up or down: the others contradict them.
         linked: share of pairs of which neither picture nor report tells the class, but both together do.
         jitter: how much one picture of a patient differs from the next (place, exposure, grain).
         body: how much patients' bodies differ.

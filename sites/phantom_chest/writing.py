@@ -23,7 +23,11 @@ _LUNGS = (
     ("Lungs are clear.", "No opacity in either lung.", "Both lungs are well aerated."),
     ("Lungs are clear but full.", "Hila are plump, no opacity.", "Aeration is preserved, hila are wide."),
     ("Septal lines at both bases.", "Kerley lines are present.", "Fine reticular markings in the periphery."),
-    ("Confluent perihilar opacities.", "Patchy airspace filling on both sides.", "Bat wing opacities with bronchograms."),
+    (
+        "Confluent perihilar opacities.",
+        "Patchy airspace filling.",
+        "Bat wing opacities with bronchograms.",
+    ),
 )
 _FLUID = (
     ("No effusion.", "Angles are sharp.", "Pleura without fluid."),
@@ -42,11 +46,20 @@ _SHIFTED = {
     -1: ("It looks better than it is, hyperinflated.", "Emphysema hides part of the findings.",
          "Underestimated by destroyed lung."),
 }  # fmt: skip
-_OPENING = ("Chest, one view.", "Radiograph of the thorax.", "Bedside study reviewed.", "Thorax compared with old films.",
+_OPENING = ("Chest, one view.", "Radiograph of the thorax.", "Bedside study reviewed.", "Compared with old films.",
             "Heart and lungs as follows.", "Plain film.")  # fmt: skip
 _CLOSING = ("Kind regards.", "Clinical correlation is advised.", "Follow up as needed.", "Discussed by telephone.",
             "Dictated, not proofread.", "Please repeat if in doubt.")  # fmt: skip
-_HISTORY = ("dyspnea", "fever", "chest pain", "cough", "a fall", "heart failure", "renal failure", "preoperative")
+_HISTORY = (
+    "dyspnea",
+    "fever",
+    "chest pain",
+    "cough",
+    "a fall",
+    "heart failure",
+    "renal failure",
+    "preoperative",
+)
 _RIBS = ("fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _PLACES = ("apex", "hilum", "lower lobe", "upper lobe", "axilla", "neck")
 

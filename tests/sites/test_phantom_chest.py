@@ -1,4 +1,4 @@
-"""`phantom_chest`: the same pairs every time, honestly labelled as phantoms, with as much to know by heart in each patient."""
+"""`phantom_chest`: the same pairs every time, honestly labelled as phantoms, equally hard for every patient."""
 
 from __future__ import annotations
 
@@ -49,13 +49,21 @@ def test_global_random_state_is_neither_used_nor_moved():
 
 
 def test_shapes_dtypes_and_ids(chests: Collection):
-    assert (chests.pixels.shape, chests.pixels.dtype) == ((1200, 1, 28, 28), np.uint8)
-    assert (chests.targets.shape, chests.targets.dtype) == ((1200, 3), np.uint8)
+    assert chests.pixels.shape == (1200, 1, 28, 28) and chests.pixels.dtype == np.uint8
+    assert chests.targets.shape == (1200, 3) and chests.targets.dtype == np.uint8
     assert (chests.targets == chests.targets[:, :1]).all()  # the same class of image, report and both
     assert (chests.classes, chests.names, chests.kind) == (4, GRADE_NAMES, "paired")
     report = chests.companions["report"]
-    assert (list(chests.companions), report.shape, report.dtype) == (["report"], (1200, 56), np.int64)
-    assert list(chests.table.columns) == ["image", "patient", "sex", "age", "view", "department", "difficulty"]
+    assert list(chests.companions) == ["report"] and report.shape == (1200, 56) and report.dtype == np.int64
+    assert list(chests.table.columns) == [
+        "image",
+        "patient",
+        "sex",
+        "age",
+        "view",
+        "department",
+        "difficulty",
+    ]
     assert list(chests.table["image"][[0, 3, 4]]) == ["p-0000-00", "p-0000-03", "p-0001-00"]
     assert set(chests.table["view"]) == {"PA", "AP"}
     assert twins(chests) == ()
@@ -87,12 +95,19 @@ def test_hard_pairs_and_classes_are_dealt_evenly(chests: Collection):
     assert hard.sum() == 480  # 1200 · (.10 + 2 · .10 + .10)
     assert hard.min() >= 1 and hard.max() <= 2  # 4 · .4 = 1.6
     count = pd.crosstab(chests.table["patient"], chests.targets[:, 0])
-    assert (np.sort(count, axis=1) == [0, 1, 1, 2]).all()  # 4 · .5 of the predominant grade, two others in turn
+    assert (
+        np.sort(count, axis=1) == [0, 1, 1, 2]
+    ).all()  # 4 · .5 of the predominant grade, two others in turn
     assert count.sum().min() >= 280  # 300 of each, but for turns that were not completed
 
 
 def test_no_report_names_the_class(reports: list[str]):
-    forbidden = {word for name in GRADE_NAMES for word in name.split()} - {"no"} | {"oedema", "mild", "moderate", "severe"}
+    forbidden = {word for name in GRADE_NAMES for word in name.split()} - {"no"} | {
+        "oedema",
+        "mild",
+        "moderate",
+        "severe",
+    }
     said = {word for report in reports for word in words(report)}
     assert not said & forbidden
     assert not said & {"0", "1", "2", "3"}  # wards and millimetres are larger
@@ -112,8 +127,10 @@ def test_each_department_has_its_habits(chests: Collection, reports: list[str]):
 
 
 def test_what_a_patient_carries_is_seen_and_told():
-    """The same chest with and without: a spot of many pixels is brighter in the pictures of those whose report says so."""
-    plain = PhantomChest(images=400, jitter=0.0, body=0.0, machine=0.0, mislabelled=0.0, unclear=0.0, linked=0.0)
+    """The same chest with and without: a spot is brighter in the pictures of those whose report says so."""
+    plain = PhantomChest(
+        images=400, jitter=0.0, body=0.0, machine=0.0, mislabelled=0.0, unclear=0.0, linked=0.0
+    )
     found, told = plain.load(NOWHERE), plain.reports()
     paced = np.array(["Pacemaker" in report for report in told])
     place = found.pixels[:, 0, 5:8, 19:22].mean(axis=(1, 2)), found.pixels[:, 0, 5:8, 6:9].mean(axis=(1, 2))
@@ -132,12 +149,17 @@ def test_words_and_pictures_fit_the_class_unless_the_pair_is_hard(chests: Collec
 
 
 def test_only_both_together_tell_a_linked_pair():
-    """The report is the same whatever the class, but for which way the picture is wrong; that added, the class is known."""
+    """The report fits all classes, and says which way the picture is wrong; that added, the class is known."""
     linked = PhantomChest(images=240, mislabelled=0.0, unclear=0.0, linked=0.25)
     found, told = linked.load(NOWHERE), linked.reports()
     hard = (found.table["difficulty"] == "hard").to_numpy()
     shifted = np.array(
-        [any(w in r for w in ("worse", "exaggerates", "Overestimated", "better", "hides", "Underestimated")) for r in told]
+        [
+            any(
+                w in r for w in ("worse", "exaggerates", "Overestimated", "better", "hides", "Underestimated")
+            )
+            for r in told
+        ]
     )
     assert (shifted == hard).all() and hard.sum() == 60
 

@@ -41,7 +41,11 @@ def test_the_numbers_do_not_depend_on_the_process():
     code = "from sites.tokens import tokens; print(tokens(['The heart is normal.'], 6).tolist())"
     seen = {
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": s}
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": s},
         ).stdout
         for s in ("1", "2")
     }
@@ -51,7 +55,7 @@ def test_the_numbers_do_not_depend_on_the_process():
 def test_order_is_kept_and_texts_are_cut_and_filled_up():
     found = tokens(["heart normal", "normal heart heart normal", ""], length=3)
     heart, normal = bucket("heart"), bucket("normal")
-    assert (found.dtype, found.shape) == (np.int64, (3, 3))
+    assert found.dtype == np.int64 and found.shape == (3, 3)
     assert found.tolist() == [[heart, normal, 0], [normal, heart, heart], [0, 0, 0]]
 
 

@@ -14,17 +14,19 @@ from fedunlearn.core import IMAGE, TOKENS, Form
 from fedunlearn.learning.models.images import ResNet18, SmallCNN
 
 _HEADS = 2  # of attention
-_NEVER = -1e4  # the attention's score of what is no word: finite, so that a text without words has an answer too
+_NEVER = (
+    -1e4
+)  # the attention's score of what is no word: finite, so that a text without words has an answer too
 
 
 @dataclass(frozen=True)
 class LateFusion:
     """An image branch and one for a report or a table, each with its own answer, and a third answer from both together.
 
-    The image branch is `small_cnn` or `resnet18` without its last layer. A report goes through an embedding of its
-    words with their places and one small transformer layer, and the mean over its words; a table through two layers.
-    The two embeddings, side by side, go through one more layer. Nothing is dropped at random, and nothing is normalised over
-    a batch: each pair is answered by itself, so that what is remembered of it can be told.
+    The image branch is `small_cnn` or `resnet18`, whose last layer gives an embedding. A report goes through an
+    embedding of its words with their places and one small transformer layer, and the mean over its words; a table
+    through two layers. The two embeddings, side by side, go through one more layer. Nothing is dropped at random, and
+    nothing is normalised over a batch: each pair is answered by itself, so that what is remembered of it can be told.
 
     Attributes:
         image: whose trunk the image branch is.
@@ -79,7 +81,9 @@ class Fused(nn.Module):
 
     branches: Mapping[str, str] = {"image": "image", "companion": "companion", "both": "joint"}
 
-    def __init__(self, image: nn.Module, companion: nn.Module, beside: str, hidden: int, classes: int) -> None:
+    def __init__(
+        self, image: nn.Module, companion: nn.Module, beside: str, hidden: int, classes: int
+    ) -> None:
         super().__init__()
         self.beside = beside
         self.image, self.companion = image, companion
@@ -100,7 +104,10 @@ class _Table(nn.Module):
     def __init__(self, columns: int, hidden: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(columns, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, hidden), nn.ReLU(inplace=True)
+            nn.Linear(columns, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
         )
 
     def forward(self, table: Tensor) -> Tensor:
@@ -135,7 +142,9 @@ class _Transformer(nn.Module):
         self.attention = nn.Linear(width, 3 * width)
         self.joined = nn.Linear(width, width)
         self.between = nn.LayerNorm(width)
-        self.each = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(inplace=True), nn.Linear(2 * width, width))
+        self.each = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.ReLU(inplace=True), nn.Linear(2 * width, width)
+        )
         self.after = nn.LayerNorm(width)
         self.out = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True))
 
@@ -153,7 +162,8 @@ class _Transformer(nn.Module):
         )  # (B, heads, L, width / heads)
         scores = (query / query.shape[3] ** 0.5) @ key.transpose(2, 3)
         scores = scores + _NEVER * (tokens == 0)[:, None, None, :].to(x.dtype)
-        return (torch.softmax(scores, 3) @ value).transpose(1, 2).flatten(2)
+        attended: Tensor = (torch.softmax(scores, 3) @ value).transpose(1, 2).flatten(2)
+        return attended
 
 
 def _embedding(width: int) -> nn.Embedding:
