@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from fedunlearn import __version__, pages, recording, scenario as scenarios
+from fedunlearn import finished, pages, recording, scenario as scenarios
 from fedunlearn.campaign import resuming
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import Cohort, gather
@@ -38,13 +37,11 @@ from fedunlearn.federation.progress import phase, progress, warn, watching
 from fedunlearn.recording import Production
 from fedunlearn.results import audit
 from fedunlearn.results.places import locked
-from fedunlearn.results.purged import require_evidence
-from fedunlearn.results.runfolder import ABOUT, CURVES, RunFolder, parquet
+from fedunlearn.results.runfolder import ABOUT, CURVES, RunFolder
 from fedunlearn.results.store import Store, earlier
 from fedunlearn.results.wording import plain
-from fedunlearn.scenario import Scenario, Verdict
-from fedunlearn.scoring.evidence.margins import declared, parse
-from fedunlearn.scoring.score import score, tables
+from fedunlearn.scenario import Scenario
+from fedunlearn.scoring.score import score
 from fedunlearn.scoring.together import usual
 
 
@@ -174,82 +171,8 @@ def _simulated(
                 run.discard()
             raise
         with phase("page", f"writing {pages.FILE}", console, quiet):
-            present(run)
+            finished.present(run)
     return run
-
-
-def present(run: RunFolder) -> None:
-    """Write a finished run's page, ``report.html``, for whoever holds its lock; a page that is the same stays.
-
-    What stops it leaves the run whole, and its page as it was.
-
-    Raises:
-        InputError: the run was judged by an older version.
-        RunError: a file is missing, damaged or cannot be written.
-    """
-    try:
-        content = pages.report(run).encode("utf-8")
-        page = run.path / pages.FILE
-        known = pages.FILE in run.read_manifest()["sha256"] and page.is_file()
-        if not known or page.read_bytes() != content:
-            run.renew({pages.FILE: content})
-    except BaseException as error:
-        error.add_note(
-            f"the run in {run.path} is finished and nothing of it is lost; `fedunlearn report {run.path}` tries again "
-            f"to write its page, {pages.FILE}"
-        )
-        raise
-
-
-def page(path: Path) -> Path:
-    """Write the page of a finished run anew; return where it is.
-
-    Raises:
-        InputError, RunError: see `present`; or the folder is in use, or cannot be written to (`files.forbidden`).
-    """
-    with locked(path):
-        present(RunFolder.open(path))
-    return path / pages.FILE
-
-
-def rescore(path: Path, margins: str | None = None) -> None:
-    """Score a finished run again, from its folder alone; the audit log tells.
-
-    Scores and page are renewed together, so that they never disagree. A page that cannot be drawn keeps nobody from
-    scores: in its place stands that it could not be written (`pages.UNWRITTEN`), and what stopped it is raised.
-
-    Args:
-        path: the run folder.
-        margins: to judge with from now on, as a text (`evidence.margins.parse`); those it does not name stay.
-
-    Raises:
-        InputError: it is no finished run's, something was purged from it, or margins cannot be read.
-        RunError: a file that scores rest on is missing or damaged; scores and page stay as they were.
-    """
-    with locked(path):
-        run = RunFolder.open(path)
-        log, manifest = run.path / audit.FILE, run.read_manifest()
-        require_evidence(manifest, "scored again")
-        used = declared(manifest)
-        used = used if margins is None else parse(margins, used)
-        audit.verify(log, manifest["audit"])
-        contents = {name: parquet(table) for name, table in tables(run.path, used).items()}
-        details = {
-            "fedunlearn": __version__,
-            "scores": hashlib.sha256(contents["scores.parquet"]).hexdigest(),
-            "margins": asdict(used),
-        }
-        contents[audit.FILE] = audit.extended(log, "run-rescored", details)
-        entries = {"verdict": asdict(Verdict(used))}
-        try:
-            content = pages.report(run.foretold(contents, entries))
-        except Exception as error:  # whatever it is: it is told once scores are there
-            run.renew({**contents, pages.FILE: pages.UNWRITTEN.encode("utf-8")}, entries)
-            error.add_note(
-                f"{path} is scored all the same; `fedunlearn report {path}` tries again to write its page, {pages.FILE}"
-            )
-            raise
-        run.renew({**contents, pages.FILE: content.encode("utf-8")}, entries)
 
 
 def engine(scenario: Scenario, machines: tuple[Machine, ...], console: Console, quiet: bool) -> Engine:

@@ -22,11 +22,12 @@ from fedunlearn.campaign import sources
 from fedunlearn.core import InputError, RunError
 from fedunlearn.federation import wire
 from fedunlearn.federation.engines import Answer, Ask, inline, looking
+from fedunlearn.finished import rescore
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import CURVES, RunFolder
 from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import COSTS, Measure, measures_of
-from fedunlearn.story import rescore, simulate
+from fedunlearn.story import simulate
 from tests.runs import contents
 
 FEW = {"forget_accuracy", "retain_accuracy", "test_accuracy", "mia_loss_auc", *COSTS}

@@ -10,8 +10,8 @@ from pathlib import Path
 from fedunlearn import installation, scenario as scenarios
 from fedunlearn.core import Problem
 from fedunlearn.results.wording import safe
-from fedunlearn.scenario.yaml_source import parse
 from fedunlearn.sweep import cells
+from fedunlearn.yaml.source import parse
 
 
 @dataclass(frozen=True)

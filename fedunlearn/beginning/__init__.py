@@ -19,7 +19,7 @@ from fedunlearn.core import InputError
 from fedunlearn.results.wording import line
 from fedunlearn.scenario import Scenario
 from fedunlearn.scenario.json_schema import FILE
-from fedunlearn.scenario.yaml_source import parse
+from fedunlearn.yaml.source import parse
 from sites.watching import Watch
 
 __all__ = ["EDGES", "Found", "Wishes", "begin", "columns", "find", "wishes"]

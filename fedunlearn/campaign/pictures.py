@@ -23,6 +23,7 @@ from scipy.special import log_softmax
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.timeline import Moment
 from fedunlearn.core import Select
+from fedunlearn.core.kinds import facts
 from fedunlearn.results.strip import Strip, packed, png
 
 Floats = npt.NDArray[np.float64]
@@ -95,7 +96,8 @@ class Pictures:
     @property
     def wanted(self) -> bool:
         """Whether there are any."""
-        return self.stage.scenario.evaluation.pictures and self.stage.cohort.targets.ndim == 1
+        scenario = self.stage.scenario
+        return scenario.evaluation.pictures and facts(scenario.model.kind).pictures
 
     def write(self) -> None:
         """Draw ``pictures/<moment>.png``, and keep what it was drawn from as NPZ; what all models say is a table."""

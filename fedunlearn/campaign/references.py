@@ -14,6 +14,7 @@ from fedunlearn.campaign.origins import Origin
 from fedunlearn.campaign.stage import Stage
 from fedunlearn.campaign.timeline import Chain, Moment, looks
 from fedunlearn.core import Every, Needs, Procedure, Select, Weights
+from fedunlearn.core.kinds import facts
 from fedunlearn.federation.history import union
 from fedunlearn.federation.jobs import Job, Label, Work
 from fedunlearn.federation.procedures import fedavg
@@ -73,9 +74,14 @@ class References:
         label = Label("original", "", "original", seed)
         return Job(label, rest(0, stage.initial(seed)), then, work=work, restart=rest)
 
+    @property
+    def _classes(self) -> bool:
+        """Whether images have one class each, and nothing else is asked of them."""
+        return facts(self.stage.scenario.model.kind).one_answer
+
     def lessons_known(self, seed: int) -> bool:
         """Whether nothing needs to be asked for `lessons`."""
-        if self.stage.cohort.targets.ndim > 1:
+        if not self._classes:
             return True
         file, origin = self._lessons(seed)
         return self.stage.store.known(file, origin) is not None
@@ -184,9 +190,9 @@ class References:
 
     def lessons(self, weights: Weights, seed: int) -> list[Job[Any]]:
         """Ask how early every image was learnt on the way to ``weights``, where images have one class each."""
-        stage = self.stage
-        if stage.cohort.targets.ndim > 1:
+        if not self._classes:
             return []
+        stage = self.stage
 
         def then(right: difficulty.Bools) -> list[Job[Any]]:
             self._right[seed] = right

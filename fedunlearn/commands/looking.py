@@ -27,7 +27,7 @@ def score(
 ) -> None:
     """Score a run again from its folder alone."""
     with rim.errors(debug):
-        from fedunlearn.story import rescore
+        from fedunlearn.finished import rescore
 
         rescore(run, margins)
         rim.say(f"{run}: scored; `report` shows the summary")
@@ -91,12 +91,12 @@ def _page(run: Path) -> None:
     """Write the page of a run and say where it is; a folder that may only be read can be looked at without.
 
     Raises:
-        InputError, RunError: see `story.page`; whatever else stops drawing is raised too.
+        InputError, RunError: see `finished.page`; whatever else stops drawing is raised too.
     """
-    from fedunlearn import story
+    from fedunlearn import finished
 
     try:
-        rim.say(f"page: {story.page(run)}")
+        rim.say(f"page: {finished.page(run)}")
     except (InputError, RunError) as error:
         if not files.forbidden(error):
             raise

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from fedunlearn.core import InputError, Problem
 from fedunlearn.scenario.typed import build, meant
-from fedunlearn.scenario.yaml_source import Kind, load
-from fedunlearn.scenario.yaml_tree import Items, Node, Table, as_texts, described, shown
 from fedunlearn.scoring.measures.catalogue import all_measures
+from fedunlearn.yaml.source import Kind, load
+from fedunlearn.yaml.tree import Items, Node, Table, as_texts, described, shown
 
 MEMORY = "memory_left"
 """The share of the original's memory that is left: no measure of single models, but what strategies are judged by."""

@@ -19,8 +19,8 @@ from fedunlearn.contract import PROMISES, Broken, Promise
 from fedunlearn.core import InputError, Problem, Strategy
 from fedunlearn.results.wording import cell
 from fedunlearn.scenario.typed import build, listed, meant
-from fedunlearn.scenario.yaml_source import override
-from fedunlearn.scenario.yaml_tree import Node, Place, Scalar, Table as Settings
+from fedunlearn.yaml.source import override
+from fedunlearn.yaml.tree import Node, Place, Scalar, Table as Settings
 
 
 @dataclass(frozen=True)

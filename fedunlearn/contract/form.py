@@ -21,7 +21,7 @@ from fedunlearn.contract.promise import Broken, hold
 from fedunlearn.core import Granularity, Problem, Search, Strategy
 from fedunlearn.scenario.space import replaced, space
 from fedunlearn.scenario.typed import build
-from fedunlearn.scenario.yaml_source import parse
+from fedunlearn.yaml.source import parse
 
 LINES = 115
 """That a strategy's file of ours may have beside its imports."""

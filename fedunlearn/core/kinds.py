@@ -23,7 +23,8 @@ class Facts:
 
     Attributes:
         what: what a person calls one of its images: image, volume.
-        one_class: every image has one class of its own, which methods on classes, costs of mistakes and canaries need.
+        one_class: every image has one class of its own, which groups of classes and costs of mistakes need.
+        one_answer: and nothing else is asked of it, targets are (N,): methods on classes and canaries need that.
         pictures: forgotten images can be shown as a strip of pictures with what each model says.
         background: class 0 says that a place is of nothing that is looked for.
         slices: some volumes can be shown in slices, as models segment them.
@@ -31,6 +32,7 @@ class Facts:
 
     what: str
     one_class: bool
+    one_answer: bool
     pictures: bool
     background: bool
     slices: bool = False

@@ -31,8 +31,8 @@ from typing import Literal
 from fedunlearn.core import InputError, Problem
 from fedunlearn.erasure.clock import Clock
 from fedunlearn.scenario.typed import build, listed, meant
-from fedunlearn.scenario.yaml_source import Kind, load
-from fedunlearn.scenario.yaml_tree import Node, Scalar, Table, as_texts, described, shown
+from fedunlearn.yaml.source import Kind, load
+from fedunlearn.yaml.tree import Node, Scalar, Table, as_texts, described, shown
 
 _FILE = Kind("file of facts about requests", "a mapping with `requests`, by request what is known of it")
 

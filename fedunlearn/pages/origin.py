@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedunlearn.pages.tables import Cell, Column, Table, words
-from fedunlearn.scenario.yaml_source import parse
-from fedunlearn.scenario.yaml_tree import plain
+from fedunlearn.yaml.source import parse
+from fedunlearn.yaml.tree import plain
 
 _OF_FILES = ("path", "manifest")
 """Settings of data that name files, which lie somewhere else on every machine."""

@@ -40,8 +40,8 @@ from fedunlearn.scenario.schema import (
     as_written,
     nearest,
 )
-from fedunlearn.scenario.yaml_source import load, override
-from fedunlearn.scenario.yaml_tree import Node, Place, places
+from fedunlearn.yaml.source import load, override
+from fedunlearn.yaml.tree import Node, Place, places
 
 __all__ = [
     "Engine",

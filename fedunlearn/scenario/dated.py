@@ -13,7 +13,7 @@ from fedunlearn.intake.desk import Limits
 from fedunlearn.intake.policies import POLICIES, AtOnce, Batch, label
 from fedunlearn.scenario.schema import PolicyPlan
 from fedunlearn.scenario.typed import build, choose
-from fedunlearn.scenario.yaml_tree import Items, Node, Scalar, Table, described
+from fedunlearn.yaml.tree import Items, Node, Scalar, Table, described
 
 
 def calendar(node: Node | None, found: list[Problem]) -> Calendar | None:

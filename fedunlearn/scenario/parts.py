@@ -31,8 +31,8 @@ from fedunlearn.scenario.schema import (
     Verdict,
 )
 from fedunlearn.scenario.typed import build, choose, keys
-from fedunlearn.scenario.yaml_tree import Items, Node, Scalar, Table, described, misread, shown
 from fedunlearn.scoring.evidence.margins import Margins
+from fedunlearn.yaml.tree import Items, Node, Scalar, Table, described, misread, shown
 from sites.identity import tidied
 
 T = TypeVar("T")

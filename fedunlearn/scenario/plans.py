@@ -106,7 +106,7 @@ def _needs(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
         if isinstance(draft.sites.split, Official):
             why = f"parts taken from a column have none: give shares, such as {shares}"
         yield key, f"{label} needs images that the server owns, and {why}, or remove it"
-    if draft.model is not None and needs.class_labels and not facts(draft.model.kind).one_class:
+    if draft.model is not None and needs.class_labels and not facts(draft.model.kind).one_answer:
         kind = f"model {draft.model.name!r} is for {draft.model.kind}"
         yield key, f"{label} needs one class per image; {kind}: remove it or change the model"
     stored = any(kept is not None for kept in (needs.updates, needs.cumulative, needs.checkpoints))

@@ -238,7 +238,7 @@ def _canary(draft: Draft) -> Iterator[Finding]:
     if draft.complete and not any(request.whole_site for request in draft.stream):
         why = "canaries are put into hospitals that leave, and no request has `whole_site: true`"
         yield "evaluation.canary", f"{why}: add such a request, or remove the canaries"
-    if draft.model is not None and not facts(draft.model.kind).one_class:
+    if draft.model is not None and not facts(draft.model.kind).one_answer:
         kind = f"model {draft.model.name!r} is for {draft.model.kind}"
         yield (
             "evaluation.canary",

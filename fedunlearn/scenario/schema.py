@@ -28,8 +28,8 @@ from fedunlearn.intake.calendar import Calendar
 from fedunlearn.intake.desk import Limits
 from fedunlearn.intake.policies import Policy
 from fedunlearn.learning.models import Model
-from fedunlearn.scenario.yaml_tree import Place
 from fedunlearn.scoring.evidence.margins import Margins
+from fedunlearn.yaml.tree import Place
 from sites.collection import Source
 from sites.dealing.partitions import Partition
 

@@ -21,7 +21,7 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from fedunlearn.core import Problem
-from fedunlearn.scenario.yaml_tree import Items, Node, Scalar, Table, described, plain, shown
+from fedunlearn.yaml.tree import Items, Node, Scalar, Table, described, plain, shown
 
 T = TypeVar("T")
 

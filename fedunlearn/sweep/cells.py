@@ -13,9 +13,9 @@ from typing import Any
 from fedunlearn import scenario as scenarios
 from fedunlearn.core import InputError, Problem
 from fedunlearn.scenario import Scenario
-from fedunlearn.scenario.yaml_source import load
-from fedunlearn.scenario.yaml_tree import Items, Node, Place, Scalar, Table, assigned, described, plain, shown
 from fedunlearn.sweep.naming import slug
+from fedunlearn.yaml.source import load
+from fedunlearn.yaml.tree import Items, Node, Place, Scalar, Table, assigned, described, plain, shown
 
 MOST_CELLS = 1000
 

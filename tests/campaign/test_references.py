@@ -22,6 +22,7 @@ from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.estimate import estimate, model_bytes
 from fedunlearn.core import InputError
 from fedunlearn.federation.ledger import Ledger
+from fedunlearn.finished import rescore
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.store import Store
@@ -29,7 +30,6 @@ from fedunlearn.scoring import score as scoring
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.evidence.reading import read
 from fedunlearn.scoring.measures.catalogue import COSTS
-from fedunlearn.story import rescore
 from fedunlearn.tuning.rehearsal import rehearse
 from fedunlearn.verification import verify
 from tests.runs import contents, environment, weight_files

@@ -74,8 +74,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Path]:
 
     with pytest.MonkeyPatch.context() as patch, without_scores():
         patch.setattr(RunFolder, "clean", kept)
-        patch.setattr("fedunlearn.story.pages.report", lambda run: "<!doctype html>")
-        patch.setattr("fedunlearn.story.present", lambda run: None)
+        patch.setattr("fedunlearn.finished.pages.report", lambda run: "<!doctype html>")
+        patch.setattr("fedunlearn.finished.present", lambda run: None)
         run = run_tiny(
             folder, "seeds=[1]", "sites.split={train: 0.5, val: 0.1, test: 0.2, proxy: 0.2}", text=ALL
         )

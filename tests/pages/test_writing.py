@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from fedunlearn import pages, story
+from fedunlearn import finished, pages
 from fedunlearn.__main__ import app
 from fedunlearn.core import RunError
 from fedunlearn.results.runfolder import RunFolder
@@ -108,9 +108,9 @@ def test_a_page_that_cannot_be_drawn_is_an_error_once_the_table_is_printed(
 
 @pytest.mark.gate
 def test_other_margins_make_another_page_at_once(own: RunFolder, few_resamples: None) -> None:
-    story.present(own)
+    finished.present(own)
     before = page(own)
-    story.rescore(own.path, "memory_left=0.9,test=0.5")
+    finished.rescore(own.path, "memory_left=0.9,test=0.5")
     after = page(own)
     assert "at most 25 % of that memory" in before and "at most 90 % of that memory" in after
     lines = own.read_manifest()["audit"]["lines"]
@@ -122,7 +122,7 @@ def test_other_margins_make_another_page_at_once(own: RunFolder, few_resamples: 
 def test_a_page_that_cannot_be_drawn_keeps_nobody_from_new_scores(
     own: RunFolder, few_resamples: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    story.present(own)
+    finished.present(own)
     before = (own.path / "verdicts.parquet").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(pages, "report", broken(ValueError("no ink")))
@@ -147,7 +147,7 @@ def test_a_run_of_an_older_version_is_verified_by_the_tables_that_it_has(
     told = "\n".join(verify(own.path, 0, own.path, Console()))
     assert "6 tables come out the same" in told
     assert f"written by an older version: `fedunlearn score {own.path}` adds roc.parquet" in told
-    story.rescore(own.path)
+    finished.rescore(own.path)
     assert "older" not in "\n".join(verify(own.path, 0, own.path, Console()))
 
 

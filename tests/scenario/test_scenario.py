@@ -28,9 +28,9 @@ from fedunlearn.scenario import (
     skipped,
     to_yaml,
 )
-from fedunlearn.scenario.yaml_source import LARGEST, parse
-from fedunlearn.scenario.yaml_tree import Scalar, misread, plain
 from fedunlearn.scoring.evidence.margins import Margins
+from fedunlearn.yaml.source import LARGEST, parse
+from fedunlearn.yaml.tree import Scalar, misread, plain
 from strategies import catalogue
 from strategies.negation import Negation
 
@@ -424,12 +424,14 @@ def test_needs_that_nothing_provides_are_refused(tmp_path: Path, monkeypatch: py
     from strategies.fine_tune import FineTune
 
     monkeypatch.setattr(FineTune, "needs", Needs(proxy_examples=8, class_labels=True, checkpoints=Every(9)))
-    monkeypatch.setattr("fedunlearn.learning.models.SmallCNN.kind", "segmentation")
-    messages = [problem.message for problem in problems(write(tmp_path), "strategies=[{name: fine_tune}]")]
+    other = "model={name: small_cnn, kind: multilabel}"
+    messages = [
+        problem.message for problem in problems(write(tmp_path), "strategies=[{name: fine_tune}]", other)
+    ]
     assert messages == [
         "fine_tune needs images that the server owns, and sites.split.proxy is 0: give it a share, such as "
         "{train: 0.6, val: 0.1, test: 0.2, proxy: 0.1}, or remove it",
-        "fine_tune needs one class per image; model 'small_cnn' is for segmentation: remove it or change the model",
+        "fine_tune needs one class per image; model 'small_cnn' is for multilabel: remove it or change the model",
         "fine_tune keeps checkpoints every 9 rounds, but a request comes after round 2; lower it",
     ]
 

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from fedunlearn.core.kinds import Facts
 
-FACTS = Facts(what="volume", one_class=False, pictures=False, background=True, slices=True)
+FACTS = Facts(what="volume", one_class=False, one_answer=False, pictures=False, background=True, slices=True)

@@ -1,4 +1,4 @@
-"""YAML text to a tree (`fedunlearn.scenario.yaml_tree`), refusing what a file of ours has no use for.
+"""YAML text to a tree (`fedunlearn.yaml.tree`), refusing what a file of ours has no use for.
 
 The tree is built straight from the parser's events: nothing is constructed, so an alias cannot multiply and a tag
 cannot call anything.
@@ -26,7 +26,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from fedunlearn.core import InputError, Problem
-from fedunlearn.scenario.yaml_tree import Items, Node, Place, Scalar, Table, assigned, relocated, shown
+from fedunlearn.yaml.tree import Items, Node, Place, Scalar, Table, assigned, relocated, shown
 
 LARGEST = 1_000_000
 """Bytes a file may have."""
