@@ -38,7 +38,7 @@ from fedunlearn.results import (  # noqa: E402
 from fedunlearn.results.kinds import words  # noqa: E402
 from fedunlearn.scenario import catalogue, schema  # noqa: E402
 from fedunlearn.scoring.evidence.margins import Margins  # noqa: E402
-from fedunlearn.scoring.measures.catalogue import MEASURES, measures_of  # noqa: E402
+from fedunlearn.scoring.measures.catalogue import MEASURES, Measure, measures_of  # noqa: E402
 from scripts.docstrings import flat, keys, listed, named, table, told  # noqa: E402
 
 FOLDER = ROOT / "docs" / "reference"
@@ -190,22 +190,30 @@ def measures() -> Iterator[str]:
     )
     every = {kind: measures_of(kind) for kind in kinds()}
     shared = {name for name in MEASURES if all(name in of for of in every.values())}
-    sections, told = dict[str, list[str]](), set(shared)
+    sections, told = dict[str, list[Measure]](), {(name, MEASURES[name].summary) for name in shared}
     for kind, of in every.items():
-        sections[words(kind).heading] = [name for name in of if name not in told]
-        told |= of.keys()
-    for title, names in {**sections, "Of every kind": [n for n in MEASURES if n in shared]}.items():
+        sections[words(kind).heading] = [one for one in of.values() if (one.name, one.summary) not in told]
+        told |= {(one.name, one.summary) for one in of.values()}
+    for title, found in {**sections, "Of every kind": [MEASURES[n] for n in MEASURES if n in shared]}.items():
         yield f"## {title}"
         rows = []
-        for name in names:
-            one = MEASURES[name]
+        for one in found:
             ends = " to ".join(
                 "…" if end in (None, float("inf"), -float("inf")) else f"{end:g}"
                 for end in (one.low, one.high)
             )
             margin = "–" if one.margin is None else f"{one.margin:g}"
             rows.append(
-                (f"`{name}`", one.summary, one.unit, ends, one.direction, one.retrained, margin, one.source)
+                (
+                    f"`{one.name}`",
+                    one.summary,
+                    one.unit,
+                    ends,
+                    one.direction,
+                    one.retrained,
+                    margin,
+                    one.source,
+                )
             )
         heads = ("measure", "what", "unit", "range", "better", "retrained", "margin", "source")
         yield from table(heads, rows)

@@ -322,7 +322,7 @@ class Curves:
         return start if key == "start" else end if key == "end" else self.traces.model(span.label, int(key))
 
     def _rows(self, span: Span, found: Floats) -> Iterator[tuple[Any, ...]]:
-        label, quality = span.label, self.kind.quality
+        label, quality = span.label, self.kind.rounds or self.kind.quality
         for step, (rounds, *values) in enumerate(found.tolist()):
             for number, part in enumerate(span.parts):
                 for request in (part.request,) if part.request else span.requests:

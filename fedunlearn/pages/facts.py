@@ -253,6 +253,7 @@ def _trainings(one: Overview) -> str:
 ATTACKS: Mapping[str, str] = {
     "mia_loss_auc": "loss threshold",
     "mia_loss_tpr_at_1": "the same: caught at 1 % false alarms",
+    "mia_worst_finding_auc": "by the loss of the worst finding",
     "mia_lr_auc": "logistic regression",
     "mia_quantile_auc": "quantile regression",
     "mia_rmia_auc": "RMIA",

@@ -25,8 +25,13 @@ def called(kind: str, number: str, names: Sequence[str], count: int) -> str:
     """
     part, first = words(kind).part, int(facts(kind).background)
     if number.isdecimal() and int(number) < len(names) and names[int(number)] != number:
-        return f"{part} {names[int(number)]}"
+        return named(part, names[int(number)])
     return f"{part} {number} (of {first} to {count - 1})" if count else f"{part} {number}"
+
+
+def named(part: str, name: str) -> str:
+    """A class by its name, which may say itself what it is: ``class benign``, but ``finding 3``."""
+    return name if name.startswith(f"{part} ") else f"{part} {name}"
 
 
 def numbered(number: str, names: Sequence[str]) -> str:
@@ -42,5 +47,6 @@ def reason(text: str, kind: str, names: Sequence[str], count: int) -> str:
 
 def reasons(texts: Iterable[str], manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """Reasons of a verdict of the run that a manifest is of."""
-    names, count = tuple(map(str, manifest.get("names", ()))), int(manifest.get("classes", 0))
+    names = tuple(map(str, manifest.get("names", ())))
+    count = len(names) or int(manifest.get("classes", 0))
     return tuple(reason(text, manifest["kind"], names, count) for text in texts)

@@ -19,6 +19,7 @@ import pandas as pd
 from scipy.special import ndtr
 
 from fedunlearn.results import overview as overviews
+from fedunlearn.results.classes import named
 from fedunlearn.results.columns import COLUMNS, NAMES, WHO
 from fedunlearn.results.floors import dominated
 from fedunlearn.results.held import has, summary
@@ -372,7 +373,7 @@ def _group(words: tuple[str, str, str], classes: Sequence[str], attribute: str, 
     if attribute == "all":
         return f"all {what}s"
     if attribute == "class" and group.isdecimal() and int(group) < len(classes):
-        return f"{part} {classes[int(group)]}"
+        return named(part, classes[int(group)])
     return f"{called.get(attribute, attribute)} {group}"
 
 

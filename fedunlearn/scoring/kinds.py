@@ -37,8 +37,10 @@ class Scored:
         fewest: images of a part, at least, that models are shown round by round.
         glanced: (models,) of what glances found (`fedunlearn.learning.kinds.Learnt.glance`), each (models, images, …):
             the quality that is told round by round.
+        rounds: what that is called in ``curves.parquet``; as ``quality`` where it is the same.
         calibration: of answers, the calibration error on some rows, as ``test_calibration_error`` has it; None where
             the kind has none.
+        divided: columns of ``sites.parquet`` whose values divide images into groups, beside hospital, sex and age.
     """
 
     read: Callable[[pd.DataFrame, Frame, str], WithLosses]
@@ -53,7 +55,9 @@ class Scored:
     value: Callable[[Any, Bools], float]
     fewest: int
     glanced: Callable[[Mapping[str, Floats]], Floats]
+    rounds: str = ""
     calibration: Callable[[Any, Bools], float] | None = field(default=None)
+    divided: tuple[str, ...] = ("scanner", "difficulty")
 
     def on(self, part: Part) -> str:
         """The measure of quality on a part of the images."""

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from fedunlearn.core import RunError
-from fedunlearn.scoring.evidence import Floats, Frame, Ints
+from fedunlearn.scoring.evidence import Floats, Frame
 from fedunlearn.scoring.evidence.bootstrap import macro
+from fedunlearn.scoring.evidence.mean_loss import scaled
 
 BY_CLASS = ("intersection", "predicted", "true", "surface")
 MEANS = ("loss", "mae", "soft_mae")
@@ -58,7 +59,7 @@ class Overlaps:
     @cached_property
     def margin(self) -> Floats:
         """(N,) ``log p - log(1 - p)`` of p = exp(-loss), a voxel's probability in geometric mean over the volume."""
-        return _margin(self.losses)
+        return scaled(self.losses)
 
     @cached_property
     def sizes(self) -> Floats:
@@ -86,23 +87,6 @@ def overlap(answers: Overlaps) -> Floats:
     """
     found = each_dice(answers.intersection, answers.predicted, answers.true)
     return np.where(np.isnan(found), 1.0, found)
-
-
-def margin(signals: pd.DataFrame, frame: Frame, rows: Ints, file: str) -> Floats:
-    """(n,) `Overlaps.margin` of a table that has a model's losses alone, one row for each of ``rows`` (n,).
-
-    Raises:
-        RunError: ``file``, which it is from, has other columns.
-    """
-    if list(signals.columns) != ["loss_0"]:
-        raise RunError(f"{file} has columns {list(signals.columns)}; expected ['loss_0']")
-    return _margin(signals["loss_0"].to_numpy(np.float64))
-
-
-def _margin(losses: Floats) -> Floats:
-    losses = np.maximum(losses, np.finfo(np.float64).tiny)  # of a perfect answer, large but finite
-    margin: Floats = -losses - np.log(-np.expm1(-losses))
-    return margin
 
 
 def overlaps(signals: pd.DataFrame, frame: Frame, file: str) -> Overlaps:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedunlearn.kinds.segmentation.evidence import Overlaps, each_dice, margin, overlap, overlaps
+from fedunlearn.kinds.segmentation.evidence import Overlaps, each_dice, overlap, overlaps
 from fedunlearn.kinds.segmentation.measures import SEGMENTATION
 from fedunlearn.scoring.attacks.ladder import BY_LOSS
 from fedunlearn.scoring.evidence import Bools, Floats
 from fedunlearn.scoring.evidence.bootstrap import macro
+from fedunlearn.scoring.evidence.mean_loss import margin
 from fedunlearn.scoring.kinds import Scored
 from fedunlearn.scoring.measures.composite import worst_site
 from fedunlearn.scoring.measures.probes import RELEARN, measures_after

@@ -6,7 +6,8 @@ the images trained on. These two are chosen by what the original models themselv
 comes of it, is right about the early ones is no finding; what retrained models make of them is. Images
 that nobody trained on are in neither, as the choice alone would set original and retrained models apart there.
 
-Volumes have no class, but their voxels do: measures of overlap know ``class=1`` there as well (`segmentation`).
+Of images with several findings ``view=PA`` too. Volumes have no class, but their voxels do: measures of overlap know
+``class=1`` there as well; and so do measures of findings (`fedunlearn.kinds`).
 
 An image whose value is missing belongs to no group of that attribute. An attribute with one value only divides
 nothing and forms no groups.
@@ -14,7 +15,7 @@ nothing and forms no groups.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,20 +33,26 @@ LEARNT = ("early", "late")
 MISSING = ("", "nan", "None", "<NA>", "NaN", "NA", "N/A", "n/a", "NULL", "null", "NaT", "#N/A", "unknown")
 
 
-def attributes(table: pd.DataFrame, labels: Ints, learnt: pd.DataFrame | None) -> Mapping[str, Attribute]:
+def attributes(
+    table: pd.DataFrame,
+    labels: Ints,
+    learnt: pd.DataFrame | None,
+    further: Sequence[str] = ("scanner", "difficulty"),
+) -> Mapping[str, Attribute]:
     """The attributes of a run's images, each with at least two values.
 
     Args:
         table: `sites.parquet`.
         labels: (N,) classes; -1 where there is none.
         learnt: `difficulty.parquet`; None where the run has none.
+        further: columns that divide images by their values (`fedunlearn.scoring.kinds.Scored.divided`).
     """
     found = {"class": Attribute(labels, tuple(str(c) for c in range(int(labels.max(initial=-1)) + 1)))}
     if "sex" in table.columns:
         found["sex"] = _words(table["sex"], "sex")
     if "age" in table.columns:
         found["age"] = _ages(table["age"])
-    found |= {name: _words(table[name], name) for name in ("scanner", "difficulty") if name in table.columns}
+    found |= {name: _words(table[name], name) for name in further if name in table.columns}
     if learnt is not None:
         found["learnt"] = _learnt(table, learnt)
     return {name: one for name, one in found.items() if len(np.unique(one.codes[one.codes >= 0])) > 1}

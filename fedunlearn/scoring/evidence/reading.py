@@ -150,7 +150,7 @@ class Run:
             forgotten=_named(table, [own]),
             gone=_named(table, earlier),
             seed=derive(0, "scoring", "patients", request),
-            attributes=attributes(table, labels, self.learnt),
+            attributes=attributes(table, labels, self.learnt, scored(self.kind).divided),
             canary=table["canary"].to_numpy(bool) if "canary" in table.columns else None,
             costs=self.costs,
         )
