@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from fedunlearn.core.kinds import Facts
 
-FACTS = Facts(what="image", one_class=False, pictures=False, background=False)
+FACTS = Facts(what="image", one_class=False, one_answer=False, pictures=False, background=False)
