@@ -200,7 +200,7 @@ def traits(one: Entry) -> str:
         "the data to forget once more" if one["uses_forget_data"] else "",
         f"stored {' and '.join(stored)}" if stored else "",
         "images of the server's own" if needs["proxy_examples"] else "",
-        "one class per image (no volumes)" if needs["class_labels"] else "",
+        "one class per image (no volumes, findings or reports)" if needs["class_labels"] else "",
     ]
     kept = [
         f"forgets {' or '.join(one['granularity'])}",

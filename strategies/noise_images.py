@@ -28,6 +28,7 @@ from fedunlearn.core import (
     derive,
 )
 from fedunlearn.federation.procedures import everywhere, recover
+from fedunlearn.learning.embeddings import noisy
 from fedunlearn.learning.local import fit, paced, scaled
 from fedunlearn.learning.objectives import together
 from fedunlearn.learning.tasks import Fit
@@ -42,7 +43,7 @@ class NoiseImages:
 
         min  L(w; D_r) + L(w; {(x', y) : (x, y) in D_f}),      x' = mu + sigma N(0, I), drawn once for each image
 
-    at the hospitals that hold D_f, and L(w; D_r) at the others.
+    at the hospitals that hold D_f, and L(w; D_r) at the others. A report beside x becomes words of all reports there.
 
     Reference:
         The authors' code for diffusion of Li et al., "Machine Unlearning for Image-to-Image Generative Models", ICLR
@@ -101,7 +102,8 @@ class Learn:
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
         forget, retain = local.images(self.forget), local.images(self.retain)
-        drawn = replace(forget, pixels=noise(scaled(forget.pixels), self.noise))
+        drawn = noisy(forget, together(forget, retain), 0.0, 1.0, self.noise)  # what comes beside each
+        drawn = replace(drawn, pixels=noise(scaled(forget.pixels), self.noise))
         images = together(drawn, replace(retain, pixels=scaled(retain.pixels)))
         return Reply(fit(local, self.weights, images, self.training, self.seed), len(images))
 

@@ -6,7 +6,7 @@ Tests try all of `PROMISES` on every strategy of ours; `fedunlearn check-strateg
 
 from __future__ import annotations
 
-from fedunlearn.contract import asking, form, results, turns, volumes
+from fedunlearn.contract import asking, form, kinds, results, turns
 from fedunlearn.contract.promise import Broken, Promise
 
 __all__ = ["PROMISES", "Broken", "Promise"]
@@ -39,7 +39,9 @@ PROMISES = (
     Promise(asking.tasks_cross_the_wire),
     Promise(asking.a_silent_hospital_is_an_error, variants=tuple(asking.FAULTS)),
     Promise(results.what_it_has_in_hand_is_what_it_would_have_come_to),
-    Promise(volumes.works_on_volumes_unless_it_declares_class_labels, rounding=True),
+    Promise(
+        kinds.works_on_every_kind_unless_it_declares_class_labels, rounding=True, variants=tuple(kinds.TOYS)
+    ),
     Promise(turns.works_where_hospitals_take_turns_unless_it_declares_everyone, thorough=True),
     Promise(asking.closing_it_midway_leaves_nothing_behind),
 )

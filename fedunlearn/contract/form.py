@@ -34,7 +34,17 @@ _BEYOND: Mapping[type[Any], tuple[str, int]] = {
 }
 """By the kind of a range, where its end is, and the way from there to the nearest number that is outside."""
 
-_SHARED = ("tasks", "mechanics", "embeddings", "objectives", "constraints", "labels", "local", "kinds", "models")
+_SHARED = (
+    "tasks",
+    "mechanics",
+    "embeddings",
+    "objectives",
+    "constraints",
+    "labels",
+    "local",
+    "kinds",
+    "models",
+)
 _ALLOWED = {
     *(f"fedunlearn.{module}" for module in ("core", "weights", "federation.procedures")),
     *(f"fedunlearn.learning.{module}" for module in _SHARED),

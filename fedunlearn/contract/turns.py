@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedunlearn import weights as w
+from fedunlearn.contract.kinds import shortened
 from fedunlearn.contract.promise import Broken, hold
 from fedunlearn.contract.toy_turns import EARLIER, TRAINING, case, run
-from fedunlearn.contract.volumes import shortened
 from fedunlearn.core import Case, Guarantee, Preparing, RequestId, SiteId, Strategy, Weights
 from fedunlearn.federation.procedures import fedavg
 

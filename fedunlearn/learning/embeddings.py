@@ -99,13 +99,13 @@ def noisy(images: Images, among: Images, std: float, share: float, seed: int) ->
         pixels = pixels + Noise(derive(seed, "pixels"), 2 * std, 2 * std)(pixels, images.rows, 0)
     generator = torch.Generator().manual_seed(derive(seed, "companions"))
     companions = {
-        name: _redrawn(values, among.companions[name], share, generator)
+        name: redrawn(values, among.companions[name], share, generator)
         for name, values in images.companions.items()
     }
     return replace(images, pixels=pixels.clamp(-1, 1) if whole else pixels, companions=companions)
 
 
-def _redrawn(values: Tensor, among: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def redrawn(values: Tensor, among: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """``values`` (N, L), each with probability ``share`` another of ``among``'s (M, L): of words, none but words."""
     anew = (torch.rand(values.shape, generator=generator) < share).to(values.device)
     if values.dtype.is_floating_point:

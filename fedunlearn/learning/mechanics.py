@@ -8,7 +8,7 @@ authors' code, where a batch holds as many images to forget as retained ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedunlearn.core import Batch, Images, Inputs, Local, LocalTraining, Reply, Select, Weights, derive
+from fedunlearn.core import IMAGE, Batch, Images, Inputs, Local, LocalTraining, Reply, Select, Weights, derive
+from fedunlearn.learning.embeddings import redrawn
 from fedunlearn.learning.kinds import Objective, learnt
 from fedunlearn.learning.labels import Labels, replaced
 from fedunlearn.learning.local import Constraint, fit
@@ -88,7 +89,7 @@ class Imitation:
     Squares are means over an image's numbers; of an encoder with several levels, their sum. t' is `Instead`:
     t(x_r) of a retained image of the batch, or standard Gaussian noise if it has none; Gaussian noise with the mean
     and deviation of the batch's t; or t of Gaussian images with the mean and deviation of the batch's, cut off where
-    its darkest and brightest pixels are.
+    its darkest and brightest pixels are, with words or numbers of the batch's beside them.
 
     Attributes:
         teacher: weights, on the device of the module, which is in use as such: no BatchNorm statistics of batches.
@@ -130,7 +131,8 @@ class Imitation:
             case "noise images":
                 x, forgotten = batch.image, part(batch, forget)
                 images = noise(forgotten.image, x.mean(), x.std(correction=0), generator)
-                instead = self._taught(module, forgotten.showing(images.clamp(x.min(), x.max())).inputs)
+                images = images.clamp(x.min(), x.max())
+                instead = self._taught(module, anew(forgotten, batch, generator).showing(images).inputs)
         return [x.index_put((forget,), other) for x, other in zip(t, instead, strict=True)]
 
     def _taught(self, module: nn.Module, inputs: Inputs) -> list[Tensor]:
@@ -242,6 +244,18 @@ def noise(
 ) -> Tensor:
     """Gaussian noise shaped as ``like``."""
     return torch.randn(like.shape, generator=generator).to(like) * deviation + mean
+
+
+def anew(batch: Batch, among: Batch, generator: torch.Generator) -> Batch:
+    """``batch`` with what comes beside each image drawn anew from what ``among`` has (`redrawn`)."""
+    if not (isinstance(batch.inputs, Mapping) and isinstance(among.inputs, Mapping)):
+        return batch
+    beside = {
+        name: redrawn(x, among.inputs[name], 1.0, generator)
+        for name, x in batch.inputs.items()
+        if name != IMAGE
+    }
+    return replace(batch, inputs={IMAGE: batch.image, **beside})
 
 
 def _together(local: Local, task: Relearn | Climb | Imitate) -> tuple[Images, Terms]:

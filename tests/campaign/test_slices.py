@@ -150,7 +150,7 @@ def test_a_hospital_tells_the_classes_of_the_asked_planes_and_nothing_else() -> 
     weights, rows = toy.trained()[1], toy.volumes("east").rows.tolist()
     planes = (Plane(rows[2], 1, 5), Plane(rows[0], 2, 0))
     # `toy.select` knows the training volumes only; "all" are the same there.
-    reply = Sections(weights, planes)(toy.Ward("east", toy.network()))
+    reply = Sections(weights, planes)(toy.Ward(toy.VOLUMES, "east", toy.network()))
     every = toy.select("east", Select())
     network = toy.network()
     network.load(weights)

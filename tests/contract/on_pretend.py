@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 
 from fedunlearn import weights as w
-from fedunlearn.contract import toy, toy_volumes
 from fedunlearn.contract.cases import case
 from fedunlearn.contract.hospitals import by_hand
+from fedunlearn.contract.kinds import shortened
 from fedunlearn.contract.promise import WISHES
-from fedunlearn.contract.volumes import shortened
 from fedunlearn.core import (
     SERVER,
     Asks,
@@ -53,6 +52,7 @@ from fedunlearn.learning.models import Model, Network, ResNet18, SmallCNN, initi
 from fedunlearn.learning.models.volumes import Med3D, UNet3D
 from fedunlearn.learning.objectives import Noise
 from sites.hospital import Federation
+from tests import toy, toy_volumes
 from tests.pretend import Mixed, Pretend, Refused, There, device
 from tests.test_contract import ENTRIES
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedunlearn.contract import PROMISES, checking
+from fedunlearn.contract import PROMISES, checking, kinds
 from fedunlearn.core import InputError, Strategy
 from tests import guest
 
@@ -125,7 +125,7 @@ BREAKS: dict[str, tuple[Changes, str]] = {
         first("local = paced(local, 1 + self.recovery.rounds)"),
         "not what one round less comes to",
     ),
-    "works_on_volumes_unless_it_declares_class_labels": (
+    "works_on_every_kind_unless_it_declares_class_labels": (
         [("log_softmax(1)", "log_softmax(1)[torch.arange(len(batch.rows)), batch.targets]"), TORCH],
         "on volumes it fails (index 255 is out of bounds",
     ),
@@ -168,12 +168,14 @@ def test_a_strategy_may_say_that_it_is_at_chance_until_it_recovers(tmp_path: Pat
     assert broken(made(tmp_path, [*BREAKS[name][0], said]), name) == ""
 
 
-def test_who_works_on_volumes_does_not_declare_class_labels(tmp_path: Path) -> None:
+def test_who_works_on_every_kind_does_not_declare_class_labels(tmp_path: Path) -> None:
     told = broken(
         made(tmp_path, [(NEEDS, f"{NEEDS}class_labels=True, ")]),
-        "works_on_volumes_unless_it_declares_class_labels",
+        "works_on_every_kind_unless_it_declares_class_labels",
     )
-    assert told == "it works on volumes as it is: do not declare `needs.class_labels`"
+    for kind, toy in kinds.TOYS.items():
+        expected = f"({kind}) it works on {toy.says} as it is: do not declare `needs.class_labels`"
+        assert expected in told.splitlines()
 
 
 def test_a_method_that_takes_an_emptied_hospital_for_one_that_stays_is_told(tmp_path: Path) -> None:

@@ -226,7 +226,10 @@ def test_scores_that_are_not_finite_show_in_the_loss() -> None:
 
 
 def test_signals_are_small_and_do_not_depend_on_the_batch_size() -> None:
-    ward, weights = toy_volumes.Ward("north", toy_volumes.network()), toy_volumes.trained()[1]
+    ward, weights = (
+        toy_volumes.Ward(toy_volumes.VOLUMES, "north", toy_volumes.network()),
+        toy_volumes.trained()[1],
+    )
     images = toy_volumes.volumes("north")
     whole = signals(ward, weights, images)
     assert {name: tuple(x.shape) for name, x in whole.items()} == {
@@ -250,7 +253,7 @@ def test_no_more_outputs_are_held_than_of_one_batch(monkeypatch: pytest.MonkeyPa
         return {"x": targets.flatten(1).sum(1)}
 
     images, weights = toy_volumes.volumes("north"), toy_volumes.trained()[1]
-    ward = toy_volumes.Ward("north", toy_volumes.network())
+    ward = toy_volumes.Ward(toy_volumes.VOLUMES, "north", toy_volumes.network())
     found = signals(ward, weights, images, signal, batch_size=2)
     assert seen == [2, 1]
     assert torch.equal(found["x"], images.targets.flatten(1).sum(1))
@@ -288,7 +291,10 @@ def test_a_hospital_without_images_has_no_signal_and_disturbs_no_other() -> None
 
 def test_gradients_of_single_volumes_are_those_one_by_one() -> None:
     """Through vmap, the small U-Net's norms and its resizing included."""
-    ward, weights = toy_volumes.Ward("north", toy_volumes.network()), toy_volumes.trained()[1]
+    ward, weights = (
+        toy_volumes.Ward(toy_volumes.VOLUMES, "north", toy_volumes.network()),
+        toy_volumes.trained()[1],
+    )
     images = toy_volumes.volumes("north")
     (each,) = each_gradient(ward, weights, images)
     for i in range(len(images)):
@@ -298,7 +304,10 @@ def test_gradients_of_single_volumes_are_those_one_by_one() -> None:
 
 
 def test_training_lowers_the_loss_and_raises_dice() -> None:
-    ward, start = toy_volumes.Ward("north", toy_volumes.network()), toy_volumes.trained()[0]
+    ward, start = (
+        toy_volumes.Ward(toy_volumes.VOLUMES, "north", toy_volumes.network()),
+        toy_volumes.trained()[0],
+    )
     images, local = toy_volumes.volumes("north"), toy_volumes.TRAINING.local
     trained = fit(ward, start, images, replace(local, epochs=40, lr=1e-2), seed=0)
     before, after = (signals(ward, weights, images) for weights in (start, trained))

@@ -261,7 +261,7 @@ def test_a_step_in_pieces_is_the_whole_batchs_step(training: LocalTraining, micr
 @pytest.mark.parametrize("micro_batch", [1, 2])
 def test_whatever_adds_up_over_images_does_so_in_pieces(micro_batch: int) -> None:
     """A piece of images to forget alone, of others alone, or of both; and of volumes, whose Dice is each's own."""
-    ward, start = volumes.Ward("north", volumes.network()), volumes.trained()[1]
+    ward, start = volumes.Ward(volumes.VOLUMES, "north", volumes.network()), volumes.trained()[1]
     images = marked(volumes.volumes("north"), volumes.volumes("east"))
     training = replace(volumes.TRAINING.local, batch_size=6, optimizer="sgd", lr=0.02, clip=None)
     for objective in (DiceCrossEntropy(), Signed(DiceCrossEntropy(), -0.5, 1.0)):
@@ -349,7 +349,7 @@ def test_dice_sums_over_voxels_in_float32() -> None:
     """In 8 bits, 256 + 1 is 256. No map here is 2 voxels deep: CPUs get gradients of such wrong (`scenario.rules`)."""
     model, shape = UNet3D(), (1, 16, 16, 16)
     start = initial_weights(model, Form(shape, 3), seed=1)
-    ward = volumes.Ward("north", Network(model, Form(shape, 3)))
+    ward = volumes.Ward(volumes.VOLUMES, "north", Network(model, Form(shape, 3)))
     pixels = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
     images, spy = Images(pixels, (pixels[:, 0] > 0).long(), torch.arange(2)), Typed(DiceCrossEntropy())
     training = LocalTraining(3, 2, "sgd", lr=0.1, precision="bfloat16")

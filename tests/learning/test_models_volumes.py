@@ -19,7 +19,7 @@ from fedunlearn.learning.local import each_gradient, fit, gradient
 from fedunlearn.learning.models import Model, Network, features, initial_weights, origin
 from fedunlearn.learning.models.volumes import Med3D, UNet3D
 from tests.test_simulate_volumes import TINY_VOLUMES, store
-from tests.toy_volumes import Ward
+from tests.toy_volumes import VOLUMES, Ward
 
 pytestmark = pytest.mark.rounding
 
@@ -127,7 +127,7 @@ def test_med3d_can_be_differentiated_by_volume_and_twice() -> None:
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randn(2, 1, 16, 16, 16, generator=generator)
     images = Images(pixels, (pixels[:, 0] > 0).long(), torch.arange(2))
-    ward, start = Ward("north", network), network.read()
+    ward, start = Ward(VOLUMES, "north", network), network.read()
     (each,) = each_gradient(ward, start, images)
     for name, g in gradient(ward, start, images).items():
         assert torch.allclose(each[name].mean(0), g, atol=1e-4), name

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from fedunlearn import scenario as scenarios, weights as w
 from fedunlearn.campaign.cohort import gather
-from fedunlearn.contract import toy_volumes as toy
-from fedunlearn.contract.volumes import shortened
+from fedunlearn.contract.kinds import shortened
 from fedunlearn.core import IGNORED, Batch, Form, Granularity, InputError, Preparing, Strategy
 from fedunlearn.kinds.segmentation.learnt import DiceCrossEntropy
 from fedunlearn.learning.local import each_gradient, fit, gradient, outputs, signals
@@ -24,6 +23,7 @@ from fedunlearn.learning.objectives import taught
 from fedunlearn.learning.patches import Patch, corners, cropper, cut, slid, tiles
 from fedunlearn.story import simulate
 from strategies.retrain import Retrain
+from tests import toy_volumes as toy
 from tests.runs import weight_files
 from tests.test_contract import ENTRIES
 from tests.test_simulate_volumes import TINY_VOLUMES, store
@@ -41,7 +41,7 @@ def network() -> Network:
 
 @pytest.fixture
 def ward(network: Network) -> toy.Ward:
-    return toy.Ward("north", network)
+    return toy.Ward(toy.VOLUMES, "north", network)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -167,7 +167,7 @@ def test_it_trains_on_patches_and_nothing_but_the_seed_decides_which(ward: toy.W
     assert ward.work == 3 * 3, "one patch of each volume in every epoch"
     assert w.digest(fit(ward, start, images, training, 1)) == w.digest(found)
     assert w.digest(fit(ward, start, images, training, 2)) != w.digest(found)
-    whole = fit(toy.Ward("north", toy.network()), start, images, training, 1)
+    whole = fit(toy.Ward(toy.VOLUMES, "north", toy.network()), start, images, training, 1)
     assert w.digest(whole) != w.digest(found)
     first = next(batch for batch in spy.seen if len(batch.rows) == 2)
     assert all(
@@ -212,7 +212,7 @@ def test_what_is_kept_of_volumes_comes_of_the_network_slid_over_them(
     with torch.inference_mode():
         means = torch.stack([features(network.module.eval(), head, images.pixels[here]) for here in cutouts])
     assert torch.allclose(outputs(ward, weights, images, head=head), means.mean(0), atol=1e-5)
-    assert not torch.equal(found, outputs(toy.Ward("north", toy.network()), weights, images))
+    assert not torch.equal(found, outputs(toy.Ward(toy.VOLUMES, "north", toy.network()), weights, images))
 
 
 def test_gradients_are_those_of_the_mean_loss_over_tiles(ward: toy.Ward, network: Network) -> None:

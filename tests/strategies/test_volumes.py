@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.contract.volumes import shortened
+from fedunlearn.contract.kinds import shortened
 from fedunlearn.core import (
     IGNORED,
     Batch,
@@ -133,7 +133,11 @@ def test_where_no_class_is_true_nothing_is_taken_from_the_teacher_and_nothing_is
 
 
 def test_errors_are_the_share_of_the_voxels_that_count() -> None:
-    ward, weights, volumes = toy.Ward("north", toy.network()), toy.trained()[1], toy.volumes("north")
+    ward, weights, volumes = (
+        toy.Ward(toy.VOLUMES, "north", toy.network()),
+        toy.trained()[1],
+        toy.volumes("north"),
+    )
     said = outputs(ward, weights, volumes).argmax(1)
     slow = [(a != b)[b != IGNORED].float().mean().item() for a, b in zip(said, volumes.targets, strict=True)]
     found = Errors((weights,), Select())(ward).arrays["error"]
