@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedunlearn.scoring.evidence import Evidence, Floats, Frame, Spent
-from fedunlearn.scoring.evidence.classification import Outputs
+from fedunlearn.scoring.evidence import Evidence, Floats, Frame, Spent, WithLosses
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.judgement.bench import Bench, sight
 from fedunlearn.scoring.judgement.difference import Difference, difference
@@ -15,16 +14,14 @@ from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import measures_of
 
 NOTHING = Spent(0.0, 0.0, 0, 0, 0, 0)
-_MEASURES = measures_of("classification")
-_QUALITY = _MEASURES[scored("classification").tested]
-_ULIRA = _MEASURES["mia_ulira_excess"]
+_ULIRA = measures_of("classification")["mia_ulira_excess"]  # it looks at losses alone, whatever the kind
 
 
 @dataclass(frozen=True, eq=False)
 class Models:
     """What several models of one kind answer, and their margins on changed copies, (N,) each."""
 
-    answers: Sequence[Outputs]
+    answers: Sequence[WithLosses]
     copies: Sequence[Floats]
 
 
@@ -34,16 +31,17 @@ def judged(
     original: Models,
     kinds: Mapping[str, Models],
     margins: Margins = Margins(),  # noqa: B008 - frozen
+    kind: str = "classification",
 ) -> dict[str, tuple[Answer, Answer, str]]:
     """Forgotten?, still good? and the word, by kind. The first retrained models have the seeds of the others."""
-    k = len(original.answers)
-    quality = [_QUALITY.function(_evidence(frame, one)) for one in retrained.answers]
+    k, measure = len(original.answers), measures_of(kind)[scored(kind).tested]
+    quality = [measure.function(_evidence(frame, one)) for one in retrained.answers]
     images = [m.margin for m in retrained.answers], [m.margin for m in original.answers]
     names = [str(code) for code in range(int(frame.patients.max()) + 1)]
     bench = Bench(
         frame=frame,
         sight=sight(frame, names, margins, images, (retrained.copies, original.copies), shadows=False),
-        quality=_QUALITY.name,
+        quality=measure.name,
         retrained=quality[:k],
         further=quality[k:],
         references=range(len(quality)),
@@ -51,14 +49,14 @@ def judged(
     found = {}
     for name, models in kinds.items():
         memory = bench.recall([one.margin for one in models.answers], models.copies)
-        own = [_QUALITY.function(_evidence(frame, one)) for one in models.answers]
+        own = [measure.function(_evidence(frame, one)) for one in models.answers]
         found[name] = judge(
             bench.sight, bench.findings(memory, own, _evidently(frame, retrained, models), ())
         )
     return found
 
 
-def _evidence(frame: Frame, answers: Outputs) -> Evidence[Outputs]:
+def _evidence(frame: Frame, answers: WithLosses) -> Evidence[WithLosses]:
     return Evidence(frame, answers, answers, answers, NOTHING, NOTHING, seed=0)
 
 

@@ -2,6 +2,7 @@
 learners.
 
     python benchmarks/yardstick.py [--draws 100] [--learners 20] [--settings 12x3 44x8 1x8 …] [--bad]
+                                   [--task classification | multilabel]
 
 Every draw makes new patients and new models of each kind, and judges them as `score` does: memory of each patient on
 the exact images and on changed copies, U-LiRA as further evidence, usefulness on unseen images. A setting PxS has P
@@ -10,6 +11,10 @@ are drawn from variances like those of the models of scenarios/3hosp.yaml: unsee
 patient; remembered ones 5.4 and half of that; a model's own luck is ± 0.2 in all, ± 0.5 by patient and ± 1.7 by image.
 Copies share their image's luck (correlation .8) and `ON_COPIES` of its memory. One class is rare: 3.4 % of the images.
 With ``--bad``, one training in seven goes badly: its luck is three times as large.
+
+With ``--task`` other than classification, the same margins are those of models for another kind of task. Of several
+findings an image (multilabel), an image's mean loss follows from its margin and is shared out among its findings,
+unevenly, and alike for all models; its class is a finding that it has, others are there now and then.
 
 The learners are small networks on made-up patients, trained for the purpose (`benchmarks.learners`).
 """
@@ -28,7 +33,8 @@ from scipy.special import betaincinv
 from benchmarks import learners
 from benchmarks.judging import Models, judged
 from fedunlearn.core import derive
-from fedunlearn.scoring.evidence import Attribute, Bools, Floats, Frame, Ints
+from fedunlearn.kinds.multilabel.evidence import Findings
+from fedunlearn.scoring.evidence import Attribute, Bools, Floats, Frame, Ints, WithLosses
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.judgement.verdict import Answer
 
@@ -72,6 +78,7 @@ class World:
     hard: Floats
     others: Floats
     bad: bool
+    task: str = "classification"
 
     @cached_property
     def forget(self) -> Bools:
@@ -90,15 +97,32 @@ class World:
         scale = HOW_BAD if self.bad and rng.random() < BAD else 1.0
         return scale * (shared + own), scale * (shared + 0.8 * own + 0.6 * of_copy)
 
-    def answers(self, phi: Floats, others: Floats | None = None) -> Outputs:
-        """Scores whose true class has that logit-scaled confidence."""
+    @cached_property
+    def findings(self) -> Ints:
+        """(N, CLASSES) which findings an image has: its class, and each other one as often as that one's share says."""
+        generator = np.random.default_rng(derive(self.frame.seed, "yardstick", "findings"))
+        there = generator.random(self.others.shape) < 0.1
+        there[np.arange(len(there)), self.frame.labels] = True
+        return there.astype(np.int64)
+
+    def answers(self, phi: Floats, others: Floats | None = None) -> WithLosses:
+        """What a model answers whose logit-scaled confidence in what is right is that."""
+        return {"classification": self._classes, "multilabel": self._findings}[self.task](phi, others)
+
+    def _findings(self, phi: Floats, others: Floats | None) -> Findings:
+        parts = np.exp((self.others if others is None else others) / 2)
+        losses = CLASSES * np.logaddexp(0.0, -phi)[:, None] * parts / parts.sum(axis=1, keepdims=True)
+        right = -np.log(np.expm1(np.maximum(losses, 1e-12)))
+        return Findings(np.where(self.findings == 1, right, -right), self.findings)
+
+    def _classes(self, phi: Floats, others: Floats | None) -> Outputs:
         logits, rows = (self.others if others is None else others).copy(), np.arange(len(phi))
         logits[rows, self.frame.labels] = -np.inf
         logits[rows, self.frame.labels] = phi + np.logaddexp.reduce(logits, axis=1)
         return Outputs(logits, self.frame.labels)
 
 
-def world(setting: Setting, draw: int, bad: bool = False) -> World:
+def world(setting: Setting, draw: int, bad: bool = False, task: str = "classification") -> World:
     """The patients of a draw."""
     rng = np.random.default_rng(derive(draw, "yardstick", "patients"))
     sizes = (setting.forget, setting.held_out, 10, setting.elsewhere)
@@ -122,12 +146,12 @@ def world(setting: Setting, draw: int, bad: bool = False) -> World:
         attributes={"class": Attribute(labels, tuple(map(str, range(CLASSES))))},
     )
     hard = rng.normal(0, 1.0, sum(sizes))[patients] + rng.normal(0, 4.4, len(part))
-    return World(setting, frame, part, hard, rng.normal(size=(len(part), CLASSES)), bad)
+    return World(setting, frame, part, hard, rng.normal(size=(len(part), CLASSES)), bad, task)
 
 
 # ------------------------------------------------------------------------------------------------- kinds
 
-Made = tuple[Outputs, Floats]
+Made = tuple[WithLosses, Floats]
 """What one model answers, and (N,) its margins on changed copies."""
 Kind = Callable[[World, np.random.Generator, int], Made]
 """Makes the model of a seed, numbered from 0."""
@@ -306,12 +330,17 @@ class Tally:
 
 
 def tallies(
-    setting: Setting, draws: int, kinds: Mapping[str, Kind] = KINDS, bad: bool = False, start: int = 0
+    setting: Setting,
+    draws: int,
+    kinds: Mapping[str, Kind] = KINDS,
+    bad: bool = False,
+    start: int = 0,
+    task: str = "classification",
 ) -> dict[str, Tally]:
     """The answers about made-up models, by kind."""
     found = {name: Tally() for name in kinds}
     for draw in range(start, start + draws):
-        one = world(setting, draw, bad)
+        one = world(setting, draw, bad, task)
 
         def models(name: str, kind: Kind, count: int, one: World = one, draw: int = draw) -> Models:
             rngs = (np.random.default_rng(derive(draw, "yardstick", name, str(i))) for i in range(count))
@@ -321,7 +350,7 @@ def tallies(
         retrained = models("retrained", HONEST, setting.references)
         original = models("original", KINDS["do nothing"], setting.seeds)
         made = {name: models(name, kind, setting.seeds) for name, kind in kinds.items()}
-        for name, answers in judged(one.frame, retrained, original, made).items():
+        for name, answers in judged(one.frame, retrained, original, made, kind=task).items():
             found[name].add(*answers)
     return found
 
@@ -344,13 +373,14 @@ def main() -> None:
     parser.add_argument("--learners", type=int, default=20, help="draws of real learners")
     parser.add_argument("--settings", nargs="*", default=["12x3", "12x8", "44x8", "1x8"])
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), help="of models")
+    parser.add_argument("--task", choices=("classification", "multilabel"), default="classification")
     parser.add_argument("--bad", action="store_true", help="one training in seven goes badly")
     asked = parser.parse_args()
     kinds = {name: KINDS[name] for name in asked.kinds}
     for text in asked.settings:
         setting = Setting.parse(text)
-        _print(str(setting), tallies(setting, asked.draws, kinds, asked.bad, asked.start))
-    if asked.learners:
+        _print(str(setting), tallies(setting, asked.draws, kinds, asked.bad, asked.start, asked.task))
+    if asked.learners and asked.task == "classification":
         _print("small networks, 20 x 3, 8 references", learners.tallies(asked.learners, Tally))
 
 
