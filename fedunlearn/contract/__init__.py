@@ -31,14 +31,14 @@ PROMISES = (
     Promise(results.exact_means_equal_to_retraining, rounding=True),
     Promise(results.nearer_to_the_retrained_model_than_the_original, rounding=True),
     Promise(results.better_than_a_guess_before_recovery, rounding=True),
-    Promise(results.if_it_diverges_it_does_so_without_an_error),
+    Promise(results.if_it_diverges_it_does_so_without_an_error, thorough=True),
     Promise(results.works_in_the_middle_of_training),
     Promise(asking.declared_is_used),
     Promise(asking.never_asks_a_leaving_site_unless_declared),
     Promise(asking.sums_are_enough_unless_each_reply_is_declared, rounding=True),
     Promise(asking.tasks_cross_the_wire),
     Promise(asking.a_silent_hospital_is_an_error, variants=tuple(asking.FAULTS)),
-    Promise(results.what_it_has_in_hand_is_what_it_would_have_come_to),
+    Promise(results.what_it_has_in_hand_is_what_it_would_have_come_to, thorough=True),
     Promise(
         kinds.works_on_every_kind_unless_it_declares_class_labels, rounding=True, variants=tuple(kinds.TOYS)
     ),

@@ -46,7 +46,7 @@ _SHARED = (
     "models",
 )
 _ALLOWED = {
-    *(f"fedunlearn.{module}" for module in ("core", "weights", "federation.procedures")),
+    *(f"fedunlearn.{module}" for module in ("core", "core.kinds", "weights", "federation.procedures")),
     *(f"fedunlearn.learning.{module}" for module in _SHARED),
 }
 _ROOMS = ("fedunlearn", "fedunlearn.federation", "fedunlearn.learning")
