@@ -116,6 +116,14 @@ def test_a_table_beside_the_file_names_findings(tmp_path: Path):
     assert only.names == ("Mass",) and "left out: Effusion (8 images)" in only.notes[-1]
 
 
+def test_a_column_of_the_table_or_the_file_can_be_the_label(tmp_path: Path):
+    table(tmp_path, ROWS)
+    found = load(tmp_path, Npz(path="x.npz", table="t.csv", label="view"))
+    assert (found.kind, found.classes, found.targets.tolist()) == ("classification", 2, [0, 1] * 6)
+    own = load(tmp_path, Npz(path="x.npz", label="grade"), train_grade=np.arange(12) % 3)
+    assert own.targets.tolist() == [0, 1, 2] * 4 and "grade" not in own.table
+
+
 def test_what_the_file_has_itself_stays(tmp_path: Path):
     table(tmp_path, [f"{row},elsewhere" for row in ROWS], "image,finding_labels,view,patient_id")
     found = load(tmp_path, BESIDE)
