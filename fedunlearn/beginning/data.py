@@ -101,7 +101,8 @@ def _several(found: Found, watch: Watch) -> Found:
 
 def _no_larger(settings: dict[str, Any], collection: Collection) -> dict[str, Any]:
     """Settings under which images are not made larger than they are, unless they are too small for a network."""
-    if "size" not in settings or collection.seen is None:
+    fixed = getattr(SOURCES[settings["name"]], "size", None) is not None  # it has no size of their own
+    if "size" not in settings or fixed or collection.seen is None:
         return settings
     sizes = set(collection.seen["size"].astype(str))
     edges = [int(edge) for size in sizes for edge in re.findall(r"\d+", size)]

@@ -23,7 +23,7 @@ class Words:
         part: what one of its classes is called.
         parts: what several are called.
         heading: over its measures, where they are listed.
-        many: what a collection holds, with the number of classes as ``{classes}``.
+        many: what a collection holds, with the number of classes, or findings, as ``{classes}``.
         seen_by: what of answers the attack of a verdict looks at.
         pipeline: the task, as cards of models name it (Hugging Face's list).
         columns: the measures shown, as they are headed; `scores.parquet` has all of them.

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.__main__ import app
-from fedunlearn.beginning import Found, columns, find, text, wishes
+from fedunlearn.beginning import Found, columns, data, find, text, wishes
 from fedunlearn.campaign.cohort import gather
 from fedunlearn.core import InputError
 from fedunlearn.scenario import json_schema
+from sites.chexpert import FINDINGS
 from sites.collection import Collection
 from sites.watching import unwatched
 
@@ -145,6 +146,42 @@ def test_volumes_with_label_maps(tmp_path: Path) -> None:
     result = init(tmp_path / "set", "--to", tmp_path / "s.yaml", hospitals="site", forget="patients")
     scenario = passes_check(tmp_path, result, "s.yaml")
     assert (scenario.model.kind, scenario.sites.names) == ("segmentation", ("one", "two"))
+
+
+def test_cells_that_name_several_findings(tmp_path: Path) -> None:
+    rows = ["file,label,patient"]
+    for patient in range(PATIENTS):
+        picture(tmp_path / "set" / f"{patient}.png", patient)
+        cell = ("Effusion|Mass", "No Finding", "Mass")[patient % 3]
+        rows.append(f"{patient}.png,{cell},p{patient:02}")
+    (tmp_path / "set" / "m.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    result = init(tmp_path / "set" / "m.csv", "--to", tmp_path / "set" / "s.yaml", forget="patients")
+    scenario = passes_check(tmp_path / "set", result, "s.yaml")
+    assert (scenario.model.name, scenario.model.kind) == ("small_cnn", "multilabel")
+    text = (tmp_path / "set" / "s.yaml").read_text(encoding="utf-8")
+    assert "findings: all" in text and f"# {PATIENTS} images with 2 findings" in text
+    assert "labels: uniform" in text  # of two classes, any other is the opposite one
+
+
+@pytest.mark.parametrize(("time", "edge", "patients"), [("quick", 32, 500), ("normal", 64, 2000)])
+def test_chexpert_as_it_is_distributed(tmp_path: Path, time: str, edge: int, patients: int) -> None:
+    folder = tmp_path / "CheXpert-v1.0-small"
+    rows = [",".join(("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS))]
+    for patient in range(PATIENTS):
+        name = f"train/patient{patient:05}/study1/view1_frontal.jpg"
+        picture(folder / name, patient)
+        cells = ",".join("1.0" if (patient + n) % 3 == 0 else "" for n in range(len(FINDINGS)))
+        rows.append(f"{folder.name}/{name},Female,60,Frontal,AP,{cells}")
+    (folder / "train.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    few = list(data._readings(folder, time))
+    assert few[0][0] == {"name": "chexpert", "path": folder.name, "size": edge, "patients": patients}
+    found = data.find(str(folder), time, tmp_path, unwatched)
+    assert found.settings == {
+        "name": "chexpert",
+        "path": folder.name,
+        "size": edge,
+    }  # there are not so many patients
+    assert found.several and found.collection.table["patient"].nunique() == PATIENTS
 
 
 def test_made_up_images_need_no_folder(tmp_path: Path) -> None:

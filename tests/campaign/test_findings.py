@@ -1,0 +1,157 @@
+"""Images with several findings as hospitals hold them: dealt and picked by their rarest one, told by each."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedunlearn import scenario as scenarios
+from fedunlearn.campaign.classes import called, lacking, present
+from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.estimate import estimate
+from fedunlearn.campaign.survey import draw, survey
+from fedunlearn.core import IGNORED
+from fedunlearn.scenario import Scenario
+from sites.dealing.patients import patients_of
+from sites.findings import NONE, rarest, told
+
+NAMES = ("effusion", "mass", "hernia")
+TEXT = """\
+name: findings
+seeds: [1]
+engine: {name: inline, workers: 1}
+data: {name: npz, path: x.npz, findings: [effusion, mass, hernia]}
+sites: {names: [north, east], partition: {name: label_skew, alpha: 0.5}}
+model: {name: small_cnn, kind: multilabel}
+training: {rounds: 1, local_epochs: 1}
+requests:
+  - {id: rare, site: north, patients: {count: 2, pick: rare_class}}
+  - {id: scarce, site: north, patients: {count: 2, pick: scarce_elsewhere}}
+  - {id: named, site: north, patients: {count: 1, by: {rarest_finding: mass}}}
+  - {id: leave, site: east, whole_site: true}
+strategies: [{name: fine_tune, rounds: 1}]
+"""
+
+
+def arrays() -> dict[str, Any]:
+    """180 images of 60 patients; a third has an effusion, a fifth a mass, a twentieth a hernia, some unknown."""
+    rng = np.random.default_rng(0)
+    findings = (rng.random((180, 3)) < (1 / 3, 1 / 5, 1 / 20)).astype(np.int64)
+    findings[rng.random((180, 3)) < 0.05] = -1
+    return {
+        "train_images": rng.integers(0, 255, (180, 28, 28), np.uint8),
+        "train_labels": findings,
+        "train_patient_id": np.array([f"p{row // 3:02d}" for row in range(180)]),
+        "train_findings": np.array(["theirs"] * 180),
+    }
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    file = tmp_path_factory.mktemp("findings") / "s.yaml"
+    file.write_text(TEXT, encoding="utf-8")
+    return scenarios.read(file)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory, scenario: Scenario) -> Cohort:
+    folder = tmp_path_factory.mktemp("images")
+    np.savez(folder / "x.npz", **arrays())
+    return gather(scenario, folder)
+
+
+def test_the_table_tells_what_is_present_what_nobody_knows_and_the_rarest(cohort: Cohort):
+    assert (cohort.kind, cohort.names, cohort.classes, cohort.labels) == ("multilabel", NAMES, 2, None)
+    table = cohort.table
+    for row, target in enumerate(cohort.targets):
+        has = [name for name, one in zip(NAMES, target, strict=True) if one == 1]
+        assert table["findings"][row] == ("|".join(has) or NONE)
+        assert table["unknown"][row] == "|".join(
+            n for n, one in zip(NAMES, target, strict=True) if one == IGNORED
+        )
+        assert table["rarest_finding"][row] == (has[-1] if has else NONE)  # named from frequent to rare
+    assert "label" not in table
+    assert (table["data_findings"] == "theirs").all()  # a column of the data with our name
+    assert any("the data's column findings is kept as data_findings" in note for note in cohort.notes)
+
+
+def test_hospitals_differ_in_their_findings_and_parts_are_alike(cohort: Cohort):
+    has = cohort.targets == 1
+    shares = np.array([has[cohort.site == site].mean(axis=0) for site in cohort.sites])
+    assert np.abs(shares[0] - shares[1]).max() > 0.1  # Dirichlet shares of each rarest finding's patients
+    patients = patients_of(cohort.table, rarest(cohort.targets))
+    label = patients.label[patients.member]
+    here = cohort.site == max(cohort.sites, key=lambda site: (cohort.site == site).sum())
+    for stratum in np.unique(label[here]):
+        own = here & (label == stratum)
+        if own.sum() >= 24:  # images of three a patient: no share is off by more than one patient or two
+            assert abs((cohort.split[own] == "train").mean() - 0.6) < 0.25
+
+
+def test_rare_findings_are_picked_and_named(scenario: Scenario, cohort: Cohort):
+    table = cohort.table
+    here = (table["site"] == "north") & (table["split"] == "train")
+    sizes = table[here]["rarest_finding"].value_counts()
+
+    def size(patient: str) -> int:
+        return int(sizes[table[here & (table["patient"] == patient)]["rarest_finding"].mode().min()])
+
+    picked = set(table[here & cohort.forgotten["rare"]]["patient"])
+    others = set(table[here]["patient"]) - picked
+    assert max(map(size, picked)) <= min(map(size, others))
+    assert "mass" in set(table[cohort.forgotten["named"]]["rarest_finding"])
+    requests = {one.id: cohort.summary(one) for one in scenario.requests}
+    assert "of the rarest finding" in requests["rare"]
+    assert "of the finding that others have fewest of" in requests["scarce"]
+    assert "training images" in requests["leave"]
+
+
+def test_check_counts_each_finding_by_hospital(cohort: Cohort, tmp_path: Path):
+    lines = survey(cohort)
+    start = lines.index("images with a finding:")
+    assert lines[start + 1].split() == ["finding", "north", "east", "all", "unknown"]
+    for row, name in enumerate(NAMES):
+        own = cohort.targets[:, row]
+        counts = [int((own[cohort.site == site] == 1).sum()) for site in cohort.sites]
+        told = re.split(r"\s{2,}", lines[start + 2 + row].strip())
+        assert told == [name, *map(str, counts), str(sum(counts)), str(int((own == IGNORED).sum()))]
+    nothing = (cohort.targets != 1).all(axis=1)
+    assert lines[start + 5].split()[-1] == str(int(nothing.sum()))
+    many = replace(cohort, sites=tuple(f"s{number}" for number in range(7)))
+    assert "finding  all  unknown" in re.sub(r" +", "  ", "\n".join(survey(many)))
+    draw(cohort, "x", tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_a_finding_that_a_hospital_does_not_train_on_is_named():
+    targets = np.array([[1, 0], [0, IGNORED], [0, 1], [1, 1]], np.uint8)
+    has = present("multilabel", targets, 2)
+    assert has.tolist() == [[True, False], [False, False], [False, True], [True, True]]
+    assert called("multilabel", targets) == "finding"
+    site = np.array(["north", "north", "east", "east"])
+    assert lacking(has, site, ["north", "east"], ["finding a", "finding b"]) == [
+        "hospital north trains on no image of finding b, which others have"
+    ]
+
+
+def test_answers_of_each_finding_are_counted_on_disk(scenario: Scenario, cohort: Cohort):
+    """Two scores of 4 bytes for each of three findings and image, and some more for the file."""
+    disk, single = (
+        estimate(scenario, one).disk["signals"]
+        for one in (cohort, replace(cohort, targets=cohort.targets[:, :1]))
+    )
+    assert disk > single and (disk - single) % (2 * 4 * 2) == 0
+
+
+def test_what_is_dealt_by(cohort: Cohort):
+    assert told(np.array([[0, 255], [1, 1]], np.uint8), ("a", "b")) == {
+        "findings": [NONE, "a|b"],
+        "unknown": ["b", ""],
+        "rarest_finding": [NONE, "a"],
+    }
+    assert rarest(np.zeros((0, 3), np.uint8)).tolist() == []
