@@ -36,6 +36,18 @@ def test_a_few_draws_where_all_is_plain(monkeypatch: pytest.MonkeyPatch):
         assert kind == "honest" or passes(tally) == 0
 
 
+@pytest.mark.gate
+def test_the_same_of_images_with_several_findings(monkeypatch: pytest.MonkeyPatch):
+    """6 draws of 44 patients, 8 seeds."""
+    monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 200)
+    monkeypatch.setattr("fedunlearn.kinds.multilabel.areas.RESAMPLES", 200)
+    expected = {"honest": ("yes",), "do nothing": ("no",), "overdone": ("too much",), "output patch": ("no",)}
+    kinds = {kind: KINDS[kind] for kind in expected}
+    for kind, tally in tallies(Setting.parse("44x8"), 6, kinds, task="multilabel").items():
+        assert tally.share(*expected[kind]) >= 5 / 6, (kind, tally.forgotten)
+        assert kind == "honest" or passes(tally) == 0
+
+
 def test_settings_are_read():
     assert Setting.parse("12x3") == Setting(12, 3, 8)
     assert Setting.parse("44x12x20") == Setting(44, 12, 20, 15)
