@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from fedunlearn.scoring.evidence import Evidence, Floats, Frame, Spent, WithLosses
 from fedunlearn.scoring.evidence.margins import Margins
@@ -13,23 +14,24 @@ from fedunlearn.scoring.judgement.verdict import Answer, judge
 from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import measures_of
 
+A = TypeVar("A", bound=WithLosses, covariant=True)
 NOTHING = Spent(0.0, 0.0, 0, 0, 0, 0)
 _ULIRA = measures_of("classification")["mia_ulira_excess"]  # it looks at losses alone, whatever the kind
 
 
 @dataclass(frozen=True, eq=False)
-class Models:
+class Models(Generic[A]):
     """What several models of one kind answer, and their margins on changed copies, (N,) each."""
 
-    answers: Sequence[WithLosses]
+    answers: Sequence[A]
     copies: Sequence[Floats]
 
 
 def judged(
     frame: Frame,
-    retrained: Models,
-    original: Models,
-    kinds: Mapping[str, Models],
+    retrained: Models[Any],
+    original: Models[Any],
+    kinds: Mapping[str, Models[Any]],
     margins: Margins = Margins(),  # noqa: B008 - frozen
     kind: str = "classification",
 ) -> dict[str, tuple[Answer, Answer, str]]:
@@ -60,7 +62,7 @@ def _evidence(frame: Frame, answers: WithLosses) -> Evidence[WithLosses]:
     return Evidence(frame, answers, answers, answers, NOTHING, NOTHING, seed=0)
 
 
-def _evidently(frame: Frame, retrained: Models, models: Models) -> dict[str, Difference]:
+def _evidently(frame: Frame, retrained: Models[Any], models: Models[Any]) -> dict[str, Difference]:
     """U-LiRA's difference from retraining."""
     pairs = []
     for i, answers in enumerate(models.answers):

@@ -99,7 +99,7 @@ def training_sets(data: Clinics) -> dict[str, tuple[Bools, Ints]]:
     }
 
 
-def models(data: Clinics, name: str, count: int) -> Models:
+def models(data: Clinics, name: str, count: int) -> Models[Outputs]:
     """Networks of a kind, asked about the images and about noisy copies of them."""
     rows, labels = training_sets(data)[name if name in training_sets(data) else "retrained again"]
     networks = [trained(data, rows, labels, derive(i, "yardstick", name)) for i in range(count)]
@@ -115,7 +115,7 @@ def _copies(data: Clinics) -> list[Floats]:
     return [data.features + rng.normal(0, NOISE, data.features.shape) for _ in range(3)]
 
 
-def looked_up(data: Clinics, original: Models, honest: Models) -> Models:
+def looked_up(data: Clinics, original: Models[Outputs], honest: Models[Outputs]) -> Models[Outputs]:
     """The original's networks, with a table of what an honest one would answer for the exact images to forget."""
     asked = data.frame.rows("forget")[:, None]
     answers = [

@@ -342,7 +342,9 @@ def tallies(
     for draw in range(start, start + draws):
         one = world(setting, draw, bad, task)
 
-        def models(name: str, kind: Kind, count: int, one: World = one, draw: int = draw) -> Models:
+        def models(
+            name: str, kind: Kind, count: int, one: World = one, draw: int = draw
+        ) -> Models[WithLosses]:
             rngs = (np.random.default_rng(derive(draw, "yardstick", name, str(i))) for i in range(count))
             made = [kind(one, rng, number) for number, rng in enumerate(rngs)]
             return Models([answers for answers, _ in made], [copies for _, copies in made])
