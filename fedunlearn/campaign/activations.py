@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fedunlearn.campaign.cohort import Cohort
-from fedunlearn.learning.patches import VOXELS, Patched
+from fedunlearn.core import IMAGE, Form, Inputs
+from fedunlearn.learning.patches import VOXELS, Patch, Patched
 from fedunlearn.scenario import Scenario
 
 
@@ -45,7 +46,7 @@ def _layers(scenario: Scenario, cohort: Cohort) -> list[int]:
     """
     model, values = scenario.model, list[int]()
     device = torch.device(
-        "cpu" if len(cohort.shape) == 3 else "meta"
+        "meta" if len(cohort.shape) == 4 else "cpu"
     )  # of volumes there may be too many numbers
     patch = model.patch if isinstance(model, Patched) else None
 
@@ -59,5 +60,17 @@ def _layers(scenario: Scenario, cohort: Cohort) -> list[int]:
         if next(module.children(), None) is None:
             module.register_forward_hook(count)
     with torch.no_grad():
-        network(torch.zeros((1, cohort.shape[0], *(patch or cohort.shape[1:])), device=device))
+        network(_nothing(cohort.form, patch, device))
     return values
+
+
+def _nothing(form: Form, patch: Patch | None, device: torch.device) -> Inputs:
+    """One image of nothing, and nothing beside it."""
+    image = torch.zeros((1, form.shape[0], *(patch or form.shape[1:])), device=device)
+    if not form.companions:
+        return image
+    beside = {
+        name: torch.zeros((1, *one.shape), dtype=torch.int64 if one.tokens else torch.float32, device=device)
+        for name, one in form.companions.items()
+    }
+    return {IMAGE: image, **beside}

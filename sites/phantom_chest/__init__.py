@@ -62,7 +62,7 @@ class PhantomChest:
     images_per_patient: Annotated[int, Ge(1)] = 4
     size: Annotated[int, Ge(28), Le(256), MultipleOf(4)] = 28
     predominance: Annotated[float, Ge(0), Le(1)] = 0.5
-    mislabelled: Annotated[float, Ge(0), Le(0.25)] = 0.10
+    mislabelled: Annotated[float, Ge(0), Le(0.25)] = 0.14
     unclear: Annotated[float, Ge(0), Le(0.25)] = 0.10
     loose: Annotated[float, Ge(0), Le(1)] = 0.3
     linked: Annotated[float, Ge(0), Le(0.25)] = 0.10

@@ -35,7 +35,7 @@ def drawn(
         code = 0.5 + body * (people.code[owner] - 0.5)
         x, y = _placed(len(owner), size, jitter, deal.upright[block], rng)
         canvas = _chest(x, y, code, people.sex[owner] == "female", deal.upright[block])
-        canvas += 0.07 * body * _lungs(x, y, code) * _markings(x, y, people.waves[owner])
+        canvas += 0.1 * body * _lungs(x, y, code) * _markings(x, y, people.waves[owner])
         canvas = _water(canvas, x, y, code, deal.drawn[block], jitter, rng)
         canvas = _carried(canvas, x, y, people.device[owner], people.right[owner])
         canvas = _taken(canvas, device[people.department[owner]], jitter, rng)

@@ -84,3 +84,18 @@ def test_images_keep_what_comes_beside_them() -> None:
     )
     some = images.at(torch.tensor([2, 0]))
     assert some.companions["report"].tolist() == [[4, 5], [0, 1]] and some.rows.tolist() == [2, 0]
+
+
+def test_of_pairs_it_is_the_mean_over_image_companion_and_both() -> None:
+    """By hand: scores log 3 and 0 give the first class .75: log(4/3) each where it is right, log 4 where it is not."""
+    sure, none = [math.log(3.0), 0.0], [0.0, 0.0]
+    outputs = torch.tensor([[sure, none, sure], [sure, sure, none]], dtype=torch.float64).transpose(1, 2)
+    targets = torch.tensor([[0, 0, 0], [1, 1, 1]])
+    expected = (2 * math.log(4 / 3) + math.log(2) + 2 * math.log(4) + math.log(2)) / 6
+    assert loss("paired", outputs, targets) == pytest.approx(expected)
+    found = learnt("paired").glance(outputs, targets)
+    assert found["loss"].tolist() == pytest.approx([math.log(4 / 3), math.log(2)])
+    assert found["right"].tolist() == [1.0, 0.0]
+    kept = learnt("paired").signal(outputs, targets)
+    assert list(kept) == ["image", "beside", "both"]
+    assert torch.equal(kept["beside"], outputs[:, :, 1])

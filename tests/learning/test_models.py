@@ -22,7 +22,7 @@ def test_models_are_found_by_their_names() -> None:
     for name, cls in MODELS.items():
         model = cls()
         assert model.name == name
-        assert model.kind in {*kinds(), "paired"}
+        assert model.kind in kinds()
         segments = model.kind == "segmentation"
         assert model.dimensions in ([(3,)] if segments else [(2, 3), (0,)])
         assert model.smallest <= (16 if segments else 28)

@@ -140,6 +140,7 @@ class _Transformer(nn.Module):
         self.places = nn.Parameter(0.1 * torch.randn(length, width))
         self.before = nn.LayerNorm(width)
         self.attention = nn.Linear(width, 3 * width)
+        self.shares = nn.Softmax(3)
         self.joined = nn.Linear(width, width)
         self.between = nn.LayerNorm(width)
         self.each = nn.Sequential(
@@ -162,7 +163,7 @@ class _Transformer(nn.Module):
         )  # (B, heads, L, width / heads)
         scores = (query / query.shape[3] ** 0.5) @ key.transpose(2, 3)
         scores = scores + _NEVER * (tokens == 0)[:, None, None, :].to(x.dtype)
-        attended: Tensor = (torch.softmax(scores, 3) @ value).transpose(1, 2).flatten(2)
+        attended: Tensor = (self.shares(scores) @ value).transpose(1, 2).flatten(2)
         return attended
 
 

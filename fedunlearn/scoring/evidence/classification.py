@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,19 +21,25 @@ class Outputs:
     Attributes:
         logits: (N, C) class scores.
         labels: (N,) the true classes.
+        beside: by name, what it answers to a part of each image alone, where it is asked for that too.
     """
 
     logits: Floats
     labels: Ints
+    beside: Mapping[str, Outputs] = field(default_factory=dict)
 
     @property
     def finite(self) -> bool:
         """See `Answers`."""
-        return bool(np.isfinite(self.logits).all())
+        return bool(np.isfinite(self.logits).all()) and all(one.finite for one in self.beside.values())
 
     def mixed_up(self, rng: np.random.Generator) -> Outputs:
         """See `Answers`."""
-        return replace(self, logits=rng.permutation(self.logits))
+        return self._dealt(rng.permutation(len(self.logits)))
+
+    def _dealt(self, order: Ints) -> Outputs:
+        beside = {name: one._dealt(order) for name, one in self.beside.items()}
+        return replace(self, logits=self.logits[order], beside=beside)
 
     @cached_property
     def margins(self) -> Floats:

@@ -1,0 +1,22 @@
+"""How what is said of pairs is measured: of both together as a classifier's answers, and of each alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fedunlearn.kinds.classification.scored import SCORED as CLASSIFIED
+from fedunlearn.kinds.paired.evidence import margin, pairs
+from fedunlearn.kinds.paired.measures import PAIRED
+
+SCORED = replace(
+    CLASSIFIED,
+    read=pairs,
+    margin=margin,
+    measures=(*CLASSIFIED.measures, *PAIRED),
+    divided=("difficulty", "view"),
+    said={
+        **CLASSIFIED.said,
+        "mia_image_loss_auc": "the AUC of the attack on the image alone",
+        "mia_beside_loss_auc": "the AUC of the attack on the report or table alone",
+    },
+)

@@ -1,0 +1,25 @@
+"""What people read of networks that answer images and what comes beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fedunlearn.kinds.classification.words import WORDS as CLASSIFIED
+
+WORDS = replace(
+    CLASSIFIED,
+    heading="Of images with a report or a table",
+    many="images of {classes} classes, each with a report or a table",
+    further={
+        "test_image_accuracy": "test img",
+        "test_beside_accuracy": "test rep",
+        "mia_image_loss_auc": "MIA img",
+        "mia_beside_loss_auc": "MIA rep",
+        "mia_link_auc": "MIA link",
+        "test_retrieval_5": "R@5",
+    },
+    further_legend="""\
+img, rep: by the image alone, by the report (or table) alone; above: by both.
+MIA: as MIA AUC; link: by how much the two answers agree. R@5: images whose
+report's answer is among the five most like theirs.""",
+)
