@@ -31,10 +31,11 @@ from rich.console import Console
 
 from fedunlearn import files, scenario as scenarios
 from fedunlearn.core import FedunlearnError, InputError
+from fedunlearn.finished import rescore
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
 from fedunlearn.scoring.score import tables
-from fedunlearn.story import rescore, simulate
+from fedunlearn.story import simulate
 from fedunlearn.verification import verify
 
 SHORT = ["data.images=300", "training.rounds=3", "seeds=[7, 8]", "references=2"]

@@ -31,10 +31,11 @@ from rich.console import Console
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.erasure import keys, record, slips
+from fedunlearn.finished import page
 from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
-from fedunlearn.story import page, simulate
+from fedunlearn.story import simulate
 
 SCENARIO = """\
 name: stream
