@@ -47,6 +47,7 @@ from strategies.lotus import LoTUS
 from strategies.maverick import Maverick
 from strategies.max_loss import MaxLoss
 from strategies.mode import MoDe
+from strategies.multi_delete import MultiDelete
 from strategies.negation import Negation
 from strategies.neggrad_plus import NegGradPlus
 from strategies.noise_encoder import NoiseEncoder
@@ -192,6 +193,8 @@ STRATEGIES: list[Strategy | Excused] = [
     Excused(ConDa(contribution="updates", cutoff=0.25), ON_THE_SERVER),
     LoRAStudent(local_epochs=6, lr=0.03, recovery=Recovery(2)),
     ForgetMI(noise_std=1.0, epochs=10, lr=1e-2),
+    MultiDelete(md=0.5, ukr=0.0, lr=5e-3, recovery=Recovery(2)),
+    MultiDelete(lr=5e-3, recovery=Recovery(1)),
     ForgetMI(direction="away", margin=1.0, lr=5e-3, retention="hinge", recovery=Recovery(1)),
 ]
 

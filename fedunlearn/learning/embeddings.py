@@ -164,6 +164,7 @@ class Aimed:
         gate: joins the single embeddings; None takes the network's own joint one.
         margin: lengths of its aim beyond which an image to forget is far enough, and has no slope; None for no limit.
         ceiling: beyond which the mean d of a batch's retained images has no slope; None for no limit.
+        squared: take the mean of the squared differences for d.
     """
 
     head: str
@@ -172,6 +173,7 @@ class Aimed:
     gate: Gate | None
     margin: float | None = None
     ceiling: float | None = None
+    squared: bool = False
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """See `Objective`."""
@@ -182,13 +184,19 @@ class Aimed:
         total = torch.zeros((), device=batch.rows.device)
         for found, aim, lose, keep in zip(here, there, self.lose, self.keep, strict=False):
             length = aim.norm(dim=1)
-            d = ((found - aim).norm(dim=1) - _NEAR * length).clamp(min=0)
+            d = self._apart(found - aim, length)
             far = d if self.margin is None else torch.minimum(d, self.margin * length)
             kept = (d * ~marked).sum() / (~marked).sum().clamp(min=1)
             if self.ceiling is not None:
                 kept = kept.clamp(max=self.ceiling)
             total = total + lose * (far * marked).sum() / len(d) + keep * kept * share
         return total
+
+    def _apart(self, difference: Tensor, length: Tensor) -> Tensor:
+        """What d is in each row."""
+        if self.squared:
+            return difference.square().mean(1)
+        return F.relu(difference.norm(dim=1) - _NEAR * length)
 
     def _both(self, found: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The single embeddings side by side, and the joint one if there are two of them."""
@@ -225,3 +233,53 @@ class Reembed:
             by = training.micro_batch or training.batch_size
             training = replace(training, batch_size=max(len(images), 1), micro_batch=by)
         return Reply(fit(local, self.weights, images, training, self.seed, self.aimed), len(images))
+
+
+@dataclass(frozen=True)
+class Decouple:
+    """Train ``weights`` until the joint embedding of an image to forget is that of a `mismatched` pair (`Aimed`).
+
+    All other aims are what ``weights`` themselves make of the same images. Both kinds are shuffled together. ``counts``
+    are what d, squared, counts of the single and of the joint embeddings to forget, and of the joint ones retained.
+    Where there is one embedding, it is the joint one.
+    """
+
+    weights: Weights
+    forget: Select
+    retain: Select
+    training: LocalTraining
+    seed: int
+    head: str
+    counts: tuple[float, float, float]
+
+    def __call__(self, local: Local) -> Reply:
+        """See `Task`."""
+        forget, retain = local.images(self.forget), local.images(self.retain)
+        other = mismatched(forget, together(forget, retain), derive(self.seed, "others"))
+        own, strange, kept = (embedded(local, self.weights, images) for images in (forget, other, retain))
+        (halves, go, stay), joint = self.counts, JOINT if JOINT in own else SINGLE[0]
+        lose, keep = ((go, 0.0), (stay, 0.0)) if joint != JOINT else ((halves, go), (0.0, stay))
+        aimed = Aimed(self.head, lose, keep, None, squared=True)
+        images = aiming(marked(forget, retain), {**own, joint: strange[joint]} if own else own, kept)
+        return Reply(fit(local, self.weights, images, self.training, self.seed, aimed), len(images))
+
+
+def mismatched(images: Images, among: Images, seed: int) -> Images:
+    """``images`` with what comes beside another one of ``among``, drawn at random; alone, each for another image.
+
+    Args:
+        images: which.
+        among: those that may be taken, ``images`` among them; one that has no other keeps its own.
+        seed: of the choice.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    others = [(among.rows != row).nonzero()[:, 0] for row in images.rows.tolist()]
+    own = [(among.rows == row).nonzero()[:1, 0] for row in images.rows.tolist()]
+    which = [
+        there[torch.randint(len(there), (1,), generator=generator)] if len(there) else here
+        for there, here in zip(others, own, strict=True)
+    ]
+    place = torch.cat(which) if which else images.rows[:0]
+    if not images.companions:
+        return replace(images, pixels=among.pixels[place])
+    return replace(images, companions={name: x[place] for name, x in among.companions.items()})

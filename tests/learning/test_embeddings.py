@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from fedunlearn import weights as w
-from fedunlearn.core import IMAGE, Batch, Images, Layout, LocalTraining, Select, Weights
+from fedunlearn.core import IMAGE, Batch, Images, Layout, LocalTraining, Select, Weights, derive
 from fedunlearn.learning.embeddings import (
     _NEAR,
     SINGLE,
     Aimed,
+    Decouple,
     Gate,
     Reembed,
     aiming,
     embedded,
     embeddings,
+    mismatched,
     noisy,
 )
 from fedunlearn.learning.local import fit, scaled
@@ -226,3 +228,48 @@ def test_noise_is_the_same_for_a_seed_and_spares_what_is_no_word() -> None:
         assert set(first.companions["table"][:, column].tolist()) <= set(table[:, column].tolist())
     alone = Images(images.pixels[:1], images.targets[:1], images.rows[:1])
     assert torch.equal(noisy(alone, alone, 0.2, 1.0, 1).pixels[0], first.pixels[0])  # by row
+
+
+def test_a_pair_to_forget_gets_the_report_of_another_and_a_lone_one_keeps_its_own() -> None:
+    ward = Ward()
+    forget = ward.images(Select(only="r"))
+    other, again = (mismatched(forget, ward.every, 3) for _ in range(2))
+    assert torch.equal(other.pixels, forget.pixels) and torch.equal(other.rows, forget.rows)
+    reports = ward.every.companions["report"].tolist()
+    for row, report in zip(forget.rows.tolist(), other.companions["report"].tolist(), strict=True):
+        assert report in reports[:row] + reports[row + 1 :]
+    assert torch.equal(other.companions["report"], again.companions["report"])
+    one = forget.at(slice(0, 1))
+    assert torch.equal(mismatched(one, one, 3).companions["report"], one.companions["report"])
+    alone = replace(ward.every, companions={})
+    strange = mismatched(alone.at(slice(0, 3)), alone, 3)
+    for row, pixels in enumerate(strange.pixels):
+        assert not torch.equal(pixels, alone.pixels[row])
+        assert any(torch.equal(pixels, x) for x in alone.pixels)
+
+
+def decoupled(counts: tuple[float, float, float], training: LocalTraining = PLAIN) -> tuple[Ward, Weights]:
+    ward = Ward()
+    task = Decouple(
+        ward.network.read(), Select(only="r"), Select(without=("r",)), training, 7, "head.weight", counts
+    )
+    reply = task(ward)  # type: ignore[arg-type]
+    assert reply.weights is not None
+    return ward, reply.weights
+
+
+@pytest.mark.parametrize("counts", [(1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
+def test_without_decoupling_the_model_stays(counts: tuple[float, float, float]) -> None:
+    """Halves to forget and pairs retained are where they should be: squares have no slope there."""
+    _, weights = decoupled(counts)
+    assert w.norm(w.subtract(weights, Ward().network.read())) < 1e-14
+
+
+def test_decoupling_alone_leads_the_joint_embedding_to_the_other_pair_s() -> None:
+    ward, weights = decoupled((0.0, 1.0, 0.0), replace(PLAIN, epochs=60, lr=0.3))
+    before, forget = Ward().network.read(), ward.images(Select(only="r"))
+    own = embedded(ward, before, forget)["both"]  # type: ignore[arg-type]
+    other = mismatched(forget, ward.every, derive(7, "others"))
+    aim = embedded(ward, before, other)["both"]  # type: ignore[arg-type]
+    now = embedded(ward, weights, forget)["both"]  # type: ignore[arg-type]
+    assert float((now - aim).norm()) < 0.5 * float((own - aim).norm())
