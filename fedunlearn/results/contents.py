@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
+from fedunlearn.results.kinds import signals
+
 FILES: Mapping[str, str] = {
     "scenario.yaml": "the scenario, resolved and complete: running it again gives the same bits on the same machine",
     "manifest.json": "versions, seeds, references beyond them, the margins last judged with, digest of the data, wall "
@@ -299,21 +301,11 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "n": "requests, seeds or patients behind it",
         "place": "the hospital that lost most; else empty",
     },
-    "signals/*.parquet": {
-        "logits_*": "of images: the score of each class, before softmax",
-        "intersection_*": "of volumes: voxels of each class where model and labels agree",
-        "predicted_*": "of volumes: voxels where the model says this class",
-        "true_*": "of volumes: voxels where the labels say it",
-        "surface_*": "of volumes: mean distance of the class's surfaces, in voxels",
-        "loss_0": "of volumes: mean loss of the voxels, in nats",
-        "mae_0": "of volumes: mean of |predicted class - label|",
-        "soft_mae_0": "of volumes: mean over voxels and classes of |probability - label|",
-    },
+    "signals/*.parquet": signals(),
     "copies/*.parquet": {
         "image": "the image's id",
         "copy": "0 shifted, 1 mirrored, 2 noisy",
-        "logits_*": "of images: the score of each class, before softmax",
-        "loss_0": "of volumes: mean loss of the voxels, in nats",
+        **signals(brief=True),
     },
     "probes/relearn.parquet": {
         **_MODEL,

@@ -30,6 +30,8 @@ class Words:
         legend: how to read these columns, but for those of costs.
         further: those in a table of their own, as they are headed.
         further_legend: how to read that.
+        signals: by column of a file of signals, what it holds, such as "of volumes: …"; ``*`` stands for numbers.
+        asked: the same of signals of changed copies.
         forgotten: the axis of quality on what is to be forgotten, after a little more training.
     """
 
@@ -46,6 +48,8 @@ class Words:
     further: Mapping[str, str] = field(default_factory=dict)
     further_legend: str = ""
     forgotten: str = ""
+    signals: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, str] = field(default_factory=dict)
 
 
 def words(kind: str) -> Words:
@@ -78,3 +82,12 @@ def quality_words() -> Mapping[str, str]:
 def forgotten() -> Mapping[str, str]:
     """By the measure of quality on what is to be forgotten, what its axis is called, of all kinds."""
     return {scored(kind).on("forget"): words(kind).forgotten for kind in kinds()}
+
+
+def signals(brief: bool = False) -> dict[str, str]:
+    """By column, what files of signals hold, of all kinds; ``brief``: those of changed copies."""
+    found: dict[str, list[str]] = {}
+    for one in map(words, kinds()):
+        for column, text in (one.asked if brief else one.signals).items():
+            found.setdefault(column, []).append(text)
+    return {column: "; ".join(texts) for column, texts in found.items()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fedunlearn.results.kinds import Words
 
+_SCORES = {"logits_*": "of images: the score of each class, before softmax"}
+
 WORDS = Words(
     quality="accuracy",
     brief="acc.",
@@ -25,5 +27,7 @@ WORDS = Words(
 forget, retain, test: accuracy. MIA AUC: how often a forgotten image has a lower
 loss than an unseen one (.5: no memory). gap: distance from retraining in
 points; ToW: closeness to it.""",
+    signals=_SCORES,
+    asked=_SCORES,
     forgotten="images to forget that are recognised",
 )

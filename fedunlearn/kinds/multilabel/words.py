@@ -38,5 +38,10 @@ points.""",
 fgt, ret, test: to forget, retained, test. sens: sensitivity at a specificity
 of .9; AP: area under precision and recall; both means over findings. MIA wst:
 as MIA AUC, by the loss of the finding that a model is most wrong about.""",
+    signals={
+        "logit_*": "of images with several findings: the score of each, present less absent",
+        "target_*": "of images with several findings: 1 present, 0 absent, -1 unknown",
+    },
+    asked={"loss_0": "of images with several findings: mean loss of those known, in nats"},
     forgotten="AUROC of images to forget",
 )

@@ -6,6 +6,12 @@ from dataclasses import replace
 
 from fedunlearn.kinds.classification.words import WORDS as CLASSIFIED
 
+_SCORES = {
+    "image_*": "of images with a report or table: the score of each class by the image alone, before softmax",
+    "beside_*": "of images with a report or table: the same by that alone",
+    "both_*": "of images with a report or table: the same by both",
+}
+
 WORDS = replace(
     CLASSIFIED,
     heading="Of images with a report or a table",
@@ -18,6 +24,8 @@ WORDS = replace(
         "mia_link_auc": "MIA link",
         "test_retrieval_5": "R@5",
     },
+    signals=_SCORES,
+    asked=_SCORES,
     further_legend="""\
 img, rep: by the image alone, by the report (or table) alone; above: by both.
 MIA: as MIA AUC; link: by how much the two answers agree. R@5: images whose

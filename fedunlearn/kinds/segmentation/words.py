@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fedunlearn.results.kinds import Words
 
+_LOSS = {"loss_0": "of volumes: mean loss of the voxels, in nats"}
+
 WORDS = Words(
     quality="Dice",
     brief="Dice",
@@ -36,5 +38,15 @@ points; ret-fgt: retain less forget.""",
     further_legend="""\
 fgt, ret, test: to forget, retained, test. MAE: mean |predicted class - label|
 of voxels; its gap: fgt less ret. SD: distance between surfaces, in voxels.""",
+    signals={
+        "intersection_*": "of volumes: voxels of each class where model and labels agree",
+        "predicted_*": "of volumes: voxels where the model says this class",
+        "true_*": "of volumes: voxels where the labels say it",
+        "surface_*": "of volumes: mean distance of the class's surfaces, in voxels",
+        **_LOSS,
+        "mae_0": "of volumes: mean of |predicted class - label|",
+        "soft_mae_0": "of volumes: mean over voxels and classes of |probability - label|",
+    },
+    asked=_LOSS,
     forgotten="Dice of volumes to forget",
 )

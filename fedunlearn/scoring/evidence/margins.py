@@ -17,7 +17,10 @@ Share = Annotated[float, Gt(0), Le(1)]
 
 @dataclass(frozen=True)
 class Margins:
-    """What a verdict lets pass. Shares and accuracies are between 0 and 1; for volumes, read Dice for accuracy.
+    """What a verdict lets pass. Shares and accuracies are between 0 and 1.
+
+    For volumes, read Dice for accuracy, and Dice of a structure for the recall of a class; for images with several
+    findings, AUROC and that of a finding.
 
     The defaults are for a first look; whoever must answer for a model declares their own, before looking at results.
     A margin that is finer than a run can tell makes no verdict wrong: the answer is then "cannot tell".
