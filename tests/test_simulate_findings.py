@@ -100,3 +100,15 @@ def test_tables_and_pages_are_in_the_words_of_findings(done: RunFolder) -> None:
     assert "n/a" not in line.cells
     assert "Hospitals, findings and groups" in page and "worst finding" in page
     assert "finding finding" not in text + page
+
+
+def test_an_image_is_learnt_once_all_its_known_findings_are_told_rightly(done: RunFolder) -> None:
+    """To the end: what the last model is wrong about would take a round longer than there are."""
+    learnt, images = done.read_table("difficulty.parquet"), done.read_table("sites.parquet")
+    last = done.read_table("signals/original-1.parquet")
+    logit, target = (
+        last[[f"{name}_{f}" for f in range(3)]].to_numpy(np.float64) for name in ("logit", "target")
+    )
+    right = (((logit > 0) == (target == 1)) | (target < 0)).all(axis=1)
+    first = learnt[learnt["seed"] == 1].set_index("image")["learnt_after"].loc[images["image"]].to_numpy()
+    assert ((first <= 2) == right).all() and right.any()

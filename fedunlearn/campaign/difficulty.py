@@ -7,7 +7,8 @@ own work, one pass over the images for every round, and no strategy's cost.
 A forgetting event is a round after which the model is wrong about an image it was right about the round before
 (Toneva et al., "An empirical study of example forgetting during deep neural network learning", ICLR 2019, arXiv
 1812.05159, Definition 2.1). Deviation: they look whenever the image is in a mini-batch, which no server of a federation
-could; here it is once per round, at all images, those of patients whom nobody trains on too.
+could; here it is once per round, at all images, those of patients whom nobody trains on too. Of several findings a
+model is right about an image if it is about all that are known.
 """
 
 from __future__ import annotations
@@ -21,24 +22,28 @@ import pandas as pd
 
 from fedunlearn.core import Procedure, SiteId, Weights
 from fedunlearn.federation.procedures import signals
+from fedunlearn.learning.kinds import Right
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 
-def lessons(models: Iterable[Weights], sites: Sequence[SiteId], labels: Ints) -> Procedure[Bools]:
-    """(rounds, N) whether each of ``models``, those after every round, classifies each image rightly.
+def lessons(
+    models: Iterable[Weights], sites: Sequence[SiteId], targets: npt.NDArray[Any], right: Right
+) -> Procedure[Bools]:
+    """(rounds, N) whether each of ``models``, those after every round, is right about each image.
 
     Args:
         models: in the order of rounds; taken one at a time, so that they need not all be in memory.
         sites: the hospitals.
-        labels: (N,) in the order of ``sites.parquet``.
+        targets: (N, ...) in the order of ``sites.parquet``.
+        right: what the kind of task calls right (`fedunlearn.learning.kinds.Learnt`).
     """
-    right = []
+    rightly = []
     for weights in models:
         found = yield from signals(weights, sites)
-        right.append(found["logits"].numpy().argmax(axis=1) == labels)
-    return np.stack(right)
+        rightly.append(right({name: tensor.numpy() for name, tensor in found.items()}, targets))
+    return np.stack(rightly)
 
 
 def learnt_after(right: Bools) -> Ints:

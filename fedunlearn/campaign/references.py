@@ -14,10 +14,10 @@ from fedunlearn.campaign.origins import Origin
 from fedunlearn.campaign.stage import Stage
 from fedunlearn.campaign.timeline import Chain, Moment, looks
 from fedunlearn.core import Every, Needs, Procedure, Select, Weights
-from fedunlearn.core.kinds import facts
 from fedunlearn.federation.history import union
 from fedunlearn.federation.jobs import Job, Label, Work
 from fedunlearn.federation.procedures import fedavg
+from fedunlearn.learning.kinds import Right, learnt
 
 LESSONS = Needs(checkpoints=Every(1))
 """What `fedunlearn.campaign.difficulty` needs of the original training; no strategy is shown or charged it."""
@@ -75,13 +75,13 @@ class References:
         return Job(label, rest(0, stage.initial(seed)), then, work=work, restart=rest)
 
     @property
-    def _classes(self) -> bool:
-        """Whether images have one class each, and nothing else is asked of them."""
-        return facts(self.stage.scenario.model.kind).one_answer
+    def _rightly(self) -> Right | None:
+        """When a model is right about an image, where the kind of task says."""
+        return learnt(self.stage.scenario.model.kind).right
 
     def lessons_known(self, seed: int) -> bool:
         """Whether nothing needs to be asked for `lessons`."""
-        if not self._classes:
+        if self._rightly is None:
             return True
         file, origin = self._lessons(seed)
         return self.stage.store.known(file, origin) is not None
@@ -189,10 +189,10 @@ class References:
         return Job(_again(moment, seed), rest(0, weights), then, work=work, restart=rest)
 
     def lessons(self, weights: Weights, seed: int) -> list[Job[Any]]:
-        """Ask how early every image was learnt on the way to ``weights``, where images have one class each."""
-        if not self._classes:
+        """Ask how early every image was learnt on the way to ``weights``, where a model can be right about one."""
+        stage, rightly = self.stage, self._rightly
+        if rightly is None:
             return []
-        stage = self.stage
 
         def then(right: difficulty.Bools) -> list[Job[Any]]:
             self._right[seed] = right
@@ -201,7 +201,7 @@ class References:
         history = stage.recorders[seed].view(LESSONS, stage.rounds)
         # The model after a round is the one that the next round starts from.
         models = itertools.chain((history.checkpoint(round) for round in range(1, stage.rounds)), [weights])
-        procedure = difficulty.lessons(models, stage.cohort.sites, stage.cohort.targets)
+        procedure = difficulty.lessons(models, stage.cohort.sites, stage.cohort.targets, rightly)
         file, origin = self._lessons(seed)
         label = Label("evaluate", "", f"original@each-round-{seed}", seed)
         return [Job(label, procedure, then, work=Work(ArrayFile(file), origin))]

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,9 @@ class Objective(Protocol):
 Signal = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 """(outputs, targets) -> numbers of each image by name."""
 
+Right = Callable[[Mapping[str, npt.NDArray[Any]], npt.NDArray[Any]], npt.NDArray[np.bool_]]
+"""(signal by name, targets) -> (N,) whether a model is right about each image."""
+
 
 @dataclass(frozen=True)
 class Learnt:
@@ -40,12 +45,15 @@ class Learnt:
         brief: of the signal, what tells how sure a model is of the right answer, in less time.
         glance: of each image, ``loss``, cross-entropy in nats or -1 where it is not finite, and what the quality of
             answers follows from, in less time than the signal.
+        right: of the signal, whether a model is right about an image, by which is told how early it was learnt; None
+            where answers are too many to be all right.
     """
 
     objective: Objective
     signal: Signal
     brief: Signal
     glance: Signal
+    right: Right | None = None
 
 
 def learnt(kind: str) -> Learnt:

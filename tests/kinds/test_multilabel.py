@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from fedunlearn.core import RunError
+from fedunlearn.core import IGNORED, RunError
 from fedunlearn.kinds.multilabel import areas
 from fedunlearn.kinds.multilabel.evidence import Findings, findings
 from fedunlearn.kinds.multilabel.scored import SCORED
+from fedunlearn.learning.kinds import learnt
 from fedunlearn.scoring.evidence import Evidence, Frame
 from fedunlearn.scoring.measures.catalogue import measures_of
 from fedunlearn.scoring.measuring import measure
@@ -206,3 +207,11 @@ def test_the_table_must_be_of_findings() -> None:
         findings(pd.DataFrame({"logits_0": [0.5], "logits_1": [1.0]}), frame, "some")
     lost = findings(pd.DataFrame({name: [math.nan] for name in table}), frame, "some")
     assert not lost.finite
+
+
+def test_a_model_is_right_about_an_image_if_it_is_about_all_that_is_known():
+    logits = np.array([[2.0, -1.0], [2.0, 1.0], [-1.0, 3.0], [-1.0, -3.0]])
+    targets = np.array([[1, 0], [1, 0], [IGNORED, 1], [1, IGNORED]], np.uint8)
+    right = learnt("multilabel").right
+    assert right is not None
+    assert right({"logit": logits}, targets).tolist() == [True, False, True, False]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,4 +35,9 @@ def _rightly(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
     return {"loss": finite(losses), "right": (outputs.argmax(1) == targets).double()}
 
 
-LEARNT = Learnt(CrossEntropy(), _logits, _logits, _rightly)
+def _right(signal: Mapping[str, npt.NDArray[Any]], targets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = signal["logits"].argmax(axis=1) == targets
+    return found
+
+
+LEARNT = Learnt(CrossEntropy(), _logits, _logits, _rightly, _right)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,4 +59,11 @@ def _rightly(outputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
     return {"loss": finite(_losses(outputs.double(), targets)), "right": right.mean(1)}
 
 
-LEARNT = Learnt(BinaryCrossEntropy(), _scores, _brief, _rightly)
+def _right(signal: Mapping[str, npt.NDArray[Any]], targets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether all known findings of an image are rightly said absent or present."""
+    rightly = ((signal["logit"] > 0) == (targets == 1)) | (targets == IGNORED)
+    found: npt.NDArray[np.bool_] = rightly.all(axis=1)
+    return found
+
+
+LEARNT = Learnt(BinaryCrossEntropy(), _scores, _brief, _rightly, _right)
