@@ -9,6 +9,7 @@ from typing import Any, cast
 from fedunlearn import weights as w
 from fedunlearn.contract.promise import Broken, hold
 from fedunlearn.contract.toy_findings import FINDINGS
+from fedunlearn.contract.toy_pairs import PAIRS
 from fedunlearn.contract.toy_volumes import VOLUMES
 from fedunlearn.contract.toys import TRAINING, Toy
 from fedunlearn.core import (
@@ -23,12 +24,12 @@ from fedunlearn.core import (
 )
 from fedunlearn.federation.procedures import fedavg
 
-TOYS: Mapping[str, Toy] = {"volumes": VOLUMES, "findings": FINDINGS}
+TOYS: Mapping[str, Toy] = {"volumes": VOLUMES, "findings": FINDINGS, "pairs": PAIRS}
 """A toy of every kind but images with one class each, which all other promises are tried on."""
 
 
 def works_on_every_kind_unless_it_declares_class_labels(strategy: Strategy, kind: str) -> None:
-    """It works on volumes and on findings, or declares that it needs one class per image."""
+    """It works on volumes, on findings and on images with reports, or declares that it needs one class per image."""
     brief, toy = shortened(strategy), TOYS[kind]
     wish = "patient" if Granularity.PATIENTS in strategy.granularity else "site"
     try:
