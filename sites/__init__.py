@@ -25,6 +25,7 @@ _WHERE = {
         "phantom_cells": ("sites.phantom_cells", "PhantomCells"),
         "phantom_brain": ("sites.phantom_brain", "PhantomBrain"),
         "phantom_chest": ("sites.phantom_chest", "PhantomChest"),
+        "breast_table": ("sites.breast_table", "BreastTable"),
         "medmnist": ("sites.medmnist", "MedMNIST"),
         "npz": ("sites.npz", "Npz"),
         "folder": ("sites.folder", "Folder"),

@@ -89,7 +89,7 @@ def _copies(pixels: Array) -> list[list[int]]:
 
 
 def _near(pixels: Array, copies: list[list[int]], patients: Ints, watch: Watch) -> Iterator[Twins]:
-    if min(pixels.shape[2:]) < SMALLEST or len(copies) < 2:
+    if min(pixels.shape[2:], default=0) < SMALLEST or len(copies) < 2:
         return
     marks = fingerprints(pixels, np.array([rows[0] for rows in copies]))
     owners = np.array([patients[rows[0]] for rows in copies])
