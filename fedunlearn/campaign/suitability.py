@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
@@ -75,13 +75,19 @@ def can_be_asked(scenario: Scenario) -> None:
         raise InputError(problems)
 
 
+def _other(model: Model, kind: str) -> str:
+    """What to write for data of another kind than a model's."""
+    able = get_args(get_type_hints(type(model)).get("kind"))
+    return f"write kind: {kind}" if kind in able else "name another model"
+
+
 def _misfits(
     model: Model, augmentation: Augmentation, kind: str, sizes: tuple[int, ...]
 ) -> Iterator[tuple[str, str]]:
     """What is wrong between training of ``model`` and images of ``sizes``: dotted keys and messages."""
     name = f"model {model.name!r}"
     if model.kind != kind:
-        yield "model", f"{name} is for {model.kind}, but the data is for {kind}: name another model"
+        yield "model", f"{name} is for {model.kind}, but the data is for {kind}: {_other(model, kind)}"
     if augmentation != "none" and len(sizes) != 2:
         advice = f"the data's have {len(sizes)} dimensions: write none, or leave it out"
         yield "training.augmentation", f"{augmentation} is for 2D images, but {advice}"

@@ -15,7 +15,7 @@ from fedunlearn.campaign.classes import called, lacking, present
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.estimate import estimate
 from fedunlearn.campaign.survey import draw, survey
-from fedunlearn.core import IGNORED
+from fedunlearn.core import IGNORED, InputError
 from fedunlearn.scenario import Scenario
 from sites.dealing.patients import patients_of
 from sites.findings import NONE, rarest, told
@@ -146,6 +146,20 @@ def test_answers_of_each_finding_are_counted_on_disk(scenario: Scenario, cohort:
         for one in (cohort, replace(cohort, targets=cohort.targets[:, :1]))
     )
     assert disk > single and (disk - single) % (2 * 4 * 2) == 0
+
+
+def test_a_model_for_another_kind_is_told_what_to_write(tmp_path: Path):
+    np.savez(tmp_path / "x.npz", **arrays())
+    (tmp_path / "s.yaml").write_text(TEXT, encoding="utf-8")
+    for change, advice in (
+        (
+            "model={name: small_cnn}",
+            "is for classification, but the data is for multilabel: write kind: multilabel",
+        ),
+        ("model={name: unet3d}", "is for segmentation, but the data is for multilabel: name another model"),
+    ):
+        with pytest.raises(InputError, match=advice):
+            gather(scenarios.read(tmp_path / "s.yaml", [change]), tmp_path)
 
 
 def test_what_is_dealt_by(cohort: Cohort):
