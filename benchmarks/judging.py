@@ -36,9 +36,10 @@ def judged(
     kind: str = "classification",
 ) -> dict[str, tuple[Answer, Answer, str]]:
     """Forgotten?, still good? and the word, by kind. The first retrained models have the seeds of the others."""
-    k, measure = len(original.answers), measures_of(kind)[scored(kind).tested]
+    k, task = len(original.answers), scored(kind)
+    measure = measures_of(kind)[task.tested]
     quality = [measure.function(_evidence(frame, one)) for one in retrained.answers]
-    images = [m.margin for m in retrained.answers], [m.margin for m in original.answers]
+    images = tuple([task.remembered(one) for one in of.answers] for of in (retrained, original))
     names = [str(code) for code in range(int(frame.patients.max()) + 1)]
     bench = Bench(
         frame=frame,
@@ -50,7 +51,7 @@ def judged(
     )
     found = {}
     for name, models in kinds.items():
-        memory = bench.recall([one.margin for one in models.answers], models.copies)
+        memory = bench.recall([task.remembered(one) for one in models.answers], models.copies)
         own = [measure.function(_evidence(frame, one)) for one in models.answers]
         found[name] = judge(
             bench.sight, bench.findings(memory, own, _evidently(frame, retrained, models), ())

@@ -2,7 +2,7 @@
 learners.
 
     python benchmarks/yardstick.py [--draws 100] [--learners 20] [--settings 12x3 44x8 1x8 …] [--bad]
-                                   [--task classification | multilabel]
+                                   [--task classification | multilabel | paired]
 
 Every draw makes new patients and new models of each kind, and judges them as `score` does: memory of each patient on
 the exact images and on changed copies, U-LiRA as further evidence, usefulness on unseen images. A setting PxS has P
@@ -14,7 +14,8 @@ With ``--bad``, one training in seven goes badly: its luck is three times as lar
 
 With ``--task`` other than classification, the same margins are those of models for another kind of task. Of several
 findings an image (multilabel), an image's mean loss follows from its margin and is shared out among its findings,
-unevenly, and alike for all models; its class is a finding that it has, others are there now and then.
+unevenly, and alike for all models; its class is a finding that it has, others are there now and then. Of an image
+and its report (paired), all three answers have the margin, but for models that know only one of the two.
 
 The learners are small networks on made-up patients, trained for the purpose (`benchmarks.learners`).
 """
@@ -24,7 +25,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -34,6 +35,7 @@ from benchmarks import learners
 from benchmarks.judging import Models, judged
 from fedunlearn.core import derive
 from fedunlearn.kinds.multilabel.evidence import Findings
+from fedunlearn.kinds.paired.evidence import ALONE
 from fedunlearn.scoring.evidence import Attribute, Bools, Floats, Frame, Ints, WithLosses
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.judgement.verdict import Answer
@@ -107,7 +109,10 @@ class World:
 
     def answers(self, phi: Floats, others: Floats | None = None) -> WithLosses:
         """What a model answers whose logit-scaled confidence in what is right is that."""
-        return {"classification": self._classes, "multilabel": self._findings}[self.task](phi, others)
+        if self.task == "multilabel":
+            return self._findings(phi, others)
+        both = self._classes(phi, others)
+        return both if self.task == "classification" else replace(both, beside=dict.fromkeys(ALONE, both))
 
     def _findings(self, phi: Floats, others: Floats | None) -> Findings:
         parts = np.exp((self.others if others is None else others) / 2)
@@ -264,6 +269,16 @@ def erratic(world: World, rng: np.random.Generator, number: int) -> Made:
     return world.answers(known(world, 3 * luck, left)), known(world, 3 * on_copies, ON_COPIES * left)
 
 
+def by_report_alone(world: World, rng: np.random.Generator, number: int) -> Made:
+    """By image and by both it is honest; by the report alone, it knows all that is to be forgotten."""
+    luck, on_copies = world.luck(rng)
+    zero, whole = np.zeros(len(world.part)), world.forget.astype(np.float64)
+    honest, knowing = (world._classes(known(world, luck, share), None) for share in (zero, whole))
+    answers = replace(honest, beside={"image": honest, "beside": knowing})
+    copies = [known(world, on_copies, ON_COPIES * share) for share in (zero, zero, whole)]
+    return answers, np.mean(copies, axis=0)
+
+
 def half_of_each(world: World, number: int) -> Floats:
     """Of every patient, half of the images are remembered and the others overdone as much."""
     return np.where(np.arange(len(world.part)) % 2 == 0, 1.0, -1.0) * world.forget
@@ -305,6 +320,8 @@ KINDS: Mapping[str, Kind] = {
     "own: learns the held-out patients as well": changed(raised, copies=True),
 }
 """The rows of review and our own adversaries, who know the rules."""
+OF_PAIRS: Mapping[str, Kind] = {"known by the report alone": by_report_alone}
+"""Those that only pairs allow."""
 
 
 @dataclass
@@ -375,10 +392,13 @@ def main() -> None:
     parser.add_argument("--learners", type=int, default=20, help="draws of real learners")
     parser.add_argument("--settings", nargs="*", default=["12x3", "12x8", "44x8", "1x8"])
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), help="of models")
-    parser.add_argument("--task", choices=("classification", "multilabel"), default="classification")
+    parser.add_argument(
+        "--task", choices=("classification", "multilabel", "paired"), default="classification"
+    )
     parser.add_argument("--bad", action="store_true", help="one training in seven goes badly")
     asked = parser.parse_args()
     kinds = {name: KINDS[name] for name in asked.kinds}
+    kinds |= OF_PAIRS if asked.task == "paired" else {}
     for text in asked.settings:
         setting = Setting.parse(text)
         _print(str(setting), tallies(setting, asked.draws, kinds, asked.bad, asked.start, asked.task))

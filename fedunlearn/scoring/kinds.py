@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
@@ -23,8 +24,8 @@ class Scored:
 
     Attributes:
         read: a file of signals (its content, the images, its name) as a model's answers.
-        margin: the brief signals (`fedunlearn.learning.kinds.Learnt.brief`) of some rows of the images, as logit-scaled
-            margins (n,): (content, images, rows, the file's name).
+        margin: the brief signals (`fedunlearn.learning.kinds.Learnt.brief`) of some rows of the images, as what
+            ``remembered`` makes of such answers, (n,): (content, images, rows, the file's name).
         quality: the measure of how good a model is, without its part: ``accuracy`` has ``test_accuracy``.
         measures: those of every run, each after those it builds on.
         probed: those of models that were trained a little more, or of canaries: what a run has only if asked for.
@@ -40,6 +41,7 @@ class Scored:
         rounds: what that is called in ``curves.parquet``; as ``quality`` where it is the same.
         calibration: of answers, the calibration error on some rows, as ``test_calibration_error`` has it; None where
             the kind has none.
+        remembered: of answers, (N,) what memory is judged by; the logit-scaled margin of what is right by default.
         divided: columns of ``sites.parquet`` whose values divide images into groups, beside hospital, sex and age.
     """
 
@@ -57,6 +59,7 @@ class Scored:
     glanced: Callable[[Mapping[str, Floats]], Floats]
     rounds: str = ""
     calibration: Callable[[Any, Bools], float] | None = field(default=None)
+    remembered: Callable[[Any], Floats] = attrgetter("margin")
     divided: tuple[str, ...] = ("scanner", "difficulty")
 
     def on(self, part: Part) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
@@ -19,6 +19,7 @@ from fedunlearn.scoring.judgement.bench import Bench, sight
 from fedunlearn.scoring.judgement.difference import CONTROLS
 from fedunlearn.scoring.judgement.memory import Memory
 from fedunlearn.scoring.judgement.verdict import Diverged
+from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import COSTS, Measure
 from fedunlearn.scoring.measuring import Later, Measured, measure, undefined
 from fedunlearn.scoring.together import Together
@@ -135,7 +136,7 @@ class Lineup:
             if i + 1 == len(finite) == len(self.comparisons):  # a seed that diverged leaves no mean
                 attacked[entry.strategy] = [roc(self.frame, one.losses) for one in finite]
                 copies = self._copies([str(name) for name in entry.models])
-                memory[entry.strategy] = bench.recall([one.margin for one in finite], copies)
+                memory[entry.strategy] = bench.recall(self._remembered(finite), copies)
         return diverged
 
     def _entries(self) -> Iterator[Entry]:
@@ -173,7 +174,7 @@ class Lineup:
         retrained = [*(of.retrained for of in self.known), *self.beyond.values()]
         names = [*(c.retrained for c in self.comparisons), *run.references.get(request, {}).values()]
         copies = self._copies(names), self._copies([c.original for c in self.comparisons])
-        images = [one.margin for one in retrained], [of.original.margin for of in self.known]
+        images = self._remembered(retrained), self._remembered(of.original for of in self.known)
         return Bench(
             frame=self.frame,
             sight=sight(
@@ -194,16 +195,23 @@ class Lineup:
         """What the models that need no strategy still know."""
         names = [c.original for c in self.comparisons], [c.retrained for c in self.comparisons]
         original, retrained = (self._copies(of) for of in names)
-        damaged = [
-            _damaged(of.original, c.seed).margin for of, c in zip(self.known, self.comparisons, strict=True)
-        ]
+        damaged = self._remembered(
+            _damaged(of.original, c.seed) for of, c in zip(self.known, self.comparisons, strict=True)
+        )
+        known = self._remembered(of.original for of in self.known)
         found: dict[str, Recalled] = {
-            "original": bench.recall([of.original.margin for of in self.known], original),
+            "original": bench.recall(known, original),
             "damaged": bench.recall(damaged, None),
         }
         if len(self.known) > 1:
-            found["retrained_other"] = bench.recall([of.retrained.margin for of in self.known], retrained)
+            found["retrained_other"] = bench.recall(
+                self._remembered(of.retrained for of in self.known), retrained
+            )
         return found
+
+    def _remembered(self, answers: Iterable[WithLosses]) -> list[Floats]:
+        """What memory is judged by, of each model's answers."""
+        return list(map(scored(self.run.kind).remembered, answers))
 
     def _copies(self, models: Sequence[str]) -> list[Floats] | None:
         """What models answer about changed copies; None if the run did not ask all of them."""

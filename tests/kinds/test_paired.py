@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score, top_k_accuracy_score
 
 from fedunlearn.core import RunError
 from fedunlearn.kinds.paired import measures
-from fedunlearn.kinds.paired.evidence import agreement, likeness, margin, pairs
+from fedunlearn.kinds.paired.evidence import agreement, likeness, margin, pairs, remembered
 from fedunlearn.kinds.paired.measures import recalled
 from fedunlearn.scoring.evidence import Evidence, Frame
 from fedunlearn.scoring.evidence.classification import Outputs
@@ -186,7 +186,18 @@ def test_signals_are_read_as_they_are_kept() -> None:
     assert list(again.beside) == ["image", "beside"]
     assert all(np.array_equal(again.beside[name].logits, found.beside[name].logits) for name in again.beside)
     rows = np.array([3, 1])
-    assert np.array_equal(margin(table(found).iloc[rows], frame, rows, "copies.parquet"), found.margin[rows])
+    known = margin(table(found).iloc[rows], frame, rows, "copies.parquet")
+    assert known == pytest.approx(remembered(found)[rows])
+
+
+def test_memory_is_of_all_three_answers() -> None:
+    """Of two classes, a margin is a difference of scores: 2, 5 and 8 by both, image and report are 5 in the mean."""
+    frame, _ = drawn(0, classes=2)
+    sign = np.where(frame.labels == 1, 1.0, -1.0)
+    scores = {
+        place: np.stack([0 * sign, n * sign], 1) for place, n in (("both", 2), ("image", 5), ("beside", 8))
+    }
+    assert remembered(answers(frame, **scores)) == pytest.approx(5)
 
 
 def test_other_columns_are_refused() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.learners import clinics, models, site_shift, tallies as networks
-from benchmarks.yardstick import KINDS, Setting, Tally, interval, tallies
+from benchmarks.yardstick import KINDS, OF_PAIRS, Setting, Tally, interval, tallies
 
 ALARMS = ("partly", "no", "too much", "yes, but")
 
@@ -44,6 +44,17 @@ def test_the_same_of_images_with_several_findings(monkeypatch: pytest.MonkeyPatc
     expected = {"honest": ("yes",), "do nothing": ("no",), "overdone": ("too much",), "output patch": ("no",)}
     kinds = {kind: KINDS[kind] for kind in expected}
     for kind, tally in tallies(Setting.parse("44x8"), 6, kinds, task="multilabel").items():
+        assert tally.share(*expected[kind]) >= 5 / 6, (kind, tally.forgotten)
+        assert kind == "honest" or passes(tally) == 0
+
+
+@pytest.mark.gate
+def test_whoever_is_known_by_the_report_alone_is_not_forgotten(monkeypatch: pytest.MonkeyPatch):
+    """6 draws of 44 patients, 8 seeds: the joint answer and the image's are those of honest retraining."""
+    monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 200)
+    expected = {"honest": ("yes",), "do nothing": ("no",), "known by the report alone": ("partly", "no")}
+    kinds = {kind: {**KINDS, **OF_PAIRS}[kind] for kind in expected}
+    for kind, tally in tallies(Setting.parse("44x8"), 6, kinds, task="paired").items():
         assert tally.share(*expected[kind]) >= 5 / 6, (kind, tally.forgotten)
         assert kind == "honest" or passes(tally) == 0
 

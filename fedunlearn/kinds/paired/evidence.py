@@ -38,13 +38,24 @@ def pairs(signals: pd.DataFrame, frame: Frame, file: str) -> Outputs:
 
 
 def margin(signals: pd.DataFrame, frame: Frame, rows: Ints, file: str) -> Floats:
-    """(n,) `Outputs.margin` of the answers to both, of some images, ``rows`` (n,) of the frame.
+    """(n,) `remembered` of the answers about some images, ``rows`` (n,) of the frame.
 
     Raises:
         RunError: see `pairs`.
     """
-    both = _each(signals, frame.classes, file)["both"].to_numpy(np.float64)
-    return Outputs(both, frame.labels[rows]).margin
+    each, labels = _each(signals, frame.classes, file), frame.labels[rows]
+    found: Floats = np.mean([Outputs(x.to_numpy(np.float64), labels).margin for x in each.values()], axis=0)
+    return found
+
+
+def remembered(answers: Outputs) -> Floats:
+    """(N,) what memory is judged by: the mean margin of the answers to the image, to what is beside it, and to both.
+
+    A pair is not forgotten while its image or its report alone is still known: one of the three answers remembered
+    whole is a third of the memory.
+    """
+    found: Floats = np.mean([answers.margin, *(one.margin for one in answers.beside.values())], axis=0)
+    return found
 
 
 def likeness(one: Floats, other: Floats) -> Floats:

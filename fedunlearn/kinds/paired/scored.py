@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedunlearn.kinds.classification.scored import SCORED as CLASSIFIED
-from fedunlearn.kinds.paired.evidence import margin, pairs
+from fedunlearn.kinds.paired.evidence import margin, pairs, remembered
 from fedunlearn.kinds.paired.measures import PAIRED
 
 SCORED = replace(
     CLASSIFIED,
     read=pairs,
     margin=margin,
+    remembered=remembered,
     measures=(*CLASSIFIED.measures, *PAIRED),
     divided=("difficulty", "view"),
     said={

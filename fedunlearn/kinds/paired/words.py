@@ -16,6 +16,7 @@ WORDS = replace(
     CLASSIFIED,
     heading="Of images with a report or a table",
     many="images of {classes} classes, each with a report or a table",
+    seen_by="how sure they are of the right class by the image, by what comes beside it, and by both",
     further={
         "test_image_accuracy": "test img",
         "test_beside_accuracy": "test rep",

@@ -129,7 +129,7 @@ class Looking:
         if answers is None:
             return None
         kind, tested = scored(self.run.kind), bool(self.frame.test.any())
-        phi = answers.margin[None]
+        phi = kind.remembered(answers)[None]
         asked = np.ones(phi.shape[1], dtype=bool)
         held_out = memory.scores(self.frame, phi, asked)[2][0][0]
         each = np.nan_to_num(memory.each(self.frame, phi, self.rows)[0]) if self.rows.any() else np.empty(0)
