@@ -98,7 +98,7 @@ def test_tables_and_pages_are_in_the_words_of_findings(done: RunFolder) -> None:
     assert "AUROC" in text and "finding" in text and "nan" not in text.lower()
     (line,) = [line for line in tables.lines(done, "some") if line.strategy == "fine_tune"]
     assert "n/a" not in line.cells
-    assert "Hospitals, findings and groups" in page and "worst finding" in page
+    assert "Hospitals, findings and groups" in page and "loss of the worst finding" in page
     assert "finding finding" not in text + page
 
 

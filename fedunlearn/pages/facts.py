@@ -253,7 +253,6 @@ def _trainings(one: Overview) -> str:
 ATTACKS: Mapping[str, str] = {
     "mia_loss_auc": "loss threshold",
     "mia_loss_tpr_at_1": "the same: caught at 1 % false alarms",
-    "mia_worst_finding_auc": "by the loss of the worst finding",
     "mia_lr_auc": "logistic regression",
     "mia_quantile_auc": "quantile regression",
     "mia_rmia_auc": "RMIA",
@@ -276,7 +275,9 @@ def _parts(
 ) -> list[Part]:
     name, forgets = moment["id"], moment["forgets"]
     told = {measure: of.summary for measure, of in measures_of(one.kind).items()}
-    attacks = listing.chosen(one, of, prefix, "attacks", ATTACKS_CAPTION, ATTACKS)
+    attacks = listing.chosen(
+        one, of, prefix, "attacks", ATTACKS_CAPTION, {**ATTACKS, **words_of(one.kind).attacks}
+    )
     probed = listing.chosen(one, of, prefix, "probes", PROBES_CAPTION, _probes(one.kind))
     listed, left = listing.patients(one, of, prefix)
     curves, roc = _rows(held, "curves.parquet", forgets), _rows(held, "roc.parquet", name)

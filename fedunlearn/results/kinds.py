@@ -29,6 +29,7 @@ class Words:
         columns: the measures shown, as they are headed; `scores.parquet` has all of them.
         legend: how to read these columns, but for those of costs.
         further: those in a table of their own, as they are headed.
+        attacks: those of this kind alone, as they are headed beside the others.
         further_legend: how to read that.
         signals: by column of a file of signals, what it holds, such as "of volumes: …"; ``*`` stands for numbers.
         asked: the same of signals of changed copies.
@@ -47,6 +48,7 @@ class Words:
     legend: str
     further: Mapping[str, str] = field(default_factory=dict)
     further_legend: str = ""
+    attacks: Mapping[str, str] = field(default_factory=dict)
     forgotten: str = ""
     signals: Mapping[str, str] = field(default_factory=dict)
     asked: Mapping[str, str] = field(default_factory=dict)

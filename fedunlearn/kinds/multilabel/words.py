@@ -34,6 +34,7 @@ points.""",
         "forget_finding_loss": "fgt loss",
         "mia_worst_finding_auc": "MIA wst",
     },
+    attacks={"mia_worst_finding_auc": "loss of the worst finding"},
     further_legend="""\
 fgt, ret, test: to forget, retained, test. sens: sensitivity at a specificity
 of .9; AP: area under precision and recall; both means over findings. MIA wst:

@@ -27,6 +27,11 @@ WORDS = replace(
     },
     signals=_SCORES,
     asked=_SCORES,
+    attacks={
+        "mia_image_loss_auc": "by the image alone",
+        "mia_beside_loss_auc": "by what comes beside it alone",
+        "mia_link_auc": "how far both answers agree",
+    },
     further_legend="""\
 img, rep: by the image alone, by the report (or table) alone; above: by both.
 MIA: as MIA AUC; link: by how much the two answers agree. R@5: images whose
