@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedunlearn import weights as w
 from fedunlearn.core import (
+    IGNORED,
     Batch,
     Case,
     Granularity,
@@ -33,6 +34,7 @@ from fedunlearn.core import (
 )
 from fedunlearn.federation.procedures import beside, recover
 from fedunlearn.learning.constraints import Mask, salient
+from fedunlearn.learning.kinds import shares
 from fedunlearn.learning.labels import Labels, replaced
 from fedunlearn.learning.local import fit, paced
 from fedunlearn.learning.objectives import marked
@@ -59,7 +61,8 @@ class SalUnCRA:
     Deviations:
         Of the paper only the abstract could be read, and no code was found: that the entropy itself is what is
         maximised, and its weight beside the other losses (an image is an image), are our reading; settings are our
-        SalUn's. The paper has two classes; here are any number. Federated as `strategies.salun` is.
+        SalUn's. The paper has two classes; here are any number, of voxels and findings too (where absent is class 0,
+        present 1). Federated as `strategies.salun` is.
 
     Attributes:
         malignant: the classes to be forgotten by entropy; all by default, since only you know which: the paper's is
@@ -84,8 +87,8 @@ class SalUnCRA:
 
     @property
     def needs(self) -> Needs:
-        """The images to forget once more, each of one class."""
-        return Needs(leaver=Leaver.ONLINE, class_labels=True)
+        """The images to forget once more."""
+        return Needs(leaver=Leaver.ONLINE)
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
@@ -126,22 +129,22 @@ class Doubt:
             raise RunError(f"found malignant: {list(malignant)}, expected classes from 0 to {every[-1]}")
         classes = torch.tensor(malignant, dtype=forget.targets.dtype, device=forget.targets.device)
         others = replaced(self.how, forget.targets, retain.targets, local.classes, self.labels)
-        images = replace(
-            marked(forget, retain),
-            targets=torch.cat([others, retain.targets]),
-            extra={"unsure": F.pad(torch.isin(forget.targets, classes), (0, len(retain)))},
-        )
+        unsure = torch.cat([torch.isin(forget.targets, classes), torch.zeros_like(retain.targets) > 0])
+        targets = torch.cat([others, retain.targets])
+        images = replace(marked(forget, retain), targets=targets, extra={"unsure": unsure})
         new = fit(local, self.weights, images, self.training, self.seed, Unsure(), self.constraint)
         return Reply(new, len(images))
 
 
 @dataclass(frozen=True)
 class Unsure:
-    """The mean over images of the cross-entropy or, where ``extra["unsure"]`` is true, of log C - H(p)."""
+    """Over images and known targets the mean cross-entropy or, where ``extra["unsure"]`` is true, of log C - H(p)."""
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """See `Objective`."""
         log_p = torch.log_softmax(module(batch.inputs), 1)
         certainty = math.log(log_p.shape[1]) + (log_p.exp() * log_p).sum(1)
-        surprise = F.nll_loss(log_p, batch.targets, reduction="none")
-        return torch.where(batch.extra["unsure"], certainty, surprise).mean()
+        surprise = F.nll_loss(log_p, batch.targets, reduction="none", ignore_index=IGNORED)
+        return (
+            torch.where(batch.extra["unsure"], certainty, surprise) * shares(batch.targets, log_p.dtype)
+        ).mean()

@@ -185,7 +185,7 @@ STRATEGIES: list[Strategy | Excused] = [
     InformationReset(recovery=Recovery(4)),
     InformationReset(by="information", fraction=0.6, recovery=Recovery(2)),
     SalUnCRA(),
-    SalUnCRA(malignant=(0, 2)),
+    SalUnCRA(malignant=(1,)),
     FUSED(layers=1, rank=4),
     FUSED(rounds=3),
     RetrainShort(),

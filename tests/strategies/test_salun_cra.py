@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedunlearn.core import Batch, Recovery, RunError
+from fedunlearn.core import IGNORED, Batch, Recovery, RunError
 from fedunlearn.learning.constraints import Mask
 from strategies.salun import SalUn
 from strategies.salun_cra import Doubt, SalUnCRA, Unsure
@@ -87,3 +87,16 @@ def test_a_class_that_is_not_there_is_refused() -> None:
     free = Mask({}, WEIGHTS)
     with pytest.raises(RunError, match="from 0 to 1"):
         Doubt(WEIGHTS, FORGET, RETAIN, STEP, 1, 2, free, "wrong", (2,))(Clinic())
+
+
+def test_of_several_targets_the_known_ones_count_alike() -> None:
+    """By hand: two images of three findings, one of them unknown; one finding to be unsure of."""
+    scores = torch.randn(2, 2, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    targets = torch.tensor([[0, 1, IGNORED], [1, 1, 0]])
+    unsure = torch.tensor([[False, True, False], [False, False, False]])
+    batch = Batch(scores, targets, torch.arange(2), {"unsure": unsure})
+    p = torch.softmax(scores, 1)
+    certain = math.log(2) + float((p[0, :, 1] * p[0, :, 1].log()).sum())
+    first = (-float(p[0, 0, 0].log()) + certain) / 2
+    second = -sum(float(p[1, target, i].log()) for i, target in enumerate([1, 1, 0])) / 3
+    assert float(Unsure()(nn.Identity(), batch)) == pytest.approx((first + second) / 2, rel=1e-12)

@@ -147,7 +147,7 @@ def test_errors_are_the_share_of_the_voxels_that_count() -> None:
 
 def test_some_strategy_needs_class_labels_and_most_do_not() -> None:
     needing = {strategy.name for strategy in GIVEN if strategy.needs.class_labels}
-    assert needing == {"held_out_target", "quickdrop", "salun_cra"}
+    assert needing == {"held_out_target", "quickdrop"}
 
 
 def test_a_strategy_that_needs_class_labels_is_refused_for_volumes(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_strategy_that_needs_class_labels_is_refused_for_volumes(tmp_path: Pat
 def test_the_list_tells_who_needs_class_labels() -> None:
     told = {one["name"]: full("strategies", one["name"], 1000)[2] for one in entries("strategies")}
     needing = [name for name, traits in told.items() if "one class per image" in traits]
-    assert needing == ["held_out_target", "quickdrop", "salun_cra"]
+    assert needing == ["held_out_target", "quickdrop"]
 
 
 def test_the_toy_is_remembered() -> None:
