@@ -13,6 +13,7 @@ from annotated_types import Ge, Le
 from fedunlearn.core import IGNORED, InputError, Problem
 from sites import findings
 from sites.collection import SEEN, Collection
+from sites.companions import NOTHING, Beside, joined
 from sites.findings import Findings
 from sites.folder.layout import Layout, rows_of
 from sites.folder.manifest import Manifest, attributes, checked, read_manifest
@@ -63,6 +64,7 @@ class Folder:
             all other numbers are classes as they are.
         outside: files may lie outside of the manifest's folder (``..``, links, absolute paths). Only for manifests
             of somebody you trust: any file that you can read could be named.
+        beside: what comes beside each image with one class: a report, or numbers, out of the manifest's columns.
     """
 
     name: Literal["folder"] = "folder"
@@ -78,6 +80,7 @@ class Folder:
     findings: tuple[str, ...] | Literal["all"] | None = None
     labels: Mapping[Label, Label | Literal["ignored"]] | None = None
     outside: bool = False
+    beside: Beside = NOTHING
 
     def load(self, root: Path, watch: Watch = unwatched) -> Collection:
         """Read all files; see `Source.load`."""
@@ -90,7 +93,7 @@ class Folder:
         found = read_pictures(rows, inside.folder, Alike(self.size, self.channels), watch)
         several = isinstance(labels, Findings)
         told = findings.in_words(labels.names) if several else f"Labels: {in_words(labels.names)}"
-        return Collection(
+        collection = Collection(
             pixels=found.pixels,
             targets=labels.targets,
             table=_table(rows, labels.names if several else ()),
@@ -102,6 +105,7 @@ class Folder:
             notes=(*manifest.notes, *found.notes),
             seen=found.seen,
         )
+        return joined(collection, self.beside, "folder")
 
     def _manifest(self, root: Path) -> Manifest:
         """The rows with all that is wrong with them, and with settings that they have no use for."""
@@ -153,7 +157,7 @@ class Folder:
         stored = self._stored(manifest, inside, watch)
         if isinstance(stored, list):
             raise InputError(stored)
-        return Collection(
+        collection = Collection(
             pixels=stored.pixels,
             targets=stored.targets,
             table=_table(manifest.rows),
@@ -164,6 +168,7 @@ class Folder:
             notes=(*manifest.notes, *stored.notes),
             seen=pd.DataFrame(stored.seen, columns=[*SEEN]),
         )
+        return joined(collection, self.beside, "folder")
 
     def _stored(self, manifest: Manifest, inside: Inside, watch: Watch) -> Stored | list[Problem]:
         """The volumes; or all problems, those known and those of the files that rows without problems name."""

@@ -16,6 +16,7 @@ from annotated_types import Ge
 
 from fedunlearn.core import InputError, Problem
 from sites.collection import Collection
+from sites.companions import NOTHING, Beside, joined
 from sites.formats import sizes
 from sites.formats.unreadable import Unreadable, blaming
 from sites.identity import listed
@@ -55,6 +56,7 @@ class Npz:
             to be read from cells such as Effusion|Mass or No Finding, others being left out; ``all`` for all there are,
             called as the file's array ``findings`` says, or by their numbers. (N, F) labels of which every row has
             just one 1 are findings only with it: else they would be one class, written as one-hot.
+        beside: what comes beside each image with one class: a report, or numbers, out of the columns.
     """
 
     name: Literal["npz"] = "npz"
@@ -63,6 +65,7 @@ class Npz:
     table: str | None = None
     label: str | None = None
     findings: tuple[str, ...] | Literal["all"] | None = None
+    beside: Beside = NOTHING
 
     def _problems(self, root: Path) -> list[Problem]:
         """A file that is missing, damaged or lacks keys; arrays that do not fit one another.
@@ -115,7 +118,7 @@ class Npz:
         ]:
             raise InputError(problems)
         synthetic = "patient" not in arrays
-        return Collection(
+        collection = Collection(
             pixels=pixels if self.size is None else resized(pixels, self.size),
             targets=read.targets,
             table=table,
@@ -133,6 +136,7 @@ class Npz:
             notes=tuple(notes),
             seen=ranges(pixels, "NPZ"),
         )
+        return joined(collection, self.beside, f"npz: {file}")
 
     def _column(self, arrays: dict[str, Array], notes: list[str]) -> Array:
         """The labels from a column, which is taken out of ``arrays``.
