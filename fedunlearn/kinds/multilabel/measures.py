@@ -121,7 +121,9 @@ def mia_worst_finding_auc(evidence: Evidence[Findings]) -> Estimates:
 
 _EACH = "mean over findings (of each: groups class=0, class=1, …)"
 # Areas have the margins of accuracies; what is read at one threshold or depends on how few have a finding moves twice
-# as far. A loss is the mean over findings, most of which are absent and hardly doubted.
+# as far. On 1,000 chest X-rays (NIH, 14 findings, 32 pixels, 31 images to forget) retraining changed on these AUROC from
+# 1.00 to .75, AUPRC from .99 to .48, sensitivity from 1.00 to .46 and loss from .03 to .23 nats, where retrained models
+# of three seeds differed by .05, .02, .12 and .04; on test images by .02, .01, .04 and .02.
 _FAMILIES: tuple[tuple[Callable[[Evidence[Findings], Part], Estimates], str, str, float, str], ...] = (
     (
         auroc,
@@ -144,7 +146,7 @@ _FAMILIES: tuple[tuple[Callable[[Evidence[Findings], Part], Estimates], str, str
         2.0,
         "TP / (TP + FN) at the lowest threshold with FP / (FP + TN) <= 0.1",
     ),
-    (finding_loss, "mean binary cross-entropy of findings", "nats", 0.5, "-y log p - (1 - y) log(1 - p)"),
+    (finding_loss, "mean binary cross-entropy of findings", "nats", 1.0, "-y log p - (1 - y) log(1 - p)"),
 )
 _AUC = "share of pairs of an image to forget and a held-out one of the same hospital in which"
 
