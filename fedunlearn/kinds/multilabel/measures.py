@@ -121,7 +121,7 @@ def mia_worst_finding_auc(evidence: Evidence[Findings]) -> Estimates:
 
 _EACH = "mean over findings (of each: groups class=0, class=1, …)"
 # Areas have the margins of accuracies; what is read at one threshold or depends on how few have a finding moves twice
-# as far. On 1,000 chest X-rays (NIH, 14 findings, 32 pixels, 31 images to forget) retraining changed on these AUROC from
+# as far. On 1,000 chest X-rays (NIH, 14 findings, 32 pixels) retraining changed on 31 images to forget AUROC from
 # 1.00 to .75, AUPRC from .99 to .48, sensitivity from 1.00 to .46 and loss from .03 to .23 nats, where retrained models
 # of three seeds differed by .05, .02, .12 and .04; on test images by .02, .01, .04 and .02.
 _FAMILIES: tuple[tuple[Callable[[Evidence[Findings], Part], Estimates], str, str, float, str], ...] = (
