@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge
@@ -39,7 +39,7 @@ REASONS: Mapping[str, str] = {
     "duplicate": "all that it names was accepted with earlier requests",
     "left": "the hospital that asks has left",
     "few_hospitals": "fewer hospitals would remain than `limits.hospitals`",
-    "few_of_a_class": "fewer training images of a class would remain than `limits.class_images`",
+    "few_of_a_class": "fewer training images of a class, or with a finding, would remain than `limits.class_images`",
     "few_images": "fewer training images would remain than `limits.images`",
     "nobody_left": "nobody is left whom it could mean: other requests name all of the hospital's training patients",
     "late": "it came after the last round was over",
@@ -54,7 +54,8 @@ class Limits:
 
     Attributes:
         hospitals: the fewest that must remain.
-        class_images: the fewest training images of each class that must remain, of classes that have so many.
+        class_images: the fewest training images of each class, or with each finding, that must remain, of those that
+            have so many.
         images: the fewest training images that must remain at all hospitals together.
         quota: erasures of a hospital that are accepted in a calendar month, None for any number. More of them wait
             for the next month: they must not be refused (Art. 12(5) GDPR), but could keep everybody busy. Of opt-outs,
@@ -140,8 +141,7 @@ class _Desk:
         self._left = dict[SiteId, RequestId]()
         self._seen = set[RequestId]()
         self._used = Counter[tuple[SiteId, int, int]]()
-        labels = register.label
-        self._classes = Counter[Any]() if labels is None else Counter(labels[register.train].tolist())
+        self._classes = register.shown(register.train)
         self._owned = Counter(register.site[register.train].tolist())
         self._enough = {c for c, number in self._classes.items() if number >= limits.class_images}
 
@@ -212,11 +212,9 @@ class _Desk:
             return _few("few_hospitals", left, what, "hospitals", limits.hospitals)
         if (left := owned.total()) < limits.images:
             return _few("few_images", left, "training images", "images", limits.images)
-        if register.label is None:
-            return None
-        for c, number in Counter(register.label[fresh].tolist()).items():
+        for c, number in register.shown(fresh).items():
             if c in self._enough and (left := self._classes[c] - number) < limits.class_images:
-                what = f"training images of class {c}"
+                what = f"training images of {c}"
                 return _few("few_of_a_class", left, what, "class_images", limits.class_images)
         return None
 
@@ -246,8 +244,7 @@ class _Desk:
         images = int(sum(one is None for one in (self._erased if erasure else self._barred)[rows[train]]))
         before = (self._erased if erasure else self._barred)[rows].tolist()
         self._owned -= Counter(self._register.site[fresh].tolist())
-        if self._register.label is not None:
-            self._classes -= Counter(self._register.label[fresh].tolist())
+        self._classes -= self._register.shown(fresh)
         for marks in (self._barred, *([self._erased] if erasure else [])):
             marks[rows] = np.where([one is None for one in marks[rows]], petition.id, marks[rows])
         if petition.kind == "whole_site":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ class Register:
 
     Attributes:
         table: one row per image, with ``image``, ``patient``, ``site``, ``split`` and, of images with one class each,
-            ``label``.
+            ``label``, or of several findings ``findings``, joined by ``|``.
     """
 
     table: pd.DataFrame
@@ -51,10 +52,14 @@ class Register:
         """(N,) whether models are trained on the image."""
         return np.asarray(self.table["split"] == "train", dtype=bool)
 
-    @cached_property
-    def label(self) -> Array | None:
-        """(N,) the class of each image; None where images have no single one."""
-        return self.table["label"].to_numpy() if "label" in self.table else None
+    def shown(self, rows: Array) -> Counter[str]:
+        """How many of ``rows`` are of each class, or have each finding, in words; nothing of label maps."""
+        if "label" in self.table:
+            return Counter(f"class {c}" for c in self.table["label"].to_numpy()[rows].tolist())
+        if "findings" not in self.table:
+            return Counter()
+        several = (text.split("|") for text in self.table["findings"].to_numpy()[rows].tolist())
+        return Counter(f"finding {name}" for names in several for name in names)
 
     def _by(self, column: str) -> dict[str, Array]:
         found = dict[str, list[int]]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import date, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
@@ -214,6 +215,17 @@ def test_a_class_is_not_erased_whole() -> None:
     assert outcome(entries) == [("accepted", ""), ("refused", "few_of_a_class")]
     both = decided(patients("r1", "north", "n0", "n1"), limits=Limits(class_images=1))
     assert outcome(both) == [("refused", "few_of_a_class")]
+
+
+def test_a_finding_is_not_erased_whole() -> None:
+    """Masses are seen in the first two patients of north alone, in one of them beside an effusion, as others have."""
+    told = table()
+    mass = told.pop("label") == 1
+    told["findings"] = np.where(mass, np.where(told["patient"] == "n0", "effusion|mass", "mass"), "effusion")
+    asked = (patients("r1", "north", "n0"), patients("r2", "north", "n1", on="2026-02-01"))
+    entries = decided(*asked, register=Register(told), limits=Limits(class_images=1))
+    assert outcome(entries) == [("accepted", ""), ("refused", "few_of_a_class")]
+    assert entries[1].sentence.startswith("it would leave 0 training images of finding mass")
 
 
 def test_opt_outs_leave_as_little_as_erasures() -> None:
