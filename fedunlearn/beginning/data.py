@@ -209,12 +209,23 @@ def _npz(path: Path) -> tuple[dict[str, Any], str]:
     return settings, "a NumPy file with the keys of MedMNIST"
 
 
+_MADE_UP = "made-up images, which need no files"
+_AT_HAND: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "phantom_cells": ({"images": 2000}, _MADE_UP),
+    "phantom_brain": ({"volumes": 120, "size": 32}, _MADE_UP),
+    "phantom_chest": ({"images": 1500}, "made-up images with made-up reports, which need no files"),
+    "breast_table": (
+        {"mislabelled": 0.15},
+        "a table of real patients, some given the wrong class; it needs no file",
+    ),
+}
+"""Data that is always there: its settings, and what it is."""
+
+
 def _named(name: str, root: Path, watch: Watch) -> Found:
-    if name in ("phantom_cells", "phantom_brain"):
-        settings: dict[str, Any] = {"name": name}
-        settings |= {"images": 2000} if name == "phantom_cells" else {"volumes": 120, "size": 32}
-        note, own = "made-up images, which need no files", {k: v for k, v in settings.items() if k != "name"}
-        return Found(settings, None, cast(Any, SOURCES[name])(**own).load(root, watch), note)
+    if name in _AT_HAND:
+        own, note = _AT_HAND[name]
+        return Found({"name": name, **own}, None, cast(Any, SOURCES[name])(**own).load(root, watch), note)
     if "mnist" in name:
         found = cast(Any, SOURCES["medmnist"])(set=name).load(root, watch)
         return Found(

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedunlearn.beginning.data import Found
 from fedunlearn.core.kinds import facts
-from fedunlearn.learning.models import SmallCNN
+from fedunlearn.learning.models import MODELS
 from fedunlearn.results.kinds import words
 from fedunlearn.results.wording import line
 from fedunlearn.scenario.json_schema import hint
@@ -171,13 +171,21 @@ def _training(collection: Collection, quick: bool) -> list[str]:
         ]
     rounds = 3 if quick else 5
     epochs = (5 if quick else 6) if len(collection.table) >= _FEW else (8 if quick else 10)
-    usual = SmallCNN().kind
-    kind = "" if collection.kind == usual else f", kind: {collection.kind}"
     return [
-        f"{f'model: {{name: small_cnn{kind}}}':<37} # or resnet18, which needs longer",
+        _network(collection),
         f"training: {{rounds: {rounds}, local_epochs: {epochs}, batch_size: 32, optimizer: adam, lr: 0.002}}",
         "                                      # long enough to remember: else there is nothing to forget",
     ]
+
+
+def _network(collection: Collection) -> str:
+    """The first network that fits: one for this kind alone, or one that is told its kind."""
+    dimensions = collection.pixels.ndim - 2
+    fitting = {name: cls() for name, cls in MODELS.items() if dimensions in cls().dimensions}
+    name = next((name for name, one in fitting.items() if one.kind == collection.kind), "small_cnn")
+    own = "" if MODELS[name]().kind == collection.kind else f", kind: {collection.kind}"
+    line = f"model: {{name: {name}{own}}}"
+    return f"{line:<37} # or resnet18, which needs longer" if name == "small_cnn" else line
 
 
 def _requests(wishes: Wishes, sites: Sequence[str], asked: Asked) -> list[str]:

@@ -18,7 +18,7 @@ def init(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="A folder of images, a manifest (.csv, .parquet), an .npz file, or phantom_cells, phantom_brain, "
+            help="A folder of images, a manifest (.csv, .parquet), an .npz file, or phantom_cells, phantom_chest, "
             "breastmnist, …",
         ),
     ] = None,

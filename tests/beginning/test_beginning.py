@@ -184,8 +184,13 @@ def test_chexpert_as_it_is_distributed(tmp_path: Path, time: str, edge: int, pat
     assert found.several and found.collection.table["patient"].nunique() == PATIENTS
 
 
-def test_made_up_images_need_no_folder(tmp_path: Path) -> None:
-    passes_check(tmp_path, init("phantom_cells", "--to", tmp_path / "s.yaml"), "s.yaml")
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("phantom_cells", "small_cnn"), ("phantom_chest", "late_fusion"), ("breast_table", "mlp")],
+)
+def test_data_that_is_at_hand_needs_no_folder(name: str, model: str, tmp_path: Path) -> None:
+    passes_check(tmp_path, init(name, "--to", tmp_path / "s.yaml"), "s.yaml")
+    assert f"model: {{name: {model}}}" in (tmp_path / "s.yaml").read_text(encoding="utf-8")
 
 
 def test_a_file_that_is_there_is_not_touched(pictures: Path) -> None:
