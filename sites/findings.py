@@ -16,24 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from fedunlearn.core import IGNORED
-from sites.collection import Collection
 from sites.identity import NOBODY, alike, is_missing, listed, quoted, tidied, twins
 from sites.labels import Misread
 
 Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
 
 Wanted = tuple[str, ...] | Literal["all"] | None
 """The findings that a scenario asks for, by name; all there are; or none: an image has one label."""
 
 NONE = "No Finding"
 """What a cell says of an image that has none of the findings; it can be asked for as if it were one."""
-
-RAREST = "rarest_finding"
-"""The column with the finding of each image that fewest images have, or `NONE`: what it is dealt and picked by."""
-
-OURS = ("findings", "unknown", RAREST)
-"""Columns of ``sites.parquet`` that tell of several findings."""
 
 CLASSES = 2
 """What can be of a finding: absent 0, present 1."""
@@ -158,6 +150,11 @@ def _unsaid(cells: Sequence[str], split: Mapping[str, Sequence[str]]) -> Iterato
                 "two things",
                 f"found {quoted(cell)}, which is none and some: correct it, or remove the row",
             )
+        elif any("," in name for name in split[cell]):
+            message = (
+                f"found {quoted(cell)}, expected findings joined by |, such as Effusion|Mass: write it so"
+            )
+            yield Misread(row, "joined otherwise", message)
         elif len(cell) > _MOST:
             yield Misread(row, "too long", f"found {quoted(cell)}, {len(cell):,} letters, expected findings")
 
@@ -276,45 +273,3 @@ def in_words(names: Sequence[str]) -> str:
     """The findings in a sentence."""
     more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
     return f"{len(names)} findings: {', '.join(names[:20])}{more}"
-
-
-def strata(collection: Collection) -> npt.NDArray[Any]:
-    """What images are dealt by, evenly or not: (N,) their class, or their `rarest` finding; label maps as they are.
-
-    Args:
-        collection: the images.
-    """
-    if (labels := collection.labels) is not None:
-        return labels
-    return rarest(collection.targets) if collection.targets.ndim == 2 else collection.targets
-
-
-def told(targets: Bytes, names: Sequence[str]) -> dict[str, list[str]]:
-    """What `OURS` of several findings say of each image: columns of texts.
-
-    Args:
-        targets: (N, F) as in `Findings`.
-        names: of the findings.
-    """
-    words = [NONE, *names]
-    return {
-        "findings": [_joined(names, row == 1) or NONE for row in targets],
-        "unknown": [_joined(names, row == IGNORED) for row in targets],
-        RAREST: [words[number] for number in rarest(targets)],
-    }
-
-
-def _joined(names: Sequence[str], which: npt.NDArray[np.bool_]) -> str:
-    return "|".join(name for name, one in zip(names, which, strict=True) if one)
-
-
-def rarest(targets: Bytes) -> Ints:
-    """(N,) 0 for an image without any finding, else 1 + the number of the one that fewest images have.
-
-    Args:
-        targets: (N, F) as in `Findings`.
-    """
-    has = targets == 1
-    counts = np.where(has, has.sum(axis=0), len(targets) + 1)
-    found: Ints = np.where(has.any(axis=1), counts.argmin(axis=1) + 1, 0).astype(np.int64)
-    return found

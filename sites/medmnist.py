@@ -23,6 +23,7 @@ from fedunlearn.core import InputError, Problem, derive
 from sites import findings
 from sites.collection import Collection
 from sites.pixels import channels_first, ranges
+from sites.strata import rarest
 from sites.watching import Watch, unwatched
 
 Ints = npt.NDArray[np.int64]
@@ -129,7 +130,7 @@ def _several(info: Mapping[str, Any]) -> bool:
 
 def _classes(labels: npt.NDArray[Any]) -> Ints:
     """(N,) the class of each image, or its rarest finding."""
-    return labels if labels.ndim == 1 else findings.rarest(labels)
+    return labels if labels.ndim == 1 else rarest(labels)
 
 
 def _sets() -> dict[str, dict[str, Any]]:

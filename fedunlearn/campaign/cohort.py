@@ -48,8 +48,8 @@ from sites.dealing.halves import halves
 from sites.dealing.picking import described
 from sites.dealing.requests import Named, left_behind, resolve
 from sites.dealing.split import official, split
-from sites.findings import strata, told
 from sites.hospital import Federation
+from sites.strata import strata, told
 from sites.twins import Twins
 from sites.watching import Watch, unwatched
 

@@ -18,7 +18,8 @@ from fedunlearn.core import IGNORED
 from fedunlearn.core.kinds import facts
 from fedunlearn.results.contact import Sheet, drawn
 from fedunlearn.results.wording import cell, line
-from sites.findings import NONE, rarest
+from sites.findings import NONE
+from sites.strata import rarest
 
 _WIDTH = 100
 _MOST = 20  # hospitals that are shown

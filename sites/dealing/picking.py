@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, SiteId
-from sites.findings import RAREST
 from sites.identity import alike, tidied
+from sites.strata import RAREST
 
 Floats = npt.NDArray[np.float64]
 

@@ -18,7 +18,8 @@ from fedunlearn.campaign.survey import draw, survey
 from fedunlearn.core import IGNORED, InputError
 from fedunlearn.scenario import Scenario
 from sites.dealing.patients import patients_of
-from sites.findings import NONE, rarest, told
+from sites.findings import NONE
+from sites.strata import rarest, told
 
 NAMES = ("effusion", "mass", "hernia")
 TEXT = """\

@@ -12,7 +12,7 @@ from PIL import Image
 from fedunlearn.core import IGNORED, InputError
 from sites.chexpert import FINDINGS, FIVE, CheXpert
 from sites.collection import digest
-from sites.findings import rarest
+from sites.strata import rarest
 from tests.sites.problems import problems_of
 
 HEADER = ",".join(("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS))

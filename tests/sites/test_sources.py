@@ -15,9 +15,9 @@ import pytest
 from fedunlearn.core import InputError
 from sites import SOURCES, medmnist
 from sites.collection import Collection, digest
-from sites.findings import rarest
 from sites.medmnist import MedMNIST
 from sites.pixels import channels_first, resized
+from sites.strata import rarest
 from tests.sites.problems import problems_of
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -42,6 +42,8 @@ def test_every_source_has_its_name():
         "folder",
         "mrbrains",
         "chexpert",
+        "phantom_chest",
+        "breast_table",
     }
     for name, cls in SOURCES.items():
         assert cls.__dataclass_fields__["name"].default == name  # type: ignore[attr-defined]

@@ -142,6 +142,7 @@ def test_findings_that_are_not_asked_for_are_left_out_with_a_note(tmp_path: Path
         ("N/A", "m.csv:2:11: label: found 'N/A', expected findings"),
         ("Mass|No Finding", "m.csv:2:11: label: found 'Mass|No Finding', which is none and some"),
         ("effusion", "m.csv:2:11: label: found 'effusion', but 'Effusion' in line 4: write them alike"),
+        ('"Mass, Nodule"', "label: found 'Mass, Nodule', expected findings joined by |, such as"),
         ("x" * 301, "301 letters, expected findings"),
     ],
 )
