@@ -155,7 +155,7 @@ def _evaluation(draft: Draft) -> Iterator[Finding]:
         yield (
             "evaluation.pictures",
             f"pictures are of images with one class each, but model {draft.model.name!r} is for {draft.model.kind}: "
-            "remove them; slices of volumes are drawn anyway",
+            f"remove them{'; slices of volumes are drawn anyway' if facts(draft.model.kind).slices else ''}",
         )
 
 
