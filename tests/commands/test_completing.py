@@ -42,7 +42,12 @@ def test_names_of_strategies_are_offered_each_on_a_line_of_its_own(shell: str) -
 
 
 def test_names_of_scenarios_and_of_strategies_to_check_are_offered() -> None:
-    assert offered("bash", "fedunlearn simulate 3hos") == ["3hosp", "3hosp-brain", "3hosp-tuned"]
+    assert offered("bash", "fedunlearn simulate 3hos") == [
+        "3hosp",
+        "3hosp-brain",
+        "3hosp-chest",
+        "3hosp-tuned",
+    ]
     assert offered("bash", "fedunlearn copy brai") == ["brain"]
     assert offered("bash", "fedunlearn check-strategy neggr") == ["neggrad_plus"]
     assert offered("bash", "fedunlearn list measures test_acc") == ["test_accuracy"]
