@@ -92,8 +92,8 @@ def test_1800_pairs_take_seconds():
 
 def test_hard_pairs_and_classes_are_dealt_evenly(chests: Collection):
     hard = (chests.table["difficulty"] == "hard").groupby(chests.table["patient"]).sum()
-    assert hard.sum() == 480  # 1200 · (.10 + 2 · .10 + .10)
-    assert hard.min() >= 1 and hard.max() <= 2  # 4 · .4 = 1.6
+    assert hard.sum() == 528  # 1200 · (.14 + 2 · .10 + .10)
+    assert hard.min() >= 1 and hard.max() <= 2  # 4 · .44 = 1.76
     count = pd.crosstab(chests.table["patient"], chests.targets[:, 0])
     assert (
         np.sort(count, axis=1) == [0, 1, 1, 2]
