@@ -101,6 +101,15 @@ def first_difference(a: Weights, b: Weights) -> str | None:
     return f"{extra[0]!r} was not asked for" if extra else None
 
 
+def last_layers(a: Weights, names: Sequence[str], k: int) -> tuple[str, ...]:
+    """Those of ``names``, in the order of the forward pass, that belong to the last ``k`` layers; all of few layers.
+
+    A layer begins with a weight of two dimensions or more; the biases and norms that follow are of it.
+    """
+    begins = [i for i, name in enumerate(names) if a[name].dim() > 1]
+    return tuple(names[begins[-k] :]) if k < len(begins) else tuple(names)
+
+
 def first_nonfinite(a: Mapping[str, Tensor]) -> str | None:
     """The first entry that holds NaN or infinity; None if all are finite."""
     for name, x in a.items():

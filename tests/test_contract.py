@@ -22,8 +22,10 @@ from fedunlearn.contract import PROMISES, Promise
 from fedunlearn.core import Recovery, Strategy
 from strategies.bad_teacher import BadTeacher
 from strategies.boundary_shrink import BoundaryShrink
+from strategies.cf_k import CFk
 from strategies.conda import ConDa
 from strategies.crab import Crab
+from strategies.eu_k import EUk
 from strategies.fast_fedul import FastFedUL
 from strategies.fats import FATS
 from strategies.fcu import FCU
@@ -169,6 +171,8 @@ STRATEGIES: list[Strategy | Excused] = [
     RandomEncoder(),
     NoiseEncoder(),
     ResetEncoder(),
+    CFk(),
+    EUk(),
     NoiseImages(),
     Excused(FastFedUL(alpha=0.5), ON_THE_SERVER),
     FastFedUL(form="paper", recovery=Recovery(1)),

@@ -125,6 +125,17 @@ def test_nonfinite_entries_are_found_by_name() -> None:
         assert w.first_nonfinite({**good, "b": torch.tensor([0.0, bad])}) == "b"
 
 
+def test_the_last_layers_begin_with_a_weight_and_end_with_their_norms() -> None:
+    shapes = {"a.weight": (3, 2), "a.bias": (3,), "n.weight": (3,), "b.weight": (4, 3), "b.bias": (4,)}
+    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    assert w.last_layers(weights, tuple(shapes), 1) == ("b.weight", "b.bias")
+    assert (
+        w.last_layers(weights, tuple(shapes), 2) == w.last_layers(weights, tuple(shapes), 9) == tuple(shapes)
+    )
+    first = {"p.weight": (1,), **shapes}  # a slope before the first layer is of none
+    assert "p.weight" not in w.last_layers({**weights, "p.weight": torch.zeros(1)}, tuple(first), 1)
+
+
 def test_the_digest_sees_names_shapes_dtypes_and_values_but_not_order() -> None:
     a = {"x": torch.tensor([1.0, 2.0]), "y": torch.tensor(3)}
     assert w.digest(a) == w.digest(dict(reversed(a.items())))

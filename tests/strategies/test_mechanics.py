@@ -32,6 +32,8 @@ from fedunlearn.learning.models.volumes import UNet3D
 from fedunlearn.learning.objectives import Signed, marked
 from fedunlearn.learning.tasks import Fit
 from strategies import noise_images
+from strategies.cf_k import CFk
+from strategies.eu_k import EUk
 from strategies.max_loss import MaxLoss
 from strategies.noise_encoder import NoiseEncoder
 from strategies.noise_images import Learn, NoiseImages
@@ -395,6 +397,21 @@ def test_a_reset_encoder_is_untrained_and_the_decoder_as_it_was(norm: bool) -> N
     assert not torch.equal(result["0.weight"], case.initial["0.weight"])
     for name in case.layout.buffers:
         assert torch.equal(result[name], case.initial[name])
+
+
+@pytest.mark.parametrize("cls", [CFk, EUk])
+def test_only_the_last_layers_are_trained_on_or_anew(cls: type[CFk] | type[EUk]) -> None:
+    """The toy network ends with two linear layers, 4 and 6; the last draw is training's own in another order."""
+    case = toy.case("patients")
+    start = toy.run(cls(k=2, recovery=Recovery(rounds=0)).unlearn(case))
+    end = toy.run(cls(k=2, recovery=Recovery(rounds=1)).unlearn(case))
+    last = [name for name in case.layout.parameters if name.startswith(("4.", "6."))]
+    assert last and len(last) < len(case.layout.parameters)
+    for name in case.layout.parameters:
+        assert torch.equal(end[name], case.original[name]) == (name not in last)
+        drawn = cls is EUk and name in last
+        reference = case.initial if drawn else case.original
+        assert torch.equal(start[name].flatten().sort().values, reference[name].flatten().sort().values)
 
 
 def two_sided(order: Tensor) -> Clinic:
