@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fedunlearn.core import Companion, Form
+from fedunlearn.core import Form
 from fedunlearn.core.kinds import facts
+from sites.forms import form
 from sites.watching import Watch, unwatched
 
 SEEN = ("format", "size", "low", "high", "orientation")
@@ -123,22 +124,6 @@ class Source(Protocol):
             InputError: files are missing or cannot be used; all problems together.
         """
         ...
-
-
-def form(
-    pixels: npt.NDArray[Any],
-    targets: npt.NDArray[Any],
-    classes: int,
-    companions: Mapping[str, npt.NDArray[Any]],
-) -> Form:
-    """What a network is built for that is shown ``pixels`` and ``companions`` and asked for ``targets``."""
-    beside = {name: Companion(_sizes(x), x.dtype.kind in "iu") for name, x in companions.items()}
-    return Form(_sizes(pixels), classes, _sizes(targets), beside)
-
-
-def _sizes(array: npt.NDArray[Any]) -> tuple[int, ...]:
-    """The shape of what belongs to one image."""
-    return tuple(int(n) for n in array.shape[1:])
 
 
 def digest(collection: Collection) -> str:

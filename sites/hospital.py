@@ -36,7 +36,7 @@ from fedunlearn.core import (
 )
 from fedunlearn.learning.models import MODELS, Model, Network
 from sites.arrays import write_rows
-from sites.collection import form
+from sites.forms import form
 
 SPLITS = ("train", "val", "test", "proxy")
 _NO_LABEL = -1  # no class: a loss that meets it fails

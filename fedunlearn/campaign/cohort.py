@@ -42,12 +42,13 @@ from fedunlearn.core.kinds import facts
 from fedunlearn.intake.desk import ALL, Entry
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario import Official, Pick, Request, Scenario
-from sites.collection import Collection, digest, form, labels_of
+from sites.collection import Collection, digest, labels_of
 from sites.dealing.columns import apart, at_several
 from sites.dealing.halves import halves
 from sites.dealing.picking import described
 from sites.dealing.requests import Named, left_behind, resolve
 from sites.dealing.split import official, split
+from sites.forms import form
 from sites.hospital import Federation
 from sites.strata import strata, told
 from sites.twins import Twins

@@ -248,7 +248,8 @@ def at_once(images: Images) -> int:
 
 def batches(images: Images, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
     """Cut ``images`` (in ``order``, which is on the CPU) into batches, pixels scaled to [-1, 1]."""
-    orders = {} if order is None else {x.device: order.to(x.device) for x in _columns(images)}
+    devices = {values.device for values in _columns(images)}
+    orders = {} if order is None else {device: order.to(device) for device in devices}
     for start in range(0, len(images), batch_size):
         here = slice(start, start + batch_size)
 

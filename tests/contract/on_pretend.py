@@ -45,6 +45,7 @@ from fedunlearn.core import (
 from fedunlearn.federation.engines import Ask
 from fedunlearn.federation.engines.inline import perform
 from fedunlearn.kinds.classification.learnt import CrossEntropy
+from fedunlearn.kinds.segmentation import learnt as segmented
 from fedunlearn.learning import devices, kernels, kinds, mechanics, tasks
 from fedunlearn.learning.constraints import Ball
 from fedunlearn.learning.local import fit
@@ -145,7 +146,8 @@ def tried() -> set[type]:
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend]:
     """What a CPU alone has rounds otherwise, so here it does without; `tests/learning/test_kernels.py` compares."""
     monkeypatch.setattr(kernels, "suits", lambda input: False)
-    monkeypatch.setattr(kinds, "on_cpu", lambda values: False)
+    for module in (kinds, segmented):
+        monkeypatch.setattr(module, "on_cpu", lambda values: False)
     with Pretend() as mode:
         yield mode
 

@@ -9,7 +9,7 @@ import pytest
 
 from fedunlearn.results import contents
 from fedunlearn.results.runfolder import RunFolder
-from tests import runs
+from tests import runs, test_simulate_findings as found
 from tests.scoring.years.made import year
 from tests.test_simulate_volumes import TINY_VOLUMES, store
 
@@ -28,6 +28,31 @@ def volumes(tmp_path_factory: pytest.TempPathFactory, few_resamples: None) -> Ru
     folder = tmp_path_factory.mktemp("volumes")
     store(folder)
     return runs.run(folder, "strategies=[{name: fine_tune, rounds: 1}]", text=TINY_VOLUMES)
+
+
+PAIRS = """\
+name: pairs
+seeds: [1]
+references: 1
+engine: {name: inline, workers: 2, timeout: 60}
+data: {name: phantom_chest, images: 160}
+sites: {names: [north, east], partition: {name: iid}, split: {train: 0.5, val: 0.1, test: 0.4}}
+model: {name: late_fusion}
+training: {rounds: 1, local_epochs: 1, batch_size: 32, optimizer: adam, lr: 0.002}
+requests:
+  - {id: some, site: north, patients: {count: 4, pick: random}}
+strategies:
+  - {name: fine_tune, rounds: 1, local_epochs: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory, few_resamples: None) -> tuple[RunFolder, RunFolder]:
+    """A run of images with several findings, and one of images with reports."""
+    folder, few = tmp_path_factory.mktemp("findings"), "strategies=[{name: fine_tune, rounds: 1}]"
+    found.store(folder)
+    both = tmp_path_factory.mktemp("pairs")
+    return runs.run(folder, few, text=found.SCENARIO), runs.run(both, text=PAIRS)
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +94,18 @@ def missing(*found: RunFolder) -> list[str]:
 
 
 @pytest.mark.gate
-def test_every_file_and_column_is_described(images: RunFolder, volumes: RunFolder, dated: RunFolder) -> None:
-    assert unknown(dated) == []
-    assert unknown(images) == []
-    assert unknown(volumes) == []
+def test_every_file_and_column_is_described(
+    images: RunFolder, volumes: RunFolder, answered: tuple[RunFolder, RunFolder], dated: RunFolder
+) -> None:
+    for run in (images, volumes, *answered, dated):
+        assert unknown(run) == []
 
 
 @pytest.mark.gate
 def test_every_column_that_is_described_is_there(
-    images: RunFolder, volumes: RunFolder, dated: RunFolder
+    images: RunFolder, volumes: RunFolder, answered: tuple[RunFolder, RunFolder], dated: RunFolder
 ) -> None:
-    assert missing(images, volumes, dated) == []
+    assert missing(images, volumes, *answered, dated) == []
 
 
 def test_it_notices_what_nothing_is_said_of(tmp_path: Path) -> None:
