@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import Form
-from fedunlearn.core.kinds import facts
+from fedunlearn.core.held import held
 from sites.forms import form
 from sites.watching import Watch, unwatched
 
@@ -68,7 +68,13 @@ class Collection:
     @property
     def labels(self) -> npt.NDArray[Any] | None:
         """(N,) the class of each image, where every image has one of its own."""
-        return labels_of(self.kind, self.targets)
+        return held(self.kind).labels(self.targets)
+
+    @property
+    def strata(self) -> npt.NDArray[Any]:
+        """What images are dealt by, evenly or not: (N,) numbers, such as their classes; label maps as they are."""
+        found = held(self.kind).strata(self.targets, self.names)
+        return self.targets if found is None else found[0]
 
     def __post_init__(self) -> None:
         counts = {len(self.pixels), len(self.targets), len(self.table)}
@@ -91,18 +97,6 @@ class Collection:
     def form(self) -> Form:
         """What a network for these images is built for."""
         return form(self.pixels, self.targets, self.classes, self.companions)
-
-
-def labels_of(kind: str, targets: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """(N,) the class of each image, where every image has one of its own.
-
-    Args:
-        kind: of task.
-        targets: as a `Collection` has them; where an image comes with others, each has its class.
-    """
-    if targets.ndim == 1:
-        return targets
-    return targets[:, 0] if targets.ndim == 2 and facts(kind).one_class else None
 
 
 class Source(Protocol):

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedunlearn.core import IGNORED
+from fedunlearn.kinds.multilabel.held import NONE
 from sites.identity import NOBODY, alike, is_missing, listed, quoted, tidied, twins
 from sites.labels import Misread
 
@@ -23,9 +24,6 @@ Bytes = npt.NDArray[np.uint8]
 
 Wanted = tuple[str, ...] | Literal["all"] | None
 """The findings that a scenario asks for, by name; all there are; or none: an image has one label."""
-
-NONE = "No Finding"
-"""What a cell says of an image that has none of the findings; it can be asked for as if it were one."""
 
 CLASSES = 2
 """What can be of a finding: absent 0, present 1."""

@@ -20,10 +20,10 @@ import pandas as pd
 from annotated_types import Ge, Lt
 
 from fedunlearn.core import InputError, Problem, derive
+from fedunlearn.kinds.multilabel.held import rarest
 from sites import findings
 from sites.collection import Collection
 from sites.pixels import channels_first, ranges
-from sites.strata import rarest
 from sites.watching import Watch, unwatched
 
 Ints = npt.NDArray[np.int64]

@@ -32,10 +32,10 @@ def untrained(scenario: Scenario, cohort: Cohort) -> nn.Module:
 
 
 def _asked(scenario: Scenario, cohort: Cohort) -> int:
-    """Bytes of the largest layer, and of volumes what signals need: some arrays of each class, in float64."""
+    """Bytes of the largest layer, and what signals need: some arrays of each class and place, in float64."""
     voxels = math.prod(cohort.shape[1:])
     together = max(1, min(256, VOXELS // voxels))  # as `fedunlearn.learning.local.at_once`
-    signal = 4 * 8 * cohort.classes * voxels if cohort.targets.ndim > 2 else 0
+    signal = 4 * 8 * cohort.classes * math.prod(cohort.form.places)
     return together * (2 * 4 * max(_layers(scenario, cohort)) + signal)
 
 

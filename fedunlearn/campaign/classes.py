@@ -8,42 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedunlearn.core import IGNORED, SiteId
-from sites.collection import labels_of
+from fedunlearn.core import SiteId
 from sites.dealing.patients import places
 
 Array = npt.NDArray[Any]
-
-
-def called(kind: str, targets: Array) -> str:
-    """What `present` tells of: a class, a finding or a structure."""
-    if labels_of(kind, targets) is not None:
-        return "class"
-    return "finding" if targets.ndim == 2 else "structure"
-
-
-def present(kind: str, targets: Array, classes: int) -> npt.NDArray[np.bool_]:
-    """Whether an image is of a class, has a finding, or its label map a structure; background is none.
-
-    Args:
-        kind: of task.
-        targets: (N,) classes, (N, F) findings, or (N, *spatial) label maps.
-        classes: how many there are.
-
-    Returns:
-        (N, classes), of findings (N, F).
-    """
-    labels, found = labels_of(kind, targets), np.zeros((len(targets), classes), dtype=bool)
-    if labels is not None:
-        found[np.arange(len(targets)), labels] = True
-        return found
-    if targets.ndim == 2:
-        one: npt.NDArray[np.bool_] = targets == 1
-        return one
-    for row, target in enumerate(targets):
-        labels = np.unique(target)
-        found[row, labels[(labels != IGNORED) & (labels != 0)]] = True
-    return found
 
 
 def lacking(
@@ -52,7 +20,7 @@ def lacking(
     """Which hospitals have no image of what others have, in sentences.
 
     Args:
-        has: (N, classes) of training images (`present`).
+        has: (N, classes) of training images (`fedunlearn.core.held.Held.has`).
         site: (N,) whose they are.
         sites: the hospitals.
         called: what each class is called, such as "class 2".

@@ -17,7 +17,7 @@ import pandas as pd
 
 from fedunlearn import files, interrupts
 from fedunlearn.campaign import timeline, twins
-from fedunlearn.campaign.classes import called, lacking, present
+from fedunlearn.campaign.classes import lacking
 from fedunlearn.campaign.docket import Docket, docket
 from fedunlearn.campaign.suitability import (
     can_be_asked,
@@ -38,11 +38,12 @@ from fedunlearn.core import (
     SiteId,
     derive,
 )
+from fedunlearn.core.held import held
 from fedunlearn.core.kinds import facts
 from fedunlearn.intake.desk import ALL, Entry
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario import Official, Pick, Request, Scenario
-from sites.collection import Collection, digest, labels_of
+from sites.collection import Collection, digest
 from sites.dealing.columns import apart, at_several
 from sites.dealing.halves import halves
 from sites.dealing.picking import described
@@ -50,7 +51,6 @@ from sites.dealing.requests import Named, left_behind, resolve
 from sites.dealing.split import official, split
 from sites.forms import form
 from sites.hospital import Federation
-from sites.strata import strata, told
 from sites.twins import Twins
 from sites.watching import Watch, unwatched
 
@@ -126,12 +126,13 @@ class Cohort:
     @property
     def labels(self) -> Array | None:
         """(N,) the class of each image, where every image has one of its own."""
-        return labels_of(self.kind, self.targets)
+        return held(self.kind).labels(self.targets)
 
     @property
     def has(self) -> Array:
-        """(N, names) whether an image is of a class, has a finding or a structure (`present`)."""
-        return present(self.kind, self.targets, self.classes)
+        """(N, names) whether an image is of a class, has a finding or a structure."""
+        found: Array = held(self.kind).has(self.targets, self.classes)
+        return found
 
     def count(self, site: SiteId, select: Select) -> int:
         """How many images ``select`` names at ``site``, a hospital or `SERVER`."""
@@ -233,7 +234,7 @@ class Cohort:
         """What a request asks for, in words."""
         mask = self.forgotten[request.id] & (self.split == "train")
         patients, images = self.table.loc[mask, "patient"].nunique(), int(mask.sum())
-        whose = f"{_counted(patients, 'patient')} of {request.site}{_picked(request, called(self.kind, self.targets))}"
+        whose = f"{_counted(patients, 'patient')} of {request.site}{_picked(request, held(self.kind).one)}"
         if request.id == ALL:
             number = sum(entry.erases for entry in self.entries)
             whose = f"{_counted(patients, 'patient')} in {_counted(number, 'request')}, as they come"
@@ -368,7 +369,7 @@ def dealt(scenario: Scenario, collection: Collection) -> tuple[Array, Array]:
     """
     with placed(scenario, "sites.partition"):
         site = scenario.sites.partition.assign(
-            collection.table, strata(collection), scenario.sites.names, _rng(scenario, "partition")
+            collection.table, collection.strata, scenario.sites.names, _rng(scenario, "partition")
         )
     return site, _parts(scenario, collection, site)
 
@@ -386,10 +387,13 @@ def _renamed(scenario: Scenario, collection: Collection, site: Array) -> Collect
 
 def _lacking(scenario: Scenario, collection: Collection, site: Array, train: Array) -> list[str]:
     """Which hospitals train on no image of a class, with a finding or a structure, that others have."""
-    has = present(collection.kind, collection.targets, collection.classes)
-    what = called(collection.kind, collection.targets)
+    kind = held(collection.kind)
+    has = kind.has(collection.targets, collection.classes)
     return lacking(
-        has[train], site[train], scenario.sites.names, [f"{what} {name}" for name in _names_of(collection)]
+        has[train],
+        site[train],
+        scenario.sites.names,
+        [f"{kind.one} {name}" for name in _names_of(collection)],
     )
 
 
@@ -402,7 +406,7 @@ def _parts(scenario: Scenario, collection: Collection, site: Array) -> Array:
         case shares:
             fractions, rng = (shares.train, shares.val, shares.test), _rng(scenario, "split")
             with placed(scenario, "sites"):
-                return split(collection.table, strata(collection), site, fractions, rng, shares.proxy)
+                return split(collection.table, collection.strata, site, fractions, rng, shares.proxy)
 
 
 def _left_behind(
@@ -468,14 +472,12 @@ def _members(scenario: Scenario, table: pd.DataFrame, site: Array, train: Array)
 
 def _owned(collection: Collection, site: Array, parts: Array) -> pd.DataFrame:
     """The images with their hospitals, parts and, where they have one class each, labels or findings."""
-    return collection.table.assign(site=site, split=parts, **_classed(collection))
+    return collection.table.assign(site=site, split=parts, **_told(collection))
 
 
-def _classed(collection: Collection) -> Mapping[str, Any]:
+def _told(collection: Collection) -> Mapping[str, Any]:
     """The column of the images' class, or those that tell of several findings; none of label maps."""
-    if (labels := collection.labels) is not None:
-        return {"label": labels}
-    return told(collection.targets, collection.names) if collection.targets.ndim == 2 else {}
+    return held(collection.kind).columns(collection.targets, collection.names)
 
 
 def _forgotten(scenario: Scenario, owned: pd.DataFrame) -> dict[RequestId, Array]:
@@ -522,7 +524,7 @@ def _table(
     """``sites.parquet``: identity, owner, part, label or findings, attributes, difficulty, requests."""
     given = collection.table.drop(columns=["difficulty"], errors="ignore")
     columns = {"image": given["image"], "patient": given["patient"], "site": site, "split": parts}
-    columns |= _classed(collection)
+    columns |= _told(collection)
     attributes = {name: given[name] for name in given.columns if name not in columns}
     last = {"difficulty": collection.table.get("difficulty")}
     asked = [list[RequestId]() for _ in range(len(given))]

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from torch import Tensor
 
 from fedunlearn.campaign.campaign import Campaign
@@ -28,9 +27,9 @@ from fedunlearn.campaign.timeline import Moment
 from fedunlearn.core import IGNORED, Procedure, Select, SiteId, Weights
 from fedunlearn.core.kinds import facts
 from fedunlearn.federation.jobs import Job, Label, Work
-from fedunlearn.kinds.segmentation.evidence import each_dice
 from fedunlearn.learning.tasks import Plane, Sections
 from fedunlearn.results.drawing import Picture, Row, packed, png
+from fedunlearn.scoring.kinds import scored
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -72,17 +71,6 @@ class View:
 
 
 # ------------------------------------------------------------------------------------------- what is shown
-
-
-def volume_dice(signals: pd.DataFrame, classes: int) -> Floats:
-    """(N,) each volume's Dice (`each_dice`); NaN where it is undefined, or the model diverged.
-
-    Args:
-        signals: of the kind "segmentation" (`fedunlearn.learning.kinds`), one row per volume.
-        classes: how many there are.
-    """
-    counts = (signals[[f"{n}_{c}" for c in range(classes)]] for n in ("intersection", "predicted", "true"))
-    return each_dice(*(table.to_numpy(np.float64) for table in counts))
 
 
 def chosen(cohort: Cohort, moment: Moment, changes: Floats) -> dict[str, int]:
@@ -239,7 +227,9 @@ class Slices:
 
     def _dice(self, model: str) -> Floats:
         signals = self.stage.run.read_table(f"signals/{model}.parquet")
-        return volume_dice(signals, self.stage.cohort.classes)
+        each = scored(self.stage.scenario.model.kind).each
+        assert each is not None, "a kind that is shown in slices tells each volume's quality"
+        return each(signals, self.stage.cohort.classes)
 
     def _picture(self, view: View) -> Picture:
         cohort, request = self.stage.cohort, view.moment.request

@@ -12,14 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from fedunlearn import files
-from fedunlearn.campaign.classes import called
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.core import IGNORED
+from fedunlearn.core.held import held
 from fedunlearn.core.kinds import facts
 from fedunlearn.results.contact import Sheet, drawn
 from fedunlearn.results.wording import cell, line
-from sites.findings import NONE
-from sites.strata import rarest
 
 _WIDTH = 100
 _MOST = 20  # hospitals that are shown
@@ -47,13 +45,9 @@ def draw(cohort: Cohort, name: str, file: Path) -> None:
     shape = " × ".join(map(str, cohort.shape))
     what = "image" if len(cohort.shape) == 3 else "volume"
     title = f"{name}: {what}s of {shape} as the network will see them"
-    several = cohort.targets.ndim == 2 and cohort.labels is None
-    targets = (
-        rarest(cohort.targets) if several else cohort.targets if cohort.labels is None else cohort.labels
-    )
-    names = (NONE, *cohort.names) if several else cohort.names
-    dealt = cohort.pixels, targets, cohort.site, cohort.sites, names
-    sheet = Sheet(title, *dealt, unit=what, note=cohort.note)
+    targets, names = held(cohort.kind).strata(cohort.targets, cohort.names) or (cohort.targets, cohort.names)
+    shown = cohort.pixels, targets, cohort.site, cohort.sites, tuple(names)
+    sheet = Sheet(title, *shown, unit=what, note=cohort.note)
     files.write(file, drawn(sheet, file.suffix))
 
 
@@ -70,11 +64,12 @@ def _who(cohort: Cohort) -> list[str]:
 
 def _kinds(cohort: Cohort) -> list[str]:
     """How many images of each class every hospital has, or volumes with each structure; images with each finding."""
-    what, has = called(cohort.kind, cohort.targets), cohort.has
-    if what == "finding":
+    kind, has = held(cohort.kind), cohort.has
+    if kind.unknown:
         return _findings(cohort, has)
-    classes = range(int(what == "structure"), has.shape[1])
-    what = f"{facts(cohort.kind).what}s {'of' if what == 'class' else 'with'} {what}"
+    about = facts(cohort.kind)
+    classes = range(int(about.background), has.shape[1])
+    what = f"{about.what}s {'of' if about.one_class else 'with'} {kind.one}"
     names = [cohort.names[c] for c in classes]
     if (
         sum(max(len(name), _NARROW) + 2 for name in names) > _WIDTH - 2 * _NARROW

@@ -41,6 +41,8 @@ class Scored:
         rounds: what that is called in ``curves.parquet``; as ``quality`` where it is the same.
         calibration: of answers, the calibration error on some rows, as ``test_calibration_error`` has it; None where
             the kind has none.
+        each: of signals and the number of classes, (N,) the quality of each image, NaN where it has none; of kinds
+            that are shown in slices (`fedunlearn.core.kinds.Facts`).
         remembered: of answers, (N,) what memory is judged by; the logit-scaled margin of what is right by default.
         divided: columns of ``sites.parquet`` whose values divide images into groups, beside hospital, sex and age.
     """
@@ -59,6 +61,7 @@ class Scored:
     glanced: Callable[[Mapping[str, Floats]], Floats]
     rounds: str = ""
     calibration: Callable[[Any, Bools], float] | None = field(default=None)
+    each: Callable[[pd.DataFrame, int], Floats] | None = field(default=None)
     remembered: Callable[[Any], Floats] = attrgetter("margin")
     divided: tuple[str, ...] = ("scanner", "difficulty")
 

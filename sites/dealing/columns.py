@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sites import strata
+from fedunlearn.core.held import columns
 from sites.dealing.patients import Strings
 
-OURS = ("site", "split", "label", "forgotten_by", "canary", *strata.OURS)
+OURS = ("site", "split", *columns(), "forgotten_by", "canary")
 """Columns of ``sites.parquet`` that the data does not decide on. ``difficulty`` is the data's."""
 
 _AGAIN = "splits are made anew by patient; `split: {from: split}` would use the data's own"

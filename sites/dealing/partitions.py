@@ -44,7 +44,7 @@ class Partition(Protocol):
 
         Args:
             table: one row per image, with ``patient``.
-            targets: (N,) classes, or of several findings the rarest (`sites.strata`), or label maps (N, …).
+            targets: (N,) classes and the like (`sites.collection.Collection.strata`), or label maps (N, …).
             names: the hospitals, in scenario order.
             rng: decides everything random.
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, SiteId
+from fedunlearn.core.held import picked_by
 from sites.identity import alike, tidied
-from sites.strata import RAREST
 
 Floats = npt.NDArray[np.float64]
 
@@ -59,7 +59,7 @@ def picked(
             scores = pd.Series(_difficulty(own, pick), own.index).groupby(own["patient"].to_numpy()).mean()
             sign = -1.0 if pick == "hardest" else 1.0
         case "rare_class" | "scarce_elsewhere":
-            label = next((name for name in ("label", RAREST) if name in own.columns), None)
+            label = next((name for name in picked_by() if name in own.columns), None)
             if label is None:
                 raise InputError(f"pick: {pick} needs one class per image, or findings; use another `pick`")
             sizes = (own if pick == "rare_class" else train[~here])[label].value_counts()

@@ -35,7 +35,7 @@ def split(
 
     Args:
         table: one row per image, with ``patient`` and perhaps ``difficulty``.
-        targets: (N,) classes, or of several findings the rarest (`sites.strata`), or label maps (N, …).
+        targets: (N,) classes and the like (`sites.collection.Collection.strata`), or label maps (N, …).
         site: (N,) the hospital of each image.
         fractions: of the images of a hospital in train, val and test; positive, with ``proxy`` together 1.
         rng: decides who goes where; a generator seeded with 0 if left out.

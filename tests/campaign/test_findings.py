@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.classes import called, lacking, present
+from fedunlearn.campaign.classes import lacking
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.estimate import estimate
 from fedunlearn.campaign.survey import draw, survey
 from fedunlearn.core import IGNORED, InputError
+from fedunlearn.core.held import held
+from fedunlearn.kinds.multilabel.held import NONE, rarest, told
 from fedunlearn.scenario import Scenario
 from sites.dealing.patients import patients_of
-from sites.findings import NONE
-from sites.strata import rarest, told
 
 NAMES = ("effusion", "mass", "hernia")
 TEXT = """\
@@ -131,9 +131,9 @@ def test_check_counts_each_finding_by_hospital(cohort: Cohort, tmp_path: Path):
 
 def test_a_finding_that_a_hospital_does_not_train_on_is_named():
     targets = np.array([[1, 0], [0, IGNORED], [0, 1], [1, 1]], np.uint8)
-    has = present("multilabel", targets, 2)
+    has = held("multilabel").has(targets, 2)
     assert has.tolist() == [[True, False], [False, False], [False, True], [True, True]]
-    assert called("multilabel", targets) == "finding"
+    assert held("multilabel").one == "finding"
     site = np.array(["north", "north", "east", "east"])
     assert lacking(has, site, ["north", "east"], ["finding a", "finding b"]) == [
         "hospital north trains on no image of finding b, which others have"

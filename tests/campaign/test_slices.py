@@ -16,9 +16,10 @@ from rich.console import Console
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import Cohort, gather
-from fedunlearn.campaign.slices import chosen, middle, plane, sections, volume_dice
+from fedunlearn.campaign.slices import chosen, middle, plane, sections
 from fedunlearn.campaign.timeline import Moment, chains
 from fedunlearn.core import Form, Select
+from fedunlearn.kinds.segmentation.evidence import volume_dice
 from fedunlearn.learning.kinds import learnt
 from fedunlearn.learning.local import scaled
 from fedunlearn.learning.models import Network

@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.classes import lacking, present
+from fedunlearn.campaign.classes import lacking
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.survey import survey
 from fedunlearn.campaign.timing import counted, duration, scoring_seconds, timed
 from fedunlearn.core import IGNORED
+from fedunlearn.core.held import held
 from sites.collection import SEEN
 from tests.runs import TINY, write
 
@@ -53,7 +54,7 @@ def test_images_are_counted_by_class(cohort: Cohort) -> None:
 
 def test_a_class_that_a_hospital_does_not_train_on_is_named(tmp_path: Path) -> None:
     """North has the classes 0 and 1, east 0 to 2: three labels of the same images, 2 only at one of them."""
-    has = present("classification", np.array([0, 1, 0, 1, 2]), 3)
+    has = held("classification").has(np.array([0, 1, 0, 1, 2]), 3)
     site = np.array(["north", "north", "east", "east", "east"])
     called = ["class a", "class b", "class c"]
     told = "hospital north trains on no image of class c, which others have"
@@ -66,7 +67,7 @@ def test_a_class_that_a_hospital_does_not_train_on_is_named(tmp_path: Path) -> N
 def test_a_structure_that_a_hospitals_maps_lack_is_named_and_what_is_ignored_is_none() -> None:
     maps = np.zeros((2, 2, 2), dtype=np.uint8)
     maps[:, 0, 0] = IGNORED, 1
-    assert present("segmentation", maps, 2).tolist() == [[False, False], [False, True]]
+    assert held("segmentation").has(maps, 2).tolist() == [[False, False], [False, True]]
 
 
 def test_what_hospitals_lack_is_a_note_that_the_run_keeps(tmp_path: Path) -> None:

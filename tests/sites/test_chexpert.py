@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from fedunlearn.core import IGNORED, InputError
+from fedunlearn.kinds.multilabel.held import rarest
 from sites.chexpert import FINDINGS, FIVE, CheXpert
 from sites.collection import digest
-from sites.strata import rarest
 from tests.sites.problems import problems_of
 
 HEADER = ",".join(("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS))

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.slices import volume_dice
+from fedunlearn.kinds.segmentation.evidence import volume_dice
 from fedunlearn.story import simulate
 from sites.dealing.partitions import Iid
 from sites.dealing.split import split

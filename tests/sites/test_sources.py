@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 from fedunlearn.core import InputError
+from fedunlearn.kinds.multilabel.held import rarest
 from sites import SOURCES, medmnist
 from sites.collection import Collection, digest
 from sites.medmnist import MedMNIST
 from sites.pixels import channels_first, resized
-from sites.strata import rarest
 from tests.sites.problems import problems_of
 
 Arrays = dict[str, np.ndarray[Any, Any]]

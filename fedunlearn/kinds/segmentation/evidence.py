@@ -77,6 +77,17 @@ def each_dice(intersection: Floats, predicted: Floats, true: Floats) -> Floats:
     return macro(2 * intersection[:, 1:], (predicted + true)[:, 1:])
 
 
+def volume_dice(signals: pd.DataFrame, classes: int) -> Floats:
+    """(N,) each volume's Dice (`each_dice`); NaN where it is undefined, or the model diverged.
+
+    Args:
+        signals: of this kind (`fedunlearn.learning.kinds`), one row per volume.
+        classes: how many there are.
+    """
+    counts = (signals[[f"{n}_{c}" for c in range(classes)]] for n in BY_CLASS[:3])
+    return each_dice(*(table.to_numpy(np.float64) for table in counts))
+
+
 def overlap(answers: Overlaps) -> Floats:
     """(N,) the mean Dice coefficient over the classes of a volume but the background; 1 if there is none, nor seen.
 

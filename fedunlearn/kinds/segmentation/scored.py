@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedunlearn.kinds.segmentation.evidence import Overlaps, each_dice, overlap, overlaps
+from fedunlearn.kinds.segmentation.evidence import Overlaps, each_dice, overlap, overlaps, volume_dice
 from fedunlearn.kinds.segmentation.measures import SEGMENTATION
 from fedunlearn.scoring.attacks.ladder import BY_LOSS
 from fedunlearn.scoring.evidence import Bools, Floats
@@ -53,6 +53,7 @@ SCORED = Scored(
     trial=("test_dice", "retain_dice", "mia_loss_auc", "forget_dice", "forget_voxel_loss"),
     confidence=overlap,
     value=dice,
+    each=volume_dice,
     fewest=4,  # a volume takes as long as hundreds of images
     glanced=overlapping,
 )
