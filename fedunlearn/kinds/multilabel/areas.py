@@ -14,7 +14,6 @@ import numpy as np
 
 from fedunlearn.kinds.multilabel.evidence import Findings
 from fedunlearn.scoring.evidence import (
-    RESAMPLES,
     Bools,
     Estimate,
     Estimates,
@@ -58,7 +57,7 @@ def areas(frame: Frame, answers: Findings, part: Part) -> Mapping[str, Estimates
         if not told:
             continue
         n = int(answers.known[here].any(axis=1).sum())
-        values = np.stack(list(told.values()))  # (findings, 3, 1 + RESAMPLES)
+        values = np.stack(list(told.values()))  # (findings, 3, 1 + draws)
         over, under = np.nan_to_num(values), np.isfinite(values).astype(np.float64)
         mean = macro(np.moveaxis(over, 0, -1), np.moveaxis(under, 0, -1))
         for k, name in enumerate(NAMES):
@@ -80,13 +79,13 @@ def _estimate(values: Floats, n: int, drawn: bool) -> Estimate:
 
 
 def _told(frame: Frame, answers: Findings, here: Ints, drawn: bool) -> dict[int, Floats]:
-    """By finding that some of the images ``here`` have and some have not, (3, 1 + RESAMPLES): see `one_finding`."""
+    """By finding that some of the images ``here`` have and some have not, (3, 1 + draws): see `one_finding`."""
     found = {}
     drawn = drawn and several(frame.units[here])
     first, last = int(frame.units[here].min()), int(frame.units[here].max())
-    draws = np.ones((last - first + 1, 1 + (RESAMPLES if drawn else 0)), dtype=np.float32)
+    draws = np.ones((last - first + 1, 1), dtype=np.float32)
     if drawn:
-        draws[:, 1:] = frame.drawn[first : last + 1]
+        draws = np.concatenate([draws, frame.drawn[first : last + 1]], axis=1, dtype=np.float32)
     for f in range(answers.targets.shape[1]):
         own = here[answers.known[here, f]]
         present = answers.targets[own, f] == 1
