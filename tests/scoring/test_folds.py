@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from fedunlearn.scoring.attacks import population, quantile
 from fedunlearn.scoring.attacks.folds import folds_of
-from fedunlearn.scoring.attacks.quantile import regressed as quantile_of
+from fedunlearn.scoring.attacks.quantile import regressed, slope as slope_of
 from fedunlearn.scoring.evidence import Evidence
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.measures.catalogue import MEASURES
@@ -71,6 +71,43 @@ def test_the_quantile_is_that_of_scikit_learn_learnt_from_held_out_images_of_oth
 
     expected = within_folds(evidence, quantile.FOLDS, judge)
     assert value("mia_quantile_auc", evidence) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [(40,), (10, 20, 30), (1, 1, 7, 65), (3, 2, 200)])
+def test_the_slope_is_that_of_the_linear_programme(sizes: tuple[int, ...]):
+    """Of ten, twenty or thirty images a tenth is a whole number: then many levels fit equally well, but one slope."""
+    rng = np.random.default_rng(sum(sizes))
+    strata = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    for steep in (1.0, 0.0, -30.0):
+        x = rng.normal(size=len(strata))
+        y = steep * x + strata + rng.standard_t(2, size=len(strata))
+        line = regressed(np.column_stack([x, *(strata == one for one in range(1, len(sizes)))]), y)
+        assert line is not None
+        assert slope_of(x, y, strata) == pytest.approx(line[1][0], abs=1e-9)
+
+
+def test_a_slope_that_is_not_the_only_one_is_left_to_the_programme():
+    """Each image in a stratum of its own; images that are alike; confidences beyond what it takes as numbers."""
+    x, y = np.array([0.0, 1.0, 3.0]), np.array([0.0, 5.0, 1.0])
+    one, each = np.zeros(3, dtype=np.int64), np.arange(3)
+    assert slope_of(x, y, one) is not None
+    assert slope_of(x, y, each) is None
+    assert slope_of(np.ones(3), y, one) is None
+    assert slope_of(x, 1e16 * y, one) is None
+
+
+def test_one_hospital_needs_no_linear_programme(monkeypatch: pytest.MonkeyPatch):
+    """Both ways order images alike: 60 patients of one hospital, with two labels."""
+    rng = np.random.default_rng(4)
+    frame = frame_of([(p, 0, i % 2, "forget" if p < 20 else "test") for p in range(60) for i in range(4)])
+    level = rng.normal(size=240)
+    evidence = with_models(frame, level + rng.normal(size=240), others=[level + rng.normal(size=240), level])
+    short = value("mia_quantile_auc", evidence)
+    monkeypatch.setattr("fedunlearn.scoring.attacks.quantile.slope", lambda *_: None)
+    assert value("mia_quantile_auc", evidence) == short
+    monkeypatch.undo()
+    monkeypatch.setattr("fedunlearn.scoring.attacks.quantile.regressed", lambda *_: None)
+    assert value("mia_quantile_auc", evidence) == short
 
 
 @pytest.mark.parametrize("who", ["unlearned", "others"])
@@ -144,11 +181,11 @@ def test_the_quantile_learns_from_a_few_hundred_images_at_most(monkeypatch: pyte
     """Of 1000 held-out patients two thirds, every other one in the order of confidence: 333 or 334."""
     learnt: list[np.ndarray] = []
 
-    def record(features, targets):
+    def record(known, targets, strata):
         learnt.append(targets)
-        return quantile_of(features, targets)
+        return slope_of(known, targets, strata)
 
-    monkeypatch.setattr("fedunlearn.scoring.attacks.quantile.regressed", record)
+    monkeypatch.setattr("fedunlearn.scoring.attacks.quantile.slope", record)
     rng = np.random.default_rng(0)
     frame = frame_of([(p, 0, 0, "forget" if p < 9 else "test") for p in range(1009)])
     level = rng.normal(size=1009)

@@ -5,20 +5,29 @@ See `mia_quantile_auc`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from fedunlearn.scoring.attacks.folds import folds_of
-from fedunlearn.scoring.evidence import Estimates, Evidence, Floats, Ints, WithLosses
+from fedunlearn.scoring.attacks.folds import Folds, folds_of
+from fedunlearn.scoring.attacks.membership import alike
+from fedunlearn.scoring.evidence import Estimates, Evidence, Floats, Frame, Ints, WithLosses
 
 FOLDS = 3
 """Parts of the cross-validation: a regression of few numbers learns as much from two thirds as from four fifths of the
-patients, and costs more than anything else here."""
+patients."""
 
 MOST_EXAMPLES = 400
-"""Held-out images that a regression learns from at most: its cost grows faster than they do."""
+"""Held-out images that a regression learns from at most: as a linear programme, its cost grows faster than they do."""
 
 LEVEL = 0.9
 """Of the quantile. For the area .5, .9 and both (their distance as the scale) come to the same within .01."""
+
+_LARGEST = 1e15
+"""Confidences above it are left to the linear programme, which refuses them."""
+
+_LOOKS = 100
+"""At slopes, at most: about ten are needed."""
 
 
 def mia_quantile_auc(evidence: Evidence[WithLosses]) -> Estimates:
@@ -34,26 +43,104 @@ def mia_quantile_auc(evidence: Evidence[WithLosses]) -> Estimates:
     images of other patients (`FOLDS` folds by patient), and images are compared with those of their own fold
     (`folds.Folds.area`). Linear and unpenalised (Koenker and Bassett, Econometrica 1978), not a
     network: there are few images. Images as in `mia_loss_auc`.
-    Range 0 to 1; without memory, 0.5. Cost: one other seed, else undefined, and `FOLDS` regressions, some 40 ms
-    with 400 held-out images or more. Undefined for a single patient on a side, and for confidences so large that no
-    line can be found.
+    Range 0 to 1; without memory, 0.5. Cost: one other seed, else undefined, and `FOLDS` regressions. Undefined for a
+    single patient on a side, and for confidences so large that no line can be found.
     """
     frame, folds = evidence.frame, folds_of(evidence.frame, FOLDS)
     if folds is None or not evidence.others:
         return {}
-    phi, known = evidence.unlearned.margin, _known(evidence, folds.rows)
+    phi = evidence.unlearned.margin[folds.rows]
+    others = np.mean([model.margin[folds.rows] for model in evidence.others], axis=0)
     scores = np.zeros(len(frame.patients))
     for learn, judge in folds.parts:
         outside = learn[folds.truth[learn] == 0]
         # In order, as it decides which of several lines is found that fit equally well; and evenly of all confidences.
-        outside = outside[np.lexsort((known[outside, 0], phi[folds.rows[outside]]))]
+        outside = outside[np.lexsort((others[outside], phi[outside]))]
         outside = outside[:: 1 + (len(outside) - 1) // MOST_EXAMPLES]
-        line = regressed(known[outside], phi[folds.rows[outside]])
-        if line is None:
+        quantile = _quantile(frame, folds, others, phi, outside)
+        if quantile is None:
             return {}
-        level, slopes = line
-        scores[folds.rows[judge]] = phi[folds.rows[judge]] - (known[judge] @ slopes + level)
+        scores[folds.rows[judge]] = phi[judge] - quantile[judge]
     return folds.area(scores)
+
+
+def _quantile(frame: Frame, folds: Folds, others: Floats, phi: Floats, outside: Ints) -> Floats | None:
+    """(n,) the quantile of ``phi`` (n,) of the images of ``folds``, but for what is the same in a hospital and label.
+
+    Only images of one hospital and label are compared. So at a single hospital the lines' common slope is all it takes.
+
+    Args:
+        frame: the images.
+        folds: those that are cross-validated.
+        others: (n,) mean confidence of models that never saw them.
+        phi: (n,) the confidence in question.
+        outside: those of them to learn from.
+    """
+    if not np.ptp(frame.sites[folds.rows]):
+        common = slope(others[outside], phi[outside], alike(frame)[folds.rows[outside]])
+        if common is not None:
+            return common * others
+    known = _known(frame, folds.rows, others)
+    line = regressed(known[outside], phi[outside])
+    if line is None:
+        return None
+    level, slopes = line
+    found: Floats = known @ slopes + level
+    return found
+
+
+def slope(x: Floats, y: Floats, strata: Ints) -> float | None:
+    """The slope of the quantile `LEVEL` of ``y`` (n,) regressed on ``x`` (n,) and on ``strata`` (n,), their codes.
+
+    Lines are parallel, one in each stratum. Given a slope, the best line of a stratum leaves the share `LEVEL` of its
+    images below, so that what they cost together is a convex function of the slope, of straight pieces. Its lowest
+    point is where the tangents from both sides meet on it (Kelley's cutting planes, J. SIAM 8, 1960, in one dimension):
+    some ten looks, where the linear programme of `regressed` takes more than ten times as long to come to the same.
+
+    Returns:
+        None where several slopes fit equally well, or numbers are so large that rounding decides.
+    """
+    if max(np.abs(x).max(), np.abs(y).max()) > _LARGEST:
+        return None
+    order = np.argsort(strata, kind="stable")
+    x, y, strata = x[order], y[order], strata[order]
+    first = np.flatnonzero(np.diff(strata, prepend=strata[0] - 1))
+    sizes = np.diff(first, append=len(x))
+    on = first + np.ceil(LEVEL * sizes - 1e-9).astype(np.int64) - 1  # who is on the line, counted from below
+    pull = np.where(np.arange(len(x)) < np.repeat(on, sizes), LEVEL - 1, LEVEL)
+    pull[on] = 0.0
+    pull[on] = -np.add.reduceat(pull, first)
+
+    def tangent(at: float) -> _Tangent:
+        rest = y - at * x
+        ranked = np.lexsort((rest, strata))
+        return _Tangent(at, float(pull @ rest[ranked]), -float(pull @ x[ranked]))
+
+    one = tangent(0.0)
+    step = -float(np.sign(one.rise))
+    other = tangent(step)
+    for _ in range(_LOOKS):
+        if not one.rise or not other.rise:
+            return None
+        if one.rise * other.rise > 0:  # the lowest point is farther off
+            step *= 2
+            one, other = other, tangent(other.at + step)
+            continue
+        at = (one.cost - one.rise * one.at - other.cost + other.rise * other.at) / (other.rise - one.rise)
+        found = tangent(at)
+        if found.cost <= one.cost + one.rise * (at - one.at) + 1e-12 * (1 + found.cost):
+            return at
+        one, other = (found, other) if found.rise * one.rise > 0 else (one, found)
+    return None
+
+
+@dataclass(frozen=True)
+class _Tangent:
+    """Of what lines of a slope ``at`` cost: their ``cost``, and its ``rise`` with the slope."""
+
+    at: float
+    cost: float
+    rise: float
 
 
 def regressed(x: Floats, y: Floats) -> tuple[float, Floats] | None:
@@ -80,12 +167,9 @@ def regressed(x: Floats, y: Floats) -> tuple[float, Floats] | None:
     return float(numbers[0]), numbers[1:]
 
 
-def _known(evidence: Evidence[WithLosses], rows: Ints) -> Floats:
-    """(rows, K) mean confidence of models that never saw the images, and one column per further hospital and label."""
-    others = np.mean([model.margin[rows] for model in evidence.others], axis=0)
-    return np.column_stack(
-        [others, *_columns(evidence.frame.sites[rows]), *_columns(evidence.frame.labels[rows])]
-    )
+def _known(frame: Frame, rows: Ints, others: Floats) -> Floats:
+    """(rows, K) ``others``, what other models answer, and one column per further hospital and label."""
+    return np.column_stack([others, *_columns(frame.sites[rows]), *_columns(frame.labels[rows])])
 
 
 def _columns(codes: Ints) -> list[Floats]:
