@@ -11,8 +11,8 @@ from hypothesis import given, strategies as st
 
 from fedunlearn.scoring.attacks import pairs as module
 from fedunlearn.scoring.attacks.pairs import Contest, contest, pair_up, share, standing, with_themselves
-from fedunlearn.scoring.evidence import RESAMPLES, Attribute, Frame
-from fedunlearn.scoring.evidence.bootstrap import macro, ratios
+from fedunlearn.scoring.evidence import RESAMPLES, Attribute, Frame, quantile
+from fedunlearn.scoring.evidence.bootstrap import Below, added, macro, ratios
 from tests.scoring.test_evidence import Image, frame_of, random_images
 
 
@@ -184,6 +184,46 @@ def test_a_macro_mean_leaves_out_what_is_absent():
     """(1/2 + 3/4) / 2 = 0.625; the middle term has nothing under it; a row of nothing is NaN."""
     over, under = np.array([[1.0, 0.0, 3.0], [0.0, 0.0, 0.0]]), np.array([[2.0, 0.0, 4.0], [0.0, 0.0, 0.0]])
     np.testing.assert_array_equal(macro(over, under), [0.625, np.nan])
+
+
+@pytest.mark.parametrize("terms", [1, 2, 7, 8, 9, 16, 21, 128, 129])
+def test_replicates_side_by_side_come_to_the_same_bits(terms: int):
+    """Some terms are absent, in some rows all of them; numpy adds up more than eight numbers in eight sums."""
+    rng = np.random.default_rng(terms)
+    under = rng.integers(0, 3, (2, 300, terms)).astype(float)
+    under[0, :5] = 0
+    over = np.minimum(rng.integers(0, 3, under.shape), under)
+    turned = [np.ascontiguousarray(np.moveaxis(x, -1, -2)) for x in (over, under)]
+    np.testing.assert_array_equal(added(turned[0] / 7), (over / 7).sum(axis=-1))
+    below = Below.of(turned[1])
+    np.testing.assert_array_equal(below.macro(turned[0]), macro(over, under))
+    np.testing.assert_array_equal(below.macro(turned[0].astype(np.float32)), macro(over, under))
+    alone = macro(over[1, :, -1:], under[1, :, -1:])
+    np.testing.assert_array_equal(below.single(turned[0][1, -1], 1, terms - 1), alone)
+
+
+def test_whole_numbers_are_counted_as_all_others_are():
+    """A third of each is no whole number, and is added up in double precision."""
+    rng = np.random.default_rng(7)
+    frame = frame_of(random_images(rng, patients=20), classes=3)
+    rows, over = frame.rows("test"), rng.integers(0, 2, (len(frame.labels), 3)).astype(float)
+    under = np.ones_like(over)
+    whole, thirds = ratios(frame, rows, over, under), ratios(frame, rows, over / 3, under / 3)
+    assert whole.keys() == thirds.keys() and whole["all"].replicates.size
+    for group, one in whole.items():
+        assert one.value == pytest.approx(thirds[group].value, abs=1e-12)
+        np.testing.assert_allclose(one.replicates, thirds[group].replicates, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 40, 41, 2000])
+def test_a_quantile_is_that_of_numpy_to_the_last_bit(size: int):
+    rng = np.random.default_rng(size)
+    values = rng.normal(size=size)
+    values[rng.random(size) < 0.1] = np.nan
+    values[0] = 0.5
+    for share_ in (0.025, 0.5, 0.95, 0.975):
+        assert quantile(values, share_) == np.nanquantile(values, share_)
+    assert np.isnan(quantile(np.array([np.nan]), 0.5))
 
 
 def test_the_interval_is_that_of_a_plain_bootstrap_of_patients():

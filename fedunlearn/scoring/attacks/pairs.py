@@ -21,14 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedunlearn.scoring.evidence import Bools, Estimate, Estimates, Floats, Frame, Ints, Singles
+from fedunlearn.scoring.evidence import EXACT, Bools, Estimate, Estimates, Floats, Frame, Ints, Singles
 from fedunlearn.scoring.evidence.bootstrap import resampled, several
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array, csr_array
-
-EXACT = 2.0**24
-"""Below it, single precision holds every whole number."""
 
 BLOCK = 256
 """Images of the left that are drawn anew at a time, at most, to bound the memory."""

@@ -26,6 +26,9 @@ RESAMPLES = 2000
 FEWEST_PATIENTS = 5
 """Patients that a part must have of a group for the group to be looked at there; hospitals are, whatever they have."""
 
+EXACT = 2.0**24
+"""Below it, single precision holds every whole number."""
+
 MOST_UNITS = 512
 """Patients of one part that are resampled one by one; more are resampled in that many bundles, to bound the cost."""
 
@@ -57,12 +60,23 @@ class Estimate:
         defined = self.replicates[np.isfinite(self.replicates)]
         if not defined.size:
             return float("nan"), float("nan")
-        ordered, last = np.sort(defined), len(defined) - 1  # a fifth of what `np.quantile` takes
-        ends = []
-        for share in (0.025, 0.975):
-            below = int(share * last)
-            ends.append(float(between(ordered[below], ordered[min(below + 1, last)], share * last - below)))
-        return ends[0], ends[1]
+        return quantile(defined, 0.025), quantile(defined, 0.975)
+
+
+def quantile(values: Floats, share: float) -> float:
+    """Of ``values`` (n,), those that are no NaN, to the last bit as `np.nanquantile` has it; NaN of none.
+
+    A partition takes a fraction of the time.
+    """
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return float("nan")
+    last = len(known) - 1
+    below = int(share * last)
+    known.partition(below)
+    low, rest = known[below : below + 1], known[below + 1 :]
+    above = rest.min(keepdims=True) if rest.size else low
+    return float(between(low, above, share * last - below)[0])
 
 
 def between(low: Floats, high: Floats, part: float) -> Floats:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from fedunlearn.scoring.attacks.pairs import Contest, Side, by_stratum, standing
 from fedunlearn.scoring.evidence import Estimate, Estimates, Evidence, Floats, Frame, Ints, Part, basic
-from fedunlearn.scoring.evidence.bootstrap import macro, ratios
+from fedunlearn.scoring.evidence.bootstrap import Below, macro, ratios
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.evidence.measure import LIKE, MARGIN, PARTS, Measure, on
 
@@ -60,13 +60,10 @@ def auroc(evidence: Evidence[Outputs], part: Part) -> Estimates:
         of = versus.contest
         stood = standing(of, margins[of.left.rows, versus.own], margins[of.right.rows, versus.other])
         over, again = of.total(stood), of.weigh(stood) if of.varies.any() else None
-        for group in dict.fromkeys(of.groups):
-            own = [g for g, name in enumerate(of.groups) if name == group]
+        for group, own, n in versus.groups:
             value, replicates = macro(over[own], of.pairs[0][own]), np.empty(0)
             if again is not None and of.varies[own].any():
-                by_class = (np.ascontiguousarray(x[own].T) for x in (again, of.pairs[1]))
-                replicates = macro(*by_class)
-            n = int((frame.rows(part) & frame.groups[group]).sum())
+                replicates = versus.below[group].macro(again[own])
             estimates[group] = Estimate(float(value), n, replicates)
     return {group: estimates[group] for group in frame.groups if group in estimates}
 
@@ -119,11 +116,18 @@ class Versus:
     Attributes:
         contest: who meets whom: an image of the right meets every class but its own.
         own, other: (n,) and (m,) the class that images of the left are of, and that those of the right are not of.
+        groups: those of images, where their classes stand among the contest's groups, and how many images they have.
     """
 
     contest: Contest
     own: Ints
     other: Ints
+    groups: Sequence[tuple[str, slice, int]]
+
+    @cached_property
+    def below(self) -> Mapping[str, Below]:
+        """By group of images, how many pairs there are of each class when patients are drawn anew."""
+        return {group: Below.of(self.contest.pairs[1][own]) for group, own, _ in self.groups}
 
 
 @lru_cache(maxsize=6)  # three parts, of the request at hand and the one before
@@ -145,9 +149,19 @@ def _one_versus_rest(frame: Frame, part: Part) -> Sequence[Versus]:
                 for of, codes in ((rows, strata), (right, met))
                 for there in (np.isin(codes, shared),)
             ]
-            groups = [names[one // frame.classes] for one in shared]
-            of = by_stratum(frame, groups, *sides)
-            found.append(Versus(of, frame.labels[of.left.rows], shared[of.right.strata] % frame.classes))
+            numbers = shared // frame.classes
+            of = by_stratum(frame, [names[number] for number in numbers], *sides)
+            groups = [
+                (
+                    name,
+                    slice(*np.searchsorted(numbers, [number, number + 1])),
+                    int((code[rows] == number * frame.classes).sum()),
+                )
+                for number, name in enumerate(names)
+                if number in numbers
+            ]
+            other_class = shared[of.right.strata] % frame.classes
+            found.append(Versus(of, frame.labels[of.left.rows], other_class, groups))
     return found
 
 
