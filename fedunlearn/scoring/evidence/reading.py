@@ -202,18 +202,24 @@ class Run:
         if model in self.diverged:
             return blank
         table = _table(self.path, name, self.sums, ("image", "copy"))
-        rows = pd.Index(self.images["image"]).get_indexer(pd.Index(table["image"]))
-        signals = table.drop(columns=["image", "copy"])
-        if (rows < 0).any() or table.duplicated(["image", "copy"]).any():
+        rows = self._numbers.get_indexer(pd.Index(table["image"]))
+        numbers, which = np.unique(table["copy"], return_inverse=True)
+        if (rows < 0).any() or np.bincount(which * len(blank) + rows).max(initial=0) > 1:
             raise RunError(f"{self.path / name} is of images that are not in sites.parquet, or of some twice")
+        signals = table.drop(columns=["image", "copy"])
         if not np.isfinite(signals.to_numpy(np.float64)).all():
             return blank
         margin = scored(self.kind).margin(signals, frame, rows, str(self.path / name))
-        numbers, which = np.unique(table["copy"], return_inverse=True)
         margins = np.full((len(numbers), len(blank)), np.nan)
         margins[which, rows] = margin
         found: Floats = np.mean(margins, axis=0)
         return found
+
+    @cached_property
+    def _numbers(self) -> pd.Index[Any]:
+        """The images, to find their numbers by."""
+        index: pd.Index[Any] = pd.Index(self.images["image"])
+        return index
 
     @cached_property
     def shadows(self) -> tuple[Shadow[WithLosses], ...]:
