@@ -7,7 +7,6 @@ such attacks underestimate what the most exposed images have to fear. For strong
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit
 
 from fedunlearn.scoring.attacks.folds import folds_of
 from fedunlearn.scoring.attacks.rates import true_positives
@@ -15,6 +14,9 @@ from fedunlearn.scoring.evidence import Estimates, Evidence, Floats, Ints, WithL
 
 FOLDS = 5
 """Parts of the cross-validation, fewer where there are fewer patients on a side."""
+
+_TOLERANCE = 1e-4
+"""Of the gradient, at which scikit-learn's solver ends."""
 
 
 def mia_lr_auc(evidence: Evidence[WithLosses]) -> Estimates:
@@ -35,31 +37,22 @@ def mia_lr_auc(evidence: Evidence[WithLosses]) -> Estimates:
     losses = evidence.unlearned.losses
     scores = np.zeros(len(losses))
     for learn, judge in folds.parts:
-        slope, level = logistic(losses[folds.rows[learn]], folds.truth[learn])
-        scores[folds.rows[judge]] = slope * losses[folds.rows[judge]] + level
+        scores[folds.rows[judge]] = (
+            side(losses[folds.rows[learn]], folds.truth[learn]) * losses[folds.rows[judge]]
+        )
     return folds.area(scores)
 
 
-def logistic(x: Floats, truth: Ints) -> tuple[float, float]:
-    """Slope and level of the logistic regression of ``truth`` (n,), 1 or 0, on ``x`` (n,); both sides weigh the same.
+def side(x: Floats, truth: Ints) -> int:
+    """Whether a logistic regression of ``truth`` (n,), 1 or 0, on ``x`` (n,) rises with x (1) or falls (-1).
 
-    What scikit-learn's ``LogisticRegression(class_weight="balanced")`` comes to, by the same steps of the same solver,
-    without what that asks of its input each time, which takes four times as long as the steps.
+    That is all that an order depends on, and it needs no regression. With both sides of the same weight and no slope,
+    what the regression minimises is least at level 0, and rises there with the slope by a quarter of how far the ones'
+    mean lies below the zeros'. It is convex, so its lowest point lies where it falls. 0 where it hardly falls at all:
+    there scikit-learn's ``LogisticRegression(class_weight="balanced")``, by its usual tolerance, takes no step.
     """
-    from scipy.optimize import fmin_l_bfgs_b  # here, because importing it takes a third of a second
-
-    n, ones = len(x), int(truth.sum())
-    weights = np.where(truth == 1, n / (2 * ones), n / (2 * (n - ones)))
-
-    def objective(line: Floats) -> tuple[float, Floats]:
-        """The mean loss with its penalty on the slope, and its gradient."""
-        raw = line[0] * x + line[1]
-        loss = (weights * (np.logaddexp(0.0, raw) - truth * raw)).sum() / n + line[0] ** 2 / (2 * n)
-        pull = weights * (expit(raw) - truth) / n
-        return float(loss), np.array([x @ pull + line[0] / n, pull.sum()])
-
-    line, *_ = fmin_l_bfgs_b(objective, np.zeros(2), factr=64, pgtol=1e-4, maxiter=100, maxls=50)
-    return float(line[0]), float(line[1])
+    falls = float(x[truth == 1].mean() - x[truth == 0].mean()) / 4
+    return int(np.sign(falls)) if abs(falls) > _TOLERANCE else 0
 
 
 def mia_loss_tpr_at_1(evidence: Evidence[WithLosses]) -> Estimates:
