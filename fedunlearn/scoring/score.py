@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from threadpoolctl import threadpool_limits
 from fedunlearn import files
 from fedunlearn.core import RequestId
 from fedunlearn.scoring.attacks import roc
+from fedunlearn.scoring.attacks.roc import Curves
 from fedunlearn.scoring.evidence import Frame, Part
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.evidence.reading import Comparison, Run, read
 from fedunlearn.scoring.judgement.band import bands
+from fedunlearn.scoring.judgement.bench import Bench
 from fedunlearn.scoring.judgement.bias import Gaps, compare, gaps
 from fedunlearn.scoring.judgement.difference import Whole, differences
 from fedunlearn.scoring.judgement.verdict import Diverged
 from fedunlearn.scoring.kinds import scored
-from fedunlearn.scoring.lineup import line_up
+from fedunlearn.scoring.lineup import Lineup, Recalled, line_up
 from fedunlearn.scoring.measures import memorisation
 from fedunlearn.scoring.measures.catalogue import Measure, measures_of
 from fedunlearn.scoring.measuring import Measured, intervals, later
@@ -107,11 +110,12 @@ def tables(run: Path, margins: Margins | None = None, workers: int | None = None
     requests = list(dict.fromkeys(comparison.request for comparison in content.comparisons))
     # The matrices are small: a product on several cores would only be in the way of other models.
     with threadpool_limits(1, "blas"), together(workers) as pool:
-        found = {request: _request(content, request, pool) for request in requests}
+        judged = [pool.beside(partial(_judged, content, _measured(content, one, pool))) for one in requests]
+        found = [result() for result in judged]
     written = {
-        name: pd.concat([of[name] for of in found.values()], ignore_index=True)
+        name: pd.concat([of[name] for of in found], ignore_index=True)
         for name in WRITTEN
-        if all(name in of for of in found.values())
+        if all(name in of for of in found)
     }
     if content.shadows:
         written["memorisation.parquet"] = memorisation.table(content.images, content.kind, content.shadows)
@@ -119,35 +123,60 @@ def tables(run: Path, margins: Margins | None = None, workers: int | None = None
         return written | years.tables(content, written["statistics.parquet"])
 
 
-def _request(run: Run, request: RequestId, pool: Together) -> dict[str, pd.DataFrame]:
-    """The tables of one request, by file."""
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """What was measured of a request's models.
+
+    Attributes:
+        id: whose.
+        lineup, bench: what all of them are compared with, and judged by.
+        found: by seed, the measures of each model.
+        memory: what each strategy's models still know.
+        attacked: how the attack by loss goes on them.
+        diverged: the models that did.
+    """
+
+    id: RequestId
+    lineup: Lineup
+    bench: Bench
+    found: Sequence[Mapping[str, Measured]]
+    memory: Mapping[str, Recalled]
+    attacked: Mapping[str, Sequence[Curves]]
+    diverged: Sequence[Diverged]
+
+
+def _measured(run: Run, request: RequestId, pool: Together) -> _Request:
     frame, measures, kind = run.frame(request), measures_of(run.kind), scored(run.kind)
-    quality = kind.tested
-    lineup = line_up(run, request, frame, measures, later(measures, frame, kind.biased, quality))
-    comparisons = lineup.comparisons
+    lineup = line_up(run, request, frame, measures, later(measures, frame, kind.biased, kind.tested))
     found = lineup.references(pool)
-    bench = lineup.bench(found, measures[quality])
-    memory = lineup.recalled(bench)
-    attacked = lineup.attacked()
+    bench = lineup.bench(found, measures[kind.tested])
+    memory, attacked = lineup.recalled(bench), lineup.attacked()
     diverged = lineup.strategies(bench, found, memory, attacked, pool)
+    return _Request(request, lineup, bench, found, memory, attacked, diverged)
+
+
+def _judged(run: Run, of: _Request) -> dict[str, pd.DataFrame]:
+    """The tables of one request, by file."""
+    lineup, bench, found = of.lineup, of.bench, of.found
+    comparisons, frame, measures = lineup.comparisons, lineup.frame, lineup.measures
     rows = [row for c, models in zip(comparisons, found, strict=True) for row in _rows(c, models)]
     wholes = [{strategy: _whole(m, measures) for strategy, m in models.items()} for models in found]
     scores = pd.DataFrame(rows, columns=[c for c in COLUMNS if not c.startswith("null")])
     nulls = bands(scores[scores["strategy"] == "retrained"], measures)
     scores = scores.merge(nulls, on=["measure", "group"], how="left", validate="many_to_one")
-    bias = compare(request, _gaps(kind.biased, frame, comparisons, found, diverged))
+    bias = compare(of.id, _gaps(scored(run.kind).biased, frame, comparisons, found, of.diverged))
     apart = differences(wholes, measures, frame)
     findings = {
         strategy: bench.findings(
-            memory.get(strategy, (None, None)),
-            [models[strategy].get(quality, {}) for models in found if strategy in models],
+            of.memory.get(strategy, (None, None)),
+            [models[strategy].get(bench.quality, {}) for models in found if strategy in models],
             apart.get(strategy, {}),
-            [one for one in diverged if one.strategy == strategy],
+            [one for one in of.diverged if one.strategy == strategy],
         )
         for strategy in dict.fromkeys(name for models in found for name in models if name != "retrained")
     }
-    judged = bench.tables(request, findings, apart)
-    attack = roc.table(request, frame, attacked)
+    judged = bench.tables(of.id, findings, apart)
+    attack = roc.table(of.id, frame, of.attacked)
     return {"scores.parquet": scores[list(COLUMNS)], **judged, "bias.parquet": bias, "roc.parquet": attack}
 
 

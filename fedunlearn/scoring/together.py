@@ -52,6 +52,13 @@ class Together:
         while waiting:
             yield waiting.popleft().result()
 
+    def beside(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Begin ``work``, which is done beside what comes next; what is returned waits for what it came to."""
+        if self.threads is None:
+            found = work()
+            return lambda: found
+        return self.threads.submit(work).result
+
 
 @contextmanager
 def together(workers: int | None) -> Iterator[Together]:
