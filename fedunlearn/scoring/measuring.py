@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,23 +36,23 @@ class Later:
     compared: frozenset[tuple[str, str]]
     quality: str
 
-    def settled(self, name: str, estimates: Estimates) -> Estimates:
-        """A measure's estimates; intervals take the place of replicates that nobody reads again."""
-        if name == self.quality:
-            return estimates
+    def settled(self, measured: Measured, but: Container[str] = ()) -> Measured:
+        """A model's measures, ``but`` some; intervals take the place of replicates that nobody reads again."""
         over = [
-            group
-            for group in estimates
-            if (name, group) not in self.compared and not (group == "all" and name in self.whole)
+            (name, group)
+            for name, estimates in measured.items()
+            if name != self.quality and name not in but
+            for group, estimate in estimates.items()
+            if estimate.replicates.size
+            and (name, group) not in self.compared
+            and not (group == "all" and name in self.whole)
         ]
-        found = intervals([estimates[group] for group in over])
-        done = {
-            group: Estimate(
-                estimates[group].value, estimates[group].n, exact=interval, luck=estimates[group].luck
-            )
-            for group, interval in zip(over, found, strict=True)
-        }
-        return {group: done.get(group, estimate) for group, estimate in estimates.items()}
+        found = {name: dict(estimates) for name, estimates in measured.items()}
+        ends = intervals([found[name][group] for name, group in over])
+        for (name, group), interval in zip(over, ends, strict=True):
+            one = found[name][group]
+            found[name][group] = Estimate(one.value, one.n, exact=interval, luck=one.luck)
+        return found
 
 
 def later(measures: Mapping[str, Measure], frame: Frame, compared: Mapping[str, Part], quality: str) -> Later:
@@ -89,13 +89,12 @@ def measure(
         later: what is read again later: of all else intervals take the place of replicates; None to keep them all.
     """
     measured: dict[str, Estimates] = {}
-    against = measured if reference is None else reference
+    known = replace(evidence, measured=measured, reference=measured if reference is None else reference)
     for name, one in measures.items():
-        found = one.function(replace(evidence, measured=measured, reference=against))
-        measured[name] = found if later is None or name in later.parts else later.settled(name, found)
-    if later is None or reference is None:  # others are compared with it
+        measured[name] = one.function(known)
+    if later is None:
         return measured
-    return {name: later.settled(name, estimates) for name, estimates in measured.items()}
+    return later.settled(measured, later.parts if reference is None else ())  # others are compared with it
 
 
 def undefined(like: Measured) -> dict[str, Estimates]:
