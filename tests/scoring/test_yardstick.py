@@ -40,7 +40,6 @@ def test_a_few_draws_where_all_is_plain(monkeypatch: pytest.MonkeyPatch):
 def test_the_same_of_images_with_several_findings(monkeypatch: pytest.MonkeyPatch):
     """6 draws of 44 patients, 8 seeds."""
     monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 200)
-    monkeypatch.setattr("fedunlearn.kinds.multilabel.areas.RESAMPLES", 200)
     expected = {"honest": ("yes",), "do nothing": ("no",), "overdone": ("too much",), "output patch": ("no",)}
     kinds = {kind: KINDS[kind] for kind in expected}
     for kind, tally in tallies(Setting.parse("44x8"), 6, kinds, task="multilabel").items():
