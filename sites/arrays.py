@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +14,7 @@ from fedunlearn import files
 Array = npt.NDArray[Any]
 
 _CHUNK = 32 * 2**20  # bytes of rows copied at once
+_ALIGNED = 64  # bytes; of several arrays in a file, each starts at a multiple of it
 
 
 def write_header(opened: IO[bytes], shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
@@ -25,16 +26,34 @@ def write_header(opened: IO[bytes], shape: tuple[int, ...], dtype: npt.DTypeLike
     np.lib.format.write_array_header_1_0(opened, about)
 
 
-def write_rows(file: Path, array: Array, rows: npt.NDArray[np.int64], dtype: npt.DTypeLike) -> None:
-    """Write ``array[rows]`` as a `.npy` file of ``dtype``, a few rows at a time: a mapped array is not copied whole.
+def write_columns(
+    file: Path, columns: Sequence[tuple[Array, npt.DTypeLike]], rows: npt.NDArray[np.int64]
+) -> None:
+    """Write ``rows`` of several arrays, each as a dtype, one after the other, as a `.npy` file of bytes.
+
+    Where they begin tells `starting`. A few rows at a time: a mapped array is not copied whole.
 
     Raises:
         RunError: it cannot be written; names the file and the free space, and leaves none.
     """
+    sizes = [len(rows) * array[:1].size * np.dtype(dtype).itemsize for array, dtype in columns]
+    starts, end = starting(sizes)
     with files.replacing(file, durable=False) as temporary, temporary.open("wb") as opened:
-        write_header(opened, (len(rows), *array.shape[1:]), dtype)
-        for part in _parts(array, rows):
-            opened.write(np.ascontiguousarray(part, dtype=dtype).data)
+        write_header(opened, (end,), np.uint8)
+        header = opened.tell()
+        for (array, dtype), start in zip(columns, starts, strict=True):
+            opened.write(bytes(header + start - opened.tell()))
+            for part in _parts(array, rows):
+                opened.write(np.ascontiguousarray(part, dtype=dtype).data)
+
+
+def starting(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Where arrays of so many bytes begin in what `write_columns` writes, after its header, and where all ends."""
+    starts, end = list[int](), 0
+    for size in sizes:
+        starts.append(-(-end // _ALIGNED) * _ALIGNED)
+        end = starts[-1] + size
+    return starts, end
 
 
 def _parts(array: Array, rows: npt.NDArray[np.int64]) -> Iterator[Array]:

@@ -1,14 +1,17 @@
-"""What a worker is given: the hospitals' images in a folder, memory-mapped, each hospital's on their own.
+"""What a worker is given: the hospitals' images in a folder, each hospital's on their own.
 
 The folder holds ``federation.json`` and one numbered folder per hospital, so that a hospital cannot read what is
-not its own, and workers on one machine share the pages. Nothing is pickled. What hospitals gave to the server is there
-once more in a folder of the server's, without labels.
+not its own. Its arrays are one after the other in one file, and ``federation.json`` says which, of what shapes: a file
+is opened and its header looked at in as much time as a small hospital's images are trained on. Large files are mapped,
+so that workers on one machine share the pages. Nothing is pickled. What hospitals gave to the server is there once more
+in a folder of the server's, without labels.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -35,18 +38,34 @@ from fedunlearn.core import (
     SiteId,
 )
 from fedunlearn.learning.models import MODELS, Model, Network
-from sites.arrays import write_rows
+from sites.arrays import starting, write_columns
 from sites.forms import form
 
 SPLITS = ("train", "val", "test", "proxy")
-_NO_LABEL = -1  # no class: a loss that meets it fails
+_NO_LABEL, _UNLABELLED = -1, "|i1"  # no class: a loss that meets it fails; of what dtype
 _CACHE_BYTES = 256 * 2**20  # of gathered images per worker process; whatever was used last always stays
 _AT_ONCE = 256  # label maps that are looked at at once
-_HEADER = threading.Lock()
-"""Held while NumPy opens a file: it parses the header with `ast`, which loses count of its recursion, and raises a
-SystemError, if another thread does the same (CPython before 3.11.8, gh-106905)."""
+_MAPPED = 2**20  # bytes of a file from which on it is mapped, not read
+_FILE = "images.npy"  # as bytes, of which nobody needs to read the header
 
 Key = tuple[SiteId, Select, torch.device]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """An array of a hospital's file: its dtype and the shape of a row, as NumPy and JSON tell them."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def of(array: Array, dtype: npt.DTypeLike) -> _Column:
+        return _Column(np.dtype(dtype).str, array.shape[1:])
+
+    def bytes(self, rows: int) -> int:
+        """How many bytes so many rows take."""
+        return rows * math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,8 @@ class Federation:
         requests: the ids that a `Select` may name.
         form: what the network is built for.
         model: the network's configuration.
+        counts: how many images each of ``sites`` owns.
+        columns: what is in each one's file, by name, in its order.
     """
 
     folder: Path
@@ -66,6 +87,8 @@ class Federation:
     requests: tuple[RequestId, ...]
     form: Form
     model: Model
+    counts: tuple[int, ...]
+    columns: Mapping[str, _Column]
     _gathered: _Gathered = field(default_factory=lambda: _Gathered(_CACHE_BYTES), repr=False, compare=False)
 
     @staticmethod
@@ -106,20 +129,26 @@ class Federation:
         masks = (
             np.stack(list(forgotten.values()), axis=1) if forgotten else np.zeros((len(site), 0), dtype=bool)
         )
+        arrays: dict[str, tuple[Array, npt.DTypeLike]] = {
+            "pixels": (pixels, pixels.dtype),
+            "rows": (np.arange(len(site)), np.int64),
+            **{
+                _beside(name): (values, np.int64 if values.dtype.kind in "iu" else np.float32)
+                for name, values in companions.items()
+            },
+            "targets": (targets, np.min_scalar_type(max(classes, IGNORED))),
+            "split": (part, part.dtype),
+            "forgotten": (masks, masks.dtype),
+        }
+        columns = {name: _Column.of(*column) for name, column in arrays.items()}
+        unlabelled = {**arrays, "targets": (np.broadcast_to(_NO_LABEL, targets.shape), _UNLABELLED)}
         for number, (name, rows) in enumerate(owned.items()):
-            place = folder / str(number)
-            none = np.broadcast_to(_NO_LABEL, targets.shape)
-            labels, widest = (none, _NO_LABEL) if name == SERVER else (targets, max(classes, IGNORED))
-            write_rows(place / "pixels.npy", pixels, rows, pixels.dtype)
-            write_rows(place / "targets.npy", labels, rows, np.min_scalar_type(widest))
-            write_rows(place / "rows.npy", np.arange(len(site)), rows, np.int64)
-            write_rows(place / "split.npy", part, rows, part.dtype)
-            write_rows(place / "forgotten.npy", masks, rows, masks.dtype)
-            for beside, values in companions.items():
-                kept = np.int64 if values.dtype.kind in "iu" else np.float32
-                write_rows(place / f"beside-{beside}.npy", values, rows, kept)
+            own = unlabelled if name == SERVER else arrays
+            write_columns(folder / str(number) / _FILE, list(own.values()), rows)
         about = {
             "sites": list(owned),
+            "counts": [len(rows) for rows in owned.values()],
+            "columns": {name: dataclasses.asdict(column) for name, column in columns.items()},
             "requests": list(forgotten),
             "form": dataclasses.asdict(form(pixels, targets, classes, companions)),
             "model": dataclasses.asdict(cast(Any, model)),
@@ -139,6 +168,8 @@ class Federation:
             requests=tuple(about["requests"]),
             form=_form(about["form"]),
             model=model,
+            counts=tuple(about["counts"]),
+            columns={name: _Column(x["dtype"], tuple(x["shape"])) for name, x in about["columns"].items()},
         )
 
     @cached_property
@@ -177,10 +208,27 @@ class Federation:
         key = (site, select, device)
         images = self._gathered.get(key)
         if images is None:
-            place = self.folder / str(self._numbers[site])
-            images = _gather(place, self.requests, tuple(self.form.companions), select, device)
+            images = _gather(self._own(site), self.requests, tuple(self.form.companions), select, device)
             self._gathered.put(key, images)
         return images
+
+    def _own(self, site: SiteId) -> dict[str, Array]:
+        """All arrays of one hospital, by name, to be written to, though nobody does: torch warns of read-only memory.
+
+        Raises:
+            ValueError: its file is not what was written there.
+        """
+        number = self._numbers[site]
+        count, columns = self.counts[number], self.columns
+        if site == SERVER:
+            columns = {**columns, "targets": dataclasses.replace(columns["targets"], dtype=_UNLABELLED)}
+        starts, end = starting([column.bytes(count) for column in columns.values()])
+        content = _content(self.folder / str(number) / _FILE, end)
+        found = dict[str, Array]()
+        for (name, column), start in zip(columns.items(), starts, strict=True):
+            raw = content[start : start + column.bytes(count)]
+            found[name] = raw.view(column.dtype).reshape(count, *column.shape)
+        return found
 
 
 class Hospital:
@@ -281,27 +329,45 @@ def _size(images: Images) -> int:
     return sum(t.numel() * t.element_size() for t in own)
 
 
+def _beside(name: str) -> str:
+    """What a companion is called in a file."""
+    return f"beside {name}"
+
+
+def _content(file: Path, size: int) -> npt.NDArray[np.uint8]:
+    """The last ``size`` bytes of a file; copied where they are written to, if it is mapped.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if size < _MAPPED:
+        content = np.frombuffer(bytearray(file.read_bytes()), dtype=np.uint8)
+    else:
+        content = np.asarray(np.memmap(file, dtype=np.uint8, mode="c"))
+    if len(content) < size:
+        raise ValueError(f"{file} is damaged: found {len(content):,} bytes, expected {size:,} and a header")
+    return content[len(content) - size :]
+
+
 def _gather(
-    place: Path,
+    own: Mapping[str, Array],
     requests: tuple[RequestId, ...],
     companions: tuple[str, ...],
     select: Select,
     device: torch.device,
 ) -> Images:
-    """Copy the selected rows out of one hospital's files; all rows are mapped, not copied."""
+    """Copy the selected rows out of one hospital's arrays; where it is all of them, they are not copied."""
     if unknown := {*select.without, *([select.only] if select.only is not None else [])} - set(requests):
         raise ValueError(f"found no request {sorted(unknown)}, expected one of {', '.join(requests)}")
-    # Copy-on-write, not read-only: torch warns of read-only memory, and nothing here writes.
-    with _HEADER:
-        split, forgotten = (np.load(place / f"{n}.npy", allow_pickle=False) for n in ("split", "forgotten"))
-        names = ("pixels", "targets", "rows", *(f"beside-{name}" for name in companions))
-        arrays = [np.load(place / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in names]
+    split, forgotten = own["split"], own["forgotten"]
     keep = np.ones(len(split), dtype=bool) if select.split == "all" else split == SPLITS.index(select.split)
     if select.only is not None:
         keep &= forgotten[:, requests.index(select.only)]
     for request in select.without:
         keep &= ~forgotten[:, requests.index(request)]
-    chosen = (np.asarray(array) if keep.all() else np.asarray(array)[keep] for array in arrays)
+    every = bool(keep.all())
+    arrays = (own[name] for name in ("pixels", "targets", "rows", *map(_beside, companions)))
+    chosen = (array if every else array[keep] for array in arrays)
     pixels, targets, rows, *beside = (torch.from_numpy(array).to(device) for array in chosen)
     # A label map is eight times as large then, but only these are.
     return Images(pixels, targets.long(), rows, companions=dict(zip(companions, beside, strict=True)))
