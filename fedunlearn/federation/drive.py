@@ -328,6 +328,7 @@ def _nonfinite(value: object) -> str | None:
         case Reply():
             return _nonfinite(value.weights) or _nonfinite(value.arrays)
         case Mapping():
-            found = w.first_nonfinite({str(k): x for k, x in value.items() if isinstance(x, Tensor)})
-            return found or next(filter(None, map(_nonfinite, value.values())), None)
+            tensors = {str(k): x for k, x in value.items() if isinstance(x, Tensor)}
+            others = value.values() if len(tensors) < len(value) else ()
+            return w.first_nonfinite(tensors) or next(filter(None, map(_nonfinite, others)), None)
     return None

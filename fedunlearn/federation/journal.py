@@ -88,7 +88,9 @@ class Journal:
         self._found: set[Path] = set()
 
     def answer(self, label: Label, round: int, ask: Ask) -> Answer | None:
-        """The answer to ``ask``, if it is there and whole."""
+        """The answer to ``ask``, if it is there and whole. Who asks for a round has done with the one before."""
+        if self._held.get(label, (round, 0))[0] != round:
+            del self._held[label]
         file = self._file(label, round, ask)
         with suppress(RunError):
             answer, about = wire.load(file)

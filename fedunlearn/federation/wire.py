@@ -10,6 +10,7 @@ of this project's packages whose fields are such values. The class travels by na
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import json
@@ -61,17 +62,17 @@ def size(value: object, known: dict[int, int] | None = None) -> int:
             stay alive meanwhile.
     """
     known = {} if known is None else known
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return 0
     if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
+        return value.nbytes
     if isinstance(value, Mapping):
         if id(value) not in known:
             known[id(value)] = sum(size(item, known) for item in value.values())
         return known[id(value)]
     if isinstance(value, tuple):
         return sum(size(item, known) for item in value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return sum(size(getattr(value, field.name), known) for field in dataclasses.fields(value))
-    return 0
+    return sum(size(getattr(value, name), known) for name in _names(type(value)))
 
 
 def save(path: Path, value: object, about: str = "", durable: bool = True) -> dict[str, Tensor]:
@@ -108,6 +109,12 @@ def load(path: Path) -> tuple[Any, str]:
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise RunError(f"cannot read {path}: {error}") from error
     raise RunError(f"{path} is damaged: it is not what was written there")
+
+
+@functools.cache
+def _names(cls: type) -> tuple[str, ...]:
+    """Of a dataclass, its fields' names; of anything else, none."""
+    return tuple(field.name for field in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else ()
 
 
 def _digest(text: str, about: str, arrays: Mapping[str, Tensor]) -> str:

@@ -83,7 +83,7 @@ def fit(
         return network.read()
     loss = objective or learnt(network.kind).objective
     parameters = network.parameters()
-    network.module.train()
+    _set(network.module, training=True)
     optimizer = _optimizer(list(parameters.values()), training, seed)
     backward = optimizer.backward if isinstance(optimizer, AdaHessian) else _backward
     generator = torch.Generator().manual_seed(seed)
@@ -125,7 +125,7 @@ def gradient(
     network = local.network
     network.load(weights)
     loss = objective or learnt(network.kind).objective
-    module, parameters = network.module.eval(), network.parameters()
+    module, parameters = _set(network.module, training=False), network.parameters()
     total = {name: torch.zeros_like(p, device="cpu") for name, p in parameters.items()}
     for batch in batches(images, batch_size or at_once(images)):
         share, parts = len(batch.rows) / len(images), tiles(batch, network.patch)
@@ -151,7 +151,7 @@ def each_gradient(
     network = local.network
     network.load(weights)
     loss = objective or learnt(network.kind).objective
-    module, parameters = network.module.eval(), network.parameters()
+    module, parameters = _set(network.module, training=False), network.parameters()
     values = {name: p.detach() for name, p in parameters.items()}
 
     def of_one(at: Mapping[str, Tensor], image: Mapping[str, Any]) -> Tensor:
@@ -196,7 +196,7 @@ def outputs(
     """
     network = local.network
     network.load(weights)
-    module = network.module.eval()
+    module = _set(network.module, training=False)
 
     def shown(batch: Batch) -> Tensor:
         if head is None:
@@ -229,7 +229,7 @@ def signals(
     """
     network = local.network
     network.load(weights)
-    module, kept = network.module.eval(), signal or learnt(network.kind).signal
+    module, kept = _set(network.module, training=False), signal or learnt(network.kind).signal
     parts = list[Mapping[str, Tensor]]()
     with torch.inference_mode():
         for batch in map(change or _as_it_is, batches(images, batch_size or at_once(images))):
@@ -300,6 +300,11 @@ def _columns(images: Images) -> Iterator[Tensor]:
 def _fields(batch: Batch) -> dict[str, Any]:
     """A batch in a form that `torch.func` goes into."""
     return {"inputs": batch.inputs, "targets": batch.targets, "rows": batch.rows, "extra": dict(batch.extra)}
+
+
+def _set(module: nn.Module, training: bool) -> nn.Module:
+    """``module``, in training or in use: torch goes through all of its modules for that, most times for nothing."""
+    return module if module.training == training else module.train(training)
 
 
 def _as_it_is(batch: Batch) -> Batch:
