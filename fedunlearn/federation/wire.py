@@ -28,14 +28,18 @@ from fedunlearn.weights import digest, read, write
 PACKAGES = ("fedunlearn", "strategies")
 
 
-def pack(value: object) -> tuple[str, dict[str, Tensor]]:
+def pack(value: object, once: bool = False) -> tuple[str, dict[str, Tensor]]:
     """Split ``value`` into a JSON text and the arrays it holds.
+
+    Args:
+        value: a wire value.
+        once: list an array that it holds in several places but once, as where many tasks send one model.
 
     Raises:
         TypeError: something in it is not a wire value.
     """
     arrays: dict[str, Tensor] = {}
-    return json.dumps(_encode(value, "", arrays)), arrays
+    return json.dumps(_encode(value, "", arrays, {} if once else None)), arrays
 
 
 def unpack(text: str, arrays: Mapping[str, Tensor]) -> Any:
@@ -121,23 +125,26 @@ def _digest(text: str, about: str, arrays: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(f"{text}\0{about}\0{digest(arrays)}".encode()).hexdigest()
 
 
-def _encode(value: object, path: str, arrays: dict[str, Tensor]) -> object:
+def _encode(value: object, path: str, arrays: dict[str, Tensor], keys: dict[int, str] | None) -> object:
+    """``value`` for JSON; tensors go to ``arrays``. What ``keys`` names by its `id` is there already."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Tensor):
         key = f"{len(arrays)}{path}"  # the number, since a "/" in a name could make two paths equal
+        if keys is not None and (known := keys.setdefault(id(value), key)) != key:
+            return {"tensor": known}
         arrays[key] = value
         return {"tensor": key}
     if isinstance(value, tuple):
-        return {"tuple": [_encode(item, f"{path}/{i}", arrays) for i, item in enumerate(value)]}
+        return {"tuple": [_encode(item, f"{path}/{i}", arrays, keys) for i, item in enumerate(value)]}
     if isinstance(value, Mapping):
         if odd := [key for key in value if not isinstance(key, str)]:
             raise TypeError(f"{path or 'the value'} has the key {odd[0]!r}, which is no string")
-        return {"map": {key: _encode(item, f"{path}/{key}", arrays) for key, item in value.items()}}
+        return {"map": {key: _encode(item, f"{path}/{key}", arrays, keys) for key, item in value.items()}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
         fields = {
-            f.name: _encode(getattr(value, f.name), f"{path}/{f.name}", arrays)
+            f.name: _encode(getattr(value, f.name), f"{path}/{f.name}", arrays, keys)
             for f in dataclasses.fields(value)
         }
         return {"class": f"{cls.__module__}:{cls.__qualname__}", "fields": fields}

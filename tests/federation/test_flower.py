@@ -167,11 +167,12 @@ def test_answers_cross_the_wire_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_tasks_cross_the_wire(tmp_path: Path) -> None:
-    errand = worker.Errand(Ask(2, "north", fit()), 1.5, "code")
+    errand = worker.Errand((Ask(2, "north", fit()),), 1.5, "code")
     with clusters.environment(tmp_path), clusters.quiet():
         back = worker.value(worker.record(errand))
-    assert (back.ask.ticket, back.ask.site, back.timeout) == (2, "north", 1.5)
-    assert digest(back.ask.task.weights) == digest(WEIGHTS) and back.ask.task.training == LocalTraining()
+    [ask] = back.asks
+    assert (ask.ticket, ask.site, back.timeout) == (2, "north", 1.5)
+    assert digest(ask.task.weights) == digest(WEIGHTS) and ask.task.training == LocalTraining()
 
 
 def test_an_address_where_nothing_listens_is_refused_at_once(federation: Path) -> None:

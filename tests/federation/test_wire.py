@@ -98,6 +98,16 @@ def test_tasks_and_replies_come_back_as_they_were(value: object) -> None:
     assert wire.size(value) == w.nbytes(wire.pack(value)[1])
 
 
+def test_a_model_that_many_tasks_send_is_listed_once() -> None:
+    """And comes back as one: not so where each place counts, as for the ledger."""
+    value = tuple({"weights": WEIGHTS, "seed": seed} for seed in range(3))
+    text, arrays = wire.pack(value, once=True)
+    assert w.nbytes(arrays) == w.nbytes(WEIGHTS) and wire.size(value) == 3 * w.nbytes(WEIGHTS)
+    back = wire.unpack(text, arrays)
+    assert same(back, value) and all(one["weights"]["steps"] is back[0]["weights"]["steps"] for one in back)
+    assert len(wire.pack(value)[1]) == 3 * len(WEIGHTS)
+
+
 def test_a_slash_in_a_name_mixes_nothing_up() -> None:
     value = {"a/b": torch.tensor(1.0), "a": {"b": torch.tensor(2.0)}}
     assert len(wire.pack(value)[1]) == 2

@@ -40,7 +40,7 @@ def work(tmp_path: Path) -> Iterator[Work]:
 
         def ask(federation: Path, timeout: float) -> Message:
             task = Fit(WEIGHTS, Select(), LocalTraining(), seed=3)
-            content = worker.record(Errand(Ask(0, "north", task), timeout, worker.code()))
+            content = worker.record(Errand((Ask(0, "north", task),), timeout, worker.code()))
             arrays = content.pop(ARRAYS)
             message = grid.create_message(content, "train.ask", grid.nodes["north"], "")
             return actor.work(message, arrays, str(federation))  # type: ignore[arg-type]

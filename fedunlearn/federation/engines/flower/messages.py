@@ -1,12 +1,11 @@
 """The server half: asks go out as Flower messages, answers come back.
 
 The worker itself answers when a task takes too long, counting from the task's own start. What a round asks of many
-hospitals about one model is made a record of once.
+hospitals about one model is made a record of once, and small tasks travel in bundles; answers are one for each ask.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from flwr.app import ArrayRecord, Message
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from fedunlearn import interrupts
 from fedunlearn.federation.engines import Answer, Ask
+from fedunlearn.federation.engines.flower.bundles import Bundles
 from fedunlearn.federation.engines.flower.recent import ROOM, Recent
 from fedunlearn.federation.engines.flower.session import Session
 from fedunlearn.federation.engines.flower.worker import Errand, record, recorded, value
@@ -24,17 +24,17 @@ _LOOK = 0.2  # seconds between looks at signals
 
 
 class Messages:
-    """Asks in a queue, few more of them on their way than there are workers: a message holds models once more."""
+    """Asks in a queue, few more messages on their way than there are workers: a message holds models once more."""
 
-    def __init__(self, session: Session, errand: Callable[[Ask], Errand]) -> None:
+    def __init__(self, session: Session, errand: Callable[[tuple[Ask, ...]], Errand]) -> None:
         self._session, self._grid, self._errand = session, session.grid, errand
         self._recent: Recent[tuple[Sequence[Tensor], ArrayRecord]] = Recent(ROOM)
-        self._waiting: deque[Ask] = deque()
-        self._sent: dict[str, Ask] = {}
+        self._bundles = Bundles()
+        self._sent: dict[str, tuple[Ask, ...]] = {}
 
     def submit(self, asks: Sequence[Ask]) -> None:
         """See `Link`."""
-        self._waiting.extend(asks)
+        self._bundles.add(asks)
         self._push()
 
     def collect(self) -> Sequence[Answer]:
@@ -47,8 +47,9 @@ class Messages:
         while True:
             interrupts.check()
             self._session.check()
-            self._push()
-            if answers := self._pull():
+            answers = self._pull()
+            self._push()  # before anybody looks at the answers: workers need not wait for that
+            if answers:
                 return answers
             self._grid.wait(_LOOK)
 
@@ -58,25 +59,35 @@ class Messages:
         return self._session.machines
 
     def _push(self) -> None:
-        while self._waiting and len(self._sent) < self._session.room:
-            ask = self._waiting.popleft()
-            # A hospital of an unknown name is the server's error, which the worker tells as any other.
-            node = self._grid.nodes.get(ask.site, 0)
+        self._bundles.share = room = self._session.room
+        while len(self._bundles) and len(self._sent) < room:
+            asks = self._bundles.take()
+            # To the first of them. One of an unknown name is the server's error, which the worker tells as any other.
+            node = self._grid.nodes.get(asks[0].site, 0)
             [number] = self._grid.push_messages(
-                [Message(record(self._errand(ask), self._recorded), node, "train.ask")]
+                [Message(record(self._errand(asks), self._recorded), node, "train.ask")]
             )
-            self._sent[number] = ask
+            self._sent[number] = asks
 
     def _recorded(self, arrays: Mapping[str, Tensor]) -> ArrayRecord:
         key = tuple((name, id(array)) for name, array in arrays.items())
         return self._recent.get(key, nbytes(arrays), lambda: (tuple(arrays.values()), recorded(arrays)))[1]
 
     def _pull(self) -> list[Answer]:
-        answers = []
+        answers = list[Answer]()
         for message in self._grid.pull_messages(list(self._sent)):
-            ask = self._sent.pop(message.metadata.reply_to_message_id)
-            if message.has_error():
-                answers.append(Answer(ask.ticket, None, message.error.reason, 0.0, 0))
+            asks = self._sent.pop(message.metadata.reply_to_message_id)
+            if not message.has_error():
+                answers += self._answered(asks, value(message.content))
+            elif len(asks) > 1:
+                self._bundles.again(asks, alone=True)
             else:
-                answers.append(value(message.content))
+                answers.append(Answer(asks[0].ticket, None, message.error.reason, 0.0, 0))
+        return answers
+
+    def _answered(self, asks: Sequence[Ask], answers: Sequence[Answer]) -> Sequence[Answer]:
+        """The answers to a bundle, in the order of its asks; what was not begun travels again."""
+        for ask, answer in zip(asks, answers, strict=False):
+            self._bundles.took(ask, answer)
+        self._bundles.again(asks[len(answers) :], alone=False)
         return answers

@@ -1,4 +1,4 @@
-"""The worker half: an actor does one task at a hospital and replies its answer; and the records that travel."""
+"""The worker half: an actor does tasks at hospitals and replies their answers; and the records that travel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import functools
 import queue
 import socket
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from fedunlearn.core import RunError
 from fedunlearn.federation import wire
 from fedunlearn.federation.engines import Answer, Ask, looking
 from fedunlearn.federation.engines.flower import keeper
+from fedunlearn.federation.engines.flower.bundles import LONGEST
 from fedunlearn.federation.engines.inline import perform
 from fedunlearn.federation.engines.machines import Machine, here
 from fedunlearn.learning import devices
@@ -38,12 +40,12 @@ class Errand:
     """What a worker is sent.
 
     Attributes:
-        ask: the task, and at which hospital.
-        timeout: seconds the task may take.
-        code: the sha256 of the source files that it is from.
+        asks: the tasks, and at which hospitals.
+        timeout: seconds that each may take.
+        code: the sha256 of the source files that they are from.
     """
 
-    ask: Ask
+    asks: tuple[Ask, ...]
     timeout: float
     code: str
 
@@ -97,7 +99,7 @@ class Actor:
         return app
 
     def _handle(self, message: Message, context: Context) -> Message:
-        """Do the task in ``message`` and reply its answer. The context says where the hospitals' images are here.
+        """Do the tasks in ``message`` and reply their answers. The context says where the hospitals' images are here.
 
         Raises:
             RunError: the message is from other code than this.
@@ -113,10 +115,11 @@ class Actor:
             raise RunError(
                 "the task is from other code of fedunlearn than is here; expected the same everywhere"
             )
-        answer = self._at(Path(str(context.node_config["data"]))).perform(errand.ask, errand.timeout)
-        self._unfit = answer.unfit
-        content = record(answer)
-        content[_STATE] = ConfigRecord({"fit": not answer.unfit})
+        desk = self._at(Path(str(context.node_config["data"])))
+        answers = tuple(desk.perform(errand.asks, errand.timeout))
+        self._unfit = answers[-1].unfit
+        content = record(answers)
+        content[_STATE] = ConfigRecord({"fit": not self._unfit})
         return Message(content, reply_to=message)
 
     def _at(self, federation: Path) -> _Desk:
@@ -158,7 +161,21 @@ class _Desk:
         self._thread = threading.Thread(target=work, daemon=True)
         self._thread.start()
 
-    def perform(self, ask: Ask, timeout: float) -> Answer:
+    def perform(self, asks: Iterable[Ask], timeout: float) -> Iterator[Answer]:
+        """The answers to ``asks``, to the first of them at least: to none after one that is unfit, or took long."""
+        end = time.monotonic() + LONGEST
+        for ask in asks:
+            yield (answer := self._performed(ask, timeout))
+            if answer.unfit or time.monotonic() > end:
+                return
+
+    def close(self) -> None:
+        """Let go of the hospitals and of the network, once nobody works on them."""
+        self._asks.put(None)
+        self._thread.join()
+        self._held.close()
+
+    def _performed(self, ask: Ask, timeout: float) -> Answer:
         """The answer to ``ask``, whatever becomes of it; after one that is unfit, there is no other."""
         self._asks.put(ask)
         try:
@@ -167,12 +184,6 @@ class _Desk:
             # The thread that hangs keeps its network, and a GPU's memory: this process is of no use any more.
             late = f"no answer within {timeout:g} s"
             return Answer(ask.ticket, None, late, timeout, 0, socket.gethostname(), unfit=True)
-
-    def close(self) -> None:
-        """Let go of the hospitals and of the network, once nobody works on them."""
-        self._asks.put(None)
-        self._thread.join()
-        self._held.close()
 
 
 def _work(
@@ -212,7 +223,7 @@ def _received(array: Array) -> Tensor:
 
 
 def record(
-    value: Errand | Answer, recorded: Callable[[Mapping[str, Tensor]], ArrayRecord] = recorded
+    value: Errand | tuple[Answer, ...], recorded: Callable[[Mapping[str, Tensor]], ArrayRecord] = recorded
 ) -> RecordDict:
     """``value`` as Flower sends it, with the users' files that classes in it are of: machines need not have them.
 
@@ -222,7 +233,7 @@ def record(
     """
     from flwr.app import ConfigRecord, RecordDict
 
-    text, arrays = wire.pack(value)
+    text, arrays = wire.pack(value, once=True)
     files = ConfigRecord(dict(wire.brought(text)))
     return RecordDict({"value": ConfigRecord({"json": text}), "files": files, ARRAYS: recorded(arrays)})
 
