@@ -145,7 +145,10 @@ class Grid:
         """What came of a message; None if workers were lost over it."""
         about = SimpleNamespace(reply_to_message_id=str(number))
         self.replies[str(number)] = SimpleNamespace(
-            metadata=about, content=answers, error=SimpleNamespace(reason="lost"), has_error=lambda: answers is None
+            metadata=about,
+            content=answers,
+            error=SimpleNamespace(reason="lost"),
+            has_error=lambda: answers is None,
         )
 
 

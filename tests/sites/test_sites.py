@@ -134,7 +134,9 @@ def test_a_hospital_never_reads_what_is_not_its_own(folder: Path):
     network = federation.network()
     assert len(federation.hospital("b", network).images(Select(split="all"))) == 5
     # 3 images of 784 bytes and 8 of row number, each array at a multiple of 64 (2352 -> 2368, 2392 -> 2432, ...).
-    with pytest.raises(ValueError, match=r"0/images.npy is damaged: found 10 bytes, expected 2,566 and a header"):
+    with pytest.raises(
+        ValueError, match=r"0/images.npy is damaged: found 10 bytes, expected 2,566 and a header"
+    ):
         federation.hospital("a", network).images(Select())
 
 
@@ -148,7 +150,7 @@ def test_images_are_gathered_once(folder: Path):
 
 
 def test_what_is_mapped_is_what_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """Large files are mapped, small ones read; numbers are the same, and may be written to without the file noticing."""
+    """Large files are mapped, small ones read; numbers are the same, and the file notices none that is written."""
     before = (folder / "1" / "images.npy").read_bytes()
     for select in (Select(), Select(split="all")):
         read, mapped = [], []

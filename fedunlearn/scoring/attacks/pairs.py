@@ -186,8 +186,12 @@ class Contest:
 
     def total(self, of: Standing) -> Floats:
         """(groups,) how many pairs are won, ties as a half."""
-        found: Floats = self.within[:, of.order] @ of.won / 2
-        return found
+        groups, images = np.nonzero(
+            self.within
+        )  # a matrix product would hold a number for every one that is not
+        won = np.empty(len(of.order))
+        won[of.order] = of.won
+        return np.bincount(groups, won[images], len(self.groups)) / 2  # whole numbers, so any order of sums
 
     def weigh(self, of: Standing) -> Floats:
         """(groups, RESAMPLES) how many pairs are won when units are drawn anew."""

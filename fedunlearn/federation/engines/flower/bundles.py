@@ -46,7 +46,7 @@ class Bundles:
         self._waiting.extend(asks)
 
     def again(self, asks: Sequence[Ask], alone: bool) -> None:
-        """Asks that come before all others, since they were sent once, in vain; ``alone``, each in a bundle of its own."""
+        """Asks that come before all others, since they were sent in vain; ``alone``, each in a bundle of its own."""
         (self._alone if alone else self._waiting).extendleft(reversed(asks))
 
     def take(self) -> tuple[Ask, ...]:
