@@ -10,11 +10,10 @@ of this project's packages whose fields are such values. The class travels by na
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import importlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,12 @@ def size(value: object, known: dict[int, int] | None = None) -> int:
         return known[id(value)]
     if isinstance(value, tuple):
         return sum(size(item, known) for item in value)
-    return sum(size(getattr(value, name), known) for name in _names(type(value)))
+    if isinstance(value, type):
+        return 0
+    names: Iterable[str] = getattr(
+        value, "__dataclass_fields__", ()
+    )  # as `dataclasses.fields`, in a fifth of the time
+    return sum(size(getattr(value, name), known) for name in names)
 
 
 def save(path: Path, value: object, about: str = "", durable: bool = True) -> dict[str, Tensor]:
@@ -113,12 +117,6 @@ def load(path: Path) -> tuple[Any, str]:
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise RunError(f"cannot read {path}: {error}") from error
     raise RunError(f"{path} is damaged: it is not what was written there")
-
-
-@functools.cache
-def _names(cls: type) -> tuple[str, ...]:
-    """Of a dataclass, its fields' names; of anything else, none."""
-    return tuple(field.name for field in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else ()
 
 
 def _digest(text: str, about: str, arrays: Mapping[str, Tensor]) -> str:

@@ -153,7 +153,7 @@ def test_what_is_mapped_is_what_is_read(folder: Path, monkeypatch: pytest.Monkey
     """Large files are mapped, small ones read; numbers are the same, and the file notices none that is written."""
     before = (folder / "1" / "images.npy").read_bytes()
     for select in (Select(), Select(split="all")):
-        read, mapped = [], []
+        read, mapped = list[torch.Tensor](), list[torch.Tensor]()
         for least, found in ((2**20, read), (1, mapped)):
             monkeypatch.setattr(hospital, "_MAPPED", least)
             federation = Federation.open(folder)
