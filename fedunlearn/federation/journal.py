@@ -86,11 +86,16 @@ class Journal:
         self._spent = dict[Label, float]()  # seconds of the answers that were not written
         self._digests: dict[int, tuple[weakref.ref[Tensor], bytes]] = {}
         self._found: set[Path] = set()
+        self._there: dict[
+            Label, set[str]
+        ] = {}  # the names of files, looked up once: most asks were never answered
 
     def answer(self, label: Label, round: int, ask: Ask) -> Answer | None:
         """The answer to ``ask``, if it is there and whole. Who asks for a round has done with the one before."""
         if self._held.get(label, (round, 0))[0] != round:
             del self._held[label]
+        if _name(round, ask) not in self._names(label):
+            return None
         file = self._file(label, round, ask)
         with suppress(RunError):
             answer, about = wire.load(file)
@@ -112,6 +117,7 @@ class Journal:
             arrays = wire.pack(answer)[1]
         else:
             arrays = wire.save(file, answer, self._digest_of(ask), durable=False)
+            self._names(label).add(file.name)
         if (
             answer.reply is None
             or answer.reply.weights is None
@@ -149,6 +155,7 @@ class Journal:
         """Forget a procedure that ended."""
         self._held.pop(label, None)
         self._spent.pop(label, None)
+        self._there.pop(label, None)
         shutil.rmtree(self._of(label), ignore_errors=True)
 
     # -------------------------------------------------------------------------------------------- pieces
@@ -157,7 +164,14 @@ class Journal:
         return self._folder / _short(repr(label))
 
     def _file(self, label: Label, round: int, ask: Ask) -> Path:
-        return self._of(label) / f"answer-{round}-{_short(ask.site)}"
+        return self._of(label) / _name(round, ask)
+
+    def _names(self, label: Label) -> set[str]:
+        """What the files of a procedure are called; some may be gone by now."""
+        if label not in self._there:
+            folder = self._of(label)
+            self._there[label] = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+        return self._there[label]
 
     def _may_be_lost(self, label: Label, round: int, answer: Answer) -> bool:
         """Whether an answer need not be written: it is given again sooner than that; counts it if so."""
@@ -201,6 +215,10 @@ class Journal:
 
 def _model(folder: Path, rounds: int) -> Path:
     return folder / f"model-{rounds}"
+
+
+def _name(round: int, ask: Ask) -> str:
+    return f"answer-{round}-{_short(ask.site)}"
 
 
 def _round(file: Path) -> int:
