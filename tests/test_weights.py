@@ -125,6 +125,17 @@ def test_nonfinite_entries_are_found_by_name() -> None:
         assert w.first_nonfinite({**good, "b": torch.tensor([0.0, bad])}) == "b"
 
 
+def test_large_numbers_are_finite_though_their_length_is_not() -> None:
+    large = {
+        "a": torch.full((4,), 3e38),
+        "h": torch.full((4,), 6e4, dtype=torch.float16),
+        "none": torch.zeros(0),
+    }
+    assert w.first_nonfinite(large) is None
+    assert w.first_nonfinite({**large, "d": torch.tensor([float("nan")], dtype=torch.float64)}) == "d"
+    assert w.first_nonfinite({"n": torch.tensor([1])}) is None and w.first_nonfinite({}) is None
+
+
 def test_the_last_layers_begin_with_a_weight_and_end_with_their_norms() -> None:
     shapes = {"a.weight": (3, 2), "a.bias": (3,), "n.weight": (3,), "b.weight": (4, 3), "b.bias": (4,)}
     weights = {name: torch.zeros(shape) for name, shape in shapes.items()}

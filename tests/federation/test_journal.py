@@ -164,6 +164,27 @@ def test_replies_go_to_the_disk_above_what_may_wait_in_memory(tmp_path: Path) ->
     assert not isinstance(_weights(journal.answered(other, 0, ask("c"), ANSWER)), Stored)
 
 
+def test_a_round_that_is_over_takes_no_room(tmp_path: Path) -> None:
+    """Whoever asks for the next round has done with the one before, though none of the next has come."""
+    journal, other = Journal(tmp_path, in_memory=80), replace(LABEL, seed=8)
+    for site in ("a", "b"):
+        journal.answered(LABEL, 0, ask(site), ANSWER)
+    assert journal.answer(LABEL, 0, ask("c")) is None, "the same round: it is not over"
+    assert isinstance(_weights(journal.answered(other, 0, ask("a"), ANSWER)), Stored)
+    assert journal.answer(LABEL, 1, ask("a")) is None
+    assert not isinstance(_weights(journal.answered(other, 0, ask("b"), ANSWER)), Stored)
+
+
+def test_what_was_written_since_is_found_too(tmp_path: Path) -> None:
+    """The folder is looked through once, before the first answer of a procedure is written."""
+    journal = Journal(tmp_path)
+    assert journal.answer(LABEL, 0, ask()) is None
+    journal.answered(LABEL, 0, ask(), ANSWER)
+    assert same(journal.answer(LABEL, 0, ask()), ANSWER)
+    journal.drop(LABEL)
+    assert journal.answer(LABEL, 0, ask()) is None
+
+
 def _weights(answer: Answer) -> Weights | None:
     return answer.reply.weights if answer.reply is not None else None
 
