@@ -154,7 +154,7 @@ VALUES = {
 def test_answers_cross_the_wire_bit_for_bit(tmp_path: Path) -> None:
     with clusters.environment(tmp_path), clusters.quiet():
         answer = Answer(3, Reply(VALUES, 5, {"rows": torch.arange(4)}), None, 0.1 + 0.2, 40)
-        back = worker.value(worker.record(answer))
+        (back,) = worker.value(worker.record((answer,)))
     assert (back.ticket, back.error, back.seconds, back.images) == (3, None, 0.1 + 0.2, 40)
     assert list(back.reply.weights) == list(VALUES) and back.reply.count == 5
     assert torch.equal(back.reply.arrays["rows"], torch.arange(4))
