@@ -20,6 +20,7 @@ from fedunlearn.charts.layers import Spec, rounded, ticks
 from fedunlearn.charts.look import cut
 from fedunlearn.charts.parts import KINDS
 from fedunlearn.results.columns import COLUMNS
+from tests.charts.conftest import Draw
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<script>alert(1)</script>\n\u202e" + "x" * 10_000
@@ -172,18 +173,19 @@ def test_every_chart_has_a_frame_here():
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_a_chart_is_drawn_at_both_widths_and_describes_itself(name: str):
+def test_a_chart_is_drawn_at_both_widths_and_describes_itself(name: str, draw: Draw):
     made = chart(name, CHARTS[name]())
     for width in (360, 860):
-        root = etree.fromstring(charts.drawn(made, width))
+        root = etree.fromstring(draw(made, width))
         assert len(str(root.get("aria-label"))) > 20 and float(str(root.get("height"))) > 100
-    labels = said(charts.drawn(made, 860))
+    labels = said(draw(made, 860))
     assert any("s-0" in label for label in labels) and not any("nan" in label.lower() for label in labels)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("name", CHARTS)
-def test_forty_strategies_stay_readable_and_small(name: str):
-    svg = charts.drawn(chart(name, CHARTS[name](40)), 860)
+def test_forty_strategies_stay_readable_and_small(name: str, draw: Draw):
+    svg = draw(chart(name, CHARTS[name](40)), 860)
     assert len(svg) < 450_000
     text = " ".join("".join(t.itertext()) for t in etree.fromstring(svg).iter(f"{SVG}text"))
     if name in ("memory", "costs", "probes"):
@@ -191,31 +193,31 @@ def test_forty_strategies_stay_readable_and_small(name: str):
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_names_are_text(name: str):
-    svg = charts.drawn(chart(name, CHARTS[name](2, names=[HOSTILE, HOSTILE + "!"])), 860)
+def test_names_are_text(name: str, draw: Draw):
+    svg = draw(chart(name, CHARTS[name](2, names=[HOSTILE, HOSTILE + "!"])), 860)
     assert "<script" not in svg and "\u202e" not in svg and len(svg) < 120_000
     assert any("\\n" in label for label in said(svg)) or name == "groups"
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_an_empty_frame_makes_an_empty_chart(name: str):
+def test_an_empty_frame_makes_an_empty_chart(name: str, draw: Draw):
     frame = CHARTS[name]()
-    assert charts.drawn(chart(name, frame.iloc[:0]), 400).startswith("<svg")
+    assert draw(chart(name, frame.iloc[:0]), 400).startswith("<svg")
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_wild_and_unknown_numbers_are_drawn_or_left_out(name: str):
+def test_wild_and_unknown_numbers_are_drawn_or_left_out(name: str, draw: Draw):
     frame = CHARTS[name]()
     numbers = [c for c in frame.select_dtypes("float").columns if c not in ("fpr", "at", "after")]
     frame.loc[0, numbers], frame.loc[1, numbers] = np.nan, np.inf
     frame.loc[2, numbers] = 1e9
-    svg = charts.drawn(chart(name, frame), 400)
+    svg = draw(chart(name, frame), 400)
     assert not re.search(r"NaN|Infinity", svg)
 
 
-def test_every_patient_has_a_dot_that_says_what_the_frame_says():
+def test_every_patient_has_a_dot_that_says_what_the_frame_says(draw: Draw):
     frame = memory()
-    labels = said(charts.drawn(dots.memory(frame), 860))
+    labels = said(draw(dots.memory(frame), 860))
     for row in frame.to_dict("records"):
         start = f"{row['patient']} · {row['name']}: {100 * row['memory_left']:.0f} % left".replace(
             "-0 %", "0 %"
@@ -225,9 +227,10 @@ def test_every_patient_has_a_dot_that_says_what_the_frame_says():
         assert label.endswith(FLAGS[str(row["flagged"])][0]) == bool(row["flagged"])
 
 
-def test_of_very_many_patients_all_are_counted_and_those_that_stand_out_named():
+@pytest.mark.gate
+def test_of_very_many_patients_all_are_counted_and_those_that_stand_out_named(draw: Draw):
     frame = memory(40, 200)
-    svg = charts.drawn(dots.memory(frame), 860)
+    svg = draw(dots.memory(frame), 860)
     labels = said(svg)
     together = [
         int(found[1]) for label in labels if (found := re.search(r": (\d+) patients with about", label))
@@ -238,17 +241,17 @@ def test_of_very_many_patients_all_are_counted_and_those_that_stand_out_named():
     assert known
 
 
-def test_whether_it_was_forgotten_and_dominated_is_told_without_colour():
-    svg = charts.drawn(balance.tradeoff(useful()), 860)
+def test_whether_it_was_forgotten_and_dominated_is_told_without_colour(draw: Draw):
+    svg = draw(balance.tradeoff(useful()), 860)
     assert any(label.startswith("s-1:") and label.endswith("dominated by s-0") for label in said(svg))
     text = " ".join("".join(t.itertext()) for t in etree.fromstring(svg).iter(f"{SVG}text"))
     assert "s-1 †" in text and all(answer in text for answer in list(ANSWERS)[:4])
 
 
-def test_losses_beyond_a_margin_are_told_from_luck():
+def test_losses_beyond_a_margin_are_told_from_luck(draw: Draw):
     """At ±4 points around the estimate, a loss of over 5 points is sure; with ±40 points it may be luck."""
     frame = groups()
-    labels = said(charts.drawn(parts.groups(frame), 860))
+    labels = said(draw(parts.groups(frame), 860))
     assert len(labels) == len(frame) - 4  # all dots and bands of retraining again; doing nothing is not shown
     drawn = parts.groups(frame)
     kinds = {row["kind"] for data in datasets(drawn) for row in data if "kind" in row and "lift" in row}

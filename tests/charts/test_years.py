@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedunlearn.charts import drawn, frontier, timeline, years
+from fedunlearn.charts import frontier, timeline, years
 from fedunlearn.charts.layers import Spec
 from fedunlearn.results.columns import OF_YEARS
 from fedunlearn.results.years import HOW
+from tests.charts.conftest import Draw
 
 HOSTILE = "<script>alert(1)</script>\n‮" + "x" * 10_000
 START = pd.Timestamp("2026-01-01")
@@ -104,10 +105,11 @@ def test_every_request_has_a_line_under_every_policy():
     assert "not answered when the year ended" in told[3]
 
 
-def test_a_thousand_requests_have_room():
+@pytest.mark.gate
+def test_a_thousand_requests_have_room(draw: Draw):
     spec = years.timeline(requests(["at_once"], 1000))
     assert spec["height"]["step"] < 500
-    assert drawn(spec, 330).count("data-label") == 1000
+    assert draw(spec, 330).count("data-label") == 1000
 
 
 def test_lines_have_the_same_colours_under_every_policy():
@@ -125,13 +127,13 @@ def test_lines_have_the_same_colours_under_every_policy():
     assert len(labels(spec, "point")) == 12  # both references too
 
 
-def test_the_months_are_told():
-    picture = drawn(years.course(courses(["a"], ["x"]), "a", "memory_left"), 640)
+def test_the_months_are_told(draw: Draw):
+    picture = draw(years.course(courses(["a"], ["x"]), "a", "memory_left"), 640)
     assert ">Feb<" in picture and ">Mar<" in picture and ">2026" not in picture
 
 
 @pytest.mark.parametrize("against", ["memory_left", "late"])
-def test_the_frontier_has_a_mark_for_every_policy_and_strategy(against: str):
+def test_the_frontier_has_a_mark_for_every_policy_and_strategy(against: str, draw: Draw):
     spec = years.frontier(walks(["a", "b", "c"], ["x", "y", "z"]), against)
     valid(spec)
     told = labels(spec, "point")
@@ -140,20 +142,20 @@ def test_the_frontier_has_a_mark_for_every_policy_and_strategy(against: str):
         "a, x: cost 2 % of training anew on each day of acceptance; memory left 20 % (95 %: 10 % to 30 %); "
         "late 10 % (95 %: 0 % to 20 %)"
     )
-    assert drawn(spec, 330).count("data-label") == 9
+    assert draw(spec, 330).count("data-label") == 9
 
 
-def test_what_is_unknown_is_left_out_and_free_work_is_drawn_at_the_edge():
+def test_what_is_unknown_is_left_out_and_free_work_is_drawn_at_the_edge(draw: Draw):
     frame = walks(["a", "b"], ["x", "y"])
     frame.loc[0, "memory_left"], frame.loc[1, "cost"] = np.nan, 0.0
     spec = years.frontier(frame)
     valid(spec)
     assert len(labels(spec, "point")) == 3
-    assert drawn(spec, 640).count("data-label") == 3
+    assert draw(spec, 640).count("data-label") == 3
 
 
 @pytest.mark.parametrize("width", [330, 1080])
-def test_names_do_nothing(width: int):
+def test_names_do_nothing(width: int, draw: Draw):
     specs: list[Any] = [
         years.timeline(requests([HOSTILE, "b"])),
         years.course(courses([HOSTILE], [HOSTILE]), HOSTILE, "memory_left"),
@@ -161,7 +163,7 @@ def test_names_do_nothing(width: int):
     ]
     for spec in specs:
         valid(spec)
-        picture = drawn(spec, width)
+        picture = draw(spec, width)
         assert "<script" not in picture and "‮" not in picture and len(picture) < 60_000
 
 
