@@ -23,6 +23,8 @@ from fedunlearn.results.runfolder import RunFolder
 from tests import guest
 from tests.runs import TINY, contents, run, write
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 def call(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
@@ -58,12 +60,14 @@ def test_simulate_writes_a_run_and_prints_the_table(tmp_path: Path) -> None:
         assert word in result.output
 
 
+@pytest.mark.gate
 def test_quiet_prints_nothing(tmp_path: Path) -> None:
     words = ("--set", "seeds=[1]", "--set", "strategies=[]", "--quiet")
     result = call("simulate", write(tmp_path), "--out", tmp_path / "r", *words)
     assert (result.exit_code, result.output) == (0, "")
 
 
+@pytest.mark.gate
 def test_progress_is_on_standard_error_and_results_alone_on_standard_output(tmp_path: Path) -> None:
     words = ("--set", "seeds=[1]", "--set", "strategies=[{name: fine_tune, rounds: 1}]", "--engine", "inline")
     result = call("simulate", write(tmp_path), "--out", tmp_path / "r", *words)
@@ -168,6 +172,7 @@ def test_a_data_problem_found_late_still_has_its_place(tmp_path: Path) -> None:
     assert ":5:" in result.stderr and "scaner" in result.stderr
 
 
+@pytest.mark.gate
 def test_an_engine_that_cannot_start_leaves_nothing_behind(tmp_path: Path) -> None:
     words = ("--set", "engine={name: flower, address: '127.0.0.1:1'}", "--quiet")
     result = call("simulate", write(tmp_path), "--out", tmp_path / "r", *words)
@@ -196,6 +201,7 @@ def test_a_defect_is_a_message_and_a_traceback_only_for_those_who_ask(
         call("--debug", *words, "--out", tmp_path / "p")
 
 
+@pytest.mark.gate
 def test_an_output_folder_in_use_is_exit_2_and_left_alone(finished: RunFolder, tmp_path: Path) -> None:
     before = contents(finished.path)
     result = call("simulate", write(tmp_path), "--out", finished.path)
@@ -204,6 +210,7 @@ def test_an_output_folder_in_use_is_exit_2_and_left_alone(finished: RunFolder, t
     assert contents(finished.path) == before
 
 
+@pytest.mark.gate
 def test_a_run_without_out_takes_the_next_free_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "tiny").mkdir(parents=True)
@@ -212,6 +219,7 @@ def test_a_run_without_out_takes_the_next_free_name(tmp_path: Path, monkeypatch:
     assert (tmp_path / "runs" / "tiny-2" / "DONE").exists()
 
 
+@pytest.mark.gate
 def test_score_reproduces_the_scores_from_the_folder_alone(finished: RunFolder) -> None:
     before = finished.read_table("scores.parquet")
     (finished.path / "scores.parquet").unlink()
@@ -219,6 +227,7 @@ def test_score_reproduces_the_scores_from_the_folder_alone(finished: RunFolder) 
     assert finished.read_table("scores.parquet").equals(before)
 
 
+@pytest.mark.gate
 def test_score_without_a_retrained_reference_fails_by_name(tmp_path: Path) -> None:
     broken = run(tmp_path, "seeds=[1]", "strategies=[]")
     (broken.path / "signals" / "retrained-some-1.parquet").unlink()
@@ -227,12 +236,14 @@ def test_score_without_a_retrained_reference_fails_by_name(tmp_path: Path) -> No
     assert "retrained-some-1" in result.stderr
 
 
+@pytest.mark.gate
 def test_report_prints_the_table_again(finished: RunFolder) -> None:
     result = call("report", finished.path)
     assert result.exit_code == 0
     assert "leave: forget all of hospital east" in result.output
 
 
+@pytest.mark.gate
 def test_report_as_markdown_has_a_row_for_every_model(finished: RunFolder) -> None:
     text = call("report", finished.path, "--markdown").stdout
     assert "**leave: forget all of hospital east" in text
@@ -321,6 +332,7 @@ def test_machines_that_cannot_work_are_exit_2_before_anything_else(
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.gate
 def test_machines_of_several_kinds_are_told_of_and_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +349,7 @@ def test_machines_of_several_kinds_are_told_of_and_noted(
     assert note.startswith("machines differ in processor (a new one: node2; an old one: node1): ")
 
 
+@pytest.mark.gate
 def test_tune_writes_a_scenario_and_says_where(tmp_path: Path) -> None:
     request = "requests=[{id: some, site: north, patients: {count: 2}}]"
     only = (
@@ -375,6 +388,7 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.gate
 def test_events_are_all_that_standard_output_holds(tmp_path: Path) -> None:
     words = ("--set", "seeds=[1]", "--set", "strategies=[{name: fine_tune, rounds: 1}]", "--json")
     result = call("simulate", write(tmp_path), "--out", tmp_path / "r", *words)

@@ -208,7 +208,8 @@ ENTRIES = [entry if isinstance(entry, Excused) else Excused(entry) for entry in 
 def promised(promise: Promise) -> Callable[..., None]:
     """A test that every strategy keeps ``promise``, for each granularity that it claims and in each variant.
 
-    A strategy's first line in the list is tried by default, its other settings and thorough promises by the gate.
+    A strategy's first line in the list is tried by default, in one of all ways that there are, strategies in turn; all
+    other ways, its other settings and thorough promises are tried by the gate.
     """
     params, tried = list[Any](), set[str]()
     for number, entry in enumerate(ENTRIES):
@@ -217,8 +218,12 @@ def promised(promise: Promise) -> Callable[..., None]:
         marks = [pytest.mark.skip(reason=reason) for reason in reasons]
         marks += [pytest.mark.gate] if promise.thorough or strategy.name in tried else []
         tried.add(strategy.name)
-        for arguments in promise.arguments(strategy):
-            params.append(pytest.param(strategy, arguments, id="-".join((name, *arguments)), marks=marks))
+        ways = list(promise.arguments(strategy))
+        for way, arguments in enumerate(ways):
+            further = [] if way == len(tried) % len(ways) else [pytest.mark.further]
+            params.append(
+                pytest.param(strategy, arguments, id="-".join((name, *arguments)), marks=marks + further)
+            )
 
     @pytest.mark.parametrize(("strategy", "arguments"), params)
     def test(strategy: Strategy, arguments: tuple[str, ...]) -> None:

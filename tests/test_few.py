@@ -13,6 +13,7 @@ from benchmarks.few import scenario, told
 from fedunlearn import scenario as scenarios
 
 
+@pytest.mark.gate
 def test_it_asks_for_so_many_patients_each_and_runs_no_strategy(tmp_path: Path) -> None:
     config = scenario((1, 4), tmp_path).config
     assert {one.id: one.patients for one in config.requests} == {

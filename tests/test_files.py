@@ -158,6 +158,7 @@ def test_what_is_sealed_is_read_as_it_was(tmp_path_factory: pytest.TempPathFacto
     assert files.sealed(files.unsealed(file)) == file.read_bytes()
 
 
+@pytest.mark.gate
 def test_every_single_bit_that_flips_in_a_sealed_file_is_noticed(tmp_path: Path) -> None:
     """Of its text, of its seal, and of the white space between."""
     file = tmp_path / "file"

@@ -23,6 +23,8 @@ from fedunlearn.verification import verify
 from tests import guest
 from tests.runs import TINY, contents, run, weight_files, write
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 LISTED = TINY.partition("strategies:")[0] + "strategies:\n"
 
 
@@ -141,6 +143,7 @@ def test_its_classes_cross_the_wire_with_the_file_and_no_strangers_do(tmp_path: 
 # ------------------------------------------------------------------------------------------------- runs
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("unscored")
 def test_a_run_folder_has_the_file_and_needs_nothing_else_to_be_run_again(tmp_path: Path) -> None:
     path = guest.write(tmp_path)
@@ -162,6 +165,7 @@ def test_a_run_folder_has_the_file_and_needs_nothing_else_to_be_run_again(tmp_pa
     assert "weights/some-unsure-1.safetensors" in reused.read_manifest()["reused"]
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("unscored")
 def test_an_edited_file_is_other_work(tmp_path: Path) -> None:
     path = guest.write(tmp_path)
@@ -267,6 +271,7 @@ def test_what_fails_on_the_toy_in_another_way_does_not_stop_a_scenario(tmp_path:
     assert gather(scenario(tmp_path), tmp_path).sites == ("north", "east", "west")
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("unscored")
 def test_a_stopped_run_goes_on_with_the_same_file_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

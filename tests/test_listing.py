@@ -27,6 +27,7 @@ def test_a_list_of_other_files_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> 
     assert [one["name"] for one in listing.entries("models")] == ["new"]
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("words", [["strategies"], ["strategies", "salun"], ["measures"], ["scenarios"]])
 def test_to_list_loads_nothing_that_computes(words: list[str]) -> None:
     code = (
@@ -63,6 +64,7 @@ def test_every_entry_can_be_shown_in_full(what: str) -> None:
         assert text[0] == f"{one['name']}: {listing.plain(one['summary'])}" and text[-1]
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("what", [*listing.SOURCES, "scenarios"])
 def test_no_entry_is_shown_with_the_markup_of_its_docstring(what: str) -> None:
     for one in listing.entries(what):

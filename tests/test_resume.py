@@ -238,9 +238,10 @@ def assert_same(found: RunFolder, expected: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("whole", "part"),
     [
-        *(("plain", part) for part in (0.0, 0.5, 0.98)),
-        ("much", 0.7),
-        ("chain", 0.5),
+        ("plain", 0.5),
+        *(pytest.param("plain", part, marks=pytest.mark.gate) for part in (0.0, 0.98)),
+        pytest.param("much", 0.7, marks=pytest.mark.gate),
+        pytest.param("chain", 0.5, marks=pytest.mark.gate),
     ],
     indirect=["whole"],
 )
@@ -259,6 +260,7 @@ def test_an_interrupted_run_comes_to_the_same_and_asks_nothing_twice(
     assert audit.verify(found.path / audit.FILE, found.read_manifest()["audit"]) == len(events)
 
 
+@pytest.mark.gate
 def test_what_was_cheap_is_asked_again_and_comes_to_the_same(
     plain: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +275,7 @@ def test_what_was_cheap_is_asked_again_and_comes_to_the_same(
     assert_same(found, plain.run)
 
 
+@pytest.mark.gate
 def test_interrupted_again_and_again_it_gets_there(plain: Whole, tmp_path: Path) -> None:
     """At last with more workers, who change no bit."""
     asked, total = interrupted(tmp_path, PLAIN, 9).answered, plain.asked.answered.total()
@@ -286,6 +289,7 @@ def test_interrupted_again_and_again_it_gets_there(plain: Whole, tmp_path: Path)
     assert_same(found, plain.run)
 
 
+@pytest.mark.gate
 def test_what_was_damaged_meanwhile_is_done_again(plain: Whole, tmp_path: Path) -> None:
     """A model, a record, the newest answers: the work is done again, to the same bits."""
     interrupted(tmp_path, PLAIN, plain.asked.answered.total() // 2)
@@ -307,6 +311,7 @@ def test_what_was_damaged_meanwhile_is_done_again(plain: Whole, tmp_path: Path) 
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
+@pytest.mark.gate
 def test_wrong_input_that_comes_to_light_late_costs_no_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,6 +415,7 @@ def test_the_same_run_again_asks_nobody(whole: Whole, tmp_path: Path) -> None:
     assert found.read_manifest()["reused"] != whole.run.read_manifest()["reused"] == []
 
 
+@pytest.mark.gate
 def test_another_strategy_is_all_that_is_asked_for(plain: Whole, tmp_path: Path) -> None:
     """One that needs no history: the original training is not done again."""
     listed = PLAIN + "  - {name: fine_tune, as: longer, rounds: 2}\n"
@@ -429,6 +435,7 @@ def test_another_strategy_is_all_that_is_asked_for(plain: Whole, tmp_path: Path)
     assert_same(found, fresh)
 
 
+@pytest.mark.gate
 def test_where_history_is_needed_the_original_is_trained_again_to_the_same_bits(
     plain: Whole, tmp_path: Path
 ) -> None:
@@ -465,6 +472,7 @@ def test_a_damaged_folder_is_not_reused_and_the_file_is_named(
     assert not (tmp_path / "run" / "DONE").exists()
 
 
+@pytest.mark.gate
 def test_an_unfinished_run_can_be_reused_too(plain: Whole, stopped: Path, tmp_path: Path) -> None:
     """Of what it finished; here that is not all, and not nothing."""
     shutil.copytree(stopped / "run", tmp_path / "earlier")

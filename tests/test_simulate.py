@@ -23,6 +23,8 @@ from fedunlearn.scoring.evidence.reading import read
 from sites.hospital import Federation
 from tests.runs import run, weight_files
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 SCORES = [
     "request",
     "strategy",
@@ -189,6 +191,7 @@ def test_the_audit_log_is_an_unbroken_chain(tiny: RunFolder) -> None:
     assert lines[-1]["event"] == "run-finished"
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("unscored")
 def test_bits_do_not_depend_on_workers_or_on_company(tiny: RunFolder, tmp_path: Path) -> None:
     alone = run(tmp_path, "engine.workers=1", "strategies=[{name: negation, recovery: {rounds: 1}}]")
@@ -207,6 +210,7 @@ def test_a_whole_run_on_ray_has_the_same_bits(tiny: RunFolder, tmp_path: Path) -
     assert weight_files(on_ray) == expected
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("unscored")
 def test_the_resolved_scenario_gives_the_same_bits(tiny: RunFolder, tmp_path: Path) -> None:
     again = run(tmp_path, text=(tiny.path / "scenario.yaml").read_text())
@@ -214,6 +218,7 @@ def test_the_resolved_scenario_gives_the_same_bits(tiny: RunFolder, tmp_path: Pa
     assert (again.path / "scenario.yaml").read_text() == (tiny.path / "scenario.yaml").read_text()
 
 
+@pytest.mark.gate
 def test_a_request_in_the_middle_of_training(tiny: RunFolder, tmp_path: Path) -> None:
     requests = "requests=[{id: some, site: north, patients: {count: 2, pick: random}, after_round: 1}]"
     middle = run(tmp_path, requests, "seeds=[1]", "strategies=[{name: fine_tune, rounds: 1}]")
@@ -237,6 +242,7 @@ def test_a_request_in_the_middle_of_training(tiny: RunFolder, tmp_path: Path) ->
     assert set(scores["request"]) == {"some", "some@1"}
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("unscored")
 def test_requests_one_after_the_other(tiny: RunFolder, tmp_path: Path) -> None:
     chain = run(
@@ -302,6 +308,7 @@ def test_a_hospital_that_fails_stops_the_run_by_name(
     assert not (tmp_path / "run" / "DONE").exists()
 
 
+@pytest.mark.gate
 def test_a_hospital_that_hangs_stops_the_run_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     release = threading.Event()
 

@@ -18,6 +18,8 @@ from fedunlearn.scoring.evidence.reading import read
 from fedunlearn.scoring.measures.catalogue import measures_of
 from tests.runs import run
 
+pytestmark = [pytest.mark.gate, pytest.mark.usefixtures("few_resamples")]
+
 SCENARIO = """\
 name: findings
 seeds: [1, 2]

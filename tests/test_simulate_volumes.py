@@ -20,6 +20,8 @@ from fedunlearn.scoring.score import score
 from fedunlearn.story import simulate
 from tests.runs import run
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 TINY_VOLUMES = """\
 name: tiny-volumes
 seeds: [1, 2]
@@ -158,6 +160,7 @@ def test_it_can_be_scored_again_from_the_folder_alone(tiny: RunFolder) -> None:
     assert before.equals(after)
 
 
+@pytest.mark.gate
 def test_shadows_tell_how_much_is_remembered_of_each_volume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -220,6 +220,7 @@ def test_the_audit_log_alone_tells_what_became_of_every_request(run: RunFolder) 
     assert found["at_once", "gone"] == ["received 2026-01-14", "refused 2026-01-15"]
 
 
+@pytest.mark.gate
 def test_a_request_of_which_others_left_nothing_costs_nothing(folder: Path, cohort: Cohort) -> None:
     """A patient of east asks just before east leaves, both are answered on one day, and the hospital comes first."""
     own = cohort.table[(cohort.table["site"] == "east") & (cohort.table["split"] == "train")]
@@ -255,6 +256,7 @@ def test_every_model_of_the_way_is_known_with_what_it_never_saw(run: RunFolder) 
     assert found[f"retrained-{ALL}-1"].without == ("opt", "some", "more", "leave")
 
 
+@pytest.mark.gate
 def test_what_is_trained_again_for_a_hospital_knows_none_of_that_day(folder: Path) -> None:
     """Patients of west and the whole of east are answered on one day: one training answers both."""
     asks = "[{id: one, site: west, patients: {count: 1}, received: 2026-01-20}, "
@@ -271,6 +273,7 @@ def test_what_is_trained_again_for_a_hospital_knows_none_of_that_day(folder: Pat
     assert weights["at_once-retrain-1.safetensors"] == weights[f"retrained-{ALL}-1.safetensors"]
 
 
+@pytest.mark.gate
 def test_a_policy_that_answers_nobody_is_told_of(folder: Path) -> None:
     """A batch of ten never fills, a request of the last day finds no time: both keep the models they have."""
     last = "{id: last, site: north, patients: {count: 1}, received: 2026-02-12}"
@@ -285,6 +288,7 @@ def test_a_policy_that_answers_nobody_is_told_of(folder: Path) -> None:
     assert weights["batch-10-fine_tune-1.safetensors"] == weights["original-1.safetensors"]
 
 
+@pytest.mark.gate
 def test_models_of_the_way_go_unless_they_are_to_be_kept(folder: Path, run: RunFolder) -> None:
     """What stays has the same bits; what they answered stays."""
     with runs.without_scores():
@@ -298,6 +302,7 @@ def test_models_of_the_way_go_unless_they_are_to_be_kept(folder: Path, run: RunF
     assert not list((bare.path / "origins" / "weights").glob("*@*"))
 
 
+@pytest.mark.gate
 def test_another_policy_takes_from_a_finished_year_what_is_still_there(folder: Path, run: RunFolder) -> None:
     """As cells of a sweep do: models of the way are gone, so the original is trained again, to the same bits."""
     other = ("policies=[{name: batch, every: 21d}]", "strategies=[{name: retrain}]")

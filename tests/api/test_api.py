@@ -74,6 +74,7 @@ def test_tables_are_the_files_and_the_callers_own(folder: Path, name: str):
     assert "changed" not in set(getattr(run, name).get("request", []))
 
 
+@pytest.mark.gate
 def test_charts_can_be_drawn_and_saved(folder: Path, tmp_path: Path):
     run = load_run(folder)
     chart = run.plot.memory("some")

@@ -132,6 +132,7 @@ def test_a_numpy_file(tmp_path: Path) -> None:
     assert "size: 64" in (tmp_path / "s.yaml").read_text()
 
 
+@pytest.mark.gate
 def test_volumes_with_label_maps(tmp_path: Path) -> None:
     for site in ("one", "two"):
         for patient in range(8):
@@ -184,6 +185,7 @@ def test_chexpert_as_it_is_distributed(tmp_path: Path, time: str, edge: int, pat
     assert found.several and found.collection.table["patient"].nunique() == PATIENTS
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("name", "model"),
     [("phantom_cells", "small_cnn"), ("phantom_chest", "late_fusion"), ("breast_table", "mlp")],
@@ -265,6 +267,7 @@ def test_hospitals_and_patients_that_the_data_does_not_tell_are_called_invented(
     passes_check(tmp_path, result, "s.yaml")
 
 
+@pytest.mark.gate
 def test_hospitals_of_the_data_are_not_called_invented(pictures: Path) -> None:
     for patient in range(PATIENTS):
         place = pictures / "real" / ("north", "south")[patient % 2] / ("ill", "well")[patient // 2 % 2]
@@ -281,6 +284,7 @@ def test_what_it_says_to_do_is_what_the_readme_says(pictures: Path) -> None:
     assert '# or patients: ["012", "013"]' in (pictures / "mine.yaml").read_text()
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(("north", "south", "count"), [(16, 24, 6), (8, 10, 2), (16, 60, 9)])
 def test_enough_patients_are_picked_where_most_are(
     tmp_path: Path, north: int, south: int, count: int
@@ -310,7 +314,7 @@ def test_text_from_data_is_quoted() -> None:
 
 
 @pytest.mark.parametrize("here", [".", "", "../set"])
-@pytest.mark.parametrize("table", [True, False])
+@pytest.mark.parametrize("table", [True, pytest.param(False, marks=pytest.mark.gate)])
 def test_the_folder_one_is_in(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, here: str, table: bool
 ) -> None:
@@ -329,6 +333,7 @@ def test_the_folder_one_is_in(
     assert call("check", pictures / "mine.yaml", "--data-root", root).exit_code == 0
 
 
+@pytest.mark.gate
 def test_patients_by_name_are_looked_for_where_they_are(pictures: Path) -> None:
     for number, ids in enumerate([("p00",), ("p01",), ("p02", "p13"), ("p04", "p09", "p20", "p23")]):
         name = f"{number}.yaml"

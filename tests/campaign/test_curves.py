@@ -252,6 +252,7 @@ def test_one_goes_on_where_the_other_ends(midway: RunFolder) -> None:
         assert value("first", phase="continue", request="some", strategy=strategy) == ended
 
 
+@pytest.mark.gate
 def test_it_changes_nothing_else(midway: RunFolder, tmp_path: Path) -> None:
     with runs.without_scores():
         off = runs.run(tmp_path, "evaluation.curves=false", text=MIDWAY)
@@ -268,6 +269,7 @@ def test_it_changes_nothing_else(midway: RunFolder, tmp_path: Path) -> None:
     assert one["stored_bytes"].max() == other["stored_bytes"].max()
 
 
+@pytest.mark.gate
 def test_from_an_earlier_run_it_is_the_same(midway: RunFolder, tmp_path: Path) -> None:
     """One that has curves; of one that has none, a start and an end are left."""
     scenario = scenarios.read(runs.write(tmp_path, MIDWAY), [])

@@ -57,6 +57,7 @@ def test_nobody_who_comes_by_himself_is_drawn_twice(tmp_path: Path) -> None:
             assert len(entry.rows) == entry.images == 1
 
 
+@pytest.mark.gate
 def test_who_is_drawn_follows_from_the_data_and_the_stream_alone(tmp_path: Path) -> None:
     _, one = kept(tmp_path)
     _, same = kept(tmp_path, "seeds=[5]", "strategies=[{name: salun}]", "policies=[{name: at_once}]")

@@ -44,6 +44,7 @@ def read(folder: Path, *overrides: str, text: str = TINY) -> Scenario:
     return scenarios.read(write(folder, text), overrides)
 
 
+@pytest.mark.gate
 def test_a_run_takes_about_as_much_disk_as_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest size seen is at most what was told, and at least half of it; so are parts that stay."""
     scenario = read(tmp_path, "seeds=[1]", text=TINY + MORE)

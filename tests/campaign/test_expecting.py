@@ -18,6 +18,8 @@ from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.store import Store
 from tests import runs
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 TEXT = """\
 name: midway
 seeds: [1]
@@ -38,7 +40,7 @@ evaluation: {copies: false, curves: false}
 TRAINS = ("original", "retrained", "continue")
 
 
-@pytest.mark.parametrize("timeline", ["independent", "sequential"])
+@pytest.mark.parametrize("timeline", ["independent", pytest.param("sequential", marks=pytest.mark.gate)])
 def test_all_that_is_told_of_is_done(timeline: str, tmp_path: Path) -> None:
     """Whatever diverges on the way; and what trains takes exactly the passes that were expected of it."""
     with runs.without_scores():

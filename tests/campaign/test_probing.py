@@ -190,6 +190,7 @@ def test_the_folder_alone_scores_the_same(probed: tuple[RunFolder, str]) -> None
     pd.testing.assert_frame_equal(run.read_table("scores.parquet"), before)
 
 
+@pytest.mark.further
 def test_a_probe_that_diverges_is_lost_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -214,6 +215,7 @@ def test_a_probe_that_diverges_is_lost_and_nothing_else(
     ]
 
 
+@pytest.mark.further
 @pytest.mark.usefixtures("unscored")
 def test_along_a_chain_exact_unlearning_is_probed_as_the_retrained_model_is(tmp_path: Path) -> None:
     """Each request with those before it: `leave`'s images to forget and its rounds on are without `some`'s too."""

@@ -35,6 +35,8 @@ from fedunlearn.verification import verify
 from tests.runs import contents, environment, weight_files
 from tests.test_resume import CHAIN, PLAIN, interrupted, run, watched
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 EXTRA = PLAIN.replace("seeds: [1]", "seeds: [1]\nreferences: 3")
 
 
@@ -67,6 +69,7 @@ def call(*words: object) -> Result:
 # ------------------------------------------------------------------------------------------- what is trained
 
 
+@pytest.mark.gate
 def test_just_retrained_models_are_trained_more(few: RunFolder, more: RunFolder) -> None:
     expected = [(r, seed, f"retrained-{r}-{seed}") for r in ("some", "leave") for seed in (2, 3)]
     assert extra(more) == expected and extra(few) == []
@@ -110,6 +113,7 @@ def test_they_cost_nobody_else_anything(few: RunFolder, more: RunFolder) -> None
     assert "mia_rmia_auc" in set(scores[1]["measure"]) - set(scores[0]["measure"])
 
 
+@pytest.mark.gate
 def test_along_a_chain_they_are_trained_at_every_moment(tmp_path: Path) -> None:
     text = CHAIN.replace("strategies:\n", "references: 2\nstrategies:\n")
     found = run(tmp_path, text)
@@ -130,6 +134,7 @@ def test_an_interrupted_run_with_more_references_comes_to_the_same(more: RunFold
     assert found.read_manifest()["references"] == more.read_manifest()["references"]
 
 
+@pytest.mark.gate
 def test_models_of_extra_references_can_be_trained_again_and_compared(
     more: RunFolder, tmp_path: Path
 ) -> None:
@@ -177,6 +182,7 @@ def test_a_rehearsal_has_references_of_none_of_the_scenarios_seeds(tmp_path: Pat
 # ---------------------------------------------------------------------------------------------- margins
 
 
+@pytest.mark.gate
 def test_other_margins_train_nothing(more: RunFolder, tmp_path: Path) -> None:
     with watched() as asked:
         found = run(tmp_path, EXTRA, "verdict.margins.test=.05", reuse=[more.path])

@@ -33,6 +33,8 @@ from fedunlearn.scoring.score import score
 from sites.hospital import Federation
 from tests.runs import environment, run, write
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 FEW = ("evaluation.shadows=4", "seeds=[1]", "strategies=[]")
 NAMES = [f"{i}.parquet" for i in range(4)]
 
@@ -131,6 +133,7 @@ def test_the_ledger_keeps_their_cost_apart(first: RunFolder) -> None:
     assert set(cost["value"]) == {2.0}  # of the original and of the retrained models, not of shadows
 
 
+@pytest.mark.gate
 def test_without_shadows_nothing_is_written(tmp_path: Path) -> None:
     plain = run(tmp_path, "seeds=[1]", "strategies=[]", f"evaluation.cache={tmp_path / 'cache'}")
     assert not (plain.path / "shadows").exists() and not (plain.path / "memorisation.parquet").exists()
@@ -138,6 +141,7 @@ def test_without_shadows_nothing_is_written(tmp_path: Path) -> None:
     assert read(plain.path).shadows == ()
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("unscored")
 def test_one_worker_gives_the_same_bits_and_shadows_change_no_other_model(
     first: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -163,6 +167,7 @@ def test_flower_gives_the_same_bits(first: RunFolder, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ the cache
 
 
+@pytest.mark.gate
 def test_another_run_trains_none_again(first: RunFolder, folder: Path, tmp_path: Path) -> None:
     other = run(
         tmp_path,
@@ -178,6 +183,7 @@ def test_another_run_trains_none_again(first: RunFolder, folder: Path, tmp_path:
     assert "shadow" not in set(other.read_table("ledger.parquet")["phase"])
 
 
+@pytest.mark.gate
 def test_a_damaged_entry_is_told_and_trained_again(
     first: RunFolder,
     folder: Path,
@@ -259,6 +265,7 @@ def test_a_kind_of_machine_has_keys_of_its_own_and_no_address_does(
     assert len({key(cluster, like), *(key(cluster, other) for other in others)}) == 3
 
 
+@pytest.mark.gate
 def test_any_source_file_of_training_changes_the_key(
     scenario: Scenario, cohort: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,7 @@ def test_a_part_without_volumes_is_left_out(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------- what models make of it
 
 
+@pytest.mark.gate
 def test_no_pixel_is_kept_where_nobody_wants_pictures(tmp_path: Path) -> None:
     scenario = scenarios.read(store(tmp_path), ["seeds=[1]", "strategies=[]", "evaluation.slices=false"])
     run = simulate(scenario, tmp_path / "run", tmp_path, Console(), quiet=True)
@@ -204,6 +205,7 @@ def told(run: RunFolder, moment: str) -> list[dict[str, Any]]:
     return volumes
 
 
+@pytest.mark.gate
 def test_every_moment_has_a_picture_and_what_it_was_drawn_from(pictured: RunFolder) -> None:
     folder = pictured.path / "slices"
     assert {file.name for file in folder.iterdir()} == {f"{m}.{k}" for m in MOMENTS for k in ("png", "npz")}
@@ -214,6 +216,7 @@ def test_every_moment_has_a_picture_and_what_it_was_drawn_from(pictured: RunFold
     assert [(e["request"], e["seed"]) for e in manifest["slices"]["pictures"]] == [(m, 2) for m in MOMENTS]
 
 
+@pytest.mark.gate
 def test_the_middle_volume_is_shown(pictured: RunFolder) -> None:
     """Ordered again by the signals alone, of the whole hospital that leaves."""
     table = pictured.read_table("sites.parquet")
@@ -228,6 +231,7 @@ def test_the_middle_volume_is_shown(pictured: RunFolder) -> None:
     assert forgotten["image"] == own["image"].iloc[(len(own) - 1) // 2]
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_slices_are_the_datas_and_predictions_the_models(pictured: RunFolder, moment: str) -> None:
     """Every kept weights file predicts the same slice again."""
@@ -257,6 +261,7 @@ def test_slices_are_the_datas_and_predictions_the_models(pictured: RunFolder, mo
             assert row.dice[name] == volume_dice(signals, 3)[number]
 
 
+@pytest.mark.gate
 def test_pictures_cost_no_strategy_anything(pictured: RunFolder) -> None:
     """One round each of two hospitals at most; of three moments, two references and one strategy that lives."""
     ledger, scores = pictured.read_table("ledger.parquet"), pictured.read_table("scores.parquet")
@@ -276,6 +281,7 @@ def test_the_same_run_gives_the_same_bytes(pictured: RunFolder, tmp_path: Path) 
         assert (again.path / "slices" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("unscored")
 def test_images_with_a_class_each_have_no_pictures(tmp_path: Path) -> None:
     done = runs.run(tmp_path, "seeds=[1]", "strategies=[{name: fine_tune, rounds: 1}]")

@@ -206,6 +206,7 @@ def cohort(folder: Path, whose: str = "") -> Cohort:
     return gather(scenarios.read(planted(folder, whose), ()), folder)
 
 
+@pytest.mark.gate
 def test_a_run_says_it_wherever_somebody_looks(tmp_path: Path) -> None:
     plain = cohort(tmp_path)
     assert plain.twins == () and plain.notes == () and plain.warnings("r") == []
@@ -228,6 +229,7 @@ def test_a_run_says_it_wherever_somebody_looks(tmp_path: Path) -> None:
     assert warnings[0] in report.markdown(run)
 
 
+@pytest.mark.gate
 def test_a_folder_of_a_version_that_knew_no_twins_is_still_read(tmp_path: Path) -> None:
     run = simulate(
         scenarios.read(planted(tmp_path), ()),

@@ -41,6 +41,7 @@ def test_names_of_strategies_are_offered_each_on_a_line_of_its_own(shell: str) -
     assert len(lines) == 2 and "salun" in lines[0] and "salun_cra" in lines[1]
 
 
+@pytest.mark.gate
 def test_names_of_scenarios_and_of_strategies_to_check_are_offered() -> None:
     assert offered("bash", "fedunlearn simulate 3hos") == [
         "3hosp",

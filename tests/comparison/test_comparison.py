@@ -21,6 +21,8 @@ from tests.results.test_summary import LAZY, MADE, ROW
 from tests.runs import run
 from tests.test_cli import call
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 SHOWN = """\
 runs/a (seeds 7, 8, 9; made up)
 

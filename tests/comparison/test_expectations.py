@@ -262,6 +262,7 @@ def test_the_exit_code_tells_whether_all_hold(monkeypatch: pytest.MonkeyPatch, t
 # ---------------------------------------------------------------------------------------- those of the project
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("name", installation.expected_files())
 def test_what_the_project_expects_is_about_a_scenario_of_it(name: str) -> None:
     """Requests, strategies and cells are that scenario's; its head says where ranges are from."""

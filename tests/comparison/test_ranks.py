@@ -101,6 +101,7 @@ def test_what_is_always_equal_is_told_apart_by_nothing() -> None:
     assert [rank for _, rank in found.ranks] == [2, 2, 2]
 
 
+@pytest.mark.gate
 def test_when_nothing_differs_few_are_told_apart() -> None:
     """Holm's correction and Friedman's test first: at most 5 of 100 rankings of luck name a pair."""
     rng = np.random.default_rng(5)

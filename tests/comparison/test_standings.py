@@ -158,6 +158,7 @@ def test_ranks_are_told_in_80_columns_with_letters_for_who_is_not_apart() -> Non
     assert "\x1b" not in told and max(map(cell_len, told.splitlines())) <= WIDTH
 
 
+@pytest.mark.gate
 def test_the_chart_has_a_row_per_strategy_in_order_and_a_bar_per_group() -> None:
     found = standings(runs(5))[0].ranking
     assert found is not None

@@ -207,6 +207,7 @@ def test_every_promise_has_one_who_breaks_it() -> None:
     assert {*BREAKS} | elsewhere == {promise.name for promise in PROMISES}
 
 
+@pytest.mark.gate
 def test_the_readmes_strategy_keeps_all_and_what_is_excused_is_not_tried(tmp_path: Path) -> None:
     findings = checking.check(made(tmp_path, []), ["documented"])
     assert [finding.broken for finding in findings] == [()] * len(PROMISES)

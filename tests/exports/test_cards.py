@@ -84,6 +84,7 @@ def test_what_is_counted_is_what_there_is(made: RunFolder, cards: dict[str, str]
     assert "| east | 0 | 0 | 28 |" in cards["models/retrained-east-leaves-7.md"]
 
 
+@pytest.mark.gate
 def test_what_was_honoured_before_is_not_counted_either(made: RunFolder, tmp_path: Path) -> None:
     """North's patients go first; then east, of which one patient has asked before: her images are subtracted once."""
     shutil.copytree(made.path, tmp_path / "run")
@@ -108,6 +109,7 @@ def test_what_was_honoured_before_is_not_counted_either(made: RunFolder, tmp_pat
     )
 
 
+@pytest.mark.gate
 def test_no_setting_tells_of_a_folder_even_with_spaces(made: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(made.path, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
@@ -131,6 +133,7 @@ def test_no_setting_tells_of_a_folder_even_with_spaces(made: RunFolder, tmp_path
     assert "hidden 64" in text and "rounds 1" in text
 
 
+@pytest.mark.gate
 def test_models_at_a_horizon_have_their_strategys_settings(made: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(made.path, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
@@ -143,6 +146,7 @@ def test_models_at_a_horizon_have_their_strategys_settings(made: RunFolder, tmp_
     )
 
 
+@pytest.mark.gate
 def test_code_is_shown_as_it_is(made: RunFolder, tmp_path: Path) -> None:
     """Within backticks a backslash would be seen, and a backtick would end them."""
     shutil.copytree(made.path, tmp_path / "run")
@@ -154,6 +158,7 @@ def test_code_is_shown_as_it_is(made: RunFolder, tmp_path: Path) -> None:
     assert "the unlearning strategy `` *neg` `` made of" in models(run)["models/neg-some-7.md"]
 
 
+@pytest.mark.gate
 def test_phantoms_are_said_to_be_phantoms(made: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(made.path, tmp_path / "run")
     run = RunFolder(tmp_path / "run")

@@ -213,6 +213,7 @@ def test_the_file_store_is_mlflows(experiment: Experiment, tmp_path: Path) -> No
     assert (place / run.id / "tags" / "mlflow.runName").read_text() == run.name
 
 
+@pytest.mark.gate
 def test_writing_again_replaces_our_runs_and_nothing_else(experiment: Experiment, tmp_path: Path) -> None:
     place = filestore.write(experiment, tmp_path)
     first = experiment.runs[0].id

@@ -241,6 +241,7 @@ def verdicts(folder: RunFolder, strategy: str) -> dict[str, tuple[str, str]]:
     return {row["request"]: (row["verdict"], "\n".join(row["reasons"])) for row in rows}
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("unscored")
 def test_the_healthy_have_the_same_bits(mixed: RunFolder, tmp_path: Path) -> None:
     without = run(tmp_path, f"strategies=[{HEALTHY}]")
@@ -300,6 +301,7 @@ def test_its_cost_is_what_was_spent(mixed: RunFolder) -> None:
     assert rows["up_bytes"].iloc[0] > 0
 
 
+@pytest.mark.gate
 def test_scoring_the_folder_again_says_the_same(mixed: RunFolder) -> None:
     before = verdicts(mixed, "wild"), mixed.read_table("scores.parquet")
     score(mixed.path)
@@ -335,6 +337,7 @@ def chain(folder: Path, *overrides: str) -> tuple[RunFolder, str]:
     return done, console.file.getvalue()  # type: ignore[attr-defined]  # it is the one of above
 
 
+@pytest.mark.gate
 def test_along_a_chain_all_that_follows_is_lost(tmp_path: Path) -> None:
     """Diverging at the first request: nobody is asked for the others, and who watches waits for nothing."""
     done, printed = chain(tmp_path, MIXED)
@@ -367,6 +370,7 @@ def sabotage(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Ask, Reply], Repl
     monkeypatch.setattr(inline, "perform", perform)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("after", "moments", "words"),
     [
@@ -409,6 +413,7 @@ def test_training_that_goes_on_may_diverge(
     assert last.startswith("[10/10] "), last
 
 
+@pytest.mark.gate
 def test_a_finite_model_may_answer_what_is_not(tmp_path: Path) -> None:
     """Step 1e30 against the pseudo-gradient: weights that float32 holds, scores that it does not."""
     done = run(tmp_path, "seeds=[1]", f"strategies=[{{name: puf, eta: {WILD}, recovery: {{rounds: 0}}}}]")

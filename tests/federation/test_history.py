@@ -215,17 +215,23 @@ def test_stored_bytes_are_those_on_disk(tmp_path: Path, needs: Needs, count: int
     assert sum(w.nbytes(weights) for each in stored for weights in each) == 12 * count
 
 
+KEPT = [
+    ALL,
+    Needs(updates=Last()),
+    Needs(updates=Every(2), cumulative="updates"),
+    Needs(cumulative="distances"),
+    Needs(updates=Longest()),
+]
+
+
 @pytest.mark.parametrize(
-    "needs",
+    ("needs", "killed"),
     [
-        ALL,
-        Needs(updates=Last()),
-        Needs(updates=Every(2), cumulative="updates"),
-        Needs(cumulative="distances"),
-        Needs(updates=Longest()),
+        pytest.param(needs, killed, marks=() if killed == 1 + number % ROUNDS else pytest.mark.further)
+        for number, needs in enumerate(KEPT)
+        for killed in range(1, ROUNDS + 1)
     ],
 )
-@pytest.mark.parametrize("killed", range(1, ROUNDS + 1))
 def test_a_round_that_is_done_again_after_a_kill_leaves_the_same_history(
     tmp_path: Path, needs: Needs, killed: int
 ) -> None:

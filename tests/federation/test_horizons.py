@@ -148,6 +148,7 @@ def rows(run: RunFolder, strategy: str, measure: str, request: str = "late") -> 
     return [float(value) for value in found.sort_values("seed")["value"]]
 
 
+@pytest.mark.gate
 def test_the_model_in_hand_is_that_of_stopping_there(run: RunFolder) -> None:
     """Fine-tuning in three rounds of two epochs: after 2 epochs one round is done, after 5 not before all three."""
     for seed in (1, 2):
@@ -157,6 +158,7 @@ def test_the_model_in_hand_is_that_of_stopping_there(run: RunFolder) -> None:
     assert not [name for name in weights if "@5" in name or name.startswith("late-one-round@")]
 
 
+@pytest.mark.gate
 def test_it_is_scored_and_judged_like_any_model(run: RunFolder) -> None:
     for measure in ("forget_accuracy", "retain_loss", "mia_loss_auc", "avg_gap"):
         assert rows(run, "fine_tune@2", measure) == rows(run, "one-round", measure) != []
@@ -167,6 +169,7 @@ def test_it_is_scored_and_judged_like_any_model(run: RunFolder) -> None:
     assert verdicts["late", "runaway"] == "DAMAGED"
 
 
+@pytest.mark.gate
 def test_it_cost_what_was_done_until_then(run: RunFolder) -> None:
     assert rows(run, "fine_tune@2", "epochs") == [2, 2]
     assert rows(run, "fine_tune", "epochs") == [6, 6]
@@ -175,6 +178,7 @@ def test_it_cost_what_was_done_until_then(run: RunFolder) -> None:
         assert rows(run, "fine_tune", measure) == [3 * value for value in rows(run, "one-round", measure)]
 
 
+@pytest.mark.gate
 def test_what_was_in_hand_before_it_diverged_stays(run: RunFolder) -> None:
     """MoDe begins with two epochs of another model; the next round's learning rate is far too large."""
     lost = {entry["strategy"]: entry["round"] for entry in run.read_manifest()["diverged"]}
@@ -183,11 +187,13 @@ def test_what_was_in_hand_before_it_diverged_stays(run: RunFolder) -> None:
     assert w.first_nonfinite(run.read_weights("late-runaway-later@2-1")) is None
 
 
+@pytest.mark.gate
 def test_in_the_middle_of_training_it_is_measured_right_after_unlearning(run: RunFolder) -> None:
     assert rows(run, "fine_tune@2", "test_accuracy", "early@2")
     assert not rows(run, "fine_tune@2", "test_accuracy", "early")
 
 
+@pytest.mark.gate
 def test_the_table_shows_it_before_the_last_model_with_its_epochs(run: RunFolder) -> None:
     columns = tables.headed(run)
     shown = {line.strategy: line.cells for line in tables.lines(run, "late", columns)}
@@ -196,5 +202,6 @@ def test_the_table_shows_it_before_the_last_model_with_its_epochs(run: RunFolder
     assert [shown[name][list(columns).index("epochs")] for name in ("fine_tune@2", "fine_tune")] == ["2", "6"]
 
 
+@pytest.mark.gate
 def test_the_resolved_scenario_says_its_horizons(run: RunFolder) -> None:
     assert scenarios.read(run.path / "scenario.yaml", []).horizons == (2, 5)

@@ -20,6 +20,7 @@ from sites.hospital import Federation
 from tests.runs import run, weight_files
 
 
+@pytest.mark.gate
 @pytest.mark.usefixtures("unscored")
 def test_a_worker_that_hangs_is_replaced_when_its_task_is_sent_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path

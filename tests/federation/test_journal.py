@@ -128,6 +128,7 @@ def one_file(folder: Path) -> Path:
     return file
 
 
+@pytest.mark.gate
 def test_a_damaged_answer_is_as_if_it_was_not_there(tmp_path: Path) -> None:
     """Any byte of it changed, or the file cut: at every sixteenth, and inside each of its parts."""
     Journal(tmp_path).answered(LABEL, 0, ask(), ANSWER)
@@ -342,6 +343,7 @@ def test_a_tensor_that_many_are_sent_is_read_once(tmp_path: Path, monkeypatch: p
     assert len(read) == 2, "one for each of the two tensors"
 
 
+@pytest.mark.gate
 def test_digests_of_tensors_that_are_gone_are_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -224,6 +224,7 @@ def test_killed_at_any_answer_it_comes_to_the_same_and_asks_nothing_twice(
         assert len(set(killed.given) & set(found.link.given)) == 0
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("after", [1, 10, 20, 30])
 def test_where_results_are_not_kept_what_has_ended_is_done_again(
     whole: Outcome, tmp_path: Path, after: int
@@ -244,6 +245,7 @@ def test_times_of_the_first_try_are_kept_too(whole: Outcome, tmp_path: Path) -> 
     assert found.ledger.table()["site_seconds"].sum() == len(whole.link.given)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("scramble", [1, 2])
 def test_killed_again_and_again_it_gets_there(whole: Outcome, tmp_path: Path, scramble: int) -> None:
     """Three answers at a time, in any order."""

@@ -105,6 +105,7 @@ def test_elsewhere_every_procedure_that_ends_is_one_plain_line() -> None:
     ]
 
 
+@pytest.mark.gate
 def test_time_that_passes_without_a_round_is_told_of() -> None:
     """A round that takes ten minutes: somebody else than the watcher looks at the clock."""
     out, clock, lines = io.StringIO(), Clock(), list[str]()

@@ -101,6 +101,7 @@ def test_one_kind_of_process_may_be_spared(sleeper: list[subprocess.Popen[bytes]
         assert sleeper[1].poll() is None
 
 
+@pytest.mark.gate
 def test_what_a_dead_run_left_is_cleared_and_what_a_living_one_has_is_not(place: Path) -> None:
     # A run that is killed: it holds its lock until it ends, and has no time to clear anything.
     code = """

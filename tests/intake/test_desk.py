@@ -373,6 +373,7 @@ petitions = st.builds(
 )
 
 
+@pytest.mark.gate
 @given(st.lists(petitions, max_size=15), st.none() | st.integers(1, 3))
 def test_the_desk_agrees_with_a_slow_one(asked: list[Petition], quota: int | None) -> None:
     limits = Limits(hospitals=2, class_images=1, images=3, quota=quota)

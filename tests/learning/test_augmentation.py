@@ -64,6 +64,7 @@ def test_the_seed_decides_and_the_global_generator_rests(name: Augmentation) -> 
     assert bool((images.pixels == whole.pixels.clamp(-1, 1)).all()), "the hospital's own images must stay"
 
 
+@pytest.mark.further
 @pytest.mark.usefixtures("unscored")
 def test_bits_do_not_depend_on_workers(tmp_path: Path) -> None:
     changes = ["seeds=[1]", "training.augmentation=trivial_augment", "strategies=[{name: salun, epochs: 1}]"]

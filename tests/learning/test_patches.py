@@ -274,6 +274,7 @@ def scenario(folder: Path, model: str, edge: int = 10) -> scenarios.Scenario:
     return scenarios.read(file, ["seeds=[1]", "strategies=[{name: fine_tune, rounds: 1, requests: [some]}]"])
 
 
+@pytest.mark.further
 @pytest.mark.usefixtures("unscored")
 def test_a_scenario_may_train_on_patches(tmp_path: Path) -> None:
     """Through a whole run, with the same bits from one worker and two; scores are of whole volumes."""

@@ -148,6 +148,7 @@ def test_words_that_promise_too_much_are_not_there(text: str) -> None:
         assert word not in said
 
 
+@pytest.mark.gate
 def test_a_run_that_cannot_tell_says_so_first_and_answers_nothing(tmp_path) -> None:
     models = {**MODELS, "original": MODELS["retrained"]}  # nothing to be seen
     read = parsed(report(made.folder(tmp_path / "run", models=models)))
@@ -158,6 +159,7 @@ def test_a_run_that_cannot_tell_says_so_first_and_answers_nothing(tmp_path) -> N
     assert "Forgotten?" not in heads and "memory left, %" not in heads
 
 
+@pytest.mark.gate
 def test_a_single_training_gets_no_answer_at_all(tmp_path) -> None:
     read = parsed(report(made.folder(tmp_path / "run", seeds=(7,))))
     assert "No" in read.by_id("r1-tell").text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from fedunlearn.pages import facts, listing
 from fedunlearn.pages.tables import Number
@@ -24,6 +25,7 @@ def test_a_row_is_of_the_same_round_in_all_seeds() -> None:
     assert (last.value, last.source) == (10, "curves 2,5,7 value mean")
 
 
+@pytest.mark.gate
 def test_it_is_said_where_only_start_and_end_are_known(tmp_path: Path) -> None:
     one = {"phase": "unlearn", "request": "some", "strategy": "two\nlines", "seed": 7}
     ends = [one, {**one, "seed": 8}, {**one, "phase": "original", "request": ""}]

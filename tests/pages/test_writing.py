@@ -64,6 +64,7 @@ def test_a_page_that_cannot_be_drawn_costs_nothing_of_the_run(
     assert "nothing of it is lost" in error.value.__notes__[0]
 
 
+@pytest.mark.gate
 def test_report_writes_the_page_and_prints_where_it_is(own: RunFolder) -> None:
     found = CliRunner().invoke(app, ["report", str(own.path)])
     assert found.exit_code == 0 and f"page: {own.path / 'report.html'}" in found.stdout
@@ -72,6 +73,7 @@ def test_report_writes_the_page_and_prints_where_it_is(own: RunFolder) -> None:
     assert (own.path / "manifest.json").read_bytes() == first  # nothing new to write
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("step", ["lock", "write"])
 def test_in_a_folder_that_may_only_be_read_report_says_so_and_prints_all_the_same(
     own: RunFolder, monkeypatch: pytest.MonkeyPatch, step: str
@@ -151,6 +153,7 @@ def test_a_run_of_an_older_version_is_verified_by_the_tables_that_it_has(
     assert "older" not in "\n".join(verify(own.path, 0, own.path, Console()))
 
 
+@pytest.mark.gate
 def test_a_table_that_every_version_wrote_is_missed(own: RunFolder, few_resamples: None) -> None:
     (own.path / "verdicts.parquet").unlink()
     own.write_manifest(own.read_manifest())

@@ -101,10 +101,12 @@ def test_words_that_promise_too_much_are_not_there(text: str) -> None:
         assert word not in said
 
 
+@pytest.mark.gate
 def test_a_run_without_a_calendar_has_no_such_section(tmp_path) -> None:
     assert 'id="year"' not in report(made.folder(tmp_path / "run", seeds=(7,)))
 
 
+@pytest.mark.gate
 def test_many_requests_are_counted_not_listed(run: RunFolder, tmp_path) -> None:
     import shutil
 

@@ -67,6 +67,7 @@ def test_a_log_that_is_not_there_yet_has_no_lines(tmp_path: Path) -> None:
     assert audit.anchor(tmp_path / "none") == {"lines": 0, "head": audit.GENESIS}
 
 
+@pytest.mark.gate
 def test_any_single_bit_that_flips_is_found(log: Path) -> None:
     """A thousand of them, drawn by chance."""
     whole, anchor, rng = log.read_bytes(), audit.anchor(log), random.Random(0)

@@ -104,6 +104,7 @@ def test_colours_stay_colours() -> None:
     np.testing.assert_allclose(first[0, 0], [0, 1, 0])
 
 
+@pytest.mark.gate
 def test_a_flipped_hospital_is_drawn_flipped() -> None:
     given = sheet(classes=1)
     pixels = np.zeros((30, 1, 8, 6), np.uint8)
@@ -132,6 +133,7 @@ def test_of_a_volume_the_middle_slice_is_drawn_with_its_first_axis_to_the_right_
     assert "A note." in texts(one)[-1]
 
 
+@pytest.mark.gate
 def test_what_is_left_out_is_said() -> None:
     many = sheet(sites=HOSPITALS + 7, classes=CLASSES + 2, images=2000)
     one = figure(many)
@@ -161,6 +163,7 @@ def test_nothing_overlaps_and_nothing_is_cut_off() -> None:
                 assert apart or box.width * box.height == 0 or other.width * other.height == 0
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_same_values_give_the_same_bytes(ending: str) -> None:
     content = drawn(sheet(), ending)
@@ -206,6 +209,7 @@ def test_check_draws_what_the_network_will_see_over_an_older_picture(tmp_path: P
         assert drawing.format == "PNG" and drawing.width > 800
 
 
+@pytest.mark.gate
 def test_of_a_sweep_the_first_cells_data_is_drawn(tmp_path: Path) -> None:
     text = f"{TINY}sweep:\n  data.images: [240, 300]\n"
     result = CliRunner().invoke(

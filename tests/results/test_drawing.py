@@ -59,6 +59,7 @@ def test_a_picture_comes_back_from_its_arrays() -> None:
     assert png(back) == png(given)
 
 
+@pytest.mark.gate
 def test_the_same_values_are_the_same_bytes_whatever_the_users_style() -> None:
     given = picture("puf")
     with matplotlib.rc_context({"text.color": "white", "font.size": 30, "savefig.dpi": 10}):
@@ -68,6 +69,7 @@ def test_the_same_values_are_the_same_bytes_whatever_the_users_style() -> None:
     assert png(changed) != png(given)
 
 
+@pytest.mark.gate
 def test_no_pyplot_and_nothing_heavy_on_import() -> None:
     code = "import sys, fedunlearn.results.drawing as d; print('matplotlib' in sys.modules); "
     code += "d.png(d.Picture('', (), 2, (), (), ())); print('matplotlib.pyplot' in sys.modules)"

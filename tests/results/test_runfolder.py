@@ -342,6 +342,7 @@ class Killed(BaseException):
     """As if the process ended here."""
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("error", [Killed, OSError(errno.ENOSPC, "No space left on device")])
 @pytest.mark.parametrize("before", [0, 1])
 def test_renewing_that_is_stopped_at_any_file_leaves_all_old_or_all_new(
@@ -377,6 +378,7 @@ def test_renewing_that_is_stopped_at_any_file_leaves_all_old_or_all_new(
     assert 4.0 in seen and len(seen) > 1
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("function", ["os.replace", "pathlib.Path.unlink"])
 def test_files_go_together_with_what_is_renewed_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str

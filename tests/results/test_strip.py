@@ -70,6 +70,7 @@ def test_what_names_hold_is_shown_and_cut() -> None:
     png(replace(strip(), whose=whose))  # a dollar is no formula
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(("channels", "shape"), [(1, (8, 6)), (3, (8, 6)), (1, (6, 8, 4))])
 def test_it_is_drawn_to_the_same_bytes(channels: int, shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (3, channels, *shape), np.uint8)

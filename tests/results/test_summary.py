@@ -350,6 +350,7 @@ LABELS = st.text(min_size=1, max_size=120) | st.text(
 )
 
 
+@pytest.mark.gate
 @given(
     st.lists(LABELS, min_size=1, max_size=4),
     LABELS,
@@ -396,6 +397,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.gate
 def test_an_overview_says_what_the_tables_say(scored: Path) -> None:
     run = RunFolder(scored)
     tables, manifest = read(run), run.read_manifest()

@@ -236,6 +236,7 @@ def call(folder: Path, *words: str) -> Result:
     return done
 
 
+@pytest.mark.gate
 def test_what_data_and_labels_hold_is_shown_and_not_obeyed(hostile: Path) -> None:
     """The whole way: check, simulate with its progress and table, report, a document."""
     root = ("--data-root", "HERE")

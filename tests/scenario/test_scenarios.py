@@ -50,7 +50,9 @@ VOLUMES = ("hippocampus", "brain")
 
 
 def _marked(path: Path):
-    return pytest.param(path, marks=pytest.mark.gate if any(of in path.stem for of in VOLUMES) else ())
+    """Papers' recipes and studies are of the same data as the scenarios beside them."""
+    long = any(of in path.stem for of in VOLUMES) or path.parent.name in ("papers", "studies")
+    return pytest.param(path, marks=pytest.mark.gate if long else ())
 
 
 @pytest.mark.data

@@ -16,6 +16,7 @@ from tests.runs import run, write
 COSTS = [[0 if true == given else 1 + 2 * true for given in range(8)] for true in range(8)]
 
 
+@pytest.mark.gate
 def test_costs_of_a_scenario_are_what_the_risk_is_made_of(tmp_path: Path) -> None:
     done = run(
         tmp_path,

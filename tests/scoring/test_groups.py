@@ -224,6 +224,7 @@ def unequal(shift: float, groups: int, patients: int, rng: np.random.Generator) 
     return found[4]
 
 
+@pytest.mark.gate
 def test_equal_groups_are_seldom_called_unequal_however_many_and_real_differences_are_found():
     """300 trials of nominal 5 %: 15, give or take 3 standard deviations of 3.8; or fewer, of few patients."""
     rng = np.random.default_rng(3)

@@ -184,6 +184,7 @@ def test_the_report_shows_medians_and_who_was_not_in_time(probed: Path):
     assert shown["good"][:2] == ("∞", "∞")
 
 
+@pytest.mark.gate
 def test_the_report_of_a_run_without_probes_says_nothing_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

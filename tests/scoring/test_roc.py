@@ -117,6 +117,7 @@ def test_it_is_written_for_all_models(scored: tuple[pd.DataFrame, pd.DataFrame])
             assert (at["low"], at["high"]) == pytest.approx((min(each), max(each)))
 
 
+@pytest.mark.gate
 def test_a_seed_that_diverged_leaves_no_curve(tmp_path: Path) -> None:
     models = {"original": Made(forget=4.0), "retrained": Made(), "lazy": Made(forget=3.0), "lost": Made()}
     folder = make_run(tmp_path / "run", models, table=images(per_patient=10))

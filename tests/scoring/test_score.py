@@ -56,6 +56,7 @@ def test_a_strategy_with_the_name_of_a_control_is_an_error(small: Path):
         score(small)
 
 
+@pytest.mark.gate
 def test_the_order_of_rows_in_the_files_changes_nothing(small: Path):
     scores, _ = score(small)
     order = np.random.default_rng(0).permutation(210)
@@ -74,6 +75,7 @@ def test_one_seed_has_no_band_and_no_verdict(tmp_path: Path):
     assert all(reasons[0].startswith("1 seed") for reasons in verdicts["reasons"])
 
 
+@pytest.mark.gate
 def test_where_the_original_does_not_remember_nothing_is_concluded(tmp_path: Path):
     models = {**MODELS, "original": Made()}
     _, verdicts = score(make_run(tmp_path / "run", models, seeds=(7, 8)))
@@ -111,6 +113,7 @@ def test_a_strategy_known_to_have_diverged_needs_no_signals(small: Path):
     assert any("diverged for seed 8 at hospital east in round 3: " in one for one in found["reasons"])
 
 
+@pytest.mark.gate
 def test_a_request_scored_in_the_middle_of_training_is_the_same_request(small: Path):
     """`some@2` forgets what `some` forgets and costs what its unlearning cost; the manifest may also say so."""
     manifest = RunFolder(small).read_manifest()

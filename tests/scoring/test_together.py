@@ -30,7 +30,7 @@ from tests.scoring.made import MODELS, change_manifest, images, make_run
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("workers", [2, 5])
+@pytest.mark.parametrize("workers", [2, pytest.param(5, marks=pytest.mark.gate)])
 def test_the_number_of_threads_changes_no_bit(workers: int, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 50)
     run = make_run(tmp_path / "run", seeds=(7, 8, 9), table=images(patients=10))

@@ -148,6 +148,7 @@ strategies: [{name: fine_tune, rounds: 1}]
             assert (kept[f"{number}/labels"] > 0).sum() == most
 
 
+@pytest.mark.gate
 def test_chest_x_rays_are_scored_by_real_sex_and_age_and_picked_by_them(tmp_path: Path):
     """Groups with five patients or more of a part have rows there; a request can name the women."""
     root = root_with("nih_cxr1000_128.npz")

@@ -211,6 +211,7 @@ def test_unrelated_fingerprints_are_far_apart() -> None:
 # -------------------------------------------------------------------------------------------- real images
 
 
+@pytest.mark.gate
 @pytest.mark.data
 def test_chest_x_rays_have_no_twins_but_those_that_are_planted() -> None:
     known = Npz(path="nih_cxr1000_128.npz", size=64).load(root_with("nih_cxr1000_128.npz"))

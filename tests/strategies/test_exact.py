@@ -197,8 +197,19 @@ def test_as_many_take_part_as_it_says_and_one_who_leaves_is_replaced_by_the_next
 MANY = [FATS(participation=k, rate=rate) for k, rate in [(2, 0.05), (1, 0.2), (3, 0.03)]]
 
 
-@pytest.mark.parametrize("wish", ["patients", "site", "everyone"])
-@pytest.mark.parametrize("strategy", MANY, ids=lambda s: f"{s.participation}-{s.rate}")
+@pytest.mark.parametrize(
+    ("strategy", "wish"),
+    [
+        pytest.param(
+            strategy,
+            wish,
+            id=f"{strategy.participation}-{strategy.rate}-{wish}",
+            marks=() if row == column else pytest.mark.further,
+        )
+        for row, strategy in enumerate(MANY)
+        for column, wish in enumerate(("patients", "site", "everyone"))
+    ],
+)
 def test_recomputation_starts_at_the_first_round_that_the_data_changed(strategy: FATS, wish: str) -> None:
     """The oracle trains a second time without the data and looks where the weights of the two part."""
     starts = set()
@@ -261,6 +272,7 @@ def prepared_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         )
 
 
+@pytest.mark.further
 def test_a_run_gives_the_retrained_model_where_the_way_of_training_is_the_ordinary_one(
     prepared_run: RunFolder,
 ) -> None:

@@ -226,6 +226,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return run(tmp_path_factory.mktemp("proxy"), SHARES, WU, "seeds=[1]")
 
 
+@pytest.mark.further
 @pytest.mark.usefixtures("unscored")
 def test_training_has_the_same_bits_with_and_without_a_proxy_share(whole: RunFolder, tmp_path: Path) -> None:
     without = run(tmp_path, "strategies=[]", "seeds=[1]")

@@ -29,6 +29,7 @@ def swept(made: RunFolder, tmp_path: Path) -> Path:  # noqa: F811
     return folder
 
 
+@pytest.mark.gate
 def test_a_sweeps_table_has_its_cells_below_one_another(made: RunFolder, swept: Path) -> None:  # noqa: F811
     found, own = table(swept), tidy(made)
     assert list(found.columns) == ["cell", "training.lr", "training.clip", *own.columns]
@@ -38,6 +39,7 @@ def test_a_sweeps_table_has_its_cells_below_one_another(made: RunFolder, swept: 
     assert "lr & clip & Strategy" in text and text.count("\\begin{tabular}") == 2
 
 
+@pytest.mark.gate
 def test_the_command_prints_text_and_writes_files(made: RunFolder, tmp_path: Path) -> None:  # noqa: F811
     done = call("report", made.path, "--format", "csv")
     assert done.exit_code == 0, done.stderr
@@ -64,6 +66,7 @@ def test_what_does_not_go_together_is_refused(made: RunFolder, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.gate
 def test_mlflow_and_cards_are_written(made: RunFolder, swept: Path, tmp_path: Path) -> None:  # noqa: F811
     done = call("report", made.path, "--mlflow", tmp_path / "store", "--cards", tmp_path / "cards")
     assert done.exit_code == 0 and "mlflow ui --backend-store-uri" in done.stdout

@@ -169,6 +169,7 @@ def test_sweeps_are_compared_cell_by_cell(swept: Path) -> None:
     assert len(comparison.read([swept])) == 3
 
 
+@pytest.mark.gate
 def test_a_table_of_them_goes_to_programs_and_documents(swept: Path, tmp_path: Path) -> None:
     found = call("compare", swept, "--format", "csv")
     assert found.exit_code == 0, found.output

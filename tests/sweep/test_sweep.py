@@ -28,6 +28,8 @@ from fedunlearn.sweep.cells import Sweep
 from fedunlearn.sweep.table import markdown, measures, show, summary
 from tests.runs import TINY, weight_files, write
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 ONE = TINY.replace("seeds: [1, 2]", "seeds: [1]").replace(
     "  - {id: leave, site: east, whole_site: true}\n", ""
 )
@@ -195,6 +197,7 @@ def test_check_says_what_every_cell_asks_for(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["scenario.yaml"]
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("command", [["check"], ["simulate", "--out", "HERE/out"]])
 def test_cells_that_fit_one_by_one_but_not_together_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
@@ -225,6 +228,7 @@ def test_every_cell_is_an_ordinary_run(finished: Path, tmp_path: Path) -> None:
     assert weight_files(RunFolder.open(tmp_path / "alone")) == weight_files(cell)
 
 
+@pytest.mark.gate
 def test_a_cell_that_is_gone_is_run_again_and_no_other(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished, out)
@@ -264,6 +268,7 @@ def test_what_an_interrupted_run_left_is_removed(
     assert ran == ["count-3"]
 
 
+@pytest.mark.gate
 def test_an_interruption_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 

@@ -247,6 +247,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuning.Tuning:
     return tune(tmp_path_factory.mktemp("tuned"))
 
 
+@pytest.mark.gate
 def test_the_first_trial_is_as_written_and_the_best_is_no_worse(tuned: tuning.Tuning) -> None:
     trials = tuned.trials["fine_tune"]
     assert [trial.number for trial in trials] == [0, 1, 2]
@@ -309,11 +310,13 @@ def without_times(found: tuning.Tuning) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.gate
 def test_workers_change_nothing_but_times(tuned: tuning.Tuning, tmp_path: Path) -> None:
     alone = tune(tmp_path, SOME, "engine.workers=1", name="alone")
     assert without_times(alone) == without_times(tuned)
 
 
+@pytest.mark.gate
 def test_references_are_taken_from_a_tuning_beside_it(tuned: tuning.Tuning) -> None:
     again = tune(tuned.folder.parent, name="again")
     assert without_times(again) == without_times(tuned)
@@ -330,6 +333,7 @@ def test_no_trial_starts_beyond_the_site_seconds(tmp_path: Path) -> None:
     assert [len(own) for own in found.trials.values()] == [1]
 
 
+@pytest.mark.gate
 def test_a_trial_that_diverges_counts_as_infinitely_far_and_does_not_stop_the_others(tmp_path: Path) -> None:
     wild = ONLY + "  - {name: fine_tune, rounds: 1, lr: 1.0e+30}\n"
     found = tune(tmp_path, wild, trials=2)

@@ -143,6 +143,7 @@ def test_a_mean_lies_between_its_requests_whatever_they_are(
     assert again == pytest.approx(value, rel=1e-12)
 
 
+@pytest.mark.further
 @pytest.mark.rounding
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     """30 requests of one patient and 3 seeds, of whom .3 is left in truth; each has luck of its own."""

@@ -19,6 +19,8 @@ from tests.scoring.made import pick
 from tests.test_simulate_volumes import TINY_VOLUMES, store
 from tests.test_simulate_year import YEAR
 
+pytestmark = pytest.mark.gate
+
 TURNS = "rounds: 6, participation: 0.5"
 DATED = """\
 calendar: {start: 2026-01-01, round: 14d, looks: 28d}

@@ -216,6 +216,7 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, cache: Path):
         source.load(tmp_path)
 
 
+@pytest.mark.gate
 def test_any_flipped_bit_in_the_cache_is_noticed_and_the_arrays_are_right_again(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -183,6 +183,7 @@ def test_npy_with_python_objects_is_never_unpickled(tmp_path: Path):
     assert "Python objects" in the_problem(one(tmp_path, "a.npy"), tmp_path)
 
 
+@pytest.mark.gate
 def test_png_of_more_pixels_than_is_safe_is_refused(tmp_path: Path):
     Image.new("1", (12000, 12000)).save(tmp_path / "a.png")
     Image.new("1", (20000, 20000)).save(tmp_path / "b.png")
@@ -350,6 +351,7 @@ def good(root: Path, suffix: str) -> bytes:
     return file.read_bytes()
 
 
+@pytest.mark.gate
 @pytest.mark.filterwarnings("ignore")  # the libraries warn of much that they read all the same
 @pytest.mark.parametrize("suffix", [".png", ".npy", ".nii", ".nii.gz", ".dcm"])
 def test_a_file_with_any_bytes_changed_is_read_or_blamed(tmp_path: Path, suffix: str):
