@@ -13,6 +13,9 @@ from sites.dealing.patients import places
 
 Array = npt.NDArray[Any]
 
+MOST = 20
+"""Hospitals of which it is told one by one."""
+
 
 def lacking(
     has: npt.NDArray[np.bool_], site: Array, sites: Sequence[SiteId], called: Sequence[str]
@@ -29,8 +32,10 @@ def lacking(
     own = {name: has[rows.get(name, none)].any(axis=0) for name in sites}
     anywhere = np.logical_or.reduce(list(own.values()))
     without = {name: np.flatnonzero(anywhere & ~there).tolist() for name, there in own.items()}
-    return [
+    told = [
         f"hospital {name} trains on no image of {', '.join(called[c] for c in classes)}, which others have"
         for name, classes in without.items()
         if classes
     ]
+    more = len(told) - MOST
+    return [*told[:MOST], *([f"{more:,} more hospitals lack images of what others have"] if more > 0 else [])]

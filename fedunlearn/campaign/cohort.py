@@ -43,6 +43,7 @@ from fedunlearn.core.kinds import facts
 from fedunlearn.intake.desk import ALL, Entry
 from fedunlearn.learning.models import Model
 from fedunlearn.scenario import Official, Pick, Request, Scenario
+from fedunlearn.scoring.evidence import MOST_SITES
 from sites.collection import Collection, digest
 from sites.dealing.columns import apart, at_several
 from sites.dealing.halves import halves
@@ -350,6 +351,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
             *_left_behind(scenario, collection.table, forgotten),
             *twins.general(alike, table),
             *_lacking(scenario, collection, site, parts == "train"),
+            *_many(scenario),
         ),
         digest=content,
         seen=collection.seen,
@@ -395,6 +397,15 @@ def _lacking(scenario: Scenario, collection: Collection, site: Array, train: Arr
         scenario.sites.names,
         [f"{kind.one} {name}" for name in _names_of(collection)],
     )
+
+
+def _many(scenario: Scenario) -> Iterator[str]:
+    """That scores tell of some hospitals only."""
+    if (sites := len(scenario.sites.names)) > MOST_SITES:
+        yield (
+            f"of {sites:,} hospitals the {MOST_SITES} with most images held out are scored one by one; the worst of "
+            "them stands for the worst of all"
+        )
 
 
 def _parts(scenario: Scenario, collection: Collection, site: Array) -> Array:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.classes import lacking
+from fedunlearn.campaign.classes import MOST, lacking
 from fedunlearn.campaign.cohort import Cohort, gather
 from fedunlearn.campaign.survey import survey
 from fedunlearn.campaign.timing import counted, duration, scoring_seconds, timed
@@ -62,6 +62,17 @@ def test_a_class_that_a_hospital_does_not_train_on_is_named(tmp_path: Path) -> N
     assert lacking(has[1:], site[1:], ["north", "east"], called) == [
         "hospital north trains on no image of class a, class c, which others have"
     ]
+
+
+def test_of_many_hospitals_that_lack_something_the_first_are_named_and_the_others_counted() -> None:
+    """Each of 23 hospitals trains on one class: 22 of them on 0, the last on 1."""
+    site = np.array([f"h{number:02}" for number in range(23)])
+    told = lacking(
+        np.eye(2, dtype=bool)[(np.arange(23) == 22).astype(int)], site, site.tolist(), ["class 0", "class 1"]
+    )
+    assert len(told) == MOST + 1
+    assert told[MOST - 1] == "hospital h19 trains on no image of class 1, which others have"
+    assert told[MOST] == "3 more hospitals lack images of what others have"
 
 
 def test_a_structure_that_a_hospitals_maps_lack_is_named_and_what_is_ignored_is_none() -> None:

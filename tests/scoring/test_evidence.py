@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from fedunlearn.scoring.evidence import MOST_UNITS, RESAMPLES, Estimate, Evidence, Frame, Spent
+from fedunlearn.scoring.evidence import MOST_SITES, MOST_UNITS, RESAMPLES, Estimate, Evidence, Frame, Spent
 from fedunlearn.scoring.evidence.classification import Outputs
 
 NOTHING = Spent(0.0, 0.0, 0, 0, 0, 0)
@@ -143,3 +144,16 @@ def test_a_model_that_answers_nan_or_infinity_is_not_finite():
     assert Outputs(np.array([[1.0, 2.0]]), labels).finite
     assert not Outputs(np.array([[1.0, np.nan]]), labels).finite
     assert not Outputs(np.array([[np.inf, 0.0]]), labels).finite
+
+
+def test_of_many_hospitals_those_with_most_images_held_out_are_told_one_by_one() -> None:
+    """One patient each: hospitals 0, 1 and 2 hold nobody out, the last one two images."""
+    count = MOST_SITES + 3
+    images: list[Image] = [(site, site, 0, "test" if site > 2 else "retain") for site in range(count)]
+    images.append((count - 1, count - 1, 0, "test"))
+    frame = replace(frame_of(images), site_names=tuple(map(str, range(count))))
+    assert frame.told == tuple(range(3, count)) and frame_of(images[:3]).told == (0, 1, 2)
+    assert list(frame.within(frame.rows("retain"))) == ["all"], "the three are in no group but all"
+    test = frame.within(frame.rows("test"))
+    assert list(test) == ["all", *(f"site={code}" for code in range(3, count))]
+    assert len(test["all"]) == MOST_SITES + 1 and len(test[f"site={count - 1}"]) == 2

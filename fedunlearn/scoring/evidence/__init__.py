@@ -26,6 +26,10 @@ RESAMPLES = 2000
 FEWEST_PATIENTS = 5
 """Patients that a part must have of a group for the group to be looked at there; hospitals are, whatever they have."""
 
+MOST_SITES = 200
+"""Hospitals that are told one by one; of more, those with most images held out, to bound the cost: ten thousand would
+each be a group of every measure."""
+
 EXACT = 2.0**24
 """Below it, single precision holds every whole number."""
 
@@ -152,10 +156,16 @@ class Frame:
     def divisions(self) -> tuple[Mapping[str, Bools], ...]:
         """`groups`, those together of which no two have an image in common: all, the hospitals, each attribute's."""
         found = [{"all": np.ones(len(self.patients), dtype=bool)}]
-        found.append({f"site={name}": self.sites == code for code, name in enumerate(self.site_names)})
+        found.append({f"site={self.site_names[code]}": self.sites == code for code in self.told})
         for attribute, one in self.attributes.items():
             found.append({f"{attribute}={value}": one.codes == c for c, value in enumerate(one.values)})
         return tuple(found)
+
+    @cached_property
+    def told(self) -> tuple[int, ...]:
+        """The codes of the hospitals that are groups of their own (`MOST_SITES`), ascending."""
+        held_out = np.bincount(self.sites[self.test], minlength=len(self.site_names))
+        return tuple(sorted(np.argsort(-held_out, kind="stable")[:MOST_SITES].tolist()))
 
     def within(self, rows: Bools) -> Mapping[str, Ints]:
         """By group, the numbers of those of ``rows`` (N,) in it; without an attribute's groups of too few patients."""
