@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -27,6 +27,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from fedunlearn import guests, interrupts, weights as w
 from fedunlearn.core import (
@@ -666,6 +667,19 @@ def test_workers_come_once_for_several_federations_and_before_the_first(
         },
     )
     assert notes[:2] == [inline(averaged), alike] and "east" in str(notes[2])
+
+
+def test_while_ray_starts_no_product_of_matrices_waits_for_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray forks, before which OpenBLAS ends its threads; whoever waited for them would wait for ever."""
+
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    monkeypatch.setattr("fedunlearn.federation.engines.flower.started", nullcontext)
+    with threadpool_limits(2, "blas"):
+        with Flower(workers=1).staff():
+            assert threads() == {1}
+        assert threads() == {2}
 
 
 @pytest.mark.ray

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from fedunlearn import interrupts
 from fedunlearn.federation.engines import Link
 from fedunlearn.federation.engines.flower import probe, scratch
@@ -83,6 +85,9 @@ class Flower:
             folder = stack.enter_context(scratch.folder())
             stack.enter_context(environment(folder))
             stack.enter_context(quiet())
+            # Ray forks beside the caller, and before a fork OpenBLAS ends its threads: whoever waits for them in a
+            # product of matrices waits for ever.
+            stack.enter_context(threadpool_limits(1, "blas"))
             session = stack.enter_context(started(Session(self._wanted, folder, self.tell)))
             with interrupts.interruptible():
                 yield Hospitals(session, self.timeout)
