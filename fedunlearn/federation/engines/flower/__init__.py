@@ -28,6 +28,7 @@ from fedunlearn import interrupts
 from fedunlearn.federation.engines import Link
 from fedunlearn.federation.engines.flower import probe, scratch
 from fedunlearn.federation.engines.flower.cluster import Wanted, environment, quiet
+from fedunlearn.federation.engines.flower.last_words import last_words
 from fedunlearn.federation.engines.flower.session import Session, started
 from fedunlearn.federation.engines.flower.worker import Errand, code
 from fedunlearn.federation.engines.machines import Machine
@@ -82,6 +83,7 @@ class Flower:
             Interrupted: a signal came.
         """
         with interrupts.listening(), interrupts.deferred(), contextlib.ExitStack() as stack:
+            stack.enter_context(last_words())
             folder = stack.enter_context(scratch.folder())
             stack.enter_context(environment(folder))
             stack.enter_context(quiet())

@@ -1,0 +1,46 @@
+"""A word from whoever is ended by Ray: it leaves the driver's process at once, with exit code 1, when what it asks of its
+object store fails (`connection.cc`), sooner than anybody can tell that Ray on this machine is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fedunlearn import interrupts
+
+GONE = (
+    "error: the Ray cluster, or Ray on this machine, is gone, and ended this process, unless somebody else did; what was "
+    "done is kept: `simulate … --resume` goes on with it"
+)
+
+_SAY = "import sys; sys.stdin.buffer.read(); print(sys.argv[1], file=sys.stderr)"
+_NEEDED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONIOENCODING", "PYTHONUTF8", "LANG", "LC_ALL")
+
+
+@contextmanager
+def last_words(text: str = GONE) -> Iterator[None]:
+    """Have a text said on standard error if this process ends while this lasts.
+
+    A small process waits for that, in a session of its own, so that it is not ended with this one's group. Of this one's
+    environment it has nothing that others might tell by whose it is.
+
+    Args:
+        text: a line.
+    """
+    waiting = subprocess.Popen(
+        [sys.executable, "-IS", "-c", _SAY, text],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={name: os.environ[name] for name in _NEEDED if name in os.environ},
+        start_new_session=True,
+    )
+    with interrupts.last_resort(waiting.kill):  # whoever ends it by a signal has been told
+        try:
+            yield
+        finally:
+            waiting.kill()
+            waiting.communicate()
