@@ -105,6 +105,8 @@ def outcome(on: Cluster, run: Run, loss: Loss, machine: Machine, moment: float =
     loss(on, machine)
     longest = running.stall(run)
     code = run.wait()
+    if code == 1:  # somebody who outlives it may be the one to say so
+        running.until(lambda: bool(run.told), 10, f"a line about an error\n{run.said}")
     models = run.weights() if (run.out / "weights").is_dir() else {}
     return Outcome(code, models, run.told, longest, images(on), run.said)
 

@@ -1,5 +1,7 @@
-"""A word from whoever is ended by Ray: it leaves the driver's process at once, with exit code 1, when what it asks of its
-object store fails (`connection.cc`), sooner than anybody can tell that Ray on this machine is gone.
+"""A word from whoever is ended by Ray.
+
+Ray leaves the driver's process at once, with exit code 1, when what it asks of its object store fails
+(`connection.cc`): sooner than anybody can tell that Ray on this machine is gone.
 """
 
 from __future__ import annotations
@@ -13,20 +15,20 @@ from contextlib import contextmanager
 from fedunlearn import interrupts
 
 GONE = (
-    "error: the Ray cluster, or Ray on this machine, is gone, and ended this process, unless somebody else did; what was "
-    "done is kept: `simulate … --resume` goes on with it"
+    "error: the Ray cluster, or Ray on this machine, is gone, and ended this process, unless somebody else did; what "
+    "was done is kept: `simulate … --resume` goes on with it"
 )
 
 _SAY = "import sys; sys.stdin.buffer.read(); print(sys.argv[1], file=sys.stderr)"
-_NEEDED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONIOENCODING", "PYTHONUTF8", "LANG", "LC_ALL")
+_NEEDED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
 
 
 @contextmanager
 def last_words(text: str = GONE) -> Iterator[None]:
     """Have a text said on standard error if this process ends while this lasts.
 
-    A small process waits for that, in a session of its own, so that it is not ended with this one's group. Of this one's
-    environment it has nothing that others might tell by whose it is.
+    A small process waits for that, in a session of its own, so that it is not ended with this one's group. Of this
+    one's environment it has nothing that others might tell by whose it is.
 
     Args:
         text: a line.
