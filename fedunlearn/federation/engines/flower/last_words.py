@@ -19,7 +19,14 @@ GONE = (
     "was done is kept: `simulate … --resume` goes on with it"
 )
 
-_SAY = "import sys; sys.stdin.buffer.read(); print(sys.argv[1], file=sys.stderr)"
+_SAY = """
+import os, sys
+os.setsid()
+if os.fork():
+    os._exit(0)
+if not sys.stdin.buffer.read():
+    print(sys.argv[1], file=sys.stderr)
+"""
 _NEEDED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
 
 
@@ -27,22 +34,28 @@ _NEEDED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
 def last_words(text: str = GONE) -> Iterator[None]:
     """Have a text said on standard error if this process ends while this lasts.
 
-    A small process waits for that, in a session of its own, so that it is not ended with this one's group. Of this
-    one's environment it has nothing that others might tell by whose it is.
+    A small process waits for that. It is nobody's child and of no group of this one's, so that it is not ended with
+    them, and of this one's environment it has nothing that others might tell by whose it is.
 
     Args:
         text: a line.
     """
-    waiting = subprocess.Popen(
-        [sys.executable, "-IS", "-c", _SAY, text],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        env={name: os.environ[name] for name in _NEEDED if name in os.environ},
-        start_new_session=True,
-    )
-    with interrupts.last_resort(waiting.kill):  # whoever ends it by a signal has been told
+    read, write = os.pipe()
+    with open(read, "rb") as pipe:
+        subprocess.run(
+            [sys.executable, "-IS", "-c", _SAY, text],
+            stdin=pipe,
+            stdout=subprocess.DEVNULL,
+            env={name: os.environ[name] for name in _NEEDED if name in os.environ},
+            check=True,
+        )
+
+    def told() -> None:
+        os.write(write, b".")
+
+    with interrupts.last_resort(told):  # whoever ends it by a signal knows
         try:
             yield
         finally:
-            waiting.kill()
-            waiting.communicate()
+            told()
+            os.close(write)
