@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from fedunlearn import interrupts
 
 GONE = (
-    "error: the Ray cluster, or Ray on this machine, is gone, and ended this process, unless somebody else did; what "
-    "was done is kept: `simulate … --resume` goes on with it"
+    "error: the Ray cluster or Ray on this machine is gone, and ended this process unless somebody else did; what was "
+    "done is kept: `simulate … --resume` goes on with it"
 )
 
 _SAY = """
