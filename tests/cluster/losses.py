@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster import running
-from tests.cluster.machines import Machine, files
+from tests.cluster.machines import Machine, files, until
 from tests.cluster.running import Cluster, Run
 
 _IMAGES = re.compile(
@@ -106,7 +106,7 @@ def outcome(on: Cluster, run: Run, loss: Loss, machine: Machine, moment: float =
     longest = running.stall(run)
     code = run.wait()
     if code == 1:  # somebody who outlives it may be the one to say so
-        running.until(lambda: bool(run.told), 10, f"a line about an error\n{run.said}")
+        until(lambda: bool(run.told), 10, f"a line about an error\n{run.said}")
     models = run.weights() if (run.out / "weights").is_dir() else {}
     return Outcome(code, models, run.told, longest, images(on), run.said)
 
