@@ -86,9 +86,8 @@ class Journal:
         self._spent = dict[Label, float]()  # seconds of the answers that were not written
         self._digests: dict[int, tuple[weakref.ref[Tensor], bytes]] = {}
         self._found: set[Path] = set()
-        self._there: dict[
-            Label, set[str]
-        ] = {}  # the names of files, looked up once: most asks were never answered
+        # The names of files, looked up once: most asks were never answered.
+        self._there = dict[Label, set[str]]()
 
     def answer(self, label: Label, round: int, ask: Ask) -> Answer | None:
         """The answer to ``ask``, if it is there and whole. Who asks for a round has done with the one before."""

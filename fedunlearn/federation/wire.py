@@ -77,9 +77,8 @@ def size(value: object, known: dict[int, int] | None = None) -> int:
         return sum(size(item, known) for item in value)
     if isinstance(value, type):
         return 0
-    names: Iterable[str] = getattr(
-        value, "__dataclass_fields__", ()
-    )  # as `dataclasses.fields`, in a fifth of the time
+    # As `dataclasses.fields`, in a fifth of the time.
+    names: Iterable[str] = getattr(value, "__dataclass_fields__", ())
     return sum(size(getattr(value, name), known) for name in names)
 
 

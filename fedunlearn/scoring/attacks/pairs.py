@@ -186,9 +186,8 @@ class Contest:
 
     def total(self, of: Standing) -> Floats:
         """(groups,) how many pairs are won, ties as a half."""
-        groups, images = np.nonzero(
-            self.within
-        )  # a matrix product would hold a number for every one that is not
+        # A matrix product would hold a number for every image that is in no group.
+        groups, images = np.nonzero(self.within)
         won = np.empty(len(of.order))
         won[of.order] = of.won
         return np.bincount(groups, won[images], len(self.groups)) / 2  # whole numbers, so any order of sums
