@@ -51,6 +51,18 @@ def test_the_folder_and_its_processes_go_and_others_stay(sleeper: list[subproces
     sleeper[1].wait(5)  # it would sleep for a minute
 
 
+def test_a_process_goes_whose_program_is_only_being_loaded(
+    sleeper: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Popen` returns when it begins to be, and it has no environment for the next milliseconds."""
+    with scratch.folder(["/tmp"]) as folder, monkeypatch.context() as patch:
+        patch.setattr(psutil, "process_iter", lambda: [psutil.Process(sleeper[-1].pid)])  # asked at once
+        for _ in range(20):
+            with scratch.marked(folder):
+                sleeper.append(asleep())
+            assert [found.pid for found in scratch.inhabitants(folder)] == [sleeper[-1].pid]
+
+
 def test_a_process_that_was_adopted_and_is_stopped_goes_too() -> None:
     with scratch.folder(["/tmp"]) as folder:
         with scratch.marked(folder):  # the shell ends at once, and whoever it started has another parent then

@@ -30,6 +30,7 @@ STORE = 1 << 30
 """Bytes of Ray's object store, claimed as they are used; it spills to disk beyond."""
 
 _DYING = 1.0  # seconds to wait for the end of what was killed; it takes some milliseconds
+_BORN = 1.0  # seconds that a new program may take to have an environment; on a busy machine some take 20 ms
 _PREFIX = "fedun-"
 _SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # Ray's longest
 _LONGEST = 107 - len(_SOCKET)  # of our folder's path
@@ -144,8 +145,22 @@ def _carries(process: psutil.Process, folder: Path) -> bool:
 def _environment(process: psutil.Process) -> list[bytes]:
     """What a process was started with. Where a title has been written over the beginning, psutil stops to read."""
     if (block := Path(f"/proc/{process.pid}/environ")).exists():
+        until = time.monotonic() + _BORN
+        while _being_born(block.parent) and time.monotonic() < until:
+            time.sleep(0.001)
         return block.read_bytes().split(b"\0")
     return [f"{name}={value}".encode() for name, value in process.environ().items()]
+
+
+def _being_born(process: Path) -> bool:
+    """Whether a program has been loaded whose arguments and environment are not there yet: `execve` is not done.
+
+    `subprocess.Popen` returns before it is. The kernel's own threads, and the dead, have no program.
+
+    Args:
+        process: its folder in /proc.
+    """
+    return not (process / "cmdline").read_bytes() and (process / "exe").exists()
 
 
 def _name(process: psutil.Process) -> str:
