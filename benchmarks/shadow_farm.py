@@ -35,7 +35,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.origins import Environment
 from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.core import Select, Weights, derive

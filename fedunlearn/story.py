@@ -13,9 +13,10 @@ from rich.console import Console
 from fedunlearn import finished, pages, recording, scenario as scenarios
 from fedunlearn.campaign import resuming
 from fedunlearn.campaign.campaign import Campaign
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.estimate import available_memory, estimate, model_bytes, most_under_way, require_room
 from fedunlearn.campaign.expecting import answering, expected
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.origins import Environment
 from fedunlearn.campaign.pictures import Pictures
 from fedunlearn.campaign.probing import Probing

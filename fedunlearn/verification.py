@@ -15,7 +15,7 @@ import pandas as pd
 from rich.console import Console
 
 from fedunlearn import files, scenario as scenarios
-from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.shadows import Shadows
 from fedunlearn.core import InputError, RunError, derive
 from fedunlearn.erasure import keys, record, residue, tombstones as stones

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from fedunlearn import guests
-from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import InputError, RunError
 from fedunlearn.federation import wire
 from fedunlearn.scenario import Scenario, brought, catalogue, read, to_yaml

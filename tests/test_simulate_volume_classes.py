@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import InputError
 from fedunlearn.results import report
 from fedunlearn.results.runfolder import RunFolder

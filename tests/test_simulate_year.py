@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.timeline import Chain, chains
 from fedunlearn.core import Select
 from fedunlearn.exports.kept import kept

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import RunError
 from fedunlearn.erasure import keys, purge, tombstones
 from fedunlearn.erasure.purge import Order

@@ -13,7 +13,8 @@ import pandas as pd
 from fedunlearn import scenario as scenarios
 from fedunlearn.beginning.data import EDGES, Found, find
 from fedunlearn.beginning.text import DEALT, Asked, Wishes, write
-from fedunlearn.campaign.cohort import ENOUGH, dealt, gather
+from fedunlearn.campaign.cohort import ENOUGH
+from fedunlearn.campaign.gathering import dealt, gather
 from fedunlearn.campaign.timing import duration
 from fedunlearn.core import InputError
 from fedunlearn.results.wording import line

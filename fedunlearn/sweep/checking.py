@@ -8,8 +8,9 @@ from pathlib import Path
 
 from fedunlearn import guests, scenario as scenarios
 from fedunlearn.campaign import docket
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.estimate import Estimate, estimate, of_all, require_room
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.survey import draw, survey
 from fedunlearn.campaign.timing import duration
 from fedunlearn.core import InputError, Problem, Rota, Select

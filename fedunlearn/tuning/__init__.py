@@ -15,8 +15,8 @@ from rich.table import Table
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.campaign import Campaign
-from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.expecting import expected
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.origins import Environment
 from fedunlearn.core import InputError, Problem, Strategy
 from fedunlearn.federation.drive import drive

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from fedunlearn import scenario as scenarios
 from fedunlearn.__main__ import app
 from fedunlearn.beginning import Found, columns, data, find, text, wishes
-from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import InputError
 from fedunlearn.scenario import json_schema
 from sites.chexpert import FINDINGS

@@ -11,7 +11,8 @@ import torch
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.activations import activations, trained
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import Form
 from fedunlearn.learning.models import Model, Network, ResNet18, SmallCNN
 from fedunlearn.learning.models.volumes import UNet3D

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.gathering import gather
 from tests.runs import run, write
 
 

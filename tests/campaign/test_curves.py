@@ -14,8 +14,8 @@ from rich.console import Console
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign import curves
-from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.curves import COLUMNS, MOST, Part, budget, glances, kept, spread, together
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import Reply, Select
 from fedunlearn.learning.glancing import Glance
 from fedunlearn.learning.kinds import learnt

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.docket import Counts, Docket, docket, told
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import InputError
 from fedunlearn.intake.arrivals import Kind
 from fedunlearn.intake.desk import ALL

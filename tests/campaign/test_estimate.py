@@ -18,9 +18,9 @@ from fedunlearn import scenario as scenarios
 from fedunlearn.__main__ import app
 from fedunlearn.campaign import estimate as estimates
 from fedunlearn.campaign.activations import activations
-from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.counting import asked_passes, asked_rounds
 from fedunlearn.campaign.estimate import Estimate, estimate, model_bytes, of_all, refuse, require_room
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import InputError
 from fedunlearn.federation.engines.inline import Inline
 from fedunlearn.learning.models import initial_weights

@@ -8,8 +8,8 @@ import pytest
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.campaign import Campaign
-from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.expecting import expected
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.timeline import chains
 from fedunlearn.campaign.timing import counted
 from fedunlearn.federation.jobs import Label

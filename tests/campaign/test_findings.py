@@ -12,8 +12,9 @@ import pytest
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.classes import lacking
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.estimate import estimate
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.survey import draw, survey
 from fedunlearn.core import IGNORED, InputError
 from fedunlearn.core.held import held

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import InputError
 from tests.runs import TINY, write
 

@@ -15,7 +15,8 @@ import torch
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign import sources
 from fedunlearn.campaign.campaign import Campaign
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.origins import Environment, Origins
 from fedunlearn.federation.engines.machines import here
 from fedunlearn.federation.jobs import Job

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from fedunlearn import scenario as scenarios
 from fedunlearn.__main__ import app
 from fedunlearn.campaign.campaign import Campaign
-from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.estimate import estimate, model_bytes
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import InputError
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.finished import rescore

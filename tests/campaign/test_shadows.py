@@ -15,7 +15,8 @@ import torch
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign import shadows as farm, sources
-from fedunlearn.campaign.cohort import Cohort, gather, half
+from fedunlearn.campaign.cohort import Cohort, half
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.origins import TRAINING, Environment
 from fedunlearn.core import InputError, RunError, Select, derive
 from fedunlearn.federation.drive import drive

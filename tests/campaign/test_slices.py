@@ -15,7 +15,8 @@ from monai.metrics.meandice import compute_dice
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.slices import chosen, middle, plane, sections
 from fedunlearn.campaign.timeline import Moment, chains
 from fedunlearn.core import Form, Select

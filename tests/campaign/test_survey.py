@@ -13,7 +13,8 @@ import pytest
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.classes import MOST, lacking
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.survey import survey
 from fedunlearn.campaign.timing import counted, duration, scoring_seconds, timed
 from fedunlearn.core import IGNORED

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.cohort import gather, half
+from fedunlearn.campaign.cohort import half
 from fedunlearn.campaign.curves import budget
 from fedunlearn.campaign.estimate import estimate, model_bytes
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.timing import counted
 from fedunlearn.core import Select
 from fedunlearn.sweep import cells, checking

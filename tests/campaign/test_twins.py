@@ -15,7 +15,8 @@ from rich.console import Console
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign import twins as module
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.twins import found, general, told
 from fedunlearn.results import report
 from fedunlearn.results.runfolder import RunFolder

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedunlearn import scenario as scenarios, weights as w
-from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import Batch, Form, Images, InputError, LocalTraining
 from fedunlearn.kinds.segmentation.learnt import DiceCrossEntropy
 from fedunlearn.learning.local import each_gradient, fit, gradient

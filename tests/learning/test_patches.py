@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from fedunlearn import scenario as scenarios, weights as w
-from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.contract.kinds import shortened
 from fedunlearn.core import IGNORED, Batch, Form, Granularity, InputError, Preparing, Strategy
 from fedunlearn.kinds.segmentation.learnt import DiceCrossEntropy

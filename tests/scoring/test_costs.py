@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedunlearn import files, scenario as scenarios
-from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import InputError, RunError
 from fedunlearn.scoring.evidence.reading import read
 from tests.runs import run, write

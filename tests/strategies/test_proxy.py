@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from fedunlearn import scenario as scenarios, weights as w
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import (
     SERVER,
     Asks,

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.__main__ import app
-from fedunlearn.campaign.cohort import gather
 from fedunlearn.campaign.estimate import estimate, of_all
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import InputError, RunError, SiteError
 from fedunlearn.results.places import LOCK
 from fedunlearn.results.runfolder import ABOUT, RunFolder

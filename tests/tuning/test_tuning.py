@@ -16,7 +16,8 @@ from annotated_types import Ge, Gt
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios, tuning
-from fedunlearn.campaign.cohort import Cohort, gather
+from fedunlearn.campaign.cohort import Cohort
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import (
     Case,
     Granularity,

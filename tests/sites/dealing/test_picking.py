@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fedunlearn import scenario as scenarios
-from fedunlearn.campaign.cohort import gather
+from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.timing import counted
 from fedunlearn.core import InputError
 from fedunlearn.scenario import Pick, to_yaml
