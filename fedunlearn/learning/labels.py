@@ -54,10 +54,12 @@ def gaussian_labels(labels: Tensor, retained: Tensor, classes: int, seed: int) -
 def retained_labels(labels: Tensor, retained: Tensor, classes: int, seed: int) -> Tensor:
     """For every label (map) a random one of ``retained``; without any, `gaussian_labels`.
 
-    What is `IGNORED` in the other map is background here.
+    What is `IGNORED` in the other map is background here, where something must be. A finding that nobody knows of is
+    not absent: it stays `IGNORED`.
     """
     if not len(retained):
         return gaussian_labels(labels, retained, classes, seed)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(retained), (len(labels),), generator=generator)
-    return relabelled(labels, filled(retained[drawn.to(labels.device)]))
+    others = retained[drawn.to(labels.device)]
+    return relabelled(labels, filled(others) if labels.dim() > 2 else others)

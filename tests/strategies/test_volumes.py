@@ -109,6 +109,11 @@ def test_what_another_map_ignores_is_background_here() -> None:
     assert retained_labels(own, other, 3, 1).tolist() == expected
 
 
+def test_findings_that_another_image_is_not_known_to_have_stay_unknown() -> None:
+    own, other = torch.tensor([[1, 0, IGNORED]]), torch.tensor([[IGNORED, 1, 1]])
+    assert retained_labels(own, other, 2, 1).tolist() == [[IGNORED, 1, IGNORED]]
+
+
 def test_gaussian_labels_know_nothing_of_ignored_voxels() -> None:
     """Mean and deviation of the voxels that count: one class alone is N(1, 0), whatever `IGNORED` is as a number."""
     labels = torch.full((1, 2, 2, 2), 1)
