@@ -6,34 +6,40 @@ There are `NUMBER` copies of each image:
 1. mirrored along the last axis;
 2. under Gaussian noise, whose standard deviation is `NOISE` of the image's own range (brightest minus darkest).
 
-A label map moves with its volume, voxels that nobody says the class of too; what comes beside an image stays. What is
-drawn depends on an image's row number and on the copy's number alone: not on a seed of the run, other images, batches
-or hospitals.
+A label map moves with its volume, voxels that nobody says the class of too. A row of numbers without edges is under
+noise in each copy. What comes beside an image changes as well: a report loses one of its words, numbers get noise.
+What is drawn depends on an image's row number and on the copy's number alone: not on a seed of the run, other images,
+batches or hospitals.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from fedunlearn.core import Batch, derive
+from fedunlearn.core import IMAGE, Batch, derive
 
 NUMBER = 3
 """Copies of each image."""
 NOISE = 0.02
-"""Standard deviation of the noise, as a share of the image's own range."""
+"""Standard deviation of the noise, as a share of the image's own range; of numbers beside it, of their deviation."""
 
 
 def copied(batch: Batch, number: int) -> Batch:
-    """The copies number ``number`` of a batch's images, with their targets; what else travels with them stays.
+    """The copies number ``number`` of a batch's images and of what comes beside them, with their targets.
 
     Args:
-        batch: images (B, C, *spatial), and their targets.
+        batch: images (B, C, *spatial), or rows of numbers (B, C), and their targets.
         number: which copy, 0, 1, …, `NUMBER` - 1.
     """
-    return (_shifted, _mirrored, _noisy)[number](batch)
+    if batch.image.dim() < 3:
+        image = batch.image
+        least, most = image.aminmax(dim=1)
+        return _beside(batch.showing(_under_noise(image, most - least, _seeds(batch, number))), number)
+    return _beside((_shifted, _mirrored, _noisy)[number](batch), number)
 
 
 def _shifted(batch: Batch) -> Batch:
@@ -46,20 +52,46 @@ def _shifted(batch: Batch) -> Batch:
 
 
 def _mirrored(batch: Batch) -> Batch:
-    if batch.image.dim() < 3:  # a table's numbers have no sides
-        return batch
     targets = batch.targets.flip(-1) if _is_map(batch) else batch.targets
     return replace(batch.showing(batch.image.flip(-1)), targets=targets)
 
 
 def _noisy(batch: Batch) -> Batch:
-    image = batch.image
-    noise, generator = torch.empty(image.shape), torch.Generator()
-    for own, seed in zip(noise, _seeds(batch, 2), strict=True):
+    least, most = batch.image.flatten(1).aminmax(dim=1)
+    return batch.showing(_under_noise(batch.image, most - least, _seeds(batch, 2)))
+
+
+def _beside(batch: Batch, number: int) -> Batch:
+    """Changed copies of what comes beside the images too: a patch may go by that alone."""
+    if not isinstance(batch.inputs, Mapping):
+        return batch
+    changed = {IMAGE: batch.image}
+    for name, x in batch.inputs.items():
+        if name != IMAGE:
+            seeds = _seeds(batch, number, name)
+            one = torch.ones(len(x), device=x.device)  # numbers are on one scale: their deviation is 1
+            changed[name] = _under_noise(x, one, seeds) if x.is_floating_point() else _reworded(x, seeds)
+    return replace(batch, inputs=changed)
+
+
+def _reworded(words: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Words (B, W) as numbers, 0 for none, each row without one of its own; a single word stays."""
+    new = words.clone()
+    for row, seed in zip(new, seeds, strict=True):
+        there = row.nonzero().flatten()
+        if len(there) > 1:
+            place = int(there[seed % len(there)])
+            row[place:] = torch.cat([row[place + 1 :], row.new_zeros(1)])
+    return new
+
+
+def _under_noise(values: Tensor, ranges: Tensor, seeds: Sequence[int]) -> Tensor:
+    """``values`` (B, ...) under Gaussian noise, of `NOISE` of each one's range (B,), drawn by its seed."""
+    noise, generator = torch.empty(values.shape), torch.Generator()
+    for own, seed in zip(noise, seeds, strict=True):
         own.normal_(generator=generator.manual_seed(seed))
-    least, most = image.flatten(1).aminmax(dim=1)
-    scale = (NOISE * (most - least)).view(-1, *[1] * (image.dim() - 1))
-    return batch.showing(image + scale * noise.to(image))
+    scale = (NOISE * ranges).view(-1, *[1] * (values.dim() - 1))
+    return values + scale * noise.to(values)
 
 
 def _is_map(batch: Batch) -> bool:
@@ -67,9 +99,9 @@ def _is_map(batch: Batch) -> bool:
     return batch.targets.dim() == batch.image.dim() - 1 > 1
 
 
-def _seeds(batch: Batch, number: int) -> list[int]:
-    """What each image's copy is drawn by."""
-    return [derive(0, "copies", row, number) for row in batch.rows.tolist()]
+def _seeds(batch: Batch, number: int, *beside: str) -> list[int]:
+    """What each image's copy is drawn by, or that of what comes ``beside`` it."""
+    return [derive(0, "copies", *beside, row, number) for row in batch.rows.tolist()]
 
 
 def _moved(values: Tensor, axis: int, forward: Tensor) -> Tensor:
