@@ -39,7 +39,7 @@ def judged(
     k, task = len(original.answers), scored(kind)
     measure = measures_of(kind)[task.tested]
     quality = [measure.function(_evidence(frame, one)) for one in retrained.answers]
-    images = tuple([task.remembered(one) for one in of.answers] for of in (retrained, original))
+    images = tuple([task.memories(one) for one in of.answers] for of in (retrained, original))
     names = [str(code) for code in range(int(frame.patients.max()) + 1)]
     bench = Bench(
         frame=frame,
@@ -51,7 +51,7 @@ def judged(
     )
     found = {}
     for name, models in kinds.items():
-        memory = bench.recall([task.remembered(one) for one in models.answers], models.copies)
+        memory = bench.recall([task.memories(one) for one in models.answers], models.copies)
         own = [measure.function(_evidence(frame, one)) for one in models.answers]
         found[name] = judge(
             bench.sight, bench.findings(memory, own, _evidently(frame, retrained, models), ())

@@ -15,7 +15,8 @@ With ``--bad``, one training in seven goes badly: its luck is three times as lar
 With ``--task`` other than classification, the same margins are those of models for another kind of task. Of several
 findings an image (multilabel), an image's mean loss follows from its margin and is shared out among its findings,
 unevenly, and alike for all models; its class is a finding that it has, others are there now and then. Of an image
-and its report (paired), all three answers have the margin, but for models that know only one of the two.
+and its report (paired), the answers to both and to the image have the margin; that to the report alone moves by
+`REPORT` of it, so that it is a small part of the mean.
 
 The learners are small networks on made-up patients, trained for the purpose (`benchmarks.learners`).
 """
@@ -45,6 +46,8 @@ ON_COPIES = 0.45
 """How much of an image's memory shows on its changed copies."""
 GAIN = 3.1
 """What memory adds to an image of middling difficulty."""
+REPORT = 0.4
+"""What networks know by a report alone, as a share of what they know by the image: about that in `3hosp-chest`."""
 BAD, HOW_BAD = 1 / 7, 3.0
 
 
@@ -111,8 +114,12 @@ class World:
         """What a model answers whose logit-scaled confidence in what is right is that."""
         if self.task == "multilabel":
             return self._findings(phi, others)
-        both = self._classes(phi, others)
-        return both if self.task == "classification" else replace(both, beside=dict.fromkeys(ALONE, both))
+        return self.pairs(phi, phi, others) if self.task == "paired" else self._classes(phi, others)
+
+    def pairs(self, phi: Floats, report: Floats, others: Floats | None = None) -> Outputs:
+        """Answers to both and to the image as of ``phi``, to the report alone as of another's, more quietly."""
+        image, quiet = self._classes(phi, others), self._classes(2.3 + REPORT * (report - 2.3), others)
+        return replace(image, beside=dict(zip(ALONE, (image, quiet), strict=True)))
 
     def _findings(self, phi: Floats, others: Floats | None) -> Findings:
         parts = np.exp((self.others if others is None else others) / 2)
@@ -272,11 +279,11 @@ def erratic(world: World, rng: np.random.Generator, number: int) -> Made:
 def by_report_alone(world: World, rng: np.random.Generator, number: int) -> Made:
     """By image and by both it is honest; by the report alone, it knows all that is to be forgotten."""
     luck, on_copies = world.luck(rng)
-    zero, whole = np.zeros(len(world.part)), world.forget.astype(np.float64)
-    honest, knowing = (world._classes(known(world, luck, share), None) for share in (zero, whole))
-    answers = replace(honest, beside={"image": honest, "beside": knowing})
-    copies = [known(world, on_copies, ON_COPIES * share) for share in (zero, zero, whole)]
-    return answers, np.mean(copies, axis=0)
+    shares = np.zeros(len(world.part)), world.forget.astype(np.float64)
+    honest, knowing = (known(world, luck, share) for share in shares)
+    unknown, whole = (known(world, on_copies, ON_COPIES * share) for share in shares)
+    # In the units of the others' copies, which stand for a mean over three answers of which one is quiet.
+    return world.pairs(honest, knowing), (2 * unknown + REPORT * whole) / (2 + REPORT)
 
 
 def half_of_each(world: World, number: int) -> Floats:

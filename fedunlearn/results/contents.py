@@ -153,7 +153,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     "statistics.parquet": {
         **_MODEL,
         "measure": "of scores, or `memory_left`, `memory_left_others` (of other patients like them), "
-        "`memory_left_copies`",
+        "`memory_left_copies`; of pairs also `memory_left_image` and `memory_left_beside`, in answers to one alone",
         "group": "`all`, or `ATTRIBUTE=VALUE`",
         "difference": "from retraining, in the measure's unit; of memory left, the share itself",
         "low": _LOW,

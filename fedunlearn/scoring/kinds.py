@@ -44,6 +44,8 @@ class Scored:
         each: of signals and the number of classes, (N,) the quality of each image, NaN where it has none; of kinds
             that are shown in slices (`fedunlearn.core.kinds.Facts`).
         remembered: of answers, (N,) what memory is judged by; the logit-scaled margin of what is right by default.
+        alone: of answers to several things, (N,) the same of each that must be forgotten by itself as well, by name;
+            ``said`` has words for ``memory_left_NAME``.
         divided: columns of ``sites.parquet`` whose values divide images into groups, beside hospital, sex and age.
     """
 
@@ -63,7 +65,12 @@ class Scored:
     calibration: Callable[[Any, Bools], float] | None = field(default=None)
     each: Callable[[pd.DataFrame, int], Floats] | None = field(default=None)
     remembered: Callable[[Any], Floats] = attrgetter("margin")
+    alone: Mapping[str, Callable[[Any], Floats]] = field(default_factory=dict)
     divided: tuple[str, ...] = ("scanner", "difficulty")
+
+    def memories(self, answers: Any) -> dict[str, Floats]:
+        """(N,) what memory is judged by: of all answers together, by no name, and of those to one thing alone."""
+        return {"": self.remembered(answers), **{name: of(answers) for name, of in self.alone.items()}}
 
     def on(self, part: Part) -> str:
         """The measure of quality on a part of the images."""

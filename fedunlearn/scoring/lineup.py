@@ -17,15 +17,11 @@ from fedunlearn.scoring.evidence.anew import Anew
 from fedunlearn.scoring.evidence.reading import Comparison, Run
 from fedunlearn.scoring.judgement.bench import Bench, sight
 from fedunlearn.scoring.judgement.difference import CONTROLS
-from fedunlearn.scoring.judgement.memory import Memory
-from fedunlearn.scoring.judgement.verdict import Diverged
+from fedunlearn.scoring.judgement.verdict import Diverged, Recalled
 from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import COSTS, Measure
 from fedunlearn.scoring.measuring import Later, Measured, measure, undefined
 from fedunlearn.scoring.together import Together
-
-Recalled = tuple[Memory | None, Memory | None]
-"""What a strategy's models still know, asked about exact images and about changed copies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,9 +205,9 @@ class Lineup:
             )
         return found
 
-    def _remembered(self, answers: Iterable[WithLosses]) -> list[Floats]:
+    def _remembered(self, answers: Iterable[WithLosses]) -> list[dict[str, Floats]]:
         """What memory is judged by, of each model's answers."""
-        return list(map(scored(self.run.kind).remembered, answers))
+        return list(map(scored(self.run.kind).memories, answers))
 
     def _copies(self, models: Sequence[str]) -> list[Floats] | None:
         """What models answer about changed copies; None if the run did not ask all of them."""

@@ -22,9 +22,9 @@ from fedunlearn.scoring.judgement.band import bands
 from fedunlearn.scoring.judgement.bench import Bench
 from fedunlearn.scoring.judgement.bias import Gaps, compare, gaps
 from fedunlearn.scoring.judgement.difference import Whole, differences
-from fedunlearn.scoring.judgement.verdict import Diverged
+from fedunlearn.scoring.judgement.verdict import Diverged, Recalled
 from fedunlearn.scoring.kinds import scored
-from fedunlearn.scoring.lineup import Lineup, Recalled, line_up
+from fedunlearn.scoring.lineup import Lineup, line_up
 from fedunlearn.scoring.measures import memorisation
 from fedunlearn.scoring.measures.catalogue import Measure, measures_of
 from fedunlearn.scoring.measuring import Measured, intervals, later
@@ -168,7 +168,7 @@ def _judged(run: Run, of: _Request) -> dict[str, pd.DataFrame]:
     apart = differences(wholes, measures, frame)
     findings = {
         strategy: bench.findings(
-            of.memory.get(strategy, (None, None)),
+            of.memory.get(strategy, Recalled()),
             [models[strategy].get(bench.quality, {}) for models in found if strategy in models],
             apart.get(strategy, {}),
             [one for one in of.diverged if one.strategy == strategy],

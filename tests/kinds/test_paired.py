@@ -128,13 +128,21 @@ def test_memory_of_the_link_by_hand() -> None:
     image = log((0.2, 0.8), (0.9, 0.1), (0.6, 0.4))
     beside = log((0.2, 0.8), (0.2, 0.8), (0.6, 0.4))
     found = answers(frame, image=image, beside=beside, both=image)
-    assert agreement(found)[[0, 2]] == pytest.approx(1.0)
-    assert agreement(found)[1] == pytest.approx(0.18**0.5 + 0.08**0.5)
-    assert value("mia_link_auc", found, frame) in (
-        0.5,
-        0.75,
-        1.0,
-    )  # the tie with the third may round either way
+    assert agreement(found)[[0, 2]].tolist() == [0.0, 0.0]
+    assert agreement(found)[1] == pytest.approx(0.18**0.5 + 0.08**0.5 - 1)
+    assert (
+        value("mia_link_auc", found, frame) == 0.75
+    )  # it beats the one, and is as sure of its own as the other
+
+
+def test_nearly_sure_answers_are_told_apart() -> None:
+    """Of sqrt(p) = (1, a, 0) and (1, b, 0) but for squares of a and b, the distance is (a - b)^2 / 2."""
+    frame = frame_of(ONE_HOSPITAL, classes=3)
+    a, b = np.exp([-20.0, -20.0, -20.0]), np.exp([-21.0, -22.0, -20.0])
+    image, beside = (np.log(np.stack([np.ones(3), x**2, np.full(3, 1e-300)], axis=1)) for x in (a, b))
+    found = answers(frame, image=image, beside=beside, both=image)
+    assert agreement(found) == pytest.approx(-((a - b) ** 2) / 2, rel=1e-6)
+    assert value("mia_link_auc", found, frame) == 0.5  # more alike than the second, less than the third
 
 
 # ------------------------------------------------------------------------------------------ against scikit-learn

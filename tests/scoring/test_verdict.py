@@ -17,6 +17,7 @@ from fedunlearn.scoring.judgement.verdict import (
     Answer,
     Diverged,
     Findings,
+    Recalled,
     Sight,
     contrary,
     forgotten,
@@ -79,7 +80,9 @@ GOOD = (component(0.0), component(-0.01, "site=north", 0.05), component(0.02, "c
 
 
 def found(memory: Memory | None, copies: Memory | None = None, **differences: float) -> Findings:
-    return Findings(memory, copies, {name: apart(value) for name, value in differences.items()}, GOOD)
+    return Findings(
+        Recalled(memory, copies), {name: apart(value) for name, value in differences.items()}, GOOD
+    )
 
 
 @pytest.mark.parametrize(
@@ -236,8 +239,32 @@ def test_an_interval_ends_where_shares_do():
     assert "-0.200 (95 %: -1.000 to +1.000)" in reason
 
 
+def by_report(memory: Memory) -> Findings:
+    """Nothing is left in all answers together, and so much in those to the report."""
+    return replace(found(left(0.0)), recalled=Recalled(left(0.0), None, {"beside": memory}))
+
+
+@pytest.mark.parametrize(
+    ("known", "word", "reason"),
+    [
+        (left(0.0), "yes", "0 % of the original's memory is left"),
+        (left(0.2), "yes", "0 % of the original's memory is left"),
+        (left(0.4), "partly", "40 % of the original's memory is left (95 %: "),
+        (left(0.75), "no", "75 % of the original's memory is left (95 %: "),
+        (left(-0.6), "too much", "known less than by retraining in answers to the report or table alone"),
+        (left(one(1.0)), "partly", "1 of 12 patients (p-0 100 %) is still known in answers to the report"),
+        (left(0.4, alone=True), "cannot tell", "but it rests on a single training"),
+    ],
+)
+def test_what_is_known_by_the_report_alone_counts_by_itself(known: Memory, word: str, reason: str):
+    answer = forgotten(SIGHT, by_report(known))
+    assert answer.word == word
+    assert reason in answer.reasons[0]
+    assert ("in answers to the report or table alone" in answer.reasons[0]) == (word != "yes")
+
+
 def test_a_model_that_diverged_is_worse_and_its_memory_unknown():
-    first, second, sorted_by = judge(SIGHT, Findings(None, None, {}, (), LOST))
+    first, second, sorted_by = judge(SIGHT, Findings(Recalled(), {}, (), LOST))
     assert (first.word, second.word, sorted_by) == ("cannot tell", "worse", "DAMAGED")
     assert second.reasons == (
         "diverged for seeds 7 and 9 at hospital north in round 2, for seed 8 in its answers: "

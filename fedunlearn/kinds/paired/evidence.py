@@ -51,11 +51,16 @@ def margin(signals: pd.DataFrame, frame: Frame, rows: Ints, file: str) -> Floats
 def remembered(answers: Outputs) -> Floats:
     """(N,) what memory is judged by: the mean margin of the answers to the image, to what is beside it, and to both.
 
-    A pair is not forgotten while its image or its report alone is still known: one of the three answers remembered
-    whole is a third of the memory.
+    Networks know more by one than by another: what is left by the report alone may be a small part of this mean. So
+    each is judged by itself too (`alone`).
     """
     found: Floats = np.mean([answers.margin, *(one.margin for one in answers.beside.values())], axis=0)
     return found
+
+
+def alone(place: str, answers: Outputs) -> Floats:
+    """(N,) the margin of the answers to the image, or to what is beside it, alone; ``place`` is of `ALONE`."""
+    return answers.beside[place].margin
 
 
 def likeness(one: Floats, other: Floats) -> Floats:
@@ -69,9 +74,13 @@ def likeness(one: Floats, other: Floats) -> Floats:
 
 
 def agreement(answers: Outputs) -> Floats:
-    """(N,) `likeness` of what is answered to each image and to what comes beside it."""
+    """(N,) how much alike answers to each image and to what comes beside it are: their `likeness` less 1.
+
+    As ``-sum_c (sqrt(p_c) - sqrt(q_c))^2 / 2``, Hellinger's distance: of nearly sure answers, whose likeness rounds to
+    1, it still tells which are more alike.
+    """
     p, q = (np.exp(log_softmax(answers.beside[place].logits, axis=1) / 2) for place in ALONE)
-    found: Floats = (p * q).sum(axis=1)
+    found: Floats = -((p - q) ** 2).sum(axis=1) / 2
     return found
 
 

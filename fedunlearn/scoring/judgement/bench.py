@@ -12,12 +12,14 @@ from fedunlearn.scoring.evidence import Estimates, Floats, Frame
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.judgement import tables
 from fedunlearn.scoring.judgement.difference import Difference
-from fedunlearn.scoring.judgement.memory import LEVEL, Memory, Scale, recall, scale
+from fedunlearn.scoring.judgement.memory import LEVEL, Scale, recall, scale
 from fedunlearn.scoring.judgement.usefulness import components
-from fedunlearn.scoring.judgement.verdict import Diverged, Findings, Sight, judge
+from fedunlearn.scoring.judgement.verdict import Diverged, Findings, Recalled, Sight, judge
 
 Phis = Sequence[Floats]
 """Of several models, (N,) each: the logit-scaled confidence in every image."""
+Memories = Sequence[Mapping[str, Floats]]
+"""Of several models, phi (N,) by what it is of: all answers by no name, those to one thing alone by its name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Bench:
     further: Sequence[Estimates]
     references: Sequence[int]
 
-    def recall(self, images: Phis, copies: Phis | None) -> tuple[Memory | None, Memory | None]:
+    def recall(self, images: Memories, copies: Phis | None) -> Recalled:
         """What a strategy's models still know, asked about exact images and about changed copies."""
         margin = self.sight.margins.memory_left
         exact, changed = self.sight.scale, self.sight.copies
@@ -47,21 +49,28 @@ class Bench:
             on_copies = None
         else:
             on_copies = recall(self.frame, changed, copies, margin)
-        return None if exact is None else recall(self.frame, exact, images, margin), on_copies
+        return Recalled(
+            None if exact is None else recall(self.frame, exact, of("", images), margin),
+            on_copies,
+            {
+                name: recall(self.frame, one, of(name, images), margin)
+                for name, one in self.sight.alone.items()
+            },
+        )
 
     def findings(
         self,
-        memory: tuple[Memory | None, Memory | None],
+        recalled: Recalled,
         quality: Sequence[Estimates],
         differences: Mapping[str, Difference],
         diverged: Sequence[Diverged],
     ) -> Findings:
         """What was found of one strategy's models, given their ``quality`` by seed; of diverged ones, nothing else."""
         if diverged or len(quality) < len(self.retrained):
-            return Findings(None, None, differences, (), tuple(diverged))
+            return Findings(Recalled(), differences, (), tuple(diverged))
         margins = self.sight.margins
         kept = components(self.frame, quality, self.retrained, self.further, margins)
-        return Findings(*memory, differences, kept)
+        return Findings(recalled, differences, kept)
 
     def tables(
         self,
@@ -84,7 +93,7 @@ def sight(
     frame: Frame,
     names: Sequence[str],
     margins: Margins,
-    images: tuple[Phis, Phis],
+    images: tuple[Memories, Memories],
     copies: tuple[Phis, Phis] | None,
     shadows: bool,
 ) -> Sight:
@@ -95,10 +104,29 @@ def sight(
         names: the patients' by code.
         margins: what is declared.
         images: phi of all retrained models and of the original ones, of which there is one for every seed.
-        copies: the same on changed copies; None where there are none.
+        copies: the same of all answers, on changed copies; None where there are none.
         shadows: whether the run has shadow models.
     """
-    level = LEVEL if copies is None else LEVEL / 2
-    changed = None if copies is None else scale(frame, *copies, level)
-    seen: Scale | None = changed if changed is not None and changed.visible else None
-    return Sight(scale(frame, *images, level), seen, len(images[1]), names, margins, shadows)
+    of_retrained, of_original = images
+    alone = [name for name in of_original[0] if name]
+    level = LEVEL / (1 + (copies is not None) + len(alone))
+
+    def visible(retrained: Phis, original: Phis) -> Scale | None:
+        found = scale(frame, retrained, original, level)
+        return found if found is not None and found.visible else None
+
+    apart = {name: visible(of(name, of_retrained), of(name, of_original)) for name in alone}
+    return Sight(
+        scale(frame, of("", of_retrained), of("", of_original), level),
+        None if copies is None else visible(*copies),
+        len(of_original),
+        names,
+        margins,
+        shadows,
+        {name: one for name, one in apart.items() if one is not None},
+    )
+
+
+def of(name: str, models: Memories) -> Phis:
+    """Of several models, (N,) each: what memory is judged by, of what is called so."""
+    return [one[name] for one in models]

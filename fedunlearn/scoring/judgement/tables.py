@@ -42,7 +42,7 @@ def patients(request: str, found: Mapping[str, Findings], names: Sequence[str]) 
     rows = [
         (request, strategy, names[code], on, *numbers, min(1.0, p * len(of.patients)), flag)
         for strategy, one in found.items()
-        for on, of in (("images", one.memory), ("copies", one.copies))
+        for on, of in (("images", one.recalled.images), ("copies", one.recalled.copies))
         if of is not None
         for code, *numbers, p, flag in _each(of)
     ]
@@ -97,7 +97,7 @@ def statistics(
     The differences of every measure that has a margin, on all images; those of the ``quality`` on unseen images, group
     by group, within the declared margins; and the memory left, whose ``difference`` is the share itself:
     ``memory_left`` of these patients, ``memory_left_others`` of others like them, ``memory_left_copies`` on changed
-    copies.
+    copies, ``memory_left_NAME`` in answers to one thing alone (`fedunlearn.scoring.kinds.Scored.alone`).
 
     ``p_holm`` is ``p_difference`` after Holm's correction (Scand. J. Stat. 6, 1979) over the request's strategies, for
     each measure and group, and ``p_holm_equivalent`` that of ``p_equivalent``; controls have none. They are for whoever
@@ -142,11 +142,17 @@ def _of_difference(one: Difference) -> tuple[float, ...]:
 
 def _of_memory(found: Findings, margin: float) -> list[tuple[Any, ...]]:
     rows = list[tuple[Any, ...]]()
-    for name, of in (("memory_left", found.memory), ("memory_left_copies", found.copies)):
+    known = found.recalled
+    looks = {
+        "": known.images,
+        "_copies": known.copies,
+        **{f"_{name}": of for name, of in known.alone.items()},
+    }
+    for name, of in looks.items():
         if of is not None:
-            rows.append((name, "all", *_of_mean(of.mean, margin, False)))
-    if found.memory is not None:
-        rows.append(("memory_left_others", "all", *_of_mean(found.memory.mean, margin, True)))
+            rows.append((f"memory_left{name}", "all", *_of_mean(of.mean, margin, False)))
+    if known.images is not None:
+        rows.append(("memory_left_others", "all", *_of_mean(known.images.mean, margin, True)))
     return rows
 
 

@@ -1,7 +1,9 @@
 """What is said of a strategy: two answers, and one word to sort by.
 
 **Forgotten?** of the request's own patients (`memory`), on the exact images and on slightly changed copies of them, so
-that a lookup table or a patch of the output does not pass. In this order, the first that applies:
+that a lookup table or a patch of the output does not pass; of pairs also by the image alone and by what comes beside it
+alone, where the original knew them so: the smaller one would be lost in what is known by both. In this order, the first
+that applies:
 
 1. *cannot tell*: the models diverged; fewer than two of them, or of the retrained ones; nobody to compare the patients
    with; or the original model's own memory of these patients cannot be seen: doing nothing would pass.
@@ -27,8 +29,8 @@ There is no correction over strategies: what is said of one must not depend on w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -38,6 +40,7 @@ from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.judgement.difference import Difference
 from fedunlearn.scoring.judgement.memory import LEVEL, Memory, Scale
 from fedunlearn.scoring.judgement.usefulness import Component
+from fedunlearn.scoring.kinds import said
 
 Forgotten = Literal["yes", "yes, but", "partly", "no", "too much", "cannot tell"]
 Useful = Literal["yes", "worse", "cannot tell"]
@@ -93,6 +96,8 @@ class Sight:
     Attributes:
         scale: of memory, on the exact images; None where there is none.
         copies: the same on changed copies; None where a run has none, or where the original shows no memory on them.
+        alone: the same of answers to one thing alone (`fedunlearn.scoring.kinds.Scored.alone`), by name, where the
+            original shows memory in them.
         seeds: how many models of each strategy there are.
         names: patients' names by code.
         margins: what is declared.
@@ -105,6 +110,28 @@ class Sight:
     names: Sequence[str]
     margins: Margins
     shadows: bool = False
+    alone: Mapping[str, Scale] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Recalled:
+    """What the models of one strategy still know.
+
+    Attributes:
+        images: asked about the exact images; None where it is undefined.
+        copies: about changed copies.
+        alone: in answers to one thing alone, by name.
+    """
+
+    images: Memory | None = None
+    copies: Memory | None = None
+    alone: Mapping[str, Memory] = field(default_factory=dict)
+
+    @property
+    def further(self) -> dict[str, Memory]:
+        """All but the first, by words that tell which."""
+        copies = {} if self.copies is None else {" on slightly changed copies": self.copies}
+        return {**copies, **{f" in {said(f'memory_left_{name}')}": one for name, one in self.alone.items()}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,15 +139,13 @@ class Findings:
     """What was found of one strategy's models.
 
     Attributes:
-        memory: on the exact images; None where it is undefined.
-        copies: on changed copies.
+        recalled: what they still know.
         differences: from retraining, by measure.
         components: what a model must keep.
         diverged: the models that did.
     """
 
-    memory: Memory | None
-    copies: Memory | None
+    recalled: Recalled
     differences: Mapping[str, Difference]
     components: tuple[Component, ...]
     diverged: tuple[Diverged, ...] = ()
@@ -152,24 +177,23 @@ def forgotten(sight: Sight, found: Findings) -> Answer:
     """See the module."""
     if found.diverged:
         return Answer("cannot tell")  # the reason stands under the other answer
-    doubt = _doubt(sight)
-    if doubt is not None or found.memory is None:
+    doubt, exact = _doubt(sight), found.recalled.images
+    if doubt is not None or exact is None:
         return Answer("cannot tell", () if doubt is None else (doubt,))
-    margins, seen = sight.margins, [("", found.memory)]
-    if found.copies is not None:
-        seen.append((" on slightly changed copies", found.copies))
-    failed = [one for where, of in seen for one in _failed(of, margins, where, sight.names)]
+    margins, further = sight.margins, found.recalled.further
+    seen = {"": exact, **further}
+    failed = [one for where, of in seen.items() for one in _failed(of, margins, where, sight.names)]
     for grade in ("no", "partly", "too much"):
         if any(is_ == grade for is_, _ in failed):
             return Answer(grade, tuple(reason for _, reason in failed))
-    open_ = (*_open(found.memory, margins, sight), *_alone(found.copies, margins))
+    open_ = [*_open(exact, margins, sight), *_resting(further, margins)]
     if open_:
-        return Answer("cannot tell", open_)
+        return Answer("cannot tell", tuple(open_))
     against = contrary(found.differences, sight.shadows)
     chance = _chance(sight)
     if against:
         return Answer("yes, but", (*against, chance))
-    return Answer("yes", (f"{_left(found.memory)}; no patient stands out", chance))
+    return Answer("yes", (f"{_left(exact)}; no patient stands out", chance))
 
 
 def _doubt(sight: Sight) -> str | None:
@@ -200,18 +224,16 @@ def _failed(
     return found
 
 
-def _alone(copies: Memory | None, margins: Margins) -> tuple[str, ...]:
-    """What changed copies withhold a yes for: memory that rests on a single training.
+def _resting(further: Mapping[str, Memory], margins: Margins) -> Iterator[str]:
+    """What looks beside the first withhold a yes for: memory that rests on a single training.
 
-    They show less of it than exact images do, so that luck weighs more. To ask that they *surely* show none would leave
-    most of what is right without an answer.
+    They show less of it than exact images and all answers do, so that luck weighs more. To ask that they *surely* show
+    none would leave most of what is right without an answer.
     """
-    if copies is None or abs(copies.mean.left) <= margins.memory_left:
-        return ()
-    side = 1 if copies.mean.left > 0 else -1
-    if not copies.mean.significant(side, all_models=True):
-        return ()
-    return (f"{_left(copies)} on slightly changed copies, but it rests on a single training",)
+    for where, memory in further.items():
+        side = 1 if memory.mean.left > 0 else -1
+        if abs(memory.mean.left) > margins.memory_left and memory.mean.significant(side, all_models=True):
+            yield f"{_left(memory)}{where}, but it rests on a single training"
 
 
 def _open(memory: Memory, margins: Margins, sight: Sight) -> list[str]:
