@@ -68,6 +68,7 @@ def run(contestant: Contestant, options: Sequence[str]) -> Outcome:
         command = [sys.executable, "-m", "fedunlearn", "simulate", "scenarios/3hosp.yaml", "--json"]
         command += ["--engine", contestant.engine, "--out", str(out), *options]
         environment = {**os.environ, "PYTHONPATH": str(contestant.code)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # modules are compiled once, as they are for people
         spent, began = _children(), time.monotonic()
         done = subprocess.run(command, cwd=contestant.code, env=environment, capture_output=True, text=True)
         wall = time.monotonic() - began
