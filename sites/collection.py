@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fedunlearn.core import Form
+from fedunlearn.core import IGNORED, Form
 from fedunlearn.core.held import held
 from sites.forms import form
 from sites.watching import Watch, unwatched
@@ -98,6 +98,17 @@ class Collection:
         """What a network for these images is built for."""
         return form(self.pixels, self.targets, self.classes, self.companions)
 
+    def at(self, rows: npt.NDArray[Any]) -> Collection:
+        """Some of the images, by number."""
+        return replace(
+            self,
+            pixels=self.pixels[rows],
+            targets=self.targets[rows],
+            table=self.table.iloc[rows].reset_index(drop=True),
+            seen=None if self.seen is None else self.seen.iloc[rows].reset_index(drop=True),
+            companions={name: array[rows] for name, array in self.companions.items()},
+        )
+
 
 class Source(Protocol):
     """Where images come from: a frozen dataclass, found by its name in a scenario's ``data``."""
@@ -118,6 +129,25 @@ class Source(Protocol):
             InputError: files are missing or cannot be used; all problems together.
         """
         ...
+
+
+def loaded(source: Source, root: Path, watch: Watch = unwatched) -> Collection:
+    """What a source has, without images of which nothing is known: they teach nothing, and no answer to them is wrong.
+
+    Args as of `Source.load`.
+
+    Raises:
+        InputError: see there.
+    """
+    collection = source.load(root, watch)
+    if not held(collection.kind).unknown:
+        return collection
+    known = (collection.targets != IGNORED).reshape(len(collection.targets), -1).any(axis=1)
+    if known.all():
+        return collection
+    count = len(known) - int(known.sum())
+    note = f"left out: {count:,} of {len(known):,} images, of which no finding is known"
+    return replace(collection.at(np.flatnonzero(known)), notes=(*collection.notes, note))
 
 
 def digest(collection: Collection) -> str:

@@ -32,7 +32,7 @@ from fedunlearn.core import (
 from fedunlearn.core.held import held
 from fedunlearn.scenario import Official, Pick, Request, Scenario
 from fedunlearn.scoring.evidence import MOST_SITES
-from sites.collection import Collection, digest
+from sites.collection import Collection, digest, loaded
 from sites.dealing.columns import apart, at_several
 from sites.dealing.halves import halves
 from sites.dealing.requests import Named, left_behind, resolve
@@ -56,7 +56,7 @@ def gather(scenario: Scenario, data_root: Path, watch: Watch = unwatched) -> Coh
     """
     can_be_asked(scenario)
     with placed(scenario, "data"):
-        collection = scenario.data.load(data_root, watch)
+        collection = loaded(scenario.data, data_root, watch)
     suits_model(scenario, collection)
     site, parts = dealt(scenario, collection)
     collection = _renamed(scenario, collection, site)

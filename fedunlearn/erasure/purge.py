@@ -35,7 +35,7 @@ from fedunlearn.results.purged import RETRAINED, purges
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.sentences import counted
 from fedunlearn.scenario import Request, Scenario
-from sites.collection import digest
+from sites.collection import digest, loaded
 
 EVENT = "purged"
 SHORT = 16
@@ -255,7 +255,7 @@ def _pixels(left: Leftovers, scenario: Scenario, data_root: Path) -> npt.NDArray
     Raises:
         InputError: the data is not at hand, or is not the run's.
     """
-    collection = scenario.data.load(data_root)
+    collection = loaded(scenario.data, data_root)
     rows = {str(name): row for row, name in enumerate(collection.table["image"])}
     wanted = list(map(str, left.images.loc[left.gone, "image"]))
     known = left.manifest["data"]["digest"]

@@ -171,3 +171,16 @@ def test_what_is_dealt_by(cohort: Cohort):
         "rarest_finding": [NONE, "a"],
     }
     assert rarest(np.zeros((0, 3), np.uint8)).tolist() == []
+
+
+def test_images_of_which_nothing_is_known_are_left_out_and_counted(scenario: Scenario, tmp_path: Path):
+    """What a model answers to them is neither right nor wrong: kept, an attack would take them for known by heart."""
+    own = arrays()
+    own["train_labels"][[3, 50, 51]] = -1
+    np.savez(tmp_path / "x.npz", **own)
+    found = gather(scenario, tmp_path)
+    kept = np.delete(np.arange(180), [3, 50, 51])
+    assert np.array_equal(found.targets == 1, own["train_labels"][kept] == 1)
+    assert np.array_equal(found.pixels[:, 0], own["train_images"][kept])
+    assert found.table["patient"].tolist() == own["train_patient_id"][kept].tolist()
+    assert "left out: 3 of 180 images, of which no finding is known" in found.notes
