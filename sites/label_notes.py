@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sites.identity import NOBODY, listed, quoted
+from fedunlearn.core.blanks import NOBODY
+from sites.identity import listed, quoted
 
 SHOWN = 5
 """Classes that a sentence names."""

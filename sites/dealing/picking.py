@@ -11,7 +11,7 @@ import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, SiteId
 from fedunlearn.core.held import picked_by
-from sites.identity import alike, tidied
+from sites.identity import alike, is_missing, tidied
 
 Floats = npt.NDArray[np.float64]
 
@@ -90,7 +90,7 @@ def matching(own: pd.DataFrame, by: Mapping[str, str], site: SiteId) -> list[Pat
             continue
         value, texts = tidied(value), np.array([as_text(one) for one in own[column]], dtype=str)
         if value not in texts:
-            there = _listed(_sorted(set(texts.tolist()) - {"", "nan", "None", "<NA>"}))
+            there = _listed(_sorted({one for one in texts.tolist() if not is_missing(one)}))
             message = f"by: {site!r} trains on no image with {column} {value!r}; expected {there}"
             problems.append(Problem(message))
         elif near := sorted({one for one in texts.tolist() if one != value and alike(one) == alike(value)}):

@@ -55,6 +55,11 @@ def test_a_missing_value_is_in_no_group_and_a_repeated_name_is_cut():
     assert found == {"sex": ["F", None, "M", None, None], "scanner": ["2", "b", None, "b", "b"]}
 
 
+@pytest.mark.parametrize("word", ["Unknown", "UNKNOWN ", "NaN", "n/a", "Not available", "-", "<NA>", "nat"])
+def test_a_word_for_a_missing_value_is_no_group_in_any_case(word: str):
+    assert named(table(sex=["F", word, "M"])) == {"sex": ["F", None, "M"]}
+
+
 def test_an_attribute_with_one_value_divides_nothing():
     assert named(table(sex=["F", "F", None], difficulty=["easy", "easy", "easy"])) == {}
 

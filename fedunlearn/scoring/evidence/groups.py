@@ -9,8 +9,8 @@ that nobody trained on are in neither, as the choice alone would set original an
 Of images with several findings ``view=PA`` too. Volumes have no class, but their voxels do: measures of overlap know
 ``class=1`` there as well; and so do measures of findings (`fedunlearn.kinds`).
 
-An image whose value is missing belongs to no group of that attribute. An attribute with one value only divides
-nothing and forms no groups.
+An image whose value is missing, or a word for that in whatever case (`fedunlearn.core.blanks`), belongs to no group of
+that attribute. An attribute with one value only divides nothing and forms no groups.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from fedunlearn.core.blanks import MISSING, NOBODY
 from fedunlearn.scoring.evidence import Attribute, Bools, Ints
 
 BANDS = ("<20", "20-39", "40-59", "60-79", "80+")
@@ -29,8 +30,6 @@ BANDS = ("<20", "20-39", "40-59", "60-79", "80+")
 
 LEARNT = ("early", "late")
 """Up to the median of the training images, and later."""
-
-MISSING = ("", "nan", "None", "<NA>", "NaN", "NA", "N/A", "n/a", "NULL", "null", "NaT", "#N/A", "unknown")
 
 
 def attributes(
@@ -61,7 +60,7 @@ def attributes(
 def _words(column: pd.Series[Any], name: str) -> Attribute:
     """By value, in sorted order; what merely repeats the attribute's name ("scanner-2") is shortened."""
     values: npt.NDArray[Any] = np.array([str(value).strip() for value in column])
-    known = ~np.isin(values, MISSING)
+    known = np.array([word.casefold() not in MISSING | NOBODY for word in values.tolist()], dtype=bool)
     names, codes = np.unique(values[known], return_inverse=True)
     every = np.full(len(values), -1)
     every[known] = codes
