@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedunlearn.core import IGNORED
+from fedunlearn.core.blanks import NOBODY
 from fedunlearn.kinds.multilabel.held import NONE
-from sites.identity import NOBODY, alike, is_missing, listed, quoted, tidied, twins
+from sites.identity import alike, is_missing, listed, quoted, tidied, twins
 from sites.labels import Misread
 
 Bytes = npt.NDArray[np.uint8]
@@ -33,7 +34,8 @@ SHOWN = 8
 
 _PRESENT = frozenset(["1", "true", "t", "yes", "y", "positive", "pos", "present", "+"])
 _ABSENT = frozenset(["0", "false", "f", "no", "n", "negative", "neg", "absent"])
-_UNKNOWN = frozenset(["-1", "u", "uncertain", "unclear", "equivocal"])
+_UNKNOWN = NOBODY | {"-1", "u", "uncertain", "unclear", "equivocal"}
+_DASHES = frozenset("-–—−")  # beside a plus they may say absent
 _FEW, _MOST = 20, 300  # so many findings are never too many; a cell of more letters is a text
 _EXPECTED = "expected 1 (present), 0 (absent), or -1, u or nothing where nobody knows"
 
@@ -58,7 +60,7 @@ class Findings:
 
 
 def of_columns(columns: Mapping[str, Sequence[str]], patients: Sequence[str]) -> Findings:
-    """Findings of which each has a column.
+    """Findings of which each has a column; where one has a plus, a dash is neither absent nor unknown, but refused.
 
     Args:
         columns: by finding, (N,) cells as written.
@@ -66,19 +68,29 @@ def of_columns(columns: Mapping[str, Sequence[str]], patients: Sequence[str]) ->
     """
     targets = np.full((len(patients), len(columns)), IGNORED, dtype=np.uint8)
     misread, unknown = dict[str, tuple[Misread, ...]](), Counter[str]()
+    signs = any(tidied(cell) == "+" for cells in columns.values() for cell in set(cells))
     for number, (name, cells) in enumerate(columns.items()):
-        found = {cell: _state(cell) for cell in set(cells)}
+        found = {cell: None if signs and tidied(cell) in _DASHES else _state(cell) for cell in set(cells)}
         targets[:, number] = [IGNORED if (state := found[cell]) is None else state for cell in cells]
         bad = [row for row, cell in enumerate(cells) if found[cell] is None]
-        misread[name] = tuple(
-            Misread(row, "no finding's", f"found {quoted(cells[row])}, {_EXPECTED}: correct it")
-            for row in bad
-        )
+        misread[name] = tuple(_no_answer(row, cells[row]) for row in bad)
         unknown.update(
             quoted(tidied(cell)) if cell else "nothing" for cell in cells if found[cell] == IGNORED
         )
-    words = " and ".join(word for word, _ in unknown.most_common(4))
-    return _judged(tuple(columns), targets, patients, misread, f" ({words})" if words else "")
+    return _judged(tuple(columns), targets, patients, misread, _words(unknown))
+
+
+def _words(unknown: Counter[str]) -> str:
+    """The most frequent words for what nobody knows, in brackets."""
+    return f" ({' and '.join(word for word, _ in unknown.most_common(4))})" if unknown else ""
+
+
+def _no_answer(row: int, cell: str) -> Misread:
+    """What to say of a cell that is none, or of a dash where others have a plus."""
+    if tidied(cell) in _DASHES:
+        message = f"found {quoted(cell)} in a table with '+', which may say absent or that nobody knows"
+        return Misread(row, "a dash", f"{message}, expected 0 or -1: write which it is")
+    return Misread(row, "no finding's", f"found {quoted(cell)}, {_EXPECTED}: correct it")
 
 
 def _state(cell: str) -> int | None:
@@ -89,13 +101,20 @@ def _state(cell: str) -> int | None:
         return 1
     if word in _ABSENT:
         return 0
-    return IGNORED if is_missing(word) or word in _UNKNOWN | NOBODY else None
+    return IGNORED if is_missing(word) or word in _UNKNOWN else None
+
+
+def unsure(word: str) -> bool:
+    """Whether a word says that nobody knows."""
+    return tidied(word).casefold() in _UNKNOWN
 
 
 def of_cells(
     cells: Sequence[str], patients: Sequence[str], place: Callable[[int], str], wanted: Wanted
 ) -> Findings:
     """Findings that cells name, joined by ``|`` or ``;``, with ``No Finding`` for none.
+
+    Where a word such as ``unknown`` stands alone, nobody knows of any finding whether the image has it.
 
     Args:
         cells: (N,) as written, at least one.
@@ -105,7 +124,7 @@ def of_cells(
     """
     split = {cell: _named(cell) for cell in set(cells)}
     misread = [*_unsaid(cells, split), *_spelt(cells, split, place)]
-    there = Counter(name for cell in cells for name in split[cell])
+    there = Counter(name for cell in cells for name in split[cell] if not unsure(name))
     plain = there.keys() - {NONE}
     names = tuple(sorted(plain)) if wanted is None or wanted == "all" else wanted
     wrong = [*_strange(names, there), *_many(names, len(cells))]
@@ -115,7 +134,10 @@ def of_cells(
     targets = np.zeros((len(cells), len(names)), dtype=np.uint8)
     for row, cell in enumerate(cells):
         targets[row, [column[name] for name in split[cell] if name in column]] = 1
-    judged = _judged(names, targets, patients, {"label": tuple(misread)}, "", wrong)
+    nobody = [row for row, cell in enumerate(cells) if all(map(unsure, split[cell]))]
+    targets[nobody] = IGNORED
+    words = _words(Counter(quoted(tidied(cells[row])) for row in nobody))
+    judged = _judged(names, targets, patients, {"label": tuple(misread)}, words, wrong)
     if not (left := sorted(plain - set(names))):
         return judged
     some = ", ".join(f"{name} ({there[name]:,} images)" for name in left[:SHOWN])
@@ -138,10 +160,15 @@ def _unsaid(cells: Sequence[str], split: Mapping[str, Sequence[str]]) -> Iterato
     """Cells that say nothing, say two things, or are no list."""
     for row, cell in enumerate(cells):
         nothing = [name for name in split[cell] if name == NONE]
-        if is_missing(cell):
+        nobody = [name for name in split[cell] if unsure(name) or is_missing(name)]
+        if all(map(is_missing, split[cell])):
             found = quoted(cell) if cell else "nothing"
             message = f"found {found}, expected findings such as Effusion|Mass, or No Finding: fill it in, or remove "
             yield Misread(row, "missing", message + "the row")
+        elif len(nobody) not in (0, len(split[cell])):
+            advice = "leave it out, or write it alone where nobody knows of any finding"
+            message = f"found {quoted(cell)}, in which {quoted(nobody[0])} is no finding: {advice}"
+            yield Misread(row, "known and unknown", message)
         elif nothing and len(split[cell]) > 1:
             yield Misread(
                 row,
@@ -164,7 +191,8 @@ def _spelt(
     rows = defaultdict[str, list[int]](list)
     for row, cell in enumerate(cells):
         for name in split[cell]:
-            rows[name].append(row)
+            if not unsure(name):
+                rows[name].append(row)
     for group in twins(rows):
         usual = max(group, key=lambda name: (len(rows[name]), -rows[name][0]))
         for name in group:
@@ -175,9 +203,11 @@ def _spelt(
 
 
 def _strange(names: Sequence[str], there: Mapping[str, int]) -> Iterator[str]:
-    """Findings that a scenario names and no image has."""
+    """Findings that a scenario names and no image has, or that are none."""
     for name in names:
-        if name not in there:
+        if unsure(name):
+            yield f"findings names {name!r}, which says that nobody knows, expected a finding: leave it out"
+        elif name not in there:
             by_fold = {alike(one): one for one in there}
             close = difflib.get_close_matches(alike(name), list(by_fold), n=1)
             meant = f", did you mean {by_fold[close[0]]!r}?" if close else ""

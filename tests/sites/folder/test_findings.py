@@ -79,6 +79,8 @@ def test_a_label_beside_columns_of_findings_is_not_read(tmp_path: Path):
         ([*ROWS[:3], "0,perhaps", *ROWS[4:]], "m.csv:5:13: Mass: found 'perhaps', expected 1 (present)"),
         ([f"{n % 2},-1" for n in range(8)], "findings: finding 'Mass' is known of no image"),
         (["0,1"] * 8, "found none that some images have and others have not"),
+        (["+,-"] * 8, "m.csv:2:13: Mass: found '-' in a table with '+', which may say absent or that nobody"),
+        (["+,0", "−,1"] * 4, "m.csv:3:11: Effusion: found '−' in a table with '+', which may say absent"),
     ],
 )
 def test_cells_that_are_no_answers_are_told_by_their_place(tmp_path: Path, rows: list[str], words: str):
@@ -125,6 +127,24 @@ def test_cells_that_name_findings(tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize("wanted", ["all", ("Effusion", "Mass", "Nodule")])
+@pytest.mark.parametrize("word", ["unknown", "Unknown", "-", "uncertain", "Not available", "u|Unclear", "-1"])
+def test_a_word_for_what_nobody_knows_is_no_finding_and_not_none(
+    tmp_path: Path, word: str, wanted: tuple[str, ...]
+):
+    found = named(tmp_path, [*CELLS, word, word], Folder(manifest="m.csv", findings=wanted))
+    assert found.names == ("Effusion", "Mass", "Nodule")
+    assert found.targets[-2:].tolist() == [[IGNORED] * 3] * 2
+    assert found.targets[:-2].max() == 1
+    assert f"6 of 30 answers are unknown ('{word}') and count neither" in found.notes[0]
+
+
+def test_a_word_for_what_nobody_knows_cannot_be_asked_for(tmp_path: Path):
+    with pytest.raises(InputError) as error:
+        named(tmp_path, [*CELLS, "unclear"], Folder(manifest="m.csv", findings=("Mass", "unclear")))
+    assert refused(error, "findings names 'unclear', which says that nobody knows")
+
+
 def test_findings_that_are_not_asked_for_are_left_out_with_a_note(tmp_path: Path):
     found = named(tmp_path, source=Folder(manifest="m.csv", findings=("Mass", "No Finding")))
     assert found.names == ("Mass", "No Finding")
@@ -144,6 +164,13 @@ def test_findings_that_are_not_asked_for_are_left_out_with_a_note(tmp_path: Path
         ("effusion", "m.csv:2:11: label: found 'effusion', but 'Effusion' in line 4: write them alike"),
         ('"Mass, Nodule"', "label: found 'Mass, Nodule', expected findings joined by |, such as"),
         ("x" * 301, "301 letters, expected findings"),
+        ("|", "m.csv:2:11: label: found '|', expected findings such as Effusion|Mass, or No Finding"),
+        ("NA|NA", "m.csv:2:11: label: found 'NA|NA', expected findings such as"),
+        ("Mass|uncertain", "m.csv:2:11: label: found 'Mass|uncertain', in which 'uncertain' is no finding"),
+        (
+            "No Finding; N/A",
+            "in which 'N/A' is no finding: leave it out, or write it alone where nobody knows",
+        ),
     ],
 )
 def test_cells_that_say_nothing_or_two_things_are_told_by_their_place(tmp_path: Path, cell: str, words: str):
