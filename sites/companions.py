@@ -1,7 +1,8 @@
 """What comes beside each image, taken out of a table's columns: a report's words, or numbers.
 
-A column that is taken is no attribute any more: the words of a report are kept nowhere but as numbers
-(`sites.tokens`), and no group of patients is made of it.
+A column of reports or numbers that is taken is no attribute any more: the words of a report are kept nowhere but as
+numbers (`sites.tokens`), and no group of patients is made of it. Columns of which a report is made up stay attributes,
+unless they are texts themselves: some entry has three words or more, or there are many different ones.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from fedunlearn.core import IGNORED, InputError, Problem
 from sites.collection import Collection
 from sites.identity import is_missing, quoted
 from sites.rows import Fault, grouped
-from sites.tokens import longest, tokens
+from sites.tokens import longest, tokens, words
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _OWN = ("image", "patient", "site")
+_SENTENCE = 3  # words, numbers aside: an entry of so many is a text
+_FEW = 20  # different entries are never too many for an attribute
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class Beside:
 
     Attributes:
         report: the column of the reports; or how one is made up of columns, such as "{view}, {age} years. {findings}".
-        unsaid: what is struck out of reports, however it is written: what names the class, above all.
+            Columns that are texts themselves are no attributes then.
+        unsaid: what is struck out of reports, word for word, whatever stands between the words: what names the class,
+            above all.
         columns: the columns of a table's numbers, in place of a report; an empty cell is unknown.
         words: kept of each report; longer ones are cut.
     """
@@ -67,7 +72,7 @@ def joined(found: Collection, beside: Beside, place: str) -> Collection:
         gone: Sequence[str] = beside.columns
     else:
         name, values, notes = "report", *_reports(found.table, beside)
-        gone = [beside.report] if beside.report in found.table.columns else []
+        gone = _texts(found.table, beside.report)
     return replace(
         found,
         targets=np.repeat(found.targets[:, None], 3, 1).astype(
@@ -75,19 +80,44 @@ def joined(found: Collection, beside: Beside, place: str) -> Collection:
         ),
         table=found.table.drop(columns=[column for column in gone if column not in _OWN]),
         kind="paired",
-        note=found.note + _told(beside),
+        note=found.note + _told(beside, gone),
         notes=(*found.notes, *notes),
         companions={name: values},
     )
 
 
-def _told(beside: Beside) -> str:
+def _told(beside: Beside, texts: Sequence[str]) -> str:
     if beside.report is None:
         return f" Beside each, numbers: {', '.join(beside.columns)}."
-    fields = _FIELD.findall(beside.report)
-    if not fields:
+    if _own_column(beside.report):
         return " Beside each, its report."
-    return f" Beside each, a report that is made up of {', '.join(fields)}: nobody wrote it."
+    fields = ", ".join(_fields(beside.report))
+    if not texts:
+        return f" Beside each, a report that is made up of {fields}: nobody wrote it."
+    return f" Beside each, a report that is put together of {fields}; people wrote {', '.join(texts)}."
+
+
+def _fields(report: str) -> list[str]:
+    """The columns that a report takes."""
+    return list(dict.fromkeys(_FIELD.findall(report))) or [report]
+
+
+def _own_column(report: str) -> bool:
+    """Whether reports are one column as it is."""
+    return not _FIELD.search(report) or _FIELD.fullmatch(report) is not None
+
+
+def _texts(table: pd.DataFrame, report: str) -> list[str]:
+    """The columns of a report that people wrote as texts: its own, or those of a template that are no attributes."""
+    fields = _fields(report)
+    return fields if _own_column(report) else [name for name in fields if _is_text(table[name])]
+
+
+def _is_text(column: pd.Series[Any]) -> bool:
+    """Whether an entry has several words, or many differ, numbers aside; ``|`` and ``;`` join entries."""
+    entries = {part for cell in set(map(str, column)) for part in re.split(r"[|;]", cell)}
+    said = {tuple(word for word in words(entry) if word[0].isalpha()) for entry in entries} - {()}
+    return len(said) > max(_FEW, len(column) / 4) or any(len(entry) >= _SENTENCE for entry in said)
 
 
 def _misplaced(found: Collection, beside: Beside, place: str) -> list[Problem]:
@@ -100,8 +130,7 @@ def _misplaced(found: Collection, beside: Beside, place: str) -> list[Problem]:
                 f"{place}: beside: found images for {found.kind}, expected one class for each: leave it out"
             )
         ]
-    fields = _FIELD.findall(beside.report or "") or [beside.report or ""]
-    wanted = list(beside.columns or fields)
+    wanted = list(beside.columns) or _fields(beside.report or "")
     known = [column for column in found.table.columns if column not in ("image", "patient")]
     return [
         Problem(
@@ -116,7 +145,7 @@ def _reports(table: pd.DataFrame, beside: Beside) -> tuple[npt.NDArray[Any], lis
     """The reports as numbers of words, and what to know of them."""
     report = beside.report or ""
     template = report if _FIELD.search(report) else f"{{{report}}}"
-    columns = {name: [_plain(value) for value in table[name]] for name in _FIELD.findall(template)}
+    columns = {name: [_plain(value) for value in table[name]] for name in _fields(template)}
     rows = ({name: cells[row] for name, cells in columns.items()} for row in range(len(table)))
     texts = [_struck(_filled(template, row), beside.unsaid) for row in rows]
     values, most = tokens(texts, beside.words), longest(texts)
@@ -142,10 +171,24 @@ def _filled(template: str, row: Mapping[str, str]) -> str:
 
 
 def _struck(text: str, unsaid: Sequence[str]) -> str:
-    """The text without what is not to be said, as whole words."""
-    for phrase in unsaid:
-        text = re.sub(rf"(?<!\w){re.escape(phrase.replace('_', ' '))}(?!\w)", " ", text, flags=re.IGNORECASE)
-    return text
+    """The words of a text without phrases that are not to be said, nor those that show once others are struck out."""
+    phrases = sorted(map(words, unsaid), key=len, reverse=True)  # "pleural effusion" before "pleural"
+    left, before = words(text), list[str]()
+    while left != before:
+        before = left
+        for phrase in filter(None, phrases):
+            left = _without(left, phrase)
+    return " ".join(left)
+
+
+def _without(said: Sequence[str], phrase: Sequence[str]) -> list[str]:
+    """Words without those of a phrase, where they follow one another."""
+    left = list[str]()
+    for word in said:
+        left.append(word)
+        if left[-len(phrase) :] == phrase:
+            del left[-len(phrase) :]
+    return left
 
 
 def _numbers(table: pd.DataFrame, columns: Sequence[str], place: str) -> tuple[npt.NDArray[Any], list[str]]:

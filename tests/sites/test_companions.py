@@ -52,6 +52,57 @@ def test_a_report_is_made_up_of_columns_without_what_is_not_to_be_said():
     assert "made up of view, age" in found.note and "nobody wrote it" in found.note
 
 
+@pytest.mark.parametrize(
+    "report",
+    [
+        "Clear. No finding today",
+        "clear no\nfinding today",
+        "clear NO   FINDING, today",
+        "clear no-finding today",
+        "clear. ｎｏ\u2003ﬁnding today",
+        "clear no_finding / pleural\n effusion today",
+        "clear no mass finding today",
+        "clear no pleural effusion finding today mass",
+    ],
+)
+def test_what_is_not_to_be_said_is_struck_out_however_it_is_written(report: str):
+    beside = Beside("report", unsaid=("Mass", "Pleural", "No Finding", "Pleural-Effusion", "-"), words=4)
+    found = joined(images(report=[report, "x", "findings"]), beside, "x")
+    assert np.array_equal(found.companions["report"], tokens(["clear today", "x", "findings"], 4))
+
+
+def test_texts_of_which_a_report_is_put_together_leave_the_table():
+    texts: dict[str, list[object]] = {
+        "seen": ["Lungs are clear", "Heart large", ""],
+        "view": ["AP", "PA", "AP"],
+    }
+    found = joined(images(**texts), Beside("{view} view. {seen}", words=8), "x")
+    assert np.array_equal(
+        found.companions["report"], tokens(["ap view lungs are clear", "pa view heart large", "ap view"], 8)
+    )
+    assert list(found.table.columns) == ["image", "patient", "view"]
+    assert found.note.endswith("a report that is put together of view, seen; people wrote seen.")
+    alone = joined(images(**texts), Beside("{seen}", words=8), "x")
+    assert list(alone.table.columns) == ["image", "patient", "view"]
+    assert alone.note == "Images. Beside each, its report."
+
+
+@pytest.mark.parametrize(
+    ("cells", "gone"),
+    [
+        ([f"{number} years" for number in range(90)], False),
+        (["Mass|Pleural_Thickening|No Finding", "Hernia;Edema"] * 45, False),
+        ([f"{chr(97 + number // 3)}x" for number in range(90)], True),
+        ([None] * 89 + ["shadow, right base"], True),
+    ],
+)
+def test_a_text_has_several_words_or_many_that_differ(cells: list[str | None], gone: bool):
+    ids = [f"i{number}" for number in range(90)]
+    table = pd.DataFrame({"image": ids, "patient": ids, "told": cells})
+    many = Collection(np.zeros((90, 1, 4, 4), np.uint8), np.arange(90) % 2, table, 2, False)
+    assert ("told" not in joined(many, Beside("Told: {told}"), "x").table) == gone
+
+
 def test_long_reports_are_cut_and_told():
     found = joined(images(report=["one two three"] * 3), Beside("report", words=2), "x")
     assert np.array_equal(found.companions["report"], tokens(["one two"] * 3, 2))
