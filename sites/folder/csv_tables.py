@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedunlearn.core import InputError, Problem
-from sites.folder.columns import SEPARATORS, Needed, header_of, known_in, require
+from sites.folder.columns import SEPARATORS, WANTED, Needed, header_of, known_in, require
 from sites.folder.encodings import lines_of, text_of
+from sites.identity import is_missing
 from sites.rows import Fault, Row, Table, grouped
 
 _BY_SPACES = "its columns are separated by spaces; separate them by commas (R: write.csv, not write.table)"
-_COMMA = re.compile(r"[+-]?\d+,\d+")
-_NUMBER = re.compile(r"[+-]?\d+(,\d+)?")
+_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_NUMBER = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,8 @@ def _starts(line: str, separator: str) -> Iterator[int]:
 
 
 def _decimal(rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """Numbers with decimal commas as numbers with points, in columns that have nothing but numbers."""
-    names = [name for name in (rows[0].cells if rows else ()) if name in ("label", "age", "difficulty")]
+    """Numbers with decimal commas as numbers with points, in columns that have nothing else; ids and files stay."""
+    names = [name for name in (rows[0].cells if rows else ()) if name == "label" or name not in WANTED]
     commas = [name for name in names if _has_commas([row.cells[name].strip() for row in rows])]
     if not commas:
         return rows, []
@@ -168,5 +170,7 @@ def _decimal(rows: list[Row]) -> tuple[list[Row], list[str]]:
 
 
 def _has_commas(cells: Sequence[str]) -> bool:
-    given = [cell for cell in cells if cell]
-    return all(_NUMBER.fullmatch(cell) for cell in given) and any(_COMMA.fullmatch(cell) for cell in given)
+    """Whether all cells are numbers or words for nothing, some with a comma, not all of them for thousands."""
+    commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
+    numbers = all(_NUMBER.fullmatch(cell) or is_missing(cell) for cell in cells)
+    return numbers and not all(map(_THOUSANDS.fullmatch, commas))

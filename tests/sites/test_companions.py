@@ -172,6 +172,15 @@ def test_a_manifest(tmp_path: Path):
     assert "report" not in found.table.columns and found.kind == "paired"
 
 
+def test_numbers_of_a_table_with_decimal_commas(tmp_path: Path):
+    for number in range(3):
+        Image.fromarray(np.full((6, 6), 40 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    rows = "file;label;patient;dose\n0.png;sick;p;0,5\n1.png;well;q;NA\n2.png;well;r;1,25\n"
+    (tmp_path / "m.csv").write_text(rows, encoding="utf-8")
+    found = Folder(manifest="m.csv", beside=Beside(columns=("dose",))).load(tmp_path)
+    np.testing.assert_array_equal(found.companions["table"], [[0.5], [np.nan], [1.25]])
+
+
 NIH = Npz(
     path="nih_cxr1000_128.npz",
     size=32,

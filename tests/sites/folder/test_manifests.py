@@ -193,6 +193,30 @@ def test_decimal_commas_of_semicolon_files_are_numbers(root: Path):
     assert "decimal commas are read as points in label, age" in found.notes
 
 
+@pytest.mark.parametrize(
+    ("cells", "read_as"),
+    [
+        (
+            ["0,5", "NA", "-1,25", "3", "1,5e-05", "", "7,0", "2"],
+            ["0.5", "NA", "-1.25", "3", "1.5e-05", "", "7.0", "2"],
+        ),
+        (["0,512", "1,234", *["2"] * 6], ["0.512", "1.234", *["2"] * 6]),
+        (["1,234", "12,345", *["2"] * 6], None),  # these may be thousands
+        (["1,5", "2,5 mg", *["2"] * 6], None),
+    ],
+)
+def test_decimal_commas_of_any_attribute_are_numbers_and_ids_stay(
+    root: Path, cells: list[str], read_as: list[str] | None
+):
+    lines = [f"{HEADER},creatinine,image".replace(",", ";")]
+    for number, (row, cell) in enumerate(zip(ROWS, cells, strict=True)):
+        lines.append(";".join([*row.split(","), cell, f"{number},5"]))
+    found = read(root, "\n".join(lines))
+    assert [row.cells["creatinine"] for row in found.rows] == (read_as or cells)
+    assert [row.cells["image"] for row in found.rows] == [f"{number},5" for number in range(8)]
+    assert ("decimal commas are read as points in creatinine" in found.notes) == (read_as is not None)
+
+
 def test_backslashes_and_unicode_forms_of_paths_are_found(root: Path):
     (root / "x").mkdir()
     (root / "q1.png").rename(root / "x" / unicodedata.normalize("NFD", "ü.png"))
