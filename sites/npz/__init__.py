@@ -84,10 +84,11 @@ class Npz:
         try:
             with _guarded():
                 headers = sizes.npz(file)
-            messages = npz_headers.wrong(headers) or self._wrong_size(headers)
+            label = self._array(headers)
+            messages = npz_headers.wrong(headers, label) or self._wrong_size(headers, label)
             if not messages and (excess := sizes.excess(headers)):
                 messages = [excess]
-            messages = messages or self._wrong_kinds(file, headers)
+            messages = messages or self._wrong_kinds(file, headers, label)
         except Unreadable as error:
             return [Problem(f"npz: {file} {error}")]
         return [Problem(f"npz: {file}: {message}") for message in messages]
@@ -150,19 +151,23 @@ class Npz:
         known = sorted(set(arrays) - {"image", "patient"})
         raise InputError(f"npz: label: found no column {self.label!r}, expected one of {', '.join(known)}")
 
-    def _wrong_kinds(self, file: Path, headers: Mapping[str, sizes.Claim]) -> list[str]:
+    def _array(self, headers: Mapping[str, sizes.Claim]) -> str | None:
+        """What the array with the labels is called after a part's name; None where the table tells them."""
+        if self.label is None:
+            return "labels"
+        return self.label if any(f"{s}_{self.label}" in headers for s in splits_of(headers)) else None
+
+    def _wrong_kinds(self, file: Path, headers: Mapping[str, sizes.Claim], label: str | None) -> list[str]:
         """Of arrays of a wrong type or width, what to do about their values, which are read for that."""
         splits, messages = splits_of(headers), list[str]()
-        for kind in npz_values.unfit(headers, splits):
-            if kind == "labels" and self.label is not None:
-                continue
+        for name in npz_values.unfit(headers, splits, label):
             with _guarded(), np.load(file, allow_pickle=False) as opened:
-                arrays = {f"{s}_{kind}": opened[f"{s}_{kind}"] for s in splits}
-            messages.append(npz_values.wrong_kind(kind, arrays, self.findings))
+                arrays = {f"{s}_{name}": opened[f"{s}_{name}"] for s in splits}
+            messages.append(npz_values.wrong_kind(name, arrays, self.findings))
         return [message for message in messages if message]
 
-    def _wrong_size(self, headers: Mapping[str, sizes.Claim]) -> list[str]:
-        maps = any(key.endswith("_labels") and len(header.shape) > 2 for key, header in headers.items())
+    def _wrong_size(self, headers: Mapping[str, sizes.Claim], label: str | None) -> list[str]:
+        maps = any(len(headers[f"{s}_{label}"].shape) > 2 for s in splits_of(headers) if label is not None)
         if maps and self.size is not None:
             return ["size is given, but the labels are maps and cannot be resized: leave it out"]
         return []

@@ -29,8 +29,13 @@ _PEOPLE = frozenset(
 _OF_IMAGES = frozenset(("site", "sites", "hospital", "sex", "age", "names", "ids"))
 
 
-def wrong(headers: Mapping[str, Claim]) -> list[str]:
-    """What is wrong with the arrays, as far as headers tell."""
+def wrong(headers: Mapping[str, Claim], label: str | None = "labels") -> list[str]:
+    """What is wrong with the arrays, as far as headers tell.
+
+    Args:
+        headers: of all arrays.
+        label: the array with the labels, as it is called after a part's name; None where a table tells them.
+    """
     splits = splits_of(headers)
     if not splits:
         return [_no_splits(headers)]
@@ -52,7 +57,7 @@ def wrong(headers: Mapping[str, Claim]) -> list[str]:
             messages.append(f"found {alike}, expected the same kind and shape in every split: convert them")
     for split in splits:
         messages += _wrong_split(
-            split, {n: headers[f"{split}_{n}"] for n in names if f"{split}_{n}" in headers}
+            split, {n: headers[f"{split}_{n}"] for n in names if f"{split}_{n}" in headers}, label
         )
     return messages
 
@@ -146,13 +151,15 @@ def _family(header: Claim) -> str:
     return "integer" if header.dtype.kind in "iu" else header.dtype.kind
 
 
-def _wrong_split(split: str, columns: Mapping[str, Claim]) -> list[str]:
+def _wrong_split(split: str, columns: Mapping[str, Claim], label: str | None) -> list[str]:
     images, labels = columns.get("images"), columns.get("labels")
     if images is None or labels is None:
         return []
-    messages = _wrong_images(f"{split}_images", images) or _wrong_labels(f"{split}_labels", labels, images)
+    messages, read = _wrong_images(f"{split}_images", images), [n for n in columns if n in ("labels", label)]
+    if not messages:
+        messages = [one for n in read for one in _wrong_labels(f"{split}_{n}", columns[n], images)]
     for name, header in columns.items():
-        if name != "labels" and header.shape[:1] != images.shape[:1]:
+        if name not in read and header.shape[:1] != images.shape[:1]:
             count = header.shape[0] if header.shape else 0
             messages.append(
                 f"found {count} entries in {split}_{name}, expected {images.shape[0]}, one per image"

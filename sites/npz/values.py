@@ -21,23 +21,23 @@ def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
-def unfit(headers: Mapping[str, Claim], splits: Sequence[str]) -> list[str]:
-    """The kinds of arrays whose values have to be looked at to say what is wrong, if anything: images, labels."""
+def unfit(headers: Mapping[str, Claim], splits: Sequence[str], label: str | None) -> list[str]:
+    """The arrays whose values have to be looked at to say what is wrong, if anything: images, and ``label``."""
     first = splits[0]
-    images, labels = headers[f"{first}_images"], headers[f"{first}_labels"]
-    kinds = ["images"] if native(images.dtype) not in (np.uint8, np.float32) else []
-    return kinds + (["labels"] if len(labels.shape) == 2 and labels.shape[1] > 1 else [])
+    names = ["images"] if native(headers[f"{first}_images"].dtype) not in (np.uint8, np.float32) else []
+    shape = () if label is None else headers[f"{first}_{label}"].shape
+    return names + ([label] if label is not None and len(shape) == 2 and shape[1] > 1 else [])
 
 
-def wrong_kind(kind: str, arrays: Mapping[str, Array], wanted: Wanted) -> str:
+def wrong_kind(name: str, arrays: Mapping[str, Array], wanted: Wanted) -> str:
     """What to say of images of another type, or of several labels per image; empty if these are findings.
 
     Args:
-        kind: images or labels.
+        name: images, or what the labels are called.
         arrays: of all parts, by name.
         wanted: the findings that are asked for.
     """
-    return _other_type(arrays) if kind == "images" else _several(arrays, wanted)
+    return _other_type(arrays) if name == "images" else _several(arrays, wanted)
 
 
 def _other_type(arrays: Mapping[str, Array]) -> str:

@@ -87,6 +87,55 @@ def test_labels_that_are_no_findings_are_refused(tmp_path: Path, arrays: dict[st
     assert words in refused(tmp_path, Npz(path="x.npz"), **arrays)
 
 
+SCORED = Npz(path="x.npz", label="scores")
+
+
+@pytest.mark.parametrize(
+    ("scores", "findings", "words"),
+    [
+        (
+            SEVERAL + 2,
+            "all",
+            "train_scores has 3 labels per image, of which some are 3, expected one, or findings",
+        ),
+        (SEVERAL * 0.9, ("a", "b", "c"), "train_scores has 3 labels per image, of which some are 0.9"),
+        (SEVERAL * 0.9, None, "train_scores has 3 labels per image, of which some are 0.9"),
+        (
+            np.full((12, 4), 0.25),
+            "all",
+            "they are probabilities, which sum to 1; take the argmax: train_scores",
+        ),
+        (
+            np.eye(2)[LABELS],
+            None,
+            "they are one-hot; take the argmax: train_scores.argmax(1); or, if these are",
+        ),
+        (SEVERAL.astype(str), "all", "train_scores has 3 labels per image, which are text"),
+        (SEVERAL, ("a", "b"), "train_scores has 3 labels per image, and findings names 2"),
+        (
+            np.zeros((12, 4, 4), np.uint8),
+            None,
+            "train_scores has shape (12, 4, 4), expected (12, 1), or label maps",
+        ),
+        (SEVERAL[:6], None, "train_scores has shape (6, 3), expected (12, 1)"),
+    ],
+)
+def test_a_column_of_labels_is_looked_at_as_labels_are(
+    tmp_path: Path, scores: Any, findings: Any, words: str
+):
+    assert words in refused(tmp_path, replace(SCORED, findings=findings), train_scores=scores)
+
+
+def test_of_labels_those_that_are_used_are_looked_at(tmp_path: Path):
+    hot, maps = np.eye(2)[LABELS], (IMAGES > 99).astype(np.uint8)
+    found = load(tmp_path, replace(SCORED, size=4), train_scores=SEVERAL, train_labels=maps)
+    assert found.kind == "multilabel" and np.array_equal(found.targets, SEVERAL)
+    found = load(tmp_path, replace(SCORED, findings="all"), train_scores=hot, train_labels=hot * 0.5)
+    assert np.array_equal(found.targets, hot)
+    message = refused(tmp_path, replace(SCORED, size=4), train_scores=maps)
+    assert "size is given, but the labels are maps" in message
+
+
 def test_findings_are_asked_of_what_has_none(tmp_path: Path):
     source = Npz(path="x.npz", findings="all")
     assert "one number for each image, and findings asks for several" in refused(tmp_path, source)
