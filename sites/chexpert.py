@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,7 +21,7 @@ from sites.folder.columns import Needed
 from sites.folder.paths import Inside, file_faults
 from sites.folder.pictures import Alike, read_pictures
 from sites.folder.tables import read_table
-from sites.identity import quoted, tidied
+from sites.identity import is_missing, quoted, tidied
 from sites.rows import Fault, Row, grouped
 from sites.watching import Watch, unwatched
 
@@ -39,8 +39,10 @@ FIVE = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusi
 """Those on which the authors compare models."""
 
 _PATH = re.compile(r"(?:^|/)((?:train|valid)/(patient\d+)/(study\d+)/[^/]+)$")
-_ABOUT = ("sex", "age", "Frontal/Lateral", "AP/PA")
-_SEX = {"male": "M", "female": "F"}
+_VIEW = "Frontal/Lateral"
+_ABOUT = ("sex", "age", _VIEW, "AP/PA")
+_SEX = {"male": "M", "m": "M", "female": "F", "f": "F"}
+_FRONTAL = {"frontal": True, "lateral": False}
 _CODE = {"ignore": "-1", "zero": "0", "one": "1"}
 
 
@@ -52,7 +54,8 @@ class CheXpert:
     ``train/patient00001/study1/view1_frontal.jpg``, and these files. Patients are those of the paths; ``sex`` (M, F),
     ``age``, ``view`` (AP, PA, …, or Lateral), ``study`` and ``split`` (train, valid) are columns.
 
-    A finding is 1 (present), 0 (absent), -1 (uncertain) or blank (the report does not mention it). The paper compares
+    A finding is 1 (present), 0 (absent), -1 (uncertain) or blank (the report does not mention it; so is a word for
+    nothing, such as nan). The paper compares
     what to do with uncertain ones: to leave them out of the loss (U-Ignore, here ``ignore``), or to take them for
     absent (U-Zeros) or present (U-Ones); which is best differs by finding. What is not mentioned counts as absent, as
     there nothing but what is uncertain is left out; most findings have too few 0 to learn from these alone.
@@ -102,7 +105,7 @@ class CheXpert:
             note=f"{what} of CheXpert (Irvin et al. 2019); patient ids are those of their paths. "
             f"{several.in_words(names)}.",
             names=names,
-            notes=(note, *found.notes, *pictures.notes),
+            notes=(note, *found.notes, *_no_sex(rows), *pictures.notes),
             seen=pictures.seen,
         )
 
@@ -145,7 +148,7 @@ class CheXpert:
         code, columns = {"-1": _CODE[self.uncertain], "": _CODE[self.blank]}, dict[str, list[str]]()
         asked = Counter[str]()
         for name in names:
-            cells = [tidied(row.cells[name]).removesuffix(".0") for row in rows]
+            cells = [_answer(row.cells[name]) for row in rows]
             asked.update(cell for cell in cells if cell in code)
             columns[name] = [code.get(cell, cell) for cell in cells]
         told = {"ignore": "left out", "zero": "taken for absent", "one": "taken for present"}
@@ -156,11 +159,19 @@ class CheXpert:
         return several.of_columns(columns, patients), note
 
 
+def _answer(cell: str) -> str:
+    """A finding as its policies know it: nothing, -1, or what else is written."""
+    if is_missing(cell):
+        return ""
+    return "-1" if several.unsure(cell) else tidied(cell).removesuffix(".0")
+
+
 def _rows(folder: Path, names: Sequence[str]) -> list[Row]:
     """The rows of both tables, whose cells are called as ours.
 
     Raises:
-        InputError: there is no table, it lacks columns, or has paths of another form; all problems together.
+        InputError: there is no table, it lacks columns, or has paths of another form, images twice or views that are
+            neither frontal nor lateral; all problems together.
     """
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
     if not tables:
@@ -168,7 +179,7 @@ def _rows(folder: Path, names: Sequence[str]) -> list[Row]:
             f"chexpert: found neither {' nor '.join(TABLES)} in {folder}, expected a copy of CheXpert, such as "
             "CheXpert-v1.0-small: put it there, or give its folder as --data-root"
         )
-    rows, faults = list[Row](), list[Fault]()
+    rows, faults = dict[str, Row](), list[Fault]()
     for file in tables:
         for row in read_table(file, Needed(("Path", *_ABOUT, *names), labels=False)).rows:
             if (match := _PATH.search(row.cells["Path"])) is None:
@@ -177,23 +188,30 @@ def _rows(folder: Path, names: Sequence[str]) -> list[Row]:
                 )
                 message = f"found {quoted(row.cells['Path'])}, {expected}"
                 faults.append(row.fault("of another form", "Path", message))
-            else:
-                rows.append(_renamed(row, match, names))
+                continue
+            if tidied(row.cells[_VIEW]).casefold() not in _FRONTAL:
+                message = f"found {_said(row.cells[_VIEW])}, expected Frontal or Lateral: correct it"
+                faults.append(row.fault("no view", _VIEW, message))
+            renamed = _renamed(row, match, names)
+            if (first := rows.setdefault(renamed.cells["image"], renamed)) is not renamed:
+                there = f"{Path(first.manifest).name}, {first.place}"
+                message = f"found {quoted(row.cells['Path'])} again (first in {there}), expected a row for each image"
+                faults.append(row.fault("again", "Path", f"{message}: remove one of them"))
     if faults:
         raise InputError(grouped(faults))
-    return rows
+    return [*rows.values()]
 
 
 def _renamed(row: Row, path: re.Match[str], names: Sequence[str]) -> Row:
     """A row with a file below the folder, attributes called as elsewhere, and its findings; no other cells."""
     cells = {name: tidied(row.cells[name]) for name in (*_ABOUT, *names)}
-    frontal = cells["Frontal/Lateral"].casefold() == "frontal"
+    frontal = _FRONTAL.get(cells[_VIEW].casefold(), False)
     own = {
         "file": path[1],
         "image": path[1].rpartition(".")[0],
         "patient": path[2],
         "age": cells["age"],
-        "sex": _SEX.get(cells["sex"].casefold(), ""),
+        "sex": _SEX.get(cells["sex"].casefold(), cells["sex"]),
         "view": (cells["AP/PA"] or "Frontal") if frontal else "Lateral",
         "study": path[3],
         "split": path[1].partition("/")[0],
@@ -206,5 +224,18 @@ def _renamed(row: Row, path: re.Match[str], names: Sequence[str]) -> Row:
 def _table(rows: Sequence[Row]) -> pd.DataFrame:
     names = ("image", "patient", "sex", "age", "view", "study", "split")
     table = pd.DataFrame({name: [row.cells[name] for row in rows] for name in names})
+    table["sex"] = table["sex"].where(table["sex"].isin([*_SEX.values()]), "")
     ages = pd.to_numeric(table["age"], errors="coerce")
     return table if ages.isna().any() else table.assign(age=ages)
+
+
+def _no_sex(rows: Sequence[Row]) -> Iterator[str]:
+    """A note of what is written for sex, and is neither female nor male."""
+    others = Counter(row.cells["sex"] for row in rows if row.cells["sex"] not in _SEX.values())
+    if others:
+        some = ", ".join(f"{_said(word)} {n:,}" for word, n in others.most_common(3))
+        yield f"sex is neither female nor male in {others.total():,} rows, and left empty: {some}"
+
+
+def _said(cell: str) -> str:
+    return quoted(cell) if cell else "nothing"

@@ -130,6 +130,59 @@ def test_what_is_wrong_is_told_by_its_place(tmp_path: Path):
     )
 
 
+def test_a_row_twice_is_told_by_its_place_also_in_the_other_table(tmp_path: Path):
+    again = line(f"{TRAIN}/patient00001/study1/view1_frontal.png", "Male,41,Frontal,AP", Edema="0.0")
+    other = line(VALID.replace("/valid/", "/train/"), "Male,41,Frontal,AP")
+    copy_of(tmp_path, {"train.csv": [*ROWS, again, other], "valid.csv": [other]})
+    found = [str(problem) for problem in problems_of(TWO, tmp_path)]
+    assert (
+        "train.csv:7:1: Path: found 'CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.png'"
+        in found[0]
+    )
+    assert "again (first in train.csv, line 2), expected a row for each image: remove one of them" in found[0]
+    assert "valid.csv:2:1: Path: found" in found[1] and "again (first in train.csv, line 8)" in found[1]
+
+
+def test_sex_is_read_in_any_case_and_other_words_are_told(tmp_path: Path):
+    words = ["M", "f", "MALE", "female", "Unknown", "", "Unknown", "X"]
+    rows = [
+        line(
+            f"{TRAIN}/patient0000{n}/study1/view1_frontal.jpg", f"{word},4{n},frontal,AP", Edema=f"{n % 2}.0"
+        )
+        for n, word in enumerate(words)
+    ]
+    copy_of(tmp_path, {"train.csv": rows})
+    found = CheXpert(findings=("Edema",), size=8).load(tmp_path)
+    assert found.table["sex"].tolist() == ["M", "F", "M", "F", "", "", "", ""]
+    note = "sex is neither female nor male in 4 rows, and left empty: 'Unknown' 2, nothing 1, 'X' 1"
+    assert note in found.notes
+
+
+@pytest.mark.parametrize(
+    ("blank", "uncertain", "expected"),
+    [("zero", "one", [0, 0, 1, 1, 1]), ("ignore", "zero", [IGNORED, IGNORED, 0, 0, 1])],
+)
+def test_words_for_nothing_are_blank_and_those_of_doubt_uncertain(
+    tmp_path: Path, blank: str, uncertain: str, expected: list[int]
+):
+    rows = [
+        line(f"{TRAIN}/patient0000{n}/study1/view1_frontal.jpg", f"M,4{n},Frontal,AP", Edema=word)
+        for n, word in enumerate(["nan", " NA", "u", "-1.0", "1.0", "0"])
+    ]
+    copy_of(tmp_path, {"train.csv": rows})
+    found = CheXpert(findings=("Edema",), size=8, blank=blank, uncertain=uncertain).load(tmp_path)  # type: ignore[arg-type]
+    assert found.targets[:, 0].tolist() == [*expected, 0]
+    assert "2 are uncertain (-1)" in found.notes[0] and "2 are not mentioned (blank)" in found.notes[0]
+
+
+def test_a_view_that_is_neither_frontal_nor_lateral_is_not_left_out_unsaid(tmp_path: Path):
+    copy_of(tmp_path, {"train.csv": [*ROWS, line(f"{TRAIN}/patient00005/study1/view1.jpg", "Male,41,,AP")]})
+    (problem,) = map(str, problems_of(TWO, tmp_path))
+    assert (
+        "train.csv:7:" in problem and "Frontal/Lateral: found nothing, expected Frontal or Lateral" in problem
+    )
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
