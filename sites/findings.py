@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fedunlearn.core import IGNORED
 from fedunlearn.core.blanks import NOBODY
-from fedunlearn.kinds.multilabel.held import NONE
+from fedunlearn.kinds.multilabel.held import NONE, UNKNOWN
 from sites.identity import alike, is_missing, listed, quoted, tidied, twins
 from sites.labels import Misread
 
@@ -77,7 +77,7 @@ def of_columns(columns: Mapping[str, Sequence[str]], patients: Sequence[str]) ->
         unknown.update(
             quoted(tidied(cell)) if cell else "nothing" for cell in cells if found[cell] == IGNORED
         )
-    return _judged(tuple(columns), targets, patients, misread, _words(unknown))
+    return _judged(tuple(columns), targets, patients, misread, _words(unknown), _taken(columns))
 
 
 def _words(unknown: Counter[str]) -> str:
@@ -214,6 +214,12 @@ def _strange(names: Sequence[str], there: Mapping[str, int]) -> Iterator[str]:
             yield f"findings names {name!r}, which no image has{meant}; found {listed(sorted(there), SHOWN)}"
 
 
+def _taken(names: Iterable[str]) -> list[str]:
+    """Findings that are called as ``sites.parquet`` calls what nobody knows."""
+    told = "which says that nobody knows, expected another name: rename it"
+    return [f"found a finding called {name!r}, {told}" for name in names if name.casefold() == UNKNOWN]
+
+
 def _many(names: Sequence[str], count: int) -> Iterator[str]:
     if len(names) > max(_FEW, count / 4):
         yield (
@@ -232,7 +238,7 @@ def of_numbers(values: npt.NDArray[Any], names: Sequence[str], patients: Sequenc
     """
     targets = np.full(values.shape, IGNORED, dtype=np.uint8)
     targets[values == 0], targets[values == 1] = 0, 1
-    return _judged(tuple(names), targets, patients, {}, " (-1, 255 or NaN)")
+    return _judged(tuple(names), targets, patients, {}, " (-1, 255 or NaN)", _taken(names))
 
 
 def numbers(values: npt.NDArray[Any]) -> bool:
@@ -274,6 +280,8 @@ def _unknown(names: Sequence[str], targets: Bytes, words: str) -> Iterator[str]:
             f"{total:,} of {targets.size:,} answers are unknown{words} and count neither as present nor as absent: "
             f"{', '.join(some[:SHOWN])}{more}"
         )
+    if bare := int((targets == IGNORED).all(axis=1).sum()):
+        yield f"{bare:,} of {len(targets):,} images have no known finding at all: nothing can be learnt of them"
 
 
 def _rare(names: Sequence[str], targets: Bytes, patients: Sequence[str]) -> Iterator[str]:

@@ -91,9 +91,12 @@ def _findings(cohort: Cohort, has: Any) -> list[str]:
         own, unknown = has[:, number], int((cohort.targets[:, number] == IGNORED).sum())
         counts = [int(own[cohort.rows(site)].sum()) for site in hospitals]
         drawn.add_row(cell(name), *(f"{count:,}" for count in (*counts, int(own.sum()), unknown)))
-    none = ~has.any(axis=1)
-    counts = [int(none[cohort.rows(site)].sum()) for site in hospitals]
-    drawn.add_row("none of them", *(f"{count:,}" for count in (*counts, int(none.sum()))), "")
+    none = (cohort.targets == 0).all(axis=1)
+    others = {"none of them": none, "unknown": ~has.any(axis=1) & ~none}
+    for name, own in others.items():
+        counts = [int(own[cohort.rows(site)].sum()) for site in hospitals]
+        if own.any() or name == "none of them":
+            drawn.add_row(name, *(f"{count:,}" for count in (*counts, int(own.sum()))), "")
     more = len(cohort.names) - len(names)
     return _shown(drawn, f"images with a finding{f', and {more} more findings' if more else ''}")
 

@@ -99,9 +99,11 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "site": "the hospital that has it",
         "split": "`train`, `val`, `test` or `proxy`",
         "label": "its class, a number from 0; not there for volumes with label maps, or several findings",
-        "findings": "of several findings, those that it has, joined by `|`, or `No Finding`",
+        "findings": "of several findings, those that it has, joined by `|`; `No Finding` if it is known to have none, "
+        "else `unknown`",
         "unknown": "of several findings, those of which nobody knows, joined by `|`",
-        "rarest_finding": "of several findings, the one it has that fewest images have: what it is dealt and picked by",
+        "rarest_finding": "of several findings, the one it has that fewest images have, `No Finding` or `unknown`: "
+        "what it is dealt and picked by",
         "*": "attributes as the data has them, such as `sex`, `age`, `scanner`",
         "difficulty": "what the data itself says of it, such as `easy`; requests pick by it",
         "forgotten_by": "ids of the requests that ask for it to be forgotten, a list",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from fedunlearn.core import InputError, PatientId, Problem, SiteId
 from fedunlearn.core.held import picked_by
+from fedunlearn.kinds.multilabel.held import UNKNOWN
 from sites.identity import alike, is_missing, tidied
 
 Floats = npt.NDArray[np.float64]
@@ -33,6 +34,7 @@ def picked(
     - hardest, easiest: by the mean ``difficulty`` of their images here, numbers as they are, "easy" 0 and "hard" 1.
     - rare_class: by how many training images the hospital has of the label that most of the patient's images here
       have (the lowest of several); the rarest first. Of images with several findings, the rarest one is the label.
+      Where that is unknown they do not count, and patients with no others come last.
     - scarce_elsewhere: by how many training images of that label the other hospitals have; the scarcest first, and
       what nobody else has last, since nobody misses it. So a hospital that means harm would choose that knows no more
       of others than how many images of each class they have.
@@ -63,8 +65,9 @@ def picked(
             if label is None:
                 raise InputError(f"pick: {pick} needs one class per image, or findings; use another `pick`")
             sizes = (own if pick == "rare_class" else train[~here])[label].value_counts()
-            by_patient = own.groupby("patient")[label]
-            scores, sign = by_patient.agg(lambda labels: sizes.get(labels.mode().min(), np.inf)), 1.0
+            by_patient = own[own[label] != UNKNOWN].groupby("patient")[label]
+            known = by_patient.agg(lambda labels: sizes.get(labels.mode().min(), np.inf))
+            scores, sign = known.astype(np.float64).reindex(able, fill_value=np.inf), 1.0
         case _:
             raise ValueError(f"no such way to pick patients: {pick!r}")
     shuffled = [able[i] for i in rng.permutation(len(able))]

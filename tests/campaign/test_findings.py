@@ -18,7 +18,7 @@ from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.survey import draw, survey
 from fedunlearn.core import IGNORED, InputError
 from fedunlearn.core.held import held
-from fedunlearn.kinds.multilabel.held import NONE, rarest, told
+from fedunlearn.kinds.multilabel.held import NONE, UNKNOWN, rarest, told
 from fedunlearn.scenario import Scenario
 from sites.dealing.patients import patients_of
 
@@ -72,11 +72,12 @@ def test_the_table_tells_what_is_present_what_nobody_knows_and_the_rarest(cohort
     table = cohort.table
     for row, target in enumerate(cohort.targets):
         has = [name for name, one in zip(NAMES, target, strict=True) if one == 1]
-        assert table["findings"][row] == ("|".join(has) or NONE)
+        other = UNKNOWN if IGNORED in target else NONE
+        assert table["findings"][row] == ("|".join(has) or other)
         assert table["unknown"][row] == "|".join(
             n for n, one in zip(NAMES, target, strict=True) if one == IGNORED
         )
-        assert table["rarest_finding"][row] == (has[-1] if has else NONE)  # named from frequent to rare
+        assert table["rarest_finding"][row] == (has[-1] if has else other)  # named from frequent to rare
     assert "label" not in table
     assert (table["data_findings"] == "theirs").all()  # a column of the data with our name
     assert any("the data's column findings is kept as data_findings" in note for note in cohort.notes)
@@ -122,8 +123,13 @@ def test_check_counts_each_finding_by_hospital(cohort: Cohort, tmp_path: Path):
         counts = [int((own[cohort.site == site] == 1).sum()) for site in cohort.sites]
         told = re.split(r"\s{2,}", lines[start + 2 + row].strip())
         assert told == [name, *map(str, counts), str(sum(counts)), str(int((own == IGNORED).sum()))]
-    nothing = (cohort.targets != 1).all(axis=1)
+    nothing = (cohort.targets == 0).all(axis=1)
     assert lines[start + 5].split()[-1] == str(int(nothing.sum()))
+    others = (cohort.targets != 1).all(axis=1) & ~nothing
+    assert others.any() and lines[start + 6].split()[0] == "unknown"
+    assert lines[start + 6].split()[-1] == str(int(others.sum()))
+    known = replace(cohort, targets=np.where(cohort.targets == IGNORED, 0, cohort.targets))
+    assert not any(line.startswith("unknown") for line in survey(known))
     many = replace(cohort, sites=tuple(f"s{number}" for number in range(7)))
     assert "finding  all  unknown" in re.sub(r" +", "  ", "\n".join(survey(many)))
     draw(cohort, "x", tmp_path / "sheet.png")
@@ -165,11 +171,17 @@ def test_a_model_for_another_kind_is_told_what_to_write(tmp_path: Path):
 
 
 def test_what_is_dealt_by(cohort: Cohort):
-    assert told(np.array([[0, 255], [1, 1]], np.uint8), ("a", "b")) == {
-        "findings": [NONE, "a|b"],
-        "unknown": ["b", ""],
-        "rarest_finding": [NONE, "a"],
+    targets = np.array([[0, 255], [1, 1], [0, 0], [255, 255]], np.uint8)
+    assert told(targets, ("a", "b")) == {
+        "findings": [UNKNOWN, "a|b", NONE, UNKNOWN],
+        "unknown": ["b", "", "", "a|b"],
+        "rarest_finding": [UNKNOWN, "a", NONE, UNKNOWN],
     }
+    dealt = held("multilabel").strata
+    numbers, names = dealt(targets, ("a", "b")) or ((), ())
+    assert list(numbers) == [3, 1, 0, 3] and list(names) == [NONE, "a", "b", UNKNOWN]
+    numbers, names = dealt(targets[1:3], ("a", "b")) or ((), ())
+    assert list(numbers) == [1, 0] and list(names) == [NONE, "a", "b"]  # as if there were no such word
     assert rarest(np.zeros((0, 3), np.uint8)).tolist() == []
 
 
@@ -184,3 +196,22 @@ def test_images_of_which_nothing_is_known_are_left_out_and_counted(scenario: Sce
     assert np.array_equal(found.pixels[:, 0], own["train_images"][kept])
     assert found.table["patient"].tolist() == own["train_patient_id"][kept].tolist()
     assert "left out: 3 of 180 images, of which no finding is known" in found.notes
+
+
+def test_images_of_which_nobody_knows_a_finding_are_dealt_picked_and_told(scenario: Scenario, tmp_path: Path):
+    """Every fourth patient's images: no finding known. Without `UNKNOWN` they would be dealt as without a finding."""
+    made = arrays()
+    bare = np.arange(180) // 3 % 4 == 0
+    made["train_labels"][bare] = -1
+    np.savez(tmp_path / "x.npz", **made)
+    found = gather(scenario, tmp_path)
+    (note,) = [note for note in found.notes if "no known finding at all" in note]
+    assert note.startswith(f"{int(bare.sum())} of 180 images")
+    table = found.table
+    nobody = table["image"].isin({f"train-{row:06d}" for row in np.flatnonzero(bare)})
+    assert (table[nobody]["rarest_finding"] == UNKNOWN).all()
+    assert not (table[found.forgotten["rare"]]["rarest_finding"] == UNKNOWN).any()
+    by = [f"requests.0.patients={{count: 1, by: {{rarest_finding: {UNKNOWN}}}}}"]
+    (tmp_path / "s.yaml").write_text(TEXT, encoding="utf-8")
+    asked = gather(scenarios.read(tmp_path / "s.yaml", by), tmp_path)
+    assert (asked.table[asked.forgotten["rare"]]["rarest_finding"] == UNKNOWN).any()

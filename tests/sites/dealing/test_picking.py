@@ -67,6 +67,16 @@ def test_the_rarest_class_at_that_hospital_comes_first(table):
     assert {patients(table, seed, count=1, pick="rare_class") for seed in range(20)} == {"a", "c"}
 
 
+def test_what_nobody_knows_is_no_rare_finding(table):
+    """Known images of x, y, z: 4, 2, 1. All of a's are unknown, so it is last; c's known one is of z."""
+    words = ["unknown", "x", "x", "x", "unknown", "z", "y", "y", "x", "x", "z"]
+    found = table.drop(columns="label").assign(rarest_finding=words)
+    assert [patients(found, count=n, pick="rare_class") for n in (1, 2, 5)] == ["c", "cd", "abcde"]
+    assert {patients(found, seed, count=4, pick="rare_class") for seed in range(20)} == {"bcde"}
+    nobody = found.assign(rarest_finding="unknown")
+    assert len({patients(nobody, seed, count=1, pick="rare_class") for seed in range(20)}) > 1  # all alike
+
+
 def test_the_class_comes_first_of_which_others_train_on_fewest_images(table):
     """West trains on label 3 once, east on 0 once and on 1 twice, so b, d and e (label 0) come before c (1).
 

@@ -137,12 +137,21 @@ def test_a_word_for_what_nobody_knows_is_no_finding_and_not_none(
     assert found.targets[-2:].tolist() == [[IGNORED] * 3] * 2
     assert found.targets[:-2].max() == 1
     assert f"6 of 30 answers are unknown ('{word}') and count neither" in found.notes[0]
+    assert found.notes[1] == "2 of 10 images have no known finding at all: nothing can be learnt of them"
 
 
 def test_a_word_for_what_nobody_knows_cannot_be_asked_for(tmp_path: Path):
     with pytest.raises(InputError) as error:
         named(tmp_path, [*CELLS, "unclear"], Folder(manifest="m.csv", findings=("Mass", "unclear")))
     assert refused(error, "findings names 'unclear', which says that nobody knows")
+
+
+def test_no_finding_is_called_as_what_nobody_knows(tmp_path: Path):
+    with pytest.raises(InputError) as error:
+        several(tmp_path, ROWS, "Effusion,Unknown", ("Effusion", "Unknown"))
+    assert refused(
+        error, "found a finding called 'Unknown', which says that nobody knows, expected another name"
+    )
 
 
 def test_findings_that_are_not_asked_for_are_left_out_with_a_note(tmp_path: Path):
