@@ -67,7 +67,7 @@ def picked(
             sizes = (own if pick == "rare_class" else train[~here])[label].value_counts()
             by_patient = own[own[label] != UNKNOWN].groupby("patient")[label]
             known = by_patient.agg(lambda labels: sizes.get(labels.mode().min(), np.inf))
-            scores, sign = known.astype(np.float64).reindex(able, fill_value=np.inf), 1.0
+            scores, sign = known.astype(np.float64).reindex([*able], fill_value=np.inf), 1.0
         case _:
             raise ValueError(f"no such way to pick patients: {pick!r}")
     shuffled = [able[i] for i in rng.permutation(len(able))]
