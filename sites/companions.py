@@ -72,13 +72,13 @@ def joined(found: Collection, beside: Beside, place: str) -> Collection:
         gone: Sequence[str] = beside.columns
     else:
         name, values, notes = "report", *_reports(found.table, beside)
-        gone = _texts(found.table, beside.report)
+        gone = _texts(found.table.drop(columns=[*_OWN], errors="ignore"), beside.report)
     return replace(
         found,
         targets=np.repeat(found.targets[:, None], 3, 1).astype(
             np.min_scalar_type(max(found.classes, IGNORED))
         ),
-        table=found.table.drop(columns=[column for column in gone if column not in _OWN]),
+        table=found.table.drop(columns=[name for name in gone if name not in _OWN]),
         kind="paired",
         note=found.note + _told(beside, gone),
         notes=(*found.notes, *notes),
@@ -109,7 +109,7 @@ def _own_column(report: str) -> bool:
 
 def _texts(table: pd.DataFrame, report: str) -> list[str]:
     """The columns of a report that people wrote as texts: its own, or those of a template that are no attributes."""
-    fields = _fields(report)
+    fields = [name for name in _fields(report) if name in table]
     return fields if _own_column(report) else [name for name in fields if _is_text(table[name])]
 
 

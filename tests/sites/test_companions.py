@@ -82,6 +82,8 @@ def test_texts_of_which_a_report_is_put_together_leave_the_table():
     )
     assert list(found.table.columns) == ["image", "patient", "view"]
     assert found.note.endswith("a report that is put together of view, seen; people wrote seen.")
+    here = joined(images(site=["Hospital of the South"] * 3, **texts), Beside("{site}: {view}"), "x")
+    assert "site" in here.table and "made up of site, view: nobody wrote it" in here.note
     alone = joined(images(**texts), Beside("{seen}", words=8), "x")
     assert list(alone.table.columns) == ["image", "patient", "view"]
     assert alone.note == "Images. Beside each, its report."
