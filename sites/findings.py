@@ -280,8 +280,6 @@ def _unknown(names: Sequence[str], targets: Bytes, words: str) -> Iterator[str]:
             f"{total:,} of {targets.size:,} answers are unknown{words} and count neither as present nor as absent: "
             f"{', '.join(some[:SHOWN])}{more}"
         )
-    if bare := int((targets == IGNORED).all(axis=1).sum()):
-        yield f"{bare:,} of {len(targets):,} images have no known finding at all: nothing can be learnt of them"
 
 
 def _rare(names: Sequence[str], targets: Bytes, patients: Sequence[str]) -> Iterator[str]:

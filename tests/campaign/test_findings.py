@@ -114,6 +114,24 @@ def test_rare_findings_are_picked_and_named(scenario: Scenario, cohort: Cohort):
     assert "training images" in requests["leave"]
 
 
+def test_images_that_may_have_a_finding_are_dealt_picked_and_named_apart(scenario: Scenario, tmp_path: Path):
+    """Of every fourth patient's images one finding is known to be absent, and nothing else is."""
+    made, doubt = arrays(), np.arange(180) // 3 % 4 == 0
+    made["train_labels"][doubt] = [0, -1, -1]
+    made["train_labels"][~doubt] = np.abs(made["train_labels"][~doubt])
+    np.savez(tmp_path / "x.npz", **made)
+    found = gather(scenario, tmp_path)
+    by = found.table["rarest_finding"]
+    assert int((by == UNKNOWN).sum()) == int(doubt.sum()) and (by == NONE).any()
+    assert set(found.table["patient"][by == UNKNOWN]).isdisjoint(found.table["patient"][by != UNKNOWN])
+    assert not (by[found.forgotten["rare"]] == UNKNOWN).any()
+    assert {*found.split[by == UNKNOWN]} == {"train", "val", "test"}
+    (tmp_path / "s.yaml").write_text(TEXT, encoding="utf-8")
+    named = f"requests.0.patients={{count: 1, by: {{rarest_finding: {UNKNOWN}}}}}"
+    asked = gather(scenarios.read(tmp_path / "s.yaml", [named]), tmp_path)
+    assert (asked.table["rarest_finding"][asked.forgotten["rare"]] == UNKNOWN).all()
+
+
 def test_check_counts_each_finding_by_hospital(cohort: Cohort, tmp_path: Path):
     lines = survey(cohort)
     start = lines.index("images with a finding:")
@@ -196,22 +214,3 @@ def test_images_of_which_nothing_is_known_are_left_out_and_counted(scenario: Sce
     assert np.array_equal(found.pixels[:, 0], own["train_images"][kept])
     assert found.table["patient"].tolist() == own["train_patient_id"][kept].tolist()
     assert "left out: 3 of 180 images, of which no finding is known" in found.notes
-
-
-def test_images_of_which_nobody_knows_a_finding_are_dealt_picked_and_told(scenario: Scenario, tmp_path: Path):
-    """Every fourth patient's images: no finding known. Without `UNKNOWN` they would be dealt as without a finding."""
-    made = arrays()
-    bare = np.arange(180) // 3 % 4 == 0
-    made["train_labels"][bare] = -1
-    np.savez(tmp_path / "x.npz", **made)
-    found = gather(scenario, tmp_path)
-    (note,) = [note for note in found.notes if "no known finding at all" in note]
-    assert note.startswith(f"{int(bare.sum())} of 180 images")
-    table = found.table
-    nobody = table["image"].isin({f"train-{row:06d}" for row in np.flatnonzero(bare)})
-    assert (table[nobody]["rarest_finding"] == UNKNOWN).all()
-    assert not (table[found.forgotten["rare"]]["rarest_finding"] == UNKNOWN).any()
-    by = [f"requests.0.patients={{count: 1, by: {{rarest_finding: {UNKNOWN}}}}}"]
-    (tmp_path / "s.yaml").write_text(TEXT, encoding="utf-8")
-    asked = gather(scenarios.read(tmp_path / "s.yaml", by), tmp_path)
-    assert (asked.table[asked.forgotten["rare"]]["rarest_finding"] == UNKNOWN).any()

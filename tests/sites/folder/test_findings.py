@@ -137,7 +137,6 @@ def test_a_word_for_what_nobody_knows_is_no_finding_and_not_none(
     assert found.targets[-2:].tolist() == [[IGNORED] * 3] * 2
     assert found.targets[:-2].max() == 1
     assert f"6 of 30 answers are unknown ('{word}') and count neither" in found.notes[0]
-    assert found.notes[1] == "2 of 10 images have no known finding at all: nothing can be learnt of them"
 
 
 def test_a_word_for_what_nobody_knows_cannot_be_asked_for(tmp_path: Path):
