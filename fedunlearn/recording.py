@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pandas as pd
+
 from fedunlearn import __version__, guests, scenario as scenarios, weights as w
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import Cohort
@@ -147,7 +149,7 @@ def calendar(made: Production) -> dict[str, Any]:
             "looks": list(scenario.calendar.looked(rounds)),
             "participation": scenario.training.participation,
         },
-        "docket": [_entry(entry, cohort) for entry in cohort.entries],
+        "docket": [_entry(entry, cohort.table) for entry in cohort.entries],
         "policies": [_policy(made, plan) for plan in scenario.policies],
         "looks": campaign.looks,
         "retrainings": sorted(
@@ -156,10 +158,14 @@ def calendar(made: Production) -> dict[str, Any]:
     }
 
 
-def _entry(entry: Entry, cohort: Cohort) -> dict[str, Any]:
-    """What was asked for, and what was decided."""
-    petition, mask = entry.petition, cohort.forgotten.get(entry.petition.id)
-    named = cohort.table[mask] if mask is not None else cohort.table[:0]
+def _entry(entry: Entry, table: pd.DataFrame) -> dict[str, Any]:
+    """What was asked for, and what was decided.
+
+    Args:
+        entry: a request.
+        table: (N,) one row per image, as the desk has them (`fedunlearn.intake.register`).
+    """
+    petition, named = entry.petition, table.iloc[list(entry.rows)]
     return {
         "id": petition.id,
         "site": petition.site,
@@ -171,7 +177,8 @@ def _entry(entry: Entry, cohort: Cohort) -> dict[str, Any]:
         "sentence": entry.sentence,
         "of": entry.of,
         "patients": int(named["patient"].nunique()),
-        "images": int((named["split"] == "train").sum()),
+        "images": entry.images,
+        "trained": int((named["split"] == "train").sum()),
     }
 
 

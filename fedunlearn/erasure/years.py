@@ -46,6 +46,10 @@ OPT_OUT = (
     "trained before; that is another request, for erasure (GDPR, Art. 17)."
 )
 UNTRAINED = "No image of it was in any training, so there was nothing to unlearn."
+EARLIER = (
+    "Earlier requests had all of its images that were in any training, so there was nothing more to unlearn for it; "
+    "what was done about them, the records of these requests say."
+)
 
 
 @dataclass(frozen=True)
@@ -296,13 +300,20 @@ def _until(year: Year, policy: Mapping[str, Any], id: str) -> str:
     nobody = f"nobody trains on the images since {since} at the latest"
     if entry["kind"] == "opt_out" or not _trained(entry):
         return nobody
+    if not _fresh(entry):
+        return f"{nobody}; of models that had seen them, the records of earlier requests say more"
     if policy["name"] == "release":
         return f"{nobody}, and the model is barred from use from then until its next release"
     return f"{nobody}; the model that had seen them stays in use until they are unlearned"
 
 
 def _trained(entry: Mapping[str, Any]) -> bool:
-    """Whether an image of it was in training at any time."""
+    """Whether an image of it was in training at any time, whoever asked about it first."""
+    return int(entry.get("trained", entry["images"])) > 0  # runs of before have one number
+
+
+def _fresh(entry: Mapping[str, Any]) -> bool:
+    """Whether there was anything to unlearn that no earlier request had."""
     return int(entry["images"]) > 0
 
 
@@ -313,7 +324,9 @@ def answerable(year: Year, id: str) -> str:
         return NOTHING
     if entry["kind"] == "opt_out":
         return OPT_OUT
-    return "" if _trained(entry) else UNTRAINED
+    if _fresh(entry):
+        return ""
+    return EARLIER if _trained(entry) else UNTRAINED
 
 
 def recalled(year: Year, policy: str, strategy: str, id: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@
        │  └────► refused ──────────────────────────────► recorded
        └► extended ──► accepted | refused
 
-Barred is what nothing was to be unlearned of: an opt-out, or an erasure of what no model was trained on.
+Barred is what nothing was to be unlearned of: an opt-out, an erasure of what no model was trained on, or one of what
+earlier requests had already.
 """
 
 from __future__ import annotations

@@ -40,7 +40,10 @@ class Entry:
 
     @property
     def unlearns(self) -> bool:
-        """Whether something is to be unlearned for it: not for an opt-out, nor for who was not trained on."""
+        """Whether something is to be unlearned for it.
+
+        Not for an opt-out, for who was not trained on, nor for what earlier ones had already.
+        """
         return self.state == "accepted" and self.kind != OPT_OUT and self.images > 0
 
 

@@ -1,8 +1,8 @@
 """When every request was answered, by policy, against the month that Art. 12(3) GDPR leaves (`fedunlearn.deadlines`).
 
 An answer is there on the date of its boundary, which is the day on which it was reckoned: how long unlearning itself
-takes is a cost, not a delay. A refusal is an answer too. An opt-out, and whatever names nothing that was trained on, is
-answered once it is accepted: from then on nobody trains on its images.
+takes is a cost, not a delay. A refusal is an answer too. An opt-out, and whatever names nothing that was trained on, or
+nothing that earlier requests left, is answered once it is accepted: from then on nobody trains on its images.
 """
 
 from __future__ import annotations

@@ -196,6 +196,7 @@ def _manifest(seeds: tuple[int, ...]) -> dict[str, Any]:
             "of": "r1" if reason == "duplicate" else "",
             "patients": len(patients),
             "images": 4 * len(patients),
+            "trained": 4 * len(patients),
         }
         for id, site, kind, received, state, boundary, reason, patients in DOCKET
     ]
