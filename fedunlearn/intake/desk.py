@@ -152,12 +152,12 @@ class _Desk:
         if replayed:
             sentence = f"request {shown(petition.id)} came before: it is answered once"
             return Entry(petition, "refused", boundary, "replayed", sentence, petition.id)
+        held = None if before is None else before.held
         refusal = malformed(petition) or self._unable(petition)
         if refusal is not None:
-            return Entry(petition, "refused", boundary, *refusal)
+            return Entry(petition, "refused", boundary, *refusal, held=held)
         rows = self._rows(petition)
         refusal = self._answered(petition, rows) or self._too_much(petition, rows)
-        held = None if before is None else before.held
         if refusal is not None:
             return Entry(petition, "refused", boundary, *refusal, held=held)
         if (wait := self._over_quota(petition, boundary)) is not None:

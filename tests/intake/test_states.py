@@ -99,7 +99,7 @@ class Year(RuleBasedStateMachine):
         super().__init__()
         self.petitions = list[Petition]()
         self.rounds = 1
-        self.limits = Limits(hospitals=2, class_images=1, quota=2)
+        self.limits = Limits(hospitals=2, class_images=1, quota=1)
         self.before = dict[tuple[Policy, int], list[tuple[State, date]]]()
 
     @property
@@ -119,10 +119,16 @@ class Year(RuleBasedStateMachine):
         named = who if kind in ("patients", "opt_out") else ()
         self.petitions.append(Petition(name, self.today + timedelta(days=wait), site, kind, named, images))
 
-    @rule()
+    @rule(site=st.sampled_from(["north", "east", "west"]), wait=st.integers(0, 6))
+    def leaves_beside_patients(self, site: str, wait: int) -> None:
+        """More of one hospital in a month than its quota: some are held back, and then it has left."""
+        for kind, who in (("patients", f"{site[0]}0"), ("whole_site", ""), ("patients", f"{site[0]}1")):
+            self.comes(None, site, kind, (who,) if who else (), wait)
+
+    @rule(rounds=st.sampled_from([1, 5]))
     @precondition(lambda self: self.rounds < 40)
-    def a_round_passes(self) -> None:
-        self.rounds += 1
+    def rounds_pass(self, rounds: int) -> None:
+        self.rounds += rounds
 
     @invariant()
     def nothing_is_lost_or_done_twice(self) -> None:
@@ -162,6 +168,20 @@ def test_the_states_of_an_erasure_in_a_batch_that_was_held_back_first() -> None:
         ("extended", "2026-01-08"),
         ("accepted", "2026-02-05"),
         ("unlearned", "2026-02-19"),  # 45 days end on 2026-02-15
+    ]
+
+
+def test_the_states_of_one_that_was_held_back_until_its_hospital_had_left() -> None:
+    limits = Limits(hospitals=1, class_images=0, quota=1)
+    entries = decided(
+        patients("r1", "north", "n0"), leaving("r2", "north"), patients("r3", "north", "n1"), limits=limits
+    )
+    assert (entries[2].state, entries[2].reason, entries[2].held) == ("refused", "left", 1)
+    planned = agenda(entries, CALENDAR, AtOnce(), 26)
+    assert [(state, str(day)) for state, day in history(entries[2], planned, CALENDAR)] == [
+        ("received", "2026-01-05"),
+        ("extended", "2026-01-08"),
+        ("refused", "2026-02-05"),
     ]
 
 
