@@ -84,7 +84,8 @@ def docket(scenario: Scenario, table: pd.DataFrame) -> Docket:
             where there are.
 
     Raises:
-        InputError: not one erasure is accepted, so there is nothing to run.
+        InputError: a request is written for patients who cannot be picked so, all of them at their places; or not one
+            erasure is accepted, so there is nothing to run.
     """
     calendar = _calendar(scenario)
     petitions, unnamed = _petitions(scenario, table)
@@ -147,7 +148,7 @@ def _mask(entry: Entry, count: int) -> Array:
 
 
 def _explained(entry: Entry, unnamed: Mapping[RequestId, str]) -> Entry:
-    """``entry``, of a request for which nobody could be picked with the reason for that."""
+    """``entry``; of a request that came by itself when nobody was left for it, with that as the reason."""
     if entry.reason != "malformed" or entry.petition.id not in unnamed:
         return entry
     return replace(entry, reason="nobody_left", sentence=unnamed[entry.petition.id])
@@ -160,11 +161,21 @@ def _nothing(entries: Sequence[Entry]) -> Problem:
 
 
 def _petitions(scenario: Scenario, table: pd.DataFrame) -> tuple[list[Petition], dict[RequestId, str]]:
-    """All requests as they come to the desk, in scenario order; and why nobody could be picked for some."""
-    unnamed, named = dict[RequestId, str](), dict[RequestId, Petition]()
-    for request in scenario.requests:
+    """All requests as they come to the desk, in scenario order; and why nobody was left for some.
+
+    Raises:
+        InputError: one is written for patients who cannot be picked so; all of them, each at its place.
+    """
+    unnamed, named, problems = dict[RequestId, str](), dict[RequestId, Petition](), list[Problem]()
+    for number, request in enumerate(scenario.requests):
         if not request.drawn:
-            named[request.id] = _written(scenario, request, table, unnamed)
+            try:
+                named[request.id] = _written(scenario, request, table)
+            except InputError as error:
+                key = f"requests.{number}.patients"
+                problems += [scenario.placed(problem, key) for problem in error.problems]
+    if problems:
+        raise InputError(problems)
     pool = _Pool(table, {patient for one in named.values() for patient in _whose(one, table)})
     for request in sorted((one for one in scenario.requests if one.drawn), key=_when):
         named[request.id] = _drawn(scenario, request, pool, unnamed)
@@ -182,20 +193,19 @@ def _petition(request: Request) -> Petition:
     return Petition(request.id, request.received, request.site, request.asks)
 
 
-def _written(
-    scenario: Scenario, request: Request, table: pd.DataFrame, unnamed: dict[RequestId, str]
-) -> Petition:
+def _written(scenario: Scenario, request: Request, table: pd.DataFrame) -> Petition:
+    """A request with whom it names; ids that nobody has are for the desk.
+
+    Raises:
+        InputError: those whom it describes cannot be picked.
+    """
     petition = replace(_petition(request), images=request.images or ())
     match request.patients:
         case None:
             return petition
         case Pick(fraction=fraction, count=count, pick=pick, by=by):
             rng = np.random.default_rng(derive(scenario.seed, f"request:{request.id}"))
-            try:
-                named = resolve(table, request.site, rng, fraction=fraction, count=count, pick=pick, by=by)
-            except InputError as error:
-                unnamed[request.id] = str(error)
-                return petition
+            named = resolve(table, request.site, rng, fraction=fraction, count=count, pick=pick, by=by)
             return replace(petition, patients=named.patients)
         case patients:
             return replace(petition, patients=tuple(patients))

@@ -100,8 +100,6 @@ def test_what_is_wrong_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
         f"{{id: not-mine, site: north, patients: [{other}], received: 2026-02-05}}",
         "{id: nobody, site: north, patients: [p-nobody], received: 2026-02-05}",
         f"{{id: tested, site: north, patients: [{test}], received: 2026-02-05}}",
-        "{id: many, site: north, patients: {count: 999}, received: 2026-02-05}",
-        "{id: none, site: north, patients: {by: {colour: red}}, received: 2026-02-05}",
     ]
     cohort, docket = kept(tmp_path, f"requests=[{', '.join(rows)}]", "arrivals.kinds={patient: 1}")
     found = {entry.petition.id: entry for entry in docket.entries}
@@ -113,10 +111,30 @@ def test_what_is_wrong_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
     ]
     assert found["again"].of == "right" and "again" not in cohort.forgotten
     assert found["tested"].state == "accepted" and not found["tested"].erases
-    assert (found["many"].state, found["many"].reason) == ("refused", "nobody_left")
-    assert "expected 1 to" in found["many"].sentence and "colour" in found["none"].sentence
     drawn = {entry.petition.patients for entry in docket.entries if entry.petition.id.startswith("r0")}
     assert (mine,) not in drawn, "who was named in writing is not drawn"
+
+
+def test_a_written_request_for_patients_who_cannot_be_picked_is_a_mistake_at_its_place(
+    tmp_path: Path,
+) -> None:
+    """Not one of the desk's reasons: nobody came with it, and others do not name its patients."""
+    rows = (
+        "  - {id: right, site: north, patients: {count: 1}, received: 2026-01-05}\n"
+        "  - {id: many, site: east, patients: {count: 999}, received: 2026-02-05}\n"
+        "  - {id: none, site: north, patients: {by: {colour: red}}, received: 2026-02-05}\n"
+        "  - {id: out, site: west, kind: opt_out, patients: {count: 999}, received: 2026-02-05}\n"
+    )
+    file = write(tmp_path, YEAR.replace("arrivals:", f"requests:\n{rows}arrivals:"))
+    with pytest.raises(InputError) as error:
+        gather(scenarios.read(file), tmp_path)
+    first = YEAR[: YEAR.index("arrivals:")].count("\n") + 2
+    asked = rows.splitlines()
+    told = [(one.line, one.column, one.message) for one in error.value.problems]
+    assert [line for line, _, _ in told] == [first + 1, first + 2, first + 3]
+    assert [column for _, column, _ in told] == [asked[n].index("patients: ") + 11 for n in (1, 2, 3)]
+    assert "found count 999, expected 1 to" in told[0][2] and "'east' trains on" in told[0][2]
+    assert "colour" in told[1][2] and "'west' trains on" in told[2][2]
 
 
 def test_when_all_are_named_nobody_is_left(tmp_path: Path) -> None:
