@@ -1,4 +1,4 @@
-"""How long somebody may take to answer a request: Art. 12(3) of Regulation (EU) 2016/679 (GDPR)."""
+"""How long somebody may take to answer a request: Art. 12(3) and (4) of Regulation (EU) 2016/679 (GDPR)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ MONTHS = 1
 """Within which a request is answered."""
 FURTHER = 2
 """Months by which that may be extended, "where necessary, taking into account the complexity and number of the
-requests"; the person is told so, with the reasons, within the first."""
+requests"; the person is told so, with the reasons, within the first. A refusal is told within the first anyway: Art.
+12(4) knows no extension."""
 
 
 def after(day: date, months: int) -> date:

@@ -1,4 +1,4 @@
-"""How much time a request leaves: Art. 12(3) of Regulation (EU) 2016/679 (GDPR)."""
+"""How much time a request leaves: Art. 12(3) and (4) of Regulation (EU) 2016/679 (GDPR)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ class Clock:
         extended_to: the later date that the person was told.
         told: when the person was told so.
         answered: when it was answered.
+        reason: why it was extended.
+        refused: whether the answer was no.
     """
 
     received: date | None = None
     extended_to: date | None = None
     told: date | None = None
     answered: date | None = None
+    reason: str | None = None
+    refused: bool = False
 
     @property
     def due(self) -> date | None:
@@ -53,6 +57,10 @@ class Clock:
             found.append("nobody says when the person was told")
         elif self.told > self.due:
             found.append(f"the person was told after {self.due}, when the first month was over")
+        if not (self.reason or "").strip():
+            found.append("nobody says why")
+        if self.refused:
+            found.append(f"a refusal is told within the month, by {self.due} (Art. 12(4))")
         return tuple(found)
 
     @property

@@ -86,7 +86,8 @@ class Request:
     @property
     def clock(self) -> Clock:
         """Its dates."""
-        return Clock(*map(_day, (self.received, self.extended_to, self.extension_told, self.answered)))
+        days = map(_day, (self.received, self.extended_to, self.extension_told, self.answered))
+        return Clock(*days, reason=self.extension_reason, refused=self.decision == "refused")
 
 
 @dataclass(frozen=True)

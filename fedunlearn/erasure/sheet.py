@@ -108,7 +108,7 @@ def _time(record: Mapping[str, Any]) -> tuple[Field, ...]:
         ]
         return _fields(
             ("due", clock["due"]),
-            ("due at most, if extended", clock["due_at_most"]),
+            *((("due at most, if extended", clock["due_at_most"]),) if "due_at_most" in clock else ()),
             *own,
         )
     extension = clock.get("extension")

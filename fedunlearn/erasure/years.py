@@ -239,11 +239,17 @@ def clock(year: Year, id: str, written: str) -> dict[str, Any]:
         written: the day on which this record is written.
     """
     received = date.fromisoformat(year.docket[id]["received"])
+    longest = str(deadlines.after(received, deadlines.MONTHS + deadlines.FURTHER))
     return {
         "due": str(deadlines.after(received, deadlines.MONTHS)),
-        "due_at_most": str(deadlines.after(received, deadlines.MONTHS + deadlines.FURTHER)),
+        **({"due_at_most": longest} if _extends(year, id) else {}),
         "policies": [_followed(year, policy, id, written) for policy in year.manifest["policies"]],
     }
+
+
+def _extends(year: Year, id: str) -> bool:
+    """Whether its month can be extended: a refusal is told within it (Art. 12(4))."""
+    return year.decided(id) != "refused"
 
 
 def _followed(year: Year, policy: Mapping[str, Any], id: str, written: str) -> dict[str, Any]:
@@ -257,7 +263,7 @@ def _followed(year: Year, policy: Mapping[str, Any], id: str, written: str) -> d
         "state": _BY_THE_END.get(year.states[label, id][-1][0], year.states[label, id][-1][0]),
         **{key: value for key, value in reckoned.items() if value is not None},
         "days_late": int(row["late"]),
-        "days_late_at_three_months": int(row["late_three"]),
+        **({"days_late_at_three_months": int(row["late_three"])} if _extends(year, id) else {}),
         "states": states,
         "until_then": _until(year, policy, id),
         **_way(year, policy, id),

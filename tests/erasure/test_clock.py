@@ -25,8 +25,9 @@ def test_a_month_ends_with_the_same_day(day: str, months: int, expected: str) ->
     assert after(date.fromisoformat(day), months) == date.fromisoformat(expected)
 
 
-def clock(**days: str) -> Clock:
-    return Clock(**{name: date.fromisoformat(day) for name, day in days.items()})
+def clock(reason: str | None = "40 requests at once", refused: bool = False, **days: str) -> Clock:
+    own = {name: date.fromisoformat(day) for name, day in days.items()}
+    return Clock(**own, reason=reason, refused=refused)
 
 
 def test_an_answer_is_late_by_the_days_after_the_month() -> None:
@@ -35,7 +36,7 @@ def test_an_answer_is_late_by_the_days_after_the_month() -> None:
     assert (late.late, late.days, late.due) == (3, 34, date(2026, 2, 5))
 
 
-def test_an_extension_counts_if_the_person_was_told_in_time() -> None:
+def test_an_extension_counts_if_the_person_was_told_in_time_and_why() -> None:
     extended = clock(
         received="2026-01-05", extended_to="2026-04-05", told="2026-02-05", answered="2026-04-06"
     )
@@ -55,6 +56,28 @@ def test_an_extension_that_does_not_count_says_why(days: dict[str, str], why: st
     extended = clock(received="2026-01-05", answered="2026-03-01", **days)
     assert [why in one for one in extended.objections] == [True]
     assert extended.late == (date(2026, 3, 1) - date(2026, 2, 5)).days == 24
+
+
+@pytest.mark.parametrize("reason", [None, "", " "])
+def test_an_extension_without_a_reason_does_not_count(reason: str | None) -> None:
+    """Art. 12(3): the person is told "together with the reasons for the delay"."""
+    days = {"received": "2026-01-05", "extended_to": "2026-04-05", "told": "2026-01-20"}
+    extended = clock(reason, answered="2026-03-01", **days)
+    assert extended.objections == ("nobody says why",)
+    assert (extended.limit, extended.late) == (date(2026, 2, 5), 24)
+
+
+def test_a_refusal_is_not_extended() -> None:
+    """Art. 12(4): of the reasons for not taking action the person is told within one month of receipt."""
+    days = {"received": "2026-01-05", "extended_to": "2026-04-04", "told": "2026-01-20"}
+    refused = clock(refused=True, answered="2026-04-01", **days)
+    assert refused.objections == ("a refusal is told within the month, by 2026-02-05 (Art. 12(4))",)
+    assert (
+        refused.limit == date(2026, 2, 5) and refused.late == (date(2026, 4, 1) - date(2026, 2, 5)).days == 55
+    )
+    assert clock(answered="2026-04-01", **days).late == 0
+    both = clock(None, refused=True, answered="2026-02-05", **days)
+    assert len(both.objections) == 2 and both.late == 0
 
 
 def test_nothing_is_reckoned_from_days_that_nobody_said() -> None:

@@ -25,13 +25,29 @@ def test_what_is_written_is_known(tmp_path: Path) -> None:
         tmp_path,
         "coordinator: 42\ncontrollers: {north: dpo@north.example}\nrequests:\n"
         "  some: {received: 2026-01-05, decision: partly, extended_to: 2026-03-05, extension_told: 2026-01-20,\n"
-        "    answered: 2026-02-27, remedy: puf}\n",
+        "    extension_reason: 40 requests at once, answered: 2026-02-27, remedy: puf}\n",
     )
     one = known.requests["some"]
     assert (known.coordinator, known.processors) == ("42", None)
     assert dict(known.controllers) == {"north": "dpo@north.example"} and list(known.requests) == ["some"]
     assert (one.decision, one.remedy, one.channel) == ("partly", "puf", None)
     assert one.clock.limit == date(2026, 3, 5) and one.clock.late == 0
+
+
+@pytest.mark.parametrize(
+    ("rest", "why"),
+    [
+        ("decision: accepted", "nobody says why"),
+        ("decision: refused, extension_reason: 40 requests at once", "a refusal is told within the month"),
+    ],
+)
+def test_an_extension_counts_only_with_a_reason_and_not_for_a_refusal(
+    tmp_path: Path, rest: str, why: str
+) -> None:
+    days = "received: 2026-01-05, extended_to: 2026-04-04, extension_told: 2026-01-20, answered: 2026-04-01"
+    known = facts(tmp_path, f"requests: {{some: {{{days}, {rest}}}}}\n")
+    (told,) = known.requests["some"].clock.objections
+    assert told.startswith(why) and known.requests["some"].clock.late == 55
 
 
 def test_nothing_has_to_be_known(tmp_path: Path) -> None:

@@ -192,7 +192,11 @@ def test_a_refused_request_is_told_whole(run: RunFolder) -> None:
             1,
             "nothing: it was not accepted",
         )
+    assert (
+        own["clock"]["due"] == "2026-02-14" and "due_at_most" not in own["clock"]
+    )  # a refusal has one month
     page = (run.path / "records" / "gone.html").read_text(encoding="utf-8")
+    assert "due at most" not in page
     assert "not counted: it was not accepted" in page and 'id="models"' not in page
     assert "controllers.coordinator" in own["blanks"] and "remedy_used" not in own["blanks"]
 
