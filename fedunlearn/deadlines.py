@@ -11,6 +11,8 @@ FURTHER = 2
 """Months by which that may be extended, "where necessary, taking into account the complexity and number of the
 requests"; the person is told so, with the reasons, within the first. A refusal is told within the first anyway: Art.
 12(4) knows no extension."""
+LATEST = date(9999, 9, 30)
+"""The last day from which all of that can be reckoned: there is no date after the year 9999."""
 
 
 def after(day: date, months: int) -> date:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedunlearn.core import InputError, Problem
+from fedunlearn.deadlines import LATEST
 from fedunlearn.erasure.clock import Clock
 from fedunlearn.scenario.typed import build, listed, meant
 from fedunlearn.yaml.source import Kind, load
@@ -174,6 +175,10 @@ def _wrong(one: Request, remedies: Collection[str]) -> Iterator[tuple[str, str]]
         elif text is not None:
             yield key, f"found {shown(text)}, expected a day such as 2026-01-31"
     if "received" in days:
+        if days["received"] > LATEST:
+            expected = f"expected {LATEST} at the latest"
+            yield "received", f"found {days['received']}, from which nothing can be reckoned; {expected}"
+            return
         for key, day in days.items():
             if day < days["received"]:
                 yield key, f"found {day}, which is before the request came in, on {days['received']}"

@@ -8,6 +8,7 @@ from datetime import date
 from functools import cached_property
 
 from fedunlearn.core import RequestId, Strategy, Training
+from fedunlearn.deadlines import LATEST
 from fedunlearn.intake.arrivals import YEAR, Arrival, Arrivals, expand
 from fedunlearn.intake.calendar import Calendar
 from fedunlearn.intake.desk import Limits
@@ -79,13 +80,14 @@ class Draft:
 
     @property
     def end(self) -> date | None:
-        """The day on which the last round is over; None where there is no such day."""
+        """The day on which the last round is over; None where no answer to a request of that day could be due."""
         if self.calendar is None or self.training is None:
             return None
         try:
-            return self.calendar.day(self.training.rounds)
+            end = self.calendar.day(self.training.rounds)
         except OverflowError:
             return None
+        return end if end <= LATEST else None
 
     @property
     def expected(self) -> float | None:

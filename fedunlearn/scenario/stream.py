@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedunlearn.core import Guarantee
+from fedunlearn.deadlines import LATEST
 from fedunlearn.intake.desk import ALL
 from fedunlearn.intake.policies import Release
 from fedunlearn.scenario.draft import MOST, Draft, Finding, twice
@@ -26,11 +27,8 @@ def stream_findings(draft: Draft) -> Iterator[Finding]:
 
 def _calendar(draft: Draft) -> Iterator[Finding]:
     if draft.calendar is not None and draft.training is not None and draft.end is None:
-        rounds = draft.training.rounds
-        yield (
-            "calendar",
-            f"{rounds:,} rounds of {draft.calendar.round} days end after the year 9999; shorten them",
-        )
+        span = f"{draft.training.rounds:,} rounds of {draft.calendar.round} days"
+        yield "calendar", f"{span} end after {LATEST}, the last day that has a deadline; shorten them"
 
 
 def _dates(draft: Draft, key: str, request: Request) -> Iterator[Finding]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
-from fedunlearn.deadlines import after
+from fedunlearn.deadlines import FURTHER, LATEST, MONTHS, after
 from fedunlearn.erasure.clock import Clock
 
 
@@ -23,6 +23,13 @@ from fedunlearn.erasure.clock import Clock
 )
 def test_a_month_ends_with_the_same_day(day: str, months: int, expected: str) -> None:
     assert after(date.fromisoformat(day), months) == date.fromisoformat(expected)
+
+
+def test_from_the_latest_day_all_deadlines_can_be_reckoned() -> None:
+    """And from no later one."""
+    assert after(LATEST, MONTHS + FURTHER) == date(9999, 12, 30)
+    with pytest.raises(ValueError, match="10000"):
+        after(LATEST + timedelta(1), MONTHS + FURTHER)
 
 
 def clock(reason: str | None = "40 requests at once", refused: bool = False, **days: str) -> Clock:

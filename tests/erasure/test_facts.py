@@ -78,6 +78,10 @@ def test_nothing_has_to_be_known(tmp_path: Path) -> None:
             r":1:51: answered: found 2026-02-02, which is before the request came in, on 2026-02-03",
         ),
         (
+            "requests: {some: {received: 9999-12-31, extended_to: 9999-12-31}}\n",
+            r":1:29: received: found 9999-12-31, from which nothing can be reckoned; expected 9999-09-30 at",
+        ),
+        (
             "requests: {some: {received: 2026-01-10, extended_to: 2026-01-20}}\n",
             r":1:54: extended_to: found 2026-01-20, but without an extension it is due on 2026-02-10",
         ),
