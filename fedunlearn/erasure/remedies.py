@@ -4,7 +4,7 @@
 2. within a bound of such a model, under an assumption;
 3. no difference seen larger than one that is told;
 4. memory is reduced, or still there, as measured;
-5. the tests cannot tell.
+5. the tests cannot tell, or none was made.
 
 Of an approximate method nothing is said that tests did not show. Numbers are those of the run's tables.
 """
@@ -122,7 +122,7 @@ def of_year(sources: Sources, year: Year, request: str) -> Iterator[dict[str, An
                 ],
             }
             if done is None:
-                yield {**whose, "evidence": {"sentence": 4, "words": _WAITS}}
+                yield {**whose, "evidence": {"sentence": 5, "words": _WAITS}}
                 continue
             known = sources.rows.get((label, strategy))
             same = {sources.models[model] for model in own} <= again
@@ -138,7 +138,8 @@ def of_year(sources: Sources, year: Year, request: str) -> Iterator[dict[str, An
 
 
 _WAITS = (
-    "By this policy it was not unlearned by the end of the year: memory is still there, and was not measured."
+    "By this policy it was not unlearned by the end of the year: nothing was done about memory of it, and none was "
+    "measured."
 )
 
 

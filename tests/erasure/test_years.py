@@ -261,7 +261,10 @@ def test_remedies_are_told_by_policy_and_strategy(run: RunFolder) -> None:
     }
     assert "without the data of this request" in released["evidence"]["words"]
     waits = next(one for one in read(run, "one")["remedies"] if one["policy"] == "release-28d")
-    assert waits["evidence"]["sentence"] == 4 and "not unlearned" in waits["evidence"]["words"]
+    assert waits["evidence"]["sentence"] == 5 and "not unlearned" in waits["evidence"]["words"]
+    assert (
+        "still there" not in waits["evidence"]["words"] and "of_this_request" not in waits
+    )  # nobody measured it
     again = found["budget-0.0001", "fine_tune"]["models"][0]["trained_again"]
     assert again["rounds"] == 6 and "budget" in again["why"]
 
