@@ -1,10 +1,11 @@
-"""Is everything found that a purge should have removed? Residue of 50 kinds, planted one at a time in a purged run.
+"""Is everything found that a purge should have removed? Residue of 64 kinds, planted one at a time in a purged run.
 
     python benchmarks/residue.py [--seed 0] [--out FOLDER] [--kills 0]
 
 A small run is made and purged for one request. Then something of what went is put back into the folder in every way
-that `KINDS` knows, each time something else drawn at random: an image, an id, a model, an answer of one. The scan of
-`fedunlearn verify` must find it, and nothing where nothing was planted. With ``--kills N``, N purges are killed
+that `KINDS` knows, each time something else drawn at random: an image, an id, a model, an answer of one. Its images
+have colours; what is planted of gray ones is the red of one of them, as if another run had been purged of that. The
+scan of `fedunlearn verify` must find it, and nothing where nothing was planted. With ``--kills N``, N purges are killed
 (SIGKILL) at moments drawn at random; the next try must come to the same files, but for what has the time in it.
 """
 
@@ -83,6 +84,31 @@ Plant = Callable[[Before, Path, random.Random], None]
 def _image(before: Before, rng: random.Random) -> Array:
     picture: Array = before.pixels[rng.randrange(len(before.pixels))]
     return picture
+
+
+def _gray(before: Before, rng: random.Random) -> Array:
+    """(H, W) a gray image."""
+    red: Array = _image(before, rng)[0]
+    return red
+
+
+def _pages(kind: str, *pages: Array, mode: str = "L", **options: Any) -> bytes:
+    """Gray images as a picture."""
+    first, *rest = (Image.fromarray(page).convert(mode) for page in pages)
+    buffer = io.BytesIO()
+    first.save(buffer, kind, **({"save_all": True, "append_images": rest} if rest else {}), **options)
+    return buffer.getvalue()
+
+
+def _labelled(before: Before, rng: random.Random) -> Array:
+    """(6, 1 + pixels) images as rows, each with a label in front."""
+    rows = _others(rng, _image(before, rng)).reshape(6, -1)
+    return np.hstack([np.arange(6, dtype=np.uint8)[:, None], rows])
+
+
+def _mime(content: bytes) -> bytes:
+    """Base64 in lines of 76, ended as e-mail ends them."""
+    return base64.encodebytes(content).replace(b"\n", b"\r\n")
 
 
 def _hwc(picture: Array) -> Array:
@@ -268,6 +294,34 @@ KINDS: dict[str, Plant] = {
     ),
     "a PNG in Parquet": _file("v.parquet", lambda b, r: _parquet(pd.DataFrame({"x": [_png(_image(b, r))]}))),
     "a tensor": _file("w.safetensors", lambda b, r: save({"x": _image(b, r).astype(np.float32) / 255})),
+    "a gray image as PNG in colours": _file(
+        "gray/a.png", lambda b, r: _pages("PNG", _gray(b, r), mode="RGB")
+    ),
+    "a gray image as PNG with alpha": _file(
+        "gray/b.png", lambda b, r: _pages("PNG", _gray(b, r), mode="RGBA")
+    ),
+    "a gray image as GIF": _file("gray/c.gif", lambda b, r: _pages("GIF", _gray(b, r))),
+    "a gray image as WebP": _file("gray/d.webp", lambda b, r: _pages("WEBP", _gray(b, r), lossless=True)),
+    "a gray image on the second page": _file(
+        "gray/e.tiff", lambda b, r: _pages("TIFF", np.zeros_like(_gray(b, r)), _gray(b, r))
+    ),
+    "labelled rows of CSV": _file(
+        "rows/a.csv", lambda b, r: pd.DataFrame(_labelled(b, r)).to_csv(index=False).encode()
+    ),
+    "rows of CSV as pandas writes them": _file(
+        "rows/b.csv", lambda b, r: pd.DataFrame(_labelled(b, r)[:, 1:]).to_csv().encode()
+    ),
+    "labelled rows of Parquet": _file(
+        "rows/c.parquet", lambda b, r: _parquet(pd.DataFrame(_labelled(b, r)).rename(columns=str))
+    ),
+    "labelled rows of NPZ": _file("rows/d.npz", lambda b, r: _npz(data=_labelled(b, r))),
+    "labelled rows of JSON": _file("rows/e.json", lambda b, r: json.dumps(_labelled(b, r).tolist()).encode()),
+    "labelled raw bytes": _file("rows/f.bin", lambda b, r: _labelled(b, r).tobytes()),
+    "base64 in lines": _file("mail.txt", lambda b, r: _mime(_png(_image(b, r)))),
+    "base64 after a word": _file(
+        "word.txt", lambda b, r: b"picture\n" + base64.b64encode(_image(b, r).tobytes())
+    ),
+    "raw float64": _file("k.f64", lambda b, r: (_image(b, r) / 255).tobytes()),
     "in a ZIP": _file("x.zip", lambda b, r: _zip(**{"a/b.png": _png(_image(b, r))})),
     "in gzip": _file("y.npy.gz", lambda b, r: gzip.compress(_npy(_image(b, r)))),
     # ids
@@ -350,8 +404,9 @@ def found(before: Before, run: RunFolder, stone: Path, kind: str, rng: random.Ra
             KINDS[kind](before, folder, rng)
         own = tombstones.of_run(folder)
         assert own is not None
+        gray = tombstones.with_images(tombstones.salted(["some"]), before.pixels[:, :1])
         return residue.scan(
-            folder, [own, tombstones.read(stone)], files.unsealed(folder / "manifest.json")["sha256"]
+            folder, [own, tombstones.read(stone), gray], files.unsealed(folder / "manifest.json")["sha256"]
         )
 
 

@@ -48,11 +48,12 @@ def scan(folder: Path, stones: Collection[Tombstone], known: Mapping[str, str]) 
     """
     shapes = _shapes(folder, known)
     found = set[Hit]()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name in (FILE, LOCK):
-            continue
-        found |= {Hit(name, what) for what in _file(name, path.read_bytes(), stones, known.get(name), shapes)}
+    with np.errstate(over="ignore", invalid="ignore"):  # bytes that are no floats
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = path.relative_to(folder).as_posix()
+            if name not in (FILE, LOCK):
+                wrong = _file(name, path.read_bytes(), stones, known.get(name), shapes)
+                found |= {Hit(name, what) for what in wrong}
     return sorted(found)
 
 
@@ -88,6 +89,8 @@ def _found(own: Iterable[Piece], stone: Tombstone) -> Iterator[str]:
             continue
         if stone.pixels and any(stone.has_image(one) for one in _images(array, stone.pixels)):
             yield f"a forgotten image{at}"
+        if piece.lines:
+            continue
         if stone.rows and any(stone.keyed(row.tobytes()) in stone.rows for row in _rows(array)):
             yield f"what a model answered about a forgotten image{at}"
         if not piece.table and _is_tensor(array, stone):
@@ -117,11 +120,26 @@ def words(text: str) -> set[str]:
 
 
 def _images(array: Array, pixels: int) -> Iterator[Array]:
-    """What of an array can be an image, by its size."""
-    if array.size == pixels:
-        yield array
-    elif array.size % pixels == 0:
-        yield from array.reshape(-1, pixels)
+    """What of an array can be an image, by its size; in front of it, or behind, may be a header, or one of each row.
+
+    Args:
+        array: of any shape.
+        pixels: numbers of an image.
+    """
+    flat, rest = array.reshape(-1), array.size % pixels
+    if rest == 0:
+        yield from flat.reshape(-1, pixels)
+    elif array.ndim <= 2 and array.size > pixels:
+        yield from flat[rest:].reshape(-1, pixels)
+        yield from flat[:-rest].reshape(-1, pixels)
+    if array.ndim == 2 and array.shape[1] > pixels:
+        yield from array[:, :pixels]
+        yield from array[:, -pixels:]
+    if array.ndim == 1 and array.size % (pixels + 1) == 0:  # a label with each image
+        yield from _images(array.reshape(-1, pixels + 1), pixels)
+    if array.ndim == 2 and array.shape[1] <= pixels and array.shape[0] * (array.shape[1] - 1) % pixels == 0:
+        for part in (array[:, 1:], array[:, :-1]):
+            yield from part.reshape(-1, pixels)
 
 
 def _rows(array: Array) -> Iterator[Array]:
@@ -147,7 +165,8 @@ def model_shapes(own: Iterable[Piece]) -> list[tuple[int, ...]]:
 def _is_model(own: Iterable[Piece], shapes: list[tuple[int, ...]]) -> bool:
     """Whether a file has the tensors of a model, or all its numbers in a row."""
     pieces, size = list(own), sum(math.prod(shape) for shape in shapes)
-    floats = [one.array for one in pieces if one.array is not None and one.array.dtype.kind == "f"]
+    numbers = [one.array for one in pieces if one.array is not None and not one.lines]
+    floats = [array for array in numbers if array.dtype.kind == "f"]
     large = [shape for shape in shapes if math.prod(shape) >= LEAST]
     there = model_shapes(pieces)
     if large and all(shape in there for shape in large):

@@ -1,18 +1,16 @@
 """What a file holds, whatever it is: its arrays and its texts, also those inside of others.
 
 Known are Parquet, NPY, NPZ and other ZIP files, safetensors, stored history (`fedunlearn.federation.rows`), gzip,
-pictures that Pillow reads, JSON, tables and texts with numbers or base64 in them. Of any other file the bytes are an
-array, and what of them is text is a text. Nothing is ever executed, and what cannot be read is taken for bytes.
+pictures that Pillow reads (all pages, in colours and in gray), JSON, tables and texts with numbers or base64 in them
+(`fedunlearn.erasure.texts`). Of any other file the bytes are an array, and what of them is text is a text. Nothing is
+ever executed, and what cannot be read is taken for bytes.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import gzip
 import io
 import json
-import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,6 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from fedunlearn.erasure import texts
 
 Array = npt.NDArray[Any]
 
@@ -42,6 +42,7 @@ class Piece:
         cell: whether the text is a whole value, and not words among others.
         table: whether an array is the numbers of a table, a row for each of its rows.
         model: whether an array belongs to others, as a model's tensors do.
+        lines: whether an array is lines of a text that happen to have as many numbers: they may be of anything.
     """
 
     where: str
@@ -50,22 +51,32 @@ class Piece:
     cell: bool = False
     table: bool = False
     model: bool = False
+    lines: bool = False
 
 
 def pieces(content: bytes, where: str = "", depth: int = 0) -> Iterator[Piece]:
     """All that some bytes hold."""
     for begins, reader in _READERS:
         if content.startswith(begins) and depth <= DEEPEST:
-            try:
-                found = list(reader(content, where, depth))
-            except Exception:  # whatever a damaged or hostile file leads a reader to: it is bytes then
-                continue
+            found, whole = _read(reader(content, where, depth))
             yield from found
-            return
+            if whole:
+                return
     if depth <= DEEPEST and (tensors := _tensors(content, where)):
         yield from tensors
         return
     yield from _plain(content, where, depth)
+
+
+def _read(reading: Iterator[Piece]) -> tuple[list[Piece], bool]:
+    """What a reader finds, and whether it came to the end: what it did not come to is bytes then."""
+    found = list[Piece]()
+    try:
+        for piece in reading:
+            found.append(piece)
+    except Exception:  # whatever a damaged or hostile file leads a reader to
+        return found, False
+    return found, True
 
 
 def _parquet(content: bytes, where: str, depth: int) -> Iterator[Piece]:
@@ -100,13 +111,29 @@ def _value(value: object, where: str, depth: int) -> Iterator[Piece]:
             for one in value:
                 yield from _value(one, where, depth)
     else:
-        yield Piece(where, text=str(value), cell=True)
+        yield from _cell(str(value), where, f"{where}, ", depth)
+
+
+def _cell(text: str, where: str, before: str, depth: int) -> Iterator[Piece]:
+    """A text that is a whole value, and what is written in a long one; ``before`` is what stands before its name."""
+    yield Piece(where, text=text, cell=True)
+    if len(text) >= texts.SHORTEST:
+        yield from _written(text, before, depth)
+
+
+def _written(text: str, where: str, depth: int) -> Iterator[Piece]:
+    """Numbers and base64 in a text."""
+    for array in texts.numbers(text):
+        yield Piece(f"{where}numbers", array, lines=array.ndim > 1)
+    for inner in texts.blobs(text) if depth <= DEEPEST else ():
+        yield from pieces(inner, f"{where}base64: ", depth + 1)
 
 
 def _numpy(content: bytes, where: str, depth: int) -> Iterator[Piece]:
     array = np.load(io.BytesIO(content), allow_pickle=False)
     if array.dtype.kind in "US":
-        yield from (Piece(where, text=_decoded(one), cell=True) for one in np.unique(array).tolist())
+        for one in np.unique(array).tolist():
+            yield from _cell(_decoded(one), where, where, depth)
     elif array.dtype.names:
         yield from (Piece(where, array[name]) for name in array.dtype.names)
     else:
@@ -134,13 +161,22 @@ def _gzip(content: bytes, where: str, depth: int) -> Iterator[Piece]:
 
 
 def _picture(content: bytes, where: str, depth: int) -> Iterator[Piece]:
-    from PIL import Image
+    from PIL import Image, ImageSequence
 
     with Image.open(io.BytesIO(content)) as picture:
         yield from (Piece(where, text=f"{key} {value}") for key, value in picture.info.items())
-        yield Piece(f"{where}picture", np.asarray(picture))
-        if picture.mode not in ("L", "RGB"):
-            yield Piece(f"{where}picture", np.asarray(picture.convert("RGB")))
+        if getattr(picture, "n_frames", 1) * picture.width * picture.height * _PER_PIXEL > LARGEST:
+            raise ValueError("too large")
+        for number, page in enumerate(ImageSequence.Iterator(picture), 1):
+            inside = f"{where}picture" if number == 1 else f"{where}picture, page {number}"
+            yield Piece(inside, np.asarray(page))
+            if page.mode[0] not in "IF":  # larger numbers, which the others would cut off
+                others = [mode for mode in ("RGB", "L") if mode != page.mode]
+                yield from (Piece(inside, np.asarray(page.convert(mode))) for mode in others)
+
+
+_PER_PIXEL = 8
+"""Bytes: as it is stored, in colours and in gray, which is exact where all colours are the same."""
 
 
 _KINDS = {
@@ -189,30 +225,17 @@ def _history(about: dict[str, Any], where: str) -> Iterator[Piece]:
         yield Piece(f"{where}stored updates", np.full(shape, np.nan, np.float32), model=True)
 
 
-_BLOB = re.compile(r"[A-Za-z0-9+/\n]{64,}={0,2}")
-_NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
-_NUMBERS = re.compile(rf"{_NUMBER}(?:[\s,;]+{_NUMBER}){{15,}}")
-
-
 def _plain(content: bytes, where: str, depth: int) -> Iterator[Piece]:
     """Bytes, and what of them is text."""
     text = content.decode("utf-8", "ignore")
     yield Piece(where, text=text)
     if depth > 0 or not _is_text(content):
-        yield Piece(where, np.frombuffer(content, np.uint8))
-        if len(content) % 4 == 0:
-            yield Piece(where, np.frombuffer(content, "<f4"))
-    if not _is_text(content):
-        return
-    yield from _from_json(text, where, depth)
-    for found in _NUMBERS.finditer(text):
-        yield Piece(f"{where}numbers", np.array(re.split(r"[\s,;]+", found[0]), np.float64))
-    for blob in _BLOB.finditer(text) if depth <= DEEPEST else ():
-        try:
-            inner = base64.b64decode(blob[0].replace("\n", ""), validate=True)
-        except (binascii.Error, ValueError):
-            continue
-        yield from pieces(inner, f"{where}base64: ", depth + 1)
+        for kind in ("u1", "<f4", "<f8"):
+            if len(content) % np.dtype(kind).itemsize == 0:
+                yield Piece(where, np.frombuffer(content, kind))
+    if _is_text(content):
+        yield from _from_json(text, where, depth)
+        yield from _written(text, where, depth)
 
 
 def _is_text(content: bytes) -> bool:
@@ -237,6 +260,9 @@ def _from_json(text: str, where: str, depth: int) -> Iterator[Piece]:
         one = waiting.pop()
         if isinstance(one, dict):
             yield from (Piece(where, text=key, cell=True) for key in one)
+            row = [value for value in one.values() if isinstance(value, int | float)]
+            if len(row) >= texts.LEAST and (numbers := _numbers(row)) is not None:
+                yield Piece(f"{where}numbers", numbers)
             waiting.extend(one.values())
         elif isinstance(one, list):
             if (numbers := _numbers(one)) is not None and numbers.ndim > 1:
@@ -244,7 +270,7 @@ def _from_json(text: str, where: str, depth: int) -> Iterator[Piece]:
             else:
                 waiting.extend(one)
         elif isinstance(one, str | int):
-            yield Piece(where, text=str(one), cell=True)
+            yield from _cell(str(one), where, where, depth)
 
 
 def _numbers(values: object) -> Array | None:
@@ -253,7 +279,7 @@ def _numbers(values: object) -> Array | None:
         found = np.array(values)
         if found.dtype == object:
             found = np.array([np.asarray(one, np.float64) for one in found])
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return found if found.dtype.kind in "iuf" and found.size else None
 
