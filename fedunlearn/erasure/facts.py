@@ -87,8 +87,14 @@ class Request:
     @property
     def clock(self) -> Clock:
         """Its dates."""
-        days = map(_day, (self.received, self.extended_to, self.extension_told, self.answered))
-        return Clock(*days, reason=self.extension_reason, refused=self.decision == "refused")
+        return Clock(
+            received=_day(self.received),
+            extended_to=_day(self.extended_to),
+            told=_day(self.extension_told),
+            answered=_day(self.answered),
+            reason=self.extension_reason,
+            refused=self.decision == "refused",
+        )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ def test_a_month_ends_with_the_same_day(day: str, months: int, expected: str) ->
     assert after(date.fromisoformat(day), months) == date.fromisoformat(expected)
 
 
+WHY = "40 requests at once"
+
+
 def test_from_the_latest_day_all_deadlines_can_be_reckoned() -> None:
     """And from no later one."""
     assert after(LATEST, MONTHS + FURTHER) == date(9999, 12, 30)
@@ -32,7 +35,7 @@ def test_from_the_latest_day_all_deadlines_can_be_reckoned() -> None:
         after(LATEST + timedelta(1), MONTHS + FURTHER)
 
 
-def clock(reason: str | None = "40 requests at once", refused: bool = False, **days: str) -> Clock:
+def clock(reason: str | None = WHY, refused: bool = False, /, **days: str) -> Clock:
     own = {name: date.fromisoformat(day) for name, day in days.items()}
     return Clock(**own, reason=reason, refused=refused)
 
@@ -77,13 +80,13 @@ def test_an_extension_without_a_reason_does_not_count(reason: str | None) -> Non
 def test_a_refusal_is_not_extended() -> None:
     """Art. 12(4): of the reasons for not taking action the person is told within one month of receipt."""
     days = {"received": "2026-01-05", "extended_to": "2026-04-04", "told": "2026-01-20"}
-    refused = clock(refused=True, answered="2026-04-01", **days)
+    refused = clock(WHY, True, answered="2026-04-01", **days)
     assert refused.objections == ("a refusal is told within the month, by 2026-02-05 (Art. 12(4))",)
     assert (
         refused.limit == date(2026, 2, 5) and refused.late == (date(2026, 4, 1) - date(2026, 2, 5)).days == 55
     )
     assert clock(answered="2026-04-01", **days).late == 0
-    both = clock(None, refused=True, answered="2026-02-05", **days)
+    both = clock(None, True, answered="2026-02-05", **days)
     assert len(both.objections) == 2 and both.late == 0
 
 
