@@ -148,9 +148,6 @@ def _commit(left: Leftovers, contents: dict[str, bytes], stone: Tombstone, cache
     )
     run.renew(contents, entries, left.removed)
     shutil.rmtree(run.scratch, ignore_errors=True)
-    for pattern in ("*.next", "*.part"):  # of renewals that were stopped
-        for rest in run.path.rglob(pattern):
-            rest.unlink(missing_ok=True)
 
 
 def _entry(left: Leftovers, contents: Mapping[str, bytes], cached: int) -> dict[str, Any]:

@@ -42,8 +42,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import secrets
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,19 +230,22 @@ class RunFolder:
         """Replace and remove files of a finished run, all or none, whatever stops it; the others' checksums stay.
 
         New contents wait beside the old ones until the manifest speaks of them; `open` puts them in their places, and
-        removes what the manifest says is gone.
+        removes what the manifest says is gone. They wait under a name that no other renewal gives: readers hold no
+        lock, and whoever has read an older manifest must not touch them.
 
         Args:
-            contents: by file.
+            contents: by file; none that an earlier renewal removed.
             entries: of the manifest, those that change with them.
             removed: files that go.
 
         Raises:
             RunError: one cannot be written; all are as they were.
         """
+        self._settle()
+        self._sweep()
         entries = self._renewed(contents, entries, removed)
-        files.write_all({self.path / f"{name}{_NEXT}": content for name, content in contents.items()})
-        waiting = {"next": sorted(contents), "gone": sorted(removed)}
+        waiting = {"next": sorted(contents), "gone": sorted(removed), "renewal": secrets.token_hex(8)}
+        files.write_all({self._waiting(name, waiting): content for name, content in contents.items()})
         files.write(self.path / "manifest.json", files.sealed({**entries, **waiting}))
         self._settle()
 
@@ -268,30 +273,44 @@ class RunFolder:
         anchor = manifest["audit"] if log is None else audit.anchor(self.path / audit.FILE, log)
         return {**manifest, **(entries or {}), "sha256": sums, "audit": anchor}
 
+    def _sweep(self) -> None:
+        """Remove what is left of renewals that were stopped; only whoever holds the lock may.
+
+        Raises:
+            RunError: it cannot be removed.
+        """
+        for rest in (*self.path.rglob(f"*{_NEXT}"), *self.path.rglob(f"*{files.PART}")):
+            try:
+                rest.unlink()
+            except OSError as error:
+                raise RunError(f"cannot remove {rest}: {error.strerror or error}") from error
+
+    def _waiting(self, name: str, manifest: Mapping[str, Any]) -> Path:
+        """Where the new content of a file waits for its place."""
+        return self.path / f"{name}.{manifest.get('renewal', '')}{_NEXT}"
+
     def _settle(self) -> None:
         """Put new contents that the manifest speaks of into their places, and remove what it says is gone.
+
+        Others may do the same meanwhile: what they have done is done.
 
         Raises:
             RunError: one cannot be put there, or removed; the next `open` tries again.
         """
-        manifest = self.read_manifest()
-        for name in manifest.get("gone", ()):
-            try:
-                (self.path / name).unlink(missing_ok=True)
-                (self.path / f"{name}{_NEXT}").unlink(missing_ok=True)  # of a renewal that was stopped
-            except OSError as error:
-                raise RunError(f"cannot remove {self.path / name}: {error.strerror or error}") from error
-        for name in manifest.get("next", ()):
-            waiting = self.path / f"{name}{_NEXT}"
-            if not waiting.is_file():
-                continue
-            try:
-                if files.sha256(waiting) == manifest["sha256"][name]:
-                    os.replace(waiting, self.path / name)
-                else:  # of another renewal, which was stopped before the manifest spoke of it
-                    waiting.unlink()
-            except OSError as error:
-                raise RunError(files.unwritten(self.path / name, error)) from error
+        manifest, touched = self.read_manifest(), set[Path]()
+        try:  # only what is there is touched, since the folder may be read-only
+            for file in (self.path / name for name in manifest.get("gone", ())):
+                if file.exists():
+                    file.unlink(missing_ok=True)
+                    touched.add(file.parent)
+            for name in manifest.get("next", ()):
+                if (waiting := self._waiting(name, manifest)).exists():
+                    with suppress(FileNotFoundError):
+                        os.replace(waiting, self.path / name)
+                    touched.add(waiting.parent)
+            files.flush(touched)  # the next manifest speaks of them no more
+        except OSError as error:
+            raise RunError(f"cannot finish what was begun in {self.path}: {error}") from error
 
     def listed(self) -> list[str]:
         """The files that have a checksum in the manifest, by relative path."""

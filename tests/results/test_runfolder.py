@@ -410,11 +410,58 @@ def test_files_go_together_with_what_is_renewed_or_not_at_all(
 
 
 def test_what_waits_for_its_place_is_no_file_of_the_run(tmp_path: Path) -> None:
-    """Stopped before the manifest spoke of it."""
+    """Stopped before the manifest spoke of it; whoever writes next removes it."""
     run = finished(tmp_path / "run")
-    run.write_text("scores.parquet.next", "half")
-    assert "scores.parquet.next" not in run.listed()
+    for name in ("scores.parquet.0.next", "report.html.0.next.part"):
+        run.write_text(name, "half")
+        assert name not in run.listed()
     assert values(RunFolder.open(run.path)) == {2.0, 0.1}
+    names = set(contents(run.path))
+    run.renew(new(run, 3.0))
+    assert set(contents(run.path)) == {name for name in names if not name.endswith((".next", files.PART))}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_whoever_opens_a_run_while_it_is_renewed_leaves_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """Another process opens it before the n-th file is put into its place, for every n; a late one read the manifest
+    that was there before."""
+    honest, run = os.replace, finished(tmp_path / "run")
+    run.renew(new(run, 3.0))
+    for stop in range(8):
+        left, before = [stop], run.read_manifest()
+
+        def replace(
+            source: Any, target: Any, left: list[int] = left, before: dict[str, Any] = before
+        ) -> None:
+            left[0] -= 1
+            if left[0] == -1:
+                with monkeypatch.context() as other:
+                    if late:
+                        other.setattr(RunFolder, "read_manifest", lambda self: before)
+                    RunFolder.open(run.path)
+            honest(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.replace", replace)
+            run.renew(new(run, float(stop)))
+        assert values(RunFolder.open(run.path)) == {float(stop)}
+    assert left[0] >= 0, "three new files, the manifest, and three places"
+
+
+def test_a_settled_run_is_opened_where_nothing_may_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished(tmp_path / "run")
+    run.renew(new(run, 3.0), removed=["sites.parquet"])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for function in ("os.replace", "os.rename", "os.unlink", "os.fsync", "pathlib.Path.unlink"):
+        monkeypatch.setattr(function, refuse)
+    assert values(RunFolder.open(run.path)) == {3.0}
 
 
 def test_the_same_arrays_are_the_same_file(tmp_path: Path) -> None:
