@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedunlearn import __version__, guests, scenario as scenarios, weights as w
+from fedunlearn import __version__, files, guests, scenario as scenarios, weights as w
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.pictures import Pictures
@@ -31,6 +31,8 @@ from fedunlearn.results.store import Store
 from fedunlearn.scenario import PolicyPlan, Scenario
 
 LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist", "matplotlib")
+_ENDING = ("request-state", "request-answered", "run-finished")
+"""The events of the lines that end an audit log."""
 MOST_TWINS = 1_000
 """Groups of twins that a manifest lists; its sentences count all of them."""
 
@@ -262,6 +264,16 @@ def requests(run: RunFolder, scenario: Scenario, cohort: Cohort) -> None:
             details["images"] = cohort.counts(Select(only=request.id, split="all"))
         events.append(("request-received", details))
     audit.append_all(run.path / audit.FILE, events)
+
+
+def resumed(run: RunFolder) -> None:
+    """Go on with the audit log of a run that was stopped.
+
+    If it was stopped when only ``DONE`` was missing, the log has its end already (`verdicts`). That goes, since it will
+    be written again, and no state or answer may stand there twice.
+    """
+    log = run.path / audit.FILE
+    files.write(log, audit.extended_by(log, [("run-resumed", {})], without=_ENDING))
 
 
 def verdicts(made: Production, judged: list[dict[Any, Any]]) -> None:

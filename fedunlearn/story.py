@@ -291,7 +291,7 @@ def _begin(
     run.write_text("scenario.yaml", scenarios.to_yaml(scenario))
     run.write_table("sites.parquet", cohort.table)
     if resume and (run.path / audit.FILE).is_file():
-        audit.append(run.path / audit.FILE, "run-resumed", {})
+        recording.resumed(run)
     else:
         recording.requests(run, scenario, cohort)
     made = produce(scenario, cohort, environment, shadows, store)

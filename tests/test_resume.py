@@ -104,6 +104,21 @@ strategies:
   - {name: fine_tune, rounds: 1}
   - {name: negation, recovery: {rounds: 0}}
 """
+YEAR = """\
+name: year
+seeds: [1]
+engine: {name: inline, workers: 1}
+data: {name: phantom_cells, images: 120}
+sites: {names: [north, east, west], partition: {name: iid}}
+model: {name: small_cnn}
+training: {rounds: 3, local_epochs: 1, batch_size: 32, lr: 0.002}
+calendar: {start: 2026-01-01, round: 14d, looks: 28d}
+requests:
+  - {id: some, site: north, patients: {count: 1}, received: 2026-01-05}
+  - {id: nobody, site: north, patients: ["nobody"], received: 2026-01-14}
+policies: [{name: at_once}]
+strategies: [{name: fine_tune, rounds: 1}]
+"""
 
 
 @dataclass
@@ -257,6 +272,45 @@ def test_an_interrupted_run_comes_to_the_same_and_asks_nothing_twice(
     assert_same(found, whole.run)
     events = [json.loads(line)["event"] for line in (found.path / audit.FILE).read_text().splitlines()]
     assert events.count("run-started") == events.count("run-resumed") == 1
+    assert audit.verify(found.path / audit.FILE, found.read_manifest()["audit"]) == len(events)
+
+
+def told(found: RunFolder) -> list[dict[str, Any]]:
+    """What the audit log says happened, in order."""
+    chain = ("seq", "time_utc", "previous", "hash")
+    lines = audit.lines(found.path / audit.FILE)
+    return [{key: value for key, value in line.items() if key not in chain} for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("year", "campaign.campaign.Campaign.forgo"),
+        pytest.param("plain", "results.runfolder.RunFolder.finish", marks=pytest.mark.gate),
+    ],
+)
+def test_killed_before_only_done_is_missing_nothing_is_in_the_log_twice(
+    text: str, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has its end then, and what reads states from it reads each once."""
+    scenario = {"year": YEAR, "plain": PLAIN}[text]
+    expected = told(run(tmp_path, scenario, name="whole"))
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    for resume in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"fedunlearn.{at}", killed)
+            with pytest.raises(Killed):
+                run(tmp_path, scenario, resume=resume)
+    found = run(tmp_path, scenario, resume=True)
+    events = told(found)
+    assert events.count({"event": "run-resumed"}) == 2
+    assert [one for one in events if one != {"event": "run-resumed"}] == expected
     assert audit.verify(found.path / audit.FILE, found.read_manifest()["audit"]) == len(events)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,24 @@ def extended(path: Path, event: str, details: Mapping[str, object]) -> bytes:
     return extended_by(path, [(event, details)])
 
 
-def extended_by(path: Path, events: Iterable[tuple[str, Mapping[str, object]]]) -> bytes:
+def extended_by(
+    path: Path, events: Iterable[tuple[str, Mapping[str, object]]], without: Collection[str] = ()
+) -> bytes:
     """The same with several lines more.
+
+    Args:
+        path: the log.
+        events: the lines.
+        without: events; from the first line of any of them on, what is there goes.
 
     Raises:
         RunError: what is there is not a log.
     """
     text = _decoded(path, path.read_bytes()) if path.exists() else ""
-    last: Mapping[str, Any] = _lines(path, text)[-1] if text else {"seq": -1, "hash": GENESIS}
-    parts = [text]
+    known: list[Mapping[str, Any]] = [*_lines(path, text)]
+    stays = next((n for n, line in enumerate(known) if line.get("event") in without), len(known))
+    last = known[stays - 1] if stays else {"seq": -1, "hash": GENESIS}
+    parts = text.splitlines(keepends=True)[:stays]
     for event, details in events:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         line = {"seq": last["seq"] + 1, "time_utc": now, "event": event, **details, "previous": last["hash"]}

@@ -54,6 +54,16 @@ def test_a_line_tells_what_happened_and_when(log: Path) -> None:
     assert since < datetime.timedelta(minutes=5)
 
 
+def test_from_an_event_on_lines_can_be_left_out(log: Path) -> None:
+    audit.append_all(log, [("end", {"n": 1}), ("request-received", {}), ("end", {"n": 2})])
+    log.write_bytes(audit.extended_by(log, [("more", {})], without=("end", "never")))
+    assert [line["event"] for line in rows(log)] == ["request-received"] * LINES + ["more"]
+    assert audit.verify(log, audit.anchor(log)) == LINES + 1
+    log.write_bytes(audit.extended_by(log, [("new", {})], without=("request-received",)))
+    assert [(line["seq"], line["event"]) for line in rows(log)] == [(0, "new")]
+    audit.verify(log, audit.anchor(log))
+
+
 def test_what_was_there_stays_as_it_is(log: Path) -> None:
     before = log.read_bytes()
     one = audit.extended(log, "more", {})
