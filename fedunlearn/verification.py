@@ -29,6 +29,8 @@ from fedunlearn.scenario import Evaluation, Scenario
 from fedunlearn.scoring.score import ADDED, tables
 from fedunlearn.story import engine, produce, surveyed, train
 
+_PURGED = "scores cannot be computed again, since what they rest on was purged; tables are what was written"
+
 
 def verify(
     path: Path,
@@ -46,23 +48,26 @@ def verify(
         data_root: where the data's files are, for ``replay``.
         console: where progress of training is shown.
         key: the public key that erasure records must be signed with; None if any will do.
-        tombstones: of hospitals; with them ids of purged patients and images are looked for too.
+        tombstones: of purges, of this run or another: what they tell of is looked for, whatever was purged here; with
+            those of hospitals ids of patients and images, too.
 
     Raises:
-        InputError: there is no finished run, its data is not at hand, or the key cannot be read.
+        InputError: there is no finished run, its data is not at hand, or the key or a tombstone cannot be read.
         RunError: something is not what the run wrote; all of it is told.
     """
     run, by = RunFolder.open(path), None if key is None else keys.public(key)
     manifest = run.read_manifest()
     if replay:
         require_evidence(manifest, "replayed")
-    hospitals = [stones.read(one) for one in tombstones] if purges(manifest) else []
-    if problems := [*_damage(run, manifest), *_left(run, manifest, hospitals)]:
+    others = [stones.read(one) for one in tombstones]
+    if problems := [*_damage(run, manifest), *_left(run, manifest, others)]:
         raise RunError("\n".join(problems))
     good = [f"{len(manifest['sha256'])} files are what the run wrote"]
     good.append(f"{manifest['audit']['lines']} lines of the audit log are chained, none is missing")
     good += record.check(run, by)
-    good += _gone(run, hospitals) if purges(manifest) else _scores(run, manifest)
+    own = stones.of_run(run.path)
+    good += _gone(others if own is None else [own, *others])
+    good += [_PURGED] if purges(manifest) else _scores(run, manifest)
     if replay:
         good.append(_replay(run, manifest, replay, data_root, console))
     return good
@@ -106,40 +111,35 @@ def _scores(run: RunFolder, manifest: Mapping[str, Any]) -> list[str]:
     return good
 
 
-def _left(run: RunFolder, manifest: Mapping[str, Any], hospitals: Sequence[Tombstone]) -> list[str]:
-    """What is left of what was purged, if anything was; files that the run did not write are looked through, too."""
-    if not purges(manifest):
+def _left(run: RunFolder, manifest: Mapping[str, Any], others: Sequence[Tombstone]) -> list[str]:
+    """What is left of what was purged, here or by ``others``; files that the run did not write are looked through."""
+    known, file = list(others), run.path / stones.FILE
+    if purges(manifest):
+        if not file.is_file():
+            return [f"{file} is missing, expected the tombstones of what was purged"]
+        with suppress(InputError):  # it is damaged, as its checksum tells
+            known.insert(0, stones.read(file))
+    if not known:
         return []
-    known, file = list(hospitals), run.path / stones.FILE
-    if not file.is_file():
-        return [f"{file} is missing, expected the tombstones of what was purged"]
-    with suppress(InputError):  # it is damaged, as its checksum tells
-        known.insert(0, stones.read(file))
     hits = residue.scan(run.path, known, manifest["sha256"])
     return [f"{run.path / hit.file}: left of what was purged: {hit.what}" for hit in hits]
 
 
-def _gone(run: RunFolder, hospitals: Sequence[Tombstone]) -> list[str]:
-    """What was found to be gone, and what cannot be computed again without it."""
-    own = stones.of_run(run.path)
-    assert own is not None, "without its tombstones a purged run is not what it was"
-    known = [own, *hospitals]
-    names = ", ".join(own.requests)
-    looked = [
-        "images",
-        *(["ids"] if any(one.secret for one in known) else []),
-        "answers about them",
-        "removed models",
-    ]
-    hint = (
-        ""
-        if any(one.secret for one in known)
-        else "; for ids, `--tombstones FILE` is needed, which the hospital has"
-    )
+def _gone(known: Sequence[Tombstone]) -> list[str]:
+    """What was found to be gone, of which there are tombstones, and what was looked for."""
+    if not known:
+        return []
+    names = list(dict.fromkeys(name for one in known for name in one.requests))
+    looked = {
+        "images": any(one.images for one in known),
+        "ids": any(one.secret for one in known),
+        "answers about them": any(one.rows for one in known),
+        "removed models": any(one.tensors or one.removed for one in known),
+    }
+    hint = "" if looked["ids"] else "; for ids, `--tombstones FILE` is needed, which the hospital has"
     return [
-        f"nothing is left of {names}, which {'were' if len(own.requests) > 1 else 'was'} purged: looked for "
-        f"{', '.join(looked)} in every file{hint}",
-        "scores cannot be computed again, since what they rest on was purged; tables are what was written",
+        f"nothing is left of {', '.join(names)}, which {'were' if len(names) > 1 else 'was'} purged: looked for "
+        f"{', '.join(what for what, there in looked.items() if there)} in every file{hint}"
     ]
 
 

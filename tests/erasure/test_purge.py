@@ -325,6 +325,33 @@ def test_what_was_forgotten_is_not_read_again(named: Path, tmp_path: Path, pair:
     assert found.exit_code == 0
 
 
+def test_a_run_from_which_nothing_was_purged_is_looked_through_too(
+    named: Path, tmp_path: Path, pair: Keys
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(named, path)
+    told(path, tmp_path, "some", keys=pair.folder)
+    own, hospital = path / tombstones.FILE, next((pair.folder / tombstones.FOLDER).iterdir())
+    for stone, file, what in (
+        (hospital, "sites.parquet", "the id of a patient or an image"),
+        (own, "weights/original-1.safetensors", "a file that was removed or changed for some"),
+    ):
+        found = call("verify", named, "--tombstones", stone)
+        assert found.exit_code == 1 and f"{named / file}: left of what was purged: {what}" in found.output
+    other = tmp_path / "other.json"
+    stone = tombstones.with_names(tombstones.salted(["another"]), {"patient": {("north", "somebody-else")}})
+    other.write_bytes(tombstones.content(stone))
+    output = verified(RunFolder(named), "--tombstones", other)
+    assert "nothing is left of another, which was purged: looked for ids in every file" in output
+    assert "come out the same when scored again" in output
+    assert "nothing is left" not in verified(RunFolder(named))
+
+
+def test_tombstones_that_cannot_be_read_are_told(named: Path, tmp_path: Path) -> None:
+    found = call("verify", named, "--tombstones", tmp_path / "nowhere.json")
+    assert found.exit_code == 2 and "nowhere.json" in found.output and "expected a tombstone" in found.output
+
+
 def test_models_that_saw_what_was_forgotten_are_not_reused(named: Path, tmp_path: Path, pair: Keys) -> None:
     path = tmp_path / "run"
     shutil.copytree(named, path)
