@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ import pandas as pd
 from fedunlearn import pages, scenario as scenarios
 from fedunlearn.campaign.shadows import default_cache
 from fedunlearn.core import InputError, RunError
-from fedunlearn.erasure import lineage, outside, residue, rewriting, tombstones
+from fedunlearn.erasure import lineage, outside, residue, rewriting, slips, tombstones
 from fedunlearn.erasure.hashing import hashed
 from fedunlearn.erasure.leftovers import Leftovers, erasures, require, whole
 from fedunlearn.erasure.record import run_id
@@ -40,6 +41,8 @@ from sites.collection import digest, loaded
 EVENT = "purged"
 SHORT = 16
 """Digits of a reference that stand in a scenario and in sentences for an id."""
+_LABEL = re.compile(rf"purged-\d+|[0-9a-f]{{{SHORT}}}")
+"""What an earlier purge can have put in the place of an id."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def purge(path: Path, order: Order, dry: bool = False) -> list[str]:
         require(manifest, named, order.keep)
         images = run.read_table("sites.parquet")
         left = Leftovers(run, manifest, images, named, order.keep, {})
-        if not left.gone.any() and not left.going:
+        done = all(purges(manifest, name) for name in named)
+        if done and not left.gone.any() and not left.going:
             return [f"{path}: nothing is left of {', '.join(named)} that is to go"]
         return _planned(left) if dry else _purged(left, order)
 
@@ -96,20 +100,22 @@ def _planned(left: Leftovers) -> list[str]:
 def _purged(left: Leftovers, order: Order) -> list[str]:
     """See `purge`."""
     run, scenario = left.run, scenarios.read(left.run.path / "scenario.yaml")
-    slips = None if order.keys is None else Slips(order.keys)
-    name = _namer(left, slips)
+    pad = None if order.keys is None else Slips(order.keys)
+    name = _namer(left, pad)
     left = replace(left, labels=_labels(left, name))
     pixels = None if order.data_root is None else _pixels(left, scenario, order.data_root)
+    before = _before(left, order.keys)
     stone = hashed(left, tombstones.salted(left.requests, _salt(run)), pixels)
-    places = _keep(left, order.keys, stone)
+    stone = tombstones.with_names(stone, {"patient": set().union(*before.values())})
+    places = _keep(left, order.keys, stone, before)
     cached = _outside(left)
     outside.remove(cached)
-    requests = tuple(rewriting.scenario(scenario, left.requests, name, left.names.labels))
+    requests = _unnamed(left, scenario, name)
     contents = dict(left.changed)
     if requests != scenario.requests:
         contents["scenario.yaml"] = scenarios.to_yaml(replace(scenario, requests=requests)).encode()
-    if slips is not None:
-        slips.keep()  # before anything names their references
+    if pad is not None:
+        pad.keep()  # before anything names their references
     _commit(left, contents, stone, len(cached))
     told = _told(
         left, {n: c for n, c in contents.items() if n not in (audit.FILE, tombstones.FILE)}, cached, ""
@@ -120,8 +126,8 @@ def _purged(left: Leftovers, order: Order) -> list[str]:
     ]
     if any((run.path / "records").glob("*.json")):
         told.append("records were written before: `fedunlearn record` writes them anew")
-    known = run.read_manifest()["sha256"]
-    if hits := residue.scan(run.path, [stone], known):
+    known, every = run.read_manifest()["sha256"], tombstones.merged(tombstones.of_run(run.path), stone)
+    if hits := residue.scan(run.path, [every], known):
         found = "\n".join(f"  {hit.file}: {hit.what}" for hit in hits)
         raise RunError("\n".join([*told, f"{run.path} is purged, but something is left:\n{found}"]))
     return [*told, f"looked through all files of {run.path}: nothing is left"]
@@ -204,34 +210,49 @@ def _told(left: Leftovers, contents: Mapping[str, bytes], cached: Sequence[Path]
         told = ", ".join(f"{number} {verb}{what}" for what, number in each.items() if number)
         lines.append(f"  {pattern}: {told}")
     lines += [f"  shadow model in the cache: {verb}removed: {entry}" for entry in cached]
+    before = [name for name in left.requests if images_of(left.images, name).empty]
+    lines += [f"  {name}: its images had gone before" for name in before]
     return lines
 
 
 # ------------------------------------------------------------------------------------------------- who, and what
 
 
-def _namer(left: Leftovers, slips: Slips | None) -> Callable[[Request, str], str]:
+def _namer(left: Leftovers, pad: Slips | None) -> Callable[[Request, str], str]:
     """What a request of the scenario calls a patient or an image from now on."""
     known = dict[tuple[str, str], Callable[[str], str]]()
     numbers = dict[str, int]()
 
     def named(request: Request, name: str) -> str:
-        if slips is None:
+        if pad is None:
             number = numbers.setdefault(f"{request.id} {name}", len(numbers) + 1 + _labelled(left.manifest))
             return f"purged-{number}"
         key = (request.id, str(request.site))
         if key not in known:
             own = images_of(left.images, request.id)
             patients = sorted(map(str, own.loc[own["site"].astype(str) == key[1], "patient"].unique()))
-            known[key] = slips.of(f"{run_id(left.run)}-{request.id}", key[1], patients).reference
+            known[key] = pad.of(f"{run_id(left.run)}-{request.id}", key[1], patients).reference
         return known[key](name)[:SHORT]
 
     return named
 
 
+def _unnamed(
+    left: Leftovers, scenario: Scenario, named: Callable[[Request, str], str]
+) -> tuple[Request, ...]:
+    """The scenario's requests without the ids that go."""
+
+    def called(request: Request, name: str) -> str:
+        went = name not in left.labels and _LABEL.fullmatch(name)  # before, with another request's
+        return name if went else named(request, name)
+
+    return tuple(rewriting.scenario(scenario, left.requests, called, left.names.labels))
+
+
 def _labelled(manifest: Mapping[str, Any]) -> int:
-    """How many patients were purged before."""
-    return sum(int(about["patients"]) for one in purges(manifest) for about in one["requests"].values())
+    """How many labels earlier purges can have given, to a request's patients and to its images."""
+    given = [about for one in purges(manifest) for about in one["requests"].values()]
+    return sum(int(about["patients"]) + int(about["images"]) for about in given)
 
 
 def _labels(left: Leftovers, named: Callable[[Request, str], str]) -> dict[str, str]:
@@ -270,8 +291,22 @@ def _salt(run: RunFolder) -> str:
     return hashlib.sha256(f"tombstones of {run_id(run)}".encode()).hexdigest()
 
 
-def _keep(left: Leftovers, keys: Path | None, stone: Tombstone) -> list[Path]:
-    """Write the hospital's tombstone of every request."""
+def _before(left: Leftovers, keys: Path | None) -> dict[str, set[tuple[str, str]]]:
+    """By request, hospital and id of patients who went before, with others' requests, as the hospital's slip knows."""
+    if keys is None:
+        return {}
+    found, there = dict[str, set[tuple[str, str]]](), set(left.images["patient"].astype(str))
+    for request in left.requests:
+        sites = left.manifest.get("asked", {}).get(request, {}).get("images", ())
+        people = {site: slips.known(keys, f"{run_id(left.run)}-{request}", site).values() for site in sites}
+        found[request] = {(site, name) for site, own in people.items() for name in own if name not in there}
+    return found
+
+
+def _keep(
+    left: Leftovers, keys: Path | None, stone: Tombstone, before: Mapping[str, set[tuple[str, str]]]
+) -> list[Path]:
+    """Write the hospital's tombstone of every request, whose patients may have gone ``before``."""
     found = []
     for request in left.requests if keys is not None else ():
         assert keys is not None
@@ -281,7 +316,7 @@ def _keep(left: Leftovers, keys: Path | None, stone: Tombstone) -> list[Path]:
             column: {(str(site), str(name)) for site, name in zip(own["site"], own[column], strict=True)}
             for column in ("patient", "image")
         }
-        pairs["patient"] = {pair for pair in pairs["patient"] if pair[1] in gone}
+        pairs["patient"] = {pair for pair in pairs["patient"] if pair[1] in gone} | before[request]
         place = tombstones.kept_at(keys, f"{run_id(left.run)}-{request}")
         tombstones.keep(place, replace(stone, requests=(request,)), pairs)
         found.append(place)

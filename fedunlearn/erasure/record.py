@@ -21,11 +21,10 @@ from fedunlearn.erasure.document import blanks, canonical, document
 from fedunlearn.erasure.facts import Facts
 from fedunlearn.erasure.keys import ALGORITHM, Keys
 from fedunlearn.erasure.registry import Row
-from fedunlearn.erasure.slips import Slips, references as known_references
+from fedunlearn.erasure.slips import Slips, known as on_slip
 from fedunlearn.erasure.sources import Sources
 from fedunlearn.results import audit
 from fedunlearn.results.places import locked
-from fedunlearn.results.purged import purges
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Request
 
@@ -160,20 +159,21 @@ def _record(
 def _references(sources: Sources, request: Request, slips: Slips, name: str) -> dict[str, list[str]]:
     """By hospital, how a record calls the patients; of a whole hospital nobody is called anything.
 
-    Once they were purged the slip knows, or else the record that is replaced.
+    Once some were purged, for this request or another, the slip knows, or else the record that is replaced.
     """
     if request.whole_site:
         return {}
-    if purges(sources.manifest, request.id):
-        sites = sources.counts(request.id)[1]
-        found = {site: known_references(slips.keys, name, site) for site in sites}
+    there, (asked, sites) = sources.patients(request.id), sources.counts(request.id)
+    if len(set[str]().union(*there.values())) < asked:
+        found = {site: sorted(on_slip(slips.keys, name, site)) for site in sites}
         if any(found.values()):
             return {site: own for site, own in found.items() if own}
         file = sources.run.path / _file(request.id)
         before = json.loads(file.read_bytes())["request"]["subjects"] if file.is_file() else {}
-        return dict(before.get("references", {}))
+        if before.get("references"):
+            return dict(before["references"])
     references = dict[str, list[str]]()
-    for site, patients in sources.patients(request.id).items():
+    for site, patients in there.items():
         references[site] = sorted(map(slips.of(name, site, patients).reference, patients))
     return references
 

@@ -85,17 +85,17 @@ class Slips:
         self._new.clear()
 
 
-def references(keys: Path, record: str, site: str) -> list[str]:
-    """How a record calls a hospital's patients, by the slip that is there; empty if there is none.
+def known(keys: Path, record: str, site: str) -> dict[str, str]:
+    """A hospital's patients by how a record calls them, as the slip says that is there; empty if there is none.
 
     Raises:
         InputError: it is damaged.
     """
     file = place(keys, record, site)
     if not file.is_file():
-        return []
+        return {}
     _read(file, record, site)
-    return sorted(files.unsealed(file)["patients"])
+    return dict(files.unsealed(file)["patients"])
 
 
 def place(keys: Path, record: str, site: str) -> Path:

@@ -18,7 +18,7 @@ from fedunlearn.exports.kept import Model, kept
 from fedunlearn.exports.papers import tidy
 from fedunlearn.exports.settings import Settings, settings
 from fedunlearn.results.contents import OF_PATIENTS
-from fedunlearn.results.purged import RETRAINED
+from fedunlearn.results.purged import RETRAINED, purges
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scenario import Scenario
 
@@ -111,6 +111,11 @@ class Sources:
         site, split, patient = self._columns
         each: Mapping[tuple[str, str], int] = Counter((site[row], split[row]) for row in rows)
         return len({patient[row] for row in rows}), _by_site(each)
+
+    def purges(self, request: str) -> list[Mapping[str, Any]]:
+        """The purges that removed its images: those of it, or all where they went with those of other requests."""
+        there = request in self._rows or not self.counts(request)[0]
+        return purges(self.manifest, request) or ([] if there else purges(self.manifest))
 
     def patients(self, request: str) -> dict[str, list[str]]:
         """By hospital, whom a request is about; not those who were purged."""

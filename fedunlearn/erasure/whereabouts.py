@@ -30,7 +30,7 @@ def holding(sources: Sources, request: str, known: Request) -> Iterator[dict[str
     for site, splits in sources.counts(request)[1].items():
         what = counted(sum(splits.values()), noun(kind))
         yield {"where": f"hospital {site}", "what": what, "action": known.at_hospital}
-    if purges(sources.manifest, request):
+    if sources.purges(request):
         yield from _removed(sources, request, known)
         return
     for pattern, what in OF_PATIENTS.items():
@@ -40,7 +40,7 @@ def holding(sources: Sources, request: str, known: Request) -> Iterator[dict[str
 
 def _removed(sources: Sources, request: str, known: Request) -> Iterator[dict[str, Any]]:
     """The same, place by place, of a request that was purged: what went, what is still there, and what is kept."""
-    done = purges(sources.manifest, request)
+    done = sources.purges(request)
     lists = set[str]() if sources.year is None else sources.year.still_lists(request)
     for pattern, what in {**OF_PATIENTS, **_FURTHER}.items():
         touched = [one for one in done if any(one["places"].get(pattern, {}).values())]

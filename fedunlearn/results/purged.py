@@ -48,6 +48,8 @@ def require_evidence(manifest: Mapping[str, Any], what: str) -> None:
 
 def _told(one: Mapping[str, Any]) -> str:
     requests = one["requests"]
+    if not one["models"] and not any(about["images"] for about in requests.values()):
+        return f"Purged on {one['date']} for {', '.join(requests)}: all of it had gone with what was purged before."
     twice = sum(int(about["patients"]) for about in requests.values())  # all that an older purge tells
     patients = int(one.get("patients", twice))
     removed = sum(int(place["removed"]) for place in one["places"].values())

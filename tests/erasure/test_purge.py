@@ -289,6 +289,28 @@ def test_patients_are_named_no_more(named: Path, tmp_path: Path, pair: Keys) -> 
         verified(RunFolder(path))
 
 
+def test_labels_of_several_purges_are_never_the_same(named: Path, tmp_path: Path, pair: Keys) -> None:
+    """Of patients and of images, whether or not some went with another request's; and none is labelled twice."""
+    path = tmp_path / "run"
+    shutil.copytree(named, path)
+    labels, honest = list[dict[str, str]](), purge._labels
+
+    def noted(*arguments: Any) -> dict[str, str]:
+        labels.append(honest(*arguments))
+        return labels[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(purge, "_labels", noted)
+        told(path, tmp_path, "leave")
+        told(path, tmp_path, "some")
+    first, second = (set(one.values()) for one in labels)
+    assert len(first) == len(labels[0]) and len(second) == len(labels[1]) and not first & second
+    before = (path / "scenario.yaml").read_bytes()
+    RunFolder(path).renew({}, {"purged": []})  # as if its images had gone with another request's
+    told(path, tmp_path, "some", keys=pair.folder)
+    assert (path / "scenario.yaml").read_bytes() == before
+
+
 def test_the_tombstone_that_stays_knows_no_id(named: Path, tmp_path: Path, pair: Keys) -> None:
     path = tmp_path / "run"
     shutil.copytree(named, path)

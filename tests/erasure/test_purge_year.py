@@ -16,6 +16,7 @@ from fedunlearn.erasure import purge, record, tombstones
 from fedunlearn.erasure.keys import Keys
 from fedunlearn.erasure.leftovers import Leftovers
 from fedunlearn.erasure.purge import Order
+from fedunlearn.results import audit
 from fedunlearn.results.purged import RETRAINED, told
 from fedunlearn.results.runfolder import RunFolder, parquet
 from tests.runs import run as run_tiny
@@ -115,6 +116,44 @@ def test_a_patient_whom_two_requests_name_is_counted_once(run: RunFolder, tmp_pa
     assert purged[0]["patients"] == 3
     assert [about["patients"] for about in purged[0]["requests"].values()] == [2, 3]
     assert "for some, more (3 patients)" in told(run.read_manifest())[0]
+
+
+def test_a_request_whose_images_went_with_anothers_is_purged_and_told_of_all_the_same(
+    run: RunFolder, pair: Keys, tmp_path: Path
+) -> None:
+    """A hospital leaves with all its patients, one of whom had asked before."""
+    images = run.read_table("sites.parquet")
+    both = [["more", "leave"] if "more" in names else list(names) for names in images["forgotten_by"]]
+    run.renew({"sites.parquet": parquet(images.assign(forgotten_by=pd.Series(both)))})
+    (patient,) = set(images.loc[["more" in names for names in both], "patient"].astype(str))
+    record.write(run.path, pair.folder)
+    subjects = read(run, "more")["request"]["subjects"]
+    assert len(subjects["references"]["west"]) == 1
+    purge.purge(run.path, Order(("leave",), keys=pair.folder, data_root=tmp_path))
+
+    record.write(run.path, pair.folder)
+    own = read(run, "more")
+    assert own["request"]["subjects"] == subjects and "purged" not in own
+    there = [one["where"] for one in own["where_the_data_was"] if one["action"] == "still there"]
+    assert there == ["run folder, calendar.parquet"]
+
+    order = Order(("more",), keys=pair.folder, data_root=tmp_path)
+    lines = purge.purge(run.path, order)
+    assert "  more: its images had gone before" in lines and lines[-1].endswith("nothing is left")
+    last = audit.lines(run.path / audit.FILE)[-1]
+    assert (last["event"], last["request"], last["patients"], last["images"]) == ("purged", "more", 0, 0)
+    assert told(run.read_manifest())[-1].endswith("for more: all of it had gone with what was purged before.")
+    kept, stone = tombstones.of_run(run.path), next((pair.folder / tombstones.FOLDER).glob("*-more.json"))
+    assert kept is not None and kept.requests == ("leave", "more")
+    assert tombstones.read(stone).named(patient) in tombstones.read(stone).names
+    found = call("verify", run.path, "--tombstones", stone)
+    assert found.exit_code == 0 and "nothing is left of leave, more" in found.output
+    record.write(run.path, pair.folder)
+    own = read(run, "more")
+    assert own["request"]["subjects"] == subjects and own["purged"][0]["models"] == 0
+    states = [one["state"] for one in own["clock"]["policies"][0]["states"]]
+    assert states[-2:] == ["purged", "recorded"]
+    assert purge.purge(run.path, order) == [f"{run.path}: nothing is left of more that is to go"]
 
 
 def test_where_nothing_is_to_be_forgotten_nothing_is_purged(run: RunFolder) -> None:
