@@ -19,6 +19,8 @@ from fedunlearn.results.purged import purges
 
 VERSION = 1
 """Of the layout of records."""
+MADE_BY = f"fedunlearn {__version__}"
+"""What a record says that this version wrote."""
 LIMITS = "This is evidence about these models and these tests. It is no proof, and no legal advice."
 
 
@@ -49,7 +51,7 @@ def document(
     )
     content = {
         "format": {"name": "fedunlearn erasure record", "version": VERSION, "language": "en"},
-        "made_by": f"fedunlearn {__version__}",
+        "made_by": MADE_BY,
         "simulated": True,
         "run": {
             "name": manifest["name"],

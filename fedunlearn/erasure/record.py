@@ -1,14 +1,16 @@
 """Records in a run folder: written, signed, chained to the audit log, and checked.
 
-``records/REQUEST.json`` is signed; ``records/REQUEST.html`` shows the same to people. The audit log has a line for
-every record that was written, with its sha256, so a record that is changed, replaced or removed is noticed. Whoever
-could write all of the folder anew cannot sign it: that is what the public key is for, which others keep.
+``records/REQUEST.json`` is signed; ``records/REQUEST.html`` shows the same to people, and is made of it again to check
+it. The audit log has a line for every record that was written, with its sha256, so a record that is changed, replaced
+or removed is noticed. Whoever could write all of the folder anew cannot sign it: that is what the public key is for,
+which others keep.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,15 +19,15 @@ from typing import Any
 from fedunlearn import files
 from fedunlearn.core import InputError, RunError
 from fedunlearn.erasure import facts as known, keys as pairs, registry, sheet, years
-from fedunlearn.erasure.document import blanks, canonical, document
+from fedunlearn.erasure.document import MADE_BY, blanks, canonical, document
 from fedunlearn.erasure.facts import Facts
 from fedunlearn.erasure.keys import ALGORITHM, Keys
-from fedunlearn.erasure.registry import Row
 from fedunlearn.erasure.slips import Slips, known as on_slip
 from fedunlearn.erasure.sources import Sources
 from fedunlearn.results import audit
 from fedunlearn.results.places import locked
 from fedunlearn.results.runfolder import RunFolder
+from fedunlearn.results.sentences import counted
 from fedunlearn.scenario import Request
 
 FOLDER = "records"
@@ -62,7 +64,7 @@ def write(path: Path, keys: Path, facts: Path | None = None) -> list[str]:
         if sources.year is not None:
             years.require(sources.year, said)
         slips = Slips(pair.folder)
-        contents, events, told, rows = dict[str, bytes](), [], list[str](), list[Row]()
+        contents, events, told, records = dict[str, bytes](), [], list[str](), list[dict[str, Any]]()
         for request in sources.scenario.requests:
             record = _record(sources, request, said, pair, slips, _last(run, request.id))
             content = _bytes(record)
@@ -73,10 +75,9 @@ def write(path: Path, keys: Path, facts: Path | None = None) -> list[str]:
                 (EVENT, {"request": request.id, "record": digest, "key": pairs.fingerprint(pair.public)})
             )
             told.append(_told(path / _file(request.id), record))
-            if sources.year is not None:
-                rows.append(registry.row(record))
+            records.append(record)
         if sources.year is not None:
-            contents[registry.FILE] = registry.page(sources.manifest["name"], rows).encode()
+            contents[registry.FILE] = _list(sources.manifest["name"], records)
         contents[audit.FILE] = audit.extended_by(log, events)
         slips.keep()  # before any record names their references
         (run.path / FOLDER).mkdir(exist_ok=True)
@@ -89,15 +90,18 @@ def write(path: Path, keys: Path, facts: Path | None = None) -> list[str]:
 
 
 def check(run: RunFolder, by: str | None = None) -> list[str]:
-    """Check a run's records against their signatures and the audit log; say what was found, a line each.
+    """Check a run's records against their signatures and the audit log, and their pages against them.
 
     Args:
         run: the folder, whose files are what its manifest says.
         by: the public key that must have signed them (`keys.public`); None for any.
 
+    Returns:
+        What was found, a line each.
+
     Raises:
-        RunError: one is not what was signed, is of another run, is missing, or is by somebody else; tells all of them.
-            With ``by``, that there is none.
+        RunError: one is not what was signed, is of another run, is missing, or is by somebody else; or a page shows
+            something else than its record. Tells all of them. With ``by``, that there is none.
     """
     lines = [json.loads(text) for text in (run.path / audit.FILE).read_text(encoding="utf-8").splitlines()]
     last = {line["request"]: line["record"] for line in lines if line["event"] == EVENT}
@@ -107,20 +111,22 @@ def check(run: RunFolder, by: str | None = None) -> list[str]:
     ]
     if by is not None and not last:
         problems.append(f"{run.path} has no erasure record, expected some by key {pairs.fingerprint(by)}")
-    signers, manifest = set(), run.read_manifest()
+    records, manifest = list[dict[str, Any]](), run.read_manifest()
     for name, digest in last.items():
         try:
             record = _checked(run.path / _file(name), digest, by)
         except RunError as error:
             problems.append(str(error))
             continue
-        signers.add(record[_SIGNATURE]["public_key"])
+        records.append(record)
+        if (other := record["request"]["id"]) != name:
+            problems.append(f"{run.path / _file(name)} is of another request: {other}")
         problems += [f"{run.path / _file(name)} {wrong}" for wrong in _foreign(record, lines, manifest)]
-    if problems:
+    if problems := problems or list(_otherwise(run, records)):
         raise RunError("\n".join(problems))
     if not last:
         return []
-    told = ", ".join(sorted(map(pairs.fingerprint, signers)))
+    told = ", ".join(sorted({pairs.fingerprint(record[_SIGNATURE]["public_key"]) for record in records}))
     which = "" if by else "; whether that key is the right one, `--key FILE` tells"
     events = [line["event"] for line in lines]
     since = events[len(events) - events[::-1].index(EVENT) :]
@@ -131,7 +137,40 @@ def check(run: RunFolder, by: str | None = None) -> list[str]:
         if event in since
     ]
     are = "1 record is" if len(last) == 1 else f"{len(last)} records are"
-    return [f"{are} what was signed, by key {told}{which}", *older]
+    foreign = sum(not _ours(record) for record in records)
+    pages = f"{counted(foreign, 'page')} of records that another version of fedunlearn wrote: not compared with these"
+    return [f"{are} what was signed, by key {told}{which}", *([pages] if foreign else []), *older]
+
+
+def _otherwise(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Which pages do not show what their records say, or are of none; those of other versions' records may differ.
+
+    Args:
+        run: the folder.
+        records: all of them, in their order, as they were signed.
+    """
+    of_records = {_file(record["request"]["id"], "html") for record in records}
+    listed = {registry.FILE} if any("clocks" in record for record in records) else set[str]()
+    found = [*(run.path / FOLDER).glob("*.html"), *run.path.glob(registry.FILE)]
+    names = {file.relative_to(run.path).as_posix() for file in found}
+    yield from (f"{run.path / name} is the page of no record" for name in sorted(names - of_records - listed))
+    yield from (f"{run.path / name} is missing: {_ANEW}" for name in sorted((of_records | listed) - names))
+    ours = [record for record in records if _ours(record)]
+    made = ((_file(record["request"]["id"], "html"), sheet.page(record).encode()) for record in ours)
+    whole = [(registry.FILE, _list(ours[0]["run"]["name"], ours))] if listed and ours == list(records) else []
+    for name, content in itertools.chain(whole, made):
+        if name in names and (run.path / name).read_bytes() != content:
+            yield f"{run.path / name} shows something else than what was signed: {_ANEW}"
+
+
+def _ours(record: Mapping[str, Any]) -> bool:
+    """Whether a record's page would be the same if it was made again: this version made it."""
+    return bool(record.get("made_by") == MADE_BY)
+
+
+def _list(name: str, records: Sequence[Mapping[str, Any]]) -> bytes:
+    """The page that lists all records of a year, ``name``."""
+    return registry.page(name, list(map(registry.row, records))).encode()
 
 
 def _record(
@@ -234,7 +273,7 @@ def signer(content: bytes, name: str, by: str | None = None) -> str:
         whole = (
             algorithm == ALGORITHM and _bytes(record) == content and pairs.signed(canonical(body), value, own)
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{name} is no record: {error!r}") from error
     if not whole:
         raise RunError(f"{name} is not what was signed")

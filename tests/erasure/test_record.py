@@ -26,6 +26,7 @@ from tests.test_cli import call
 
 pytestmark = pytest.mark.gate
 
+NAMES = ("some", "east-leaves")
 FORBIDDEN = ("erased", "compliant", "certified", "guarantee", "anonymi", "no longer contains", "✓", "✅")
 
 
@@ -204,6 +205,75 @@ def test_every_flipped_bit_of_a_record_is_noticed(run: RunFolder, pair: Keys) ->
         flipped = content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :]
         with pytest.raises(RunError, match=r"it is (no record|not what was signed)"):
             record.signer(flipped, "it", pair.public)
+
+
+@pytest.mark.parametrize("value", [5, None, [], {}, "zz"])
+@pytest.mark.parametrize("key", ["value", "public_key", "algorithm", "signature"])
+def test_a_signature_that_is_none_is_no_error_of_ours(
+    run: RunFolder, pair: Keys, key: str, value: object
+) -> None:
+    record.write(run.path, pair.folder)
+    own = read(run)
+    (own if key == "signature" else own["signature"])[key] = value
+    with pytest.raises(RunError, match=r"it is (no record|not what was signed)"):
+        record.signer(record._bytes(own), "it")
+
+
+def test_what_is_nested_without_an_end_is_no_record() -> None:
+    with pytest.raises(RunError, match="it is no record"):
+        record.signer(b"[" * 100_000, "it")
+
+
+def test_a_page_that_shows_something_else_than_its_record_is_noticed(run: RunFolder, pair: Keys) -> None:
+    """Whoever changes it can write the checksums anew, too."""
+    record.write(run.path, pair.folder)
+    page = run.path / "records" / "some.html"
+    content, rng = page.read_bytes(), random.Random(0)
+    for _ in range(20):
+        at, bit = rng.randrange(len(content)), 1 << rng.randrange(8)
+        page.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :])
+        change_manifest(run.path)
+        with pytest.raises(RunError, match=r"some\.html shows something else than what was signed"):
+            record.check(run, pair.public)
+    page.unlink()
+    with pytest.raises(RunError, match=r"some\.html is missing"):
+        record.check(run, pair.public)
+    page.write_bytes(content)
+    for more in (page.with_name("more.html"), run.path / "records.html"):
+        more.write_bytes(content)
+        with pytest.raises(RunError, match=rf"{more} is the page of no record"):
+            record.check(run, pair.public)
+        more.unlink()
+    assert len(record.check(run, pair.public)) == 1
+
+
+def test_pages_that_another_version_made_are_not_compared_and_that_is_told(
+    run: RunFolder, pair: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record.write(run.path, pair.folder)
+    monkeypatch.setattr(record, "MADE_BY", "fedunlearn 99")
+    assert record.check(run, pair.public)[1:] == [
+        "2 pages of records that another version of fedunlearn wrote: not compared with these"
+    ]
+    (run.path / "records" / "some.html").unlink()
+    with pytest.raises(RunError, match=r"some\.html is missing"):
+        record.check(run, pair.public)
+
+
+def test_a_record_in_the_place_of_another_requests_is_noticed(run: RunFolder, pair: Keys) -> None:
+    """Log and checksums written anew."""
+    record.write(run.path, pair.folder)
+    some, other = (run.path / "records" / f"{name}.json" for name in ("some", "east-leaves"))
+    contents = some.read_bytes(), other.read_bytes()
+    other.write_bytes(contents[0])
+    some.write_bytes(contents[1])
+    log = run.path / audit.FILE
+    digests = {name: hashlib.sha256((run.path / f"records/{name}.json").read_bytes()) for name in NAMES}
+    events = [(record.EVENT, {"request": name, "record": digests[name].hexdigest()}) for name in NAMES]
+    log.write_bytes(audit.extended_by(log, events, without=(record.EVENT,)))
+    change_manifest(run.path)
+    with pytest.raises(RunError, match=r"some\.json is of another request: east-leaves"):
+        record.check(run, pair.public)
 
 
 def test_a_record_by_somebody_else_is_noticed(run: RunFolder, pair: Keys, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from fedunlearn.results import audit
 from fedunlearn.results.runfolder import RunFolder
 from tests import runs
 from tests.erasure.test_record import FORBIDDEN, read
+from tests.scoring.made import change_manifest
 from tests.test_cli import call
 
 pytestmark = pytest.mark.gate
@@ -96,6 +97,20 @@ def test_every_fate_of_a_request_has_a_record(run: RunFolder, pair: Keys) -> Non
     assert [one["state"] for one in waiting["states"]] == ["received", "accepted"]
     assert waiting["state"] == "waiting" and "answered" not in waiting
     assert "barred from use" in waiting["until_then"]
+
+
+def test_the_page_that_lists_them_shows_what_was_signed(run: RunFolder, pair: Keys, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    page = tmp_path / "run" / "records.html"
+    text = page.read_text(encoding="utf-8")
+    assert "refused" in text
+    page.write_text(text.replace("refused", "accepted", 1), encoding="utf-8")
+    change_manifest(tmp_path / "run")
+    with pytest.raises(RunError, match=r"records\.html shows something else than what was signed"):
+        record.check(RunFolder.open(tmp_path / "run"), pair.public)
+    page.unlink()
+    with pytest.raises(RunError, match=r"records\.html is missing"):
+        record.check(RunFolder.open(tmp_path / "run"), pair.public)
 
 
 def test_log_table_and_record_call_the_end_of_a_request_the_same(run: RunFolder) -> None:
