@@ -67,9 +67,9 @@ def extended_by(
         RunError: what is there is not a log.
     """
     text = _decoded(path, path.read_bytes()) if path.exists() else ""
-    known: list[Mapping[str, Any]] = [*_lines(path, text)]
+    known = _lines(path, text)
     stays = next((n for n, line in enumerate(known) if line.get("event") in without), len(known))
-    last = known[stays - 1] if stays else {"seq": -1, "hash": GENESIS}
+    last: Mapping[str, Any] = known[stays - 1] if stays else {"seq": -1, "hash": GENESIS}
     parts = text.splitlines(keepends=True)[:stays]
     for event, details in events:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

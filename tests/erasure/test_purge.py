@@ -361,8 +361,8 @@ def test_a_run_from_which_nothing_was_purged_is_looked_through_too(
         found = call("verify", named, "--tombstones", stone)
         assert found.exit_code == 1 and f"{named / file}: left of what was purged: {what}" in found.output
     other = tmp_path / "other.json"
-    stone = tombstones.with_names(tombstones.salted(["another"]), {"patient": {("north", "somebody-else")}})
-    other.write_bytes(tombstones.content(stone))
+    foreign = tombstones.with_names(tombstones.salted(["another"]), {"patient": {("north", "somebody-else")}})
+    other.write_bytes(tombstones.content(foreign))
     output = verified(RunFolder(named), "--tombstones", other)
     assert "nothing is left of another, which was purged: looked for ids in every file" in output
     assert "come out the same when scored again" in output
