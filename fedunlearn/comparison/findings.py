@@ -26,7 +26,7 @@ class Finding:
         expectation: what was expected.
         run: the run's name; empty where no run has the cell.
         value: the mean over seeds and half of its 95 % interval, which luck among seeds leaves; infinite of one seed.
-        missing: why there is no value; empty if there is one.
+        missing: why there is no value, such as of a memory that cannot be seen; empty if there is one.
     """
 
     expectation: Expectation
@@ -71,6 +71,8 @@ def _found(one: Expectation, run: Compared) -> Finding:
         if model not in models:
             return replace(finding, missing=f"no strategy {model}; it has {_some(models)}")
     if one.measure == MEMORY:
+        if not run.overviews[one.request].tells:
+            return replace(finding, missing="this run cannot tell")
         value = _memory(one, run.statistics)
         return replace(finding, value=value) if value else replace(finding, missing="nothing of its memory")
     values = _by_seed(scores, one, one.strategy)

@@ -65,11 +65,6 @@ class Group:
     more: int
 
 
-def tells(one: Overview) -> bool:
-    """Whether anything can be said of memory at all."""
-    return one.seeds > 1 and one.visible and one.patients[0] > 0
-
-
 def verdict_of_run(sentence: str) -> tuple[str, str]:
     """The first sentence of `sentences.sight`, its "Yes", "Yes, coarsely" or "No" apart from the rest."""
     for end in (". ", ": "):
@@ -81,7 +76,7 @@ def verdict_of_run(sentence: str) -> tuple[str, str]:
 
 def lead(one: Overview) -> tuple[str, str]:
     """The answer in a few words, and in a sentence what it rests on."""
-    if not tells(one):
+    if not one.tells:
         return "No answer.", "This run cannot tell forgetting from doing nothing, so none is given."
     if not one.rows:
         return "No strategy was run for this request.", ""
@@ -99,12 +94,12 @@ def lead(one: Overview) -> tuple[str, str]:
 
 def short(one: Overview) -> str:
     """The same, for a list of requests."""
-    return lead(one)[0] if tells(one) else "This run cannot tell."
+    return lead(one)[0] if one.tells else "This run cannot tell."
 
 
 def groups(one: Overview) -> tuple[Group, ...]:
     """Strategies by their answer to "forgotten?", best first; none where the run cannot tell."""
-    if not tells(one):
+    if not one.tells:
         return ()
     what, beaten = noun(one.kind), dominated(one.rows, one.floors)
     found = []
@@ -159,7 +154,7 @@ def unsaid(one: Overview, probes: Sequence[str], shadows: int) -> tuple[str, ...
         if one.seeds > 1
         else "How much is luck: there is a single training."
     ]
-    if tells(one):
+    if one.tells:
         said.append(
             f"Whether less than {percent(one.smallest)} % of the memory is left: that much is seen in 8 of 10 such "
             f"runs. One patient remembered whole shows in {int(10 * one.one_patient)} of 10."

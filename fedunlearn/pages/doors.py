@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedunlearn.pages.answers import tells
 from fedunlearn.pages.measured import percent, share, signed
 from fedunlearn.pages.tables import names
 from fedunlearn.results.kinds import spoken
@@ -74,7 +73,7 @@ def _hospital(one: Overview, prefix: str, lines: int) -> tuple[Point, ...]:
 
 
 def _for_whom(one: Overview) -> str:
-    if not tells(one):
+    if not one.tells:
         return "This run cannot tell for anybody."
     known = {row.strategy: row.known for row in one.rows if row.known}
     if not one.rows:
@@ -90,7 +89,7 @@ def _for_whom(one: Overview) -> str:
 
 
 def _how_sure(one: Overview) -> str:
-    if not tells(one):
+    if not one.tells:
         return f"Not at all: {_first(sight(one)).removeprefix('No: ')}"
     return (
         f"{one.seeds} trainings of each strategy against {one.references} retrainings: "

@@ -202,7 +202,7 @@ def _request(run: Folder, held: Held, moment: Mapping[str, Any], prefix: str, dr
         trainings=_trainings(one),
         verdict=verdict,
         tell=(first, *sight(one)[1:]),
-        tells=answers.tells(one),
+        tells=one.tells,
         lead=answers.lead(one),
         short=answers.short(one),
         groups=answers.groups(one),
@@ -218,7 +218,7 @@ def _request(run: Folder, held: Held, moment: Mapping[str, Any], prefix: str, dr
 
 def _first(one: Overview, held: Held, request: str, prefix: str, draw: Draw) -> tuple[Figure, ...]:
     """The figure of the first screen; none where there is no memory to be seen."""
-    return figure(figures.MEMORY, held, request, prefix, draw) if answers.tells(one) else ()
+    return figure(figures.MEMORY, held, request, prefix, draw) if one.tells else ()
 
 
 def _groups(held: Held, request: str) -> dict[str, str]:

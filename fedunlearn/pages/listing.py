@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from fedunlearn.pages.answers import tells
 from fedunlearn.pages.measured import Format, Measured, amount, percent, share, signed
 from fedunlearn.pages.tables import Cell, Column, Number, Table, answer, number, words
 from fedunlearn.results.columns import called
@@ -28,7 +27,7 @@ PATIENTS = "✕ still known · ▽ known less than by retraining · ? rests on a
 def answers(one: Overview, of: Measured, prefix: str, named: Mapping[str, str]) -> Table:
     """A row for every strategy, best first, then retraining again and doing nothing; ``named`` as of `groups`."""
     quality, part, what = spoken(one.kind)
-    seen, judged = tells(one), one.seeds > 1
+    seen, judged = one.tells, one.seeds > 1
     beaten = dominated(one.rows, one.floors)
     columns = [Column("strategy", numbers=False)]
     if seen:
@@ -291,7 +290,7 @@ def reasons(one: Overview, prefix: str) -> Table:
         if row.strategy == AGAIN:
             continue
         lines: Sequence[tuple[str, str]] = [
-            *(("forgotten?", text) for text in (row.reasons if tells(one) else ())),
+            *(("forgotten?", text) for text in (row.reasons if one.tells else ())),
             *(("still good?", text) for text in (row.uses if one.seeds > 1 else ())),
         ]
         rows += [(words(label(row)), words(question), words(text)) for question, text in lines]

@@ -150,6 +150,11 @@ class Overview:
     classes: tuple[str, ...] = ()
     policy: bool = False
 
+    @property
+    def tells(self) -> bool:
+        """Whether anything can be said of memory at all: some is seen, of somebody, in more than one training."""
+        return self.seeds > 1 and self.visible and self.patients[0] > 0
+
 
 def require_judged(run: Source) -> None:
     """Make sure that a run was judged as it would be now.

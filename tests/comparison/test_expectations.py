@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -195,6 +197,14 @@ def test_memory_left_is_the_strategys_as_judged() -> None:
     (one,) = find([compared({"puf": [0.7]})], [expected(measure="memory_left", low=0.1, high=0.3)])
     assert one.value.value == 0.2 and one.holds
     assert one.value.half == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("blind", [{"visible": False}, {"seeds": 1}, {"patients": (0, 12)}], ids=str)
+def test_memory_that_cannot_be_seen_is_within_no_range(blind: dict[str, Any]) -> None:
+    run = compared({"puf": [0.7]})
+    some = replace(run, overviews={"some": replace(MADE, **blind)})
+    (one,) = find([some], [expected(measure="memory_left", low=None, high=0.3)])
+    assert one.missing == "this run cannot tell" and not one.holds
 
 
 def test_what_is_missing_is_told_with_what_there_is() -> None:
