@@ -18,6 +18,7 @@ from fedunlearn.exports.holdings import Holding, holdings, nameless, note, phant
 from fedunlearn.exports.kept import Model, kept
 from fedunlearn.exports.papers import tidy
 from fedunlearn.exports.settings import settings, shared
+from fedunlearn.results import margins
 from fedunlearn.results.classes import called
 from fedunlearn.results.kinds import noun, spoken, words
 from fedunlearn.results.runfolder import RunFolder
@@ -57,7 +58,7 @@ def _card(
         "## Trained on\n",
         *_data(run, model, held),
         "## What was asked to be forgotten, and what was found\n",
-        *_found(model, manifest, table),
+        *_found(model, manifest, table, margins.changed(run)),
         "## How good this file is\n",
         *_good(model, manifest, scores),
         "## What nobody can say of it\n",
@@ -143,8 +144,8 @@ def _data(run: RunFolder, model: Model, held: list[Holding]) -> list[str]:
     ]
 
 
-def _found(model: Model, manifest: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
-    """The requests, and the two answers in words of what was seen."""
+def _found(model: Model, manifest: Mapping[str, Any], table: pd.DataFrame, changed: str) -> list[str]:
+    """The requests, and the two answers in words of what was seen; ``changed`` tells of margins that were."""
     asked = {moment["forgets"]: moment["summary"] for moment in manifest["moments"]}
     if model.role == "original":
         told = [item(f"{request}: {summary}") for request, summary in asked.items()]
@@ -168,14 +169,15 @@ def _found(model: Model, manifest: Mapping[str, Any], table: pd.DataFrame) -> li
     about = (
         f"Of {code(model.strategy)} in the mean over {int(known['seeds'])} seeds, not of this file alone: "
     )
-    return [*said, f"{about}{memory(known)} {_use(known, manifest)}\n"]
+    since = [f"{quoted(changed)}\n"] if changed else []
+    return [*said, f"{about}{memory(known)} {_use(known, manifest, bool(changed))}\n", *since]
 
 
-def _use(known: Mapping[Any, Any], manifest: Mapping[str, Any]) -> str:
+def _use(known: Mapping[Any, Any], manifest: Mapping[str, Any], changed: bool) -> str:
     difference, half = known["test_difference"], known["test_difference_half"]
     seen = f"on unseen data it differs from retraining by {number(difference)} (±{number(half)})"
     if known["useful"] == "yes":
-        return f"As to use, {seen}, within the declared margins."
+        return f"As to use, {seen}, within {'margins that were changed since' if changed else 'the declared margins'}."
     if known["useful"] == "worse":
         part = called(
             manifest["kind"], known["worst_class"], manifest.get("names", ()), manifest.get("classes", 0)

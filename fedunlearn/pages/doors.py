@@ -38,18 +38,19 @@ class Door:
     points: tuple[Point, ...]
 
 
-def doors(one: Overview, prefix: str, lines: int) -> tuple[Door, ...]:
+def doors(one: Overview, prefix: str, lines: int, margins: str) -> tuple[Door, ...]:
     """The doors of one request.
 
     Args:
         one: the request.
         prefix: of the ids of its parts.
         lines: of the audit log.
+        margins: where they are from (`results.margins.origin`).
     """
     return (
         Door("Hospital and data protection", _hospital(one, prefix, lines)),
         Door("Engineer", _engineer(one, prefix)),
-        Door("Researcher", _researcher(one, prefix)),
+        Door("Researcher", _researcher(one, prefix, margins)),
     )
 
 
@@ -148,7 +149,7 @@ def _broken(row: Row) -> str:
     return f"{row.strategy} ({where}{'' if math.isnan(lost) else f' {signed(lost)}'})"
 
 
-def _researcher(one: Overview, prefix: str) -> tuple[Point, ...]:
+def _researcher(one: Overview, prefix: str, margins: str) -> tuple[Point, ...]:
     attack = (
         f"The usual attack (a threshold on the loss) has AUC {share(one.original)} on the original and "
         f"{share(one.retrained)} after retraining."
@@ -158,12 +159,7 @@ def _researcher(one: Overview, prefix: str) -> tuple[Point, ...]:
     return (
         Point("Can this run tell?", _first(sight(one)), f"{prefix}-tell", "power and margins"),
         Point("How well do attacks do?", attack, f"{prefix}-attacks", "ROC, and every attack"),
-        Point(
-            "Where are margins from?",
-            "Declared in the scenario before anything was run, never fitted to results.",
-            "scenario",
-            "scenario",
-        ),
+        Point("Where are margins from?", margins, "scenario", "scenario"),
         Point(
             "What is behind an answer?",
             "For every strategy, all reasons; for every measure, mean, band and interval.",

@@ -16,7 +16,7 @@ from fedunlearn.pages.figures import Draw, Figure, figure
 from fedunlearn.pages.measured import Measured
 from fedunlearn.pages.tables import Table
 from fedunlearn.pages.years import Year, year
-from fedunlearn.results import frames, purged
+from fedunlearn.results import frames, margins, purged
 from fedunlearn.results.columns import called
 from fedunlearn.results.held import Held, has, summary
 from fedunlearn.results.kinds import words as words_of
@@ -174,6 +174,7 @@ def page(run: Folder, draw: Draw) -> Page:
         note=manifest["data"]["note"],
         warnings=(
             *purged.told(manifest),
+            *filter(None, [margins.changed(run)]),
             *manifest["data"].get("notes", ()),
             *manifest.get("machine_notes", ()),
         ),
@@ -211,7 +212,7 @@ def _request(run: Folder, held: Held, moment: Mapping[str, Any], prefix: str, dr
         answers=listing.answers(one, of, prefix, named),
         tradeoff=figure(figures.TRADEOFF, held, name, prefix, draw),
         notes=tuple(said.replace(" (--details)", "") for said in notes(one) if said not in best(one)),
-        doors=doors.doors(one, prefix, int(manifest["audit"]["lines"])),
+        doors=doors.doors(one, prefix, int(manifest["audit"]["lines"]), margins.origin(run)),
         parts=tuple(_parts(run, held, one, of, moment, prefix, draw)),
     )
 

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from fedunlearn.results import almanac, purged, summary
+from fedunlearn.results import almanac, margins, purged, summary
 from fedunlearn.results.columns import called
 from fedunlearn.results.overview import WHOLE, Source, asked, overview, read
 from fedunlearn.results.runfolder import RunFolder
@@ -44,7 +44,7 @@ def show(run: RunFolder, console: Console, details: bool = False) -> None:
     console.print()
     for text in wrapped(f"{manifest['name']}: {manifest['data']['note']}", "", "  "):
         console.print(text, soft_wrap=True)
-    for sentence in purged.told(manifest):
+    for sentence in _beware(run):
         for text in wrapped(sentence, "", "  "):
             console.print(text, soft_wrap=True)
     if details:
@@ -62,6 +62,11 @@ def show(run: RunFolder, console: Console, details: bool = False) -> None:
     for text in wrapped(limits(manifest.get("probes", {}).get("names", ())), "", "  "):
         console.print(text, soft_wrap=True)
     _say(console, "Everything else, all reasons among it: fedunlearn report RUN --details")
+
+
+def _beware(run: RunFolder) -> list[str]:
+    """What was done to a run since it ended: what was purged from it, and whether other margins judge it."""
+    return [*purged.told(run.read_manifest()), *filter(None, [margins.changed(run)])]
 
 
 def _details(run: RunFolder, console: Console) -> None:
@@ -177,7 +182,7 @@ def markdown(run: RunFolder) -> str:
     """
     parts: list[str] = []
     manifest, tables, columns = run.read_manifest(), read(run), headed(run)
-    parts += [f"{line(sentence)}\n" for sentence in purged.told(manifest)]
+    parts += [f"{line(sentence)}\n" for sentence in _beware(run)]
     parts += almanac.markdown(run)
     for request in manifest["moments"]:
         rows = of_models(run, request["id"], columns)

@@ -61,6 +61,14 @@ def test_a_card_says_what_was_found_in_words_of_what_was_seen(made: RunFolder, c
         assert "is no proof" in text and "no legal advice" in text and "licence: unknown" in text
 
 
+def test_a_card_does_not_call_margins_declared_that_were_changed(made: RunFolder, tmp_path: Path) -> None:
+    run = RunFolder(Path(shutil.copytree(made.path, tmp_path / "run")))
+    change_manifest(run.path, verdict={"margins": {"memory_left": 0.9}})
+    text = models(run)["models/good-some-7.md"]
+    assert "within margins that were changed since" in text and "declared margins" not in text
+    assert "judged with memory_left 0.9 instead of the scenario's memory_left 0.25" in text
+
+
 def test_numbers_of_a_card_are_of_its_own_file(made: RunFolder, cards: dict[str, str]) -> None:
     scores = made.read_table("scores.parquet")
     own = scores.query(

@@ -180,7 +180,7 @@ def test_how_sure_says_why_nothing_can_be_told(run: RunFolder) -> None:
     one = summary(run, "some")
 
     def sure(**changes: object) -> str:
-        hospital = doors.doors(replace(one, **changes), "r1", 3)[0]  # type: ignore[arg-type]
+        hospital = doors.doors(replace(one, **changes), "r1", 3, "")[0]  # type: ignore[arg-type]
         return hospital.points[1].answer
 
     assert sure().startswith("3 trainings of each strategy")
@@ -204,7 +204,7 @@ def test_how_sure_says_why_nothing_can_be_told(run: RunFolder) -> None:
 def test_what_broke_is_told_with_its_place_and_its_loss(run: RunFolder, reason: str, told: str) -> None:
     one = summary(run, "some")
     row = replace(one.rows[0], strategy="harsh", useful="worse", uses=(reason,))
-    engineer = doors.doors(replace(one, rows=(row,)), "r1", 3)[1]
+    engineer = doors.doors(replace(one, rows=(row,)), "r1", 3, "")[1]
     assert engineer.points[1].answer == f"Worse: harsh ({told})."
 
 

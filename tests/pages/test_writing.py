@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import html
 import os
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from fedunlearn import finished, pages
 from fedunlearn.__main__ import app
 from fedunlearn.core import RunError
+from fedunlearn.results import report
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.verification import verify
 from tests import runs
@@ -115,6 +117,10 @@ def test_other_margins_make_another_page_at_once(own: RunFolder, few_resamples: 
     finished.rescore(own.path, "memory_left=0.9,test=0.5")
     after = page(own)
     assert "at most 25 % of that memory" in before and "at most 90 % of that memory" in after
+    assert "Declared in the scenario before anything was run" in before
+    said = "judged with test 0.5, memory_left 0.9 instead of the scenario's test 0.03, memory_left 0.25"
+    assert "Declared in the scenario before" not in after and said in html.unescape(after)
+    assert said in report.markdown(own)
     lines = own.read_manifest()["audit"]["lines"]
     assert f"{lines} lines, head {own.read_manifest()['audit']['head']}" in parsed(after).by_id("origin").text
     own.check(list(own.read_manifest()["sha256"]))

@@ -103,6 +103,7 @@ def make_run(
     ledger.append(ledger_row("tune", "", "good", seeds[0], 20, sites=0, site_seconds=30))
     requests = [{"id": r, "site": s, "whole_site": r == "east-leaves"} for r, s in REQUESTS.items()]
     manifest = {"kind": "classification", "classes": classes, "seeds": list(seeds)}
+    (folder / "scenario.yaml").write_text("name: made\n", encoding="utf-8")
     table.to_parquet(folder / "sites.parquet", index=False)
     pd.DataFrame(ledger).to_parquet(folder / "ledger.parquet", index=False)
     RunFolder(folder).write_manifest({**manifest, "requests": requests, "scored": scored})
