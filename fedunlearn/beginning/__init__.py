@@ -164,6 +164,7 @@ def begin(found: Found, wanted: Wishes, to: Path, name: str | None, watch: Watch
         ) from error
     return [
         f"scenario file: {to}",
+        *(f"note: {line(note)}" for note in found.collection.notes),
         *_invented(found, wanted, sites),
         f"it {takes}",
         *few,

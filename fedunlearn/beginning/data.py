@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from sites import SOURCES, chexpert
 from sites.collection import Collection, Source
 from sites.folder.layout import Layout
 from sites.folder.trees import Tree, tree_of
+from sites.identity import listed
 from sites.watching import Watch
 
 TABLES = (".csv", ".parquet")
@@ -161,7 +163,11 @@ def _of_chexpert(table: Path) -> bool:
 
 
 def _layout(tree: Tree) -> Layout:
-    """What the folders are, from the outermost on, as far as their number and their names tell."""
+    """What the folders are, from the outermost on, as far as their number and their names tell.
+
+    Raises:
+        InputError: there are too few, or the inner ones may be classes as well as patients.
+    """
     above = [file.parts[: len(file.parts) - (file not in tree.series)] for file in tree.files]
     depth = min(map(len, above), default=0)
     if depth < 2:
@@ -172,12 +178,26 @@ def _layout(tree: Tree) -> Layout:
         )
     if tree.maps:
         return "site/patient"
-    inner = {
-        outer: {parts[1] for parts in above if parts[0] == outer} for outer in {parts[0] for parts in above}
-    }
-    # Classes come again below every hospital; patients hardly ever do below every class.
-    same = len(inner) > 1 and len({frozenset(names) for names in inner.values()}) == 1
-    return "site/class/patient" if depth > 2 and same else "class/patient"
+    again = _again(above)
+    if again and depth == 2:
+        raise InputError(
+            f"found folders of the same names, {listed(again)}, below several folders. They may be HOSPITAL/CLASS, "
+            "with none for patients, or CLASS/PATIENT, with patients of several classes or numbered anew in each; expected "
+            "somebody to say which: have a table begun, with `fedunlearn manifest FOLDER` of the first, `fedunlearn "
+            "manifest FOLDER --layout class/patient` of the second, see that no two people have one name, and give that"
+        )
+    return "site/class/patient" if again else "class/patient"
+
+
+def _again(above: Sequence[tuple[str, ...]]) -> list[str]:
+    """The names of inner folders below several outer ones, if most are; else none.
+
+    Most classes come again below other hospitals, though one may lack some; patients hardly ever below other classes.
+    """
+    pairs = {parts[:2] for parts in above}
+    counts = Counter(inner for _, inner in pairs)
+    again = sorted(inner for inner, count in counts.items() if count > 1)
+    return again if 2 * sum(counts[inner] for inner in again) > len(pairs) else []
 
 
 def _sized(

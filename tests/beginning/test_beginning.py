@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import product
 from pathlib import Path
 
 import nibabel
@@ -101,6 +102,38 @@ def test_hospitals_that_the_folders_tell(tmp_path: Path) -> None:
     scenario = passes_check(tmp_path, result, "s.yaml")
     assert scenario.sites.names == ("a town", "b-c")
     assert "federaser" in {plan.label for plan in scenario.strategies}
+
+
+@pytest.mark.parametrize("lacking", [(), ("a/c",)], ids=["equal", "one lacks a class"])
+@pytest.mark.parametrize("inner", [("b", "c", "d"), ("1", "2", "3")], ids=["names", "numbers"])
+def test_folders_that_may_be_classes_or_patients_are_refused_with_both_readings(
+    tmp_path: Path, inner: tuple[str, ...], lacking: tuple[str, ...]
+) -> None:
+    for number, (outer, name) in enumerate(product(("a", "b"), inner)):
+        if f"{outer}/{name}" not in lacking:
+            picture(tmp_path / "set" / outer / name / "1.png", number)
+    result = init(tmp_path / "set", "--to", tmp_path / "s.yaml")
+    assert result.exit_code == 2 and not (tmp_path / "s.yaml").exists()
+    for part in ("HOSPITAL/CLASS", "CLASS/PATIENT", "manifest FOLDER --layout class/patient"):
+        assert part in " ".join(result.stderr.split())
+
+
+def test_a_class_that_a_hospital_lacks_makes_no_hospitals_of_classes(tmp_path: Path) -> None:
+    for site, label, patient in product("ab", ("ill", "well"), range(8)):
+        if (site, label) != ("b", "well"):
+            picture(tmp_path / "set" / site / label / f"{site}{label}{patient}" / "1.png", patient)
+    assert (
+        find(str(tmp_path / "set"), "quick", tmp_path, unwatched).settings["layout"] == "site/class/patient"
+    )
+
+
+def test_patients_of_several_classes_are_read_and_told(pictures: Path) -> None:
+    """Few of them: else nothing would tell them from classes."""
+    for label in ("ill", "well"):
+        picture(pictures / "set" / label / "p00" / "9.png", 50)
+    result = init(pictures / "set", "--to", pictures / "mine.yaml")
+    passes_check(pictures, result, "mine.yaml")
+    assert "note: 'p00' has a folder at several classes" in " ".join(result.stdout.split())
 
 
 def test_a_table_of_images_of_unlike_sizes_and_colours_and_patients_by_name(tmp_path: Path) -> None:
