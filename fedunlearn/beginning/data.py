@@ -182,9 +182,10 @@ def _layout(tree: Tree) -> Layout:
     if again and depth == 2:
         raise InputError(
             f"found folders of the same names, {listed(again)}, below several folders. They may be HOSPITAL/CLASS, "
-            "with none for patients, or CLASS/PATIENT, with patients of several classes or numbered anew in each; expected "
-            "somebody to say which: have a table begun, with `fedunlearn manifest FOLDER` of the first, `fedunlearn "
-            "manifest FOLDER --layout class/patient` of the second, see that no two people have one name, and give that"
+            "with none for patients, or CLASS/PATIENT, with patients of several classes or numbered anew in each; "
+            "expected somebody to say which: have a table begun, with `fedunlearn manifest FOLDER` of the first, "
+            "`fedunlearn manifest FOLDER --layout class/patient` of the second, see that no two people have one name, "
+            "and give that"
         )
     return "site/class/patient" if again else "class/patient"
 

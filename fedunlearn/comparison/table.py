@@ -240,5 +240,5 @@ def in_order(of: Mapping[int, Overview]) -> Iterator[tuple[int, Row]]:
 
 
 def _seen(row: Row, one: Overview) -> Row:
-    """Without a share of a memory that cannot be seen."""
-    return row if one.visible else replace(row, left=Value())
+    """Without what is said of a memory that cannot be seen, or that a single training tells of."""
+    return row if one.tells else replace(row, left=Value(), known=(), overdone=(), compared=0)

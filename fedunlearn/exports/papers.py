@@ -28,9 +28,9 @@ ANSWERS: Mapping[str, str] = {
     "useful": "the answer to `still good?`",
     "best": "both answers are yes, that to `forgotten?` also after Holm's correction, and none of these costs less",
     "p_holm": "of `twice the margin of memory is left`, after that correction",
-    "memory_left": "a share of what the original knew, mean over patients; empty if none is visible",
+    "memory_left": "a share of what the original knew, mean over patients; empty if the run cannot tell",
     "memory_left_half": "half of its 95 % interval",
-    "patients_known": "patients who are still known",
+    "patients_known": "patients who are still known; empty if the run cannot tell",
     "patients_compared": "patients who could be looked at",
     "test_difference": "from retraining, on unseen images: accuracy or Dice",
     "test_difference_half": "half of its 95 % interval",
@@ -110,14 +110,14 @@ def _answers(row: Row | None, one: Overview) -> dict[str, Any]:
     if row is None:
         return {}
     answered = row.strategy != "retrained_other"  # its numbers show the noise, but it is no strategy
-    left = row.left if one.visible else Value()
+    left = row.left if one.tells else Value()
     return {
         "forgotten": row.forgotten if answered else "",
         "useful": row.useful if answered else "",
-        "p_holm": row.p,
+        "p_holm": row.p if one.tells else math.nan,
         "memory_left": left.value,
         "memory_left_half": left.half,
-        "patients_known": len(row.known) if row.compared else math.nan,
+        "patients_known": len(row.known) if row.compared and one.tells else math.nan,
         "patients_compared": row.compared,
         "test_difference": row.test.value,
         "test_difference_half": row.test.half,

@@ -318,7 +318,7 @@ def _parts(
             "Every patient",
             told=(left,) if left else (),
             tables=(listed,) if listed.rows else (),
-            missing="" if listed.rows else "No patient can be compared with held-out ones.",
+            missing="" if listed.rows else NOBODY if one.seeds > 1 and not one.patients[0] else UNTOLD,
         ),
         Part(
             f"{prefix}-probes",
@@ -368,6 +368,8 @@ OF_ALL_REQUESTS = (
     "Of a policy: of all its answers. % of retraining is of training anew on each day on which something to unlearn "
     "was accepted; retraining itself, and all else in its row, is training anew once."
 )
+NOBODY = "No patient can be compared with held-out ones."
+UNTOLD = "This run cannot tell for anybody. Numbers of theirs in patients.parquet may be luck alone."
 OF_A_YEAR = "Not recorded of a year: how models do from look to look is shown above, with the year."
 NO_CURVES = "Not recorded: the run is of an older version, or its scenario says evaluation: {curves: false}."
 NO_ROC = "No curves of attacks, only their areas: the run is of an older version."

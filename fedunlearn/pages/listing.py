@@ -127,10 +127,12 @@ MOST_FLAGGED, MOST_OTHERS = 300, 50
 def patients(one: Overview, of: Measured, prefix: str) -> tuple[Table, str]:
     """A row for every patient, a column for every strategy: memory left, on exact images.
 
+    There are no rows where the run cannot tell.
+
     Returns:
         The table, and who is left out of it where they are very many; empty for nobody.
     """
-    exact = of.patients[of.patients["on"] == "images"]
+    exact = of.patients[(of.patients["on"] == "images") & one.tells]
     whom, more = _listed(one, exact)
     exact = exact[exact["patient"].isin(whom)]
     order = [row.strategy for row in rows_of(one) if (exact["strategy"] == row.strategy).any()]

@@ -136,10 +136,10 @@ def _of_controls(one: Overview) -> list[str]:
 
 def legend(one: Overview) -> str:
     """How to read the table."""
-    memory = "Memory left: 0 as if never seen, 100 as in the original model. " if one.visible else ""
+    memory = "Memory left: 0 as if never seen, 100 as in the original model. " if one.tells else ""
     judged = [*one.rows, *([one.nothing] if one.nothing else ())]
     shown = [*judged, *([one.again] if one.again else ())]
-    answers = {row.useful for row in judged} | ({row.forgotten for row in judged} if one.visible else set())
+    answers = {row.useful for row in judged} | ({row.forgotten for row in judged} if one.tells else set())
     unclear = f" {UNCLEAR_MEANS}" if "cannot tell" in answers else ""
     cost = " Cost: of training anew on each day of acceptance." if one.policy else ""
     return f"{memory}Test, worst: against retraining.{cost} ±: 95 %.{unclear}{_classes(one, shown)}"
@@ -161,7 +161,7 @@ def _classes(one: Overview, rows: Sequence[Row]) -> str:
 def notes(one: Overview) -> list[str]:
     """What none can do, which is best, and what the table does not say: for whom it is not true, what was not run."""
     said = [*one.warnings, *best(one)]
-    if one.visible:
+    if one.tells:
         known = _by_patients({row.strategy: row.known for row in one.rows})
         overdone = _by_patients({row.strategy: row.overdone for row in one.rows})
         said += [f"Still known: {known}."] if known else []
@@ -187,7 +187,7 @@ def _not_worth_it(one: Overview) -> list[str]:
 def best(one: Overview) -> list[str]:
     """Which strategy is best, if the choice among them can be made at all."""
     count = len(one.rows)
-    if not count or not one.visible or one.seeds < 2:
+    if not count or not one.tells:
         return []
     good, sure = [row for row in one.rows if _yes_twice(row)], sure_of(one)
     if sure:
@@ -215,7 +215,7 @@ def sure_of(one: Overview) -> list[Row]:
     That they forgot is significant also once corrected for the choice among all; that they are still good is not
     corrected.
     """
-    if not one.visible or one.seeds < 2:
+    if not one.tells:
         return []
     sure = (row for row in one.rows if _yes_twice(row) and row.p < 0.05)
     return sorted(sure, key=lambda row: math.inf if math.isnan(row.cost) else row.cost)

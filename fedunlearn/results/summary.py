@@ -75,13 +75,11 @@ class Column:
 
 
 def columns(one: Overview) -> tuple[tuple[str, ...], list[Column]]:
-    """Labels and columns; without those of memory where there is none to be seen."""
+    """Labels and columns; without those of memory where nothing can be told of it."""
     rows, beaten = rows_of(one), dominated(one.rows, one.floors)
     names = tuple(label(r) + (DOMINATED if r.strategy in beaten else "") for r in rows)
     return names, [
-        column
-        for column in columns_of(rows, one.kind, one.classes)
-        if one.visible or column.block != FORGOTTEN
+        column for column in columns_of(rows, one.kind, one.classes) if one.tells or column.block != FORGOTTEN
     ]
 
 

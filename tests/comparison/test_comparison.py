@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from rich.cells import cell_len
 
 from fedunlearn import comparison
 from fedunlearn.comparison.runs import Compared
-from fedunlearn.comparison.table import lines
+from fedunlearn.comparison.table import in_order, lines
 from fedunlearn.core import InputError
 from fedunlearn.results.overview import Overview
 from fedunlearn.results.runfolder import RunFolder
@@ -86,8 +87,11 @@ def test_requests_that_only_one_run_has_are_shown_and_titles_that_differ_are_not
     assert text.count("forget 12 patients") == 1  # of leave
 
 
-def test_a_memory_that_cannot_be_seen_is_no_number() -> None:
-    text = printed(compared(some=replace(MADE, visible=False, rows=(LAZY,))))
+@pytest.mark.parametrize("blind", [{"visible": False}, {"seeds": 1}], ids=str)
+def test_a_memory_of_which_nothing_can_be_told_is_no_number(blind: dict[str, Any]) -> None:
+    one = replace(MADE, rows=(LAZY,), **blind)
+    assert not any(row.compared or row.known for _, row in in_order({1: one}))  # as on the page
+    text = printed(compared(some=one))
     assert "83" not in text and "lazy" in text
 
 

@@ -17,6 +17,7 @@ from fedunlearn.exports.papers import described, tidy
 from fedunlearn.results.overview import overview, read
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.sentences import best, sure_of
+from tests.scoring.made import change_manifest
 
 HOSTILE = "\\input{x}%&$#_{}~^`'\"<script>|[x]--,,\n\u202e很"
 
@@ -46,6 +47,18 @@ def test_every_number_is_that_of_the_runs_own_files(made: RunFolder, table: pd.D
             assert row["memory_left"] == judged.loc[("memory_left", "all"), "difference"]
             assert row["test_difference"] == judged.loc[("test_accuracy", "all"), "difference"]
             assert row["p_holm"] == judged.loc[("memory_left", "all"), "p_holm_equivalent"]
+
+
+@pytest.mark.parametrize("blind", [{"visible": False}, {"seeds": 1}], ids=str)
+def test_nothing_is_known_of_memory_where_the_run_cannot_tell(
+    made: RunFolder, blind: dict[str, int], tmp_path: Path
+) -> None:
+    run = RunFolder(Path(shutil.copytree(made.path, tmp_path / "run")))
+    run.write_table("requests.parquet", run.read_table("requests.parquet").assign(**blind))
+    change_manifest(run.path)
+    rows = tidy(run)
+    assert rows[["memory_left", "memory_left_half", "patients_known", "p_holm"]].isna().all(axis=None)
+    assert rows["test_difference"].notna().any() and not rows["best"].any()
 
 
 def test_every_column_is_described_and_in_that_order(table: pd.DataFrame) -> None:

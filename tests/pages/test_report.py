@@ -157,6 +157,14 @@ def test_a_run_that_cannot_tell_says_so_first_and_answers_nothing(tmp_path) -> N
     assert "No answer." in read.by_id("r1-lead").parent.text  # type: ignore[union-attr]
     heads = [e.text for e in read.by_id("r1-answers").all("th")]
     assert "Forgotten?" not in heads and "memory left, %" not in heads
+    nobody(read)
+
+
+def nobody(read: Element) -> None:
+    """No patient is named as still known where the run cannot tell."""
+    whole = read.by_id("r1").text
+    assert "cannot tell for anybody" in read.by_id("r1-patients").text and "Still known" not in whole
+    assert not [e for e in read.every() if e.attributes.get("id") == "r1-patients-table"]
 
 
 @pytest.mark.gate
@@ -166,6 +174,7 @@ def test_a_single_training_gets_no_answer_at_all(tmp_path) -> None:
     heads = [e.text for e in read.by_id("r1-answers").all("th")]
     assert "answer" not in heads and "% of retraining" in heads
     assert not [e for e in read.by_id("r1").every() if "pill" in e.attributes.get("class", "")]
+    nobody(read)
 
 
 def test_a_run_judged_by_an_older_version_is_refused(tmp_path) -> None:

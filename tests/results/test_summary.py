@@ -6,6 +6,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -242,6 +243,20 @@ def test_of_one_seed_nothing_is_told() -> None:
         "  Test, worst: against retraining. ±: 95 %. unclear: this run cannot tell."
     ]
     assert "1 seed\n" in text and best(one) == []
+
+
+@pytest.mark.parametrize("blind", [{"seeds": 1}, {"visible": False}, {"patients": (0, 12)}], ids=str)
+def test_nobody_is_named_where_the_run_cannot_tell(blind: dict[str, Any]) -> None:
+    for told in ("\n".join(markdown(replace(MADE, **blind))), printed(replace(MADE, **blind))):
+        for memory in (
+            "Still known:",
+            "Known less",
+            "memory left",
+            "Memory left",
+            "FORGOTTEN?",
+            "orgotten, but:",
+        ):
+            assert memory not in told
 
 
 def test_nothing_unknown_is_shown_as_nan() -> None:
