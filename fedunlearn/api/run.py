@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,17 +227,7 @@ class Run:
     def _request_html(self, request: str) -> str:
         one, told = summary(self._held, request), frames.answers(self._held, request)
         head = ("", "forgotten?", "memory left, %", "still good?", "quality, points", "work, % of retraining")
-        rows = [
-            (
-                row["name"],
-                row["forgotten"],
-                _between(row["memory_left"], row["memory_low"], row["memory_high"]),
-                row["useful"],
-                _between(row["difference"], row["low"], row["high"], "+.1f"),
-                "0" if row["role"] == "original" else sentences.percent(row["share_of_retraining"]),
-            )
-            for row in told.to_dict("records")
-        ]
+        rows = [_cells(row, one.tells) for row in told.to_dict("records")]
         body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
         heading = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in head)
         said = " ".join(sentences.sight(one)[:1])
@@ -308,22 +298,43 @@ class Plots:
         return charts.relearning(self.run.frame("relearning", request))
 
     def year(self) -> alt.LayerChart:
-        """Every request of a year from receipt to answer, by policy."""
+        """Every request of a year from receipt to answer, by policy.
+
+        Raises:
+            InputError: the run has no calendar.
+        """
         from fedunlearn import charts
 
+        self._require_calendar()
         return charts.timeline(self.run.calendar)
 
     def course(self, policy: str, measure: str = "memory_left") -> alt.LayerChart:
-        """A measure of `Run.years` over the year, under one policy: a line per strategy."""
+        """A measure of `Run.years` over the year, under one policy: a line per strategy.
+
+        Raises:
+            InputError: the run has no calendar.
+        """
         from fedunlearn import charts
 
+        self._require_calendar()
         return charts.course(self.run.years, policy, measure)
 
     def frontier(self, against: str = "memory_left") -> alt.LayerChart:
-        """Cost against ``memory_left`` or ``late``, of every policy and strategy."""
+        """Cost against ``memory_left`` or ``late``, of every policy and strategy.
+
+        Raises:
+            InputError: the run has no calendar.
+        """
         from fedunlearn import charts
 
+        self._require_calendar()
         return charts.frontier(self.run.policies, against)
+
+    def _require_calendar(self) -> None:
+        if not years.dated(self.run._held):
+            raise InputError(
+                f"{self.run.path} has no calendar, expected one: only runs of scenarios with `calendar` have a year"
+            )
 
 
 _LONGEST = 80
@@ -336,8 +347,24 @@ def _text(value: object) -> str:
     return html.escape(whole if len(whole) <= _LONGEST * 8 else f"{whole[: _LONGEST * 8]}…")
 
 
-def _between(value: float, low: float, high: float, form: str = ".0f") -> str:
-    """A share in percent or points, with its 95 % interval."""
+def _cells(row: Mapping[Any, Any], tells: bool) -> tuple[str, ...]:
+    """A row of a notebook's table. Retraining again has numbers, which show the noise, and no answers."""
+    judged = row["role"] != "again"
+    return (
+        row["name"],
+        row["forgotten"] if judged else "",
+        _between(row["memory_left"], row["memory_low"], row["memory_high"]) if tells else "–",
+        row["useful"] if judged else "",
+        _between(row["difference"], row["low"], row["high"], 1, "+"),
+        "0" if row["role"] == "original" else sentences.percent(row["share_of_retraining"]),
+    )
+
+
+def _between(value: float, low: float, high: float, digits: int = 0, sign: str = "") -> str:
+    """A share in percent or points, with its 95 % interval where there is one; – where it is not known."""
     if math.isnan(value):
-        return "?"
-    return f"{100 * value:{form}} ({100 * low:{form}} to {100 * high:{form}})"
+        return "–"
+    shown, *ends = (
+        f"{round(100 * number, digits) + 0:{sign}.{digits}f}" for number in (value, low, high)
+    )  # no -0
+    return f"{shown} ({' to '.join(ends)})" if math.isfinite(low) and math.isfinite(high) else shown

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import pytest
 
 import fedunlearn
 from fedunlearn import FedunlearnError, InputError, Run, Scenario, load_run, simulate
+from fedunlearn.api.run import _between as between
 from fedunlearn.results.columns import COLUMNS
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.scoring.score import score
@@ -99,6 +102,44 @@ def test_a_notebook_shows_the_answers_and_no_markup_of_the_datas(folder: Path):
     cells = re.findall(r"<td>good</td><td>(.*?)</td>", shown)
     own = load_run(folder).answers
     assert cells == own[own["strategy"] == "good"]["forgotten"].tolist()
+
+
+def test_a_notebook_shows_no_memory_where_the_run_cannot_tell_and_no_answers_of_controls(
+    folder: Path, tmp_path: Path
+) -> None:
+    seen = load_run(folder)._repr_html_()
+    assert (
+        re.findall(r"<td>retraining again</td><td>(.*?)</td><td>.*?</td><td>(.*?)</td>", seen)
+        == [("", "")] * 2
+    )
+    run = RunFolder(Path(shutil.copytree(folder, tmp_path / "run")))
+    run.write_table("requests.parquet", run.read_table("requests.parquet").assign(visible=False))
+    change_manifest(run.path)
+    blind = load_run(run.path)._repr_html_()
+    assert re.findall(r"<td>good</td><td>.*?</td><td>(.*?)</td>", blind) == ["–", "–"]
+
+
+@pytest.mark.parametrize(
+    ("values", "form", "text"),
+    [
+        ((-0.007, math.nan, math.nan), (1, "+"), "-0.7"),
+        ((-0.007, -math.inf, math.inf), (1, "+"), "-0.7"),
+        ((-0.002, -0.3, 0.2), (), "0 (-30 to 20)"),
+        ((-0.0002, -0.03, -0.0001), (1, "+"), "+0.0 (-3.0 to +0.0)"),
+        ((math.nan, math.nan, math.nan), (), "–"),
+    ],
+)
+def test_a_notebooks_numbers_have_the_interval_that_is_known(
+    values: tuple[float, float, float], form: tuple[Any, ...], text: str
+) -> None:
+    assert between(*values, *form) == text
+
+
+def test_a_run_without_a_calendar_has_no_year_to_draw(folder: Path) -> None:
+    plot = load_run(folder).plot
+    for draw in (plot.year, lambda: plot.course("daily"), plot.frontier):
+        with pytest.raises(InputError, match="has no calendar"):
+            draw()
 
 
 def test_a_run_that_is_none_is_told(tmp_path: Path):
