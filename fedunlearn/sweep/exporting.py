@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,10 +15,11 @@ from fedunlearn.exports import filestore, mlflow_server
 from fedunlearn.exports.cards import models
 from fedunlearn.exports.croissant import croissant
 from fedunlearn.exports.latex import latex
-from fedunlearn.exports.papers import tidy
+from fedunlearn.exports.papers import described, tidy
 from fedunlearn.exports.tracking import tracked
 from fedunlearn.results import report
 from fedunlearn.results.runfolder import RunFolder, parquet
+from fedunlearn.sweep.naming import columns, stored
 from fedunlearn.sweep.table import about, markdown
 
 Format = Literal["csv", "latex", "markdown", "parquet"]
@@ -42,12 +41,14 @@ class _Runs:
 
     @property
     def keys(self) -> list[str]:
-        """The swept ones."""
+        """The columns ``cell`` and of swept keys."""
         return list(self.values[0])
 
 
 def table(path: Path) -> pd.DataFrame:
-    """The tidy table of a run; of a sweep, of all finished cells, before it the columns ``cell`` and the swept keys.
+    """The tidy table of a run; of a sweep, of all finished cells, before it ``cell`` and the swept keys.
+
+    A swept key that the table has for a result, such as seeds, is called ``set.seeds`` (`naming.columns`).
 
     Raises:
         InputError: there is no finished run.
@@ -165,9 +166,13 @@ def _read(path: Path) -> _Runs:
     if not cells:
         raise InputError(f"{path} is a sweep of which no cell is finished: run `simulate` again to go on")
     runs = tuple(RunFolder.open(path / "cells" / cell["slug"]) for cell in cells)
-    keys: Sequence[str] = list(cells[0]["values"])
+    results = described(str(runs[0].read_manifest()["kind"]))
+    named = columns(cells[0]["values"], {"cell", *results})
+    kinds = {key: {type(cell["values"][key]) for cell in cells} for key in named}
     values = tuple(
-        {"cell": str(cell["slug"]), **{key: _plain(cell["values"][key]) for key in keys}} for cell in cells
+        {"cell": str(cell["slug"])}
+        | {column: stored(cell["values"][key], kinds[key]) for key, column in named.items()}
+        for cell in cells
     )
     return _Runs(runs, values)
 
@@ -180,10 +185,3 @@ def _table(found: _Runs) -> pd.DataFrame:
             own.insert(place, key, value)
         each.append(own)
     return pd.concat(each, ignore_index=True)
-
-
-def _plain(value: object) -> str | int | float:
-    """A swept value as a column can hold it."""
-    return (
-        value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
-    )

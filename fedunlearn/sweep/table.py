@@ -20,7 +20,7 @@ from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.summary import table as placed, wrapped
 from fedunlearn.results.wording import cell, line, plain, quoted, row
 from fedunlearn.scoring.judgement.difference import CONTROLS
-from fedunlearn.sweep.naming import text_of
+from fedunlearn.sweep.naming import columns, stored, text_of
 
 WIDEST = 400
 """Columns that a table may take; a terminal that has fewer breaks its lines, and nothing is cut off."""
@@ -34,22 +34,24 @@ def measures(kind: str) -> tuple[str, ...]:
 def summary(folder: Path) -> pd.DataFrame:
     """One row per finished cell, request and strategy: ``cell``, the swept values, `measures`, and the verdict.
 
+    Columns of swept keys are called as `naming.columns` says.
+
     A measure that a model does not have, or not for every seed, is NaN.
 
     Raises:
         RunError: a file of a cell is missing or damaged.
     """
     cells, shown = about(folder)["cells"], measures(_kind(folder))
-    keys = list(cells[0]["values"])
-    kinds = {key: {type(one["values"][key]) for one in cells} for key in keys}
+    own = ("request", "strategy", "n_seeds", *shown, "verdict")
+    named = columns(cells[0]["values"], {"cell", *own})
+    kinds = {key: {type(one["values"][key]) for one in cells} for key in named}
     rows = []
     for one in cells:
         path = folder / "cells" / one["slug"]
         if (path / "DONE").is_file():
-            values = {key: _stored(one["values"][key], kinds[key]) for key in keys}
+            values = {column: stored(one["values"][key], kinds[key]) for key, column in named.items()}
             rows += [{"cell": one["slug"], **values, **row} for row in _rows(RunFolder.open(path))]
-    columns = ("cell", *keys, "request", "strategy", "n_seeds", *shown, "verdict")
-    return pd.DataFrame(rows, columns=list(columns))
+    return pd.DataFrame(rows, columns=["cell", *named.values(), *own])
 
 
 def show(folder: Path, console: Console) -> None:
@@ -137,13 +139,13 @@ def _rows(run: RunFolder) -> Iterator[dict[str, Any]]:
 def _shown(folder: Path) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the table; keys by their last word where that is enough."""
     table, keys = summary(folder), list(about(folder)["cells"][0]["values"])
-    shown = _headings(folder)
+    shown, swept = _headings(folder), table.columns[1 : 1 + len(keys)]
     last = [key.rpartition(".")[2] for key in keys]
     named = [word if last.count(word) == 1 else key for key, word in zip(keys, last, strict=True)]
     several = ["request"] if table["request"].nunique() > 1 else []
     rows = [
         [
-            *(text_of(row[key]) for key in keys),
+            *(text_of(row[column]) for column in swept),
             *(row[key] for key in several),
             called(row["strategy"]),
             *(tables.formatted(name, row[name]) for name in shown),
@@ -173,12 +175,6 @@ def _title(folder: Path, shown: Callable[[str], str]) -> str:
     done = sum((folder / "cells" / cell["slug"] / "DONE").is_file() for cell in content["cells"])
     missing = "" if done == count else f", {count - done} of them not finished: run `simulate` again to go on"
     return f"{shown(content['name'])}: {count} cells{missing}"
-
-
-def _stored(value: Any, kinds: set[type]) -> Any:
-    """A swept value as a column can hold it: numbers and texts as they are, anything else as JSON."""
-    same = kinds <= {int, float} or kinds == {str}
-    return value if same else json.dumps(value)
 
 
 def slugs(folder: Path) -> list[str]:

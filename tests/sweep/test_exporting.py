@@ -12,7 +12,7 @@ import pytest
 
 from fedunlearn.exports.papers import tidy
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.sweep.exporting import formatted, table
+from fedunlearn.sweep.exporting import Format, formatted, table
 from tests.exports.conftest import made  # noqa: F401
 from tests.test_cli import call
 
@@ -37,6 +37,30 @@ def test_a_sweeps_table_has_its_cells_below_one_another(made: RunFolder, swept: 
     pd.testing.assert_frame_equal(found[list(own.columns)][: len(own)], own)
     text = formatted(swept, "latex").decode()
     assert "lr & clip & Strategy" in text and text.count("\\begin{tabular}") == 2
+
+
+@pytest.mark.parametrize("form", ["csv", "latex", "parquet", "markdown"])
+def test_a_swept_key_that_is_a_result_too_keeps_a_column_of_its_own(
+    made: RunFolder,  # noqa: F811
+    tmp_path: Path,
+    form: Format,
+) -> None:
+    """Of seeds and references tables tell how many there are; whatever is swept stands beside that, also a null."""
+    for name, values in (
+        ("a", {"references": 4, "seeds": [7, 8]}),
+        ("b", {"references": None, "seeds": [9]}),
+    ):
+        shutil.copytree(made.path, tmp_path / "cells" / name)
+        cell = {"slug": name, "values": values}
+        file = tmp_path / "sweep.json"
+        cells = json.loads(file.read_text())["cells"] if file.is_file() else []
+        file.write_text(json.dumps({"name": "s", "cells": [*cells, cell]}), encoding="utf-8")
+    assert formatted(tmp_path, form)
+    found, own = table(tmp_path), tidy(made)
+    assert list(found.columns) == ["cell", "set.references", "set.seeds", *own.columns]
+    assert found["set.seeds"].unique().tolist() == ["[7, 8]", "[9]"]
+    assert found["set.references"].unique().tolist() == ["4", "null"]
+    pd.testing.assert_frame_equal(found[list(own.columns)][: len(own)], own)
 
 
 @pytest.mark.gate

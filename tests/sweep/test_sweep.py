@@ -23,7 +23,7 @@ from fedunlearn.core import InputError, RunError, SiteError
 from fedunlearn.results.places import LOCK
 from fedunlearn.results.runfolder import ABOUT, RunFolder
 from fedunlearn.scenario import Pick, Scenario
-from fedunlearn.sweep import cells, running
+from fedunlearn.sweep import cells, naming, running
 from fedunlearn.sweep.cells import Sweep
 from fedunlearn.sweep.table import markdown, measures, show, summary
 from tests.runs import TINY, weight_files, write
@@ -403,6 +403,11 @@ def test_the_summary_by_hand(tmp_path: Path) -> None:
         "| UNDER |"
     )
     assert "| 3.0 | DAMAGED |" in text[6]
+
+
+def test_a_swept_key_called_like_a_column_of_results_has_one_of_its_own() -> None:
+    named = naming.columns(["verdict", "lr"], {"verdict", "cell"})
+    assert named == {"verdict": "set.verdict", "lr": "lr"}
 
 
 def test_report_prints_the_summary_again(finished: Path) -> None:
