@@ -379,7 +379,7 @@ ATTACKS_CAPTION = (
 )
 PROBES_CAPTION = (
     "After a little more training. Epochs until the images to forget are known as well as to the original, and their "
-    "ratio to retraining's: below 1, memory was left (∞: not in the epochs given)."
+    "ratio to retraining's: below 1, memory was left (medians over seeds; ∞: not in the epochs given). The rest: means."
 )
 NO_PROBES = (
     "Not asked for. evaluation: {relearn: true, linear_probe: true, resurgence_rounds: 2} in the scenario trains each "

@@ -16,6 +16,7 @@ from fedunlearn.results.kinds import spoken
 from fedunlearn.results.overview import Overview, Place, Row
 from fedunlearn.results.sentences import DOMINATED
 from fedunlearn.results.summary import label, rows_of
+from fedunlearn.results.tables import MEDIANS
 from fedunlearn.scoring.kinds import scored
 
 ORIGINAL, RETRAINED, AGAIN = "original", "retrained", "retrained_other"
@@ -114,7 +115,7 @@ def _cost(of: Measured, row: Row) -> Cell:
     """Doing nothing is no work, however much training was."""
     if row.strategy == ORIGINAL:
         return number(None)
-    return number(of.mean(row.strategy, "share_of_retraining", percent, times=100))
+    return number(of.middle(row.strategy, "share_of_retraining", percent, times=100))
 
 
 # -------------------------------------------------------------------------------------------- patients
@@ -232,8 +233,8 @@ def costs(one: Overview, of: Measured, prefix: str) -> Table:
 
 def _measured(of: Measured, strategy: str, name: str, shown: Format, times: float) -> Cell:
     if times in (1, 100):
-        return number(of.mean(strategy, name, shown, times=times))
-    return number(of.mean(strategy, name, lambda value: shown(value * times), times=times))
+        return number(of.middle(strategy, name, shown, times=times))
+    return number(of.middle(strategy, name, lambda value: shown(value * times), times=times))
 
 
 def _ordered(one: Overview, of: Measured) -> list[str]:
@@ -249,12 +250,12 @@ def _ordered(one: Overview, of: Measured) -> list[str]:
 def chosen(
     one: Overview, of: Measured, prefix: str, name: str, caption: str, measures: Mapping[str, str]
 ) -> Table | None:
-    """Some measures of every strategy, in the mean over seeds; None where none of them was measured."""
+    """Some measures of every strategy, over seeds (`Measured.middle`); None where there is none."""
     found = [measure for measure in measures if (of.scores["measure"] == measure).any()]
     if not found:
         return None
     rows = [
-        (words(called(strategy)), *(number(of.mean(strategy, measure, share)) for measure in found))
+        (words(called(strategy)), *(number(of.middle(strategy, measure, share)) for measure in found))
         for strategy in _ordered(one, of)
     ]
     columns = (Column("strategy", numbers=False), *(Column(measures[measure]) for measure in found))
@@ -268,14 +269,15 @@ def every_measure(one: Overview, of: Measured, prefix: str, told: Mapping[str, s
         (
             words(measure),
             words(told.get(measure, "")),
-            *(number(of.mean(strategy, measure, amount)) for strategy in order),
+            *(number(of.middle(strategy, measure, amount)) for strategy in order),
         )
         for measure in map(str, of.scores["measure"].unique())
     ]
     columns = (Column("measure", numbers=False), Column("what it is", numbers=False))
     return Table(
         f"{prefix}-measures-table",
-        "Means over seeds, of all images. scores.parquet has every seed and group, with intervals.",
+        f"Means over seeds, of {' and '.join(MEDIANS)} medians, of all images. scores.parquet has every seed and "
+        "group, with intervals.",
         (*columns, *(Column(called(name)) for name in order)),
         tuple(rows),
     )

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
 from fedunlearn.pages.tables import Number
+from fedunlearn.results.tables import MEDIANS
 
 Format = Callable[[float], str]
 
@@ -32,6 +34,8 @@ def signed(value: float) -> str:
 
 def share(value: float) -> str:
     """A share, to two decimals and without its leading zero."""
+    if not math.isfinite(value):
+        return "∞" if value > 0 else "–"
     text = f"{value:.2f}"
     return text.replace("0.", ".", 1).replace("-", "−") if abs(value) < 1 else text.replace("-", "−")
 
@@ -59,7 +63,7 @@ class Measured:
     patients: pd.DataFrame
 
     @cached_property
-    def _means(self) -> Mapping[tuple[str, str], tuple[float, list[int]]]:
+    def _middles(self) -> Mapping[tuple[str, str], tuple[float, list[int]]]:
         whole = self.scores[self.scores["group"] == "all"]
         found: dict[tuple[str, str], tuple[list[float], list[int]]] = {}
         columns = (whole[name].tolist() for name in ("strategy", "measure", "value"))
@@ -67,7 +71,10 @@ class Measured:
             values, places = found.setdefault((str(strategy), str(measure)), ([], []))
             values.append(float(value))
             places.append(int(place))
-        return {key: (sum(values) / len(values), places) for key, (values, places) in found.items()}
+        return {
+            key: (float(np.median(values)) if key[1] in MEDIANS else sum(values) / len(values), places)
+            for key, (values, places) in found.items()
+        }
 
     @cached_property
     def _statistics(self) -> Mapping[tuple[str, str, str], tuple[int, Mapping[str, float]]]:
@@ -80,13 +87,14 @@ class Measured:
             for place, one in rows
         }
 
-    def mean(self, strategy: str, measure: str, shown: Format, times: float = 1.0) -> Number | None:
-        """A measure of all images in the mean over seeds; None where it was not measured."""
-        found = self._means.get((strategy, measure))
+    def middle(self, strategy: str, measure: str, shown: Format, times: float = 1.0) -> Number | None:
+        """A measure of all images in the mean over seeds, `MEDIANS` in the median; None where it was not measured."""
+        found = self._middles.get((strategy, measure))
         if found is None:
             return None
         value, places = found
-        return Number(shown(value), value, f"scores {','.join(map(str, places))} value mean", times)
+        how = "median" if measure in MEDIANS else "mean"
+        return Number(shown(value), value, f"scores {','.join(map(str, places))} value {how}", times)
 
     def statistic(
         self,

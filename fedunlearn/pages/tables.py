@@ -30,7 +30,8 @@ class Number:
         text: as it is read.
         value: whole, as it is in the run's tables.
         source: the place there: a table, its rows (from 0), a column, and what is made of several rows: ``value`` (of
-            one), ``mean`` or ``count``. Such as ``statistics 12 difference value`` or ``scores 3,9 value mean``.
+            one), ``mean``, ``median`` or ``count``. Such as ``statistics 12 difference value`` or ``scores 3,9 value
+            mean``.
         times: what the value was multiplied by for the text.
     """
 

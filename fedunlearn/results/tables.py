@@ -48,6 +48,9 @@ def legend_of(kind: str) -> str:
     return f"{words(kind).legend} {_OF_COSTS}"
 
 
+MEDIANS = ("relearn_epochs", "relearn_ratio")
+"""Measures that are shown in the median over seeds: one seed that does not relearn at all would leave no mean."""
+
 EPOCHS = {"epochs": "epochs"}
 """One more column where models were measured at horizons."""
 
@@ -97,7 +100,7 @@ def lines(run: RunFolder, request: str, columns: Mapping[str, str] | None = None
     by_model = shown.groupby(["strategy", "measure"], sort=False)["value"]
     means = by_model.agg(lambda values: values.mean(skipna=False))  # a seed that diverged leaves no mean
     medians = by_model.agg(lambda values: values.median(skipna=False))
-    means.update(medians[medians.index.isin(["relearn_epochs", "relearn_ratio"], level="measure")])
+    means.update(medians[medians.index.isin(MEDIANS, level="measure")])
     known = verdicts[verdicts["request"] == request].set_index("strategy")
     order = list(dict.fromkeys(["original", "retrained", *shown["strategy"]]))
     rows = []

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pandas as pd
@@ -34,6 +35,15 @@ def read(text: str) -> Element:
 # ------------------------------------------------------------------------------------------------- numbers
 
 
+EXPECTED: Mapping[str, Callable[[pd.Series], float]] = {
+    "value": lambda of: of.item(),
+    "mean": lambda of: of.mean(skipna=False),
+    "median": lambda of: of.median(skipna=False),
+    "count": len,
+}
+"""By what a number's source calls it, how it is made of rows."""
+
+
 def test_every_number_in_a_table_is_the_one_in_the_runs_tables(run: RunFolder, read: Element) -> None:
     tables = {
         n: pd.read_parquet(run.path / f"{n}.parquet")
@@ -45,9 +55,7 @@ def test_every_number_in_a_table_is_the_one_in_the_runs_tables(run: RunFolder, r
         table, rows, column, how = number.attributes["data-from"].split()
         places = [] if rows == "-" else [int(row) for row in rows.split(",")]
         of = tables[table][column].iloc[places]
-        expected = {"value": lambda x: x.item(), "mean": lambda x: x.mean(skipna=False), "count": len}[how](
-            of
-        )
+        expected = EXPECTED[how](of)
         value = float(number.attributes["value"])
         assert value == pytest.approx(expected, rel=1e-12, nan_ok=True), number.attributes
         assert shows(number.text, value * float(number.attributes.get("data-times", 1))), number.text
@@ -63,6 +71,25 @@ def shows(text: str, value: float) -> bool:
         return not math.isfinite(value)
     digits = len(plain.partition(".")[2])
     return abs(float(plain) - value) <= 0.5 * 10**-digits * (1 + 1e-6) + 1e-12
+
+
+def test_a_seed_that_never_relearns_moves_the_median_by_one_place_as_on_the_terminal() -> None:
+    values = {
+        "relearn_epochs": (2, 3, math.inf),
+        "relearn_ratio": (math.inf, 1, math.inf),
+        "tow": (0.5, 0.6, 1),
+    }
+    rows = [
+        {"strategy": "puf", "measure": measure, "group": "all", "seed": seed, "value": value}
+        for measure, of_seeds in values.items()
+        for seed, value in enumerate(of_seeds)
+    ]
+    of = Measured(pd.DataFrame(rows), pd.DataFrame(columns=["strategy", "measure", "group"]), pd.DataFrame())
+    shown = {measure: of.middle("puf", measure, listing.share) for measure in values}
+    assert {measure: one.text for measure, one in shown.items() if one} == {
+        "relearn_epochs": "3.00", "relearn_ratio": "∞", "tow": ".70",
+    }  # fmt: skip
+    assert [one.source.split()[-1] for one in shown.values() if one] == ["median", "median", "mean"]
 
 
 def test_a_wrong_number_would_be_noticed() -> None:
