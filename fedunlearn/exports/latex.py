@@ -119,7 +119,7 @@ def _table(own: pd.DataFrame, kind: str, keys: Sequence[str]) -> str:
     return _placed(_caption(records, kind), "l" * len(keys) + _ALIGNED, _row(heads), body)
 
 
-_ALIGNED = "llrrlrrrr"
+_ALIGNED = "llrrlrrrrr"
 
 
 def _heads(kind: str) -> list[str]:
@@ -131,6 +131,7 @@ def _heads(kind: str) -> list[str]:
         "Known",
         "Still good?",
         f"Test {short_}",
+        r"$\Delta$",
         f"Forget {short_}",
         "MIA AUC",
         r"Cost (\%)",
@@ -144,7 +145,7 @@ def _cells(record: Mapping[str, Any], kind: str) -> list[str]:
     """
     quality = scored(kind).quality
     known, compared = record["patients_known"], record["patients_compared"]
-    cost = record["share_of_retraining"]
+    cost, reference = record["share_of_retraining"], record["role"] == "reference"
     nothing = record["role"] == "original" or _unknown(cost)
     judged = [
         _bold(escaped(called(record["strategy"])), record["best"]),
@@ -153,11 +154,13 @@ def _cells(record: Mapping[str, Any], kind: str) -> list[str]:
         "--" if _unknown(known) else f"{int(known)} of {int(compared)}",
         _answer(record["useful"]),
     ]
+    difference = "" if reference else _share(record["test_difference"], record["test_difference_half"])
     if record["role"] == "control":
-        return [*judged, *([""] * (len(_heads(kind)) - len(judged)))]
+        return [*judged, "", difference, *([""] * (len(_heads(kind)) - len(judged) - 2))]
     return [
         *judged,
         _share(record[f"test_{quality}"], record[f"test_{quality}_half"]),
+        difference,
         _share(record[f"forget_{quality}"], record[f"forget_{quality}_half"]),
         _share(record["mia_loss_auc"], record["mia_loss_auc_half"]),
         "--" if nothing else _bold(percent(cost), record["best"]),
@@ -187,9 +190,21 @@ def _caption(records: Sequence[Mapping[str, Any]], kind: str) -> str:
     )
     return (
         rf"{escaped(first['scenario'])}, {escaped(first['request'])}{about}. Memory left: 0 as if never seen, 100 as "
-        rf"in the original model; Known: patients still known; Test: on unseen {what}; MIA AUC: .5 is guessing; Cost: "
-        rf"hospitals' work, of retraining's. Means over {' or '.join(map(str, seeds))} seeds, $\pm$ half of the 95\,\% "
-        rf"interval.{again}{chosen}{unclear}"
+        rf"in the original model; Known: patients still known; Test: on unseen {what}; $\Delta$: less that of "
+        rf"retraining; MIA AUC: .5 is guessing; Cost: hospitals' work, of retraining's. Means over "
+        rf"{' or '.join(map(str, seeds))} seeds, $\pm$ half of the 95\,\% interval.{_of_more(records)}{again}{chosen}"
+        rf"{unclear}"
+    )
+
+
+def _of_more(records: Sequence[Mapping[str, Any]]) -> str:
+    """Why rows cannot be subtracted where there are more retrained models than seeds; empty if there are not."""
+    found = sorted({int(one["references"]) for one in records if one["references"] > one["seeds"]})
+    if not found:
+        return ""
+    return (
+        rf" Answers, Memory left and $\Delta$ are against all {' or '.join(map(str, found))} retrained models; the row "
+        "of retraining is of the strategies' seeds alone, so rows cannot be subtracted."
     )
 
 

@@ -61,6 +61,10 @@ they are known as well as to the original, and their ratio to retraining's
 and MIA AUC once the last layer alone is refitted on what is retained;
 later: once the hospitals have trained on without what was forgotten."""
 
+RETRAININGS_LEGEND = """\
+retraining: its row is of the strategies' seeds alone. Answers compare with all
+retrained models, of which there are more: rows cannot be subtracted."""
+
 HORIZONS_LEGEND = """\
 NAME@20: what NAME had in hand once hospitals had been asked for 20 epochs, if it
 was still at work; NAME: what it ended with, after so many epochs."""
@@ -142,6 +146,7 @@ def legends(run: RunFolder) -> list[str]:
     )
     wanted = [
         *((text, control in models) for control, text in CONTROLS_LEGENDS.items()),
+        (RETRAININGS_LEGEND, bool(manifest.get("references"))),
         (HORIZONS_LEGEND, bool(manifest.get("horizons"))),
         (words(kind).further_legend, bool(words(kind).further)),
         (PROBED_LEGEND, probed),

@@ -104,8 +104,20 @@ def test_latex_has_a_table_per_request_whose_rows_have_as_many_cells_as_headings
     rows = [line for line in text.splitlines() if line.endswith(r" \\")]
     assert len(rows) == len(table) + 2
     for row in rows:
-        assert len(re.findall(r"(?<!\\)&", row)) == 8
+        assert len(re.findall(r"(?<!\\)&", row)) == 9
     assert "$100 \\pm" in text and "3 of 3" in text
+
+
+def test_the_difference_from_all_retrainings_stands_beside_rows_that_cannot_be_subtracted(
+    table: pd.DataFrame,
+) -> None:
+    assert "cannot be subtracted" not in latex(table, "classification")
+    told = latex(
+        table.assign(references=8, test_difference=-0.0123, test_difference_half=0.0456), "classification"
+    )
+    assert "against all 8 retrained models" in told and "cannot be subtracted" in told
+    rows = {row.split(" & ")[0]: row.split(" & ")[6] for row in told.splitlines() if row.endswith(r" \\")}
+    assert rows["good"] == rows["retraining again"] == r"$-.012 \pm .046$" and rows["retraining"] == ""
 
 
 def test_a_table_of_many_runs_goes_on_over_pages(table: pd.DataFrame) -> None:
@@ -145,7 +157,7 @@ def test_the_caption_says_what_unclear_is_only_where_a_cell_has_it(table: pd.Dat
 def test_a_hostile_label_stays_one_cell(table: pd.DataFrame) -> None:
     spoiled = table.assign(strategy=[HOSTILE * 999 if s == "lazy" else s for s in table["strategy"]])
     (row, _) = (line for line in latex(spoiled, "classification").splitlines() if "input" in line)
-    assert len(re.findall(r"(?<!\\)&", row)) == 8 and len(escaped(HOSTILE * 999)) < 12 * LONGEST
+    assert len(re.findall(r"(?<!\\)&", row)) == 9 and len(escaped(HOSTILE * 999)) < 12 * LONGEST
     assert escaped("很") == "{[}U+5F88{]}" and escaped("a--b") == "a-{}-b" and escaped("é") == "é"
 
 

@@ -472,6 +472,14 @@ def test_a_legend_explains_only_controls_that_are_in_the_table(
     assert words not in told and ("retraining again:" in told) + ("a broken model:" in told) == 1
 
 
+def test_the_legend_says_that_answers_compare_with_more_retrainings_than_the_row_has(scored: Path) -> None:
+    assert "cannot be subtracted" not in "\n".join(legends(RunFolder(scored)))
+    further = {**RunFolder(scored).read_manifest(), "references": [{"request": "some", "seed": 10}]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "read_manifest", lambda run: further)
+        assert "rows cannot be subtracted" in "\n".join(legends(RunFolder(scored)))
+
+
 def test_what_no_run_of_this_size_would_see_is_said_so(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = report.markdown(RunFolder(scored))
     assert "in MIA AUC would go unseen (80 % power)" in plain and "would be seen" not in plain
