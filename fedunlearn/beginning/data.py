@@ -19,7 +19,7 @@ from sites.identity import listed
 from sites.watching import Watch
 
 TABLES = (".csv", ".parquet")
-"""Endings of manifests."""
+"""Endings of manifests, as they are or in capitals."""
 EDGES = {"quick": 32, "normal": 64}
 """To how many pixels images of files are resized, by how much time there is."""
 SMALLEST = 28
@@ -117,10 +117,10 @@ def _no_larger(settings: dict[str, Any], collection: Collection) -> dict[str, An
 
 def _readings(path: Path, time: str) -> Iterator[tuple[dict[str, Any], str]]:
     """The ways to read what lies at a path, the likeliest first; the last one's problems are told."""
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         yield _npz(path)
         return
-    if path.suffix in TABLES:
+    if path.suffix.lower() in TABLES:
         yield from _sized(
             {"name": "folder", "manifest": path.name}, "a table with a row for every image", time
         )
@@ -137,15 +137,16 @@ def _readings(path: Path, time: str) -> Iterator[tuple[dict[str, Any], str]]:
         yield settings, what
         return
     tables = sorted(
-        file for file in path.iterdir() if file.suffix in TABLES and not file.name.startswith(".")
+        file for file in path.iterdir() if file.suffix.lower() in TABLES and not file.name.startswith(".")
     )
     if tables:
         names = [file.name for file in tables]
-        if len(tables) > 1 and "manifest.csv" not in names:
+        lists = [name for name in names if name.lower() == "manifest.csv"]
+        if len(tables) > 1 and len(lists) != 1:
             raise InputError(
                 f"found several tables in {path} ({', '.join(names[:5])}): give the one that lists images"
             )
-        name = "manifest.csv" if len(tables) > 1 else names[0]
+        (name,) = lists if len(tables) > 1 else names
         settings = {"name": "folder", "manifest": f"{path.name}/{name}"}
         yield from _sized(settings, f"the folder's table {name}, with a row for every image", time)
         return

@@ -156,6 +156,18 @@ def test_a_table_of_images_of_unlike_sizes_and_colours_and_patients_by_name(tmp_
     assert "found the columns site" in refused.stderr and "'999'" in refused.stderr
 
 
+@pytest.mark.parametrize("given", ["set", "set/MANIFEST.CSV"])
+def test_a_table_whose_name_is_in_capitals(tmp_path: Path, given: str) -> None:
+    rows = ["file,label,patient"]
+    for patient in range(8):
+        picture(tmp_path / "set" / "images" / f"{patient}.png", patient)
+        rows.append(f"images/{patient}.png,{patient % 2},p{patient}")
+    (tmp_path / "set" / "MANIFEST.CSV").write_text("\n".join(rows))
+    (tmp_path / "set" / "scanners.Csv").write_text("scanner\n1\n")
+    found = find(str(tmp_path / given), "quick", tmp_path, unwatched)
+    assert Path(found.settings["manifest"]).name == "MANIFEST.CSV" and len(found.collection.table) == 8
+
+
 def test_a_numpy_file(tmp_path: Path) -> None:
     rng, ids = np.random.default_rng(0), np.array([f"{i // 2:03}" for i in range(80)])
     pixels = rng.integers(0, 255, (80, 70, 70), dtype=np.uint8)
