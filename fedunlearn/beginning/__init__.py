@@ -17,6 +17,7 @@ from fedunlearn.campaign.cohort import ENOUGH
 from fedunlearn.campaign.gathering import dealt, gather
 from fedunlearn.campaign.timing import duration
 from fedunlearn.core import InputError
+from fedunlearn.results.sentences import counted
 from fedunlearn.results.wording import line
 from fedunlearn.scenario import Scenario
 from fedunlearn.scenario.json_schema import FILE
@@ -40,6 +41,8 @@ _UNLIKELY = frozenset(
 """Words in names of columns that tell something else than hospitals."""
 _TRIES = 64
 """Seeds of the data to try, until named patients are among those that hospitals train on."""
+_EACH = 4
+"""Patients that a hospital has at least, in the mean."""
 _FORGET = ("patients", "hospital", "both")
 
 
@@ -59,7 +62,7 @@ def _possible(found: Found) -> list[str]:
     def fits(name: str) -> bool:
         values = table[name].dropna()
         return name not in ("image", "patient", "label", "split") and 2 <= values.nunique() <= min(
-            _MOST, people / 4
+            _MOST, people / _EACH
         )
 
     return [str(name) for name in table.columns if fits(str(name)) and not table[name].isna().any()]
@@ -88,11 +91,14 @@ def wishes(hospitals: str, forget: str, time: str, found: Found) -> Wishes:
     """
     known, problems = columns(found), list[str]()
     people = found.collection.table["patient"].nunique()
-    number = int(hospitals) if hospitals.isdecimal() else None
-    if number is not None and not 2 <= number <= min(len(DEALT), people // 4):
+    number, most = int(hospitals) if hospitals.isdecimal() else None, min(len(DEALT), people // _EACH)
+    if number is not None and most < 2:
         problems.append(
-            f"--hospitals {number}: expected from 2 to {min(len(DEALT), people // 4)}, of {people} patients"
+            f"--hospitals {number}: found {counted(people, 'patient')}; expected at least {2 * _EACH}, {_EACH} for "
+            "each of 2 hospitals"
         )
+    elif number is not None and not 2 <= number <= most:
+        problems.append(f"--hospitals {number}: expected from 2 to {most}, of {people} patients")
     if number is None and hospitals not in _possible(found):
         told = (
             f"the columns {', '.join(map(line, known))}; expected one of these, or"
@@ -135,7 +141,6 @@ def begin(found: Found, wanted: Wishes, to: Path, name: str | None, watch: Watch
     """
     if to.exists():
         raise InputError(f"{to} is there already; expected a new file: name another with --to")
-    sites = _sites(found, wanted)
     root = (
         ""
         if found.root is None or found.settings["name"] == "medmnist"
@@ -143,18 +148,17 @@ def begin(found: Found, wanted: Wishes, to: Path, name: str | None, watch: Watch
     )
     called = name or re.sub(r"[^\w.-]+", "-", to.stem).strip(".-") or "mine"
     command = f"fedunlearn simulate {shlex.quote(str(to))}{root}"
-
-    def draft(asked: Asked) -> str:
-        return write(called, found, wanted, sites, asked, command, (to.parent / FILE).is_file())
-
-    asked = Asked(_first(found, wanted, sites))
-    if not isinstance(wanted.forget, str):
-        trial = replace(asked, named={asked.first: wanted.forget})
-        asked = _asked(scenarios.read_tree(parse(draft(trial), str(to))), found, wanted.forget)
-    elif wanted.forget != "hospital":
-        asked = _picked(scenarios.read_tree(parse(draft(asked), str(to))), found)
-    told = draft(asked)
-    takes, *few = _tried(told, to, found, watch)
+    try:
+        sites = _sites(found, wanted)
+        told = _drafted(found, wanted, to, sites, called, command)
+        takes, *few = _tried(told, to, found, watch)
+    except InputError as error:
+        error.add_note(
+            "nothing was written: this data cannot be run as asked for; ask otherwise, or write a scenario"
+        )
+        for note in found.collection.notes:  # which may well be why
+            error.add_note(f"note: {line(note)}")
+        raise
     try:
         with to.open("x", encoding="utf-8") as opened:
             opened.write(told)
@@ -172,6 +176,25 @@ def begin(found: Found, wanted: Wishes, to: Path, name: str | None, watch: Watch
         f"  fedunlearn check {shlex.quote(str(to))}{root} --pictures sheet.png",
         f"  {command} --out runs/first",
     ]
+
+
+def _drafted(found: Found, wanted: Wishes, to: Path, sites: Sequence[str], called: str, command: str) -> str:
+    """The scenario's text, with whom is asked for.
+
+    Raises:
+        InputError: whoever is to be forgotten cannot be asked for.
+    """
+
+    def draft(asked: Asked) -> str:
+        return write(called, found, wanted, sites, asked, command, (to.parent / FILE).is_file())
+
+    asked = Asked(_first(found, wanted, sites))
+    if not isinstance(wanted.forget, str):
+        trial = replace(asked, named={asked.first: wanted.forget})
+        asked = _asked(scenarios.read_tree(parse(draft(trial), str(to))), found, wanted.forget)
+    elif wanted.forget != "hospital":
+        asked = _picked(scenarios.read_tree(parse(draft(asked), str(to))), found)
+    return draft(asked)
 
 
 def _invented(found: Found, wanted: Wishes, sites: Sequence[str]) -> list[str]:
@@ -196,24 +219,30 @@ def _tried(told: str, to: Path, found: Found, watch: Watch) -> list[str]:
     """About how long the scenario takes, and of which requests it tells coarsely; it is gathered as a run would.
 
     Raises:
-        InputError: it cannot be run, and nothing is written.
+        InputError: it cannot be run.
     """
-    try:
-        scenario = scenarios.read_tree(parse(told, str(to)))
-        cohort = gather(scenario, found.root or Path(), watch)
-        few = (f"{one.id}: {sentence}" for one in scenario.requests for sentence in cohort.few(one.id))
-        return [duration(scenario, cohort), *few]
-    except InputError as error:
-        error.add_note(
-            "nothing was written: this data cannot be run as asked for; ask otherwise, or write a scenario"
-        )
-        raise
+    scenario = scenarios.read_tree(parse(told, str(to)))
+    cohort = gather(scenario, found.root or Path(), watch)
+    few = (f"{one.id}: {sentence}" for one in scenario.requests for sentence in cohort.few(one.id))
+    return [duration(scenario, cohort), *few]
 
 
 def _sites(found: Found, wanted: Wishes) -> Sequence[str]:
+    """The hospitals.
+
+    Raises:
+        InputError: the column that names them is empty for some images.
+    """
     if isinstance(wanted.hospitals, int):
         return DEALT[: wanted.hospitals]
-    values = found.collection.table[wanted.hospitals].astype(str).str.strip()
+    table = found.collection.table
+    values = table[wanted.hospitals].astype(str).str.strip()
+    blank = table.loc[values == "", "image"].astype(str).tolist()
+    if blank:
+        raise InputError(
+            f"column {line(wanted.hospitals)} is empty for {counted(len(blank), 'image')}, such as {line(blank[0])}; "
+            "expected the hospital of every image: fill them in, or give a number of hospitals to deal patients to"
+        )
     return sorted(set(values))
 
 

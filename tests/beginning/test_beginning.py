@@ -407,6 +407,29 @@ def test_patients_by_name_at_hospitals_that_the_data_has(tmp_path: Path) -> None
     }
 
 
+def test_a_column_of_hospitals_with_blanks_is_named_with_one_of_its_images(tmp_path: Path) -> None:
+    rows = ["file,label,patient,hospital"]
+    for patient in range(16):
+        picture(tmp_path / "set" / f"{patient}.png", patient)
+        rows.append(
+            f"{patient}.png,{patient % 2},p{patient},{'' if patient in (3, 4) else 'ab'[patient % 2]}"
+        )
+    (tmp_path / "set" / "manifest.csv").write_text("\n".join(rows))
+    result = init(tmp_path / "set", "--to", tmp_path / "s.yaml", hospitals="hospital")
+    assert result.exit_code == 2 and not (tmp_path / "s.yaml").exists()
+    assert "column hospital is empty for 2 images, such as 3.png" in result.stderr
+    assert "s.yaml:" not in result.stderr and "nothing was written" in result.stderr
+
+
+@pytest.mark.parametrize("people", [1, 3, 7])
+def test_too_few_patients_for_any_hospitals_are_counted(tmp_path: Path, people: int) -> None:
+    for patient in range(people):
+        picture(tmp_path / "set" / ("ill", "well")[patient % 2] / f"p{patient}" / "1.png", patient)
+    result = init(tmp_path / "set", "--to", tmp_path / "s.yaml", hospitals=3)
+    said = f"found {people} patient{'' if people == 1 else 's'}; expected at least 8"
+    assert result.exit_code == 2 and said in " ".join(result.stderr.split())
+
+
 def test_more_patients_by_name_than_are_trained_on_are_refused(pictures: Path) -> None:
     ids = ",".join(f"p{patient:02}" for patient in range(PATIENTS))
     result = init(pictures / "set", "--to", pictures / "mine.yaml", forget=ids)
