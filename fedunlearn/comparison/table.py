@@ -196,8 +196,11 @@ _FEW = 3
 
 
 def probability(p: float) -> str:
-    """A p-value, without more digits than it has meaning."""
-    return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)
+    """A p-value, without more digits than it has meaning; what is below `LEVEL` is not shown as if it were not."""
+    if p < 0.001:
+        return "< .001"
+    text = f"{p:.3f}".replace("0.", ".", 1)
+    return f"< {text}" if p < LEVEL <= round(p, 3) else f"= {text}"
 
 
 def _introduced(number: int, run: Compared, count: int) -> list[Text]:

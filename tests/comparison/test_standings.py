@@ -16,7 +16,7 @@ from fedunlearn.charts import drawn
 from fedunlearn.charts.critical import critical
 from fedunlearn.comparison.runs import Compared
 from fedunlearn.comparison.standings import ALL, frames_of, standings
-from fedunlearn.comparison.table import lines
+from fedunlearn.comparison.table import lines, probability
 from fedunlearn.core import InputError
 from fedunlearn.results.overview import Value
 from fedunlearn.results.summary import WIDTH
@@ -225,3 +225,18 @@ def test_frames_of_a_ranking_are_whole() -> None:
         ranks.groupby("strategy")["rank"].mean().sort_index(),
         pd.Series(dict(found.ranks)).rename_axis("strategy").rename("rank").sort_index(),
     )
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [
+        (0.0004, "< .001"),
+        (0.049, "= .049"),
+        (0.04996, "< .050"),
+        (0.05, "= .050"),
+        (0.0504, "= .050"),
+        (1, "= 1.000"),
+    ],
+)
+def test_a_p_value_is_shown_on_the_side_of_the_level_on_which_it_is(p: float, text: str) -> None:
+    assert probability(p) == text
