@@ -14,7 +14,7 @@ import pytest
 
 from fedunlearn.core import InputError
 from fedunlearn.pages import doors, listing, origin, report
-from fedunlearn.pages.measured import Measured
+from fedunlearn.pages.measured import Measured, share
 from fedunlearn.results.held import summary
 from fedunlearn.results.runfolder import RunFolder
 from tests.pages import made
@@ -85,7 +85,7 @@ def test_a_seed_that_never_relearns_moves_the_median_by_one_place_as_on_the_term
         for seed, value in enumerate(of_seeds)
     ]
     of = Measured(pd.DataFrame(rows), pd.DataFrame(columns=["strategy", "measure", "group"]), pd.DataFrame())
-    shown = {measure: of.middle("puf", measure, listing.share) for measure in values}
+    shown = {measure: of.middle("puf", measure, share) for measure in values}
     assert {measure: one.text for measure, one in shown.items() if one} == {
         "relearn_epochs": "3.00", "relearn_ratio": "∞", "tow": ".70",
     }  # fmt: skip
