@@ -166,7 +166,7 @@ def notes(one: Overview) -> list[str]:
         overdone = _by_patients({row.strategy: row.overdone for row in one.rows})
         said += [f"Still known: {known}."] if known else []
         said += [f"Known less than by retraining: {overdone}."] if overdone else []
-        said += _because(one.rows)
+        said += _because(one.rows, one.margins.get("memory", math.nan))
     said += _of_answers(one.rows)
     said += _not_worth_it(one)
     said += [_not_run(strategies, reason) for strategies, reason in shared(one.skipped)]
@@ -239,8 +239,8 @@ def _by_patients(of: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def _because(rows: Sequence[Row]) -> list[str]:
-    """Why a strategy did not get a yes, where its row does not show it."""
+def _because(rows: Sequence[Row], margin: float) -> list[str]:
+    """Why a strategy did not get a yes, where its row does not show it: that more than ``margin`` is left."""
     said = []
     for answer, words in (
         ("yes, but", "Forgotten, but"),
@@ -251,15 +251,16 @@ def _because(rows: Sequence[Row]) -> list[str]:
         told = _grouped(
             (one.strategy, _unbracketed(one.reasons[0]))
             for one in rows
-            if one.forgotten == answer and one.reasons and not _shown(one)
+            if one.forgotten == answer and one.reasons and not _shown(one, margin)
         )
         said += [f"{words}: {_some(told)}."] if told else []
     return said
 
 
-def _shown(one: Row) -> bool:
+def _shown(one: Row, margin: float) -> bool:
     """Whether the memory left in its row, or the patients there, are reason enough for its answer."""
-    return one.forgotten in ("partly", "no") and (bool(one.known) or one.left.value - one.left.half > 0)
+    left = one.left.value > margin and one.left.value - one.left.half > 0
+    return one.forgotten in ("partly", "no") and (bool(one.known) or left)
 
 
 def _of_answers(rows: Sequence[Row]) -> list[str]:

@@ -519,3 +519,13 @@ def test_it_says_what_nobody_can_say() -> None:
     """Features are no secret where a probe has looked at them."""
     assert "or what features keep (evaluation: {linear_probe: true} asks)." in limits(())
     assert "features" not in limits(("linear_probe", "relearn"))
+
+
+def test_a_reason_that_the_row_does_not_show_is_told() -> None:
+    """A fifth is left, which the margin allows; that more is left by the image alone stands nowhere in the row."""
+    reason = "26 % of the original's memory is left (95 %: 17 % to 34 %) in answers to the image alone"
+    row = replace(ROW, forgotten="partly", left=Value(0.21, 0.07), known=(), reasons=(reason,))
+    (told,) = [note for note in notes(replace(MADE, rows=(row,))) if note.startswith("Partly forgotten")]
+    assert "in answers to the image alone" in told and row.strategy in told
+    seen = replace(row, left=Value(0.4, 0.07))
+    assert not [one for one in notes(replace(MADE, rows=(seen,))) if one.startswith("Partly forgotten")]
