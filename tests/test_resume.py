@@ -422,19 +422,20 @@ def test_another_limit_of_history_changes_nothing(
         run(tmp_path, PLAIN, "history.limit=1", resume=True)
 
 
+@pytest.mark.parametrize("edited", ["strategies.negation", "fedunlearn.kinds.classification.learnt"])
 def test_other_code_cannot_go_on_with_it_and_is_told_which(
-    stopped: Path, monkeypatch: pytest.MonkeyPatch
+    stopped: Path, monkeypatch: pytest.MonkeyPatch, edited: str
 ) -> None:
     honest = sources._sha256
 
     def sha256(name: str, file: Path) -> str:
-        return "edited" if name == "strategies.negation" else honest(name, file)
+        return "edited" if name == edited else honest(name, file)
 
     monkeypatch.setattr(sources, "_sha256", sha256)
     monkeypatch.setattr(looking, "versions", lambda: {"torch": "9"})
     with pytest.raises(InputError) as caught:
         run(stopped, PLAIN, resume=True)
-    assert "code: strategies.negation was edited" in str(caught.value)
+    assert f"code: {edited} was edited" in str(caught.value)
     assert ", is 9" in str(caught.value)
 
 

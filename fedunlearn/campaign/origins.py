@@ -33,18 +33,31 @@ from fedunlearn.core import (
     Strategy,
     Weights,
 )
+from fedunlearn.core.kinds import module
 from fedunlearn.federation.engines.machines import Machine
 from fedunlearn.learning.models import origin as pretrained
 from fedunlearn.results.store import digest
 from fedunlearn.scenario import Scenario
+from fedunlearn.scoring.kinds import scored
 from fedunlearn.weights import digest as weights_digest
 
 Origin = Mapping[str, object]
 
-TRAINING = ("fedunlearn.federation.procedures", "fedunlearn.federation.engines.inline")
-"""The modules that train: what they import comes with them."""
-
+_TRAINING = ("fedunlearn.federation.procedures", "fedunlearn.federation.engines.inline")
 _ROUNDING = "fedunlearn.federation.rows"  # of updates that are kept in 16 bits
+
+
+def training_modules(kind: str) -> tuple[str, ...]:
+    """The modules that train networks of one kind: what they import comes with them.
+
+    The kind's own, with the loss, are found by its name, so no import tells of them.
+    """
+    return (*_TRAINING, module(kind, ""), module(kind, "learnt"))
+
+
+def curve_modules(kind: str) -> tuple[str, ...]:
+    """The modules that tell how models do, round by round: how good answers are is told by the kind."""
+    return (*training_modules(kind), scored(kind).glanced.__module__)
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,7 @@ class Origins:
     def answers(self, weights: Weights) -> Origin:
         """What a model answers for every image."""
         return {
-            **self._common(TRAINING),
+            **self._common(self._training),
             "work": "answers",
             "weights": weights_digest(weights),
             "images": {site: self._images(site, Select(split="all")) for site in self.cohort.sites},
@@ -154,7 +167,7 @@ class Origins:
     def copies(self, weights: Weights, sites: Sequence[SiteId], selects: Sequence[Select]) -> Origin:
         """What a model answers for changed copies of some images, which are drawn by row number."""
         return {
-            **self._common(TRAINING),
+            **self._common(self._training),
             "work": "copies",
             "weights": weights_digest(weights),
             "images": {site: [self._images(site, select) for select in selects] for site in sites},
@@ -163,7 +176,7 @@ class Origins:
     def lessons(self, of: Origin) -> Origin:
         """How early every image was learnt in a training that is known by its origin."""
         everything = {site: self._images(site, Select(split="all")) for site in self.cohort.sites}
-        common = self._common(TRAINING, "fedunlearn.campaign.difficulty")
+        common = self._common(self._training, "fedunlearn.campaign.difficulty")
         return {**common, "work": "lessons", "of": digest(of), "images": everything}
 
     def curve(self, of: Origin, parts: Iterable[tuple[Select, int]], whole: bool) -> Origin:
@@ -172,7 +185,9 @@ class Origins:
         ``parts`` are where images are from, and how many of them; ``whole``: not just at the start and at the end.
         """
         return {
-            **self._common(TRAINING, "fedunlearn.campaign.curves", "fedunlearn.learning.glancing"),
+            **self._common(
+                curve_modules(self._kind), "fedunlearn.campaign.curves", "fedunlearn.learning.glancing"
+            ),
             "work": "curve",
             "of": digest(of),
             "images": [
@@ -188,7 +203,7 @@ class Origins:
         """What becomes of a model under a probe."""
         everything = {site: self._images(site, Select(split="all")) for site in self.cohort.sites}
         return {
-            **self._common(TRAINING, "fedunlearn.campaign.probing"),
+            **self._common(self._training, "fedunlearn.campaign.probing"),
             "work": f"probe {probe}",
             "weights": weights_digest(weights),
             "original": weights_digest(original),
@@ -207,7 +222,7 @@ class Origins:
     ) -> Origin:
         select = Select(without=tuple(without))
         return {
-            **self._common(TRAINING),
+            **self._common(self._training),
             "work": "training",
             "seed": seed,
             "rounds": [rounds.start, rounds.stop],
@@ -227,7 +242,7 @@ class Origins:
         }
 
     def _of(self, strategy: Strategy) -> tuple[str, ...]:
-        return (*TRAINING, type(strategy).__module__)
+        return (*self._training, type(strategy).__module__)
 
     def _stored(self, strategy: Strategy, history: Origin) -> Origin:
         """What a strategy reads of a training's history: of updates that were kept otherwise, how."""
@@ -237,6 +252,14 @@ class Origins:
             return history
         rounding = sources.digest((), (_ROUNDING,))
         return {"of": digest(history), "precision": precision, "sources": rounding}
+
+    @property
+    def _kind(self) -> str:
+        return self.scenario.model.kind
+
+    @property
+    def _training(self) -> tuple[str, ...]:
+        return training_modules(self._kind)
 
     @cached_property
     def _model(self) -> dict[str, object]:

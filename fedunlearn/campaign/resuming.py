@@ -11,7 +11,7 @@ from typing import Any
 from fedunlearn import __version__, files, scenario as scenarios
 from fedunlearn.campaign import sources
 from fedunlearn.campaign.cohort import Cohort
-from fedunlearn.campaign.origins import TRAINING, Environment
+from fedunlearn.campaign.origins import Environment, curve_modules
 from fedunlearn.core import InputError
 from fedunlearn.results.runfolder import ABOUT, RunFolder
 from fedunlearn.scenario import Engine, Scenario
@@ -50,7 +50,7 @@ def advice(run: RunFolder, given: str) -> str:
 
 def _about(scenario: Scenario, cohort: Cohort, environment: Environment) -> dict[str, Any]:
     strategies = sorted({type(plan.strategy).__module__ for plan in scenario.strategies})
-    modules = (*TRAINING, "fedunlearn.campaign.campaign", *strategies)
+    modules = (*curve_modules(scenario.model.kind), "fedunlearn.campaign.campaign", *strategies)
     return {
         "scenario": scenarios.to_yaml(_what(scenario)).splitlines(),
         "images": cohort.digest,

@@ -19,7 +19,7 @@ def closure(modules: Iterable[str]) -> dict[str, Path]:
     """The files of some modules and of all of ours that these import, wherever in the file, by module name.
 
     A package's ``__init__`` counts only where something is imported from it. What is imported by a name that is made
-    at run time is not seen: a strategy or a data source must be named here itself.
+    at run time is not seen: a strategy, a data source or a kind of task must be named here itself.
     """
     found: dict[str, Path] = {}
     waiting = list(modules)

@@ -63,4 +63,9 @@ def brought(kind: str, file: str, name: str) -> Any:
     """
     if kind not in kinds():
         raise KeyError(f"no kind of task {kind!r}; known are {', '.join(kinds())}")
-    return getattr(importlib.import_module(".".join(filter(None, (_PACKAGE, kind, file)))), name)
+    return getattr(importlib.import_module(module(kind, file)), name)
+
+
+def module(kind: str, file: str) -> str:
+    """The module of one of a kind's files ("": the folder's own): nobody imports it by this name."""
+    return ".".join(filter(None, (_PACKAGE, kind, file)))

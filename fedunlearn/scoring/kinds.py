@@ -37,7 +37,8 @@ class Scored:
         value: of answers, the quality on some rows (N,), of which there are any, without an interval.
         fewest: images of a part, at least, that models are shown round by round.
         glanced: (models,) of what glances found (`fedunlearn.learning.kinds.Learnt.glance`), each (models, images, …):
-            the quality that is told round by round.
+            the quality that is told round by round. It stands among evidence: curves are made anew once its module, or
+            what that imports, was edited.
         rounds: what that is called in ``curves.parquet``; as ``quality`` where it is the same.
         calibration: of answers, the calibration error on some rows, as ``test_calibration_error`` has it; None where
             the kind has none.

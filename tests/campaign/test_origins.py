@@ -24,6 +24,7 @@ from fedunlearn.federation.ledger import Ledger
 from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.store import Store, digest
 from fedunlearn.scenario import Scenario
+from fedunlearn.scoring.kinds import scored
 from tests import runs
 from tests.runs import TINY, write
 
@@ -263,6 +264,9 @@ def edit(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
         ("fedunlearn.core.exchange", ""),
         ("fedunlearn.core", ""),
         ("sites.hospital", ""),
+        ("fedunlearn.kinds.classification.learnt", ""),
+        ("fedunlearn.kinds.classification.scored", "nothing at all"),
+        ("fedunlearn.kinds.segmentation.learnt", "nothing at all"),
         ("fedunlearn.scoring.score", "nothing at all"),
         ("fedunlearn.results.report", "nothing at all"),
         ("fedunlearn.federation.drive", "nothing at all"),
@@ -280,6 +284,23 @@ def test_an_edited_source_file_changes_the_origins_of_what_rests_on_it(
     edit(monkeypatch, module)
     after = origins(scenario, cohort, folder)
     assert changed(before, after) == {file for file in before if files in file}
+
+
+def test_an_edit_of_what_quality_is_changes_the_origins_of_curves(
+    scenario: Scenario, cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def curve() -> str:
+        return digest(Origins(scenario, cohort, runs.environment()).curve({}, [], whole=True))
+
+    before = curve()
+    for module, same in (
+        (scored("classification").glanced.__module__, False),
+        ("fedunlearn.kinds.classification.learnt", False),
+        ("fedunlearn.scoring.attacks.membership", True),
+    ):
+        with monkeypatch.context() as patch:
+            edit(patch, module)
+            assert (curve() == before) is same, module
 
 
 OTHERS: tuple[dict[str, Any], ...] = (

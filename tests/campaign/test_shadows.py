@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from fedunlearn import scenario as scenarios
+from fedunlearn import kinds, scenario as scenarios
 from fedunlearn.campaign import shadows as farm, sources
 from fedunlearn.campaign.cohort import Cohort, half
 from fedunlearn.campaign.gathering import gather
-from fedunlearn.campaign.origins import TRAINING, Environment
+from fedunlearn.campaign.origins import Environment, training_modules
 from fedunlearn.core import InputError, RunError, Select, derive
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import looking
@@ -275,7 +275,8 @@ def test_any_source_file_of_training_changes_the_key(
     def but(edited: Path) -> Callable[[str, Path], str]:
         return lambda name, file: "edited" if file == edited else honest(name, file)
 
-    files = {*sources.closure(TRAINING).values(), Path(farm.__file__)}
+    files = {*sources.closure(training_modules("classification")).values(), Path(farm.__file__)}
+    assert Path(kinds.__file__).parent / "classification" / "learnt.py" in files
     assert len(files) > 10
     for edited in files:
         with monkeypatch.context() as patch:

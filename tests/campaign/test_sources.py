@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from fedunlearn.campaign import sources
-from fedunlearn.campaign.origins import TRAINING
+from fedunlearn.campaign.origins import curve_modules, training_modules
 from fedunlearn.campaign.sources import closure, digest, digests
+from fedunlearn.core.kinds import kinds
+from fedunlearn.learning.kinds import learnt
+from fedunlearn.scoring.kinds import scored
 
 
 @pytest.fixture
@@ -110,20 +113,45 @@ def imports(tree: ast.Module) -> set[str]:
     return {name for name in found if importlib.util.find_spec(name) is not None}
 
 
-def test_the_sources_of_training_are_all_that_it_imports() -> None:
+@pytest.mark.parametrize("kind", kinds())
+def test_the_sources_of_training_are_all_that_it_imports(kind: str) -> None:
     """Whatever these files use of this project is among them; a forgotten one would leave stale work."""
-    found = closure(TRAINING)
+    found = closure(training_modules(kind))
     assert {"fedunlearn.learning.local", "fedunlearn.core.exchange", "sites.hospital"} <= found.keys()
     for name, file in found.items():
         assert file.name.endswith(".py") and file.is_file()
         used = imports(ast.parse(file.read_text(encoding="utf-8")))
         assert used <= found.keys(), f"{name} uses {used - found.keys()}"
-    assert digests(TRAINING).keys() == found.keys()
+    assert digests(training_modules(kind)).keys() == found.keys()
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_a_kinds_loss_is_among_the_sources_of_training_though_it_is_found_by_a_name(kind: str) -> None:
+    """So is whatever else it brings to training; what other kinds bring is not."""
+    found, own = closure(training_modules(kind)), learnt(kind)
+    brought = (own.objective, own.signal, own.brief, own.glance)
+    homes = {getattr(one, "func", one).__module__ for one in brought}  # some have arguments already
+    assert homes <= found.keys(), homes - found.keys()
+    assert {name for name in found if "kinds." in name and "fedunlearn.kinds" in name} == {
+        f"fedunlearn.kinds.{kind}",
+        f"fedunlearn.kinds.{kind}.learnt",
+    }
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_a_kinds_quality_is_among_the_sources_of_curves_and_no_attack_is(kind: str) -> None:
+    """Models on the way are gone once a run is over: an edited attack must not cost it their curves."""
+    found = closure(curve_modules(kind))
+    assert scored(kind).glanced.__module__ in found
+    assert closure(training_modules(kind)).keys() < found.keys()
+    assert not [
+        name for name in found if ".attacks" in name or ".measures" in name or name.endswith(".scored")
+    ]
 
 
 def test_training_does_not_rest_on_what_only_strategies_scores_or_pictures_need() -> None:
     """An edit there must not throw finished training away."""
-    found = " ".join(closure(TRAINING))
+    found = " ".join(closure(training_modules("classification")))
     for other in ("strategies.", ".scoring", ".results", ".campaign", ".scenario", "simulate", "flower"):
         assert other not in found
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from fedunlearn.scoring.attacks.ladder import ATTACKS
-from fedunlearn.scoring.evidence import Bools, Floats
-from fedunlearn.scoring.evidence.classification import Outputs, margin, outputs
+from fedunlearn.scoring.evidence import Bools
+from fedunlearn.scoring.evidence.classification import Outputs, margin, outputs, rightly
 from fedunlearn.scoring.kinds import Scored
 from fedunlearn.scoring.measures.clinical import CLINICAL, binned
 from fedunlearn.scoring.measures.composite import COMPOSITES, worst_site
@@ -25,12 +23,6 @@ def accuracy(answers: Outputs, rows: Bools) -> float:
 def calibration_error(answers: Outputs, rows: Bools) -> float:
     """See `Scored.calibration`; as `clinical.calibration_error` has it."""
     return float(np.abs(binned(answers, rows)[rows].sum(axis=0) / rows.sum()).sum())
-
-
-def rightly(shown: Mapping[str, Floats]) -> Floats:
-    """(models,) the share of right answers."""
-    found: Floats = shown["right"].mean(axis=1)
-    return found
 
 
 SCORED = Scored(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -92,3 +93,9 @@ def findings(signals: pd.DataFrame, frame: Frame, file: str) -> Findings:
         raise RunError(f"{file} has columns {list(signals.columns)}; expected {expected}")
     logits, targets = (signals[names].to_numpy(np.float64) for names in (columns[:count], columns[count:]))
     return Findings(logits, np.nan_to_num(targets, nan=-1.0).astype(np.int64))
+
+
+def rightly(shown: Mapping[str, Floats]) -> Floats:
+    """(models,) the mean over images of the share of an image's known findings that is rightly told."""
+    found: Floats = shown["right"].mean(axis=1)
+    return found

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from fedunlearn.kinds.multilabel.areas import one_finding
-from fedunlearn.kinds.multilabel.evidence import Findings, findings
+from fedunlearn.kinds.multilabel.evidence import Findings, findings, rightly
 from fedunlearn.kinds.multilabel.measures import MULTILABEL, WORST_FINDING, binned
 from fedunlearn.scoring.attacks.ladder import BY_LOSS
-from fedunlearn.scoring.evidence import Bools, Floats
+from fedunlearn.scoring.evidence import Bools
 from fedunlearn.scoring.evidence.mean_loss import margin
 from fedunlearn.scoring.kinds import Scored
 from fedunlearn.scoring.measures.composite import worst_site
@@ -33,12 +31,6 @@ def auroc(answers: Findings, rows: Bools) -> float:
 def calibration_error(answers: Findings, rows: Bools) -> float:
     """See `Scored.calibration`; as `measures.calibration_error` has it."""
     return float(np.abs(binned(answers, rows)[rows].sum(axis=0) / rows.sum()).sum())
-
-
-def rightly(shown: Mapping[str, Floats]) -> Floats:
-    """(models,) the mean over images of the share of an image's known findings that is rightly told."""
-    found: Floats = shown["right"].mean(axis=1)
-    return found
 
 
 _MEASURES = (*MULTILABEL, WORST_FINDING, *BY_LOSS, worst_site("auroc"))

@@ -6,6 +6,7 @@ and on how many they agree, how far their surfaces lie apart, the mean loss, the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -118,3 +119,15 @@ def overlaps(signals: pd.DataFrame, frame: Frame, file: str) -> Overlaps:
     tables = {name: signals[list(names)].to_numpy(np.float64) for name, names in counts.items()}
     losses, mae, soft_mae = (signals[f"{name}_0"].to_numpy(np.float64) for name in MEANS)
     return Overlaps(**tables, losses=losses, mae=mae, soft_mae=soft_mae)
+
+
+def overlapping(shown: Mapping[str, Floats]) -> Floats:
+    """(models,) the mean Dice of the volumes that have one."""
+    counts = [shown[name] for name in ("intersection", "predicted", "true")]
+    models, volumes = counts[0].shape[:2]
+    found = each_dice(*(one.reshape(models * volumes, -1) for one in counts)).reshape(models, volumes)
+    defined = np.isfinite(found)
+    mean: Floats = np.where(defined, found, 0).sum(axis=1) / np.where(
+        defined.any(axis=1), defined.sum(axis=1), np.nan
+    )
+    return mean

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from fedunlearn.kinds.segmentation.evidence import Overlaps, each_dice, overlap, overlaps, volume_dice
+from fedunlearn.kinds.segmentation.evidence import Overlaps, overlap, overlapping, overlaps, volume_dice
 from fedunlearn.kinds.segmentation.measures import SEGMENTATION
 from fedunlearn.scoring.attacks.ladder import BY_LOSS
-from fedunlearn.scoring.evidence import Bools, Floats
+from fedunlearn.scoring.evidence import Bools
 from fedunlearn.scoring.evidence.bootstrap import macro
 from fedunlearn.scoring.evidence.mean_loss import margin
 from fedunlearn.scoring.kinds import Scored
@@ -21,18 +19,6 @@ def dice(answers: Overlaps, rows: Bools) -> float:
     """See `Scored.value`; as `measures.dice` has it."""
     both = 2 * answers.intersection[:, 1:] / np.maximum(answers.sizes, 1)
     return float(macro(both[rows].sum(axis=0), (answers.sizes > 0)[rows].sum(axis=0)))
-
-
-def overlapping(shown: Mapping[str, Floats]) -> Floats:
-    """(models,) the mean Dice of the volumes that have one."""
-    counts = [shown[name] for name in ("intersection", "predicted", "true")]
-    models, volumes = counts[0].shape[:2]
-    found = each_dice(*(one.reshape(models * volumes, -1) for one in counts)).reshape(models, volumes)
-    defined = np.isfinite(found)
-    mean: Floats = np.where(defined, found, 0).sum(axis=1) / np.where(
-        defined.any(axis=1), defined.sum(axis=1), np.nan
-    )
-    return mean
 
 
 _MEASURES = (*SEGMENTATION, *BY_LOSS, worst_site("dice"))

@@ -136,3 +136,9 @@ def _outputs(signals: pd.DataFrame, frame: Frame, labels: Ints, file: str) -> Ou
     if wrong:
         raise RunError(f"sites.parquet: {wrong} images have no label in 0 … {frame.classes - 1}")
     return Outputs(signals.to_numpy(np.float64), labels)
+
+
+def rightly(shown: Mapping[str, Floats]) -> Floats:
+    """(models,) the share of right answers."""
+    found: Floats = shown["right"].mean(axis=1)
+    return found
