@@ -507,6 +507,27 @@ def test_where_history_is_needed_the_original_is_trained_again_to_the_same_bits(
     }
 
 
+@pytest.mark.gate
+def test_requests_at_other_times_take_what_they_can_of_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that needs the original as it was after a round trains it again for that, one that does not takes it."""
+    monkeypatch.setattr("fedunlearn.story.score", lambda path, workers: (pd.DataFrame(), pd.DataFrame()))
+    text = PLAIN.partition("strategies:")[0] + "strategies: [{name: negation, recovery: {rounds: 0}}]\n"
+    cut = "requests.0.after_round=1"
+    late, early = run(tmp_path, text, name="late"), run(tmp_path, text, cut, name="early")
+    assert files(late).keys() < files(early).keys(), "else there is nothing to leave out"
+    original = "weights/original-1.safetensors"
+    found = run(tmp_path, text, name="late-again", reuse=[early.path])
+    assert original in found.read_manifest()["reused"]
+    assert files(found) == files(late)
+    pd.testing.assert_frame_equal(costs(found), costs(late))
+    found = run(tmp_path, text, cut, name="early-again", reuse=[late.path])
+    assert original not in found.read_manifest()["reused"]
+    assert files(found) == files(early)
+    pd.testing.assert_frame_equal(costs(found), costs(early))
+
+
 @pytest.mark.parametrize(
     "file",
     [

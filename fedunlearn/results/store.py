@@ -61,7 +61,7 @@ class Store:
         Args:
             file: where its result is, or is to be.
             origin: all that determines it.
-            beside: places of further files, by what they are.
+            beside: places of further files, by what they are; some may not be known of it.
 
         Raises:
             RunError: a file of an earlier run is missing or damaged.
@@ -130,10 +130,12 @@ class Store:
         return self._index
 
     def _take(self, folder: Path, record: Record, file: str, beside: Mapping[str, str]) -> Record:
-        """Copy the files of an earlier run's work to their places in this one."""
+        """Copy the files of an earlier run's work to their places in this one, those that have one."""
         places = {_MAIN: file, **beside}
         new = {}
         for name, (place, known) in record.files.items():
+            if name not in places:
+                continue  # nobody asks for it here
             if not (folder / place).exists() and place.startswith("work/"):
                 continue  # it was for the time of that run only
             files.write(self.run.path / places[name], files.checked(folder / place, known))

@@ -132,6 +132,18 @@ def test_files_beside_come_along_as_far_as_they_came_about(tmp_path: Path) -> No
     assert (tmp_path / "run" / "weights" / "y@2").read_bytes() == b"two"
 
 
+def test_files_beside_that_nobody_asks_for_stay_where_they_are(tmp_path: Path) -> None:
+    """A run with requests in the middle of training has models that one without them does not."""
+    places = {"@2": "weights/x@2", "@5": "weights/x@5"}
+    done(tmp_path / "earlier", "weights/x", beside={"@2": b"two", "@5": b"five"}, places=places)
+    store = Store(RunFolder(tmp_path / "run"), (tmp_path / "earlier",))
+    record = store.find("weights/y", ORIGIN, {"@5": "weights/y@5"})
+    assert record is not None and record.files.keys() == {"result", "@5"}
+    assert {path.name for path in (tmp_path / "run" / "weights").iterdir()} == {"y", "y@5"}
+    found = Store(RunFolder(tmp_path / "last"), (tmp_path / "run",)).known("weights/y", ORIGIN)
+    assert found == record, "nobody is told of what is not there"
+
+
 def test_work_that_nothing_came_of_is_known_too(tmp_path: Path) -> None:
     done(tmp_path / "earlier", content=None)
     record = Store(RunFolder(tmp_path / "run"), (tmp_path / "earlier",)).find(FILE, ORIGIN, {})
