@@ -167,18 +167,28 @@ class Unlearning:
 
     def _prepare(self, plan: Plan, strategy: Preparing, round: int, seed: int) -> Job[Mapping[str, Weights]]:
         walks = [Walk(plan, chain, seed) for chain in self._served(plan) if chain.steps[0].round == round]
+        job = self.preparation(plan, strategy, round, seed)
+        assert job.work is not None
+        origin = job.work.origin
 
         def then(prepared: Mapping[str, Weights] | None) -> list[Job[Any]]:
             if prepared is None:  # it is gone, and nobody needs it
                 stands = [Stand(walk, 0, None, origin) for walk in walks]
             else:
-                stored = keep(self._prepared(plan, round, seed), prepared)
+                stored = self.hold(plan, round, seed, prepared)
                 stands = [Stand(walk, 0, prepared["model"], origin, stored) for walk in walks]
             return [job for stand in stands for job in self._at(stand)]
 
         def lost(found: Divergence) -> list[Job[Any]]:
             return [job for walk in walks for job in self._lost(walk, 0, 0, "its own training")(found)]
 
+        known = all(self._known(walk, origin) for walk in walks)
+        return replace(job, then=then, diverged=lost, work=replace(job.work, dispensable=known))
+
+    def preparation(
+        self, plan: Plan, strategy: Preparing, round: int, seed: int
+    ) -> Job[Mapping[str, Weights]]:
+        """A strategy's own training of so many rounds, and nothing that follows from it."""
         cohort, select = self.stage.cohort, Select()
         course = Course(
             seed=seed,
@@ -193,9 +203,12 @@ class Unlearning:
         )
         origin = self.stage.origins.preparation(strategy, course)
         keeping = ValueFile(f"work/prepared/{plan.label}-{round}-{seed}.safetensors")
-        work = Work(keeping, origin, dispensable=all(self._known(walk, origin) for walk in walks))
         label = prepare_label(self.stage, plan, round, seed)
-        return Job(label, strategy.prepare(course), then, lost, work)
+        return Job(label, strategy.prepare(course), work=Work(keeping, origin))
+
+    def hold(self, plan: Plan, round: int, seed: int, prepared: Mapping[str, Weights]) -> int:
+        """Write what it gave beside its model to where its cases find it; the bytes that the server holds for it."""
+        return keep(self._prepared(plan, round, seed), prepared)
 
     def _prepared(self, plan: Plan, round: int, seed: int) -> Path:
         """Where to keep what a strategy's own training gave."""

@@ -33,6 +33,7 @@ PROMISES = (
     Promise(results.better_than_a_guess_before_recovery, rounding=True),
     Promise(results.if_it_diverges_it_does_so_without_an_error, thorough=True),
     Promise(results.works_in_the_middle_of_training),
+    Promise(results.what_tune_searches_has_no_part_in_its_own_training),
     Promise(asking.declared_is_used),
     Promise(asking.never_asks_a_leaving_site_unless_declared),
     Promise(asking.sums_are_enough_unless_each_reply_is_declared, rounding=True),

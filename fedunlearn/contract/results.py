@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -16,12 +17,12 @@ from fedunlearn.contract.cases import case, chances, once, outcome, prepared, re
 from fedunlearn.contract.hospitals import LABEL, Asked, Log, ToyLink, run
 from fedunlearn.contract.promise import hold
 from fedunlearn.contract.toy import CLASSES, counting
-from fedunlearn.core import Granularity, Guarantee, RequestId, Strategy, Task, Weights
+from fedunlearn.core import Granularity, Guarantee, Preparing, RequestId, Strategy, Task, Weights
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.horizons import Horizons
 from fedunlearn.federation.jobs import Divergence, Job, Label, Round
 from fedunlearn.federation.ledger import Ledger
-from fedunlearn.scenario.space import replaced
+from fedunlearn.scenario.space import replaced, space
 
 CLOSE = 0.01
 """Largest mean difference of chances that float sums in another order may make."""
@@ -211,6 +212,25 @@ def works_in_the_middle_of_training(strategy: Strategy, wish: RequestId) -> None
     its_case = case(wish, rounds=1, strategy=strategy)
     difference = w.first_difference(its_case.original, run(strategy.unlearn(its_case)))
     hold(difference is None, f"after one round of four, its result does not fit the original: {difference}")
+
+
+def what_tune_searches_has_no_part_in_its_own_training(strategy: Strategy) -> None:
+    """What `tune` searches has no part in its own training, if it has one."""
+
+    def digests(strategy: Strategy) -> Mapping[str, str]:
+        return {name: w.digest(weights) for name, weights in prepared(strategy).items()}
+
+    searched = space(type(strategy)) if isinstance(strategy, Preparing) else {}
+    for end in (0, -1):
+        changed = strategy
+        for name, dimension in searched.items():
+            ends = dimension.choices or (dimension.search.low, dimension.search.high)
+            changed = replaced(changed, name, ends[end])
+        hold(
+            digests(changed) == digests(strategy),
+            f"with other values of {', '.join(searched)} its own training comes to something else, which is done once "
+            "for all trials: leave out the Search of what has a part in it",
+        )
 
 
 def what_it_has_in_hand_is_what_it_would_have_come_to(strategy: Strategy, wish: RequestId) -> None:

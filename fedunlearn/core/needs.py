@@ -47,6 +47,8 @@ class Search:
     Attributes:
         low, high: the ends, both included; None for a choice, all of whose values are tried.
         log: look evenly over orders of magnitude.
+
+    What a strategy's own training depends on (`Preparing`) is not searched: it is done once for all trials.
     """
 
     low: float | None = None

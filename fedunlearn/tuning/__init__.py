@@ -187,13 +187,14 @@ def _rehearsed(
     seed: int,
     quiet: bool,
 ) -> Mapping[str, Sequence[Trial]]:
-    """Train and retrain the rehearsal, then let every strategy's trials run side by side."""
+    """Train the rehearsal, also as strategies do it, and retrain; then let every strategy's trials run side by side."""
     scenario, cohort, run = rehearsal.scenario, rehearsal.cohort, RunFolder.create(folder)
     store = Store(run, _earlier(folder))
     campaign = Campaign(scenario, cohort, environment, store, run.scratch, ledger)
     requests = tuple(request.id for request in scenario.requests)
     judge = Judge(run.path, scenario.model.kind, cohort.classes, cohort.table, requests)
-    trials, references = Trials(campaign, judge, budget, seed, rehearsal.names), campaign.references.jobs()
+    trials = Trials(campaign, judge, budget, seed, rehearsal.names)
+    references = [*campaign.references.jobs(), *trials.preparations()]
     labels = [*(job.label for job in references), *trials.labels()]
     federation = cohort.stored(run.scratch / "federation", scenario.model)
     about = expected(scenario, cohort, labels)

@@ -1,7 +1,8 @@
 """The trials of every strategy, many at once over one federation.
 
 A strategy's trials come one after the other, since each is chosen by what the earlier ones gave. Different strategies'
-trials, and the requests of one trial, run side by side.
+trials, and the requests of one trial, run side by side. A strategy that trains in a way of its own does so once, before
+its trials, as the scenario has it: what is searched has no part in that (`fedunlearn.contract`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from torch import Tensor
 
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.timeline import Step
-from fedunlearn.core import RequestId, Strategy, Weights, derive
+from fedunlearn.core import Preparing, RequestId, Strategy, Weights, derive
 from fedunlearn.federation import wire
 from fedunlearn.federation.jobs import Divergence, Job, Label, Round
-from fedunlearn.federation.procedures import signals
+from fedunlearn.federation.procedures import nothing, signals
 from fedunlearn.scenario import Plan
 from fedunlearn.scenario.space import space, suggest
 from fedunlearn.scoring.evidence import Answers
@@ -100,11 +101,23 @@ class Trials:
             step.asked.id: step for chain in campaign.stage.chains for step in chain.asking
         }
         self._retrained: dict[RequestId, Answers | None] = {}
+        self._prepared: dict[tuple[str, int], Weights] = {}  # models of own trainings, by label and rounds
         self._running: dict[str, _Running] = {}
         self._named = {
             (plan.label, request): name for name, plan in self._plans.items() for request in plan.requests
         }
         self.done: dict[str, list[Trial]] = {name: [] for name in self._plans}
+
+    def preparations(self) -> list[Job[Any]]:
+        """The own trainings of strategies that have one, from which their trials start.
+
+        If one diverges, all trials of its strategy are infinitely far.
+        """
+        return [
+            self._prepare(plan, strategy, round)
+            for plan, strategy, round in self._campaign.unlearning.preparing()
+            if plan in self._plans.values()
+        ]
 
     def labels(self) -> list[Label]:
         """The labels of all trials, for those who watch."""
@@ -145,10 +158,29 @@ class Trials:
         self._running[name] = running
         return [self._unlearn(running, self._steps[request]) for request in plan.requests]
 
-    def _unlearn(self, running: _Running, step: Step) -> Job[Weights]:
+    def _prepare(self, plan: Plan, strategy: Preparing, round: int) -> Job[Any]:
+        unlearning, seed = self._campaign.unlearning, self._campaign.stage.scenario.seeds[0]
+
+        def then(prepared: Mapping[str, Weights]) -> list[Job[Any]]:
+            unlearning.hold(plan, round, seed, prepared)
+            self._prepared[plan.label, round] = prepared["model"]
+            return []
+
+        job = unlearning.preparation(plan, strategy, round, seed)
+        return dataclasses.replace(job, then=then, diverged=lambda _: [])
+
+    def _original(self, plan: Plan, step: Step) -> Weights | None:
+        """What a trial starts from; None if the strategy's own training diverged."""
+        if isinstance(plan.strategy, Preparing):
+            return self._prepared.get((plan.label, step.round))
+        return self._campaign.stage.original(step, self._campaign.stage.scenario.seeds[0])
+
+    def _unlearn(self, running: _Running, step: Step) -> Job[Any]:
         seed = self._campaign.stage.scenario.seeds[0]
         label = Label("tune", step.asked.id, running.plan.label, seed)
-        original = self._campaign.stage.original(step, seed)
+        original = self._original(running.plan, step)
+        if original is None:
+            return Job(label, nothing(), lambda _: self._judged(running, math.inf))
         case = self._campaign.unlearning.case(running.plan, step, original, seed)
         sites = self._campaign.stage.cohort.sites
 

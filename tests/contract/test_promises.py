@@ -38,6 +38,12 @@ HALF_AN_EAR = """replies = yield {site: confuse(site) for site in case.holders}
         replies = {site: reply for site, reply in replies.items() if reply.weights is not None}
         weights = mean(replies) if replies else case.original"""
 
+PREPARE = """    def prepare(self, course):
+        yield {site: Fit(course.initial, course.select, course.training.local, 1) for site in course.sites}
+        return {"model": {name: x * self.epochs for name, x in course.initial.items()}}
+
+"""
+
 BREAKS: dict[str, tuple[Changes, str]] = {
     "frozen_hashable_and_constructible": (
         [(EPOCHS, "epochs: list[int] = field(default_factory=list)"), FIELD, ("self.epochs", "2")],
@@ -107,6 +113,13 @@ BREAKS: dict[str, tuple[Changes, str]] = {
         "AssertionError",
     ),
     "works_in_the_middle_of_training": (first("assert case.rounds == 4"), "AssertionError"),
+    "what_tune_searches_has_no_part_in_its_own_training": (
+        [
+            (NEEDS, f"{NEEDS}preparation=True, "),
+            ("    def unlearn(", f"{PREPARE}    def unlearn("),
+        ],
+        "leave out the Search",
+    ),
     "declared_is_used": ([(NEEDS, f"{NEEDS}preparation=True, ")], "declared, but not used"),
     "never_asks_a_leaving_site_unless_declared": ([(NEEDS, "Needs(")], "it asks west"),
     "sums_are_enough_unless_each_reply_is_declared": (

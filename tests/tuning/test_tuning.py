@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,11 +16,12 @@ import torch
 from annotated_types import Ge, Gt
 from rich.console import Console
 
-from fedunlearn import scenario as scenarios, tuning
+from fedunlearn import scenario as scenarios, tuning, weights as w
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import (
     Case,
+    Course,
     Granularity,
     Guarantee,
     InputError,
@@ -29,6 +31,7 @@ from fedunlearn.core import (
     Search,
     Weights,
 )
+from fedunlearn.learning.tasks import Fit
 from fedunlearn.results import report
 from fedunlearn.results.places import LOCK
 from fedunlearn.scenario import Scenario, Tuned
@@ -36,6 +39,7 @@ from fedunlearn.scenario.space import space, suggest
 from fedunlearn.story import simulate
 from fedunlearn.tuning.judge import Judge
 from fedunlearn.tuning.rehearsal import Rehearsal, rehearse
+from strategies.fedau import FedAU
 from tests.runs import TINY, write
 
 ONLY = TINY.partition("strategies:")[0] + "strategies:\n"
@@ -342,6 +346,68 @@ def test_a_trial_that_diverges_counts_as_infinitely_far_and_does_not_stop_the_ot
     assert math.isinf(first.distance) and math.isfinite(second.distance)
     assert found.scenario.strategies[0].strategy == second.strategy
     assert Tuned is type(found.scenario.strategies[0].tuned)
+
+
+OWN = (
+    TINY.partition("requests:")[0]
+    + """\
+requests: [{id: leave, site: east, whole_site: true}]
+strategies:
+  - {name: fedau}
+  - {name: fine_tune, rounds: 1}
+"""
+)
+
+
+@pytest.fixture
+def doubled(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Models that `fedau`, of which training in its own way makes two times what it does, is given to unlearn from."""
+    honest, unlearn, given = FedAU.prepare, FedAU.unlearn, set[str]()
+
+    def prepare(self: FedAU, course: Course) -> Procedure[Mapping[str, Weights]]:
+        found = yield from honest(self, course)
+        return {**found, "model": w.multiply(found["model"], 2)}
+
+    def watched(self: FedAU, case: Case) -> Procedure[Weights]:
+        given.add(w.digest(case.original))
+        return (yield from unlearn(self, case))
+
+    monkeypatch.setattr(FedAU, "prepare", prepare)
+    monkeypatch.setattr(FedAU, "unlearn", watched)
+    return given
+
+
+@pytest.mark.gate
+def test_who_trains_in_a_way_of_its_own_does_so_once_and_is_tried_on_that(
+    doubled: set[str], tmp_path: Path
+) -> None:
+    found = tune(tmp_path, OWN)
+    assert [len(own) for own in found.trials.values()] == [3, 3]
+    assert all(math.isfinite(trial.distance) for own in found.trials.values() for trial in own)
+    ledger = pd.read_parquet(found.folder / "ledger.parquet")
+    own = ledger[ledger["phase"] == "prepare"]
+    assert set(own["strategy"]) == {"fedau"} and list(own["round"]) == [0, 1, 2, 3, 4], (
+        "a head's round each, once"
+    )
+    (original,) = (found.folder / tuning.REHEARSAL / "weights").glob("original-*")
+    assert doubled == {w.digest(w.multiply(w.load(original), 2))}
+    assert not (found.folder / tuning.REHEARSAL / "work").exists()
+
+
+@pytest.mark.gate
+def test_whose_own_training_diverges_is_infinitely_far_and_costs_no_other_its_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wild(self: FedAU, course: Course) -> Procedure[Mapping[str, Weights]]:
+        yield {site: Fit(course.initial, course.select, local, 1) for site in course.sites}
+        raise AssertionError("it goes on after it diverged")
+
+    local = replace(read(tmp_path).training.local, lr=1e30)
+    monkeypatch.setattr(FedAU, "prepare", wild)
+    found = tune(tmp_path, OWN)
+    assert [trial.distance for trial in found.trials["fedau"]] == [math.inf] * 3
+    assert all(math.isfinite(trial.distance) for trial in found.trials["fine_tune"])
+    assert found.scenario.strategies[0].strategy == read(tmp_path, OWN).strategies[0].strategy
 
 
 def test_a_stream_of_requests_is_not_rehearsed(tmp_path: Path) -> None:
