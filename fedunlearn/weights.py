@@ -88,6 +88,17 @@ def norm(a: Weights, names: Iterable[str] | None = None) -> float:
     return math.sqrt(math.fsum(float(x.double().square().sum()) for x in picked if x.is_floating_point()))
 
 
+def noisy(a: Weights, sigma: float, seed: int) -> dict[str, Tensor]:
+    """``a`` plus N(0, ``sigma``^2) on every number that is not an integer."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        if x.is_floating_point()
+        else x
+        for name, x in a.items()
+    }
+
+
 def first_difference(a: Weights, b: Weights) -> str | None:
     """Say in words where ``b``'s names, shapes or dtypes differ from ``a``'s; None if they do not."""
     for name in a:

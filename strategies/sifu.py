@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from annotated_types import Ge, Gt, Le
 
 from fedunlearn import weights as w
@@ -51,8 +49,8 @@ class SIFU:
         Each request meets the training as it was: the paper's tree of restarts, which certifies requests in
         sequence, is not built. A server need only keep checkpoints and the numbers Psi; here they are computed
         from all updates when the request comes, and the ledger counts those. At n = 0 nothing was learnt from u and
-        no noise is added (the authors add it), so that this is retraining, bit for bit. Nor is it where no earlier
-        round asked u; a round that did not has no influence. The rest of the
+        no noise is added (the authors add it), so that this is retraining, bit for bit. Nor is it where training
+        without u asks the same hospitals in all earlier rounds; where it asks others, Psi is infinite. The rest of the
         training's rounds follow; the authors stop at an accuracy. BatchNorm statistics would tell of u past all
         noise: the initial weights' are taken, and the rounds that follow replace them. The authors' epsilon is
         10 and their delta 1 / hospitals. On a network, expect n = 0 and the cost of retraining: in scenarios of three
@@ -92,9 +90,9 @@ class SIFU:
         """See `Strategy.unlearn`."""
         n = self.restart(case)
         weights = case.history.checkpoint(n) if n < case.rounds else case.original
-        if any({*case.holders} & {*case.trained(s)} for s in range(n)):
+        if any(asked != again for asked, again in (turns(case, s) for s in range(n))):
             buffers = {name: case.initial[name] for name in case.layout.buffers}
-            weights = {**noisy(weights, self.sigma, derive(case.seed, "noise")), **buffers}
+            weights = {**w.noisy(weights, self.sigma, derive(case.seed, "noise")), **buffers}
         rounds = range(n, max(case.rounds, n + self.rounds))
         return (yield from fedavg(weights, case.rota, case.retain, case.training.local, rounds, case.seed))
 
@@ -111,25 +109,24 @@ class SIFU:
 
 
 def influence(case: Case, s: int) -> float:
-    """How far round ``s``'s average moves if the leaver's model is left out of it, in the L2 norm of parameters."""
-    images, asked = {**case.kept, **case.lost}, case.trained(s)
-    if not set(asked) & {*case.holders}:
-        return 0.0
-    updates = {site: case.history.update(s, site) for site, n in images.items() if n and site in asked}
+    """How far round ``s``'s average is from one by whom training without the leaver asks, in the L2 norm of parameters.
 
-    def step(sites: Sequence[SiteId]) -> Weights:
-        return w.average([updates[site] for site in sites], [images[site] for site in sites])
+    Infinite if it asks a hospital whose update of that round nobody has.
+    """
+    images, (asked, again) = {**case.kept, **case.lost}, turns(case, s)
+    if asked == again or not again <= asked:
+        return 0.0 if asked == again else math.inf
+    updates = {site: case.history.update(s, site) for site in images if site in asked}
 
-    whole, others = step([*updates]), [site for site in case.sites if site in updates]
-    return w.norm(w.subtract(whole, step(others)) if others else whole, case.layout.parameters)
+    def step(sites: set[SiteId]) -> Weights:
+        own = [site for site in updates if site in sites]
+        return w.average([updates[site] for site in own], [images[site] for site in own])
+
+    whole = step(asked)
+    return w.norm(w.subtract(whole, step(again)) if again else whole, case.layout.parameters)
 
 
-def noisy(weights: Weights, sigma: float, seed: int) -> Weights:
-    """``weights`` plus N(0, ``sigma``^2) on every number that is not an integer."""
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        if x.is_floating_point()
-        else x
-        for name, x in weights.items()
-    }
+def turns(case: Case, s: int) -> tuple[set[SiteId], set[SiteId]]:
+    """Whom with images round ``s`` asked, and whom it asks in training without the leaver."""
+    asked = {site for site in case.trained(s) if case.kept.get(site) or case.lost.get(site)}
+    return asked, {site for site in case.turn("train", s) if case.kept[site]}

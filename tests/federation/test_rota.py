@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -243,6 +244,34 @@ def test_sifu_adds_no_noise_where_no_round_asked_the_leaver() -> None:
     task = next(iter(next(SIFU().unlearn(case)).values()))
     assert isinstance(task, Fit)
     assert w.digest(task.weights) == w.digest(case.original)
+
+
+def test_sifu_knows_no_bound_where_another_takes_the_leavers_place() -> None:
+    """However much noise may hide: nobody stored what that one would have sent."""
+    case, strategy = toy.case("site", SIFU()), SIFU(epsilon=1e9)
+    assert strategy.psi(case) == [0, 0, 0, math.inf, math.inf]
+    assert w.digest(toy.run(strategy.unlearn(case))) == w.digest(toy.run(Retrain().unlearn(case)))
+
+
+def test_sifu_counts_a_round_that_has_one_place_less_though_it_asked_no_leaver() -> None:
+    """Half of 6 hospitals are 3, of 4 they are 2: the last in the round's order is asked no more."""
+    case = toy.case("site", SIFU())
+    gone = next(site for site in case.sites if site not in case.trained(0))
+    fewer = replace(
+        case,
+        sites=tuple(site for site in case.sites if site != gone),
+        kept={site: count for site, count in case.kept.items() if site != gone},
+        lost={**case.lost, gone: case.kept[gone]},
+        holders=tuple(site for site in toy.SITES if site in (gone, toy.LEAVER)),
+    )
+    asked, again = fewer.trained(0), fewer.turn("train", 0)
+    assert not {*asked} & {*fewer.holders} and {*again} < {*asked}
+    whole, others = (
+        w.average([fewer.history.update(0, site) for site in sites], [toy.IMAGES[site] for site in sites])
+        for sites in (asked, again)
+    )
+    expected = w.norm(w.subtract(whole, others), fewer.layout.parameters)
+    assert SIFU().psi(fewer)[1] == expected > 0
 
 
 def test_fedrecover_that_always_asks_is_retraining_whoever_is_asked() -> None:

@@ -17,7 +17,7 @@ from fedunlearn.federation.procedures import fedavg, redrawn
 from fedunlearn.learning.models import Network
 from fedunlearn.learning.tasks import Fit
 from strategies.mode import Guide, MoDe
-from strategies.sifu import SIFU, influence, noisy
+from strategies.sifu import SIFU, influence
 from tests import toy
 from tests.strategies.test_client import FORGET, RETAIN, STEP, WEIGHTS, B, Clinic, W, X, Y, at_clinic, close
 from tests.strategies.test_server import told
@@ -79,15 +79,15 @@ def test_the_budget_is_private_up_to_epsilon_one(epsilon: float, true: float) ->
 def test_noise_is_gaussian_from_the_seed_on_all_but_integers() -> None:
     """Of a million draws, the mean deviates by 0.001 sigma and the deviation by 0.0007 sigma."""
     weights = {"a": torch.full((1000, 1000), 3.0), "n": torch.tensor(5)}
-    result = noisy(weights, 0.2, 1)
+    result = w.noisy(weights, 0.2, 1)
     noise = (result["a"] - 3.0) / 0.2
     assert abs(float(noise.mean())) < 5e-3
     assert abs(float(noise.std()) - 1) < 4e-3
     assert float((noise.abs() < 1).float().mean()) == pytest.approx(0.6827, abs=3e-3)
     assert result["n"] == 5
-    assert torch.equal(noisy(weights, 0.2, 1)["a"], result["a"])
-    assert not torch.equal(noisy(weights, 0.2, 2)["a"], result["a"])
-    assert torch.equal(noisy(weights, 0.0, 1)["a"], weights["a"])
+    assert torch.equal(w.noisy(weights, 0.2, 1)["a"], result["a"])
+    assert not torch.equal(w.noisy(weights, 0.2, 2)["a"], result["a"])
+    assert torch.equal(w.noisy(weights, 0.0, 1)["a"], weights["a"])
 
 
 @pytest.mark.parametrize("strategy", [SIFU(epsilon=1e-6), SIFU(sigma=0.0), SIFU()])
