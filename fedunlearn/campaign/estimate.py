@@ -7,6 +7,7 @@ cannot fit is refused, with the numbers, before anything is trained.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import shutil
@@ -42,7 +43,9 @@ _FEWEST = 16  # procedures under way, however large their models: enough to keep
 _PROCESS = 600 * 2**20  # of memory that this process takes before it has any image or model
 _RAY = 360 * 2**20  # of memory that Ray's own processes take,
 _WORKER = 320 * 2**20  # and what each of its workers does not share with others (torch 2.13, on Linux)
-_GATHERED = 256 * 2**20  # of images that a worker keeps at hand (`sites.hospital`)
+_GATHERED = (
+    256 * 2**20
+)  # of images that a process keeps at hand (`sites.hospital`), or of just the ones it works on
 _TRAINED = 4  # models' sizes that a network under training takes: weights, gradients, two moments of Adam
 _FILE = 3 * 2**12  # of a Parquet file and of the records beside it and its model, however little is in them
 
@@ -106,7 +109,8 @@ def estimate(scenario: Scenario, cohort: Cohort) -> Estimate:
             "signals": _signals(scenario, cohort),
             "work under way": journal,
             "images": cohort.pixels.nbytes
-            + cohort.targets.size * np.min_scalar_type(max(cohort.classes, IGNORED)).itemsize,
+            + cohort.targets.size * np.min_scalar_type(max(cohort.classes, IGNORED)).itemsize
+            + _companions(cohort),
         },
         memory=_memory(scenario, cohort, size, _MODELS * at_once * size + min(IN_MEMORY, journal)),
         limit=None if limit is None else int(limit * 1e9),
@@ -315,16 +319,30 @@ def _memory(scenario: Scenario, cohort: Cohort, size: int, under_way: int) -> di
     apart = engine.name == "flower" and not engine.elsewhere
     workers = engine.workers or (1 if engine.name == "inline" and engine.on_gpu else cores.usable())
     workers = workers if apart or engine.name == "inline" else 0
-    readers = 1 + (workers if apart else 0)
     layers = 0 if engine.on_gpu else activations(scenario, cohort)  # else they are on the GPU
-    gathered = cohort.pixels.nbytes + 8 * cohort.targets.size  # labels are whole numbers of 8 bytes there
-    held = _in_memory(cohort.pixels) + _in_memory(cohort.targets)
+    arrays = cohort.pixels, cohort.targets, *cohort.companions.values()
+    gathered = _at_hand(cohort, 0) + _at_hand(cohort, 1) * workers if apart else _at_hand(cohort, workers)
     return {
         "processes": _PROCESS + (_RAY + workers * _WORKER if apart else 0),
-        "images": held + readers * min(_GATHERED, gathered),
+        "images": sum(map(_in_memory, arrays)) + gathered,
         "networks": workers * (_TRAINED * size + layers),
         "models under way": under_way,
     }
+
+
+def _at_hand(cohort: Cohort, workers: int) -> int:
+    """Bytes of images that a process holds whose ``workers`` work at once: at the largest hospitals, each at one."""
+    every = cohort.pixels.nbytes + 8 * cohort.targets.size + _companions(cohort)  # labels have 8 bytes there
+    largest: list[int] = sorted(np.unique(cohort.site, return_counts=True)[1].tolist(), reverse=True)
+    worked_on = sum(
+        itertools.islice(itertools.cycle(largest), workers)
+    )  # others' rounds ask the same hospitals
+    return max(min(_GATHERED, every), worked_on * every // len(cohort.site))
+
+
+def _companions(cohort: Cohort) -> int:
+    """Bytes of what comes beside images, as hospitals hold it: words have 8 each, numbers 4."""
+    return sum(x.size * (8 if x.dtype.kind in "iu" else 4) for x in cohort.companions.values())
 
 
 def _in_memory(array: npt.NDArray[Any]) -> int:

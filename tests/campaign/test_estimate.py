@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -287,6 +289,41 @@ def test_memory_is_counted_where_it_is(
     assert told["processes"] == processes * 2**20
     assert told["images"] == (1 + readers) * images  # fewer than workers keep at hand
     assert told["networks"] == networks * (4 * model_bytes(scenario, cohort) + activations(scenario, cohort))
+
+
+@pytest.mark.parametrize(
+    ("engine", "sets"),
+    [
+        ("{name: inline, workers: 1}", [3]),
+        ("{name: inline, workers: 2}", [3 + 2]),
+        ("{name: inline, workers: 7}", [3 + 2 + 1 + 3 + 2 + 1 + 3]),
+        ("{name: flower, workers: 2}", [1, 3, 3]),  # the server's process, and two of which each may have any
+        ("{name: flower, workers: 2, address: '10.0.0.1:6379'}", [1]),
+    ],
+)
+def test_each_worker_holds_the_hospital_that_it_works_on_however_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, sets: list[int]
+) -> None:
+    """Hospitals with 3, 2 and 1 sixth of the images, of which a process otherwise keeps one at hand."""
+    scenario = read(tmp_path, f"engine={engine}")
+    gathered = gather(scenario, tmp_path)
+    places = np.array(["north", "north", "north", "east", "east", "west"] * 40)
+    cohort = replace(gathered, site=places)
+    every = cohort.pixels.nbytes + cohort.targets.nbytes
+    monkeypatch.setattr(estimates, "_GATHERED", every // 6)
+    assert estimate(scenario, cohort).memory["images"] == every + sum(sets) * every // 6
+
+
+def test_what_comes_beside_images_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words have eight bytes at hospitals, numbers four."""
+    scenario = read(tmp_path)
+    plain = gather(scenario, tmp_path)
+    monkeypatch.setattr(estimates, "activations", lambda *_: 0)  # of a network that takes images alone
+    beside: dict[str, Any] = {"words": np.zeros((240, 5), np.int16), "table": np.zeros((240, 3), np.float64)}
+    images = [estimate(scenario, cohort) for cohort in (plain, replace(plain, companions=beside))]
+    assert images[1].disk["images"] - images[0].disk["images"] == 240 * (5 * 8 + 3 * 4)
+    held = 240 * (5 * 2 + 3 * 8)
+    assert images[1].memory["images"] - images[0].memory["images"] == held + 240 * (5 * 8 + 3 * 4)
 
 
 def run_one(folder: Path) -> None:
