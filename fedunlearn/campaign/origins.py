@@ -44,6 +44,8 @@ from fedunlearn.weights import digest as weights_digest
 Origin = Mapping[str, object]
 
 _TRAINING = ("fedunlearn.federation.procedures", "fedunlearn.federation.engines.inline")
+_LIBRARIES = ("torch", "numpy")  # that compute what hospitals answer
+_OF_VOLUMES = ("monai", "scipy")  # and with them what they answer of volumes: networks, patches, surfaces
 _ROUNDING = "fedunlearn.federation.rows"  # of updates that are kept in 16 bits
 
 
@@ -72,11 +74,14 @@ class Environment:
     here: Machine
     machines: tuple[Machine, ...]
 
-    def told(self) -> dict[str, str]:
-        """In clear: what machines are, never which, or how many. Several kinds are told in their order."""
-        everywhere = (self.here, *self.machines)
+    def told(self, volumes: bool) -> dict[str, str]:
+        """In clear: what machines are, never which, or how many. Several kinds are told in their order.
+
+        ``volumes``: whether images are volumes.
+        """
+        everywhere, libraries = (self.here, *self.machines), _LIBRARIES + (_OF_VOLUMES if volumes else ())
         return {
-            "torch": _kinds(machine.versions.get("torch", "") for machine in everywhere),
+            **{name: _kinds(machine.versions.get(name, "") for machine in everywhere) for name in libraries},
             "machine": _kinds(machine.architecture for machine in everywhere),
             "processor": _kinds(machine.processor for machine in everywhere),
             "cpu": _kinds(machine.cpu for machine in everywhere),
@@ -90,6 +95,11 @@ class Environment:
 
 def _kinds(values: Iterable[str]) -> str:
     return "; ".join(sorted(set(values)))
+
+
+def volumes(cohort: Cohort) -> bool:
+    """Whether images are volumes, for which further libraries compute."""
+    return len(cohort.shape) > 3
 
 
 @dataclass(frozen=True)
@@ -233,7 +243,7 @@ class Origins:
 
     def _common(self, modules: Sequence[str], *alone: str) -> dict[str, object]:
         return {
-            **self.environment.told(),
+            **self.environment.told(volumes(self.cohort)),
             "model": self._model,
             "training": asdict(self.scenario.training),
             "classes": self.cohort.classes,

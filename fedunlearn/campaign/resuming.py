@@ -11,7 +11,7 @@ from typing import Any
 from fedunlearn import __version__, files, scenario as scenarios
 from fedunlearn.campaign import sources
 from fedunlearn.campaign.cohort import Cohort
-from fedunlearn.campaign.origins import Environment, curve_modules
+from fedunlearn.campaign.origins import Environment, curve_modules, volumes
 from fedunlearn.core import InputError
 from fedunlearn.results.runfolder import ABOUT, RunFolder
 from fedunlearn.scenario import Engine, Scenario
@@ -56,7 +56,7 @@ def _about(scenario: Scenario, cohort: Cohort, environment: Environment) -> dict
         "images": cohort.digest,
         "hospitals, patients and requests": hashlib.sha256(cohort.table.to_csv().encode()).hexdigest(),
         "code": sources.digests(modules),
-        "environment": {"fedunlearn": __version__, **environment.told()},
+        "environment": {"fedunlearn": __version__, **environment.told(volumes(cohort))},
     }
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from fedunlearn import __version__, files
 from fedunlearn.campaign import sources
 from fedunlearn.campaign.cohort import Cohort, half
-from fedunlearn.campaign.origins import Environment, training_modules
+from fedunlearn.campaign.origins import Environment, training_modules, volumes
 from fedunlearn.core import InputError, Procedure, Rota, Select, SiteId, Training, Weights, derive
 from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.procedures import fedavg, signals
@@ -167,7 +167,7 @@ def origins(scenario: Scenario, cohort: Cohort, environment: Environment) -> lis
         "shadows": scenario.evaluation.shadows,
         "fedunlearn": __version__,
         "sources": sources.digest(training_modules(scenario.model.kind), [__name__]),
-        **environment.told(),
+        **environment.told(volumes(cohort)),
     }
     return [
         {

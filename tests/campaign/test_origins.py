@@ -18,7 +18,7 @@ from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.origins import Environment, Origins
-from fedunlearn.federation.engines.machines import here
+from fedunlearn.federation.engines.machines import Machine, here
 from fedunlearn.federation.jobs import Job
 from fedunlearn.federation.ledger import Ledger
 from fedunlearn.results.runfolder import RunFolder
@@ -305,6 +305,7 @@ def test_an_edit_of_what_quality_is_changes_the_origins_of_curves(
 
 OTHERS: tuple[dict[str, Any], ...] = (
     {"versions": {**here().versions, "torch": "9"}},
+    {"versions": {**here().versions, "numpy": "9"}},
     {"architecture": "toaster"},
     {"processor": "another"},
     {"cpu": "NEON"},
@@ -313,7 +314,9 @@ OTHERS: tuple[dict[str, Any], ...] = (
 )
 
 
-@pytest.mark.parametrize("change", OTHERS, ids=[next(iter(change)) for change in OTHERS])
+@pytest.mark.parametrize(
+    "change", OTHERS, ids=["torch", "numpy", *(next(iter(change)) for change in OTHERS[2:])]
+)
 def test_another_library_or_kind_of_machine_changes_every_origin(
     before: Mapping[str, str], scenario: Scenario, cohort: Cohort, folder: Path, change: dict[str, Any]
 ) -> None:
@@ -324,20 +327,39 @@ def test_another_library_or_kind_of_machine_changes_every_origin(
 
 
 def test_variables_and_libraries_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = runs.environment().told()
+    before = runs.environment().told(volumes=False)
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "another")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "NEON")
-    after = runs.environment().told()
+    after = runs.environment().told(volumes=False)
     assert {name for name in before if before[name] != after[name]} == {"cpu", "instructions"}
     assert before["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("library", ["monai", "scipy"])
+def test_libraries_that_compute_for_volumes_alone_count_for_these(
+    scenario: Scenario, cohort: Cohort, library: str
+) -> None:
+    other = replace(here(), versions={**here().versions, library: "9"})
+    assert here().versions[library] != "9", "every machine tells its version"
+
+    def start(cohort: Cohort, *machines: Machine) -> str:
+        return digest(Origins(scenario, cohort, Environment(here(), machines)).training((), (), range(1), 1))
+
+    of_volumes = replace(cohort, pixels=np.zeros((len(cohort.site), 1, 2, 2, 2), np.float32))
+    assert start(cohort, here()) == start(cohort, other)
+    assert start(of_volumes, here()) != start(of_volumes, other)
 
 
 def test_which_machines_of_a_kind_or_how_many_does_not_count() -> None:
     """So runs of the engine inline and of a cluster of like machines may take work from one another."""
     like = replace(here(), host="node2", node="2", images="sent")
-    assert runs.environment().told() == Environment(here(), (like, here(), like)).told()
+    assert runs.environment().told(volumes=False) == Environment(here(), (like, here(), like)).told(
+        volumes=False
+    )
     one, other = replace(like, processor="A"), replace(like, processor="B")
-    assert Environment(one, (one, other)).told() == Environment(other, (other, one)).told()
+    assert Environment(one, (one, other)).told(volumes=False) == Environment(other, (other, one)).told(
+        volumes=False
+    )
 
 
 # ------------------------------------------------------------------------------------------- what does not count

@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 
 PACKAGES = ("fedunlearn", "sites", "strategies")
-LIBRARIES = ("torch", "numpy", "flwr", "ray")
+LIBRARIES = ("torch", "numpy", "scipy", "monai", "flwr", "ray")
 GUESTS = "fedunlearn.strategies"
 DEVICES = "fedunlearn.learning.devices"
 INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
