@@ -40,6 +40,11 @@ def check(run: RunFolder, scenario: Scenario, cohort: Cohort, environment: Envir
         )
 
 
+def same(one: Scenario, other: Scenario) -> bool:
+    """Whether two scenarios are the same for a run that goes on."""
+    return _what(one) == _what(other)
+
+
 def advice(run: RunFolder, given: str) -> str:
     """What to do with a run that was stopped; ``given`` are its scenario and options, as a command line has them."""
     return (

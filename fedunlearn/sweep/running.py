@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fedunlearn import scenario as scenarios
+from fedunlearn.campaign import resuming
 from fedunlearn.core import InputError, RunError
 from fedunlearn.erasure import returning
 from fedunlearn.results import events, telling
@@ -147,7 +148,7 @@ def _is_finished(folder: Path, cell: Cell) -> bool:
     file = folder / "scenario.yaml"
     if file.is_file():
         try:
-            same = scenarios.read(file) == cell.scenario
+            same = resuming.same(scenarios.read(file), cell.scenario)
         except InputError:  # of another version, or damaged: not what would be run
             same = False
         if same:
@@ -155,8 +156,8 @@ def _is_finished(folder: Path, cell: Cell) -> bool:
     elif not folder.exists() or not in_use(folder) or (folder / ABOUT).is_file():
         return False
     raise InputError(
-        f"{folder} holds something else than cell {cell.slug} of this sweep: remove it, or name another folder "
-        "with --out"
+        f"{folder} holds something else than cell {cell.slug} of this sweep: name another folder with --out (with "
+        "--reuse, what did not change is taken from a run), or remove it"
     )
 
 

@@ -310,6 +310,15 @@ def test_a_cell_of_another_scenario_is_in_the_way(finished: Path, tmp_path: Path
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.parametrize("change", ["engine={name: inline, workers: 1}", "history.limit=7"])
+def test_what_changes_no_bit_leaves_a_cell_what_it_is(finished: Path, tmp_path: Path, change: str) -> None:
+    """As for a run that goes on: more workers, or another engine, are no other scenario."""
+    cell = read(tmp_path, TWO, [change]).cells[0]
+    folder = finished / "cells" / cell.slug
+    assert scenarios.read(folder / "scenario.yaml") != cell.scenario
+    assert running._is_finished(folder, cell)
+
+
 @pytest.mark.parametrize("left", [LOCK, ABOUT])
 def test_a_cell_that_was_stopped_as_it_began_is_run(tmp_path: Path, left: str) -> None:
     """A lock, or what is to be run and nothing of it: no other scenario's work is in the way."""
