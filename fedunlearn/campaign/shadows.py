@@ -23,14 +23,15 @@ from torch import Tensor
 from fedunlearn import __version__, files
 from fedunlearn.campaign import sources
 from fedunlearn.campaign.cohort import Cohort, half
+from fedunlearn.campaign.keeping import SignalsFile
 from fedunlearn.campaign.origins import Environment, training_modules, volumes
 from fedunlearn.core import InputError, Procedure, Rota, Select, SiteId, Training, Weights, derive
-from fedunlearn.federation.jobs import Job, Label
+from fedunlearn.federation.jobs import Job, Label, Work
 from fedunlearn.federation.procedures import fedavg, signals
 from fedunlearn.learning.models import initial_weights, origin
 from fedunlearn.results.cache import Cache, Damaged
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.results.signals import signal_table
+from fedunlearn.results.store import Store
 from fedunlearn.scenario import Scenario
 
 AT_ONCE = 16
@@ -39,6 +40,8 @@ AT_ONCE = 16
 
 class Shadows:
     """The jobs of a scenario's shadow models. Their answers go to the run folder and to the cache as they come.
+
+    A run that goes on has those that it trained itself in its folder, with what they cost; others are from the cache.
 
     Args:
         scenario: how to train, and how many.
@@ -59,7 +62,7 @@ class Shadows:
             self._check()
 
     def fetch(self, run: RunFolder, tell: Callable[[str], None]) -> None:
-        """Write who is in which half to the run folder, and what the cache has.
+        """Write who is in which half to the run folder, and what the cache has and the run has not trained itself.
 
         Args:
             run: the run folder.
@@ -68,7 +71,10 @@ class Shadows:
         if not self.count:
             return
         run.write_table("shadows/members.parquet", pd.DataFrame(self._cohort.members).rename(columns=str))
+        store = Store(run)
         for number, key in enumerate(self._origins):
+            if store.known(_file(number), key) is not None:
+                continue
             try:
                 table = self._cache.fetch(key)
             except Damaged as damage:
@@ -109,13 +115,11 @@ class Shadows:
             raise InputError(placed) from error
 
     def _job(self, number: int, run: RunFolder, following: Callable[[], Iterable[Job[Any]]]) -> Job[Any]:
-        def then(answers: Mapping[str, Tensor]) -> Iterable[Job[Any]]:
-            table = signal_table(answers)
-            run.write_table(_file(number), table)
-            self._cache.store(self._origins[number], table)
+        def then(_: Mapping[str, Tensor]) -> Iterable[Job[Any]]:
+            self._cache.store(origin, run.read_table(file))
             return following()
 
-        seed, cohort = self._seed(number), self._cohort
+        seed, cohort, file, origin = self._seed(number), self._cohort, _file(number), self._origins[number]
         initial = initial_weights(self._scenario.model, cohort.form, derive(seed, "initial"))
 
         def rest(round: int, weights: Weights) -> Procedure[Mapping[str, Tensor]]:
@@ -123,7 +127,8 @@ class Shadows:
             rota = Rota.among(cohort.sites, cohort.counts(half(number)), training.participation)
             return shadow(weights, cohort.sites, half(number), training, seed, round, rota)
 
-        return Job(self._label(number), rest(0, initial), then, restart=rest)
+        work = Work(SignalsFile(file), origin)
+        return Job(self._label(number), rest(0, initial), then, work=work, restart=rest)
 
     def _label(self, number: int) -> Label:
         return Label("shadow", "", str(number), self._seed(number))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 from fedunlearn import kinds, scenario as scenarios
 from fedunlearn.campaign import shadows as farm, sources
@@ -31,6 +32,7 @@ from fedunlearn.results.signals import signal_table
 from fedunlearn.scenario import Engine, Scenario
 from fedunlearn.scoring.evidence.reading import read
 from fedunlearn.scoring.score import score
+from fedunlearn.story import simulate
 from sites.hospital import Federation
 from tests.runs import environment, run, write
 
@@ -182,6 +184,37 @@ def test_another_run_trains_none_again(first: RunFolder, folder: Path, tmp_path:
     assert bits(other) == bits(first)
     assert other.read_manifest()["shadows"]["cached"] == [0, 1, 2, 3]
     assert "shadow" not in set(other.read_table("ledger.parquet")["phase"])
+
+
+@pytest.mark.gate
+@pytest.mark.usefixtures("unscored")
+def test_a_run_that_goes_on_still_tells_what_its_own_shadows_cost(
+    first: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped once two are trained and in the cache, from which it must not take them for another run's."""
+    honest, stored = Cache.store, list[str]()
+
+    def store(self: Cache, origin: Mapping[str, object], table: pd.DataFrame) -> None:
+        honest(self, origin, table)
+        stored.append(str(origin["shadow"]))
+        if len(stored) == 2:
+            raise KeyboardInterrupt
+
+    settings = (*FEW, f"evaluation.cache={tmp_path / 'cache'}", "engine.workers=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Cache, "store", store)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, *settings)
+    scenario = scenarios.read(write(tmp_path), settings)
+    found = simulate(scenario, tmp_path / "run", tmp_path, Console(), quiet=True, resume=True)
+    assert bits(found) == bits(first)
+    assert found.read_manifest()["shadows"]["cached"] == []
+    rows, expected = (
+        ledger[ledger["phase"] == "shadow"].drop(columns=["site_seconds", "server_seconds"])
+        for ledger in (one.read_table("ledger.parquet") for one in (found, first))
+    )
+    pd.testing.assert_frame_equal(rows.reset_index(drop=True), expected.reset_index(drop=True))
+    assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
 @pytest.mark.gate
