@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.timeline import Step
-from fedunlearn.core import Preparing, RequestId, Strategy, Weights, derive
+from fedunlearn.core import SERVER, Preparing, RequestId, Strategy, Weights, derive
 from fedunlearn.federation import wire
 from fedunlearn.federation.jobs import Divergence, Job, Label, Round
 from fedunlearn.federation.procedures import nothing, signals
@@ -71,8 +71,7 @@ class _Running:
     plan: Plan
     number: int
     suggestion: optuna.trial.Trial | None
-    open: int
-    distances: list[float] = field(default_factory=list)
+    distances: dict[RequestId, float] = field(default_factory=dict)
     site_seconds: float = 0.0
     images: int = 0
     bytes: int = 0
@@ -138,11 +137,12 @@ class Trials:
     # --------------------------------------------------------------------------------------- as a watcher
 
     def round(self, round: Round) -> None:
-        """See `Watcher`: what it cost, training and evaluation alike."""
+        """See `Watcher`: what it cost, training and evaluation alike, as the ledger counts it."""
         running = self._running[self._named[round.label.strategy, round.label.request]]
-        running.site_seconds += sum(answer.seconds for answer in round.answers.values())
+        sites, known = [site for site in round.asks if site != SERVER], dict[int, int]()
+        running.site_seconds += sum(round.answers[site].seconds for site in sites)
         running.images += sum(answer.images for answer in round.answers.values())
-        running.bytes += sum(map(wire.size, round.asks.values())) + sum(round.received.values())
+        running.bytes += sum(wire.size(round.asks[site], known) + round.received[site] for site in sites)
 
     def end(self, label: Label, rounds: int, server_seconds: float) -> None:
         """See `Watcher`."""
@@ -154,7 +154,7 @@ class Trials:
     ) -> list[Job[Any]]:
         plan = dataclasses.replace(plan, strategy=strategy)
         number = len(self.done[name])
-        running = _Running(name, plan, number, suggestion, open=len(plan.requests))
+        running = _Running(name, plan, number, suggestion)
         self._running[name] = running
         return [self._unlearn(running, self._steps[request]) for request in plan.requests]
 
@@ -177,22 +177,22 @@ class Trials:
 
     def _unlearn(self, running: _Running, step: Step) -> Job[Any]:
         seed = self._campaign.stage.scenario.seeds[0]
-        label = Label("tune", step.asked.id, running.plan.label, seed)
+        request, sites = step.asked.id, self._campaign.stage.cohort.sites
+        label = Label("tune", request, running.plan.label, seed)
         original = self._original(running.plan, step)
         if original is None:
-            return Job(label, nothing(), lambda _: self._judged(running, math.inf))
+            return Job(label, nothing(), lambda _: self._judged(running, request, math.inf))
         case = self._campaign.unlearning.case(running.plan, step, original, seed)
-        sites = self._campaign.stage.cohort.sites
 
         def then(weights: Weights) -> list[Job[Any]]:
             def judged(found: Mapping[str, Tensor]) -> list[Job[Any]]:
-                return self._judged(running, self._distance(step, found))
+                return self._judged(running, request, self._distance(step, found))
 
             evaluation = dataclasses.replace(label, phase="evaluate")
             return [Job(evaluation, signals(weights, sites), judged, diverged)]
 
         def diverged(_: Divergence) -> list[Job[Any]]:
-            return self._judged(running, math.inf)
+            return self._judged(running, request, math.inf)
 
         return Job(label, running.plan.strategy.unlearn(case), then, diverged)
 
@@ -209,14 +209,14 @@ class Trials:
             else self._judge.distance(request, retrained, answers)
         )
 
-    def _judged(self, running: _Running, distance: float) -> list[Job[Any]]:
+    def _judged(self, running: _Running, request: RequestId, distance: float) -> list[Job[Any]]:
         """One request of a trial is judged; once all are, choose the next trial."""
-        running.distances.append(distance)
-        running.open -= 1
-        if running.open:
-            return []
+        running.distances[request] = distance
         name, study, plan = running.name, self._studies[running.name], running.plan
-        mean = sum(running.distances) / len(running.distances)
+        if len(running.distances) < len(plan.requests):
+            return []
+        # In their order, not in that in which they came: sums round.
+        mean = sum(running.distances[one] for one in plan.requests) / len(plan.requests)
         spent = running.site_seconds, running.images, running.bytes
         self.done[name].append(Trial(name, running.number, plan.strategy, mean, *spent))
         if running.suggestion is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from fedunlearn import scenario as scenarios, tuning, weights as w
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.gathering import gather
 from fedunlearn.core import (
+    SERVER,
     Case,
     Course,
     Granularity,
@@ -28,9 +30,14 @@ from fedunlearn.core import (
     Needs,
     Procedure,
     Recovery,
+    Reply,
     Search,
+    Select,
     Weights,
 )
+from fedunlearn.federation.engines import Answer
+from fedunlearn.federation.jobs import Label, Round
+from fedunlearn.federation.ledger import Ledger
 from fedunlearn.learning.tasks import Fit
 from fedunlearn.results import report
 from fedunlearn.results.places import LOCK
@@ -39,6 +46,7 @@ from fedunlearn.scenario.space import space, suggest
 from fedunlearn.story import simulate
 from fedunlearn.tuning.judge import Judge
 from fedunlearn.tuning.rehearsal import Rehearsal, rehearse
+from fedunlearn.tuning.trials import Trials, _Running
 from strategies.fedau import FedAU
 from tests.runs import TINY, write
 
@@ -329,6 +337,48 @@ def test_references_are_taken_from_a_tuning_beside_it(tuned: tuning.Tuning) -> N
     references = one["phase"].isin(["original", "retrained"])
     assert references.any()
     assert one[references].equals(other[references])  # wall times too: nothing was trained again
+
+
+def bare(running: _Running) -> Trials:
+    """One trial of `fine_tune` under way, no other, and nothing to choose further ones by."""
+    trials = Trials.__new__(Trials)
+    trials._running, trials._budget, trials.done = {"fine_tune": running}, tuning.Budget(1), {"fine_tune": []}
+    trials._named = {("fine_tune", request): "fine_tune" for request in running.plan.requests}
+    trials._studies = {"fine_tune": None}  # type: ignore[dict-item]
+    return trials
+
+
+def test_what_the_server_does_is_no_hospitals_work_as_in_the_ledger(tmp_path: Path) -> None:
+    scenario = read(tmp_path)
+    sent = {"x": torch.zeros(1000)}
+    ask, label = Fit(sent, Select(), scenario.training.local, 1), Label("tune", "some", "fine_tune", 1)
+    sites = {SERVER: 7.0, "north": 2.0, "east": 3.0}
+    answers = {
+        site: Answer(n, Reply(sent, 5), None, seconds, 50) for n, (site, seconds) in enumerate(sites.items())
+    }
+    round = Round(label, 0, dict.fromkeys(sites, ask), answers, dict.fromkeys(sites, 4000), 0.0)
+    running, ledger = _Running("fine_tune", scenario.strategies[0], 0, None), Ledger()
+    for watcher in (bare(running), ledger):
+        watcher.round(round)
+    (row,) = ledger.table().to_dict("records")
+    assert running.site_seconds == row["site_seconds"] == 5.0
+    assert running.bytes == row["down_bytes"] + row["up_bytes"] >= 2 * (4000 + 4000)
+    assert running.images == row["images"] == 150
+
+
+def test_in_which_order_requests_are_judged_changes_no_bit(tmp_path: Path) -> None:
+    """The sum of these three rounds to something else in another order."""
+    asked, far = ("a", "b", "c"), {"a": 0.1, "b": 0.2, "c": 0.3}
+    plan = replace(read(tmp_path).strategies[0], requests=asked)
+    assert (0.1 + 0.2) + 0.3 != (0.3 + 0.2) + 0.1
+    found = set[float]()
+    for order in itertools.permutations(asked):
+        running = _Running("fine_tune", plan, 0, None)
+        trials = bare(running)
+        for request in order:
+            assert trials._judged(running, request, far[request]) == []
+        found.add(trials.done["fine_tune"][0].distance)
+    assert found == {(0.1 + 0.2 + 0.3) / 3}
 
 
 def test_no_trial_starts_beyond_the_site_seconds(tmp_path: Path) -> None:
