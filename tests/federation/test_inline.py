@@ -6,6 +6,8 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import torch
 from fedunlearn.core import InputError, Local, Reply, SiteError
 from fedunlearn.federation.engines import Answer, Ask, inline
 from fedunlearn.federation.engines.inline import Inline
+from fedunlearn.federation.engines.machines import here
 from fedunlearn.learning import devices
 from fedunlearn.learning.models import Network, SmallCNN
 from sites.hospital import Federation
@@ -41,6 +44,27 @@ def test_a_worker_that_hangs_is_replaced_when_its_task_is_sent_again(
     )
     release.set()
     assert hung and weight_files(healed) == weight_files(expected)
+
+
+def test_a_worker_that_hangs_is_noticed_while_others_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These go on for 5 s, the hospital may take .2 s."""
+    release, others = threading.Event(), 500
+
+    def perform(federation: Federation, network: Network, ask: Ask) -> Answer:
+        release.wait(30 if ask.site == "hangs" else 0.01)
+        return Answer(ask.ticket, None, None, 0.01, 0)
+
+    monkeypatch.setattr(inline, "perform", perform)
+    federation: Any = SimpleNamespace(network=lambda device: None)
+    link = inline._Link(federation, 2, 0.2, "cpu", here())
+    task: Any = None
+    link.submit([Ask(0, "hangs", task), *(Ask(i, "north", task) for i in range(1, 1 + others))])
+    answers = list[Answer]()
+    while 0 not in {answer.ticket for answer in answers}:
+        answers += link.collect()
+    release.set()
+    link.close()
+    assert answers[-1].error == "no answer within 0.2 s" and len(answers) <= others / 2
 
 
 def test_threads_that_do_not_hang_end_with_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

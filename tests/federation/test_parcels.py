@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -61,6 +63,23 @@ def test_parts_make_up_the_file(tmp_path: Path, size: int) -> None:
     assert [start for start, _ in parts] == list(range(0, size, 12))
     assert b"".join(piece for _, pieces in parts for piece in pieces) == content
     assert all(0 < len(piece) <= 3 for _, pieces in parts for piece in pieces)
+
+
+def test_a_delivery_that_fails_while_all_end_stops_no_other(federation: Path) -> None:
+    """It takes itself out of those that are waited for."""
+    waited = list[str]()
+    sent = Parcels(federation, lambda *_: None)
+
+    def thread(node: str) -> Any:
+        def join(timeout: float) -> None:
+            waited.append(node)
+            del sent._threads[node]
+
+        return SimpleNamespace(join=join)
+
+    sent._threads = {node: thread(node) for node in ("a", "b")}
+    sent.close()
+    assert waited == ["a", "b"] and not list(federation.glob(".seen-*"))
 
 
 def test_only_what_a_federation_consists_of_is_sent(tmp_path: Path) -> None:
@@ -229,6 +248,8 @@ def test_why_a_machine_cannot_have_them(
 DRIVER = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from fedunlearn.federation.engines.flower import cluster as clusters
 from tests.federation.test_parcels import parcel
 address, federation, folder, node = sys.argv[1:]

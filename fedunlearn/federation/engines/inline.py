@@ -25,6 +25,7 @@ from fedunlearn.learning.models import Network
 from sites.hospital import Federation
 
 T = TypeVar("T")
+_LOOK = 0.2  # seconds between looks for hospitals that are late, at the most
 _WAITING = 2  # answers of a worker that may wait
 
 _HOST = socket.gethostname()  # asked once: it is a call of the system, and a task may take less
@@ -91,6 +92,7 @@ class _Link:
         # Full when the server is slower than the hospitals: then they wait, instead of their answers in memory.
         self._answers: queue.Queue[Answer] = queue.Queue(_WAITING * workers)
         self._started: dict[int, float] = {}
+        self._looked = time.monotonic()
         self._threads: list[threading.Thread] = []
         for _ in range(workers):
             self._hire()
@@ -106,13 +108,14 @@ class _Link:
         Raises:
             Interrupted: a signal came.
         """
+        pause = min(_LOOK, self._timeout / 4)
         while True:
             interrupts.check()
-            try:
-                return [self._answers.get(timeout=min(0.2, self._timeout / 4))]
-            except queue.Empty:
-                if late := self._late():
-                    return late
+            # Also while others answer, who may do so for hours.
+            if time.monotonic() - self._looked >= pause and (late := self._late()):
+                return late
+            with contextlib.suppress(queue.Empty):
+                return [self._answers.get(timeout=pause)]
 
     def close(self) -> None:
         """Drop what nobody waits for and let the threads end."""
@@ -135,7 +138,7 @@ class _Link:
         self._threads[-1].start()
 
     def _late(self) -> list[Answer]:
-        now = time.monotonic()
+        self._looked = now = time.monotonic()
         late = [ticket for ticket, since in list(self._started.items()) if now - since > self._timeout]
         error = f"no answer within {self._timeout:g} s"
         # Whoever takes a ticket out of `_started` answers for it: never both this and the late worker.

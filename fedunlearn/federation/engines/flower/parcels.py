@@ -70,8 +70,9 @@ class Parcels:
         """Remove what was sent, on all machines at once; those that do not answer are passed over."""
         with self._lock:
             self._over.set()
+            threads = [*self._threads.values()]  # one that fails meanwhile takes itself out
         deadline = time.monotonic() + _FAREWELL + 2 * _LOOK
-        for thread in self._threads.values():
+        for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._token.unlink(missing_ok=True)
 
