@@ -30,7 +30,18 @@ from fedunlearn.results.runfolder import RunFolder
 from fedunlearn.results.store import Store
 from fedunlearn.scenario import PolicyPlan, Scenario
 
-LIBRARIES = ("torch", "flwr", "ray", "numpy", "pandas", "scikit-learn", "monai", "medmnist", "matplotlib")
+LIBRARIES = (
+    "torch",
+    "flwr",
+    "ray",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "monai",
+    "medmnist",
+    "matplotlib",
+)
 _ENDING = ("request-state", "request-answered", "run-finished")
 """The events of the lines that end an audit log."""
 MOST_TWINS = 1_000
