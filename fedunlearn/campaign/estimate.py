@@ -43,9 +43,7 @@ _FEWEST = 16  # procedures under way, however large their models: enough to keep
 _PROCESS = 600 * 2**20  # of memory that this process takes before it has any image or model
 _RAY = 360 * 2**20  # of memory that Ray's own processes take,
 _WORKER = 320 * 2**20  # and what each of its workers does not share with others (torch 2.13, on Linux)
-_GATHERED = (
-    256 * 2**20
-)  # of images that a process keeps at hand (`sites.hospital`), or of just the ones it works on
+_GATHERED = 256 * 2**20  # of images at hand (`sites.hospital`); of more, those that are worked on
 _TRAINED = 4  # models' sizes that a network under training takes: weights, gradients, two moments of Adam
 _FILE = 3 * 2**12  # of a Parquet file and of the records beside it and its model, however little is in them
 
@@ -334,9 +332,8 @@ def _at_hand(cohort: Cohort, workers: int) -> int:
     """Bytes of images that a process holds whose ``workers`` work at once: at the largest hospitals, each at one."""
     every = cohort.pixels.nbytes + 8 * cohort.targets.size + _companions(cohort)  # labels have 8 bytes there
     largest: list[int] = sorted(np.unique(cohort.site, return_counts=True)[1].tolist(), reverse=True)
-    worked_on = sum(
-        itertools.islice(itertools.cycle(largest), workers)
-    )  # others' rounds ask the same hospitals
+    # More workers than hospitals work at the same ones, for other procedures.
+    worked_on = sum(itertools.islice(itertools.cycle(largest), workers))
     return max(min(_GATHERED, every), worked_on * every // len(cohort.site))
 
 
