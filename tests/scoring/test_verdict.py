@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -135,6 +136,33 @@ def test_forgotten(case: Findings, answer: str, reason: str):
     given = forgotten(SIGHT, case)
     assert given.word == answer, given
     assert any(reason in one for one in given.reasons), given.reasons
+
+
+def test_who_gives_no_answer_to_changed_copies_gets_no_yes():
+    """A patch of the output that breaks on what it does not know would hide what copies show."""
+    mute = replace(found(left(0.0)), recalled=Recalled(left(0.0), speechless=True))
+    assert forgotten(SIGHT, mute) == Answer(
+        "cannot tell", ("some answers to slightly changed copies are no numbers",)
+    )
+    known = replace(mute, recalled=replace(mute.recalled, images=left(1.0)))
+    assert forgotten(SIGHT, known).word == "no"
+
+
+def test_evidence_that_is_lacking_is_no_sign_of_having_forgotten():
+    case = replace(found(left(0.0)), lacking=("probe_mia_loss_auc", "relearn_ratio"))
+    answer = forgotten(SIGHT, case)
+    assert answer.word == "cannot tell"
+    assert answer.reasons == (
+        "evidence is lacking: probe_mia_loss_auc, relearn_ratio could not be measured for every seed",
+    )
+
+
+def test_evidence_counts_for_a_single_patient_too():
+    """Other patients are not asked about: what is random is the luck of trainings. Of several, they are drawn anew."""
+    alone = replace(apart(0.3), patients=1, shared=math.nan)
+    assert contrary({"mia_ulira_excess": alone}, False)
+    assert not contrary({"mia_ulira_excess": replace(alone, value=0.3, spread=0.4)}, False)
+    assert not contrary({"mia_ulira_excess": replace(alone, patients=2)}, False)  # it cannot be told
 
 
 def test_a_yes_says_how_likely_a_single_patient_would_have_been_seen():

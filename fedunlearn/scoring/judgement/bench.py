@@ -45,10 +45,10 @@ class Bench:
         """What a strategy's models still know, asked about exact images and about changed copies."""
         margin = self.sight.margins.memory_left
         exact, changed = self.sight.scale, self.sight.copies
-        if changed is None or copies is None or not np.isfinite([one[changed.asked] for one in copies]).all():
-            on_copies = None
-        else:
-            on_copies = recall(self.frame, changed, copies, margin)
+        asked = None if changed is None or copies is None else (changed, copies)
+        on_copies = None
+        if asked is not None and np.isfinite([one[asked[0].asked] for one in asked[1]]).all():
+            on_copies = recall(self.frame, *asked, margin)
         return Recalled(
             None if exact is None else recall(self.frame, exact, of("", images), margin),
             on_copies,
@@ -56,6 +56,7 @@ class Bench:
                 name: recall(self.frame, one, of(name, images), margin)
                 for name, one in self.sight.alone.items()
             },
+            speechless=asked is not None and on_copies is None,
         )
 
     def findings(
@@ -64,13 +65,17 @@ class Bench:
         quality: Sequence[Estimates],
         differences: Mapping[str, Difference],
         diverged: Sequence[Diverged],
+        lacking: Sequence[str] = (),
     ) -> Findings:
-        """What was found of one strategy's models, given their ``quality`` by seed; of diverged ones, nothing else."""
+        """What was found of one strategy's models, given their ``quality`` by seed; of diverged ones, nothing else.
+
+        ``lacking`` are measures as `Findings` has them.
+        """
         if diverged or len(quality) < len(self.retrained):
             return Findings(Recalled(), differences, (), tuple(diverged))
         margins = self.sight.margins
         kept = components(self.frame, quality, self.retrained, self.further, margins)
-        return Findings(recalled, differences, kept)
+        return Findings(recalled, differences, kept, lacking=tuple(lacking))
 
     def tables(
         self,

@@ -13,7 +13,8 @@ that applies:
 4. *too much*: the same on the other side. Whoever is known *less* than by a model that never saw them stands out as
    well.
 5. *cannot tell*: the mean is beyond the margin, or patients are suspected, but luck or a single training might explain
-   it; or the mean is within the margin, but not surely (95 %) within twice the margin.
+   it; or the mean is within the margin, but not surely (95 %) within twice the margin; or answers to changed copies are
+   no numbers, or evidence that the original has is lacking.
 6. *yes, but*: all that is well, yet other evidence is to the contrary (`EVIDENCE`); it is named.
 7. *yes*. It says how likely a single patient remembered whole would have been seen.
 
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -57,6 +58,9 @@ EVIDENCE: Mapping[str, str] = {
     "relearn_ratio": "it learns the images to forget again sooner than retraining does",
 }
 """What else can speak against a yes, by measure, in words; more of each is worse, but for `_LESS`."""
+
+PROBED = ("probe_", "resurgence_", "relearn_")
+"""How names of measures begin that need a model to be trained a little more."""
 
 _SHADOWS = ("mia_lira_auc", "mia_rmia_auc")
 """Those that count only where shadow models stand behind them: without, they see no more than memory left does."""
@@ -121,11 +125,13 @@ class Recalled:
         images: asked about the exact images; None where it is undefined.
         copies: about changed copies.
         alone: in answers to one thing alone, by name.
+        speechless: they were asked about changed copies that the original knows, and some answer is no number.
     """
 
     images: Memory | None = None
     copies: Memory | None = None
     alone: Mapping[str, Memory] = field(default_factory=dict)
+    speechless: bool = False
 
     @property
     def further(self) -> dict[str, Memory]:
@@ -143,12 +149,14 @@ class Findings:
         differences: from retraining, by measure.
         components: what a model must keep.
         diverged: the models that did.
+        lacking: measures of `EVIDENCE` that the original has, and not all of these models.
     """
 
     recalled: Recalled
     differences: Mapping[str, Difference]
     components: tuple[Component, ...]
     diverged: tuple[Diverged, ...] = ()
+    lacking: tuple[str, ...] = ()
 
 
 def judge(sight: Sight, found: Findings) -> tuple[Answer, Answer, str]:
@@ -186,7 +194,7 @@ def forgotten(sight: Sight, found: Findings) -> Answer:
     for grade in ("no", "partly", "too much"):
         if any(is_ == grade for is_, _ in failed):
             return Answer(grade, tuple(reason for _, reason in failed))
-    open_ = [*_open(exact, margins, sight), *_resting(further, margins)]
+    open_ = [*_open(exact, margins, sight), *_resting(further, margins), *_silent(found)]
     if open_:
         return Answer("cannot tell", tuple(open_))
     against = contrary(found.differences, sight.shadows)
@@ -236,6 +244,14 @@ def _resting(further: Mapping[str, Memory], margins: Margins) -> Iterator[str]:
             yield f"{_left(memory)}{where}, but it rests on a single training"
 
 
+def _silent(found: Findings) -> Iterator[str]:
+    """What was asked and not answered: no answer is no sign of having forgotten."""
+    if found.recalled.speechless:
+        yield "some answers to slightly changed copies are no numbers"
+    if found.lacking:
+        yield f"evidence is lacking: {', '.join(found.lacking)} could not be measured for every seed"
+
+
 def _open(memory: Memory, margins: Margins, sight: Sight) -> list[str]:
     """What luck, or a single training, might explain; what is not sure enough."""
     mean, found = memory.mean, list[str]()
@@ -255,7 +271,8 @@ def contrary(differences: Mapping[str, Difference], shadows: bool) -> tuple[str,
     """The evidence that a model did not forget, in words.
 
     A measure counts if it is beyond its margin, by more than luck of the retrained models and of the model's own at
-    `LEVEL`, over all measures that are there (Bonferroni), whichever seed is left out.
+    `LEVEL`, over all measures that are there (Bonferroni), whichever seed is left out. Of a single patient luck is that
+    of trainings alone, as always where the question is of these patients and no others.
     """
     there = {
         name: one
@@ -264,6 +281,7 @@ def contrary(differences: Mapping[str, Difference], shadows: bool) -> tuple[str,
     }
     found = []
     for name, one in there.items():
+        one = replace(one, shared=0.0) if one.patients < 2 else one
         side, sign = ("below", -1) if name in _LESS else ("above", 1)
         level = LEVEL / len(there)
         sure = (
