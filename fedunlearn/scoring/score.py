@@ -21,8 +21,8 @@ from fedunlearn.scoring.evidence.reading import Comparison, Run, read
 from fedunlearn.scoring.judgement.band import bands
 from fedunlearn.scoring.judgement.bench import Bench
 from fedunlearn.scoring.judgement.bias import Gaps, compare, gaps
-from fedunlearn.scoring.judgement.difference import Difference, Whole, differences
-from fedunlearn.scoring.judgement.verdict import EVIDENCE, PROBED, Diverged, Recalled
+from fedunlearn.scoring.judgement.difference import CONTROLS, Difference, Whole, differences
+from fedunlearn.scoring.judgement.verdict import PROBED, Diverged, Recalled, evidence
 from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.lineup import Lineup, line_up
 from fedunlearn.scoring.measures import memorisation
@@ -172,7 +172,7 @@ def _judged(run: Run, of: _Request) -> dict[str, pd.DataFrame]:
             [models[strategy].get(bench.quality, {}) for models in found if strategy in models],
             apart.get(strategy, {}),
             [one for one in of.diverged if one.strategy == strategy],
-            _lacking(apart, strategy, comparisons),
+            _lacking(run, apart, strategy, comparisons),
         )
         for strategy in dict.fromkeys(name for models in found for name in models if name != "retrained")
     }
@@ -182,14 +182,19 @@ def _judged(run: Run, of: _Request) -> dict[str, pd.DataFrame]:
 
 
 def _lacking(
-    apart: Mapping[str, Mapping[str, Difference]], strategy: str, comparisons: Sequence[Comparison]
+    run: Run,
+    apart: Mapping[str, Mapping[str, Difference]],
+    strategy: str,
+    comparisons: Sequence[Comparison],
 ) -> list[str]:
     """The evidence that the original's models have, and not all of a strategy's.
 
-    Models of a strategy's earlier rounds are not probed.
+    Controls have fewer references, and models of a strategy's earlier rounds are not probed.
     """
+    if strategy in CONTROLS:
+        return []
     stop = any(strategy in one.stops for one in comparisons)
-    asked = (name for name in EVIDENCE if not (stop and name.startswith(PROBED)))
+    asked = (name for name in evidence(bool(run.shadows)) if not (stop and name.startswith(PROBED)))
     return [
         name for name in asked if name in apart.get("original", {}) and name not in apart.get(strategy, {})
     ]

@@ -153,8 +153,17 @@ def test_evidence_that_is_lacking_is_no_sign_of_having_forgotten():
     answer = forgotten(SIGHT, case)
     assert answer.word == "cannot tell"
     assert answer.reasons == (
-        "evidence is lacking: probe_mia_loss_auc, relearn_ratio could not be measured for every seed",
+        "not measured for every seed: what a refitted last layer knows, how soon it learns the images again",
     )
+
+
+def test_a_yes_needs_three_seeds():
+    """Of two, half of every patient's images could be remembered whole, and the others sunk to make up for it."""
+    two = made(seeds=2)
+    pair = replace(SIGHT, scale=two, seeds=2)
+    answer = forgotten(pair, found(left(0.0, two)))
+    assert answer.word == "cannot tell" and "run at least 3" in answer.reasons[0]
+    assert forgotten(pair, found(left(1.0, two))).word == "no"
 
 
 def test_evidence_counts_for_a_single_patient_too():

@@ -13,8 +13,8 @@ that applies:
 4. *too much*: the same on the other side. Whoever is known *less* than by a model that never saw them stands out as
    well.
 5. *cannot tell*: the mean is beyond the margin, or patients are suspected, but luck or a single training might explain
-   it; or the mean is within the margin, but not surely (95 %) within twice the margin; or answers to changed copies are
-   no numbers, or evidence that the original has is lacking.
+   it; or the mean is within the margin, but not surely (95 %) within twice the margin; or there are fewer than three
+   seeds, answers to changed copies are no numbers, or evidence that the original has is lacking.
 6. *yes, but*: all that is well, yet other evidence is to the contrary (`EVIDENCE`); it is named.
 7. *yes*. It says how likely a single patient remembered whole would have been seen.
 
@@ -49,6 +49,9 @@ Useful = Literal["yes", "worse", "cannot tell"]
 HALF = 0.5
 """Of the original's memory, or of the patients: so much and more is not "partly" any more."""
 
+SEEDS = 3
+"""For a yes, at least: of fewer, U-LiRA, which looks at single images where a patient's mean does not, is undefined."""
+
 EVIDENCE: Mapping[str, str] = {
     "mia_ulira_excess": "U-LiRA tells its answers to the images to forget from retraining's",
     "mia_lira_auc": "LiRA, with shadow models, finds the images to forget",
@@ -58,6 +61,16 @@ EVIDENCE: Mapping[str, str] = {
     "relearn_ratio": "it learns the images to forget again sooner than retraining does",
 }
 """What else can speak against a yes, by measure, in words; more of each is worse, but for `_LESS`."""
+
+_MEASURED: Mapping[str, str] = {
+    "mia_ulira_excess": "U-LiRA",
+    "mia_lira_auc": "LiRA with shadow models",
+    "mia_rmia_auc": "RMIA with shadow models",
+    "probe_mia_loss_auc": "what a refitted last layer knows",
+    "resurgence_mia_loss_auc": "what training on brings back",
+    "relearn_ratio": "how soon it learns the images again",
+}
+"""What is measured, in words."""
 
 PROBED = ("probe_", "resurgence_", "relearn_")
 """How names of measures begin that need a model to be trained a little more."""
@@ -194,7 +207,7 @@ def forgotten(sight: Sight, found: Findings) -> Answer:
     for grade in ("no", "partly", "too much"):
         if any(is_ == grade for is_, _ in failed):
             return Answer(grade, tuple(reason for _, reason in failed))
-    open_ = [*_open(exact, margins, sight), *_resting(further, margins), *_silent(found)]
+    open_ = [*_open(exact, margins, sight), *_resting(further, margins), *_silent(found, sight)]
     if open_:
         return Answer("cannot tell", tuple(open_))
     against = contrary(found.differences, sight.shadows)
@@ -244,12 +257,17 @@ def _resting(further: Mapping[str, Memory], margins: Margins) -> Iterator[str]:
             yield f"{_left(memory)}{where}, but it rests on a single training"
 
 
-def _silent(found: Findings) -> Iterator[str]:
-    """What was asked and not answered: no answer is no sign of having forgotten."""
+def _silent(found: Findings, sight: Sight) -> Iterator[str]:
+    """What was not asked, or not answered: no answer is no sign of having forgotten."""
+    if sight.seeds < SEEDS:
+        yield (
+            f"of {sight.seeds} seeds nobody can tell whether single images are remembered, and others overdone to make "
+            f"up for it: run at least {SEEDS}"
+        )
     if found.recalled.speechless:
         yield "some answers to slightly changed copies are no numbers"
     if found.lacking:
-        yield f"evidence is lacking: {', '.join(found.lacking)} could not be measured for every seed"
+        yield f"not measured for every seed: {', '.join(_MEASURED[name] for name in found.lacking)}"
 
 
 def _open(memory: Memory, margins: Margins, sight: Sight) -> list[str]:
@@ -274,11 +292,7 @@ def contrary(differences: Mapping[str, Difference], shadows: bool) -> tuple[str,
     `LEVEL`, over all measures that are there (Bonferroni), whichever seed is left out. Of a single patient luck is that
     of trainings alone, as always where the question is of these patients and no others.
     """
-    there = {
-        name: one
-        for name, one in differences.items()
-        if name in EVIDENCE and (shadows or name not in _SHADOWS)
-    }
+    there = {name: one for name, one in differences.items() if name in evidence(shadows)}
     found = []
     for name, one in there.items():
         one = replace(one, shared=0.0) if one.patients < 2 else one
@@ -291,6 +305,11 @@ def contrary(differences: Mapping[str, Difference], shadows: bool) -> tuple[str,
         if sign * one.value > one.margin and sure:
             found.append(f"{EVIDENCE[name]} ({one.value:+.2f} {side} retraining)")
     return tuple(found)
+
+
+def evidence(shadows: bool) -> tuple[str, ...]:
+    """The measures of `EVIDENCE` that count in a run, with shadow models or without."""
+    return tuple(name for name in EVIDENCE if shadows or name not in _SHADOWS)
 
 
 def _chance(sight: Sight) -> str:
