@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedunlearn.scoring.evidence import Attribute, Estimate, Estimates, Frame
+from fedunlearn.scoring.evidence import Attribute, Bools, Estimate, Estimates, Frame
 from fedunlearn.scoring.evidence.margins import Margins
-from fedunlearn.scoring.judgement.usefulness import Component, components, fewest
+from fedunlearn.scoring.judgement.usefulness import Component, components, fewest, least_luck
 from tests.scoring.test_evidence import frame_of
 
 MARGINS = Margins(test=0.03, worst_hospital=0.05, class_recall=0.10)
@@ -131,3 +131,79 @@ def test_honest_models_are_rarely_called_worse():
         found = components(frame, models(3), models(3), models(5), MARGINS)
         called += any(one.worse for one in found)
     assert called / 400 <= 0.02 + 2 * math.sqrt(0.02 * 0.98 / 400)
+
+
+RARE = Margins()
+CLASSES, SITES, OF_EACH = 8, 3, 5
+
+
+def small_groups() -> Frame:
+    """Eight classes of five test patients, one image each, at three hospitals: all of a group may be recognised."""
+    labels = np.repeat(np.arange(CLASSES), OF_EACH)
+    frame = frame_of([(i, i % SITES, int(c), "test") for i, c in enumerate(labels)], classes=CLASSES)
+    return replace(frame, attributes={"class": Attribute(frame.labels, tuple(map(str, range(CLASSES))))})
+
+
+def accuracies(frame: Frame, recognised: Bools) -> list[Estimates]:
+    """Models by the images that each recognises, (models, N). Other patients add no luck: replicates are equal."""
+    return [
+        {
+            group: Estimate(value := float(right[rows].mean()), int(rows.sum()), np.full(2, value))
+            for group, rows in frame.groups.items()
+        }
+        for right in recognised
+    ]
+
+
+@pytest.mark.parametrize("references", [3, 8])
+def test_honest_models_are_not_worse_where_all_retrained_ones_agree(references):
+    """Accuracy .92, of few images 1.000 in all retrained models: called worse in 2 % + 2 s.e. at most.
+
+    A spread of 0 made one image less a finding with p = 0: of 200, 78 were worse with three references, 11 with eight.
+    """
+    rng, frame = np.random.default_rng(5), small_groups()
+    called, agreed, draws = 0, 0, 200
+    for _ in range(draws):
+        wrong = np.where(rng.random(len(frame.labels)) < 0.8, 0.02, 0.3)
+        models = accuracies(frame, rng.random((3 + references, len(wrong))) > wrong)
+        found = components(frame, models[:3], models[3:6], models[6:], RARE)
+        called += any(one.worse for one in found)
+        apart = {one.group: one.difference for one in found if one.difference is not None}
+        assert len(apart) == len(found) and all(one.null_spread > 0 for one in apart.values())
+        alike = [group for group in apart if len({model[group].value for model in models[3:]}) == 1]
+        agreed += any(apart[group].value < -apart[group].margin for group in alike)
+    assert agreed > 0.03 * draws  # the case is there
+    assert called / draws <= 0.02 + 2 * math.sqrt(0.02 * 0.98 / draws)
+
+
+@pytest.mark.parametrize(("references", "worse"), [(3, False), (8, True)])
+def test_a_rare_class_that_is_lost_is_never_kept_and_worse_by_enough_retrained_models(references, worse):
+    """Five patients, 0 instead of 1. Of eight references, p = 40.5/56, s = .2, error .2 sqrt(1/2 + 1/8) without a seed:
+    t = 6.3 with 7 degrees, p < .0003, times 12 components. Of three, t = 4.9 with 2: p = .02."""
+    frame = small_groups()
+    right = np.ones((3 + references, len(frame.labels)), dtype=bool)
+    right[:3, frame.labels == 0] = False
+    models = accuracies(frame, right)
+    found = {c.group: c for c in components(frame, models[:3], models[3:6], models[6:], RARE)}
+    assert found["class=0"].worse is worse
+    assert not found["class=0"].kept
+    assert not found["class=1"].worse
+
+
+def test_a_spread_that_was_seen_is_left_as_it_is():
+    (one, *_) = judged(world(), qualities([0.80, 0.81, 0.79])).values()
+    assert one.difference is not None
+    assert one.difference.null_spread == float(np.std([0.80, 0.81, 0.79], ddof=1))
+
+
+def test_equal_values_that_rounding_sets_apart_are_equal():
+    """The standard deviation of three times .8 is 1e-16, not 0; 40 patients each a coin of about .8."""
+    assert np.std([0.8] * 3, ddof=1) > 0
+    found = components(world(), qualities([0.8] * 3), qualities([0.8] * 3), (), MARGINS)
+    assert found[0].difference is not None
+    assert found[0].difference.null_spread == pytest.approx(math.sqrt(0.16 / 40), rel=0.01)
+
+
+def test_least_luck_by_hand():
+    """Four patients, two models, 1 and .5: (4 + 2 + .5) / 9 = 13/18; its binomial's deviation over 4."""
+    assert least_luck([1.0, 0.5], 4) == pytest.approx(math.sqrt(13 / 18 * 5 / 18 / 4))

@@ -68,8 +68,8 @@ class Difference:
         references: M retrained models, those of the seeds first.
         patients: P, of those the measure speaks of.
         spread: s, the standard deviation over seeds of ``U_k - K/M R_k``; NaN of a single one.
-        null_spread: s_R, the standard deviation of the retrained models (at least their `Estimate.luck`); NaN of a
-            single one.
+        null_spread: s_R, the standard deviation of the retrained models (at least their `Estimate.luck`; of quality,
+            `usefulness.least_luck` instead of 0); NaN of a single one.
         shared: max(C, 0), the variance that other patients would add for all seeds alike; NaN where unknown.
         margin: the largest difference that does not count.
         leaving_out: the value without each of the seeds; empty of a single one.

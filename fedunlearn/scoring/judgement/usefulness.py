@@ -11,6 +11,9 @@ test images of one group (`difference`). Its margin is what may be lost. It is
 - *kept* if the best estimate is within the margin, and it is sure (one-sided 95 %) to be within twice the margin;
 - *open* otherwise: this run cannot tell.
 
+Of a small group all retrained models may score exactly alike, and their spread is 0. That is no proof that training has
+no luck there: it would make one image less a finding with p = 0. The spread is then taken to be `least_luck`.
+
 A class can be lost as a whole. That a few patients of it are all recognised does not exclude that: with n of them, up
 to ``1 - .05^(1/n)`` of all such patients may not be (95 %; Hanley and Lippman-Hand, JAMA 249, 1983, "rule of three").
 So the recall of a class is kept only if that is within twice the margin too.
@@ -23,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedunlearn.scoring.evidence import Bools, Estimates, Frame
 from fedunlearn.scoring.evidence.margins import Margins
@@ -146,7 +149,27 @@ def _component(
         return Component(group, None, margin, patients, images)
     pairs = [(one[group], other[group]) for one, other in zip(models, retrained, strict=True)]
     apart = difference(pairs, [one[group].value for one in further], margin, patients)
+    if apart.null_spread < _EDGE:
+        known = [one.value for one in values if one is not None]
+        apart = replace(apart, null_spread=least_luck(known, patients))
     return Component(group, apart, margin, patients, images)
+
+
+def least_luck(values: Sequence[float], patients: int) -> float:
+    """The standard deviation from training to training that a quality in [0, 1] is given where models show none.
+
+    ``sqrt(p (1 - p) / n)`` with ``p = (k + 1/2) / (n m + 1)``, n the patients of the group, k the sum of ``n value``
+    over all m models: of honest models each patient is a coin that falls anew at every training, and the half is
+    Jeffreys', which leaves p short of 0 and 1. Means over a patient's images, and Dice of volumes, vary less at the
+    same mean, as ``p (1 - p)`` is the most that a number in [0, 1] can vary; so does an area under a ROC curve, if n
+    is of the rarer side (Birnbaum and Klose, Ann. Math. Stat. 28, 1957). Unlearned models are among the m, since what
+    is tested is that they are retrained ones: p of the others alone would have hardly any image missed.
+
+    Real trainings agree about a patient more than coins do, so this is on the safe side. Only a spread of 0 is
+    replaced: one that was seen is what these models show.
+    """
+    p = (patients * sum(values) + 0.5) / (patients * len(values) + 1)
+    return math.sqrt(max(p * (1 - p), 0.0) / max(patients, 1))
 
 
 def _margin(group: str, margins: Margins) -> float | None:
