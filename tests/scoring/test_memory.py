@@ -66,17 +66,18 @@ def test_scores_by_hand():
         [(0, 0, 0, "forget"), (0, 0, 1, "forget"), (1, 0, 0, "test"), (2, 0, 0, "test"), (3, 1, 0, "test")]
     )
     phi = np.array([[5.0, 2.0, 1.0, 3.0, 100.0]])
-    patients, own, (others, counts) = scores(frame, phi, np.ones(5, dtype=bool))
+    patients, own, images, (others, counts) = scores(frame, phi, np.ones(5, dtype=bool))
     assert patients.tolist() == [0]
     assert own.tolist() == [[1.5]]
     assert others.tolist() == [[-2.0, 2.0]]
+    assert images.tolist() == [2]
     assert counts.tolist() == [1, 1]
 
 
 def test_scores_are_what_a_slow_version_finds():
     frame = world()
     phi = np.stack(phis(frame, 2, 0.7))
-    patients, own, (others, _) = scores(frame, phi, np.ones(len(frame.patients), dtype=bool))
+    patients, own, _, (others, _) = scores(frame, phi, np.ones(len(frame.patients), dtype=bool))
     held_out = frame.rows("test")
     for model in (0, 1):
         expected = [slow(frame, phi[model], p, frame.rows("forget"), held_out) for p in patients]
@@ -209,6 +210,60 @@ def test_what_cannot_be_compared_has_no_scale():
     assert scale(frame, phis(frame, 1), phis(frame, 1, 1.0)) is None
     alone = replace(frame, test=np.zeros(len(frame.test), dtype=bool))
     assert scale(alone, phis(frame, 3), phis(frame, 3, 1.0)) is None
+
+
+def elsewhere(*parts: str) -> Frame:
+    """`world`, and of the first patient of these parts one image more, at a hospital that has no other images."""
+    frame = world()
+    rows = zip(frame.patients.tolist(), frame.sites.tolist(), frame.labels.tolist(), strict=True)
+    whose = np.select([frame.rows("forget"), frame.test], ["forget", "test"], "retain").tolist()
+    images = [(*row, part) for row, part in zip(rows, whose, strict=True)]
+    return frame_of([*images, *((images[whose.index(part)][0], 1, 0, part) for part in parts)])
+
+
+def test_a_patient_is_judged_by_the_images_that_can_be_compared():
+    """Seven images, one where nobody is held out, and all remembered: the patient was left out, and nobody flagged."""
+    frame = elsewhere("forget")
+    of = ruler(frame)
+    assert of.images.tolist() == [6] * 12
+    found = recall(frame, of, phis(frame, 3, left=np.arange(len(frame.patients)) == 0, seed=3), MARGIN)
+    assert found.patients.tolist() == list(range(12))
+    assert np.flatnonzero(found.remembered).tolist() == [0]
+
+
+def test_what_cannot_be_compared_changes_no_number():
+    """To the last bit, as if nobody had asked about it."""
+    frame = elsewhere("forget")
+    phi = np.stack(phis(frame, 4))
+    found, as_if = (scores(frame, phi, asked) for asked in (frame.sites >= 0, frame.sites == 0))
+    for one, other in zip([*found[:3], *found[3]], [*as_if[:3], *as_if[3]], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_held_out_image_that_has_only_its_own_patient_to_compare_changes_no_number_of_strangers():
+    frame = elsewhere("forget", "test")
+    phi = np.stack(phis(frame, 4))
+    found, as_if = (scores(frame, phi, asked) for asked in (frame.sites >= 0, frame.sites == 0))
+    assert found[2].tolist() == [7] + [6] * 11  # it is what the one to forget is compared with
+    assert found[3][1].tolist() == [6] * 13
+    np.testing.assert_array_equal(found[3][0], as_if[3][0])
+
+
+def test_a_patient_without_any_image_to_compare_is_left_out():
+    rows = [(p, 0, 0, "forget") for p in range(3)] + [(p, 0, 0, "test") for p in range(10, 20)]
+    frame = frame_of([*rows, (7, 1, 0, "forget"), (7, 1, 0, "forget")])
+    patients, own, images, _ = scores(frame, np.stack(phis(frame, 3)), frame.patients >= 0)
+    assert patients.tolist() == [0, 1, 2, 7]
+    assert np.isnan(own[:, 3]).all()
+    assert images.tolist() == [1, 1, 1, 0]
+    assert ruler(frame).patients.tolist() == [0, 1, 2]
+
+
+def test_an_answer_that_is_no_number_is_not_left_out_of_the_mean():
+    frame = elsewhere("forget")
+    phi = np.stack(phis(frame, 1))
+    phi[0, 0] = np.nan
+    assert np.isnan(scores(frame, phi, frame.patients >= 0)[1][0, 0])
 
 
 def test_images_that_nobody_asked_about_take_no_part():

@@ -4,7 +4,7 @@ The signal is the logit-scaled confidence ``phi = log p_y - log(1 - p_y)`` (of a
 *score* under a model is the mean of phi over the patient's images to forget, less what the same model answers on
 held-out images of the same hospital and label: a model that is more or less confident of everything neither remembers
 nor forgets. Held out are patients of whom no image was trained on. Where a label has none at the hospital, all of the
-hospital's stand in.
+hospital's stand in. Images at a hospital that holds nobody out cannot be compared; a patient's others speak for it.
 
     difference = mean score over the unlearned models - mean score over the retrained ones
     memory left = difference / the original models' difference        (0: as if never seen, 1: as the original)
@@ -67,7 +67,7 @@ class Scale:
         original: (K, P) their scores under the original ones.
         luck: of one training, by patient.
         noise: of one training, of the mean over patients.
-        images: (P,) how many images each has.
+        images: (P,) how many images of each are compared.
         level: of each one-sided test.
         unusual: (M,) how far each retrained model is from the others, as a ratio of variances to what is usual.
     """
@@ -221,12 +221,11 @@ def scale(
     if len(retrained) < FEWEST:
         return None
     asked = np.isfinite(retrained[0])
-    patients, of_retrained, held_out = scores(frame, np.stack(retrained), asked)
+    patients, of_retrained, images, held_out = scores(frame, np.stack(retrained), asked)
     usable = np.isfinite(of_retrained).all(axis=0)
     if not usable.any():
         return None
     of_original = scores(frame, np.stack(original), asked)[1]
-    images = np.array([int((frame.rows("forget") & asked & (frame.patients == p)).sum()) for p in patients])
     strangers, counts = held_out
     both = np.concatenate([of_retrained[:, usable], strangers], axis=1)
     freedom = len(retrained) - 1.0
@@ -277,7 +276,7 @@ def memory(scale: Scale, models: Floats, margin: float) -> Memory:
 
 def recall(frame: Frame, scale: Scale, models: Sequence[Floats], margin: float) -> Memory:
     """What models still know, by their phi (N,) each; see `memory`."""
-    patients, own, _ = scores(frame, np.stack(models), scale.asked)
+    patients, own, *_ = scores(frame, np.stack(models), scale.asked)
     return memory(scale, own[:, np.isin(patients, scale.patients)], margin)
 
 
@@ -341,7 +340,7 @@ def _root(variance: Floats) -> Floats:
 # -------------------------------------------------------------------------------------------------- scores
 
 
-def scores(frame: Frame, phi: Floats, asked: Bools) -> tuple[Ints, Floats, tuple[Floats, Ints]]:
+def scores(frame: Frame, phi: Floats, asked: Bools) -> tuple[Ints, Floats, Ints, tuple[Floats, Ints]]:
     """Patients' scores under models.
 
     Args:
@@ -350,24 +349,23 @@ def scores(frame: Frame, phi: Floats, asked: Bools) -> tuple[Ints, Floats, tuple
         asked: (N,) the images to look at.
 
     Returns:
-        (P,) the codes of the patients to forget; (models, P) their scores, NaN where a hospital has nothing held out;
-        and of the held-out patients of these hospitals (models, H) the scores, each against the others, and how many
-        images they have.
+        (P,) the codes of the patients to forget; (models, P) their scores, NaN where none of their hospitals has
+        anything held out; (P,) how many images these are the means of; and of the held-out patients of these
+        hospitals (models, H) the scores, each against the others, and of how many images.
     """
     forget = frame.rows("forget") & asked
     held_out = _held_out(frame, asked) & np.isin(frame.sites, frame.sites[forget])
     levels = _levels(frame, phi, held_out)
-    patients, own = _relative(frame, phi, forget, levels, False)
-    others, theirs = _relative(frame, phi, held_out, levels, True)
+    patients, own, images = _relative(frame, phi, forget, levels, False)
+    _, theirs, counts = _relative(frame, phi, held_out, levels, True)
     known = np.isfinite(theirs).all(axis=0)
-    counts = np.array([int((held_out & (frame.patients == p)).sum()) for p in others[known]], dtype=np.int64)
-    return patients, own, (theirs[:, known], counts)
+    return patients, own, images, (theirs[:, known], counts[known])
 
 
 def each(frame: Frame, phi: Floats, rows: Bools) -> Floats:
     """(models, n) phi of each image of ``rows`` (N,) less what the model answers on held-out images of its kind.
 
-    Of one patient the mean over images is the patient's score; NaN where a hospital has nothing held out.
+    Of one patient the mean over images that are not NaN is its score; NaN where a hospital has nothing held out.
 
     Args:
         frame: the images.
@@ -429,20 +427,25 @@ class _Sums:
 
 def _relative(
     frame: Frame, phi: Floats, rows: Bools, levels: Sequence[tuple[_Sums, Ints]], inside: bool
-) -> tuple[Ints, Floats]:
+) -> tuple[Ints, Floats, Ints]:
     """(P,) patients of ``rows`` and (models, P) their mean phi less that of held-out images, as alike as there are.
 
-    Args as of `_apart`.
+    And (P,) how many images have such: the mean is over these, NaN of none. Args as of `_apart`.
     """
-    apart, patients, who = _apart(frame, phi, rows, levels, inside)
-    counts = np.bincount(who, minlength=len(patients)).astype(np.float64)
-    return patients, np.stack([np.bincount(who, x, len(patients)) / counts for x in apart])
+    apart, patients, who, alike = _apart(frame, phi, rows, levels, inside)
+    images = np.bincount(who[alike], minlength=len(patients))
+    counts = np.where(images > 0, images, np.nan)
+    means = np.stack([np.bincount(who[alike], x[alike], len(patients)) / counts for x in apart])
+    return patients, means, images
 
 
 def _apart(
     frame: Frame, phi: Floats, rows: Bools, levels: Sequence[tuple[_Sums, Ints]], inside: bool
-) -> tuple[Floats, Ints, Ints]:
+) -> tuple[Floats, Ints, Ints, Bools]:
     """(models, n) phi of ``rows`` less that of held-out images, (P,) the rows' patients, and (n,) which is whose.
+
+    And (n,) whether there is anything to compare with: where not, the difference is NaN. It is of images, not of
+    answers: a model that answers NaN is not excused from the image.
 
     Args:
         frame: the images.
@@ -453,7 +456,7 @@ def _apart(
     """
     here = np.flatnonzero(rows)
     patients, who = np.unique(frame.patients[here], return_inverse=True)
-    expected = np.full((len(phi), len(here)), np.nan)
+    expected, alike = np.full((len(phi), len(here)), np.nan), np.zeros(len(here), dtype=bool)
     for sums, codes in levels:
         pairs, pair = np.unique(np.stack([who, codes[here]]), axis=1, return_inverse=True)
         pair = pair.reshape(-1)
@@ -462,4 +465,5 @@ def _apart(
         less = np.array(own, dtype=np.float64)
         found = sums.mean(pairs[1], less, fewer)[:, pair]
         expected = np.where(np.isnan(expected), found, expected)
-    return phi[:, here] - expected, patients, who
+        alike |= (sums.counts[pairs[1]] > fewer)[pair]
+    return phi[:, here] - expected, patients, who, alike

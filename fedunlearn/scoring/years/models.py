@@ -131,7 +131,7 @@ class Looking:
         kind, tested = scored(self.run.kind), bool(self.frame.test.any())
         phi = kind.remembered(answers)[None]
         asked = np.ones(phi.shape[1], dtype=bool)
-        held_out = memory.scores(self.frame, phi, asked)[2][0][0]
+        held_out = memory.scores(self.frame, phi, asked)[3][0][0]
         each = np.nan_to_num(memory.each(self.frame, phi, self.rows)[0]) if self.rows.any() else np.empty(0)
         quality = [kind.value(answers, rows) for rows in self.staying]
         scores = dict(zip(self.asked, (each @ self._weights).tolist(), strict=True))
