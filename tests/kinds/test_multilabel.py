@@ -118,6 +118,8 @@ def test_the_worst_finding_is_the_lowest_of_those_told_by_themselves(monkeypatch
     measured = measure(evidence(answers(), frame), MEASURES, None)
     assert {group for group in measured["test_auroc"] if group.startswith("class=")} == {"class=0", "class=1"}
     assert measured["test_worst_auroc"]["all"].value == pytest.approx(4.5 / 6)
+    having = measured["test_auroc"]["class=0"].having  # two have it and three have it not
+    assert having is not None and having.tolist() == (answers().targets[:, 0] == 1).tolist()
     areas.areas.cache_clear()
 
 

@@ -11,14 +11,17 @@ import pytest
 from fedunlearn.core import RunError
 from fedunlearn.core.kinds import kinds
 from fedunlearn.kinds.segmentation.evidence import Overlaps, overlaps
-from fedunlearn.scoring.evidence import Evidence, Frame
+from fedunlearn.scoring.evidence import Estimates, Evidence, Frame
+from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.judgement.bias import gaps
+from fedunlearn.scoring.judgement.usefulness import components
 from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import measures_of
 from fedunlearn.scoring.measuring import measure
 from tests.scoring.test_evidence import NOTHING, frame_of
 
 MEASURES = measures_of("segmentation")
+DICE = MEASURES["test_dice"]
 
 # One volume of each patient, of no label. A forgets patient 0; 1 and 2 stay; 3 and 4 are held out.
 IMAGES = [
@@ -47,6 +50,39 @@ def evidence(answers: Overlaps, frame: Frame | None = None) -> Evidence[Overlaps
 
 def value(name: str, group: str = "all") -> float:
     return measure(evidence(answers()), MEASURES, None)[name][group].value
+
+
+def test_a_structure_is_told_of_the_volumes_whose_labels_have_it():
+    """A false alarm of class 2 in patient 3 does not count, a miss in patient 4 does; nor does any model change it."""
+    found = measure(evidence(answers()), MEASURES, None)["test_dice"]
+    assert found["class=1"].having is not None
+    assert found["class=2"].having is not None
+    assert found["class=1"].having.tolist() == [True] * 5
+    assert found["class=2"].having.tolist() == [True, True, False, False, True]
+    assert found["all"].having is None
+
+
+def test_a_structure_that_two_patients_have_is_not_told_by_all():
+    """Thirty test volumes, all segmented as by retraining; class 2 is in two: nobody can tell whether it was lost."""
+    volumes = 30
+    frame = frame_of([(i, i % 2, -1, "test") for i in range(volumes)] + [(99, 0, -1, "forget")], 3)
+    true = np.tile([80.0, 10.0, 10.0], (volumes + 1, 1))
+    true[2:, 2] = 0
+    nothing = np.zeros(volumes + 1)
+
+    def dice(seed: int) -> Estimates:
+        right = true * np.random.default_rng(seed).uniform(0.88, 0.92, true.shape)
+        return DICE.function(evidence(Overlaps(right, true, true, None, nothing, nothing, nothing), frame))
+
+    models = [dice(seed) for seed in range(11)]
+    found = {one.group: one for one in components(frame, models[:3], models[3:6], models[6:], Margins())}
+    assert (found["class=2"].patients, found["class=2"].images) == (2, 2)
+    assert found["class=2"].difference is not None
+    assert found["class=2"].difference.patients == 2
+    assert not found["class=2"].kept
+    assert found["class=2"].advice() == "2 test patients; 14 would tell"
+    assert found["class=1"].patients == volumes
+    assert found["class=1"].kept
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ numbers, added up over patients as often as they are drawn, so that nothing is r
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -65,11 +66,13 @@ def areas(frame: Frame, answers: Findings, part: Part) -> Mapping[str, Estimates
         if group != "all":
             continue
         for f in told:
-            sides = (frame.patients_in(rows & (answers.targets[:, f] == state)) for state in (0, 1))
-            if min(sides) >= FEWEST:
+            sides = [rows & (answers.targets[:, f] == state) for state in (1, 0)]
+            rarer = min(sides, key=frame.patients_in)  # an area is as sure as these are many
+            if frame.patients_in(rarer) >= FEWEST:
                 known = int(answers.known[here, f].sum())
                 for k, name in enumerate(NAMES):
-                    found[name][f"class={f}"] = _estimate(told[f][k], known, True)
+                    one = _estimate(told[f][k], known, True)
+                    found[name][f"class={f}"] = replace(one, having=rarer)
     return found
 
 

@@ -7,6 +7,7 @@ one loss for each image (`fedunlearn.scoring.attacks.ladder.BY_LOSS`) work on vo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,13 +97,15 @@ def _over_classes(evidence: Evidence[Overlaps], part: Part, values: Floats) -> E
     """The mean over classes but the background of the mean over volumes of ``values`` (N, C - 1); 0 where undefined.
 
     Of three classes or more, each that occurs forms a group, too: that is no group of volumes but of voxels, yet the
-    same question as of a classifier, how well it knows this class; and whatever is made of groups follows.
+    same question as of a classifier, how well it knows this class; and whatever is made of groups follows. It is told
+    of volumes whose labels have the class (`Estimate.having`), whatever a model makes up in others.
     """
-    frame, rows = evidence.frame, evidence.frame.rows(part)
-    defined = (evidence.unlearned.sizes > 0).astype(np.float64)
+    frame, rows, answers = evidence.frame, evidence.frame.rows(part), evidence.unlearned
+    defined = (answers.sizes > 0).astype(np.float64)
     estimates = dict(ratios(frame, rows, values, defined))
     for c in np.flatnonzero(defined[rows].any(axis=0)) if frame.classes > 2 else ():
-        estimates[f"class={c + 1}"] = ratios(frame, rows, values[:, [c]], defined[:, [c]])["all"]
+        own = ratios(frame, rows, values[:, [c]], defined[:, [c]])["all"]
+        estimates[f"class={c + 1}"] = replace(own, having=answers.true[:, c + 1] > 0)
     return estimates
 
 

@@ -49,6 +49,8 @@ class Estimate:
         exact: its 95 % interval, where that is known otherwise, or is not the replicates' alone.
         luck: the standard deviation that it has at least from one training to the next, by the luck of single images:
             a few values that happen to be equal must not pass for free of noise.
+        having: (N,) the images that it hangs on, of what only some images have: those with the structure, or of a
+            finding the rarer of those that have it and have it not; None where it hangs on all of the group's.
     """
 
     value: float
@@ -56,6 +58,7 @@ class Estimate:
     replicates: Floats = field(default_factory=lambda: np.empty(0))
     exact: tuple[float, float] | None = None
     luck: float = 0.0
+    having: Bools | None = None
 
     def interval(self) -> tuple[float, float]:
         """The exact interval, else the central 95 % of the replicates; NaN where there are none."""

@@ -16,7 +16,8 @@ no luck there: it would make one image less a finding with p = 0. The spread is 
 
 A class can be lost as a whole. That a few patients of it are all recognised does not exclude that: with n of them, up
 to ``1 - .05^(1/n)`` of all such patients may not be (95 %; Hanley and Lippman-Hand, JAMA 249, 1983, "rule of three").
-So the recall of a class is kept only if that is within twice the margin too.
+So the recall of a class is kept only if that is within twice the margin too. Of a structure, or a finding, the patients
+are those on whose test images it is (`Estimate.having`).
 
 A model is *worse* if any component is; *still good* if all of them are kept; otherwise nobody can tell. Groups of
 patients that the data names (sex, age, scanner) can make a model worse, but are not needed for a yes.
@@ -111,9 +112,12 @@ def components(
         margins: what may be lost.
     """
     everything = frame.groups["all"]
-    structures = dict.fromkeys(
-        (group for one in retrained for group in one), everything
-    )  # of volumes, no images' groups
+    # Structures of volumes, and findings, are no groups of images, but some images have them.
+    structures = {
+        group: everything if own.having is None else own.having
+        for one in retrained
+        for group, own in one.items()
+    }
     found = [
         _component(frame, group, rows, margin, (models, retrained, further))
         for group, rows in {**structures, **frame.groups}.items()
