@@ -47,12 +47,13 @@ class SIFU:
 
     Deviations:
         Each request meets the training as it was: the paper's tree of restarts, which certifies requests in
-        sequence, is not built. A server need only keep checkpoints and the numbers Psi; here they are computed
-        from all updates when the request comes, and the ledger counts those. At n = 0 nothing was learnt from u and
-        no noise is added (the authors add it), so that this is retraining, bit for bit. Nor is it where training
-        without u asks the same hospitals in all earlier rounds; where it asks others, Psi is infinite. The rest of the
-        training's rounds follow; the authors stop at an accuracy. BatchNorm statistics would tell of u past all
-        noise: the initial weights' are taken, and the rounds that follow replace them. The authors' epsilon is
+        sequence, is not built, so that these are refused: an earlier leaver trained the checkpoints too. A server need
+        only keep checkpoints and the numbers Psi; here they are computed from all updates when the request comes, and
+        the ledger counts those. At n = 0 nothing was learnt from u and no noise is added (the authors add it), so that
+        this is retraining, bit for bit. Nor is it where training without u asks the same hospitals in all earlier
+        rounds; where it asks others, Psi is infinite. The rest of the training's rounds follow; the authors stop at an
+        accuracy. BatchNorm statistics would tell of u past all noise: the initial weights' are taken, and the rounds
+        that follow replace them. The authors' epsilon is
         10 and their delta 1 / hospitals. On a network, expect n = 0 and the cost of retraining: in scenarios of three
         hospitals of phantom cells Psi(1, u) is 1.6 to 2.0, against Psi* = 0.016 here and 0.16 with epsilon 10, and
         a sigma that hides as much (5 or more) leaves no model.
@@ -78,8 +79,8 @@ class SIFU:
 
     @property
     def needs(self) -> Needs:
-        """All stored updates, and the models they started from."""
-        return Needs(updates=Every(1), checkpoints=Every(1))
+        """All stored updates and the models they started from, none of which holds an earlier leaver."""
+        return Needs(updates=Every(1), checkpoints=Every(1), intact=True)
 
     @property
     def budget(self) -> float:

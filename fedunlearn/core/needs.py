@@ -144,6 +144,7 @@ class Needs:
         preparation: whether it trains in a way of its own, before any request comes, and keeps what it needs
             (`Preparing`).
         everyone: whether every hospital must have been asked in every round of training (`Training.participation`).
+        intact: whether training must be as it was: what it promises does not hold after an earlier request.
     """
 
     updates: Every | Last | Choice | None = None
@@ -156,6 +157,7 @@ class Needs:
     each_reply: bool = False
     preparation: bool = False
     everyone: bool = False
+    intact: bool = False
 
     @property
     def takes_all(self) -> bool:
