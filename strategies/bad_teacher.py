@@ -105,6 +105,8 @@ class Teach:
         forget, retain = local.images(self.forget), local.images(self.retain)
         retain = drawn(retain, self.share, self.drawn)
         teachers = (outputs(local, self.bad, forget), outputs(local, self.good, retain))
-        images = taught(marked(forget, retain), torch.cat([t for t in teachers if len(t)]))
+        images = marked(forget, retain)
+        if len(images):  # an earlier request may have left nothing, and of one image a share may be none
+            images = taught(images, torch.cat([t for t in teachers if len(t)]))
         objective = Distillation(learnt(local.network.kind).objective)
         return Reply(fit(local, self.weights, images, self.training, self.seed, objective), len(images))

@@ -19,7 +19,6 @@ from fedunlearn.contract.toy import (
     SITES,
     TRAINING,
     ToyNet,
-    named,
     network,
     select,
 )
@@ -78,15 +77,19 @@ def case(
     rounds: int = TRAINING.rounds,
     log: Log | None = None,
     strategy: Strategy | None = None,
+    before: tuple[RequestId, ...] = (),
 ) -> Case:
-    """One of `REQUESTS` as ``strategy`` meets it, after so many rounds of training: in its own way if it has one."""
+    """One of `REQUESTS` as ``strategy`` meets it, after so many rounds of training: in its own way if it has one.
+
+    Those of ``before`` were served already; none of them is a whole hospital's.
+    """
     initial, original, memory = trained(seed, norm)
     own = prepared(strategy, seed, norm, rounds) if strategy is not None else {}
     needs = strategy.needs if strategy is not None else Needs()
     fedavg_model = original if rounds == TRAINING.rounds else memory.sent[rounds]
-    retain, forget = Select(without=(request,)), Select(only=request)
+    retain, forget = Select(without=(*before, request)), Select(only=request, without=before)
     sites = SITES[:2] if request == "site" else SITES
-    lost = {site: int(named(request, site).sum()) for site in SITES}
+    lost = {site: len(select(site, forget)) for site in SITES}
     return Case(
         request=request,
         seed=seed,
@@ -99,7 +102,7 @@ def case(
         sites=sites,
         leaver="west" if request == "site" else None,
         holders=tuple(site for site, count in lost.items() if count),
-        kept={site: PATIENTS["train"] * IMAGES - lost[site] for site in sites},
+        kept={site: len(select(site, retain)) for site in sites},
         lost={site: count for site, count in lost.items() if count},
         had=dict.fromkeys(SITES, PATIENTS["train"] * IMAGES),
         retain=retain,

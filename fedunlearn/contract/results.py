@@ -45,9 +45,12 @@ def batch_norm_stays_valid(strategy: Strategy) -> None:
 
 
 def a_hospital_may_be_left_with_nothing(strategy: Strategy) -> None:
-    """A hospital all of whose patients are forgotten may stay, with nothing to train on."""
+    """A hospital all of whose patients are forgotten may stay, with nothing to train on, and others leave later."""
     if Granularity.PATIENTS in strategy.granularity:
         _fits(outcome(strategy, "everyone").weights, case("everyone").original)
+    if Granularity.SITE in strategy.granularity and not strategy.needs.serves_one:
+        later = case("site", strategy=strategy, before=("everyone",))
+        _fits(run(strategy.unlearn(later)), later.original)
 
 
 @dataclass(frozen=True)

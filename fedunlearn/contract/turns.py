@@ -31,8 +31,7 @@ def works_where_hospitals_take_turns_unless_it_declares_everyone(strategy: Strat
         "it works where hospitals take turns: do not declare `needs.everyone`",
     )
     _holds_of(strategy, its_case, result, "where hospitals take turns")
-    alone = isinstance(strategy, Preparing) or strategy.needs.intact  # scenarios give these one request only
-    if wish == "site" and not alone:
+    if wish == "site" and not strategy.needs.serves_one:
         when = "where a round of training asked only hospitals with nothing left"
         try:
             its_case, result = _unlearnt(shortened(strategy), wish, EARLIER)

@@ -168,6 +168,11 @@ class Needs:
         return self.everyone or self.cumulative is not None
 
     @property
+    def serves_one(self) -> bool:
+        """Whether it can serve one request only, where requests come in sequence."""
+        return self.preparation or self.intact
+
+    @property
     def secure_aggregation(self) -> bool:
         """Whether it works where the server only ever sees sums over the hospitals asked, in training too.
 

@@ -120,12 +120,10 @@ def _needs(draft: Draft, key: str, entry: Entry) -> Iterator[Finding]:
         some = f"training.participation is {draft.training.participation:g}"
         advice = "remove it, or write participation: 1"
         yield key, f"{label} needs every hospital in every round of training, and {some}: {advice}"
-    why = ""
-    if needs.preparation:
-        why = "what it keeps of its own training would still hold the first request's data at the second"
-    elif needs.intact:
+    if needs.serves_one and draft.sequential and len(draft.requests) > 1:
         why = "at the second it would go back to models that still hold the first request's data"
-    if why and draft.sequential and len(draft.requests) > 1:
+        if needs.preparation:
+            why = "what it keeps of its own training would still hold the first request's data at the second"
         yield (
             key,
             f"{label} cannot serve several requests in sequence, since {why}: remove it, or leave one request, "

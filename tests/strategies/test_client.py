@@ -415,6 +415,14 @@ def test_the_bad_teacher_is_untrained_and_the_good_one_the_original() -> None:
     assert w.digest(task.good) == w.digest(case.original)
 
 
+def test_with_neither_images_to_forget_nor_retained_ones_nothing_is_taught() -> None:
+    """As at a hospital that an earlier request emptied, or of one image, of which a share of 0.3 is none."""
+    task = replace(only_task(BadTeacher(retained=0.0)), weights=WEIGHTS, bad=TEACHER, good=WEIGHTS)
+    reply = replace(task, forget=RETAIN, retain=RETAIN)(Clinic(leaving=True))
+    assert reply.count == 0
+    assert close(reply.weights, WEIGHTS, 0)
+
+
 def test_a_drawn_share_of_the_retained_images_is_taught() -> None:
     images = toy.images("north")
     rows = [drawn(images, 0.3, seed).rows.tolist() for seed in range(200)]
