@@ -140,6 +140,13 @@ class Case:
         """Who of the hospitals that remain is asked in which round, in retraining and wherever methods train."""
         return Rota.among(self.sites, self.kept, self.training.participation)
 
+    def purpose(self, name: str) -> str:
+        """``name`` as the purpose of draws of this request's own; of the first request of a sequence, just ``name``.
+
+        For draws that must not come again at a later request: noise that is to hide, say.
+        """
+        return ", ".join((name, *self.forget.without))
+
     def turn(self, purpose: str, number: int) -> tuple[SiteId, ...]:
         """The remaining hospitals that round ``number`` of rounds for one purpose asks; in retraining's, "train"."""
         return self.rota.asked(self.seed, purpose, number)

@@ -231,6 +231,16 @@ def test_fedrecovery_by_hand() -> None:
     assert close(result, {"a": torch.tensor([10 - 1.6 - 0.2])})
 
 
+def test_fedrecovery_draws_new_noise_at_every_request_of_a_sequence() -> None:
+    """Of west, which moved nothing: what is left is the noise of one request, and of one that comes after another."""
+    first = told({site: [0.0] for site in ("north", "east", "west")})
+    second = replace(first, forget=replace(first.forget, without=("earlier",)))
+    runs = (toy.by_hand(FedRecovery().unlearn(case), lambda asks: {}) for case in (first, second, second))
+    one, other, again = (float(result["a"]) for result in runs)
+    assert one != other == again
+    assert 10 not in (one, other)
+
+
 def test_in_one_round_fedrecovery_is_what_the_others_would_have_made() -> None:
     """After one round p_0 = 1: the average of the stayers' models, exactly retraining from the same start."""
     case = toy.case("site", rounds=1)
