@@ -40,7 +40,7 @@ class Terms:
         seed: of whatever is drawn.
         forget: alpha (n + m) / n, the factor of images to forget: L_r + alpha L_f is the mean over batches then.
         retain: (n + m) / m, that of retained ones.
-        count: m + alpha n, at least 1: what the hospital's answer counts in the average.
+        count: m + alpha n, at least 1 if there is any image: what the hospital's answer counts in the average.
     """
 
     seed: int
@@ -264,4 +264,5 @@ def _together(local: Local, task: Relearn | Climb | Imitate) -> tuple[Images, Te
     images = marked(forget, local.images(task.retain))
     every, n, m = len(images), len(forget), len(images) - len(forget)
     lose, keep = task.alpha * every / max(n, 1), every / max(m, 1)
-    return images, Terms(derive(task.seed, "mechanic"), lose, keep, max(1, round(m + task.alpha * n)))
+    count = max(1, round(m + task.alpha * n)) if every else 0
+    return images, Terms(derive(task.seed, "mechanic"), lose, keep, count)

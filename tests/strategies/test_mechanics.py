@@ -260,6 +260,14 @@ def test_everybody_takes_part_and_an_image_to_forget_counts_alpha(strategy: Stra
     assert all(torch.allclose(x, average[name], atol=1e-6) for name, x in result.items())
 
 
+@pytest.mark.parametrize("strategy", MECHANICS)
+def test_a_hospital_that_was_emptied_earlier_has_no_vote(strategy: Strategy) -> None:
+    asks = next(strategy.unlearn(toy.case("site", before=("everyone",))))
+    counts = {site: toy.answer(task, site).count for site, task in asks.items()}
+    # everyone: all 24 images of north and the 4 that it shares with east; west's 24 count a fifth each
+    assert counts == {"north": 0, "east": 20, "west": 5}
+
+
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("optimizer", get_args(Optimizer))
 @pytest.mark.parametrize("strategy", MECHANICS)
