@@ -116,6 +116,8 @@ class QuickDrop:
         weights = mean(
             (yield {SERVER: FitGiven(case.original, kept(f"images-{leaver}"), climb, seed, climb=True)})
         )
+        # BatchNorm's statistics of the ascent are of the leaver's images, and tell of them (`procedures.at_holders`).
+        weights = {**weights, **{name: case.original[name] for name in case.layout.buffers}}
         repair = paced(local, self.local_epochs)
         for number in range(self.rounds):
             seeds = {site: derive(case.seed, "recover", site, number) for site in case.sites}

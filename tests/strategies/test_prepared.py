@@ -149,6 +149,15 @@ def test_with_every_image_kept_the_ascent_is_a_step_up_the_leavers_loss() -> Non
         assert torch.allclose(result[name], case.original[name] + 0.01 * up[name], rtol=0, atol=1e-6)
 
 
+def test_batch_norm_statistics_tell_nothing_of_the_leavers_images() -> None:
+    strategy = QuickDrop(rounds=0)
+    case = toy.case("site", norm=True, strategy=strategy)
+    result = toy.run(strategy.unlearn(case), toy.ToyLink(norm=True))
+    assert case.layout.buffers
+    assert all(torch.equal(result[name], case.original[name]) for name in case.layout.buffers)
+    assert w.digest(result) != w.digest(case.original)
+
+
 def test_recovery_shows_each_hospital_its_own_images_only() -> None:
     """With every image kept: the rounds after the ascent are those on what the others retain, up to rounding."""
     strategy = QuickDrop(scale=1.0, steps=0, epochs=1, rounds=1, local_epochs=1, lr=1e-9)
