@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -53,11 +54,12 @@ class LoRAStudent:
         of the code (NIRJHOR-DATTA/Erase-to-Retain), which has no restoration.
 
     Deviations:
-        Low rank is `constraints.LowRank`: no dropout, no factor alpha / r, and products are averaged. Both kinds of
-        images are shuffled together, a batch's mean over all its images; the code's epoch goes through the retained,
-        then the others. Background is class 0 of several, where the code has two. Length: 15 epochs of 41 steps (ISIC
-        masks) to 30 of 140 (ISIC classes) of 1e-4, .06 to .42 in all; our 5 rounds of one epoch at training's lr .002
-        are 5 x 10 steps or .10 in `3hosp`. The restoration's length is unknown: one round.
+        Low rank is `constraints.LowRank`: no dropout, no factor alpha / r, and products are averaged. A network
+        without convolutions (`mlp`) has its matrices adapted, but not the head. Both kinds of images are shuffled
+        together, a batch's mean over all its images; the code's epoch goes through the retained, then the others.
+        Background is class 0 of several, where the code has two. Length: 15 epochs of 41 steps (ISIC masks) to 30 of
+        140 (ISIC classes) of 1e-4, .06 to .42 in all; our 5 rounds of one epoch at training's lr .002 are 5 x 10 steps
+        or .10 in `3hosp`. The restoration's length is unknown: one round.
 
     Attributes:
         rank: rank of an adapter, r.
@@ -93,7 +95,7 @@ class LoRAStudent:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         reference = {name: case.original[name] for name in case.layout.parameters}
-        adapters = LowRank(tuple(n for n, w in reference.items() if w.dim() > 2), self.rank, reference)
+        adapters = LowRank(adapted(reference, case.layout.head), self.rank, reference)
         local, teacher = paced(case.training.local, self.local_epochs, self.lr), case.original
         factors = self.lam, self.alpha, self.beta, self.T
 
@@ -104,6 +106,12 @@ class LoRAStudent:
         head = case.layout.head
         rest = {n: torch.zeros_like(w, dtype=torch.bool) for n, w in reference.items() if n not in head}
         return (yield from recover(case, weights, self.recovery, Mask(rest, weights)))
+
+
+def adapted(parameters: Weights, head: Collection[str]) -> tuple[str, ...]:
+    """Names of all convolutions; of a network without any, of its matrices but the head's."""
+    convolutions = tuple(name for name, x in parameters.items() if x.dim() > 2)
+    return convolutions or tuple(name for name, x in parameters.items() if x.dim() > 1 and name not in head)
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedunlearn import weights as w
-from fedunlearn.core import Batch, Recovery, Weights
+from fedunlearn.core import Batch, Form, Recovery, Weights
 from fedunlearn.federation.procedures import recover
 from fedunlearn.kinds.classification.learnt import CrossEntropy
 from fedunlearn.learning.constraints import LowRank, nearest
+from fedunlearn.learning.models import MODELS, Network
 from fedunlearn.learning.objectives import Distillation, Signed
 from strategies.fused import FUSED, critical
-from strategies.lora_student import Erased, LoRAStudent, Student
+from strategies.lora_student import Erased, LoRAStudent, Student, adapted
 from tests import toy
 from tests.strategies.test_client import (
     FORGET,
@@ -185,3 +186,15 @@ def test_convolutions_move_by_a_low_rank_and_then_the_head(wish: str) -> None:
         assert rank(change) == 2 if name == "0.weight" else not change.any(), name
         assert torch.equal(restored[name], erased[name]) == (name not in case.layout.head), name
     assert toy.chances(erased, wish).mean() < toy.chances(case.original, wish).mean()
+
+
+def test_without_convolutions_the_matrices_below_the_head_are_adapted() -> None:
+    with torch.random.fork_rng(devices=[]):
+        network = Network(MODELS["mlp"](), Form((30,), 2))
+    parameters, head = network.parameters(), network.layout.head
+    names = adapted(parameters, head)
+    assert names and not {*names} & {*head}
+    assert {*names} | {name for name in head if parameters[name].dim() > 1} == {
+        name for name, x in parameters.items() if x.dim() == 2
+    }
+    assert adapted({**parameters, "convolution": torch.zeros(1, 1, 3, 3)}, head) == ("convolution",)
