@@ -87,8 +87,8 @@ class SalUnCRA:
 
     @property
     def needs(self) -> Needs:
-        """The images to forget once more."""
-        return Needs(leaver=Leaver.ONLINE)
+        """The images to forget once more, and data that has the malignant classes."""
+        return Needs(leaver=Leaver.ONLINE, class_settings=("malignant",))
 
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""

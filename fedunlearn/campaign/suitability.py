@@ -50,6 +50,8 @@ def suits_model(scenario: Scenario, collection: Collection) -> None:
             "for each"
         )
         raise InputError([scenario.placed(Problem(message), "evaluation.costs")])
+    if found := list(_unknown_classes(scenario, collection.classes)):
+        raise InputError([scenario.placed(Problem(message), key) for key, message in found])
     with placed(scenario, "model"):
         origin(model, collection.form)
 
@@ -73,6 +75,16 @@ def can_be_asked(scenario: Scenario) -> None:
             problems.append(scenario.placed(problem, f"strategies.{number}"))
     if problems:
         raise InputError(problems)
+
+
+def _unknown_classes(scenario: Scenario, classes: int) -> Iterator[tuple[str, str]]:
+    """Settings of strategies that list classes which the data does not have: dotted keys and messages."""
+    for number, plan in enumerate(scenario.strategies):
+        for name in plan.strategy.needs.class_settings:
+            listed: tuple[int, ...] = getattr(plan.strategy, name) or ()
+            if unknown := [one for one in listed if one >= classes]:
+                message = f"found class {unknown[0]}, but the data has {classes}: expected 0 to {classes - 1}"
+                yield f"strategies.{number}.{name}", message
 
 
 def _other(model: Model, kind: str) -> str:

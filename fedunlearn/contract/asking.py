@@ -58,6 +58,8 @@ def declared_is_used(strategy: Strategy, wish: RequestId) -> None:
         needs.preparation == isinstance(strategy, Preparing),
         "`needs.preparation` and a method `prepare` come together: write both or neither",
     )
+    missing = [name for name in needs.class_settings if not hasattr(strategy, name)]
+    hold(not missing, f"`needs.class_settings` names {missing}, which are no settings of it")
     if not needs.preparation:  # what that kept may be worked on at the server too
         _agree("proxy_examples", needs.proxy_examples, SERVER in {site for site, _ in log.asked})
     hold(

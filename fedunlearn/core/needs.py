@@ -140,6 +140,7 @@ class Needs:
         leaver: ONLINE if the images to forget are used once more.
         stayers: whether the hospitals that remain do any work.
         class_labels: whether targets must be one class per image.
+        class_settings: names of its settings that list classes (or are None), all of which the data must have.
         each_reply: whether the server must see each hospital's reply; else the sum over those asked is enough.
         preparation: whether it trains in a way of its own, before any request comes, and keeps what it needs
             (`Preparing`).
@@ -154,6 +155,7 @@ class Needs:
     leaver: Leaver = Leaver.GONE
     stayers: bool = True
     class_labels: bool = False
+    class_settings: tuple[str, ...] = ()
     each_reply: bool = False
     preparation: bool = False
     everyone: bool = False

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedunlearn.core import IGNORED, Batch, Recovery, RunError
+from fedunlearn import scenario as scenarios
+from fedunlearn.campaign.gathering import gather
+from fedunlearn.core import IGNORED, Batch, InputError, Recovery, RunError
 from fedunlearn.learning.constraints import Mask
 from strategies.salun import SalUn
 from strategies.salun_cra import Doubt, SalUnCRA, Unsure
 from tests import toy
+from tests.runs import TINY, write
 from tests.strategies.test_client import (
     FORGET,
     RETAIN,
@@ -87,6 +91,23 @@ def test_a_class_that_is_not_there_is_refused() -> None:
     free = Mask({}, WEIGHTS)
     with pytest.raises(RunError, match="from 0 to 1"):
         Doubt(WEIGHTS, FORGET, RETAIN, STEP, 1, 2, free, "wrong", (2,))(Clinic())
+
+
+@pytest.mark.parametrize(("malignant", "missing"), [("[7, 8]", 8), ("[0, 7]", None)])
+def test_a_class_that_the_data_does_not_have_is_found_before_training(
+    tmp_path: Path, malignant: str, missing: int | None
+) -> None:
+    text = TINY.partition("strategies:")[0]
+    entry = f"strategies:\n  - name: fine_tune\n  - name: salun_cra\n    malignant: {malignant}\n"
+    scenario = scenarios.read(write(tmp_path, text + entry))
+    if missing is None:
+        assert gather(scenario, tmp_path).classes == 8
+        return
+    with pytest.raises(InputError) as caught:
+        gather(scenario, tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.message == "found class 8, but the data has 8: expected 0 to 7"
+    assert problem.line == 1 + (text + entry).partition("malignant")[0].count("\n")
 
 
 def test_of_several_targets_the_known_ones_count_alike() -> None:
