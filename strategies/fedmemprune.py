@@ -68,10 +68,10 @@ class FedMemPrune:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         local, names = paced(case.training.local, self.local_epochs, self.lr), case.layout.parameters
-        weights, redundant = case.original, dict[str, Tensor]()
+        weights, redundant, recover = case.original, dict[str, Tensor](), case.purpose("recover")
         for number in range(self.rounds):
             once = range(number, number + 1)
-            weights = yield from fedavg(weights, case.rota, case.retain, local, once, case.seed, "recover")
+            weights = yield from fedavg(weights, case.rota, case.retain, local, once, case.seed, recover)
             if number == 0:
                 moved = w.subtract(weights, case.original)
                 sizes = {name: moved[name].abs() for name in names}

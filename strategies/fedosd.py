@@ -84,9 +84,10 @@ class FedOSD:
             step = orthogonal(unlearning, [reply.arrays for reply in retain.values()])
             weights = {**weights, **w.add(picked(weights, step), step, -self.lr)}
         local, names = repairing(case, self.recovery), case.layout.parameters
+        purpose = case.purpose("recover")
         for number in range(self.recovery.rounds):
             replies = yield {
-                site: Fit(weights, case.retain, local, derive(case.seed, "recover", site, number))
+                site: Fit(weights, case.retain, local, derive(case.seed, purpose, site, number))
                 for site in case.turn("recover", number)
             }
             away = w.subtract(weights, case.original)

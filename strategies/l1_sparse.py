@@ -75,14 +75,13 @@ class L1Sparse:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         local, weights = paced(case.training.local, self.local_epochs, self.lr), case.original
+        purpose = case.purpose("recover")
         for t in range(self.rounds):
             gamma = self.alpha * (1 - t / self.rounds)
             weights = mean(
                 (
                     yield {
-                        site: Sparsen(
-                            weights, case.retain, local, derive(case.seed, "recover", site, t), gamma
-                        )
+                        site: Sparsen(weights, case.retain, local, derive(case.seed, purpose, site, t), gamma)
                         for site in case.turn("recover", t)
                     }
                 )

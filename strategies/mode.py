@@ -86,7 +86,8 @@ class MoDe:
         for number in range(self.rounds):
             if number < self.degradation_rounds:
                 once = range(number, number + 1)
-                degradation = fedavg(other, case.rota, case.retain, local, once, case.seed, "degradation")
+                own = case.purpose("degradation")
+                degradation = fedavg(other, case.rota, case.retain, local, once, case.seed, own)
                 other = (yield from together({"other": degradation}))["other"]
                 weights = w.average([weights, other], [self.lambda_, 1 - self.lambda_])
             weights = whole_mean(case, (yield self.guidance(case, weights, other, number)))

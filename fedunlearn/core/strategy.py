@@ -143,13 +143,14 @@ class Case:
     def purpose(self, name: str) -> str:
         """``name`` as the purpose of draws of this request's own; of the first request of a sequence, just ``name``.
 
-        For draws that must not come again at a later request: noise that is to hide, say.
+        For draws that must not come again at a later request: noise that is to hide, or who is asked to repair, which
+        would be the same few hospitals all year. Retraining's "train" stays, since all share its draws.
         """
-        return ", ".join((name, *self.forget.without))
+        return name if name == "train" else ", ".join((name, *self.forget.without))
 
     def turn(self, purpose: str, number: int) -> tuple[SiteId, ...]:
         """The remaining hospitals that round ``number`` of rounds for one purpose asks; in retraining's, "train"."""
-        return self.rota.asked(self.seed, purpose, number)
+        return self.rota.asked(self.seed, self.purpose(purpose), number)
 
     def trained(self, number: int) -> tuple[SiteId, ...]:
         """The hospitals that round ``number`` of training asked, in scenario order; the server knows of no others'."""

@@ -68,10 +68,11 @@ def recover(
 ) -> Procedure[Weights]:
     """Some rounds of federated averaging on what may still be used: the repair step of most methods.
 
-    Of those that remain, as many are asked in each as in training, in turns that all methods share.
+    Of those that remain, as many are asked in each as in training, in turns that all methods share; at a later request
+    of a sequence, in others than before.
     """
-    local, rounds = repairing(case, recovery), range(recovery.rounds)
-    return fedavg(weights, case.rota, case.retain, local, rounds, case.seed, "recover", constraint)
+    local, rounds, purpose = repairing(case, recovery), range(recovery.rounds), case.purpose("recover")
+    return fedavg(weights, case.rota, case.retain, local, rounds, case.seed, purpose, constraint)
 
 
 def repairing(case: Case, recovery: Recovery) -> LocalTraining:
@@ -153,7 +154,8 @@ def everywhere(
         constraint: holds after every average.
     """
     for number in range(rounds):
-        seeds = {site: derive(case.seed, purpose, site, number) for site in present(case, purpose, number)}
+        own = case.purpose(purpose)
+        seeds = {site: derive(case.seed, own, site, number) for site in present(case, purpose, number)}
         asks = {site: task(weights, site, seed) for site, seed in seeds.items()}
         if buffers := {name: weights[name] for name in case.layout.buffers}:
             asks |= {site: Still(ask, buffers) for site, ask in asks.items() if not case.kept.get(site)}
@@ -166,7 +168,7 @@ def present(case: Case, purpose: str, number: int) -> tuple[SiteId, ...]:
 
     The holders do not take turns: in the few rounds of a method most would have none, and nothing would be forgotten.
     """
-    asked = {*case.holders, *_others(case).asked(case.seed, purpose, number)}
+    asked = {*case.holders, *_others(case).asked(case.seed, case.purpose(purpose), number)}
     return tuple(site for site in dict.fromkeys((*case.sites, *case.holders)) if site in asked)
 
 

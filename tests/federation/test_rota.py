@@ -25,7 +25,7 @@ from fedunlearn.core import (
     Task,
     Weights,
 )
-from fedunlearn.federation.procedures import everywhere, fedavg, present, standing_for
+from fedunlearn.federation.procedures import everywhere, fedavg, present, recover, standing_for
 from fedunlearn.learning.tasks import Fit
 from strategies.crab import Crab
 from strategies.fast_fedul import FastFedUL
@@ -33,6 +33,8 @@ from strategies.fedau import FedAU
 from strategies.federaser import FedEraser
 from strategies.fedrecover import FedRecover
 from strategies.fedrecovery import FedRecovery
+from strategies.fine_tune import FineTune
+from strategies.l1_sparse import L1Sparse
 from strategies.puf import PUF
 from strategies.retrain import Retrain
 from strategies.rollback import Rollback, first_touched
@@ -212,6 +214,33 @@ def test_rounds_that_asked_hospitals_with_nothing_left_are_passed_over(strategy:
     assert {*case.trained(3)} <= {*toy.EMPTIED, toy.LEAVER}
     result = toy.run(strategy.unlearn(case), lambda asked: assert_kept(case, asked))
     assert w.first_nonfinite(result) is None
+
+
+def after(case: Case, requests: int) -> Case:
+    """As ``case``, had so many requests been served before it."""
+    without = tuple(f"request-{number}" for number in range(requests))
+    return replace(case, forget=replace(case.forget, without=without))
+
+
+def test_requests_of_a_sequence_are_repaired_by_one_hospital_after_another() -> None:
+    """A tenth of 20 hospitals for each of 100 requests: one that is never drawn has a chance of 0.9^100 = 3e-5."""
+    tenth = replace(toy.TRAINING, participation=0.1)
+    first = replace(toy.case("patients"), sites=MANY, kept=dict.fromkeys(MANY, 10), training=tenth)
+    cases = [after(first, number) for number in range(100)]
+    repairing = [tuple(next(recover(case, case.original, Recovery(1)))) for case in cases]
+    beside = [present(case, "forget", 0) for case in cases]
+    assert repairing[0] == first.rota.asked(first.seed, "recover", 0)
+    assert {*MANY} == {site for sites in repairing for site in sites}
+    assert {*MANY, *first.holders} == {site for sites in beside for site in sites}
+    assert len({case.turn("train", 0) for case in cases}) == 1
+
+
+def test_without_a_penalty_l1_sparse_is_fine_tuning_at_later_requests_too() -> None:
+    case = after(toy.case("patients"), 2)
+    plain, penalised = (
+        toy.run(one.unlearn(case)) for one in (FineTune(rounds=2), L1Sparse(alpha=0.0, rounds=2))
+    )
+    assert w.norm(w.subtract(plain, penalised)) < 1e-5 < 0.1 < w.norm(w.subtract(plain, case.original))
 
 
 def assert_kept(case: Case, asked: frozenset[SiteId]) -> None:
