@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -95,7 +94,10 @@ class LoRAStudent:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         reference = {name: case.original[name] for name in case.layout.parameters}
-        adapters = LowRank(adapted(reference, case.layout.head), self.rank, reference)
+        below = {n: w for n, w in reference.items() if n not in case.layout.head}
+        convolutions = [n for n, w in reference.items() if w.dim() > 2]
+        names = convolutions or [n for n, w in below.items() if w.dim() > 1]
+        adapters = LowRank(tuple(names), self.rank, reference)
         local, teacher = paced(case.training.local, self.local_epochs, self.lr), case.original
         factors = self.lam, self.alpha, self.beta, self.T
 
@@ -103,15 +105,8 @@ class LoRAStudent:
             return Student(weights, teacher, case.forget, case.retain, local, seed, adapters, factors)
 
         weights = yield from everywhere(case, teacher, self.rounds, student, "student", adapters)
-        head = case.layout.head
-        rest = {n: torch.zeros_like(w, dtype=torch.bool) for n, w in reference.items() if n not in head}
+        rest = {n: torch.zeros_like(w, dtype=torch.bool) for n, w in below.items()}
         return (yield from recover(case, weights, self.recovery, Mask(rest, weights)))
-
-
-def adapted(parameters: Weights, head: Collection[str]) -> tuple[str, ...]:
-    """Names of all convolutions; of a network without any, of its matrices but the head's."""
-    convolutions = tuple(name for name, x in parameters.items() if x.dim() > 2)
-    return convolutions or tuple(name for name, x in parameters.items() if x.dim() > 1 and name not in head)
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,9 @@ class SIFU:
         this is retraining, bit for bit. Nor is it where training without u asks the same hospitals in all earlier
         rounds; where it asks others, Psi is infinite. The rest of the training's rounds follow; the authors stop at an
         accuracy. BatchNorm statistics would tell of u past all noise: the initial weights' are taken, and the rounds
-        that follow replace them. The authors' epsilon is
-        10 and their delta 1 / hospitals. On a network, expect n = 0 and the cost of retraining: in scenarios of three
-        hospitals of phantom cells Psi(1, u) is 1.6 to 2.0, against Psi* = 0.016 here and 0.16 with epsilon 10, and
-        a sigma that hides as much (5 or more) leaves no model.
+        that follow replace them. The authors' epsilon is 10 and their delta 1 / hospitals. On a network, expect n = 0
+        and the cost of retraining: in scenarios of three hospitals of phantom cells Psi(1, u) is 1.6 to 2.0, against
+        Psi* = 0.016 here and 0.16 with epsilon 10, and a sigma that hides as much (5 or more) leaves no model.
 
     Attributes:
         epsilon: of the certificate; at most 1 for it to hold.
