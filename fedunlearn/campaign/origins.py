@@ -145,8 +145,13 @@ class Origins:
         }
 
     def unlearning(self, strategy: Strategy, case: Case, of: Origin, history: Origin) -> Origin:
-        """A strategy's answer to a request, from work that is known by its origin, with the history of another's."""
+        """A strategy's answer to a request, from work that is known by its origin, with the history of another's.
+
+        Draws depend on earlier requests (`Case.purpose`), also on those for which nothing had to be done.
+        """
+        earlier = list(case.forget.without)
         return {
+            **({"earlier": earlier} if earlier else {}),
             **self._common(self._of(strategy)),
             "work": "unlearning",
             "strategy": _fields(strategy),

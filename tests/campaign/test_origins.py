@@ -18,6 +18,7 @@ from fedunlearn.campaign.campaign import Campaign
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.gathering import gather
 from fedunlearn.campaign.origins import Environment, Origins
+from fedunlearn.campaign.timeline import chains
 from fedunlearn.federation.engines.machines import Machine, here
 from fedunlearn.federation.jobs import Job
 from fedunlearn.federation.ledger import Ledger
@@ -419,6 +420,21 @@ def test_another_request_or_name_of_it_changes_no_origin_of_the_others(
         "the original is asked about copies of whatever a request names"
     )
     assert any("more" in file for file in after)
+
+
+def test_an_answer_follows_from_the_requests_before_it_also_from_idle_ones(
+    scenario: Scenario, cohort: Cohort, folder: Path
+) -> None:
+    idle = replace(cohort, forgotten={**cohort.forgotten, "idle": np.zeros(len(cohort.split), bool)})
+    campaign = Campaign(
+        scenario, idle, runs.environment(), Store(RunFolder(folder / "no")), folder / "scratch", Ledger()
+    )
+    plan, (chain, *_) = scenario.strategies[0], chains(scenario, cohort.entries)
+    case = campaign.unlearning.case(plan, chain.asking[0], campaign.stage.initial(1), 1)
+    later = replace(case, forget=replace(case.forget, without=("idle",)))
+    found = [campaign.stage.origins.unlearning(plan.strategy, one, {}, {}) for one in (case, later)]
+    assert "earlier" not in found[0]
+    assert found[1] == {**found[0], "earlier": ["idle"]}
 
 
 def test_going_on_after_a_request_rests_on_what_it_starts_from(scenario: Scenario, cohort: Cohort) -> None:
