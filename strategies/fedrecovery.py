@@ -71,7 +71,7 @@ class FedRecovery:
     def unlearn(self, case: Case) -> Procedure[Weights]:
         """See `Strategy.unlearn`."""
         # Noise that an earlier request drew is in its model, which others have: the difference would hide nothing.
-        generator = torch.Generator().manual_seed(derive(case.seed, case.purpose("noise")))
+        generator = torch.Generator().manual_seed(derive(case.seed, "noise", *case.forget.without))
         residual, weights = residuals(case), dict(case.original)
         for name in case.layout.parameters:
             x = weights[name]

@@ -141,12 +141,14 @@ class Case:
         return Rota.among(self.sites, self.kept, self.training.participation)
 
     def purpose(self, name: str) -> str:
-        """``name`` as the purpose of draws of this request's own; of the first request of a sequence, just ``name``.
+        """``name`` as the purpose of rounds of this request's own, where hospitals take turns; else just ``name``.
 
-        For draws that must not come again at a later request: noise that is to hide, or who is asked to repair, which
-        would be the same few hospitals all year. Retraining's "train" stays, since all share its draws.
+        By the same draws the same few hospitals would repair at every request of a year. Retraining's "train" stays,
+        since all share its draws; where every hospital is asked, nothing depends on it but the order of images.
         """
-        return name if name == "train" else ", ".join((name, *self.forget.without))
+        if name == "train" or self.training.participation == 1:
+            return name
+        return ", ".join((name, *self.forget.without))
 
     def turn(self, purpose: str, number: int) -> tuple[SiteId, ...]:
         """The remaining hospitals that round ``number`` of rounds for one purpose asks; in retraining's, "train"."""
