@@ -11,6 +11,7 @@ from fedunlearn.results.floors import dominated
 from fedunlearn.results.kinds import noun, spoken
 from fedunlearn.results.overview import WHOLE, Overview, Row
 from fedunlearn.results.tables import short
+from fedunlearn.scoring.judgement.verdict import SEEDS
 
 DOMINATED = " †"
 """Behind a strategy's name in the table, if a floor dominates it."""
@@ -38,7 +39,7 @@ def sight(one: Overview) -> list[str]:
 def _of_memory(one: Overview) -> list[str]:
     what = noun(one.kind)
     if one.seeds < 2:
-        return ["No: a single training tells nothing of luck. 2 seeds would, better 3."]
+        return [f"No: a single training tells nothing of luck. {SEEDS} seeds would."]
     if not one.patients[0]:
         return [
             f"No: no patient to forget has held-out {what}s of the same hospital to be compared with, so nothing "
@@ -66,6 +67,11 @@ def _of_memory(one: Overview) -> list[str]:
         f"patients, {_SURELY} less than {percent(2 * asked)} %, and {known} still known. This run {sees}; a patient "
         f"remembered whole would show in {int(10 * one.one_patient)} of 10 such runs.",
     ]
+    if one.seeds < SEEDS:
+        said.append(
+            f"Nobody is called forgotten by {one.seeds} seeds: some {what}s may be remembered whole, and others known "
+            f"less to make up for it. {SEEDS} would tell."
+        )
     alone = one.patients[1] - one.patients[0]
     if alone:
         said.append(

@@ -183,6 +183,12 @@ def test_where_no_memory_is_seen_it_is_said_what_helps() -> None:
     assert not [sentence for sentence in sight(MADE) if "helps" in sentence]
 
 
+def test_of_two_seeds_it_is_said_that_they_give_no_yes() -> None:
+    told = "Nobody is called forgotten by 2 seeds"
+    assert [one for one in sight(replace(MADE, seeds=2)) if one.startswith(told)]
+    assert not [one for one in sight(MADE) if one.startswith(told)]
+
+
 def test_the_legend_says_what_unclear_is_only_where_the_table_has_it() -> None:
     assert "unclear" not in legend(replace(MADE, rows=(ROW, HARMED)))
     assert " unclear: this run cannot tell." in legend(replace(MADE, rows=(LAZY,)))
@@ -237,7 +243,7 @@ def test_of_one_seed_nothing_is_told() -> None:
     one = replace(MADE, seeds=1, references=1, patients=(0, 12), visible=False, rows=rows)
     one = replace(one, nothing=None, again=None, known_to={})
     text = printed(replace(one, smallest=math.nan, one_patient=math.nan))
-    assert "  No: a single training tells nothing of luck. 2 seeds would, better 3." in text.splitlines()
+    assert "  No: a single training tells nothing of luck. 3 seeds would." in text.splitlines()
     assert "retraining again" not in text and "nan" not in text
     assert [line for line in text.splitlines() if "±" in line] == [
         "  Test, worst: against retraining. ±: 95 %. unclear: this run cannot tell."

@@ -220,7 +220,7 @@ def forgotten(sight: Sight, found: Findings) -> Answer:
 def _doubt(sight: Sight) -> str | None:
     """Why nothing can be said of memory at all."""
     if sight.seeds < 2:
-        return f"{sight.seeds} seed: one training tells nothing of luck; run at least 2 (better 3)"
+        return f"{sight.seeds} seed: one training tells nothing of luck; run at least {SEEDS}"
     if sight.scale is None:
         return "no patient to forget has held-out images of the same hospital to be compared with"
     return None if sight.scale.visible else NO_MEMORY
