@@ -78,7 +78,7 @@ def test_one_seed_has_no_band_and_no_verdict(tmp_path: Path):
 @pytest.mark.gate
 def test_where_the_original_does_not_remember_nothing_is_concluded(tmp_path: Path):
     models = {**MODELS, "original": Made()}
-    _, verdicts = score(make_run(tmp_path / "run", models, seeds=(7, 8)))
+    _, verdicts = score(make_run(tmp_path / "run", models))
     found = verdicts.groupby("strategy")["verdict"].unique().map(list).to_dict()
     damaged = {"damaged", "destroyed"}
     assert found == {name: ["DAMAGED" if name in damaged else "INCONCLUSIVE"] for name in found}

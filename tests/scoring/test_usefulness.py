@@ -176,16 +176,16 @@ def test_honest_models_are_not_worse_where_all_retrained_ones_agree(references):
     assert called / draws <= 0.02 + 2 * math.sqrt(0.02 * 0.98 / draws)
 
 
-@pytest.mark.parametrize(("references", "worse"), [(3, False), (8, True)])
-def test_a_rare_class_that_is_lost_is_never_kept_and_worse_by_enough_retrained_models(references, worse):
-    """Five patients, 0 instead of 1. Of eight references, p = 40.5/56, s = .2, error .2 sqrt(1/2 + 1/8) without a seed:
-    t = 6.3 with 7 degrees, p < .0003, times 12 components. Of three, t = 4.9 with 2: p = .02."""
+@pytest.mark.parametrize("references", [3, 8])
+def test_a_rare_class_that_is_lost_is_worse(references):
+    """Five patients, 0 instead of 1. Of three references, p = 15.5/31, s = .22, error .22 sqrt(1/2 + 1/3) without a
+    seed: 4.9 of a normal deviate, p < 1e-6, times 12 components; of eight more."""
     frame = small_groups()
     right = np.ones((3 + references, len(frame.labels)), dtype=bool)
     right[:3, frame.labels == 0] = False
     models = accuracies(frame, right)
     found = {c.group: c for c in components(frame, models[:3], models[3:6], models[6:], RARE)}
-    assert found["class=0"].worse is worse
+    assert found["class=0"].worse
     assert not found["class=0"].kept
     assert not found["class=1"].worse
 

@@ -73,6 +73,7 @@ class Difference:
         shared: max(C, 0), the variance that other patients would add for all seeds alike; NaN where unknown.
         margin: the largest difference that does not count.
         leaving_out: the value without each of the seeds; empty of a single one.
+        bound: ``null_spread`` is no estimate of few models, but the most that it can be: it has no degrees of freedom.
     """
 
     value: float
@@ -84,6 +85,7 @@ class Difference:
     shared: float
     margin: float
     leaving_out: tuple[float, ...] = ()
+    bound: bool = False
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The difference's confidence interval."""
@@ -153,11 +155,15 @@ class Difference:
     def _luck(self) -> tuple[Noise, ...]:
         k, m = self.seeds, self.references
         own = (self.spread**2 / k, k - 1.0)
-        return (own, ((m - k) / m**2 * self.null_spread**2, m - 1.0)) if m > k else (own,)
+        return (own, ((m - k) / m**2 * self.null_spread**2, self._null_freedom)) if m > k else (own,)
 
     @property
     def _null(self) -> tuple[Noise, ...]:
-        return ((self.null_spread**2 * (1 / self.seeds + 1 / self.references), self.references - 1.0),)
+        return ((self.null_spread**2 * (1 / self.seeds + 1 / self.references), self._null_freedom),)
+
+    @property
+    def _null_freedom(self) -> float:
+        return _NO_END if self.bound else self.references - 1.0
 
     @property
     def _shared(self) -> Noise:

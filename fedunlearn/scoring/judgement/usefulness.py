@@ -155,7 +155,7 @@ def _component(
     apart = difference(pairs, [one[group].value for one in further], margin, patients)
     if apart.null_spread < _EDGE:
         known = [one.value for one in values if one is not None]
-        apart = replace(apart, null_spread=least_luck(known, patients))
+        apart = replace(apart, null_spread=least_luck(known, patients), bound=True)
     return Component(group, apart, margin, patients, images)
 
 
@@ -169,8 +169,8 @@ def least_luck(values: Sequence[float], patients: int) -> float:
     is of the rarer side (Birnbaum and Klose, Ann. Math. Stat. 28, 1957). Unlearned models are among the m, since what
     is tested is that they are retrained ones: p of the others alone would have hardly any image missed.
 
-    Real trainings agree about a patient more than coins do, so this is on the safe side. Only a spread of 0 is
-    replaced: one that was seen is what these models show.
+    Real trainings agree about a patient more than coins do, so this is on the safe side, and no estimate of few models
+    (`Difference.bound`). Only a spread of 0 is replaced: one that was seen is what these models show.
     """
     p = (patients * sum(values) + 0.5) / (patients * len(values) + 1)
     return math.sqrt(max(p * (1 - p), 0.0) / max(patients, 1))
