@@ -9,7 +9,7 @@ none lives on memory another has warmed up:
 
     engine   `fedavg` through `drive` and engine inline with one worker: what a scenario runs
     tuned    a plain loop with the engine's own step (uint8 images, fused optimizer) and nothing around it
-    stacked  the tuned loop with 8 seeds at once (`stacking`), per seed; no run does so yet
+    stacked  the same as engine for 8 seeds at once, `training: {stack: 8}`, per seed
     naive    a plain loop as one first writes it: float images, torch's default optimizer
     pfl      SimulatedBackend and FederatedAveraging: float images, torch's default optimizer
 
@@ -29,7 +29,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.stacking import Stack
 from fedunlearn.core import Form, LocalTraining, Select, Weights, derive
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Link
@@ -48,7 +47,6 @@ from fedunlearn.federation.jobs import Job, Label
 from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.local import scaled
 from fedunlearn.learning.models import SmallCNN, initial_weights
-from fedunlearn.learning.optimizers import SGD, Adam, Optimizer
 from sites.hospital import Federation
 
 SHAPE, CLASSES, SEED, LR = (3, 28, 28), 8, 7, 0.002
@@ -147,27 +145,37 @@ def contest(name: str, case: Case, pipe: Connection) -> None:
     contestants[name](case, Clock(pipe))
 
 
-def engine(case: Case, clock: Clock) -> None:
+def engine(case: Case, clock: Clock, seeds: range = range(SEED, SEED + 1)) -> None:
+    """The round of each seed, as many in a stack."""
     pixels, labels = case.data()
     site = np.repeat(case.sites, case.images)
     split = np.full(site.shape, "train")
     flat = pixels.reshape(-1, *SHAPE), labels.reshape(-1)
-    weights, results = case.initial(), []
+    training = replace(case.training, stack=len(seeds))
+    initial, results = {seed: case.initial(seed) for seed in seeds}, dict[int, Weights]()
+
+    def job(seed: int) -> Job[Weights]:
+        def then(weights: Weights) -> tuple[()]:
+            results[seed] = weights
+            return ()
+
+        rounds = fedavg(initial[seed], case.sites, Select(), training, range(1), seed)
+        return Job(Label("original", "", "original", seed), rounds, then)
 
     def body(link: Link) -> None:
         def one() -> Weights:
-            rounds = fedavg(weights, case.sites, Select(), case.training, range(1), SEED)
-            drive(
-                [Job(Label("original", "", "original", SEED), rounds, lambda new: results.append(new) or ())],
-                link,
-            )
-            return results.pop()
+            drive([job(seed) for seed in seeds], link)
+            return results[SEED]
 
-        clock.turns(one)
+        clock.turns(one, len(seeds))
 
     with tempfile.TemporaryDirectory() as folder:
         Federation.write(Path(folder), *flat, site, split, {}, SmallCNN(), CLASSES)
         Inline(workers=1).run(Path(folder), body)
+
+
+def stacked(case: Case, clock: Clock) -> None:
+    engine(case, clock, range(SEED, SEED + STACKED))
 
 
 def tuned(case: Case, clock: Clock) -> None:
@@ -180,32 +188,6 @@ def tuned(case: Case, clock: Clock) -> None:
             yield scaled(pixels[k].index_select(0, pick)), labels[k].index_select(0, pick)
 
     clock.turns(_plain(case, batches, make))
-
-
-def stacked(case: Case, clock: Clock) -> None:
-    pixels, labels = (torch.from_numpy(array) for array in case.data())
-    seeds = range(SEED, SEED + STACKED)
-    orders = [torch.stack([case.order(site, seed) for seed in seeds]) for site in case.sites]
-    initial = [case.initial(seed) for seed in seeds]
-    net = Stack([SmallCNN().build(Form(SHAPE, CLASSES)) for _ in seeds])  # type: ignore[misc]  # they are sequential
-    make = {"adam": lambda p: Adam(p, LR, 0.0), "sgd": lambda p: SGD(p, LR, 0.9, 0.0)}[case.optimizer]
-
-    def one() -> Weights:
-        mean = [torch.zeros_like(value) for value in net.parameters]
-        for k in range(case.hospitals):
-            net.load(initial)
-            steps: Optimizer = make(net.parameters)
-            for picks in orders[k].split(case.batch, 1):
-                shown = torch.stack([pixels[k].index_select(0, pick) for pick in picks], 1)
-                for value in net.parameters:
-                    value.grad = None
-                net.loss(scaled(shown), labels[k][picks]).backward()  # type: ignore[no-untyped-call]
-                steps.step()
-            for total, value in zip(mean, net.parameters, strict=True):
-                total.add_(value.detach(), alpha=1 / case.hospitals)
-        return {name: value[0] for name, value in zip(net.names, mean, strict=True)}
-
-    clock.turns(one, STACKED)
 
 
 def naive(case: Case, clock: Clock) -> None:

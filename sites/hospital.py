@@ -90,6 +90,7 @@ class Federation:
     counts: tuple[int, ...]
     columns: Mapping[str, _Column]
     _gathered: _Gathered = field(default_factory=lambda: _Gathered(_CACHE_BYTES), repr=False, compare=False)
+    _counted: dict[tuple[SiteId, Select], int] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def write(
@@ -211,6 +212,14 @@ class Federation:
             images = _gather(self._own(site), self.requests, tuple(self.form.companions), select, device)
             self._gathered.put(key, images)
         return images
+
+    def count(self, site: SiteId, select: Select) -> int:
+        """How many images ``select`` names at ``site``; 0 if nobody there owns any, or it names an unknown request."""
+        known = site in self._numbers and {*select.without, select.only} <= {*self.requests, None}
+        if known and (site, select) not in self._counted:
+            chosen = _chosen(self._own(site), self.requests, select)
+            self._counted[site, select] = int(chosen.sum())
+        return self._counted[site, select] if known else 0
 
     def _own(self, site: SiteId) -> dict[str, Array]:
         """All arrays of one hospital, by name, to be written to, though nobody does: torch warns of read-only memory.
@@ -356,18 +365,32 @@ def _gather(
     select: Select,
     device: torch.device,
 ) -> Images:
-    """Copy the selected rows out of one hospital's arrays; where it is all of them, they are not copied."""
+    """Copy the selected rows out of one hospital's arrays; where it is all of them, they are not copied.
+
+    Raises:
+        ValueError: ``select`` names an unknown request.
+    """
     if unknown := {*select.without, *([select.only] if select.only is not None else [])} - set(requests):
         raise ValueError(f"found no request {sorted(unknown)}, expected one of {', '.join(requests)}")
-    split, forgotten = own["split"], own["forgotten"]
-    keep = np.ones(len(split), dtype=bool) if select.split == "all" else split == SPLITS.index(select.split)
-    if select.only is not None:
-        keep &= forgotten[:, requests.index(select.only)]
-    for request in select.without:
-        keep &= ~forgotten[:, requests.index(request)]
+    keep = _chosen(own, requests, select)
     every = bool(keep.all())
     arrays = (own[name] for name in ("pixels", "targets", "rows", *map(_beside, companions)))
     chosen = (array if every else array[keep] for array in arrays)
     pixels, targets, rows, *beside = (torch.from_numpy(array).to(device) for array in chosen)
     # A label map is eight times as large then, but only these are.
     return Images(pixels, targets.long(), rows, companions=dict(zip(companions, beside, strict=True)))
+
+
+def _chosen(
+    own: Mapping[str, Array], requests: tuple[RequestId, ...], select: Select
+) -> npt.NDArray[np.bool_]:
+    """(N,) which of one hospital's images ``select`` names."""
+    split, forgotten = own["split"], own["forgotten"]
+    keep: npt.NDArray[np.bool_] = (
+        np.ones(len(split), dtype=bool) if select.split == "all" else split == SPLITS.index(select.split)
+    )
+    if select.only is not None:
+        keep &= forgotten[:, requests.index(select.only)]
+    for request in select.without:
+        keep &= ~forgotten[:, requests.index(request)]
+    return keep

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fedunlearn.core import InputError, Reply, SiteError
-from fedunlearn.federation.engines import Answer, Ask, inline
+from fedunlearn.federation.engines import Answer, Ask, work
 from fedunlearn.federation.engines.machines import here
 from fedunlearn.learning.models import Network
 from fedunlearn.results import audit
@@ -270,7 +270,7 @@ def test_an_output_folder_in_use_is_refused(tiny: RunFolder) -> None:
 
 def _sabotage(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Answer], Answer]) -> None:
     """Let hospital east answer its second task through ``spoil``."""
-    honest = inline.perform
+    honest = work.alone
     asked: list[Ask] = []
 
     def perform(federation: Federation, network: Network, ask: Ask) -> Answer:
@@ -280,7 +280,7 @@ def _sabotage(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Answer], Answer]
         asked.append(ask)
         return spoil(answer) if len(asked) > 1 else answer
 
-    monkeypatch.setattr(inline, "perform", perform)
+    monkeypatch.setattr(work, "alone", perform)
 
 
 def _with_weights(answer: Answer, change: Callable[[torch.Tensor], torch.Tensor]) -> Answer:

@@ -9,13 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.stacking import Stack
 from benchmarks.step import operations
-from fedunlearn.core import Form
-from fedunlearn.learning.models import SmallCNN
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,20 +28,6 @@ def test_it_runs(name: str, rows: int, tmp_path: Path) -> None:
     lines = [line for line in done.stdout.splitlines() if line.startswith("| ") and "---" not in line]
     heads = 2 if name == "step" else 1
     assert len(lines) == heads + rows, done.stdout
-
-
-@pytest.mark.parametrize("size", [4, 16])
-def test_a_stack_of_models_comes_to_what_each_comes_to_alone(size: int) -> None:
-    torch.manual_seed(3)
-    models = [SmallCNN().build(Form((3, 28, 28), 8)) for _ in range(3)]
-    stack = Stack([model for model in models if isinstance(model, nn.Sequential)])
-    inputs, targets = torch.randn(size, 3, 3, 28, 28), torch.randint(0, 8, (3, size))
-    stack.loss(inputs, targets).backward()
-    for k, model in enumerate(models):
-        F.cross_entropy(model(inputs[:, k]), targets[k]).backward()
-        for own, value in zip(model.parameters(), stack.parameters, strict=True):
-            assert own.grad is not None and value.grad is not None
-            torch.testing.assert_close(value.grad[k], own.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_operations_are_two_a_product_and_thrice_the_forward_pass_but_for_the_first_input() -> None:

@@ -22,7 +22,7 @@ def activations(scenario: Scenario, cohort: Cohort) -> int:
 def trained(scenario: Scenario, cohort: Cohort) -> int:
     """Bytes of what every layer gives, kept until there are gradients, and those of the largest one."""
     layers, local = _layers(scenario, cohort), scenario.training.local
-    return (local.micro_batch or local.batch_size) * (sum(layers) + 2 * max(layers)) * 4
+    return local.stack * (local.micro_batch or local.batch_size) * (sum(layers) + 2 * max(layers)) * 4
 
 
 def untrained(scenario: Scenario, cohort: Cohort) -> nn.Module:

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
+import torch
 
 from fedunlearn import guests
-from fedunlearn.core import Augmentation, InputError, Problem, RequestId
+from fedunlearn.core import Augmentation, Form, InputError, Problem, RequestId
 from fedunlearn.core.kinds import facts
 from fedunlearn.learning.models import Model, origin
+from fedunlearn.learning.models.stacked import unstackable
 from fedunlearn.learning.patches import Patched
 from fedunlearn.scenario import Scenario
 from sites.collection import Collection
@@ -50,6 +52,9 @@ def suits_model(scenario: Scenario, collection: Collection) -> None:
             "for each"
         )
         raise InputError([scenario.placed(Problem(message), "evaluation.costs")])
+    if scenario.training.local.stack > 1 and (why := _unstackable(model, collection.form)):
+        message = f"model {model.name!r} cannot be trained several at once, since {why}: leave it out"
+        raise InputError([scenario.placed(Problem(message), "training.stack")])
     if found := list(_unknown_classes(scenario, collection.classes)):
         raise InputError([scenario.placed(Problem(message), key) for key, message in found])
     with placed(scenario, "model"):
@@ -85,6 +90,12 @@ def _unknown_classes(scenario: Scenario, classes: int) -> Iterator[tuple[str, st
             if unknown := [one for one in listed if one >= classes]:
                 message = f"found class {unknown[0]}, but the data has {classes}: expected 0 to {classes - 1}"
                 yield f"strategies.{number}.{name}", message
+
+
+def _unstackable(model: Model, form: Form) -> str:
+    """Why several networks of a model cannot be one (`fedunlearn.learning.models.stacked`); empty if they can."""
+    with torch.device("meta"):
+        return unstackable(model.build(form))
 
 
 def _other(model: Model, kind: str) -> str:

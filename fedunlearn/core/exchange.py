@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
@@ -167,6 +167,10 @@ class Network(Protocol):
         """The trained tensors themselves, by name."""
         ...
 
+    def stack(self, width: int) -> Any:
+        """So many of its kind as one (`fedunlearn.learning.models.stacked.Stack`)."""
+        ...
+
 
 class Local(Protocol):
     """A hospital's side of a task, or the server's own: a name, images, a network to work on."""
@@ -245,6 +249,34 @@ class Task(Protocol):
         ...
 
 
+class Stackable(Task, Protocol):
+    """A task that may be done as one of a stack: several of a kind at once, at whichever hospitals.
+
+    Those of one training, on as many images each, can be in one. Which others are in it changes no bit of a reply, nor
+    does it that there are none.
+    """
+
+    @property
+    def select(self) -> Select:
+        """The images it trains on."""
+        ...
+
+    @property
+    def training(self) -> LocalTraining:
+        """How it trains on them."""
+        ...
+
+    @property
+    def stack_width(self) -> int:
+        """How many are in a stack (`LocalTraining.stack`); 1 if this one is done alone."""
+        ...
+
+    @staticmethod
+    def together(tasks: Sequence[Any], locals: Sequence[Local]) -> Sequence[Reply]:
+        """Do ``tasks``, ``stack_width`` at the most, each at its hospital; all hospitals have one worker's network."""
+        ...
+
+
 Asks = Mapping[SiteId, Task]
 """One round. A `collections.ChainMap` is several rounds at once, one in each of its maps, of models that are beside the
 one to be returned: parts of it, or others that it is made with."""
@@ -283,6 +315,9 @@ class LocalTraining:
         precision: tf32 and bfloat16 are for GPUs, and for training alone (`fedunlearn.learning.local.fit`): answers,
             importances and gradients that a method asks for are float32's. With bfloat16, what layers keep for
             gradients takes half the memory.
+        stack: so many trainings of a small network are one, where they are on as many images each
+            (`fedunlearn.learning.stacking`); what is rounded otherwise than alone follows from this number, and from
+            nothing else. 1 for each by itself.
     """
 
     epochs: int = 1
@@ -296,6 +331,7 @@ class LocalTraining:
     augmentation: Augmentation = "none"
     micro_batch: int | None = None
     precision: Precision = "float32"
+    stack: int = 1
 
 
 @dataclass(frozen=True)

@@ -84,16 +84,16 @@ def fit(
     loss = objective or learnt(network.kind).objective
     parameters = network.parameters()
     _set(network.module, training=True)
-    optimizer = _optimizer(list(parameters.values()), training, seed)
-    backward = optimizer.backward if isinstance(optimizer, AdaHessian) else _backward
+    steps = optimizer(list(parameters.values()), training, seed)
+    backward = steps.backward if isinstance(steps, AdaHessian) else _backward
     generator = torch.Generator().manual_seed(seed)
     crop, augment = cropper(network.patch, seed), augmenter(training.augmentation, seed)
-    constraint, steps = placed(constraint, network.device), count()
+    constraint, numbers = placed(constraint, network.device), count()
     with rounding(training.precision):
         for _ in range(training.epochs):
             order = torch.randperm(len(images), generator=generator)
             for batch in map(crop, batches(images, training.batch_size, order)):
-                batch = replace(batch, step=next(steps))
+                batch = replace(batch, step=next(numbers))
                 if augment is not None:
                     batch = batch.showing(augment(batch.image))
                 for parameter in parameters.values():
@@ -104,7 +104,7 @@ def fit(
                 )
                 if training.clip is not None:
                     torch.nn.utils.clip_grad_norm_(parameters.values(), training.clip)
-                optimizer.step()
+                steps.step()
                 if constraint is not None:
                     with torch.no_grad():
                         constraint(parameters)
@@ -311,7 +311,8 @@ def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-def _optimizer(parameters: list[Tensor], training: LocalTraining, seed: int) -> Optimizer:
+def optimizer(parameters: list[Tensor], training: LocalTraining, seed: int) -> Optimizer:
+    """What moves ``parameters`` in one task; it starts empty, and draws what it draws from ``seed``."""
     lr, decay = training.lr, training.weight_decay
     match training.optimizer:
         case "sgd":

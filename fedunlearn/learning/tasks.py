@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -27,6 +27,7 @@ from fedunlearn.learning.kinds import Objective, learnt, shares
 from fedunlearn.learning.labels import Labels, replaced
 from fedunlearn.learning.local import Constraint, fit, gradient, outputs, paced, signals, squared_gradients
 from fedunlearn.learning.objectives import Distillation, Signed, loss_of, marked, taught, together
+from fedunlearn.learning.stacking import Member, fit_together
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,27 @@ class Fit:
     objective: Objective | None = None
     constraint: Constraint | None = None
 
+    @property
+    def stack_width(self) -> int:
+        """See `Stackable`: training as it is, without anything of a method's own."""
+        return self.training.stack if self.objective is None and self.constraint is None else 1
+
     def __call__(self, local: Local) -> Reply:
         """See `Task`."""
+        if self.stack_width > 1:
+            [reply] = Fit.together([self], [local])
+            return reply
         images = local.images(self.select)
         new = fit(local, self.weights, images, self.training, self.seed, self.objective, self.constraint)
         return Reply(new, len(images))
+
+    @staticmethod
+    def together(tasks: Sequence[Fit], locals: Sequence[Local]) -> Sequence[Reply]:
+        """See `Stackable`."""
+        images = [local.images(task.select) for task, local in zip(tasks, locals, strict=True)]
+        members = [Member(task.weights, of, task.seed) for task, of in zip(tasks, images, strict=True)]
+        new = fit_together(locals[0].network, members, tasks[0].training)
+        return [Reply(weights, len(of)) for weights, of in zip(new, images, strict=True)]
 
 
 @dataclass(frozen=True)

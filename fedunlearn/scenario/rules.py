@@ -25,6 +25,7 @@ def findings(draft: Draft) -> Iterator[Finding]:
     yield from _augmentation(draft)
     yield from _engine(draft)
     yield from _precision(draft)
+    yield from _stack(draft)
     yield from _patch(draft)
     yield from _evaluation(draft)
     yield from _costs(draft)
@@ -128,6 +129,23 @@ def _precision(draft: Draft) -> Iterator[Finding]:
     if precision == "tf32" and engine.name == "inline" and (engine.workers or 1) > 1:
         why = "tf32 is switched on and off for all workers of the engine inline at once"
         yield "training.precision", f"{why}: write workers: 1, float32 or bfloat16"
+
+
+def _stack(draft: Draft) -> Iterator[Finding]:
+    """Whether a model's layers can be stacked is checked when the data is there (`fedunlearn.campaign.suitability`)."""
+    if draft.training is None or (stack := draft.training.local.stack) == 1:
+        return
+    local, advice = draft.training.local, "leave it out"
+    if draft.engine is not None and draft.engine.on_gpu:
+        yield "training.stack", f"found {stack}, but nobody has tried stacks on a GPU: {advice}"
+    if local.optimizer == "adahessian":
+        why = "the curvature of adahessian is of one loss"
+        yield "training.stack", f"found {stack}, but {why}: {advice}, or choose another optimizer"
+    if local.micro_batch is not None:
+        yield (
+            "training.stack",
+            f"found {stack}, but a stack is not cut into micro-batches: {advice}, or those",
+        )
 
 
 def _patch(draft: Draft) -> Iterator[Finding]:

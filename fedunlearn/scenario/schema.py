@@ -414,6 +414,7 @@ class TrainingKeys:
     augmentation: Augmentation = "none"
     micro_batch: Annotated[int, Ge(1)] | None = None
     precision: Precision = "float32"
+    stack: Annotated[int, Ge(1)] = 1
 
     def training(self) -> Training:
         """The same in the words of `fedunlearn.core`."""
@@ -429,6 +430,7 @@ class TrainingKeys:
             augmentation=self.augmentation,
             micro_batch=self.micro_batch,
             precision=self.precision,
+            stack=self.stack,
         )
         return Training(self.rounds, local, self.participation)
 
@@ -450,4 +452,5 @@ def as_written(training: Training) -> TrainingKeys:
         augmentation=local.augmentation,
         micro_batch=local.micro_batch,
         precision=local.precision,
+        stack=local.stack,
     )

@@ -55,13 +55,13 @@ def test_training_takes_about_what_torch_keeps_for_gradients(
     assert taken / 2 < trained(scenario, cohort) < 2 * taken
 
 
-def test_larger_batches_take_more_and_micro_batches_less(tmp_path: Path) -> None:
-    def taken(batch: int, micro: int | None) -> int:
-        local = replace(scenario.training.local, batch_size=batch, micro_batch=micro)
+def test_larger_batches_and_stacks_take_more_and_micro_batches_less(tmp_path: Path) -> None:
+    def taken(batch: int, micro: int | None, stack: int = 1) -> int:
+        local = replace(scenario.training.local, batch_size=batch, micro_batch=micro, stack=stack)
         return trained(replace(scenario, training=replace(scenario.training, local=local)), cohort)
 
     scenario, cohort = with_images(tmp_path, SmallCNN(), (3, 28, 28))
-    assert taken(64, None) == 2 * taken(32, None) == 4 * taken(64, 16)
+    assert taken(64, None) == 2 * taken(32, None) == 4 * taken(64, 16) == taken(16, None, 4)
 
 
 def test_patches_take_as_much_as_volumes_of_their_size(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from fedunlearn import scenario as scenarios
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.gathering import gather
+from fedunlearn.core import InputError
 from tests.runs import run, write
 
 
@@ -56,3 +57,15 @@ def test_who_trained_on_canaries_gives_their_labels(tmp_path: Path) -> None:
     found = scores[(scores["measure"] == "canary_success") & (scores["group"] == "all")]
     by_model = found.set_index("strategy")["value"]
     assert by_model["original"] > 0.5 and by_model["retrained"] < 0.2
+
+
+def test_a_model_whose_layers_nobody_stacked_is_refused_with_the_place(tmp_path: Path) -> None:
+    overrides = ["training.stack=2", "model={name: resnet18}"]
+    with pytest.raises(InputError) as caught:
+        gather(scenarios.read(write(tmp_path), overrides), tmp_path)
+    [problem] = caught.value.problems
+    assert str(problem) == (
+        "--set training.stack=2: model 'resnet18' cannot be trained several at once, since nobody has written how "
+        "Sequential is done for several at once: leave it out"
+    )
+    gather(scenarios.read(write(tmp_path), overrides[:1]), tmp_path)

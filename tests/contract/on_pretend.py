@@ -43,7 +43,7 @@ from fedunlearn.core import (
     Weights,
 )
 from fedunlearn.federation.engines import Ask
-from fedunlearn.federation.engines.inline import perform
+from fedunlearn.federation.engines.work import perform
 from fedunlearn.kinds.classification.learnt import CrossEntropy
 from fedunlearn.kinds.segmentation import learnt as segmented
 from fedunlearn.learning import devices, kernels, kinds, mechanics, tasks
@@ -273,7 +273,7 @@ def test_hospitals_train_every_model_there_without_what_cuda_refuses(
     ask = Ask(1, "north", tasks.Fit(initial_weights(model, Form(shape, 2), 5), Select(), training, 7))
     torch.use_deterministic_algorithms(True)
     try:
-        replies = [perform(federation, federation.network(where), ask) for where in (THERE, HERE)]
+        replies = [perform(federation, federation.network(where), [ask])[0] for where in (THERE, HERE)]
     finally:
         torch.use_deterministic_algorithms(False)
     found, expected = (answer.reply for answer in replies)

@@ -165,7 +165,7 @@ def link(grid: Grid) -> Any:
     """The server half over ``grid``, with room for one message, that knows `Quick` tasks to take no time."""
     from fedunlearn.federation.engines.flower.messages import Messages
 
-    session = SimpleNamespace(grid=grid, room=1, check=lambda: None, machines=())
+    session = SimpleNamespace(grid=grid, room=1, workers=1, federation=None, check=lambda: None, machines=())
     messages = Messages(cast(Any, session), cast(Any, lambda asks: asks))
     messages.submit([replace(asks(1)[0], ticket=99)])
     grid.reply(0, (Answer(99, None, None, 0.0, 1),))

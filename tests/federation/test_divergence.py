@@ -19,7 +19,7 @@ from rich.console import Console
 from fedunlearn import scenario as scenarios, weights as w
 from fedunlearn.core import Procedure, Reply, RunError, Select, SiteError, Weights
 from fedunlearn.federation.drive import drive
-from fedunlearn.federation.engines import Answer, Ask, inline
+from fedunlearn.federation.engines import Answer, Ask, work
 from fedunlearn.federation.jobs import Divergence, Job, Label, Round
 from fedunlearn.federation.procedures import fedavg
 from fedunlearn.learning.models import Network
@@ -361,13 +361,13 @@ def test_along_a_chain_all_that_follows_is_lost(tmp_path: Path) -> None:
 
 def sabotage(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Ask, Reply], Reply]) -> None:
     """Let every hospital's replies pass through ``spoil``."""
-    honest = inline.perform
+    honest = work.alone
 
     def perform(federation: Federation, network: Network, ask: Ask) -> Answer:
         answer = honest(federation, network, ask)
         return answer if answer.reply is None else replace(answer, reply=spoil(ask, answer.reply))
 
-    monkeypatch.setattr(inline, "perform", perform)
+    monkeypatch.setattr(work, "alone", perform)
 
 
 @pytest.mark.gate

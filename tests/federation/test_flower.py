@@ -96,7 +96,7 @@ def digest(weights: Weights | None) -> str:
     return hashlib.sha256(b"".join(w.numpy().tobytes() for w in weights.values())).hexdigest()
 
 
-def averaged(link: Link) -> dict[int, str]:
+def averaged(link: Link, training: LocalTraining = LocalTraining()) -> dict[int, str]:  # noqa: B008 - frozen
     """Three federated averagings at once, and what they end with."""
     digests: dict[int, str] = {}
 
@@ -105,8 +105,8 @@ def averaged(link: Link) -> dict[int, str]:
             digests[seed] = digest(weights)
             return ()
 
-        training = fedavg(WEIGHTS, SITES, Select(), LocalTraining(), range(2), seed)
-        return Job(Label("original", "", "original", seed), training, then)
+        rounds = fedavg(WEIGHTS, SITES, Select(), training, range(2), seed)
+        return Job(Label("original", "", "original", seed), rounds, then)
 
     drive([job(seed) for seed in range(3)], link)
     return digests
@@ -249,6 +249,7 @@ class Seen:
     """What happened in the one run on this machine."""
 
     averaged: dict[int, str]
+    stacked: dict[int, str]
     guests: list[Answer]
     wrong_names: str
     wrong_shape: str
@@ -270,6 +271,7 @@ def seen(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
     def everything(link: Link) -> None:
         notes["averaged"] = averaged(link)
+        notes["stacked"] = averaged(link, LocalTraining(stack=2))
         notes["guests"] = [alone(link, task) for task in from_a_file(tmp_path_factory.mktemp("guests"))]
         notes["wrong_names"] = failure(link, {"other": torch.zeros(3)})
         notes["wrong_shape"] = failure(link, {name: torch.tensor(0.5) for name in WEIGHTS})
@@ -451,6 +453,7 @@ def test_workers_are_as_nice_as_the_driver(seen: Seen) -> None:
 @pytest.mark.ray
 def test_same_bits_as_inline(seen: Seen, inline: Run) -> None:
     assert seen.averaged == inline(averaged)
+    assert seen.stacked == inline(lambda link: averaged(link, LocalTraining(stack=2)))
     assert len(set(seen.averaged.values())) == 3
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fedunlearn.core import InputError, Local, Reply, SiteError
-from fedunlearn.federation.engines import Answer, Ask, inline
+from fedunlearn.federation.engines import Answer, Ask, inline, work
 from fedunlearn.federation.engines.inline import Inline
 from fedunlearn.federation.engines.machines import here
 from fedunlearn.learning import devices
@@ -28,7 +28,7 @@ from tests.runs import run, weight_files
 def test_a_worker_that_hangs_is_replaced_when_its_task_is_sent_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    honest, hung, release = inline.perform, list[Ask](), threading.Event()
+    honest, hung, release = work.alone, list[Ask](), threading.Event()
 
     def perform(federation: Federation, network: Network, ask: Ask) -> Answer:
         answer = honest(federation, network, ask)
@@ -38,7 +38,7 @@ def test_a_worker_that_hangs_is_replaced_when_its_task_is_sent_again(
         return answer
 
     expected = run(tmp_path, "seeds=[1]", "strategies=[]", name="expected")
-    monkeypatch.setattr(inline, "perform", perform)
+    monkeypatch.setattr(work, "alone", perform)
     healed = run(
         tmp_path, "seeds=[1]", "strategies=[]", "engine={name: inline, workers: 1, timeout: 3, retries: 1}"
     )
@@ -54,7 +54,7 @@ def test_a_worker_that_hangs_is_noticed_while_others_answer(monkeypatch: pytest.
         release.wait(30 if ask.site == "hangs" else 0.01)
         return Answer(ask.ticket, None, None, 0.01, 0)
 
-    monkeypatch.setattr(inline, "perform", perform)
+    monkeypatch.setattr(work, "alone", perform)
     federation: Any = SimpleNamespace(network=lambda device: None)
     link = inline._Link(federation, 2, 0.2, "cpu", here())
     task: Any = None
@@ -72,7 +72,7 @@ def test_threads_that_do_not_hang_end_with_the_run(monkeypatch: pytest.MonkeyPat
         return Answer(ask.ticket, None, "ValueError: no", 0.0, 0)
 
     before = set(threading.enumerate())  # one that another test let go may be ending just now
-    monkeypatch.setattr(inline, "perform", perform)
+    monkeypatch.setattr(work, "alone", perform)
     with pytest.raises(SiteError, match="ValueError: no"):
         run(tmp_path, "seeds=[1]", "strategies=[]")
     assert set(threading.enumerate()) <= before
@@ -105,7 +105,7 @@ def test_what_fails_on_a_device_is_told_with_what_to_do(
     pixels, site = np.zeros((1, 1, 28, 28), dtype=np.uint8), np.array(["north"])
     Federation.write(tmp_path, pixels, np.array([0]), site, np.array(["train"]), {}, SmallCNN(), 2)
     federation = Federation.open(tmp_path)
-    answer = inline.perform(federation, federation.network(), Ask(7, "north", Failing(error)))
+    [answer] = work.perform(federation, federation.network(), [Ask(7, "north", Failing(error))])
     assert (answer.ticket, answer.reply, answer.unfit, holding) == (7, None, unfit, [False] * tidied)
     assert answer.error is not None and says in answer.error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,9 +90,9 @@ def test_who_is_unfit_says_so_and_nothing_more(
     """An answer to a second task might be read before the first one's, which would be given to others then."""
     over = threading.Event()
 
-    def hang(_: object, __: object, ask: Ask) -> Answer:
+    def hang(_: object, __: object, asks: Sequence[Ask]) -> Sequence[Answer]:
         over.wait()
-        return Answer(ask.ticket, None, "late", 0.0, 0)
+        return [Answer(ask.ticket, None, "late", 0.0, 0) for ask in asks]
 
     monkeypatch.setattr(worker, "perform", hang)
     folder, said = federation(tmp_path), threading.Event()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,16 +19,15 @@ from fedunlearn import cores, interrupts
 from fedunlearn.core import InputError
 from fedunlearn.federation.engines import Answer, Ask, Link
 from fedunlearn.federation.engines.machines import Machine, here
+from fedunlearn.federation.engines.stacks import Stacks
+from fedunlearn.federation.engines.work import perform
 from fedunlearn.learning import devices
-from fedunlearn.learning.local import load_each_gradient
 from fedunlearn.learning.models import Network
 from sites.hospital import Federation
 
 T = TypeVar("T")
 _LOOK = 0.2  # seconds between looks for hospitals that are late, at the most
 _WAITING = 2  # answers of a worker that may wait
-
-_HOST = socket.gethostname()  # asked once: it is a call of the system, and a task may take less
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Inline:
 
 
 class _Link:
-    """A queue of asks, some threads that work on them, a queue of answers.
+    """Asks that wait, some threads that work on them, a queue of answers.
 
     The threads are daemons: a hospital that hangs must not keep the process from ending.
     """
@@ -88,10 +87,10 @@ class _Link:
     ) -> None:
         self._federation, self._timeout, self._device = federation, timeout, device
         self.machines = (machine,)
-        self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
+        self._asks = _Waiting(Stacks(federation))
         # Full when the server is slower than the hospitals: then they wait, instead of their answers in memory.
-        self._answers: queue.Queue[Answer] = queue.Queue(_WAITING * workers)
-        self._started: dict[int, float] = {}
+        self._answers: queue.Queue[Sequence[Answer]] = queue.Queue(_WAITING * workers)
+        self._started: dict[int, tuple[float, tuple[Ask, ...]]] = {}  # by the first ask's ticket
         self._looked = time.monotonic()
         self._threads: list[threading.Thread] = []
         for _ in range(workers):
@@ -99,8 +98,7 @@ class _Link:
 
     def submit(self, asks: Sequence[Ask]) -> None:
         """See `Link`."""
-        for ask in asks:
-            self._asks.put(ask)
+        self._asks.add(asks)
 
     def collect(self) -> Sequence[Answer]:
         """See `Link`.
@@ -114,19 +112,17 @@ class _Link:
             # Also while others answer, who may do so for hours.
             if time.monotonic() - self._looked >= pause and (late := self._late()):
                 return late
+            if self._answers.empty():
+                self._asks.settle()
             with contextlib.suppress(queue.Empty):
-                return [self._answers.get(timeout=pause)]
+                return self._answers.get(timeout=pause)
 
     def close(self) -> None:
         """Drop what nobody waits for and let the threads end."""
+        self._asks.close()
         with contextlib.suppress(queue.Empty):  # not `while not empty(): get()`: a worker may be faster
-            while True:
-                self._asks.get_nowait()
-        with contextlib.suppress(queue.Empty):  # a worker may wait for room
-            while True:
+            while True:  # it may wait for room
                 self._answers.get_nowait()
-        for _ in self._threads:
-            self._asks.put(None)
         deadline = time.monotonic() + 2.0  # for all together; one that hangs is left behind
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -139,40 +135,69 @@ class _Link:
 
     def _late(self) -> list[Answer]:
         self._looked = now = time.monotonic()
-        late = [ticket for ticket, since in list(self._started.items()) if now - since > self._timeout]
-        error = f"no answer within {self._timeout:g} s"
-        # Whoever takes a ticket out of `_started` answers for it: never both this and the late worker.
-        given_up = [ticket for ticket in late if self._started.pop(ticket, None) is not None]
-        for _ in given_up:
-            self._hire()  # or nobody would be left to try again
-        return [Answer(ticket, None, error, self._timeout, 0, self.machines[0].host) for ticket in given_up]
+        late = [ticket for ticket, (since, _) in list(self._started.items()) if now - since > self._timeout]
+        error, host = f"no answer within {self._timeout:g} s", self.machines[0].host
+        answers = list[Answer]()
+        for ticket in late:
+            # Whoever takes a ticket out of `_started` answers for it: never both this and the late worker.
+            if (begun := self._started.pop(ticket, None)) is not None:
+                answers += [Answer(ask.ticket, None, error, self._timeout, 0, host) for ask in begun[1]]
+                self._hire()  # or nobody would be left to try again
+        return answers
 
     def _work(self, network: Network) -> None:
         torch.set_num_threads(1)
-        while (ask := self._asks.get()) is not None:
-            self._started[ask.ticket] = time.monotonic()
-            answer = perform(self._federation, network, ask)
-            if self._started.pop(ask.ticket, None) is None:
+        while asks := self._asks.take():
+            self._started[asks[0].ticket] = time.monotonic(), asks
+            answers = perform(self._federation, network, asks)
+            if self._started.pop(asks[0].ticket, None) is None:
                 return  # answered for already, and another works in its place
-            self._answers.put(answer)
+            self._asks.stir()
+            self._answers.put(answers)
 
 
-def perform(federation: Federation, network: Network, ask: Ask) -> Answer:
-    """Let one hospital do one task: the worker's half of every engine. Whatever it raises becomes the answer."""
-    answer = _performed(federation, network, ask)
-    if answer.error is not None and not answer.unfit:
-        devices.tidy(network.device)  # not in there, where the error still holds what the task had made
-    return answer
+class _Waiting:
+    """Asks that wait for a thread, in the order in which they came, but that full stacks go first."""
 
+    def __init__(self, stacks: Stacks) -> None:
+        self._alone, self._stacks = deque[Ask](), stacks
+        self._news = threading.Condition()
+        self._settled = self._closed = False
 
-def _performed(federation: Federation, network: Network, ask: Ask) -> Answer:
-    if getattr(ask.task, "each_image", False):
-        load_each_gradient()
-    began, host = time.perf_counter(), _HOST
-    try:
-        hospital = federation.hospital(ask.site, network)
-        reply = ask.task(hospital)
-        return Answer(ask.ticket, reply, None, time.perf_counter() - began, hospital.work, host)
-    except Exception as error:  # a hospital may fail in any way; the driver stops the run and names it
-        wrong, seconds = devices.told(error, network.device), time.perf_counter() - began
-        return Answer(ask.ticket, None, wrong, seconds, 0, host, unfit=devices.lost(error))
+    def add(self, asks: Sequence[Ask]) -> None:
+        """Asks that come after all others."""
+        with self._news:
+            self._settled = False
+            self._alone.extend(ask for ask in asks if not self._stacks.add(ask))
+            self._news.notify_all()
+
+    def settle(self) -> None:
+        """No ask will come before there is another answer."""
+        with self._news:
+            self._settled = True
+            if len(self._stacks):
+                self._news.notify_all()
+
+    def stir(self) -> None:
+        """There is an answer: asks may come."""
+        with self._news:
+            self._settled = False
+
+    def take(self) -> tuple[Ask, ...]:
+        """What to do next, as soon as there is something; empty once nobody waits for anything."""
+        with self._news:
+            while not self._closed:
+                if asks := self._stacks.full():
+                    return asks
+                if self._alone:
+                    return (self._alone.popleft(),)
+                if self._settled and (asks := self._stacks.rest()):
+                    return asks
+                self._news.wait()
+        return ()
+
+    def close(self) -> None:
+        """Nobody waits for anything any more."""
+        with self._news:
+            self._closed = True
+            self._news.notify_all()

@@ -16,6 +16,7 @@ from fedunlearn.core import IMAGE, Form, Inputs, Layout, Weights
 from fedunlearn.learning.models.fusion import LateFusion
 from fedunlearn.learning.models.images import Mlp, ResNet18, SmallCNN
 from fedunlearn.learning.models.pretrained import Pretrained, start
+from fedunlearn.learning.models.stacked import Stack
 from fedunlearn.learning.models.volumes import Med3D, UNet3D
 from fedunlearn.learning.patches import Patched
 from fedunlearn.weights import first_difference
@@ -99,6 +100,7 @@ class Network:
         self.passes = 0
         self.module.register_forward_pre_hook(self._count)
         self._state: dict[str, Tensor] = dict(self.module.state_dict(keep_vars=True))
+        self._stack: Stack | None = None
 
     def _count(self, _module: nn.Module, arguments: tuple[Inputs, ...]) -> None:
         [inputs] = arguments
@@ -119,6 +121,16 @@ class Network:
     def read(self) -> dict[str, Tensor]:
         """A copy of the weights, on the CPU."""
         return {name: own.detach().to("cpu", copy=True).contiguous() for name, own in self._state.items()}
+
+    def stack(self, width: int) -> Stack:
+        """So many of its kind as one, with weights that mean nothing until some are loaded; the last stays.
+
+        Raises:
+            ValueError: its layers cannot be stacked.
+        """
+        if self._stack is None or self._stack.width != width:
+            self._stack = Stack(self.module, width)
+        return self._stack
 
     def parameters(self) -> dict[str, Tensor]:
         """The trained tensors themselves, by name."""

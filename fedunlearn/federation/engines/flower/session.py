@@ -68,6 +68,7 @@ class Session:
     def __init__(self, wanted: Wanted, folder: Path, tell: Callable[[str], None]) -> None:
         self._wanted, self._folder, self._tell = wanted, folder, tell
         self._grid: HospitalGrid | None = None
+        self._federation: Federation | None = None
         self._supplier: _Supplier | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -86,6 +87,12 @@ class Session:
         """Where messages to the hospitals that are served go in and come out."""
         assert self._grid is not None, "no federation is served"
         return self._grid
+
+    @property
+    def federation(self) -> Federation:
+        """The hospitals that are served."""
+        assert self._federation is not None, "no federation is served"
+        return self._federation
 
     def start(self) -> None:
         """Start Ray; returns at once.
@@ -108,7 +115,8 @@ class Session:
         from fedunlearn.federation.engines.flower.grid import HospitalGrid
 
         self._started()
-        self._grid = HospitalGrid(Federation.open(federation).sites, self._give)
+        self._federation = Federation.open(federation)
+        self._grid = HospitalGrid(self._federation.sites, self._give)
         self._events.put(lambda crew: self._moved(crew, federation))
 
     def _started(self) -> None:
@@ -145,7 +153,12 @@ class Session:
     @property
     def room(self) -> int:
         """How many messages should be on their way at once."""
-        return (DEPTH + 1) * max(1, len(self._crew.ready) if self._crew is not None else 1)
+        return (DEPTH + 1) * self.workers
+
+    @property
+    def workers(self) -> int:
+        """How many can work, as far as they have come; 1 at least."""
+        return max(1, len(self._crew.ready) if self._crew is not None else 1)
 
     @property
     def machines(self) -> Sequence[Machine]:

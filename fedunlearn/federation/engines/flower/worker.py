@@ -8,7 +8,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,9 @@ from fedunlearn.federation import wire
 from fedunlearn.federation.engines import Answer, Ask, looking
 from fedunlearn.federation.engines.flower import keeper
 from fedunlearn.federation.engines.flower.bundles import LONGEST
-from fedunlearn.federation.engines.inline import perform
 from fedunlearn.federation.engines.machines import Machine, here
+from fedunlearn.federation.engines.stacks import width
+from fedunlearn.federation.engines.work import perform
 from fedunlearn.learning import devices
 from fedunlearn.learning.models import Network
 from sites.hospital import Federation
@@ -40,8 +41,8 @@ class Errand:
     """What a worker is sent.
 
     Attributes:
-        asks: the tasks, and at which hospitals.
-        timeout: seconds that each may take.
+        asks: the tasks, and at which hospitals: a stack, or one after the other.
+        timeout: seconds that each may take, and a stack.
         code: the sha256 of the source files that they are from.
     """
 
@@ -151,8 +152,8 @@ class _Desk:
 
     def __init__(self, federation: Path, device: str) -> None:
         self.federation = federation
-        self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._asks: queue.SimpleQueue[Sequence[Ask]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Sequence[Answer]] = queue.SimpleQueue()
         with contextlib.ExitStack() as held:
             held.enter_context(keeper.hold(federation))
             opened = Federation.open(federation)
@@ -161,41 +162,41 @@ class _Desk:
         self._thread = threading.Thread(target=work, daemon=True)
         self._thread.start()
 
-    def perform(self, asks: Iterable[Ask], timeout: float) -> Iterator[Answer]:
+    def perform(self, asks: Sequence[Ask], timeout: float) -> Iterator[Answer]:
         """The answers to ``asks``, to the first of them at least: to none after one that is unfit, or took long."""
         end = time.monotonic() + LONGEST
-        for ask in asks:
-            yield (answer := self._performed(ask, timeout))
-            if answer.unfit or time.monotonic() > end:
+        for at_once in [asks] if width(asks[0].task) > 1 else [[ask] for ask in asks]:
+            yield from (answers := self._performed(at_once, timeout))
+            if answers[-1].unfit or time.monotonic() > end:
                 return
 
     def close(self) -> None:
         """Let go of the hospitals and of the network, once nobody works on them."""
-        self._asks.put(None)
+        self._asks.put(())
         self._thread.join()
         self._held.close()
 
-    def _performed(self, ask: Ask, timeout: float) -> Answer:
-        """The answer to ``ask``, whatever becomes of it; after one that is unfit, there is no other."""
-        self._asks.put(ask)
+    def _performed(self, asks: Sequence[Ask], timeout: float) -> Sequence[Answer]:
+        """The answers to ``asks``, whatever becomes of them; after one that is unfit, there is no other."""
+        self._asks.put(asks)
         try:
             return self._answers.get(timeout=timeout)
         except queue.Empty:
             # The thread that hangs keeps its network, and a GPU's memory: this process is of no use any more.
-            late = f"no answer within {timeout:g} s"
-            return Answer(ask.ticket, None, late, timeout, 0, socket.gethostname(), unfit=True)
+            late, host = f"no answer within {timeout:g} s", socket.gethostname()
+            return [Answer(ask.ticket, None, late, timeout, 0, host, unfit=True) for ask in asks]
 
 
 def _work(
     federation: Federation,
     network: Network,
-    asks: queue.SimpleQueue[Ask | None],
-    answers: queue.SimpleQueue[Answer],
+    asks: queue.SimpleQueue[Sequence[Ask]],
+    answers: queue.SimpleQueue[Sequence[Answer]],
 ) -> None:
     """Do tasks until there is none: what a desk's thread does."""
     torch.set_num_threads(1)
-    while (ask := asks.get()) is not None:
-        answers.put(perform(federation, network, ask))
+    while at_once := asks.get():
+        answers.put(perform(federation, network, at_once))
 
 
 def recorded(arrays: Mapping[str, Tensor]) -> ArrayRecord:
