@@ -27,7 +27,7 @@ from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
 
-_FORMAT = 4  # of what is kept; to be raised whenever the same files and settings give other arrays
+_FORMAT = 5  # of what is kept; to be raised whenever the same files and settings give other arrays
 _LIBRARIES = ("nibabel", "numpy", "pillow", "pydicom", "torch")  # they decide the last bits
 _GREY = np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as Pillow has it
 _WORDS = ("format", "size", "orientation")

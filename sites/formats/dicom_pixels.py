@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sites.formats.dicom_bits import of_words
 from sites.formats.picture import Array, checked
 from sites.formats.unreadable import Unreadable
 
@@ -49,7 +50,9 @@ def decoded(header: Any) -> tuple[Array, str | None]:
         raise _lacking(syntax)
     if not syntax.is_encapsulated:
         _complete(header)
-    options = {**as_pixel_options(header), "bits_stored": (width := _width(header))}
+    options = as_pixel_options(header)
+    if "PixelData" in header and (not syntax.is_encapsulated or syntax == _RLE):
+        options["bits_stored"] = options["bits_allocated"]  # all of them, not cut to what the header says
     try:
         stored, about = decoder.as_array(header, **options)
     except StopIteration as error:
@@ -70,7 +73,7 @@ def decoded(header: Any) -> tuple[Array, str | None]:
             f"has {header.SamplesPerPixel} values a pixel and calls them {kind}: export it as RGB or grey"
         )
         raise Unreadable("colours of an unknown kind", message)
-    return _lowered(checked(stored), header, width), colours
+    return of_words(checked(stored), header), colours
 
 
 def _complete(header: Any) -> None:
@@ -95,40 +98,3 @@ def _lacking(syntax: Any, said: str = "") -> Unreadable:
     found = f"has compressed pixels ({syntax.name}) that what is installed cannot decode{also}"
     message = f"{found}: {advice}export it uncompressed"
     return Unreadable(f"compressed as {syntax.name}", message)
-
-
-def _width(header: Any) -> int:
-    """How many bits of a value are read: those that it says are stored, and those it uses beyond them."""
-    stored, allocated = int(header.BitsStored), int(header.BitsAllocated)
-    syntax = header.file_meta.TransferSyntaxUID
-    if "PixelData" not in header or (syntax.is_encapsulated and syntax != _RLE):
-        return stored
-    padding, last = (header.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
-    signed = int(header.PixelRepresentation)
-    low, high = -(2 ** (stored - 1)) * signed, 2 ** (stored - signed)
-    if any(isinstance(one, int) and not low <= one < high for one in (padding, last)):
-        return allocated  # else padding becomes a value like any other
-    highest = header.get("HighBit")
-    return highest + 1 if isinstance(highest, int) and stored <= highest < allocated else stored
-
-
-def _lowered(values: Array, header: Any, width: int) -> Array:
-    """Values of ``width`` bits, of which some lie in the upper bits of theirs (PS3.5 8.1.1, before 2014).
-
-    Raises:
-        Unreadable: they lie there by the header, but not by what is found.
-    """
-    above = width - int(header.BitsStored)
-    if width != (header.get("HighBit") or 0) + 1 or above <= 0:
-        return values
-    if not (values & ((1 << above) - 1)).any():
-        return values >> above
-    signed = int(header.PixelRepresentation)
-    least = -(2 ** (int(header.BitsStored) - 1)) * signed
-    if least <= values.min() and values.max() < least + 2 ** int(header.BitsStored):
-        return values
-    message = (
-        f"says that {header.BitsStored} bits are stored, the highest of them bit {header.HighBit}, but uses "
-        f"all {width}: export it again"
-    )
-    raise Unreadable("values in other bits than said", message)

@@ -97,7 +97,7 @@ def measured(stored: Array, header: Any, modality: Any, voi: Any) -> Values:
     """
     physical, changed = _physical(stored, header, modality)
     look, notes = look_of(header, voi)
-    shown = _unpadded(stored, header)
+    shown = unpadded(stored, header)
     inverted = header.PhotometricInterpretation == "MONOCHROME1"
     # Of MONOCHROME1 it says the same once more, and inverts nothing back (PS3.3 C.11.6.1.2).
     inverse = not inverted and str(header.get("PresentationLUTShape") or "").upper() == "INVERSE"
@@ -175,8 +175,8 @@ def _physical(stored: Array, header: Any, item: Any) -> tuple[Array, bool]:
     return stored.astype(np.float64) * slope + intercept, True
 
 
-def _unpadded(stored: Array, header: Any) -> npt.NDArray[np.bool_] | None:
-    """Which values are no padding (PS3.3 C.7.5.1.1.2); None if all are."""
+def unpadded(stored: Array, header: Any) -> npt.NDArray[np.bool_] | None:
+    """Which stored values are no padding (PS3.3 C.7.5.1.1.2); None if all are."""
     if stored.dtype.kind == "f":
         padding = number_of(header, "FloatPixelPaddingValue")
         return None if padding is None or not (stored == padding).any() else stored != padding

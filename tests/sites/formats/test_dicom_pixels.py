@@ -50,9 +50,43 @@ def test_values_in_all_bits_are_refused(tmp_path: Path):
     )
 
 
-def test_an_overlay_in_unused_bits_is_left_out(tmp_path: Path):
-    made = dataset(TWELVE | 0x8000, {"BitsStored": 12})
-    assert np.array_equal(read_back(tmp_path, made).pixels[0], spread(TWELVE))
+DRAWN = np.where(RAMP % 3, 0, 0x4000)
+"""An overlay in bit 14 of a word."""
+
+
+def overlaid(made: Dataset) -> Dataset:
+    """``made``, with elements that tell of an overlay in bit 14 of its words."""
+    for element, value in ((0x0010, RAMP.shape[0]), (0x0011, RAMP.shape[1]), (0x0100, 16), (0x0102, 14)):
+        made.add_new((0x6000, element), "US", value)
+    return made
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("values", [TWELVE, SIGNED, SIGNED & 0xFFF], ids=["plain", "signed", "signs cut off"])
+def test_an_overlay_in_unused_bits_is_left_out(tmp_path: Path, values: Array, packed: bool):
+    """Whether or not a sign is written on into the bits around it."""
+    made = overlaid(dataset(values ^ DRAWN.astype(values.dtype), {"BitsStored": 12}))
+    if packed:
+        made.compress(RLELossless)
+    truth = TWELVE if values is TWELVE else SIGNED
+    found = read_back(tmp_path, made)
+    assert (found.low, found.high) == (truth.min(), truth.max())
+    assert np.array_equal(found.pixels[0], spread(truth))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        TWELVE * 16,  # of 16 bits: cut to 12, white would become black
+        SIGNED * 3,  # beyond -2048
+        TWELVE ^ DRAWN.astype(np.uint16),
+        np.where(RAMP % 2, SIGNED, SIGNED & 0xFFF).astype(np.int16),  # is 0xFFF -1, or 4095?
+    ],
+    ids=["deeper", "deeper with signs", "an overlay that nothing tells of", "signs cut off here and there"],
+)
+def test_values_beyond_the_bits_that_are_said_to_be_stored_are_refused(tmp_path: Path, values: Array):
+    text = refusal(tmp_path, dataset(values, {"BitsStored": 12}))
+    assert text.startswith("says that 12 bits of 16 are stored, but uses others, and tells of no overlay")
 
 
 def test_padding_in_bits_beyond_those_stored_is_padding(tmp_path: Path):
