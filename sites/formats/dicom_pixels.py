@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sites.formats.codestreams import edges
 from sites.formats.dicom_bits import of_words
 from sites.formats.picture import Array, checked
 from sites.formats.unreadable import Unreadable
@@ -65,6 +66,8 @@ def decoded(header: Any) -> tuple[Array, str | None]:
     if (found := int(about["number_of_frames"])) != (said := int(header.get("NumberOfFrames") or 1)):
         message = f"has the pixels of {found} frames, but says {said} (NumberOfFrames): export it again"
         raise Unreadable("another number of frames", message)
+    if syntax.is_encapsulated:
+        _of_one_size(header, found)
     kind = str(about["photometric_interpretation"])
     colours = None if kind in _GREY else kind
     expected = 3 if colours == "RGB" else 1
@@ -90,6 +93,24 @@ def _complete(header: Any) -> None:
             f"is a DICOM file that is cut off: it has {found:,} of {expected:,} bytes of pixels: get it again"
         )
         raise Unreadable("cut off", message)
+
+
+def _of_one_size(header: Any, count: int) -> None:
+    """Refuse frames whose streams tell another size than the file: their rows would be cut at wrong places.
+
+    Raises:
+        Unreadable: they do.
+    """
+    from pydicom.encaps import generate_frames
+
+    said = int(header.Rows), int(header.Columns)
+    for stream in generate_frames(header.PixelData, number_of_frames=count):
+        if (found := edges(stream)) not in (None, said):
+            message = (
+                f"has compressed pixels of {found[0]} × {found[1]}, but says {said[0]} × {said[1]} (Rows, Columns): "
+                "export it again"
+            )
+            raise Unreadable("another size than said", message)
 
 
 def _lacking(syntax: Any, said: str = "") -> Unreadable:

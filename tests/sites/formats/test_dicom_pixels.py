@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.uid import JPEGBaseline8Bit, RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
+from sites.formats.codestreams import edges
 from sites.formats.picture import spread
 from tests.sites.formats.making import dataset, palette, read_back, refusal
 
@@ -132,3 +133,32 @@ def test_fewer_compressed_frames_than_said_are_refused(tmp_path: Path):
     )
     text = refusal(tmp_path, made)
     assert text == "is a DICOM file that is cut off: it has fewer frames than it says: get it again"
+
+
+def compressed(kind: str, pixels: Array) -> bytes:
+    made = io.BytesIO()
+    options: dict[str, Any] = {"no_jp2": True} if kind == "JPEG2000" else {"progressive": "later" in kind}
+    Image.fromarray(pixels).save(made, kind.split()[0], **options)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG later", "JPEG2000"])
+def test_compressed_pixels_of_another_size_than_said_are_refused(tmp_path: Path, kind: str):
+    """16 × 20 are as many as 20 × 16, so that rows would be cut at wrong places."""
+    syntax = JPEG2000Lossless if kind == "JPEG2000" else JPEGBaseline8Bit
+    stream = compressed(kind, RAMP.astype(np.uint8))
+    assert read_back(tmp_path, dataset(RAMP.astype(np.uint8), syntax=syntax, raw=[stream])).notes == ()
+    turned = dataset(RAMP.astype(np.uint8), {"Rows": 20, "Columns": 16}, syntax=syntax, raw=[stream])
+    text = refusal(tmp_path, turned)
+    assert text == "has compressed pixels of 16 × 20, but says 20 × 16 (Rows, Columns): export it again"
+
+
+def test_streams_tell_their_edges():
+    """By the places of the standards: T.81 B.2.2, T.87 C.2.2, 15444-1 A.5.1; anything else tells none."""
+    frame = b"\x00\x0b\x08\x00\x10\x00\x14\x01\x01\x11\x00"
+    for marker in (0xC0, 0xC1, 0xC3, 0xF7):
+        assert edges(b"\xff\xd8\xff\xfe\x00\x03!\xff\xff" + bytes([marker]) + frame) == (16, 20)
+    assert edges(b"\xff\xd8\xff\xc4" + frame) is None  # tables, and no frame
+    places = b"".join(one.to_bytes(4, "big") for one in (24, 17, 4, 1))
+    assert edges(b"\xff\x4f\xff\x51\x00\x29\x00\x00" + places) == (16, 20)
+    assert edges(b"") is None and edges(b"RIFF") is None
