@@ -96,7 +96,7 @@ def measured(stored: Array, header: Any, modality: Any, voi: Any) -> Values:
         Unreadable: an element has a value that makes no sense.
     """
     physical, changed = _physical(stored, header, modality)
-    look, notes = look_of(header, voi)
+    look, notes = look_of(header, voi, signed=_below_zero(header, modality))
     shown = unpadded(stored, header)
     inverted = header.PhotometricInterpretation == "MONOCHROME1"
     # Of MONOCHROME1 it says the same once more, and inverts nothing back (PS3.3 C.11.6.1.2).
@@ -147,7 +147,8 @@ def coloured(stored: Array, header: Any) -> Greys:
 
         made = apply_color_lut(stored, header)[..., :3]
         return scaled(made.astype(np.float64), 0, np.iinfo(made.dtype).max)
-    tables = [table_of(header, header, f"{name}PaletteColorLookupTable") for name in names]
+    signed = bool(header.PixelRepresentation)
+    tables = [table_of(header, header, f"{name}PaletteColorLookupTable", signed=signed) for name in names]
     if max(max(table.entries) for table in tables) < 2**8:  # 8 bits in words of 16, which would be all black
         tables = [replace(table, bits=8) for table in tables]
     if len({(table.first, table.bits, len(table.entries)) for table in tables}) > 1:
@@ -163,7 +164,8 @@ def _physical(stored: Array, header: Any, item: Any) -> tuple[Array, bool]:
         Unreadable: they are all made one.
     """
     if item.get("ModalityLUTSequence"):
-        return table_of(item.ModalityLUTSequence[0], header, "LUT").looked_up(stored), True
+        table = table_of(item.ModalityLUTSequence[0], header, "LUT", signed=bool(header.PixelRepresentation))
+        return table.looked_up(stored), True
     slope, intercept = (number_of(item, name) for name in ("RescaleSlope", "RescaleIntercept"))
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     if slope == 0:
@@ -173,6 +175,13 @@ def _physical(stored: Array, header: Any, item: Any) -> tuple[Array, bool]:
     if (slope, intercept) == (1.0, 0.0):
         return stored, False
     return stored.astype(np.float64) * slope + intercept, True
+
+
+def _below_zero(header: Any, item: Any) -> bool:
+    """Whether there may be values below 0 after the modality transformation (PS3.3 C.11.2.1.1)."""
+    if item.get("ModalityLUTSequence"):
+        return False
+    return bool(header.PixelRepresentation) or (number_of(item, "RescaleIntercept") or 0) < 0
 
 
 def unpadded(stored: Array, header: Any) -> npt.NDArray[np.bool_] | None:

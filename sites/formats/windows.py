@@ -56,15 +56,20 @@ class Table:
         return scaled(self.looked_up(values).astype(np.float64), 0, 2**self.bits - 1)
 
 
-def look_of(header: Any, item: Any) -> tuple[Window | Table | None, tuple[str, ...]]:
+def look_of(header: Any, item: Any, *, signed: bool) -> tuple[Window | Table | None, tuple[str, ...]]:
     """What makes greys of values, and what is to be known of it.
+
+    Args:
+        header: of the file.
+        item: where its window or VOI table stands.
+        signed: values may be below 0.
 
     Raises:
         Unreadable: the function is none of the standard's.
     """
     if tables := item.get("VOILUTSequence"):
         several = ("of several VOI tables the first was used",) * (len(tables) > 1)
-        return table_of(tables[0], header, "LUT"), ("scaled by the VOI table", *several)
+        return table_of(tables[0], header, "LUT", signed=signed), ("scaled by the VOI table", *several)
     centre, width = (number_of(item, name) for name in ("WindowCenter", "WindowWidth"))
     if centre is None or width is None:
         return None, ()
@@ -80,14 +85,20 @@ def look_of(header: Any, item: Any) -> tuple[Window | Table | None, tuple[str, .
     return Window(centre, width, function), ("scaled by the window", *several)
 
 
-def table_of(item: Any, header: Any, name: str) -> Table:
-    """A table of an item, whose elements start with ``name``; numbers have the signs and the order of ``header``'s.
+def table_of(item: Any, header: Any, name: str, *, signed: bool) -> Table:
+    """A table of an item.
+
+    Args:
+        item: where it stands.
+        header: of the file, whose order of bytes it has.
+        name: what its elements start with.
+        signed: what is looked up may be below 0, so that 65535 as its first number is -1, whatever it is written as.
 
     Raises:
         Unreadable: it has not as many entries as it says.
     """
     count, first, bits = (int(one) for one in item[f"{name}Descriptor"].value)
-    count, first = count or 2**16, first - 2**16 if header.PixelRepresentation and first >= 2**15 else first
+    count, first = count or 2**16, first - 2**16 if signed and first >= 2**15 else first
     if bits not in range(8, 17):
         raise Unreadable(
             "a senseless table", f"has a table of {bits} bits an entry, expected 8…16: export it again"

@@ -146,6 +146,18 @@ def test_a_window_without_width_is_left_out_with_a_note(tmp_path: Path, width: s
     assert found.notes == ("a window without width was left out",)
 
 
+@pytest.mark.parametrize("written", ["SS", "US"])
+def test_a_table_of_hounsfield_units_starts_below_0(tmp_path: Path, written: str):
+    """Pixels without signs become units by an intercept; files with implicit types may have -1024 written as 64512."""
+    made = dataset(GREY.astype(np.uint16) * 16, {"BitsStored": 12, "RescaleSlope": "1"})
+    made.RescaleIntercept, made.VOILUTSequence = "-1024", table(np.arange(4096) * 16)
+    descriptor = made.VOILUTSequence[0]["LUTDescriptor"]
+    descriptor.VR = written
+    descriptor.value = [4096, -1024 if written == "SS" else 64512, 16]
+    # The entry of a value of x units is 16 (x + 1024), of 65535: of what is stored, 16 · 16 / 257 of the grey
+    assert np.abs(read_back(tmp_path, made).pixels[0] - GREY * (256 / 257)).max() <= 0.51
+
+
 def test_empty_elements_are_none(tmp_path: Path):
     made = dataset(
         GREY, {"WindowCenter": None, "WindowWidth": None, "RescaleSlope": None, "PixelPaddingValue": None}
