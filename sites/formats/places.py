@@ -15,6 +15,7 @@ from sites.formats.unreadable import Unreadable
 _TURN = 1e-3  # that directions of slices of one volume may differ by: rounding of texts
 _ROUNDING = 2e-3  # of a pixel's edge that edges may differ by: rounding of texts
 _UNEVEN = 0.05  # of the usual distance that distances may differ by: rounding, and bending of tables
+_BESIDE = 0.5  # of a pixel's edge that a slice may lie beside the line of the others
 _FLAT = 0.1  # of the distance that slices may move sideways before the stack is called tilted
 
 _TILTED = "slices lie askew in their stack (a tilted gantry): read as they are"
@@ -87,7 +88,7 @@ def stacked(where: Sequence[Place]) -> tuple[Array, Affine, tuple[str, ...]]:
     """How slices make a volume: their order, the affine of (slices, rows, columns) to RAS, and what is to be known.
 
     Raises:
-        Unreadable: they lie in several directions, twice at one place, or with gaps.
+        Unreadable: they lie in several directions, twice at one place, with gaps, or beside each other.
     """
     first = where[0]
     directions = np.array([(*one.row, *one.column) for one in where])
@@ -106,6 +107,8 @@ def stacked(where: Sequence[Place]) -> tuple[Array, Affine, tuple[str, ...]]:
     apart = np.diff(positions @ normal)
     _even(apart, positions @ normal)
     step = (positions[-1] - positions[0]) / (len(where) - 1)
+    beside = positions - positions[0] - np.arange(len(where))[:, None] * step
+    _in_line(beside - np.outer(beside @ normal, normal), _BESIDE * float(edges.max()))
     sideways = np.linalg.norm(step - (step @ normal) * normal)
     affine = np.eye(4)
     for axis, way in enumerate(
@@ -115,6 +118,22 @@ def stacked(where: Sequence[Place]) -> tuple[Array, Affine, tuple[str, ...]]:
     affine[:3, 3] = positions[0]
     to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's axes run to the left and to the back
     return order, to_ras @ affine, (_TILTED,) if sideways > _FLAT * float(np.median(apart)) else ()
+
+
+def _in_line(beside: Array, most: float) -> None:
+    """Refuse slices that lie beside the line of the others: one voxel upon the other would be of two places.
+
+    Args:
+        beside: (slices, 3) millimetres from that line.
+        most: millimetres that they may.
+
+    Raises:
+        Unreadable: they lie further.
+    """
+    far = np.linalg.norm(beside, axis=1)
+    if (count := int((far > most).sum())) > 0:
+        message = f"has {count} slices up to {far.max():.1f} mm beside the line of the others: keep one stack a folder"
+        raise Unreadable("slices beside each other", message)
 
 
 def _even(apart: Array, at: Array) -> None:

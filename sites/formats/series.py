@@ -14,6 +14,7 @@ from sites.formats.content import told
 from sites.formats.dicom_values import Values, together
 from sites.formats.picture import THIN, Picture
 from sites.formats.unreadable import Unreadable, blaming, named
+from sites.identity import listed, tidied
 
 _BESIDE = ("dicomdir", "thumbs.db", "desktop.ini", "lockfile", "version")
 """Files that lie beside images in exports; so do those whose names start with a dot."""
@@ -25,8 +26,12 @@ _ENOUGH = 10
 
 @dataclass(frozen=True)
 class _Slice:
+    """A file of a series: of whom it is, and against what its place is measured, by the header."""
+
     file: Path
     series: str
+    of: str
+    frame: str
     claim: sizes.Claim
     place: places.Place | None
 
@@ -100,6 +105,7 @@ def _slices(folder: Path) -> list[_Slice]:
             f"has {len(several)} series in it ({counts[:80]}), expected one: give each a folder of its own"
         )
         raise Unreadable("several series", message)
+    _of_one_body(found)
     shapes = Counter(one.claim.shape for one in found)
     if len(shapes) > 1 or (len(next(iter(shapes))) != 2 and len(found) > 1):
         sizes_found = ", ".join(" × ".join(map(str, shape)) for shape in list(shapes)[:5])
@@ -113,6 +119,22 @@ def _slices(folder: Path) -> list[_Slice]:
         )
         raise Unreadable("too few slices", message)
     return found
+
+
+def _of_one_body(found: Sequence[_Slice]) -> None:
+    """Refuse slices that are not of one patient, lying still.
+
+    Raises:
+        Unreadable: they are of several, or their places are told in several frames of reference.
+    """
+    if len(people := sorted({one.of for one in found})) > 1:
+        message = (
+            f"has slices of several patients ({listed(people)} as PatientID): give each a folder of their own"
+        )
+        raise Unreadable("several patients", message)
+    if (frames := len({one.frame for one in found})) > 1:
+        message = f"tells the places of its slices in {frames} frames of reference: keep one a folder"
+        raise Unreadable("several frames of reference", message)
 
 
 def _slice(file: Path) -> _Slice:
@@ -129,7 +151,12 @@ def _slice(file: Path) -> _Slice:
         claimed = dicom.claim(file)
         with dicom.guarded():
             header = dicom.heading(file)
-            return _Slice(file, str(header.get("SeriesInstanceUID") or ""), claimed, places.of(header))
+            series, frame = (
+                str(header.get(f"{one}UID") or "") for one in ("SeriesInstance", "FrameOfReference")
+            )
+            return _Slice(
+                file, series, tidied(str(header.get("PatientID") or "")), frame, claimed, places.of(header)
+            )
 
 
 @contextmanager

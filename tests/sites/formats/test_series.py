@@ -236,11 +236,34 @@ def cut_off(number: int, made: Dataset) -> None:
         made.PixelData = made.PixelData[:-20]
 
 
+def moved(*which: int) -> Callable[[int, Dataset], None]:
+    """Some slices 30 mm to the left."""
+
+    def move(number: int, made: Dataset) -> None:
+        x, *others = map(float, made.ImagePositionPatient)
+        made.ImagePositionPatient = [x + 30 * (number in which), *others]
+
+    return move
+
+
+def of_two_people(number: int, made: Dataset) -> None:
+    made.PatientID = "ab"[number % 2]
+
+
+def sat_up(number: int, made: Dataset) -> None:
+    made.FrameOfReferenceUID = f"1.2.{number % 2}"
+
+
 BAD: dict[str, tuple[Callable[[int, Dataset], Any], str]] = {
     "a gap": (missing, "has slices 2.5 mm apart, but 5 mm between 5 and 10 mm: are some missing?"),
     "a place twice": (twice, "has 1 slices at a place where another one lies: keep one series"),
     "a scout": (scout, "has slices in several directions, perhaps a scout"),
     "two series": (of_two, "has 2 series in it (3 files, 4 files), expected one"),
+    "slices beside": (moved(2, 3), "has 2 slices up to 30.0 mm beside the line of the others"),
+    # The line is that from the first of 7 to the last: 5, 10, 15, 10, 5 mm from it are those between
+    "a stack beside": (moved(3, 4, 5, 6), "has 5 slices up to 15.0 mm beside the line of the others"),
+    "two people": (of_two_people, "has slices of several patients ('a', 'b' as PatientID)"),
+    "two frames": (sat_up, "tells the places of its slices in 2 frames of reference"),
     "no place": (
         nowhere,
         "does not tell where its slices lie (no ImagePositionPatient): convert it to NIfTI",
