@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from sites.formats import places, sizes
 from sites.formats.content import preamble
-from sites.formats.dicom_pixels import PIXELS, decoded
+from sites.formats.dicom_pixels import PIXELS, beyond, decoded
 from sites.formats.dicom_values import Values, coloured, measured, together
 from sites.formats.picture import THIN, Array, Picture, limits, size, spread
 from sites.formats.turning import codes, turned
@@ -23,6 +24,8 @@ _DIRECTORY = "1.2.840.10008.1.3.10"
 _SIZES = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _ONCE = ("NumberOfFrames", "SamplesPerPixel")  # 1 where they are missing
 
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_BURNT = "annotations are burnt into the pixels (Burned In Annotation): see that they name nobody"
 _STORED = "not told where the frames lie: read in the order stored"
 
 
@@ -75,6 +78,11 @@ def _image(header: Any) -> Any:
     if kind == _DIRECTORY or "DirectoryRecordSequence" in header:
         message = "is a DICOMDIR, the table of contents of a disc: list the images that it names"
         raise Unreadable("a DICOMDIR", message)
+    if kind in _SEGMENTATIONS or header.get("Modality") == "SEG":
+        message = (
+            "is a DICOM segmentation, expected an image: convert it to NIfTI, and list it as a label map"
+        )
+        raise Unreadable("a segmentation", message)
     if header.get("Rows") is None and header.get("Columns") is None:
         name = getattr(kind, "name", "") or "of an unknown kind"
         raise Unreadable("no pixels", f"is a DICOM file without an image ({name}): list images only")
@@ -109,7 +117,8 @@ def read(file: Path) -> Picture:
         if stored.ndim == 2:
             values = frame(stored, header, 0)
             pixels = values.greys()[None]
-            return Picture(pixels, "DICOM", size(stored.shape), *values.limits, notes=values.notes)
+            lies = places.letters(header)
+            return Picture(pixels, "DICOM", size(stored.shape), *values.limits, lies, values.notes)
         if len(stored) < THIN:
             message = (
                 f"has {len(stored)} frames, expected one, or a volume of at least {THIN}: save each as a file"
@@ -175,14 +184,21 @@ def _filled(header: Any) -> Any:
 
 
 def frame(stored: Array, header: Any, number: int) -> Values:
-    """The values of one frame (H, W) of a file.
+    """The values of one frame (H, W) of a file, and what is to be known of all of it.
 
     Raises:
         Unreadable: an element has a value that makes no sense.
     """
     modality = places.item(header, number, "PixelValueTransformationSequence")
     voi = places.item(header, number, "FrameVOILUTSequence")
-    return measured(stored, header, header if modality is None else modality, header if voi is None else voi)
+    found = measured(stored, header, header if modality is None else modality, header if voi is None else voi)
+    return replace(found, notes=(*found.notes, *_told(header)))
+
+
+def _told(header: Any) -> tuple[str, ...]:
+    """What is to be known of a file whatever its values are."""
+    burnt = str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES"
+    return (*beyond(header), *(_BURNT,) * burnt)
 
 
 def _colour(header: Any, stored: Array, colours: str) -> Picture:
@@ -196,9 +212,11 @@ def _colour(header: Any, stored: Array, colours: str) -> Picture:
         raise Unreadable("several pages", message)
     palette = colours == "PALETTE COLOR"
     values = coloured(stored, header) if palette else stored
+    if header.BitsStored == 8 and not header.PixelRepresentation:  # whatever room they have
+        values = values.astype(np.uint8)
     pixels = np.ascontiguousarray(np.moveaxis(spread(values), -1, 0))
-    notes = ("the palette was applied",) if palette else ()
-    return Picture(pixels, "DICOM", size(stored.shape[:2]), *limits(values), notes=notes)
+    notes = (*(("the palette was applied",) if palette else ()), *_told(header))
+    return Picture(pixels, "DICOM", size(stored.shape[:2]), *limits(values), places.letters(header), notes)
 
 
 def _deflated(file: Path) -> bool:

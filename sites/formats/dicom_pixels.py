@@ -12,6 +12,8 @@ from sites.formats.unreadable import Unreadable
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 """The elements that hold pixels; a file has one of them."""
 
+_BEYOND = "more bytes of pixels than its size asks for: those at the end were left out"
+
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _RLE = "1.2.840.10008.1.2.5"
 
@@ -77,6 +79,16 @@ def decoded(header: Any) -> tuple[Array, str | None]:
         )
         raise Unreadable("colours of an unknown kind", message)
     return of_words(checked(stored), header), colours
+
+
+def beyond(header: Any) -> tuple[str, ...]:
+    """A note if there are more bytes of pixels than the size of a file asks for."""
+    from pydicom.pixels.utils import get_expected_length
+
+    if header.file_meta.TransferSyntaxUID.is_encapsulated:
+        return ()
+    expected = get_expected_length(header)
+    return (_BEYOND,) * (max(len(header.get(name) or b"") for name in PIXELS) > expected + expected % 2)
 
 
 def _complete(header: Any) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sites.formats.picture import HIGHEST, LOWEST, Array, Greys, limits, scaled
 from sites.formats.unreadable import Unreadable
-from sites.formats.windows import Table, Window, look_of, number_of, table_of
+from sites.formats.windows import LOOKS, Table, Window, look_of, number_of, table_of
 
 _INVERTED = "white is 0 (MONOCHROME1): inverted"
 _INVERSE = "white is 0 (Presentation LUT Shape INVERSE): inverted"
@@ -131,7 +131,7 @@ def together(slices: Iterator[Values], count: int) -> Values:
     whole = None if shown.all() else shown
     if len(looks) == 1:
         return Values(physical, whole, first.look, plain, first.inverted, tuple(notes))
-    kept = (note for note in notes if note in (_INVERTED, _INVERSE, _PADDED))  # no window was used
+    kept = (note for note in notes if note not in LOOKS)  # no window was used
     return Values(physical, whole, None, plain, first.inverted, (*kept, _UNLIKE))
 
 

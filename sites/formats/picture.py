@@ -35,8 +35,8 @@ class Picture:
         size: its edges as stored, such as 512 × 512.
         low: the smallest value in the file, after DICOM's modality transformation; padding does not count.
         high: the largest one.
-        orientation: where a volume's axes run as it is stored, the fastest first, such as LPS for rows to the left,
-            columns to the back and slices up; empty for whatever has none.
+        orientation: where its axes run as it is stored, the fastest first, such as LPS for rows to the left, columns to
+            the back and slices up, or LP of one slice; empty for whatever does not tell.
         notes: what was done that its owner should know of, the same words for every file of its kind.
     """
 

@@ -18,6 +18,9 @@ _UNEVEN = 0.05  # of the usual distance that distances may differ by: rounding, 
 _BESIDE = 0.5  # of a pixel's edge that a slice may lie beside the line of the others
 _FLAT = 0.1  # of the distance that slices may move sideways before the stack is called tilted
 
+_ENDS = ("RL", "AP", "IS")  # of DICOM's axes
+_LETTERS = {**{one: one for one in "RLAP"}, "H": "S", "F": "I"}  # of Patient Orientation: head and feet
+
 _TILTED = "slices lie askew in their stack (a tilted gantry): read as they are"
 
 
@@ -45,6 +48,19 @@ def item(header: Any, number: int, sequence: str) -> Any | None:
         if groups is not None and groups.get(sequence):
             return groups[sequence].value[0]
     return None
+
+
+def letters(header: Any) -> str:
+    """Where the rows and the columns of one image run, such as LP; empty if its file does not tell."""
+    turn, said = header.get("ImageOrientationPatient"), header.get("PatientOrientation")
+    if turn and len(turn) == 6:
+        ways = np.array([float(one) for one in turn]).reshape(2, 3)
+        if np.isfinite(ways).all() and np.abs(ways).max(axis=1).min() > 0:
+            axes = np.abs(ways).argmax(axis=1)
+            return "".join(_ENDS[axis][int(way[axis] > 0)] for axis, way in zip(axes, ways, strict=True))
+    if said and len(said) == 2 and all(one and str(one)[0] in _LETTERS for one in said):
+        return "".join(_LETTERS[str(one)[0]] for one in said)
+    return ""
 
 
 def frames(header: Any, count: int) -> list[Place] | None:

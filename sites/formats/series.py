@@ -19,7 +19,7 @@ from sites.identity import listed, tidied
 _BESIDE = ("dicomdir", "thumbs.db", "desktop.ini", "lockfile", "version")
 """Files that lie beside images in exports; so do those whose names start with a dot."""
 
-_NO_SLICE = ("another format", "no pixels", "empty", "no file", "a folder in a series")
+_NO_SLICE = ("another format", "no pixels", "empty", "no file", "a folder in a series", "a segmentation")
 
 _ENOUGH = 10
 

@@ -11,6 +11,12 @@ import numpy as np
 from sites.formats.picture import Array, Greys, scaled
 from sites.formats.unreadable import Unreadable
 
+_TABLE, _WINDOW = "scaled by the VOI table", "scaled by the window"
+_TABLES, _WINDOWS = "of several VOI tables the first was used", "of several windows the first was used"
+_NARROW = "a window without width was left out"
+LOOKS = frozenset({_TABLE, _WINDOW, _TABLES, _WINDOWS, _NARROW})
+"""What `look_of` may have to say."""
+
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
@@ -68,8 +74,8 @@ def look_of(header: Any, item: Any, *, signed: bool) -> tuple[Window | Table | N
         Unreadable: the function is none of the standard's.
     """
     if tables := item.get("VOILUTSequence"):
-        several = ("of several VOI tables the first was used",) * (len(tables) > 1)
-        return table_of(tables[0], header, "LUT", signed=signed), ("scaled by the VOI table", *several)
+        several = (_TABLES,) * (len(tables) > 1)
+        return table_of(tables[0], header, "LUT", signed=signed), (_TABLE, *several)
     centre, width = (number_of(item, name) for name in ("WindowCenter", "WindowWidth"))
     if centre is None or width is None:
         return None, ()
@@ -80,9 +86,9 @@ def look_of(header: Any, item: Any, *, signed: bool) -> tuple[Window | Table | N
         )
         raise Unreadable("an unknown VOI LUT function", message)
     if width < 1 if function == "LINEAR" else width <= 0:
-        return None, ("a window without width was left out",)
-    several = ("of several windows the first was used",) * _several(item, "WindowWidth")
-    return Window(centre, width, function), ("scaled by the window", *several)
+        return None, (_NARROW,)
+    several = (_WINDOWS,) * _several(item, "WindowWidth")
+    return Window(centre, width, function), (_WINDOW, *several)
 
 
 def table_of(item: Any, header: Any, name: str, *, signed: bool) -> Table:

@@ -189,6 +189,56 @@ def test_a_2d_image_is_never_turned(tmp_path: Path):
     assert np.array_equal(read_back(tmp_path, made).pixels[0], GREY)
 
 
+AXIAL, TURNED, CORONAL = [1, 0, 0, 0, 1, 0], [-1, 0, 0, 0, -1, 0], [1, 0.1, 0, 0, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"ImageOrientationPatient": AXIAL}, "LP"),
+        ({"ImageOrientationPatient": TURNED}, "RA"),
+        ({"ImageOrientationPatient": CORONAL}, "LI"),
+        ({"ImageOrientationPatient": [0] * 6}, ""),
+        ({"PatientOrientation": ["L", "F"]}, "LI"),
+        ({"PatientOrientation": ["R", "HA"]}, "RS"),
+        ({"ImageOrientationPatient": TURNED, "PatientOrientation": ["L", "F"]}, "RA"),
+        ({"PatientOrientation": ["L"]}, ""),
+        ({"PatientOrientation": ["", "X"]}, ""),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("colours", [1, 3])
+def test_where_rows_and_columns_run_is_told(
+    tmp_path: Path, tags: dict[str, Any], expected: str, colours: int
+):
+    """To the left, the back and up by positive numbers (PS3.3 C.7.6.2.1.1); of two ways, by the one that is numbers."""
+    assert (
+        read_back(tmp_path, dataset(np.stack([GREY] * 3, -1) if colours == 3 else GREY, tags)).orientation
+        == expected
+    )
+
+
+def test_colours_of_8_bits_are_as_they_are_whatever_room_they_have(tmp_path: Path):
+    colour = np.stack([SMOOTH, SMOOTH // 2, SMOOTH // 4], axis=-1)
+    found = read_back(tmp_path, dataset(colour.astype(np.uint16), {"BitsStored": 8}))
+    assert np.array_equal(found.pixels, np.moveaxis(colour, -1, 0))
+
+
+BURNT = "annotations are burnt into the pixels (Burned In Annotation): see that they name nobody"
+MORE = "more bytes of pixels than its size asks for: those at the end were left out"
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_what_is_to_be_known_of_a_file_is_told(tmp_path: Path, colours: int):
+    pixels = np.stack([GREY] * 3, -1) if colours == 3 else GREY
+    made = dataset(pixels, {"BurnedInAnnotation": "YES"})
+    made.PixelData += bytes(2)
+    assert read_back(tmp_path, made).notes == (MORE, BURNT)
+    assert read_back(tmp_path, dataset(pixels, {"BurnedInAnnotation": "NO"})).notes == ()
+    odd = pixels[:19, :23]  # and a byte, since there is an even number of them
+    assert read_back(tmp_path, dataset(odd)).notes == ()
+
+
 # ------------------------------------------------------------------------------------------------- refusals
 
 
@@ -243,6 +293,7 @@ REFUSED: dict[str, tuple[Callable[[], Dataset], str]] = {
         lambda: dataset(GREY, {"VOILUTSequence": short_table()}),
         "has a table of 150 entries, expected 200",
     ),
+    "a segmentation": (changed(Modality="SEG"), "is a DICOM segmentation, expected an image"),
     "3 frames": (
         lambda: dataset(np.stack([GREY] * 3), frames=3),
         "has 3 frames, expected one, or a volume of at",

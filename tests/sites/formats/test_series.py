@@ -159,12 +159,14 @@ def test_slices_with_windows_of_their_own_are_not_windowed(tmp_path: Path):
     """Else a lesion would be as bright as what lies beside it in another slice."""
 
     def own(number: int, made: Dataset) -> None:
-        made.WindowCenter = str(100 * number + 500)
+        made.WindowCenter, made.BurnedInAnnotation = str(100 * number + 500), "YES"
 
     found = read(series(tmp_path, spoil=own))
     low, high = np.percentile(TRUTH, (0.5, 99.5))
     assert np.abs(found.pixels[0] - np.clip((TRUTH - low) / (high - low), 0, 1) * 255).max() <= 0.51
-    assert found.notes == ("slices have windows of their own: spread between the percentiles of all",)
+    burnt, unlike = found.notes
+    assert "are burnt into the pixels" in burnt
+    assert unlike == "slices have windows of their own: spread between the percentiles of all"
 
 
 def test_a_tilted_gantry_is_read_with_a_note(tmp_path: Path):
