@@ -14,6 +14,8 @@ from sites.formats.unreadable import Unreadable
 APART = 0.1
 """Millimetres that the corners of an image and of its label map may lie apart: rounding of affines."""
 
+_QUARTER = 0.25  # of the smallest edge of a voxel that they may at most, where voxels are small
+
 _ALIKE = 0.01  # of an edge or a direction: rounding of headers
 _SHARE = 0.5  # of the larger voxel that two grids' ends may lie apart, since programs resample so or so
 
@@ -52,9 +54,10 @@ def on_one(image: Grid, other: Grid, name: str) -> None:
         message = f"has the shape {other.voxels.shape}, expected {image.voxels.shape} as {name} has"
         raise Unreadable("another shape than its image", message)
     apart = _apart(image, other, 0.0)
-    if apart > APART:
+    if apart > _slack(image):
         advice = "resample it onto that grid; or, if its voxels are the same, copy that header"
-        message = f"lies up to {apart:.1f} mm away from {name}: {advice}"
+        away = f"{apart:.1f}" if apart >= APART else f"{apart:.1g}"
+        message = f"lies up to {away} mm away from {name}: {advice}"
         raise Unreadable("away from its image", message)
 
 
@@ -66,7 +69,12 @@ def coarser_or_finer(image: Grid, other: Grid) -> bool:
     same_size = np.allclose(image.edges, other.edges, rtol=_ALIKE)
     if same_size or np.abs(ways[0] - ways[1]).max() > _ALIKE:
         return False
-    return _apart(image, other, 0.5) <= _SHARE * float(max(*image.edges, *other.edges)) + APART
+    return _apart(image, other, 0.5) <= _SHARE * float(max(*image.edges, *other.edges)) + _slack(image)
+
+
+def _slack(image: Grid) -> float:
+    """Millimetres that the corners of another grid may lie apart from an image's."""
+    return min(APART, _QUARTER * float(image.edges.min()))
 
 
 def _apart(image: Grid, other: Grid, beyond: float) -> float:

@@ -172,21 +172,23 @@ def _alike(pair: Pair, read: Sequence[_Read], transform: _Transforms, how: Handl
     """
     *images, labels = read
     notes = dict.fromkeys(itertools.chain.from_iterable(one.notes for one in read))
+    first = images[0].grid
     for file, other in zip(pair.images[1:], images[1:], strict=True):
         with _of(file):
-            on_one(images[0].grid, other.grid, pair.images[0].name)
+            on_one(first, other.grid, pair.images[0].name)
     with _of(pair.label_map):
-        on_image, further = _on_image(images[0].grid, labels.grid, pair.images[0].name)
-    _fits_resampled(pair.images[0], images[0].grid, how)
+        on_image, further = _on_image(first, labels.grid, pair.images[0].name)
+    _fits_resampled(pair.images[0], first, how)
     pixels = []
     for file, image in zip(pair.images, images, strict=True):
-        resampled = transform.images(_tensor(image.grid))
+        # All by one affine: by two that are rounded otherwise, they may be cut into more or fewer voxels.
+        resampled = transform.images(_tensor(replace(first, voxels=image.grid.voxels), transform.unit))
         low, high = np.percentile(resampled.numpy(), (0.5, 99.5))
         if not low < high:
             message = f"shows nothing: nearly all voxels have the value {low:g}"
             raise _Unusable(file, "shows nothing", message)
         pixels.append(transform.fit(transform.scale(resampled, low, high)).numpy()[0])
-    whole = transform.maps(_tensor(on_image))
+    whole = transform.maps(_tensor(on_image, transform.unit))
     if _structures(on_image.voxels) - _structures(whole.numpy()):
         further = (*further, _TOO_SMALL)
     fitted = transform.fit(whole)
@@ -208,7 +210,7 @@ def _on_image(image: Grid, labels: Grid, name: str) -> tuple[Grid, tuple[str, ..
     """
     if not coarser_or_finer(image, labels):
         on_one(image, labels, name)
-        return labels, ()
+        return replace(image, voxels=labels.voxels), ()
     return replace(image, voxels=resampled(labels, image)), (_RESAMPLED,)
 
 
@@ -221,12 +223,13 @@ def _of(file: Path) -> Iterator[None]:
         raise _Unusable(file, error.kind, str(error)) from error
 
 
-def _tensor(grid: Grid) -> Any:
-    """Voxels with a channel in front, as MONAI's tensor with an affine."""
+def _tensor(grid: Grid, unit: float) -> Any:
+    """Voxels with a channel in front, as MONAI's tensor with an affine in units of so many millimetres."""
     import torch
     from monai.data.meta_tensor import MetaTensor  # here, since it takes seconds
 
-    return MetaTensor(torch.from_numpy(grid.voxels)[None], affine=torch.from_numpy(grid.affine))
+    affine = np.diag([1 / unit, 1 / unit, 1 / unit, 1.0]) @ grid.affine
+    return MetaTensor(torch.from_numpy(grid.voxels)[None], affine=torch.from_numpy(affine))
 
 
 def _labelled(classes: Any) -> int:
@@ -256,6 +259,7 @@ class _Transforms:
     maps: Callable[[Any], Any]
     scale: Callable[[Any, float, float], Any]  # from between two values to 0…1
     fit: Callable[[Any], Any]  # pad with 0, or crop
+    unit: float  # millimetres that affines are told in
 
 
 def _transforms(how: Handling) -> _Transforms:
@@ -264,13 +268,18 @@ def _transforms(how: Handling) -> _Transforms:
     from monai.transforms.intensity.array import ScaleIntensityRange
     from monai.transforms.spatial.array import Spacing
 
-    images, maps = list[Any](), list[Any]()
+    images, maps, unit = list[Any](), list[Any](), 1.0
     if how.spacing is not None:
-        images.append(Spacing(how.spacing, mode="bilinear"))
-        maps.append(Spacing(how.spacing, mode="nearest"))
+        # To MONAI affines are one that differ by a thousandth, so lengths must be about 1; by a power of two nothing is
+        # rounded.
+        unit = 2.0 ** math.floor(math.log2(min(how.spacing)))
+        edges = tuple(edge / unit for edge in how.spacing)
+        images.append(Spacing(edges, mode="bilinear"))
+        maps.append(Spacing(edges, mode="nearest"))
     return _Transforms(
         images=Compose(images),
         maps=Compose(maps),
         scale=lambda image, low, high: ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(image),
         fit=Compose([] if how.shape is None else [ResizeWithPadOrCrop(how.shape)]),
+        unit=unit,
     )

@@ -19,7 +19,15 @@ from sites.formats.turning import Affine, codes, turned, whole
 from sites.formats.unreadable import Unreadable, blaming
 
 UNPLACED = "not told where the axes run (no sform, no qform): read as stored"
-_DISAGREE = "sform and qform turn the axes differently: the sform was used"
+_DISAGREE = "sform and qform lay the voxels differently: the sform was used"
+_UNLIKE = (
+    0.01  # of a voxel's edge that its edges may differ by, in length and direction: rounding of quaternions
+)
+_ELSEWHERE = 0.5  # of a voxel's edge that its first voxel may lie elsewhere
+_UNITS = {
+    1: (1e3, "metres"),
+    3: (1e-3, "micrometres"),
+}  # codes of xyzt_units, in millimetres; else it is these
 
 _SEVERAL = (
     "several volumes in one file, perhaps over time or, of a label map, one a class (then take the argmax): "
@@ -121,7 +129,7 @@ def opened(file: Path, dtype: type[np.float32] | None = None) -> Opened:
         voxels = np.asarray(image.dataobj, dtype=dtype)
         stream.read(1)  # at the end of what is compressed, its checksum is compared
         affine, placed, notes = _placed(image.header)
-    return Opened(checked(_three(voxels)), whole(affine), placed, tuple(map(int, voxels.shape)), notes)
+    return Opened(checked(_three(voxels)), affine, placed, tuple(map(int, voxels.shape)), notes)
 
 
 @contextmanager
@@ -157,20 +165,27 @@ def _three(voxels: Array) -> Array:
 
 
 def _placed(header: Any) -> tuple[Affine, bool, tuple[str, ...]]:
-    """The affine of a header, whether the header has one at all, and what is to be known of it."""
+    """The affine of a header in millimetres, whether the header has one at all, and what is to be known of it."""
+    times, unit = _UNITS.get(int(header["xyzt_units"]) & 7, (1.0, ""))
+    notes = (f"places are told in {unit}: made millimetres",) * bool(unit)
     sform, qform = int(header["sform_code"]), int(header["qform_code"])
+    in_millimetres = np.diag([times, times, times, 1.0])
     if not sform and not qform:
         edges = np.abs(np.nan_to_num(np.asarray(header["pixdim"][1:4], np.float64)))
-        return np.diag([*np.where(edges > 0, edges, 1.0), 1.0]), False, (UNPLACED,)
+        affine = whole(np.diag([*np.where(edges > 0, edges, 1.0), 1.0]))
+        return in_millimetres @ affine, False, (UNPLACED, *notes)
     affine = whole(np.asarray(header.get_best_affine(), np.float64))
-    return affine, True, (_DISAGREE,) * (bool(sform and qform) and _other_turn(header, affine))
+    notes = (*(_DISAGREE,) * (bool(sform and qform) and _unlike(header, affine)), *notes)
+    return in_millimetres @ affine, True, notes
 
 
-def _other_turn(header: Any, affine: Affine) -> bool:
-    """Whether the qform is good, too, and turns the axes otherwise."""
+def _unlike(header: Any, affine: Affine) -> bool:
+    """Whether the qform is good, too, and lays the voxels otherwise."""
     from nibabel.spatialimages import HeaderDataError
 
     try:
-        return codes(whole(np.asarray(header.get_qform(), np.float64))) != codes(affine)
+        apart = np.abs(whole(np.asarray(header.get_qform(), np.float64)) - affine)
     except (HeaderDataError, ValueError):
         return False
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool((apart[:3, :3] > _UNLIKE * edges).any() or (apart[:3, 3] > _ELSEWHERE * edges.min()).any())

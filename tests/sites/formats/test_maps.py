@@ -162,6 +162,45 @@ def test_a_map_elsewhere_is_refused(tmp_path: Path):
     assert "has the shape (4, 6, 5), expected (8, 12, 10)" in message(tmp_path, image(), coarse)
 
 
+@pytest.mark.parametrize(("unit", "millimetres"), [("meter", 1000.0), ("micron", 0.001), ("mm", 1.0)])
+def test_places_in_other_units_are_made_millimetres(tmp_path: Path, unit: str, millimetres: float):
+    """A map that tells them in millimetres lies on the image's grid; at a spacing of 2 voxels there is half of each."""
+
+    def told(array: Array, times: float, unit: str) -> nibabel.Nifti1Image:
+        made = nibabel.Nifti1Image(array, np.diag([times, times, times, 1.0]))
+        made.header.set_xyzt_units(unit)
+        return made
+
+    source = Folder(manifest="m.csv", spacing=(2 * millimetres,) * 3)
+    found = read(tmp_path, told(image(), 1.0, unit), told(labels(), millimetres, "mm"), source)
+    plain = read(
+        tmp_path,
+        told(image(), 1.0, "mm"),
+        told(labels(), 1.0, "mm"),
+        Folder(manifest="m.csv", spacing=(2,) * 3),
+    )
+    assert np.array_equal(found.targets, plain.targets) and np.array_equal(found.pixels, plain.pixels)
+    assert any("made millimetres" in note for note in found.notes) is (unit != "mm")
+
+
+def test_a_map_elsewhere_by_small_voxels_is_refused(tmp_path: Path):
+    """0.09 mm are nine voxels of a micro-CT, though rounding where voxels are of a millimetre."""
+    small = np.diag([0.01, 0.01, 0.01, 1])
+    moved = small.copy()
+    moved[0, 3] = 0.09
+    assert "lies up to 0.09 mm away" in message(
+        tmp_path, nibabel.Nifti1Image(image(), small), nibabel.Nifti1Image(labels(), moved)
+    )
+
+
+def test_a_map_whose_place_is_rounded_otherwise_has_its_images_voxels(tmp_path: Path):
+    """8 voxels of 1 mm are 4 of 2 mm; of a little more, 5 are begun."""
+    more = nibabel.Nifti1Image(labels(), PLACE @ np.diag([1.001, 1, 1, 1]))
+    source = Folder(manifest="m.csv", spacing=(2.0, 2.0, 2.0))
+    found, plain = read(tmp_path, image(), more, source), read(tmp_path, image(), labels(), source)
+    assert np.array_equal(found.targets, plain.targets)
+
+
 def test_a_map_cut_by_a_slice_is_refused(tmp_path: Path):
     assert "has the shape (8, 12, 9)" in message(tmp_path, image(), labels()[..., 1:])
 
@@ -171,6 +210,33 @@ def unplaced(array: Array) -> nibabel.Nifti1Image:
     made.set_sform(None, 0)
     made.set_qform(None, 0)
     return made
+
+
+def forms(array: Array, qform: Array) -> nibabel.Nifti1Image:
+    made = nibabel.Nifti1Image(array, PLACE)
+    made.set_sform(PLACE, 1)
+    made.set_qform(qform, 1)
+    return made
+
+
+COSINE, SINE = np.cos(0.2), np.sin(0.2)
+
+
+@pytest.mark.parametrize(
+    ("change", "noted"),
+    [
+        (np.diag([-1.0, -1, 1, 1]), True),
+        (np.diag([0.5, 0.5, 0.5, 1]), True),
+        (np.array([[COSINE, -SINE, 0, 0], [SINE, COSINE, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), True),
+        (np.array([[1, 0, 0, 3], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), True),
+        (np.eye(4), False),
+    ],
+    ids=["turned", "of another size", "askew", "elsewhere", "alike"],
+)
+def test_two_places_of_one_volume_are_noted(tmp_path: Path, change: Array, noted: bool):
+    found = read(tmp_path, forms(image(), change @ PLACE), forms(labels(), change @ PLACE))
+    assert np.array_equal(found.targets[0], labels())
+    assert ("a.nii: sform and qform lay the voxels differently: the sform was used" in found.notes) is noted
 
 
 def test_volumes_without_an_orientation_are_read_as_stored(tmp_path: Path):
