@@ -19,6 +19,8 @@ from sites.formats.turning import Affine, codes, turned, whole
 from sites.formats.unreadable import Unreadable, blaming
 
 UNPLACED = "not told where the axes run (no sform, no qform): read as stored"
+_MORE = "more follows than the voxels that the header tells of: it was left out"
+_SLICE = "one slice of voxels: the first of its axes, turned to RAS where that is told, runs down the image"
 _DISAGREE = "sform and qform lay the voxels differently: the sform was used"
 _UNLIKE = (
     0.01  # of a voxel's edge that its edges may differ by, in length and direction: rounding of quaternions
@@ -94,7 +96,8 @@ def read(file: Path) -> Picture:
     values = np.squeeze(voxels)[None]
     native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
     where = codes(found.affine) if found.placed and not flat else ""
-    return Picture(spread(native), "NIfTI", size(found.shape), *limits(native), where, found.notes)
+    notes = (*found.notes, *(_SLICE,) * bool(flat))
+    return Picture(spread(native), "NIfTI", size(found.shape), *limits(native), where, notes)
 
 
 def opened(file: Path, dtype: type[np.float32] | None = None) -> Opened:
@@ -127,8 +130,10 @@ def opened(file: Path, dtype: type[np.float32] | None = None) -> Opened:
         stream.seek(0)
         image = kind.from_stream(stream)
         voxels = np.asarray(image.dataobj, dtype=dtype)
-        stream.read(1)  # at the end of what is compressed, its checksum is compared
+        stream.seek(image.dataobj.offset + voxels.size * image.get_data_dtype().itemsize)
+        more = stream.read(1)  # at the end of what is compressed, its checksum is compared
         affine, placed, notes = _placed(image.header)
+    notes = (*notes, *(_MORE,) * bool(more))
     return Opened(checked(_three(voxels)), affine, placed, tuple(map(int, voxels.shape)), notes)
 
 
