@@ -100,9 +100,12 @@ def _said(opened: Any) -> tuple[str, ...]:
     )  # first, since asking for EXIF may expand the pixels
     cut = len(opened.getbands()) > 1 and ";16" in coding
     turned = opened.getexif().get(_ORIENTATION, 1) in range(2, 9)
-    return ("turned as the EXIF orientation says",) * turned + (
-        "of 16 bits per colour the upper 8 were read",
-    ) * cut
+    return (
+        *("of several pictures in the file (MPO) the first was read",) * (getattr(opened, "n_frames", 1) > 1),
+        *("turned as the EXIF orientation says",) * turned,
+        *("of 16 bits per colour the upper 8 were read",) * cut,
+        *tiff.further(opened),
+    )
 
 
 def _values(image: Any) -> tuple[Array, tuple[str, ...]]:

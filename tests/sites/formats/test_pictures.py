@@ -94,6 +94,16 @@ def test_several_pages_are_refused(tmp_path: Path, kind: str):
     )
 
 
+def test_of_several_pictures_of_a_camera_the_first_is_read_with_a_note(tmp_path: Path):
+    """The others are previews, or tell how far things are."""
+    pictures = [Image.fromarray(one) for one in (COLOUR, 255 - COLOUR)]
+    pictures[0].save(tmp_path / "a", "MPO", save_all=True, append_images=pictures[1:])
+    pictures[0].save(tmp_path / "b", "JPEG")
+    found = read(tmp_path / "a")
+    assert np.array_equal(found.pixels, read(tmp_path / "b").pixels)
+    assert found.notes == ("of several pictures in the file (MPO) the first was read",)
+
+
 def test_colours_of_an_unknown_kind_are_refused(tmp_path: Path):
     Image.fromarray(COLOUR).convert("LAB").save(tmp_path / "a.tif")
     assert refusal(tmp_path / "a.tif").startswith("has colours of the kind LAB, expected grey, RGB")

@@ -95,6 +95,48 @@ def test_planes_are_read_of_8_bits_and_refused_of_16(tmp_path: Path):
         read(written(tmp_path / "b.tif", colour.astype(np.uint16) * 257, {284: [2]}))
 
 
+@pytest.mark.parametrize(
+    "about",
+    ["ImageJ=1.54f\nimages=5\nslices=5\nloop=false\n", '{"shape": [5, 16, 20], "axes": "ZYX"}', 5],
+    ids=["ImageJ", "tifffile", "depth"],
+)
+def test_a_stack_on_one_page_is_refused(tmp_path: Path, about: str | int):
+    """Pillow sees the first of its slices."""
+    file = tmp_path / "a.tif"
+    values = np.concatenate([RAMP] * 5).astype(np.uint8)
+    if isinstance(about, int):
+        written(file, values, {257: [16], 278: [16], 279: [320], 32997: [about]})
+    else:
+        Image.fromarray(values[:16]).save(file, description=about)
+        assert np.array_equal(read(file).pixels[0], RAMP)  # one slice that was cut out of a stack
+        file.write_bytes(file.read_bytes() + values[16:].tobytes())
+    with pytest.raises(
+        Unreadable, match="has 5 slices on one page, expected one image: save it as NIfTI or NPY"
+    ):
+        read(file)
+
+
+@pytest.mark.parametrize(
+    "about", ["ImageJ=1.54f\nimages=1\n", '{"shape": [16, 20]}', '{"shape": []}', "images=9"]
+)
+def test_an_image_that_is_told_of_is_read(tmp_path: Path, about: str):
+    Image.fromarray(RAMP.astype(np.uint8)).save(tmp_path / "a.tif", description=about)
+    assert np.array_equal(read(tmp_path / "a.tif").pixels[0], RAMP)
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_channels_that_are_no_colours_are_left_out_with_a_note(tmp_path: Path, channels: int):
+    values = np.stack([RAMP.astype(np.uint8)] * 3 + [RAMP.astype(np.uint8) // 2] * 2, axis=-1)[
+        ..., -channels:
+    ]
+    colours = 3 if channels == 5 else 1
+    tags = {256: [20], 257: [16], 258: [8] * channels, 262: [2 if colours == 3 else 1], 277: [channels]}
+    several = {273: [8], 278: [16], 279: [values.size], 338: [0] * (channels - colours), 339: [1] * channels}
+    found = read(written(tmp_path / "a.tif", values.reshape(16, -1), {**tags, **several}))
+    assert np.array_equal(found.pixels, np.moveaxis(values, -1, 0)[:colours])
+    assert found.notes == ("channels beyond its colours were left out",)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_portable_pictures_are_named(tmp_path: Path, mode: str):
     Image.fromarray(RAMP.astype(np.uint8)).convert(mode).save(tmp_path / "a", "PPM")
