@@ -15,6 +15,7 @@ from sites import findings
 from sites.collection import SEEN, Collection
 from sites.companions import NOTHING, Beside, joined
 from sites.findings import Findings
+from sites.folder import people
 from sites.folder.layout import Layout, rows_of
 from sites.folder.manifest import Manifest, attributes, checked, read_manifest
 from sites.folder.paths import Inside
@@ -102,7 +103,7 @@ class Folder:
             kind="multilabel" if several else "classification",
             note=f"{len(rows)} images {_place(self)}; patient ids are those found there. {told}.",
             names=labels.names,
-            notes=(*manifest.notes, *found.notes),
+            notes=(*manifest.notes, *found.notes, *people.notes(rows, found.people.tolist())),
             seen=found.seen,
         )
         return joined(collection, self.beside, "folder")

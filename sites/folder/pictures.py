@@ -16,6 +16,7 @@ import pandas as pd
 
 from fedunlearn.core import InputError
 from sites.collection import SEEN
+from sites.folder.people import Numbers
 from sites.formats import sizes
 from sites.formats.images import claimed, read
 from sites.formats.picture import Picture, counted
@@ -27,6 +28,7 @@ from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
 
+_ARRAYS = ("pixels", "seen", "people")
 _FORMAT = 5  # of what is kept; to be raised whenever the same files and settings give other arrays
 _LIBRARIES = ("nibabel", "numpy", "pillow", "pydicom", "torch")  # they decide the last bits
 _GREY = np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as Pillow has it
@@ -54,11 +56,13 @@ class Pictures:
         pixels: (N, C, *spatial) uint8, memory-mapped.
         seen: as in `sites.collection.Collection`.
         notes: sentences: how many files were read in a way that their owner should know of.
+        people: (N,) a number for whom each file names, as `sites.folder.people.Numbers` gives them.
     """
 
     pixels: Array
     seen: pd.DataFrame
     notes: tuple[str, ...]
+    people: npt.NDArray[np.int64]
 
 
 def read_pictures(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch = unwatched) -> Pictures:
@@ -79,15 +83,16 @@ def read_pictures(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch = 
     libraries = {name: version(name) for name in _LIBRARIES}
     key = {"format": _FORMAT, "how": asdict(how), "libraries": libraries, "files": stamps}
     found = prepared(
-        "images", key, ("pixels", "seen"), len(rows), lambda growing: _make(rows, folder, how, watch, growing)
+        "images", key, _ARRAYS, len(rows), lambda growing: _make(rows, folder, how, watch, growing)
     )
-    return Pictures(found.arrays["pixels"], _seen(found), tuple(found.about["notes"]))
+    arrays = found.arrays
+    return Pictures(arrays["pixels"], _seen(found), tuple(found.about["notes"]), arrays["people"])
 
 
 def _make(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch, growing: Growing) -> dict[str, Any]:
     faults, shapes = list[Fault](), list[tuple[int, ...]]()
     words: dict[str, dict[str, int]] = {name: {} for name in _WORDS}
-    notes = list[tuple[str, tuple[str, ...]]]()
+    notes, people = list[tuple[str, tuple[str, ...]]](), Numbers()
     for row in watch(rows, "reading images"):
         file = folder / row.cells["file"]
         try:
@@ -103,6 +108,7 @@ def _make(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch, growing: 
         if not faults and pixels.shape == shapes[0]:  # else nothing will be kept
             growing.append("pixels", pixels)
             growing.append("seen", _numbers(picture, words))
+            growing.append("people", np.array(people.of(picture.person)))
         notes.append((row.cells["file"], picture.notes))
     if not faults and len(set(shapes)) > 1:
         faults = _of_other_shapes(rows, shapes)

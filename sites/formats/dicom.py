@@ -18,6 +18,7 @@ from sites.formats.dicom_values import Values, coloured, measured, together
 from sites.formats.picture import THIN, Array, Picture, limits, size, spread
 from sites.formats.turning import codes, turned
 from sites.formats.unreadable import Unreadable, blaming
+from sites.identity import tidied
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DIRECTORY = "1.2.840.10008.1.3.10"
@@ -111,21 +112,30 @@ def read(file: Path) -> Picture:
     """
     with guarded():
         header = whole(file)
-        stored, colours = decoded(header)
-        if colours is not None:
-            return _colour(header, stored, colours)
-        if stored.ndim == 2:
-            values = frame(stored, header, 0)
-            pixels = values.greys()[None]
-            lies = places.letters(header)
-            return Picture(pixels, "DICOM", size(stored.shape), *values.limits, lies, values.notes)
-        if len(stored) < THIN:
-            message = (
-                f"has {len(stored)} frames, expected one, or a volume of at least {THIN}: save each as a file"
-            )
-            raise Unreadable("too few slices", message)
-        values = together((frame(one, header, number) for number, one in enumerate(stored)), len(stored))
-        return volume(values, places.frames(header, len(stored)))
+        return replace(_picture(header), person=person(header))
+
+
+def person(header: Any) -> str:
+    """Whom a file names as its patient."""
+    return tidied(str(header.get("PatientID") or ""))
+
+
+def _picture(header: Any) -> Picture:
+    stored, colours = decoded(header)
+    if colours is not None:
+        return _colour(header, stored, colours)
+    if stored.ndim == 2:
+        values = frame(stored, header, 0)
+        pixels = values.greys()[None]
+        lies = places.letters(header)
+        return Picture(pixels, "DICOM", size(stored.shape), *values.limits, lies, values.notes)
+    if len(stored) < THIN:
+        message = (
+            f"has {len(stored)} frames, expected one, or a volume of at least {THIN}: save each as a file"
+        )
+        raise Unreadable("too few slices", message)
+    values = together((frame(one, header, number) for number, one in enumerate(stored)), len(stored))
+    return volume(values, places.frames(header, len(stored)))
 
 
 def volume(values: Values, where: list[places.Place] | None) -> Picture:

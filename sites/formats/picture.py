@@ -38,6 +38,7 @@ class Picture:
         orientation: where its axes run as it is stored, the fastest first, such as LPS for rows to the left, columns to
             the back and slices up, or LP of one slice; empty for whatever does not tell.
         notes: what was done that its owner should know of, the same words for every file of its kind.
+        person: whose it is, where the file names somebody (DICOM's PatientID).
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -47,6 +48,7 @@ class Picture:
     high: float
     orientation: str = ""
     notes: tuple[str, ...] = ()
+    person: str = ""
 
     @property
     def seen(self) -> Seen:

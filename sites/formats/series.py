@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from sites.formats.content import told
 from sites.formats.dicom_values import Values, together
 from sites.formats.picture import THIN, Picture
 from sites.formats.unreadable import Unreadable, blaming, named
-from sites.identity import listed, tidied
+from sites.identity import listed
 
 _BESIDE = ("dicomdir", "thumbs.db", "desktop.ini", "lockfile", "version")
 """Files that lie beside images in exports; so do those whose names start with a dot."""
@@ -61,7 +61,8 @@ def read(folder: Path) -> Picture:
         message = "does not tell where its slices lie (no ImagePositionPatient): convert it to NIfTI, say by dcm2niix"
         raise Unreadable("no place", message)
     places.stacked(where)  # refused before anything is expanded
-    return dicom.volume(together(_read([one.file for one in found]), len(found)), where)
+    made = dicom.volume(together(_read([one.file for one in found]), len(found)), where)
+    return replace(made, person=found[0].of)
 
 
 def volume_in(files: Sequence[Path]) -> Literal["whole", "mixed"] | None:
@@ -154,9 +155,7 @@ def _slice(file: Path) -> _Slice:
             series, frame = (
                 str(header.get(f"{one}UID") or "") for one in ("SeriesInstance", "FrameOfReference")
             )
-            return _Slice(
-                file, series, tidied(str(header.get("PatientID") or "")), frame, claimed, places.of(header)
-            )
+            return _Slice(file, series, dicom.person(header), frame, claimed, places.of(header))
 
 
 @contextmanager
