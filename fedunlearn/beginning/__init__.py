@@ -12,6 +12,7 @@ import pandas as pd
 
 from fedunlearn import scenario as scenarios
 from fedunlearn.beginning.data import EDGES, Found, find
+from fedunlearn.beginning.layouts import Undecided
 from fedunlearn.beginning.text import DEALT, Asked, Wishes, write
 from fedunlearn.campaign.cohort import ENOUGH
 from fedunlearn.campaign.gathering import dealt, gather
@@ -24,7 +25,7 @@ from fedunlearn.scenario.json_schema import FILE
 from fedunlearn.yaml.source import parse
 from sites.watching import Watch
 
-__all__ = ["EDGES", "Found", "Wishes", "begin", "columns", "find", "wishes"]
+__all__ = ["EDGES", "Found", "Undecided", "Wishes", "begin", "columns", "find", "wishes"]
 
 _MOST = 20
 """Hospitals that a column may name; a column with more values is hardly one of hospitals."""

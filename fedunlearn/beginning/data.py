@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from fedunlearn.beginning.layouts import decided, said
 from fedunlearn.core import InputError
 from sites import SOURCES, chexpert
 from sites.collection import Collection, Source
 from sites.folder.layout import Layout
-from sites.folder.trees import Tree, tree_of
-from sites.identity import listed
+from sites.folder.trees import tree_of
 from sites.watching import Watch
 
 TABLES = (".csv", ".parquet")
@@ -48,12 +47,17 @@ class Found:
     note: str
 
     @property
+    def layout(self) -> Layout | None:
+        """What folders were read as; None where there are none, or a table lists what is in them."""
+        return cast("Layout | None", self.settings.get("layout"))
+
+    @property
     def several(self) -> bool:
         """Whether an image has several findings."""
         return self.collection.targets.ndim == 2 and self.collection.labels is None
 
 
-def find(data: str, time: str, root: Path, watch: Watch) -> Found:
+def find(data: str, time: str, root: Path, watch: Watch, layout: Layout | None = None) -> Found:
     """Look at the data.
 
     Args:
@@ -61,11 +65,17 @@ def find(data: str, time: str, root: Path, watch: Watch) -> Found:
         time: a key of `EDGES`.
         root: where files of named sets are.
         watch: is shown how far reading is.
+        layout: what the folders are, if it is known.
 
     Raises:
+        Undecided: it is not told what the folders are.
         InputError: it is nothing that can be read, with what to do.
     """
     path, problem = Path(data), InputError(f"found nothing to read in {data}")
+    if layout is not None and not path.is_dir():
+        raise InputError(
+            f"--layout {layout}: {data} is no folder, expected one of images: leave --layout out"
+        )
     if not path.exists():
         return _named(data, root, watch)
     if path.name in (
@@ -73,7 +83,7 @@ def find(data: str, time: str, root: Path, watch: Watch) -> Found:
         "..",
     ):  # such as ".": a scenario names a folder beside the root, so it needs its name
         path = path.resolve()
-    for settings, note in _readings(path, time):
+    for settings, note in _readings(path, time, layout):
         try:
             collection = _load(settings, path.parent, watch)
             if (smaller := _no_larger(settings, collection)) != settings:
@@ -115,7 +125,7 @@ def _no_larger(settings: dict[str, Any], collection: Collection) -> dict[str, An
     return {**settings, "size": max(SMALLEST, *edges)}
 
 
-def _readings(path: Path, time: str) -> Iterator[tuple[dict[str, Any], str]]:
+def _readings(path: Path, time: str, layout: Layout | None = None) -> Iterator[tuple[dict[str, Any], str]]:
     """The ways to read what lies at a path, the likeliest first; the last one's problems are told."""
     if path.suffix.lower() == ".npz":
         yield _npz(path)
@@ -130,7 +140,7 @@ def _readings(path: Path, time: str) -> Iterator[tuple[dict[str, Any], str]]:
             f"{path} is no folder, no manifest (.csv, .parquet) and no .npz file: give one of these, or a name such as "
             "phantom_cells or breastmnist"
         )
-    if any(_of_chexpert(path / name) for name in chexpert.TABLES):
+    if layout is None and any(_of_chexpert(path / name) for name in chexpert.TABLES):
         settings = {"name": "chexpert", "path": path.name, "size": EDGES[time]}
         what = "CheXpert as it is distributed"
         yield {**settings, "patients": PATIENTS[time]}, f"{what}, {PATIENTS[time]:,} of its patients"
@@ -139,7 +149,7 @@ def _readings(path: Path, time: str) -> Iterator[tuple[dict[str, Any], str]]:
     tables = sorted(
         file for file in path.iterdir() if file.suffix.lower() in TABLES and not file.name.startswith(".")
     )
-    if tables:
+    if layout is None and tables:
         names = [file.name for file in tables]
         lists = [name for name in names if name.lower() == "manifest.csv"]
         if len(tables) > 1 and len(lists) != 1:
@@ -151,9 +161,10 @@ def _readings(path: Path, time: str) -> Iterator[tuple[dict[str, Any], str]]:
         yield from _sized(settings, f"the folder's table {name}, with a row for every image", time)
         return
     tree = tree_of(path)
-    layout = _layout(tree)
-    what = f"folders read as {layout}"
-    yield from _sized({"name": "folder", "path": path.name, "layout": layout}, what, time, bool(tree.maps))
+    read_as, why = decided(tree) if layout is None else said(layout, tree)
+    settings = {"name": "folder", "path": path.name, "layout": read_as}
+    with_maps = "class" not in read_as.split("/")
+    yield from _sized(settings, f"folders read as {read_as}, {why}", time, with_maps)
 
 
 def _of_chexpert(table: Path) -> bool:
@@ -161,45 +172,6 @@ def _of_chexpert(table: Path) -> bool:
         return False
     with table.open(encoding="utf-8", errors="replace") as opened:
         return opened.readline().startswith("Path,Sex,Age,Frontal/Lateral,AP/PA,")
-
-
-def _layout(tree: Tree) -> Layout:
-    """What the folders are, from the outermost on, as far as their number and their names tell.
-
-    Raises:
-        InputError: there are too few, or the inner ones may be classes as well as patients.
-    """
-    above = [file.parts[: len(file.parts) - (file not in tree.series)] for file in tree.files]
-    depth = min(map(len, above), default=0)
-    if depth < 2:
-        raise InputError(
-            f"found images with {depth} folder{'' if depth == 1 else 's'} above them; expected a folder for every "
-            "patient in one for every class or hospital: move them, or have a table begun with `fedunlearn manifest "
-            "FOLDER`, fill it in, and give that"
-        )
-    if tree.maps:
-        return "site/patient"
-    again = _again(above)
-    if again and depth == 2:
-        raise InputError(
-            f"found folders of the same names, {listed(again)}, below several folders. They may be HOSPITAL/CLASS, "
-            "with none for patients, or CLASS/PATIENT, with patients of several classes or numbered anew in each; "
-            "expected somebody to say which: have a table begun, with `fedunlearn manifest FOLDER` of the first, "
-            "`fedunlearn manifest FOLDER --layout class/patient` of the second, see that no two people have one name, "
-            "and give that"
-        )
-    return "site/class/patient" if again else "class/patient"
-
-
-def _again(above: Sequence[tuple[str, ...]]) -> list[str]:
-    """The names of inner folders below several outer ones, if most are; else none.
-
-    Most classes come again below other hospitals, though one may lack some; patients hardly ever below other classes.
-    """
-    pairs = {parts[:2] for parts in above}
-    counts = Counter(inner for _, inner in pairs)
-    again = sorted(inner for inner, count in counts.items() if count > 1)
-    return again if 2 * sum(counts[inner] for inner in again) > len(pairs) else []
 
 
 def _sized(

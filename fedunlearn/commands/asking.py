@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 import typer
 
 from fedunlearn.core import InputError
 from fedunlearn.results.wording import line
+
+_Choice = TypeVar("_Choice", bound=str)
 
 EXAMPLE = "fedunlearn init FOLDER --hospitals 3 --forget both --time quick"
 
@@ -34,6 +37,19 @@ def asker(given: Mapping[str, object]) -> Callable[..., str]:
             typer.echo(f"found {line(answer)}; expected {' or '.join(choices)}")
 
     return ask
+
+
+def which(question: str, choices: Mapping[_Choice, str]) -> _Choice:
+    """One of some choices, each told with what it means; Enter alone stands for none."""
+    typer.echo(question)
+    for choice, meaning in choices.items():
+        typer.echo(f"  {choice}: {meaning}")
+    while True:
+        answer = str(typer.prompt("Which is it?")).strip()
+        for choice in choices:
+            if choice == answer:
+                return choice
+        typer.echo(f"found {line(answer)}; expected {' or '.join(choices)}")
 
 
 def present() -> bool:

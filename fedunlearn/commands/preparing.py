@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fedunlearn import installation
 from fedunlearn.commands import asking, completing, rim
 from fedunlearn.commands.arguments import AsJson, DataRoot, Debug
+
+if TYPE_CHECKING:
+    from fedunlearn.beginning import Found
+    from sites.folder.layout import Layout
+    from sites.watching import Watch
 
 
 def init(
@@ -35,6 +40,12 @@ def init(
     time: Annotated[
         Literal["quick", "normal"] | None, typer.Option(help="A first look, or enough models for answers.")
     ] = None,
+    layout: Annotated[
+        Literal["class/patient", "site/patient", "site/class/patient"] | None,
+        typer.Option(
+            help="What folders without a table are, from the outermost on, where their names do not tell."
+        ),
+    ] = None,
     to: Annotated[Path, typer.Option(metavar="FILE.yaml", help="The new scenario file.")] = Path(
         "scenario.yaml"
     ),
@@ -53,17 +64,17 @@ def init(
         watch = watching(rim.aside())
         root = rim.data_root(data_root)
         if data is not None:  # what is wrong with it is told before anything is asked for
-            found = beginning.find(data, time or "quick", root, watch)
+            found = _looked_at(data, time or "quick", root, watch, layout)
         ask = asking.asker(given)
         if data is None:
             data = ask("Which data? A folder of images, a manifest, an .npz file, or phantom_cells", None)
-            found = beginning.find(data, time or "quick", root, watch)
+            found = _looked_at(data, time or "quick", root, watch, layout)
         rim.say(f"found: {found.note}")
         pace: str = time or ask(
             "How much time? quick for a first look, normal for answers", "quick", beginning.EDGES
         )
         if time is None and pace != "quick":  # images are read larger
-            found = beginning.find(data, pace, root, watch)
+            found = beginning.find(data, pace, root, watch, found.layout)
         columns = beginning.columns(found)
         told = f"column {', '.join(columns)}, or " if columns else ""
         hospitals = hospitals or ask(
@@ -72,6 +83,18 @@ def init(
         forget = forget or ask("Who is to be forgotten? patients, hospital, both, or ids", "both")
         wanted = beginning.wishes(hospitals, forget, pace, found)
         rim.say("\n".join(beginning.begin(found, wanted, to, None, watch)))
+
+
+def _looked_at(data: str, time: str, root: Path, watch: Watch, layout: Layout | None) -> Found:
+    """The data, after it was asked what the folders are where nothing else tells."""
+    from fedunlearn import beginning
+
+    try:
+        return beginning.find(data, time, root, watch, layout)
+    except beginning.Undecided as error:
+        if not asking.present():
+            raise
+        return beginning.find(data, time, root, watch, asking.which(error.question, error.readings))
 
 
 def list_(
