@@ -16,8 +16,6 @@ A mirrored or inverted image is no twin. `benchmarks/twins.py` shows how much is
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sites.collection import Collection
+from sites.copies import copies
 from sites.watching import Watch, unwatched
 
 Array = npt.NDArray[Any]
@@ -72,31 +71,21 @@ def twins(collection: Collection, watch: Watch = unwatched) -> tuple[Twins, ...]
         watch: is shown how far it is.
     """
     patients = np.unique(collection.table["patient"].astype(str), return_inverse=True)[1]
-    copies = _copies(collection.pixels)
-    shared = [rows for rows in copies if len(set(patients[rows])) > 1]
+    groups = copies(collection.pixels)
+    shared = [rows for rows in groups if len(set(patients[rows])) > 1]
     exact = [Twins("exact", tuple(rows)) for rows in shared]
-    return (*exact, *_near(collection.pixels, copies, patients, watch))
+    return (*exact, *_near(collection.pixels, groups, patients, watch))
 
 
-def _copies(pixels: Array) -> list[list[int]]:
-    """The images by equal pixels, each group in order; blank ones are left out."""
-    groups: defaultdict[bytes, list[int]] = defaultdict(list)
-    for row, image in enumerate(pixels):
-        if (image != image.flat[0]).any():
-            key = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
-            groups[key].append(row)
-    return list(groups.values())
-
-
-def _near(pixels: Array, copies: list[list[int]], patients: Ints, watch: Watch) -> Iterator[Twins]:
-    if min(pixels.shape[2:], default=0) < SMALLEST or len(copies) < 2:
+def _near(pixels: Array, groups: list[list[int]], patients: Ints, watch: Watch) -> Iterator[Twins]:
+    if min(pixels.shape[2:], default=0) < SMALLEST or len(groups) < 2:
         return
-    marks = fingerprints(pixels, np.array([rows[0] for rows in copies]))
-    owners = np.array([patients[rows[0]] for rows in copies])
-    several = [len(set(patients[rows])) > 1 for rows in copies]
+    marks = fingerprints(pixels, np.array([rows[0] for rows in groups]))
+    owners = np.array([patients[rows[0]] for rows in groups])
+    several = [len(set(patients[rows])) > 1 for rows in groups]
     owners[several] = -1 - np.arange(sum(several))  # whoever else's they are, they are somebody else's too
     for one, other, _ in marks.pairs(owners, watch=watch):
-        yield Twins("near", tuple(sorted((*copies[one], *copies[other]))))
+        yield Twins("near", tuple(sorted((*groups[one], *groups[other]))))
 
 
 # ------------------------------------------------------------------------------------------- fingerprints

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import numpy.typing as npt
 import pandas as pd
 from annotated_types import Ge, Le
 
@@ -14,12 +15,13 @@ from fedunlearn.core import IGNORED, InputError, Problem
 from sites import findings
 from sites.collection import SEEN, Collection
 from sites.companions import NOTHING, Beside, joined
+from sites.copies import contradicting
 from sites.findings import Findings
 from sites.folder import people
 from sites.folder.layout import Layout, rows_of
 from sites.folder.manifest import Manifest, attributes, checked, read_manifest
 from sites.folder.paths import Inside
-from sites.folder.pictures import Alike, read_pictures
+from sites.folder.pictures import Alike, Pictures, read_pictures
 from sites.formats import nifti
 from sites.formats.maps import MOST
 from sites.formats.volumes import Edge, Millimetres, Stored, examine, store
@@ -103,7 +105,7 @@ class Folder:
             kind="multilabel" if several else "classification",
             note=f"{len(rows)} images {_place(self)}; patient ids are those found there. {told}.",
             names=labels.names,
-            notes=(*manifest.notes, *found.notes, *people.notes(rows, found.people.tolist())),
+            notes=_notes(manifest, found, labels.targets),
             seen=found.seen,
         )
         return joined(collection, self.beside, "folder")
@@ -192,6 +194,13 @@ class Folder:
 def _meant(labels: Mapping[int, int | str]) -> tuple[tuple[int, int], ...]:
     """Found labels and what they stand for."""
     return tuple((found, IGNORED if isinstance(one, str) else one) for found, one in sorted(labels.items()))
+
+
+def _notes(manifest: Manifest, found: Pictures, targets: npt.NDArray[Any]) -> tuple[str, ...]:
+    """What is to be known of rows, of their files, and of what both say together."""
+    rows, files = manifest.rows, [row.cells["file"] for row in manifest.rows]
+    whose = people.notes(rows, found.people.tolist())
+    return (*manifest.notes, *found.notes, *whose, *contradicting(found.pixels, targets, files))
 
 
 def _place(source: Folder) -> str:

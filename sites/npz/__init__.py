@@ -17,6 +17,7 @@ from annotated_types import Ge
 from fedunlearn.core import InputError, Problem
 from sites.collection import Collection
 from sites.companions import NOTHING, Beside, joined
+from sites.copies import contradicting
 from sites.formats import sizes
 from sites.formats.unreadable import Unreadable, blaming
 from sites.identity import listed
@@ -118,6 +119,8 @@ class Npz:
             *read.problems,
         ]:
             raise InputError(problems)
+        if read.kind != "segmentation":
+            notes += contradicting(pixels, read.targets, images)
         synthetic = "patient" not in arrays
         collection = Collection(
             pixels=pixels if self.size is None else resized(pixels, self.size),
