@@ -15,6 +15,8 @@ SHOWN = 3
 """Ids, or groups of them, that a sentence names."""
 
 _SHORTENED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
+_MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mär|mai|okt|dez"
+_DATE = re.compile(rf"\d{{1,2}}[-.] ?({_MONTH})|({_MONTH})[- ]\d{{1,2}}", re.IGNORECASE)
 _QUOTES = ("''", "‘’", "“”", "„“", "``", "«»", "´´")
 _LONG = 80  # letters
 _REMEMBERED = 2**16  # answers about texts: many rows have the same
@@ -95,7 +97,7 @@ def settled(noun: str, given: Sequence[str]) -> Ids:
     """
     shape = {text: tidied(text) for text in set(given)}
     ids = tuple(shape[text] for text in given)
-    notes = [*_merged(noun, shape), *_near(noun, ids), *_nobodies(noun, ids)]
+    notes = [*_merged(noun, shape), *_near(noun, ids), *_nobodies(noun, ids), *_spoilt(noun, ids)]
     return Ids(ids, tuple(notes))
 
 
@@ -134,6 +136,30 @@ def _nobodies(noun: str, ids: Sequence[str]) -> Iterable[str]:
             f"{noun}: {shown} seems to be no name, yet all images with it count as one {noun}'s: if they are of "
             "several, give each an id, or remove the rows"
         )
+
+
+def _spoilt(noun: str, ids: Sequence[str]) -> Iterable[str]:
+    """Of ids that another program may have changed, since what they were cannot be known."""
+    different = sorted(set(ids))
+    if dates := [one for one in different if _DATE.fullmatch(one)]:
+        yield (
+            f"{noun}: {listed(dates)} may be what Excel made of ids such as 1-3, and several may so have become one: "
+            "see where they are from, and make the column text"
+        )
+    if garbled := [one for one in different if not one.isascii() and _decoded(one) != one]:
+        yield (
+            f"{noun}: {listed(garbled)} may be letters that were read in a wrong encoding "
+            f"({quoted(_decoded(garbled[0]))}?): elsewhere the same {noun} may be written right; save the table anew "
+            "as UTF-8"
+        )
+
+
+def _decoded(text: str) -> str:
+    """What UTF-8 that was read as Windows-1252 was; any other text as it is."""
+    try:
+        return text.encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return text
 
 
 def in_words(names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fedunlearn.core import InputError, Problem
+from sites import sexes
 from sites.findings import Findings, Wanted, of_cells, of_columns
 from sites.folder.columns import Needed
 from sites.folder.paths import FILES, Inside, file_faults, on_disk
@@ -142,6 +143,8 @@ def _settled(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
         else:
             shape = {text: tidied(text) for text in set(written)}  # once: a million rows may have one text
             columns[name] = [shape[text] for text in written]
+    if "sex" in columns:
+        notes += sexes.notes(columns["sex"], columns["patient"])
     cells = zip(*columns.values(), strict=True)
     return tuple(
         replace(row, cells=dict(zip(columns, texts, strict=True)))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedunlearn.core import Problem
+from sites import sexes
 from sites.identity import damaged, is_missing, listed, quoted, settled, tidied
 from sites.labels import missing
 from sites.npz.headers import tells_people
@@ -44,6 +45,8 @@ def table_of(
     if "patient" not in plain:
         notes += _perhaps_people(list(plain))
         plain["patient"] = plain["image"]
+    if "sex" in plain:
+        notes += sexes.notes(list(map(str, plain["sex"])), plain["patient"])
     order = ["image", "patient", *(name for name in plain if name not in ("image", "patient"))]
     return pd.DataFrame({name: plain[name] for name in order}, index=range(count)), problems
 

@@ -129,3 +129,16 @@ def test_whoever_has_no_name_is_told_with_a_count():
 def test_what_excel_writes_in_a_narrow_column_is_no_id():
     assert damaged("#######") == ("a narrow column", damaged("###")[1])  # type: ignore[index]
     assert damaged("#3") is None
+
+
+def test_what_excel_made_dates_of_is_told():
+    (note,) = settled("patient", ["1-Mar", "3-Okt", "Mar-04", "p-1", "May", "1-1", "MAR12x"]).notes
+    assert note.startswith("patient: '1-Mar', '3-Okt', 'Mar-04' may be what Excel made of ids such as 1-3")
+
+
+@pytest.mark.parametrize("name", ["Müller", "Ångström", "Žofia", "José 2"])
+def test_letters_of_a_wrong_encoding_are_told(name: str):
+    garbled = name.encode().decode("cp1252")
+    (note,) = settled("patient", [garbled, "p1"]).notes
+    assert note.startswith("patient: ") and f"({name!r}?)" in note
+    assert settled("patient", [name, "p1"]).notes == ()
