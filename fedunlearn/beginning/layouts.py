@@ -140,7 +140,7 @@ def _readings(outer: list[str], inner: list[str], deep: bool = False, anew: str 
         "class/patient": f"{first} are classes, and {second} patients{anew}",
         "site/patient": f"{first} are hospitals, and {second} patients{anew}: then labels stand nowhere",
     }
-    if deep:
+    if deep and len(inner) <= _MOST:
         found["site/class/patient"] = f"{first} are hospitals, {second} classes, and those in them patients"
     return found
 

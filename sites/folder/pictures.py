@@ -32,6 +32,8 @@ _ARRAYS = ("pixels", "seen", "people")
 _FORMAT = 5  # of what is kept; to be raised whenever the same files and settings give other arrays
 _LIBRARIES = ("nibabel", "numpy", "pillow", "pydicom", "torch")  # they decide the last bits
 _GREY = np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as Pillow has it
+_SINGLE = 2  # letters that tell where an image's rows and columns run
+_SHOWN = 4
 _WORDS = ("format", "size", "orientation")
 
 
@@ -85,8 +87,8 @@ def read_pictures(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch = 
     found = prepared(
         "images", key, _ARRAYS, len(rows), lambda growing: _make(rows, folder, how, watch, growing)
     )
-    arrays = found.arrays
-    return Pictures(arrays["pixels"], _seen(found), tuple(found.about["notes"]), arrays["people"])
+    arrays, seen = found.arrays, _seen(found)
+    return Pictures(arrays["pixels"], seen, (*found.about["notes"], *_directions(seen)), arrays["people"])
 
 
 def _make(rows: Sequence[Row], folder: Path, how: Alike, watch: Watch, growing: Growing) -> dict[str, Any]:
@@ -161,6 +163,18 @@ def _numbers(picture: Picture, words: dict[str, dict[str, int]]) -> npt.NDArray[
             for name, value in zip(SEEN, values, strict=True)
         ],
         dtype=np.float64,
+    )
+
+
+def _directions(seen: pd.DataFrame) -> tuple[str, ...]:
+    """A note if single images, which are not turned as volumes are, run in several directions."""
+    ways = Counter(way for way in seen["orientation"].astype(str) if len(way) == _SINGLE)
+    if len(ways) < 2:
+        return ()
+    shown = ", ".join(f"{way} ({count:,})" for way, count in ways.most_common(_SHOWN))
+    return (
+        f"rows and columns of single images run in {len(ways)} ways, such as {shown}, and are not turned: are some "
+        "mirrored, or of another view?",
     )
 
 

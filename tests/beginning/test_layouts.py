@@ -69,6 +69,11 @@ TWO = {"class/patient", "site/patient"}
             TWO | {"site/class/patient"},
             "'p1', 'p2' classes, and those in them patients",
         ),
+        (
+            tuple(f"{'ab'[n % 2]}/p{n}/s" for n in range(21)),
+            TWO,
+            "'a', 'b' are hospitals",
+        ),  # too many for classes
         (("benign/adenoma/p1", "malignant/carcinoma/p2"), TWO | {"site/class/patient"}, "others in them"),
     ],
 )

@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from fedunlearn.core import InputError
 from sites.folder import Folder
 from sites.folder.manifest import read_manifest
+from tests.sites.formats.making import dataset, save
 from tests.sites.problems import problems_of
 
 
@@ -111,6 +112,28 @@ def test_folder_reads_dicom(tmp_path: Path):
     assert found.pixels.shape == (1, 1, 6, 8)
     order = np.corrcoef(found.pixels.ravel().astype(float), pixels.ravel().astype(float))
     assert order[0, 1] > 0.999  # stretched, and neither transposed nor inverted
+
+
+@pytest.mark.parametrize(
+    ("ways", "note"),
+    [
+        ("LF LF LF", None),
+        ("LF RF LF", "run in 2 ways, such as LI (2), RI (1), and are not turned: are some mirrored"),
+        ("LF", None),
+    ],
+)
+def test_single_images_that_run_in_several_directions_are_noted(tmp_path: Path, ways: str, note: str | None):
+    """As of a hospital whose images are mirrored; nothing is said of those that do not tell."""
+    for number, way in enumerate(ways.split()):
+        save(
+            tmp_path / f"{number}.dcm",
+            dataset(np.full((6, 8), number, np.uint8), {"PatientOrientation": list(way)}),
+        )
+    save(tmp_path / "x.dcm", dataset(np.full((6, 8), 9, np.uint8)))
+    rows = [f"{number}.dcm,{number % 2},p{number}" for number in range(len(ways.split()))]
+    found = manifest(tmp_path, [*rows, "x.dcm,1,q"]).load(tmp_path).notes
+    told = [one for one in found if "rows and columns of single images" in one]
+    assert len(told) == (note is not None) and all(str(note) in one for one in told)
 
 
 def test_folder_reports_every_bad_row_with_its_place(tmp_path: Path):
