@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from sites.formats.picture import Array, Picture, checked, limits, size, spread
 from sites.formats.unreadable import Unreadable, blaming
 
 _ORIENTATION = 0x112  # a tag of EXIF
+
+_ZEROS, _END = 64, b"\xff\xd9"  # bytes at the end that tell something, and how a JPEG ends
 
 _UNKNOWN = (
     "is a picture that is damaged, cut off or of a rare kind (such as floats of 64 bits, or channels that are no "
@@ -71,6 +74,8 @@ def read(file: Path) -> Picture:
             advice = "save each as a file of its own, or a volume as NIfTI"
             raise Unreadable("several pages", f"has {pages} pages, expected one image: {advice}")
         tiff.supported(opened)
+        if name in ("JPEG", "WebP"):
+            _whole(file)
         notes = _said(opened)
         opened.load()
         values, further = _values(ImageOps.exif_transpose(opened))
@@ -80,6 +85,27 @@ def read(file: Path) -> Picture:
     first = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
     pixels = np.ascontiguousarray(spread(first))
     return Picture(pixels, name, size(stored), *limits(values), notes=(*notes, *further, *done))
+
+
+def _whole(file: Path) -> None:
+    """Refuse a file of which only the start is there: its decoder makes a picture of whatever follows.
+
+    Some programs ask for a file's room before they fill it, so that a copy that was broken off ends in zeros. Cameras
+    fill up with them, too, after the end.
+
+    Raises:
+        Unreadable: it ends in zeros where its picture has not ended.
+    """
+    with file.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - _ZEROS))
+        if stream.read().strip(b"\0"):
+            return
+        stream.seek(0)
+        content = stream.read()
+    if not content.rstrip(b"\0").endswith(_END):
+        zeros = len(content) - len(content.rstrip(b"\0"))
+        message = f"ends in {zeros:,} zeros, before its picture does: it is a copy that was broken off; get it again"
+        raise Unreadable("cut off", message)
 
 
 @contextmanager

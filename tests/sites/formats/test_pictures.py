@@ -85,6 +85,26 @@ def test_of_16_bits_per_colour_the_upper_8_are_read_with_a_note(tmp_path: Path):
     assert found.notes == ("of 16 bits per colour the upper 8 were read",)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+def test_a_copy_that_was_broken_off_and_filled_up_is_refused(tmp_path: Path, kind: str):
+    """What asks for a file's room before it fills it leaves one of the right length that ends in zeros."""
+    file, noise = tmp_path / "a", np.random.default_rng(3).integers(0, 256, (90, 80, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(file, kind)
+    content = file.read_bytes()
+    file.write_bytes(content[:-900] + bytes(900))
+    text = refusal(file)
+    assert (
+        "damaged" in text if kind == "PNG" else text.startswith("ends in 900 zeros, before its picture does")
+    )
+
+
+def test_zeros_after_a_picture_are_no_part_of_it(tmp_path: Path):
+    Image.fromarray(COLOUR).save(tmp_path / "a", "JPEG")
+    expected = read(tmp_path / "a").pixels
+    (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes() + bytes(900))
+    assert np.array_equal(read(tmp_path / "a").pixels, expected)
+
+
 @pytest.mark.parametrize("kind", ["TIFF", "PNG", "WEBP"])
 def test_several_pages_are_refused(tmp_path: Path, kind: str):
     pages = [Image.fromarray(COLOUR[::step]) for step in (1, -1, 1)]
