@@ -25,14 +25,19 @@ _HOSPITALS = """
 site sites hospital hospitals hosp clinic clinics klinik klinikum krankenhaus spital centre centres center centers
 scanner scanners institution institute institut university universität infirmary hopital hôpital ospedale
 """
+_NUMBERED = """
+class label grade stage type category birads covid
+"""
 _FINDINGS = """
-class label grade stage type category birads normal normals abnormal healthy ill well sick benign malignant disease
-diseased control controls positive negative pos neg yes no true false present absent finding findings pneumonia covid
+normal normals abnormal healthy ill well sick benign malignant disease
+diseased control controls positive negative pos neg yes no true false present absent finding findings pneumonia
 tb tuberculosis tumor tumors tumour tumours cancer lesion lesions nevus naevus cyst cysts polyp polyps nodule nodules
 mass masses fracture fractures effusion edema oedema stroke infarct hemorrhage haemorrhage glaucoma cataract drusen cnv
 dme amd atelectasis cardiomegaly infiltration consolidation mild moderate severe
 """
 _SITES, _CLASSES = frozenset(_HOSPITALS.split()), frozenset(_FINDINGS.split())
+_GRADES = frozenset(_NUMBERED.split())
+"""Words for classes that numbers may follow; after others, such as ``tumor_017``, they rather tell patients."""
 _ENDINGS = re.compile(r"(oma|omas|itis|osis|oses|pathy|emia|aemia|plasia|thorax|cyte|cytes|phil|phils)$")
 
 
@@ -70,10 +75,11 @@ def decided(tree: Tree) -> tuple[Layout, str]:
         return "class/patient", "as folders are"  # whoever reads them says that they are parts of a split
     if tree.maps:
         return _with_maps(outer, inner)
-    again = _again(above)
+    again, pairs = _again(above), len({parts[:2] for parts in above})
     if depth == 2:
-        return _of_two(outer, inner, again, len({parts[:2] for parts in above}))
-    return _of_three(outer, inner, again)
+        return _of_two(outer, inner, again, pairs)
+    # Patients are other ones in every class of every hospital; studies are often called alike.
+    return _of_three(outer, inner, bool(again) and len(_names(above, 2)) >= pairs)
 
 
 def _with_maps(outer: list[str], inner: list[str]) -> tuple[Layout, str]:
@@ -119,8 +125,8 @@ def _of_two(outer: list[str], inner: list[str], again: list[str], pairs: int) ->
     raise Undecided(found, _readings(outer, inner), beside)
 
 
-def _of_three(outer: list[str], inner: list[str], again: list[str]) -> tuple[Layout, str]:
-    """Three folders above each image, or more."""
+def _of_three(outer: list[str], inner: list[str], again: bool) -> tuple[Layout, str]:
+    """Three folders above each image, or more; the second come ``again``, with others in them."""
     roles = _role(outer), _role(inner)
     numbered = 2 * sum(bool(re.search(r"\d", name)) for name in inner) > len(inner)
     if roles[0] == "class" and roles[1] != "class":
@@ -169,6 +175,8 @@ def _names(above: Folders, level: int) -> list[str]:
 
 def _role(names: Sequence[str]) -> Role | None:
     """What folders are by their names: what half of them, or more, are named like, and none like the other."""
+    if len(names) > _MOST:
+        return None
     counts = Counter(chain.from_iterable(_likened(name) for name in names))
     likely = [role for role, count in counts.items() if 2 * count >= len(names)]
     return likely[0] if len(counts) == 1 and likely else None
@@ -180,7 +188,8 @@ def _likened(name: str) -> set[Role]:
     words = re.findall(r"[^\W\d_]+", parted.casefold())
     whole = {*words, "".join(words)}
     found: set[Role] = {"site"} if whole & _SITES else set()
-    if whole & _CLASSES or any(len(word) > 5 and _ENDINGS.search(word) for word in words):
+    named = whole & _CLASSES or any(len(word) > 5 and _ENDINGS.search(word) for word in words)
+    if whole & _GRADES or (named and not re.search(r"\d", name)):
         found.add("class")
     return found
 

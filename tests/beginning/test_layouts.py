@@ -34,6 +34,7 @@ def tree(*folders: str, maps: bool = False) -> Tree:
         (("Viral Pneumonia/1", "COVID/2", "Normal/3"), "class/patient"),
         (("melanoma/anna", "nevus/bob"), "class/patient"),
         (("BI-RADS_3/a", "BI-RADS_4/b"), "class/patient"),
+        (("COVID-19/a", "others/b"), "class/patient"),
         (("KL-grade1/a", "KL-grade2/b"), "class/patient"),
         (("ill/p01/study1", "well/p02/study1"), "class/patient"),
         (("north/ill/p1", "north/well/p2", "south/ill/p3"), "site/class/patient"),
@@ -62,6 +63,14 @@ TWO = {"class/patient", "site/patient"}
         (("a/1", "a/2", "b/1", "b/2"), TWO, "folders of the same names, '1', '2', below several"),
         (("p1/s1", "p2/s2", "p3/s3"), TWO, "The 3 outer ones are many for classes or hospitals"),
         (tuple(f"{n}/{2 * n + k}" for n in range(21) for k in (0, 1)), TWO, "The 21 outer ones are many"),
+        (("tumor_1/a", "tumor_1/b", "tumor_2/c", "tumor_2/d"), TWO, "'tumor_1', 'tumor_2' are classes"),
+        (
+            ("a/anna/s1", "a/bob/s1", "b/anna/s2", "b/bob/s2"),
+            TWO | {"site/class/patient"},
+            "and others in them",
+        ),
+        (("a/No1/s1", "b/No2/s2"), TWO | {"site/class/patient"}, "and others in them"),
+        (tuple(f"grade{n}/{k}{n}" for n in range(21) for k in "ab"), TWO, "The 21 outer ones are many"),
         (("ill/x", "hospital/y"), TWO, "'hospital', 'ill'"),
         (("a/p1/s1", "a/p2/s1", "b/p1/s2", "b/p2/s2"), TWO | {"site/class/patient"}, "and others in them"),
         (
