@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,16 +13,23 @@ from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.core import IMAGE, Form, Inputs
 from fedunlearn.learning.patches import VOXELS, Patch, Patched
 from fedunlearn.scenario import Scenario
+from sites.pixels import one_thread
 
 
 def activations(scenario: Scenario, cohort: Cohort) -> int:
     """Bytes that the network of a scenario holds beside its weights, at the most, in training or when it is asked."""
-    return max(trained(scenario, cohort), _asked(scenario, cohort))
+    layers = _layers(scenario, cohort)
+    return max(_trained(scenario, layers), _asked(cohort, layers))
 
 
 def trained(scenario: Scenario, cohort: Cohort) -> int:
     """Bytes of what every layer gives, kept until there are gradients, and those of the largest one."""
-    layers, local = _layers(scenario, cohort), scenario.training.local
+    return _trained(scenario, _layers(scenario, cohort))
+
+
+def _trained(scenario: Scenario, layers: Sequence[int]) -> int:
+    """The same, of layers that give so many values."""
+    local = scenario.training.local
     return local.stack * (local.micro_batch or local.batch_size) * (sum(layers) + 2 * max(layers)) * 4
 
 
@@ -31,12 +39,12 @@ def untrained(scenario: Scenario, cohort: Cohort) -> nn.Module:
         return scenario.model.build(cohort.form)
 
 
-def _asked(scenario: Scenario, cohort: Cohort) -> int:
+def _asked(cohort: Cohort, layers: Sequence[int]) -> int:
     """Bytes of the largest layer, and what signals need: some arrays of each class and place, in float64."""
     voxels = math.prod(cohort.shape[1:])
     together = max(1, min(256, VOXELS // voxels))  # as `fedunlearn.learning.local.at_once`
     signal = 4 * 8 * cohort.classes * math.prod(cohort.form.places)
-    return together * (2 * 4 * max(_layers(scenario, cohort)) + signal)
+    return together * (2 * 4 * max(layers) + signal)
 
 
 def _layers(scenario: Scenario, cohort: Cohort) -> list[int]:
@@ -59,7 +67,7 @@ def _layers(scenario: Scenario, cohort: Cohort) -> list[int]:
     for module in network.modules():
         if next(module.children(), None) is None:
             module.register_forward_hook(count)
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         network(_nothing(cohort.form, patch, device))
     return values
 

@@ -18,8 +18,8 @@ from sites.watching import Watch, unwatched
 Array = np.ndarray[Any, Any]
 Kind = Literal["exact", "near"]
 
-MANY = 5_000
-"""Images from which on it takes seconds to find twins, so that they are kept for the next command."""
+MANY = 1_000
+"""Images from which on it takes tenths of a second to find twins, so that they are kept for the next command."""
 _NAMED = 3
 _WORDS: Mapping[Kind, str] = {
     "exact": "an exact twin",
