@@ -40,8 +40,9 @@ def check(
         try:
             file = installation.scenario_file(scenario)
 
-            from fedunlearn.federation.progress import watching
-            from fedunlearn.sweep import cells, checking
+            with rim.loading():
+                from fedunlearn.federation.progress import watching
+                from fedunlearn.sweep import cells, checking
 
             watch, read = watching(rim.aside()), cells.read(file, set or ())
             found = checking.check(

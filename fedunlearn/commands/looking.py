@@ -27,7 +27,8 @@ def score(
 ) -> None:
     """Score a run again from its folder alone."""
     with rim.errors(debug):
-        from fedunlearn.finished import rescore
+        with rim.loading():
+            from fedunlearn.finished import rescore
 
         rescore(run, margins)
         rim.say(f"{run}: scored; `report` shows the summary")
@@ -66,13 +67,15 @@ def report(
     """Print the summary of a run, or of a sweep; of a run, write its page (report.html) anew."""
     with rim.errors(debug):
         if form or out or mlflow or cards:
-            from fedunlearn.sweep import exporting
+            with rim.loading():
+                from fedunlearn.sweep import exporting
 
             rim.say("\n".join(exporting.export(run, form, out, mlflow, cards)))
             return
 
-        from fedunlearn.results import places, report as reports
-        from fedunlearn.results.runfolder import RunFolder
+        with rim.loading():
+            from fedunlearn.results import places, report as reports
+            from fedunlearn.results.runfolder import RunFolder
 
         if places.is_sweep(run):
             from fedunlearn.sweep import table
@@ -93,7 +96,8 @@ def _page(run: Path) -> None:
     Raises:
         InputError, RunError: see `finished.page`; whatever else stops drawing is raised too.
     """
-    from fedunlearn import finished
+    with rim.loading():
+        from fedunlearn import finished
 
     try:
         rim.say(f"page: {finished.page(run)}")
@@ -128,7 +132,8 @@ def compare(
     with rim.errors(debug):
         file = None if expect is None else installation.expected_file(expect)
 
-        from fedunlearn import comparison
+        with rim.loading():
+            from fedunlearn import comparison
 
         expected = None if file is None else comparison.expected(file)
         found, console = comparison.read(runs), rim.console()
@@ -157,7 +162,8 @@ def verify(
 ) -> None:
     """Check that a run folder is what the run wrote: checksums, audit log, records, scores; train models again too."""
     with rim.errors(debug):
-        from fedunlearn.verification import verify as verify_run
+        with rim.loading():
+            from fedunlearn.verification import verify as verify_run
 
         rim.say(
             "\n".join(verify_run(run, replay, rim.data_root(data_root), rim.aside(), key, tombstones or ()))

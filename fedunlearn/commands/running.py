@@ -52,9 +52,10 @@ def simulate(
     with rim.working(debug, as_json, "simulate", scenario) as console:
         file = installation.scenario_file(scenario)
 
-        from fedunlearn.results import events, places, report, telling
-        from fedunlearn.story import simulate as run_scenario
-        from fedunlearn.sweep import cells, running, table
+        with rim.loading():
+            from fedunlearn.results import events, places, report, telling
+            from fedunlearn.story import simulate as run_scenario
+            from fedunlearn.sweep import cells, running, table
 
         stones = tombstones or ()
         read, told = cells.read(file, _overrides(set, engine)), events.of(console)
@@ -127,9 +128,10 @@ def tune(
     with rim.working(debug, as_json, "tune", scenario) as console:
         file = installation.scenario_file(scenario)
 
-        from fedunlearn import tuning
-        from fedunlearn.results import events, places
-        from fedunlearn.sweep import cells
+        with rim.loading():
+            from fedunlearn import tuning
+            from fedunlearn.results import events, places
+            from fedunlearn.sweep import cells
 
         read = cells.read_one(file, _overrides(set, engine))
         budget = tuning.Budget(trials, site_seconds)
