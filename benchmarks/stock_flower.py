@@ -1,6 +1,6 @@
 """Many federated averagings: Flower as its users write it, one app for each or all in one, and this project's driver.
 
-    python benchmarks/stock_flower.py [--procedures 6] [--rounds 3] [--turns 2]
+    python benchmarks/stock_flower.py [--procedures 2] [--rounds 24] [--turns 2]
     python benchmarks/stock_flower.py --quick       two procedures of one round
 
 A study of unlearning trains many models: originals and retrained ones of several seeds, and what strategies come to.
@@ -8,20 +8,23 @@ All contestants do the same work for the same hospitals: so many procedures, eac
 hospitals train two epochs of Adam in batches of 32.
 
 - *one app each*: a ServerApp with Flower's FedAvg and a ClientApp with a DataLoader and torch's Adam, started by
-  `run_simulation` once for each procedure, as an example of Flower's would be run by a script. Nearly all of its time
-  is Ray's start and imports, again and again: **whoever puts all into one app saves that too**.
+  `run_simulation` once for each procedure, as an example of Flower's would be run by a script. Most of its time is
+  Ray's start and imports, again and again: **whoever puts all into one app saves that too**.
 - *one app*: the same apps, started once; the ServerApp runs one FedAvg after the other.
 - *flower*, *inline*: this project's driver runs them side by side, on its engine of that name.
 
-Two numbers: CPU time of all processes that belong to a contestant, sampled from /proc until each ends, and wall time,
-which means something on a quiet machine only. Contestants take turns. `right` is the share of training images that the
-models class rightly at the end, over all procedures: the same work should come to about the same.
+CPU time is that of all processes that belong to a contestant, sampled from /proc until each ends; wall time means
+something on a quiet machine only, so the load before each is shown. Start-up is told apart: *start* is all until a
+first round is over, for every start, and so has what is loaded when it is first used; *a round* is what each of the
+others takes, with its share of the end. Contestants take turns. `right` is the share of training images that the models
+class rightly at the end, over all procedures: the same work should come to about the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -39,7 +42,7 @@ import psutil
 import torch
 from torch import nn
 
-from fedunlearn.core import Form, LocalTraining, Select, Weights
+from fedunlearn.core import Form, LocalTraining, Procedure, Select, Weights
 from fedunlearn.federation.drive import drive
 from fedunlearn.federation.engines import Engine, Link
 from fedunlearn.federation.engines.flower import Flower, cluster, scratch
@@ -54,15 +57,26 @@ SITES, IMAGES, CLASSES, SHAPE = ("east", "north", "west"), 240, 4, (3, 28, 28)
 LOCAL = LocalTraining(epochs=2, batch_size=32, optimizer="adam", lr=1e-3)
 CONTESTANTS = ("one app each", "one app", "flower", "inline")
 _MARK = "FEDUNLEARN_STOCK"
+_BEGUN = "begun"  # a file that is there once a first round is over
 _LOOK = 0.1  # seconds between looks at processes
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a contestant took, in seconds, and the share of images that its models class rightly."""
+    """What a contestant took, and the share of images that its models class rightly.
+
+    Attributes:
+        cpu: seconds.
+        wall: seconds.
+        start: CPU seconds of them until a first round was over, over all starts.
+        round: CPU seconds of each of the other rounds.
+        right: the share.
+    """
 
     cpu: float
     wall: float
+    start: float
+    round: float
     right: float
 
 
@@ -98,6 +112,19 @@ def start(seed: int) -> Weights:
     return initial_weights(SmallCNN(), Form(SHAPE, CLASSES), seed)
 
 
+def noted(training: Procedure, folder: Path) -> Procedure:
+    """A procedure that says when its first round is over."""
+    replies = yield next(training)
+    (folder / _BEGUN).touch()
+    while True:
+        try:
+            asks = training.send(replies)
+        except StopIteration as end:
+            weights: Weights = end.value
+            return weights
+        replies = yield asks
+
+
 def ours(engine: Engine, folder: Path, procedures: int, rounds: int) -> list[Weights]:
     """All procedures side by side."""
     found: list[Weights] = []
@@ -109,7 +136,7 @@ def ours(engine: Engine, folder: Path, procedures: int, rounds: int) -> list[Wei
                 return ()
 
             training = fedavg(start(seed), SITES, Select(), LOCAL, range(rounds), seed)
-            return Job(Label("original", "", "original", seed), training, then)
+            return Job(Label("original", "", "original", seed), noted(training, folder), then)
 
         drive([job(seed) for seed in range(procedures)], link)
 
@@ -150,11 +177,17 @@ def stock(folder: Path, seeds: Sequence[int], rounds: int) -> list[Weights]:
         }
         return Message(RecordDict(content), reply_to=message)
 
+    def over(number: int, arrays: ArrayRecord) -> MetricRecord | None:
+        if number:  # before the first round it is 0
+            (folder / _BEGUN).touch()
+        return None
+
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         for seed in seeds:
             strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=len(SITES))
-            result = strategy.start(grid, ArrayRecord(dict(start(seed))), num_rounds=rounds)
+            model = ArrayRecord(dict(start(seed)))
+            result = strategy.start(grid, model, num_rounds=rounds, evaluate_fn=over)
             found.append(result.arrays.to_torch_state_dict())
 
     backend: Any = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
@@ -183,15 +216,20 @@ def measured(contestant: str, folder: Path, procedures: int, rounds: int) -> Out
     starts = (
         [[seed] for seed in range(procedures)] if contestant == "one app each" else [list(range(procedures))]
     )
-    shares, began, cpu = list[float](), time.monotonic(), 0.0
+    shares, began, cpu, start = list[float](), time.monotonic(), 0.0, 0.0
     for seeds in starts:
-        cpu += _processes([contestant, str(folder), json.dumps(seeds), str(rounds)])
+        (folder / _BEGUN).unlink(missing_ok=True)
+        words = [contestant, str(folder), json.dumps(seeds), str(rounds)]
+        first, all_of_it = _processes(words, folder / _BEGUN)
+        start, cpu = start + first, cpu + all_of_it
         shares.append(json.loads((folder / "right.json").read_text()))
-    return Outcome(cpu, time.monotonic() - began, statistics.mean(shares))
+    others = procedures * rounds - len(starts)
+    each = (cpu - start) / others if others else math.nan
+    return Outcome(cpu, time.monotonic() - began, start, each, statistics.mean(shares))
 
 
-def _processes(words: Sequence[str]) -> float:
-    """CPU seconds of a start of this program and of all that carry its mark.
+def _processes(words: Sequence[str], begun: Path) -> tuple[float, float]:
+    """CPU seconds of a start of this program and of all that carry its mark: until a file is there, and in all.
 
     Raises:
         SystemExit: it failed; what it printed is shown.
@@ -207,15 +245,19 @@ def _processes(words: Sequence[str]) -> float:
         }  # else Ray's processes write over their environment
         child = subprocess.Popen(command, env=environment, stdout=printed, stderr=printed)
         known: dict[int, bool] = {}
+        first = None
         while child.poll() is None:
             for process in psutil.process_iter():
                 _look(process, mark, known, seconds)
+            if first is None and begun.exists():
+                first = sum(seconds.values())
             time.sleep(_LOOK)
         if child.returncode:
             printed.seek(0)
             raise SystemExit(f"{' '.join(command)}: exit {child.returncode}\n{printed.read().decode()}")
     scratch.end([process for process in psutil.process_iter() if known.get(process.pid)], timeout=5.0)
-    return sum(seconds.values())
+    total = sum(seconds.values())
+    return (total if first is None else first), total
 
 
 def _look(process: psutil.Process, mark: str, known: dict[int, bool], seconds: dict[int, float]) -> None:
@@ -231,16 +273,16 @@ def _look(process: psutil.Process, mark: str, known: dict[int, bool], seconds: d
         return
 
 
-def show(turns: Sequence[dict[str, Outcome]], procedures: int) -> None:
+def show(turns: Sequence[dict[str, Outcome]]) -> None:
     """Medians, and ratios taken within a turn."""
-    print(
-        "| contestant | CPU s | CPU s a procedure | wall s | CPU, of `flower` | right |\n|---|---|---|---|---|---|"
-    )
+    heads = ("CPU s", "start, CPU s", "a round, CPU s", "wall s", "CPU, of `flower`", "right")
+    print(f"| contestant | {' | '.join(heads)} |\n{'|---' * (len(heads) + 1)}|")
     for name in CONTESTANTS:
         found = [turn[name] for turn in turns]
         cells = [
             _spread([one.cpu for one in found]),
-            _spread([one.cpu / procedures for one in found]),
+            _spread([one.start for one in found]),
+            _spread([one.round for one in found], 2),
             _spread([one.wall for one in found]),
             _spread([turn[name].cpu / turn["flower"].cpu for turn in turns], 2),
             _spread([one.right for one in found], 2),
@@ -258,8 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Many federated averagings, on Flower alone and on this driver."
     )
-    parser.add_argument("--procedures", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--procedures", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="two procedures of one round, once")
     parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
@@ -274,8 +316,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         turns = list[dict[str, Outcome]]()
         for number in range(count):
             order: Sequence[str] = CONTESTANTS if number % 2 == 0 else CONTESTANTS[::-1]
-            turns.append({one: measured(one, Path(name), procedures, rounds) for one in order})
-        show(turns, procedures)
+            turns.append({})
+            for one in order:
+                load = os.getloadavg()[0]
+                turns[-1][one] = measured(one, Path(name), procedures, rounds)
+                print(
+                    f"turn {number + 1}: {one}: {turns[-1][one].wall:.1f} s (load {load:.1f})",
+                    file=sys.stderr,
+                )
+        show(turns)
 
 
 if __name__ == "__main__":
