@@ -6,9 +6,10 @@
 
 Every run is the command that the README shows, in a process of its own and a new folder. Its own events (`simulate
 --json`) tell where its time goes. CPU time is that of all processes that a run starts, also those that outlive it: this
-program becomes their parent. It does not see those that Ray ends and forgets, so on Ray it is too little. Runs take
-turns, in reverse order every other time. Wall time means something on a quiet machine only, so the load before each run
-is shown.
+program becomes their parent. It does not see those that Ray ends and forgets, so on Ray it is too little. *busy* is how
+much of all cores' time the run has used from its first procedure to its end: CPU time by wall time and cores. Runs take
+turns, in reverse order every other time. Wall time means something on a quiet machine only, and so does *busy*, so the
+load before each run is shown.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import contextlib
 import ctypes
 import json
+import math
 import os
 import resource
 import statistics
@@ -30,6 +32,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
+import psutil
+
+from fedunlearn import cores
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("start", "train", "score", "page", "end")
@@ -49,10 +54,11 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run: seconds, and the table that it came to."""
+    """One run: seconds, the share of the cores' time that it used once it had started, and the table it came to."""
 
     wall: float
     cpu: float
+    busy: float
     parts: dict[str, float]
     scores: pd.DataFrame
 
@@ -69,22 +75,47 @@ def run(contestant: Contestant, options: Sequence[str]) -> Outcome:
         command += ["--engine", contestant.engine, "--out", str(out), *options]
         environment = {**os.environ, "PYTHONPATH": str(contestant.code)}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # modules are compiled once, as they are for people
-        spent, began = _children(), time.monotonic()
-        done = subprocess.run(command, cwd=contestant.code, env=environment, capture_output=True, text=True)
-        wall = time.monotonic() - began
-        _reap()
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
-        events = [json.loads(line) for line in done.stdout.splitlines()]
+        spent, began, events = _children(), time.monotonic(), list[dict[str, str]]()
+        first: tuple[float, float] | None = None
+        with tempfile.TemporaryFile("w+") as said:
+            child = subprocess.Popen(
+                command, cwd=contestant.code, env=environment, stdout=subprocess.PIPE, stderr=said, text=True
+            )
+            for line in child.stdout or ():
+                events.append(json.loads(line))
+                if first is None and _works(events[-1]):
+                    first = time.monotonic(), _alive() + _children()
+            child.wait()
+            ended = time.monotonic()
+            _reap()
+            if child.returncode:
+                said.seek(0)
+                raise SystemExit(f"{' '.join(command)}: exit {child.returncode}\n{said.read()}")
+        cpu = _children()
+        busy = (cpu - first[1]) / (ended - first[0]) / cores.usable() if first else math.nan
         scores = pd.read_parquet(out / "scores.parquet")
         scores = scores[~scores["measure"].str.endswith("seconds")].reset_index(drop=True)
-        return Outcome(wall, _children() - spent, _parts(events, wall), scores)
+        return Outcome(ended - began, cpu - spent, busy, _parts(events, ended - began), scores)
+
+
+def _works(event: dict[str, str]) -> bool:
+    """Whether an event tells of a procedure."""
+    return event.get("phase") not in (None, "score", "page")
+
+
+def _alive() -> float:
+    """CPU seconds so far of all processes under this one, and of those that these have waited for."""
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            total += sum(process.cpu_times()[:4])
+    return total
 
 
 def _parts(events: Sequence[dict[str, str]], wall: float) -> dict[str, float]:
     """Where the time went; starting Python belongs to the start."""
     at = {(one.get("phase"), one.get("state")): _seconds(one) for one in events if one["event"] == "phase"}
-    training = [_seconds(one) for one in events if one.get("phase") not in (None, "score", "page")]
+    training = [_seconds(one) for one in events if _works(one)]
     marks = [
         _seconds(events[-1]) - wall,
         min(training),
@@ -133,11 +164,16 @@ def earlier(commit: str) -> Iterator[Path]:
 
 def show(contestants: Sequence[Contestant], turns: Sequence[dict[Contestant, Outcome]]) -> None:
     """Medians with the least and the most, and ratios taken within a turn."""
-    print("| run | " + " | ".join(["wall s", "CPU s", *(f"{part} s" for part in PARTS)]) + " | CPU ratio |")
-    print("|---" * (len(PARTS) + 4) + "|")
+    print(
+        "| run | "
+        + " | ".join(["wall s", "CPU s", "busy %", *(f"{part} s" for part in PARTS)])
+        + " | CPU ratio |"
+    )
+    print("|---" * (len(PARTS) + 5) + "|")
     for one in contestants:
         found = [turn[one] for turn in turns]
         row = [_spread([each.wall for each in found]), _spread([each.cpu for each in found])]
+        row.append(_spread([100 * each.busy for each in found], 0))
         row += [_spread([each.parts[part] for each in found]) for part in PARTS]
         rivals = [other for other in contestants if other.engine == one.engine and other != one]
         ratio = (

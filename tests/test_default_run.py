@@ -24,6 +24,9 @@ def test_every_part_of_a_run_takes_its_time() -> None:
     parts = {part: float(found[f"{part} s"]) for part in default_run.PARTS}
     assert all(parts[part] > 0 for part in ("start", "train", "score", "page")) and parts["end"] >= 0
     assert float(found["CPU s"]) > 1
+    assert (
+        0 < float(found["busy %"]) <= 105
+    )  # of all cores; clocks of processes tick in hundredths of a second
     assert same.endswith("yes.")
 
 
@@ -33,7 +36,9 @@ def test_two_outcomes_that_differ_are_told(
 ) -> None:
     """In the last bit of one value, in any turn."""
     parts = dict.fromkeys(default_run.PARTS, 1.0)
-    first, other = (Outcome(5.0, 4.0, parts, pd.DataFrame({"value": [0.25, one]})) for one in (0.5, value))
+    first, other = (
+        Outcome(5.0, 4.0, 0.9, parts, pd.DataFrame({"value": [0.25, one]})) for one in (0.5, value)
+    )
     here, there = (Contestant("inline", default_run.ROOT, name) for name in ("now", "before"))
     default_run.show([here, there], [{here: first, there: first}, {here: first, there: other}])
     assert capsys.readouterr().out.endswith(
