@@ -259,7 +259,8 @@ def _surroundings(rng: Random, crowd: Floats) -> Floats:
 
 def _disc(x: Floats, y: Floats, radius: float | Floats, soft: float) -> Floats:
     """Opacity 0…1 of a disc around 0 with a soft edge."""
-    return _opacity(radius - np.hypot(x, y), soft)
+    inside: Floats = np.subtract(radius, np.hypot(x, y))
+    return _opacity(inside, soft)
 
 
 def _discs(u: Floats, v: Floats, discs: Floats, soft: float) -> Floats:
