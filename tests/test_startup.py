@@ -18,14 +18,16 @@ def rows(printed: str) -> dict[str, list[str]]:
 
 @pytest.mark.gate
 def test_every_command_takes_its_time_and_only_some_load_torch() -> None:
-    command = [sys.executable, startup.__file__, "--quick", "--only", "list", "check", "report --markdown"]
+    names = ["list", "check", "report --markdown", "compare"]
+    command = [sys.executable, startup.__file__, "--quick", "--only", *names]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900).stdout
     found = rows(printed)
-    assert list(found) == ["list", "check", "report --markdown"]
+    assert list(found) == names
     assert all(float(cpu) > 0.05 for cpu, _ in found.values())
     assert "torch" in found["check"][1].split(", ") and "ray" not in found["check"][1].split(", ")
     assert found["list"][1] == "none of these"
-    assert not {"torch", "ray", "monai"} & set(found["report --markdown"][1].split(", "))
+    for command in ("report --markdown", "compare"):
+        assert not {"torch", "ray", "monai"} & set(found[command][1].split(", "))
 
 
 @pytest.mark.ray

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedunlearn.core import InputError, Problem
-from fedunlearn.scenario.typed import build, meant
 from fedunlearn.scoring.measures.catalogue import all_measures
 from fedunlearn.yaml.source import Kind, load
 from fedunlearn.yaml.tree import Items, Node, Table, as_texts, described, shown
@@ -76,6 +75,10 @@ def read(path: Path) -> list[Expectation]:
 
 
 def _expectation(node: Node, found: list[Problem]) -> Expectation | None:
+    from fedunlearn.scenario.typed import (
+        build,
+    )  # loads what trains, which only those who expect something wait for
+
     one = build(as_texts(node, _TEXTS), Expectation, found)
     if one is None or not isinstance(node, Table):
         return None
@@ -85,6 +88,8 @@ def _expectation(node: Node, found: list[Problem]) -> Expectation | None:
 
 def _wrong(one: Expectation) -> Iterator[tuple[str, str]]:
     """(key, message) of what does not fit together."""
+    from fedunlearn.scenario.typed import meant
+
     if one.measure != MEMORY and one.measure not in all_measures():
         expected = f"expected {MEMORY} or a name of `fedunlearn list measures`"
         yield (
