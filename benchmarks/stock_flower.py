@@ -31,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -241,8 +242,8 @@ def _processes(words: Sequence[str], begun: Path) -> tuple[float, float]:
         environment = {
             **os.environ,
             name: value,
-            "SPT_NOENV": "1",
-        }  # else Ray's processes write over their environment
+            "SPT_NOENV": "1",  # else Ray's processes write over their environment
+        }
         child = subprocess.Popen(command, env=environment, stdout=printed, stderr=printed)
         known: dict[int, bool] = {}
         first = None
@@ -308,7 +309,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     if asked.work:
         contestant, folder, seeds, rounds = asked.work
-        work(contestant, Path(folder), json.loads(seeds), int(rounds))
+        try:
+            work(contestant, Path(folder), json.loads(seeds), int(rounds))
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)  # Flower's server would wait an hour for answers where Ray could not start
         return
     procedures, rounds, count = (2, 1, 1) if asked.quick else (asked.procedures, asked.rounds, asked.turns)
     with tempfile.TemporaryDirectory() as name:
