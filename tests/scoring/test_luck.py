@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from fedunlearn.scoring.judgement.luck import CERTAIN, _trigamma_inverse, moderated
+from fedunlearn.scoring.judgement.luck import CERTAIN, _trigamma_inverse, moderated, together
 
 ALIKE = np.ones(2000, dtype=np.int64)
 
@@ -58,6 +58,14 @@ def test_too_few_variances_stay_as_they_are():
     found = moderated(np.array([1.0, 0.0, 3.0]), 2.0, ALIKE[:3])
     assert found.variance.tolist() == [1.0, 0.0, 3.0]
     assert found.freedom == 2.0
+
+
+def test_the_degrees_of_freedom_of_a_sum_by_hand():
+    """1 with 2 degrees and 3 with 6: 4 with 4² / (1² / 2 + 3² / 6) = 8. No variance adds nothing, and is certain."""
+    one, other, nothing = (np.array([x, 0.0]) for x in (1.0, 3.0, 0.0))
+    variance, freedom = together([(one, 2.0), (other, 6.0), (nothing, 1.0)])
+    assert variance.tolist() == [4.0, 0.0]
+    assert freedom.tolist() == [8.0, CERTAIN]
 
 
 @pytest.mark.parametrize("y", [0.01, 0.5, 3.0, 400.0])

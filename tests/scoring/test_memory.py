@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from fedunlearn.scoring.evidence import Floats, Frame
-from fedunlearn.scoring.judgement.memory import LEVEL, Scale, memory, recall, scale, scores
+from fedunlearn.scoring.judgement.luck import Luck
+from fedunlearn.scoring.judgement.memory import LEVEL, Noise, Scale, memory, recall, scale, scores
 from tests.scoring.test_evidence import frame_of
 
 MARGIN = 0.25
@@ -105,7 +106,7 @@ def test_the_original_has_all_of_its_memory_and_a_retrained_model_none():
     again = recall(world(), one, phis(world(), 3, seed=3), MARGIN)
     assert not again.flagged.any()
     low, high = again.mean.interval()
-    assert low < 0 < high < 0.25
+    assert low < 0 < high < 2 * MARGIN  # as a yes asks
     assert one.visible
 
 
@@ -158,6 +159,66 @@ def test_intervals_hold_the_truth():
         low, high = recall(frame, of, phis(frame, 3, 0.5, seed=3000 + draw), MARGIN).mean.interval()
         inside.append(low <= 0.5 <= high)
     assert np.mean(inside) >= 0.92
+
+
+def plain(luck: float = 0.01, patients: int = 1) -> Scale:
+    """Eight retrained models at 0, three original ones at 1, and luck of that variance, known with 7 degrees."""
+    return Scale(
+        asked=np.ones(1, dtype=bool),
+        patients=np.arange(patients),
+        retrained=np.zeros((8, patients)),
+        original=np.ones((3, patients)),
+        luck=Luck(np.full(patients, luck), 7.0),
+        noise=Noise(luck, 7.0),
+        images=np.full(patients, 6),
+        level=LEVEL,
+        unusual=np.ones(8),
+    )
+
+
+def test_models_that_differ_more_than_luck_are_known_with_their_own_degrees_of_freedom():
+    """One patient, of whom they know 0, .3 and .6: variance .09, mean .3.
+
+    The mean: .09/3 with 2 degrees, and .01 (.7²/8 + .3²/3) = .0009125 with 7: together .0309125, with
+    .0309125² / (.03²/2 + .0009125²/7) = 2.12296. The patient: .09/3 and .01/8: .03125, with 2.16906.
+    """
+    found = memory(plain(), np.array([[0.0], [0.3], [0.6]]), MARGIN)
+    assert found.mean.error**2 == pytest.approx(0.0309125)
+    assert found.mean.freedom == pytest.approx(2.12296, abs=1e-5)
+    half = stats.t(found.mean.freedom).ppf(0.975) * found.mean.error
+    assert found.mean.interval() == pytest.approx((0.3 - half, 0.3 + half))
+    beyond = (0.5 - 0.3) / found.mean.error
+    assert found.mean.p_within(0.5) == pytest.approx(stats.t(found.mean.freedom).sf(beyond))
+    single = stats.t(2.16906).ppf(0.975) * np.sqrt(0.03125)
+    assert (found.low[0], found.high[0]) == pytest.approx((0.3 - single, 0.3 + single), rel=1e-5)
+
+
+def test_models_that_differ_no_more_than_luck_are_known_as_well_as_that():
+    """.21, .3 and .39: their variance is .0081, luck's .01.
+
+    So that is taken, with 7 degrees: .01 (1/3 + .7²/8 + .3²/3) of the mean, .01 (1/3 + 1/8) of the patient.
+    """
+    for models in ([[0.21], [0.3], [0.39]], [[0.3], [0.3], [0.3]]):
+        found = memory(plain(), np.array(models), MARGIN)
+        assert found.mean.error**2 == pytest.approx(0.01 * (1 / 3 + 0.49 / 8 + 0.09 / 3))
+        assert found.mean.freedom == found.mean.null_freedom == 7.0
+        half = stats.t(7).ppf(0.975) * np.sqrt(0.01 * (1 / 3 + 1 / 8))
+        assert found.high[0] - 0.3 == pytest.approx(half)
+
+
+def test_what_all_patients_have_in_common_is_no_better_known_for_their_number():
+    """Forty patients. Where all go up and down together, there are three numbers: as of one patient, above.
+
+    Where each goes its own way (sd .3, about the mean 0), all forty tell of the same variance: 1.96 √(.09/3 + .01/8).
+    """
+    alike = np.tile([[0.0], [0.3], [0.6]], 40)
+    apart = np.random.default_rng(4).normal(0, 0.3, (3, 40))
+    wide, narrow = (
+        memory(plain(patients=40), of, MARGIN) for of in (alike, apart - apart.mean(1, keepdims=True))
+    )
+    half = stats.t(2.16906).ppf(0.975) * np.sqrt(0.03125)
+    assert (wide.high - wide.low) / 2 == pytest.approx(half, rel=1e-4)
+    assert (narrow.high - narrow.low).mean() / 2 == pytest.approx(1.96 * np.sqrt(0.03125), rel=0.15)
 
 
 def test_other_patients_are_less_certain_than_these():

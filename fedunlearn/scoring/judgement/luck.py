@@ -9,10 +9,14 @@ d0 is small and each speaks for itself; where they do not, d0 is large and littl
 
 Deviation: a patient with many images has less luck than one with few, so that the prior's scale goes with a power of
 the number of images, fitted to the logarithms, between 0 and -1.
+
+A variance that is the sum of several, each known with its own degrees of freedom, has those of Satterthwaite,
+Biometrics Bulletin 2, 1946: they make its own variance what it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +37,18 @@ class Luck:
 
     variance: Floats
     freedom: float
+
+
+Spread = tuple[Floats, float | Floats]
+"""(n,) variances and the degrees of freedom that they are known with."""
+
+
+def together(parts: Sequence[Spread]) -> tuple[Floats, Floats]:
+    """(n,) the sum of variances, and its degrees of freedom; of no variance these are `CERTAIN`."""
+    total = np.sum([variance for variance, _ in parts], axis=0)
+    below = np.sum([variance**2 / freedom for variance, freedom in parts], axis=0)
+    freedom = np.divide(total**2, below, out=np.full_like(total, CERTAIN), where=below > 0)
+    return total, np.minimum(freedom, CERTAIN)
 
 
 def moderated(variances: Floats, freedom: float, images: Ints) -> Luck:

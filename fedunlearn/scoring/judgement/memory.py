@@ -15,6 +15,12 @@ training, and no other. It is known from the retrained models, moderated over pa
 1/M)``. Whether the strategy *would work for others* is another question, for which patients are random as well: to the
 error of the mean comes the spread of the patients' own differences, ``sd / sqrt(P)``.
 
+**What is sure** (intervals, and "surely within twice the margin") depends on the strategy's own models too, which may
+differ more than retrained ones do. If their variance is no larger than luck's, that is taken: it is known better. Else
+it is their own, and the sum of both sides' variances has Satterthwaite's degrees of freedom, K - 1 being those of K
+models. Of one patient it is the variance of the models' means over patients, with K - 1, and that of the patient's
+distance from these, moderated over patients. `benchmarks/intervals.py` has how often intervals hold the truth.
+
 **A patient is flagged** as remembered (or as forgotten too much) if the difference is above (below) 0 beyond luck at
 `LEVEL` / P, one-sided (Bonferroni, over P patients; half of it where copies are looked at too), *whichever one of the
 models is left out*, and the best estimate is beyond the margin. That no single training may carry a finding keeps
@@ -36,7 +42,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit  # Student's; scipy.stats would take half a second to import
 
 from fedunlearn.scoring.evidence import Bools, Floats, Frame, Ints
-from fedunlearn.scoring.judgement.luck import Luck, moderated
+from fedunlearn.scoring.judgement.luck import Luck, Spread, moderated, together
 
 LEVEL = 0.02
 """Of each one-sided test, over all looks at the same memory; `benchmarks/yardstick.py` has what all come to."""
@@ -125,11 +131,12 @@ class Mean:
     Attributes:
         left: a share.
         error: its standard error, the patients being fixed.
-        freedom: the degrees of freedom of that, and of the statistics.
+        freedom: the degrees of freedom of that.
         others: the standard error if patients were random too; NaN of a single patient.
         patients: P.
         seeds, references: K and M.
         statistics: (1 + K,) Student's t of "nothing is left, but for luck": of all models, and without each.
+        null_freedom: their degrees of freedom.
         level: of each one-sided test.
     """
 
@@ -141,6 +148,7 @@ class Mean:
     seeds: int
     references: int
     statistics: tuple[float, ...]
+    null_freedom: float
     level: float
 
     def interval(self, level: float = 0.95, others: bool = False) -> tuple[float, float]:
@@ -155,7 +163,7 @@ class Mean:
     @property
     def p(self) -> float:
         """Two-sided, of "nothing is left"."""
-        return 2 * float(stdtr(self.freedom, -abs(self.statistics[0])))
+        return 2 * float(stdtr(self.null_freedom, -abs(self.statistics[0])))
 
     def p_within(self, margin: float) -> float:
         """Of the two one-sided tests (Schuirmann, 1987) that as much as ``margin`` is left, or forgotten too much."""
@@ -168,7 +176,7 @@ class Mean:
 
         With ``all_models`` only the test of all models together is asked.
         """
-        critical = float(stdtrit(self.freedom, 1 - self.level))
+        critical = float(stdtrit(self.null_freedom, 1 - self.level))
         tests = self.statistics[:1] if all_models else self.statistics
         return all(side * t > critical for t in tests)
 
@@ -258,9 +266,8 @@ def memory(scale: Scale, models: Floats, margin: float) -> Memory:
     beyond = [side * left > margin for side in (1, -1)]
     sure = [far & (side * t > critical).all(axis=0) for side, far in zip((1, -1), beyond, strict=True)]
     seen = [far & (side * t[0] > critical) for side, far in zip((1, -1), beyond, strict=True)]
-    own = models.var(axis=0, ddof=1) if k > 1 else np.zeros(p)
-    error = np.sqrt(np.maximum(luck.variance, own) / k + luck.variance / m) / known
-    half = float(stdtrit(luck.freedom, 0.975)) * error
+    variance, freedom = _sure(_own(models, scale.images), (luck.variance, luck.freedom), k, 1 / m)
+    half = stdtrit(freedom, 0.975) * np.sqrt(variance) / known
     return Memory(
         patients=scale.patients,
         left=left,
@@ -285,27 +292,57 @@ def _mean(scale: Scale, models: Floats, sets: Sequence[Floats]) -> Mean:
     noise, known = scale.noise, scale.whole
     zero = float(scale.retrained.mean())
     of_each = models.mean(axis=1)
-    spread = max(float(of_each.var(ddof=1)), noise.variance) if k > 1 else noise.variance
     left = (float(of_each.mean()) - zero) / known
-    shared = noise.variance / m
-    variance = (
-        spread / k + shared + left**2 * (noise.variance / len(scale.original) + shared) - 2 * left * shared
+    own = [(of_each.var(ddof=1, keepdims=True), k - 1.0)] if k > 1 else []
+    rest = (1 - left) ** 2 / m + left**2 / len(scale.original)
+    variance, freedom = (
+        float(x[0]) for x in _sure(own, (np.array([noise.variance]), noise.freedom), k, rest)
     )
-    own = (models.mean(axis=0) - scale.retrained.mean(axis=0)) / known
-    among = float(own.var(ddof=1)) / p if p > 1 else math.nan
+    lefts = (models.mean(axis=0) - scale.retrained.mean(axis=0)) / known
+    among = float(lefts.var(ddof=1)) / p if p > 1 else math.nan
     return Mean(
         left=left,
-        error=math.sqrt(max(variance, 0.0)) / abs(known),
-        freedom=noise.freedom,
-        others=math.sqrt(max(variance, 0.0) / known**2 + among),
+        error=math.sqrt(variance) / known,
+        freedom=freedom,
+        others=math.sqrt(variance / known**2 + among),
         patients=p,
         seeds=k,
         references=m,
         statistics=tuple(
             float((s.mean() - zero) / _root(np.array(noise.variance * (1 / len(s) + 1 / m)))) for s in sets
         ),
+        null_freedom=noise.freedom,
         level=scale.level,
     )
+
+
+def _own(models: Floats, images: Ints) -> list[Spread]:
+    """What the variance among a strategy's models (K, P) is made of, by patient; nothing of a single model.
+
+    A strategy that forgets more with one seed and less with the next does so of all patients alike: of that there are K
+    numbers, however many the patients.
+    """
+    k, p = models.shape
+    if k < 2:
+        return []
+    mean = models.mean(axis=1)
+    apart = moderated((models - mean[:, None]).var(axis=0, ddof=1), k - 1.0, images)
+    return [(np.full(p, mean.var(ddof=1)), k - 1.0), (apart.variance, apart.freedom)]
+
+
+def _sure(own: Sequence[Spread], luck: Spread, models: int, rest: float) -> tuple[Floats, Floats]:
+    """(n,) the variance of a mean over models less what it is compared with, and its degrees of freedom.
+
+    Args:
+        own: (n,) parts of the variance among the models.
+        luck: (n,) that of one training, which it is at least.
+        models: K.
+        rest: the variance of what they are compared with, in units of luck.
+    """
+    least, freedom = luck
+    variance, of_sum = together([*((part / models, free) for part, free in own), (least * rest, freedom)])
+    erratic = np.sum([np.zeros_like(least), *(part for part, _ in own)], axis=0) > least
+    return np.where(erratic, variance, least * (1 / models + rest)), np.where(erratic, of_sum, freedom)
 
 
 def _noise(retrained: Floats, strangers: Floats) -> Noise:
