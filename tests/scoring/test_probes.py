@@ -15,8 +15,10 @@ import pytest
 from fedunlearn.core import RunError
 from fedunlearn.results import tables
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.scoring.evidence import Evidence, Relearnt
+from fedunlearn.scoring.evidence import Estimate, Evidence, Relearnt
 from fedunlearn.scoring.evidence.classification import Outputs
+from fedunlearn.scoring.judgement.difference import Difference, difference
+from fedunlearn.scoring.judgement.verdict import contrary
 from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import MEASURES, measures_of
 from fedunlearn.scoring.measuring import measure
@@ -66,6 +68,55 @@ def test_relearn_ratio_by_hand(own: Sequence[float], retrained: Sequence[float],
     reference = measure(learning(*retrained), KNOWN, None)
     found = measure(learning(*own), KNOWN, reference)["relearn_ratio"]
     assert (found["all"].value if found else None) == ratio
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs"), [((0.05,), 0), ((1.0, 0.5, 0.1), 2), ((1.0, 0.5, 0.11), 3), ((1.0, 0.9), 2)]
+)
+def test_relearn_log_by_hand(losses: Sequence[float], epochs: int):
+    """ln(1 + epochs); who was given up after 2 (1) epochs counts with 3 (2). Rounding comes to 1 / √12 of one."""
+    (estimate,) = MEASURES["relearn_log"].function(learning(*losses)).values()
+    assert estimate.value == pytest.approx(math.log(1 + epochs))
+    assert estimate.luck == pytest.approx(1 / math.sqrt(12) / (1 + epochs))
+    assert math.isnan(MEASURES["relearn_log"].function(learning(1.0, math.nan))["all"].value)
+
+
+def relearning(rng: np.random.Generator, own: float, seeds: int) -> Difference:
+    """Models that need ``own`` times the 8 epochs of retrained ones, give or take 15 %, whole ones and at most 40."""
+
+    def models(epochs: float) -> list[Estimate]:
+        needed = np.ceil(epochs * np.exp(rng.normal(0, 0.15, seeds))).astype(int)
+        curves = [np.append(np.ones(min(n, 41)), 0.0)[:41] for n in needed]
+        return [MEASURES["relearn_log"].function(learning(*curve))["all"] for curve in curves]
+
+    margin = MEASURES["relearn_log"].margin
+    assert margin is not None
+    return difference(list(zip(models(8 * own), models(8), strict=True)), (), margin, 12)
+
+
+@pytest.mark.parametrize(
+    ("own", "seeds", "least", "most"),
+    [
+        (1.0, 3, 0.0, 0.04),  # honest retraining: 2 % at most, and 2 s.e. of .7 in 400 draws beside
+        (1.0, 8, 0.0, 0.04),
+        (6.0, 3, 0.0, 0.0),  # 48 epochs: none is there within 40, which is no sooner
+        # ln(5/9) = -.59 with .133 √(2/8): 8.8 of Student's t; the 98 % quantile of 7 degrees is 2.5
+        (0.5, 8, 0.99, 1.0),
+        (0.05, 3, 0.9, 1.0),  # one epoch: ln(2/9) = -1.5 with .133 √(1/2 + 1/3): 12.4, of 2 degrees 4.8
+    ],
+)
+def test_relearning_counts_if_it_is_sooner_beyond_luck(own: float, seeds: int, least: float, most: float):
+    """Retrained models differ among themselves, and nobody can draw patients anew."""
+    rng = np.random.default_rng(seeds)
+    found = [contrary({"relearn_log": relearning(rng, own, seeds)}, False) for _ in range(400)]
+    assert least <= np.mean([bool(one) for one in found]) <= most
+
+
+def test_relearning_is_told_as_a_share_of_retrainings_epochs():
+    """ln 2 - ln 8 = ln .25, thrice, of models without luck but for rounding."""
+    own, retrained = (MEASURES["relearn_log"].function(learning(*np.ones(n), 0.0))["all"] for n in (1, 7))
+    (reason,) = contrary({"relearn_log": difference([(own, retrained)] * 3, (), 0.3, 12)}, False)
+    assert reason.endswith("sooner than retraining does (in 0.25 of its epochs)")
 
 
 def test_without_a_probe_its_measures_are_left_out():
@@ -168,12 +219,17 @@ def test_a_model_that_nobody_tried_to_teach_is_an_error(probed: Path):
 
 
 def test_the_report_shows_medians_and_who_was_not_in_time(probed: Path):
-    """Of two seeds, one of the good model's comes to its goal after 3 epochs and the other never: no median either."""
+    """Of two seeds, one of the good model's comes to its goal after 3 epochs and the other never: no median either.
+
+    What is compared is there all the same: that one was given 2 epochs, and counts with 3; ln 4 - ln 5.
+    """
     file = probed / "probes" / "relearn.parquet"
     table = pd.read_parquet(file)
     table[(table["seed"] == 7) | (table["strategy"] != "good") | (table["epoch"] < 3)].to_parquet(file)
     change_manifest(probed)
     score(probed)
+    apart = pick(pd.read_parquet(probed / "statistics.parquet"), strategy="good", measure="relearn_log")
+    assert apart["difference"].tolist() == pytest.approx([math.log(4 / 5)] * 2)  # two requests
     change_manifest(probed)
     shown = {
         line.strategy: line.cells

@@ -127,8 +127,8 @@ def found(memory: Memory | None, copies: Memory | None = None, **differences: fl
             "U-LiRA tells its answers to the images to forget from retraining's (+0.20",
         ),
         (found(left(0.0), resurgence_mia_loss_auc=0.2), "yes, but", "once the hospitals have trained on"),
-        (found(left(0.0), relearn_ratio=-0.5), "yes, but", "learns the images to forget again sooner"),
-        (found(left(0.0), relearn_ratio=0.5, mia_loss_auc=0.3, mia_lira_auc=0.3), "yes", "0 %"),
+        (found(left(0.0), relearn_log=-0.5), "yes, but", "learns the images to forget again sooner"),
+        (found(left(0.0), relearn_log=0.5, mia_loss_auc=0.3, mia_lira_auc=0.3), "yes", "0 %"),
     ],
 )
 def test_forgotten(case: Findings, answer: str, reason: str):
@@ -149,7 +149,7 @@ def test_who_gives_no_answer_to_changed_copies_gets_no_yes():
 
 
 def test_evidence_that_is_lacking_is_no_sign_of_having_forgotten():
-    case = replace(found(left(0.0)), lacking=("probe_mia_loss_auc", "relearn_ratio"))
+    case = replace(found(left(0.0)), lacking=("probe_mia_loss_auc", "relearn_log"))
     answer = forgotten(SIGHT, case)
     assert answer.word == "cannot tell"
     assert answer.reasons == (

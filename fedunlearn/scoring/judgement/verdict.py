@@ -58,7 +58,7 @@ EVIDENCE: Mapping[str, str] = {
     "mia_rmia_auc": "RMIA, with shadow models, finds the images to forget",
     "probe_mia_loss_auc": "the memory is back once the last layer is refitted",
     "resurgence_mia_loss_auc": "the memory is back once the hospitals have trained on",
-    "relearn_ratio": "it learns the images to forget again sooner than retraining does",
+    "relearn_log": "it learns the images to forget again sooner than retraining does",
 }
 """What else can speak against a yes, by measure, in words; more of each is worse, but for `_LESS`."""
 
@@ -68,7 +68,7 @@ _MEASURED: Mapping[str, str] = {
     "mia_rmia_auc": "RMIA with shadow models",
     "probe_mia_loss_auc": "what a refitted last layer knows",
     "resurgence_mia_loss_auc": "what training on brings back",
-    "relearn_ratio": "how soon it learns the images again",
+    "relearn_log": "how soon it learns the images again",
 }
 """What is measured, in words."""
 
@@ -78,7 +78,8 @@ PROBED = ("probe_", "resurgence_", "relearn_")
 _SHADOWS = ("mia_lira_auc", "mia_rmia_auc")
 """Those that count only where shadow models stand behind them: without, they see no more than memory left does."""
 
-_LESS = ("relearn_ratio",)
+_LESS = ("relearn_log",)
+"""Of which less is worse. It is asked of all patients at once: none can be drawn anew, and trainings alone differ."""
 
 NO_MEMORY = (
     "the original shows no memory of these patients: nothing here could tell forgetting from doing nothing"
@@ -290,12 +291,12 @@ def contrary(differences: Mapping[str, Difference], shadows: bool) -> tuple[str,
 
     A measure counts if it is beyond its margin, by more than luck of the retrained models and of the model's own at
     `LEVEL`, over all measures that are there (Bonferroni), whichever seed is left out. Of a single patient luck is that
-    of trainings alone, as always where the question is of these patients and no others.
+    of trainings alone, as always where the question is of these patients and no others; of relearning it always is.
     """
     there = {name: one for name, one in differences.items() if name in evidence(shadows)}
     found = []
     for name, one in there.items():
-        one = replace(one, shared=0.0) if one.patients < 2 else one
+        one = replace(one, shared=0.0) if one.patients < 2 or name in _LESS else one
         side, sign = ("below", -1) if name in _LESS else ("above", 1)
         level = LEVEL / len(there)
         sure = (
@@ -303,8 +304,12 @@ def contrary(differences: Mapping[str, Difference], shadows: bool) -> tuple[str,
             and one.p_beyond("below" if sign < 0 else "above") < level
         )
         if sign * one.value > one.margin and sure:
-            found.append(f"{EVIDENCE[name]} ({one.value:+.2f} {side} retraining)")
+            found.append(f"{EVIDENCE[name]} ({_apart(name, one.value, side)})")
     return tuple(found)
+
+
+def _apart(name: str, value: float, side: str) -> str:
+    return f"in {math.exp(value):.2f} of its epochs" if name in _LESS else f"{value:+.2f} {side} retraining"
 
 
 def evidence(shadows: bool) -> tuple[str, ...]:
