@@ -179,8 +179,8 @@ def plain(luck: float = 0.01, patients: int = 1) -> Scale:
 def test_models_that_differ_more_than_luck_are_known_with_their_own_degrees_of_freedom():
     """One patient, of whom they know 0, .3 and .6: variance .09, mean .3.
 
-    The mean: .09/3 with 2 degrees, and .01 (.7²/8 + .3²/3) = .0009125 with 7: together .0309125, with
-    .0309125² / (.03²/2 + .0009125²/7) = 2.12296. The patient: .09/3 and .01/8: .03125, with 2.16906.
+    .09/3 with 2 degrees, and .01 (.7²/8 + .3²/3) = .0009125 with 7: together .0309125, with
+    .0309125² / (.03²/2 + .0009125²/7) = 2.12296. Of one patient, the mean is the patient.
     """
     found = memory(plain(), np.array([[0.0], [0.3], [0.6]]), MARGIN)
     assert found.mean.error**2 == pytest.approx(0.0309125)
@@ -189,21 +189,19 @@ def test_models_that_differ_more_than_luck_are_known_with_their_own_degrees_of_f
     assert found.mean.interval() == pytest.approx((0.3 - half, 0.3 + half))
     beyond = (0.5 - 0.3) / found.mean.error
     assert found.mean.p_within(0.5) == pytest.approx(stats.t(found.mean.freedom).sf(beyond))
-    single = stats.t(2.16906).ppf(0.975) * np.sqrt(0.03125)
-    assert (found.low[0], found.high[0]) == pytest.approx((0.3 - single, 0.3 + single), rel=1e-5)
+    assert (found.low[0], found.high[0]) == pytest.approx((0.3 - half, 0.3 + half))
 
 
 def test_models_that_differ_no_more_than_luck_are_known_as_well_as_that():
     """.21, .3 and .39: their variance is .0081, luck's .01.
 
-    So that is taken, with 7 degrees: .01 (1/3 + .7²/8 + .3²/3) of the mean, .01 (1/3 + 1/8) of the patient.
+    So that is taken, with 7 degrees: .01 (1/3 + .7²/8 + .3²/3), of the mean and of the patient.
     """
     for models in ([[0.21], [0.3], [0.39]], [[0.3], [0.3], [0.3]]):
         found = memory(plain(), np.array(models), MARGIN)
         assert found.mean.error**2 == pytest.approx(0.01 * (1 / 3 + 0.49 / 8 + 0.09 / 3))
         assert found.mean.freedom == found.mean.null_freedom == 7.0
-        half = stats.t(7).ppf(0.975) * np.sqrt(0.01 * (1 / 3 + 1 / 8))
-        assert found.high[0] - 0.3 == pytest.approx(half)
+        assert found.high[0] - 0.3 == pytest.approx(stats.t(7).ppf(0.975) * found.mean.error)
 
 
 def test_what_all_patients_have_in_common_is_no_better_known_for_their_number():
@@ -216,7 +214,7 @@ def test_what_all_patients_have_in_common_is_no_better_known_for_their_number():
     wide, narrow = (
         memory(plain(patients=40), of, MARGIN) for of in (alike, apart - apart.mean(1, keepdims=True))
     )
-    half = stats.t(2.16906).ppf(0.975) * np.sqrt(0.03125)
+    half = stats.t(2.12296).ppf(0.975) * np.sqrt(0.0309125)
     assert (wide.high - wide.low) / 2 == pytest.approx(half, rel=1e-4)
     assert (narrow.high - narrow.low).mean() / 2 == pytest.approx(1.96 * np.sqrt(0.03125), rel=0.15)
 

@@ -266,7 +266,8 @@ def memory(scale: Scale, models: Floats, margin: float) -> Memory:
     beyond = [side * left > margin for side in (1, -1)]
     sure = [far & (side * t > critical).all(axis=0) for side, far in zip((1, -1), beyond, strict=True)]
     seen = [far & (side * t[0] > critical) for side, far in zip((1, -1), beyond, strict=True)]
-    variance, freedom = _sure(_own(models, scale.images), (luck.variance, luck.freedom), k, 1 / m)
+    rest = _rest(left, m, len(scale.original))
+    variance, freedom = _sure(_own(models, scale.images), (luck.variance, luck.freedom), k, rest)
     half = stdtrit(freedom, 0.975) * np.sqrt(variance) / known
     return Memory(
         patients=scale.patients,
@@ -294,7 +295,7 @@ def _mean(scale: Scale, models: Floats, sets: Sequence[Floats]) -> Mean:
     of_each = models.mean(axis=1)
     left = (float(of_each.mean()) - zero) / known
     own = [(of_each.var(ddof=1, keepdims=True), k - 1.0)] if k > 1 else []
-    rest = (1 - left) ** 2 / m + left**2 / len(scale.original)
+    rest = _rest(np.array([left]), m, len(scale.original))
     variance, freedom = (
         float(x[0]) for x in _sure(own, (np.array([noise.variance]), noise.freedom), k, rest)
     )
@@ -330,14 +331,23 @@ def _own(models: Floats, images: Ints) -> list[Spread]:
     return [(np.full(p, mean.var(ddof=1)), k - 1.0), (apart.variance, apart.freedom)]
 
 
-def _sure(own: Sequence[Spread], luck: Spread, models: int, rest: float) -> tuple[Floats, Floats]:
+def _rest(left: Floats, retrained: int, original: int) -> Floats:
+    """(n,) what 0 and 1 add to the variance of what is ``left`` (n,), in units of luck: by so many models each.
+
+    Of ``left = (u - r) / (o - r)``, with u, r and o means over models, it is the delta method's, times ``(o - r)²``.
+    """
+    rest: Floats = (1 - left) ** 2 / retrained + left**2 / original
+    return rest
+
+
+def _sure(own: Sequence[Spread], luck: Spread, models: int, rest: Floats) -> tuple[Floats, Floats]:
     """(n,) the variance of a mean over models less what it is compared with, and its degrees of freedom.
 
     Args:
         own: (n,) parts of the variance among the models.
         luck: (n,) that of one training, which it is at least.
         models: K.
-        rest: the variance of what they are compared with, in units of luck.
+        rest: (n,) the variance of what they are compared with, in units of luck.
     """
     least, freedom = luck
     variance, of_sum = together([*((part / models, free) for part, free in own), (least * rest, freedom)])
