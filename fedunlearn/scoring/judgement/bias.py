@@ -3,17 +3,21 @@
 A gap is a measure of the unlearned model minus that of the retrained one with the same seed, on the same images. For
 every attribute the question is whether the gap is the same in all of its groups:
 
-- Patients are drawn anew, the same for both models and all groups, and so are seeds, since another training would
-  have hit other groups: a replicate of the mean gap weighs patients and seeds alike (the pigeonhole bootstrap: Owen,
-  Annals of Applied Statistics 2007, which errs on the side of too much spread). With one seed there is
-  no telling what another training would have hit, and no comparison.
-- Over the pairs of groups, the statistic is the largest ``|d| / se``, with d the difference of two gaps and se the
-  standard deviation of its replicates. Centred replicates give its distribution where no group differs (the single-step
-  maximum of Romano and Wolf, Econometrica 2005), so that an attribute with many groups is not found unequal the easier.
-- A standard deviation of few patients is itself a guess, so each replicate divides by one that varies as it would:
-  by group as the square root of a chi-squared number with n - 1 degrees of freedom, over n - 1, for n patients, and
-  errors grow by ``sqrt(n / (n - 1))`` (with two groups, about Welch's t; plain resampling of 15 patients in each of 6
-  groups would call one attribute in eight unequal where none is).
+- Patients are drawn anew, the same for both models and all groups: replicates are of the mean gap over seeds. Another
+  training would have hit other groups: to each replicate comes a normal draw with the covariance of the mean over
+  seeds, ``sum_k r_k r_k' / (K (K - 1))``, r_k being the K seeds' distances from it. (Drawn anew themselves, K seeds
+  would vary by (K - 1) / K of that, two of them by half.) The luck of a patient in one training is in both, which errs
+  on the side of too much spread. With one seed there is no telling what another training would have hit, and no
+  comparison.
+- Over the pairs of groups, the statistic is the largest ``|d| / se``, with d the difference of two gaps and se² the
+  sum of its variances by patients and by seeds. Centred replicates give its distribution where no group differs (the
+  single-step maximum of Romano and Wolf, Econometrica 2005), so that an attribute with many groups is not found unequal
+  the easier.
+- A variance of few patients or seeds is itself a guess, so each replicate divides by one that varies as it would: that
+  by patients, group by group, as a chi-squared number with n - 1 degrees of freedom, over n - 1, for n patients, and
+  errors grow by ``sqrt(n / (n - 1))``; that by seeds, pair by pair, with K - 1. With two groups that is about Welch's
+  t, and of seeds alone Student's. (Plain resampling of 15 patients in each of 6 groups would call one attribute in
+  eight unequal where none is.)
 - The attributes and measures of one strategy and request are corrected together by Holm's method (Scandinavian
   Journal of Statistics 1979).
 
@@ -149,26 +153,32 @@ def most_different(
     """The most clearly different pair among groups; None where nothing can be told.
 
     Args:
-        values: (G,) the groups' gaps.
-        replicates: (B, G) when patients and seeds are drawn anew; NaN where a group has no patient.
+        values: (K, G) the groups' gaps by seed.
+        replicates: (B, G) their means over seeds when patients are drawn anew; NaN where a group has no patient.
         patients: (G,) how many each group has.
 
     Returns:
         The group with the larger gap, the other, half the width of the difference's interval, the difference, and p.
     """
+    means, k = values.mean(axis=0), len(values)
     drawn = replicates[np.isfinite(replicates).all(axis=1)]
-    if 2 * len(drawn) < len(replicates) or len(values) < 2:
+    if 2 * len(drawn) < len(replicates) or len(means) < 2:
         return None
     free = np.asarray(patients, dtype=np.float64) - 1
-    errors = (drawn - values) * np.sqrt((free + 1) / free)
-    one, other = (np.array(side) for side in zip(*combinations(range(len(values)), 2), strict=True))
-    apart, spread = values[one] - values[other], (errors[:, one] - errors[:, other]).std(axis=0, ddof=1)
-    varies = spread > 1e-12  # of what never varies, resampling can tell nothing
+    errors = (drawn - means) * np.sqrt((free + 1) / free)
+    one, other = (np.array(side) for side in zip(*combinations(range(len(means)), 2), strict=True))
+    by_patients = (errors[:, one] - errors[:, other]).var(axis=0, ddof=1)
+    seeds = (values - means) / np.sqrt(max(k * (k - 1), 1))
+    by_seeds = ((seeds[:, one] - seeds[:, other]) ** 2).sum(axis=0)
+    varies = by_patients + by_seeds > 1e-24  # of what never varies, resampling can tell nothing
     if not varies.any():
         return None
-    one, other, apart, spread = (x[varies] for x in (one, other, apart, spread))
-    guessed = _guessed(errors.var(axis=0, ddof=1), free, len(errors), one, other)
-    extremes = np.abs((errors[:, one] - errors[:, other]) / (spread * guessed)).max(axis=1)
+    one, other, by_patients, by_seeds = (x[varies] for x in (one, other, by_patients, by_seeds))
+    guessed = by_patients * _guessed(errors.var(axis=0, ddof=1), free, len(errors), one, other)
+    guessed += by_seeds * _luck(k, len(errors), len(one))
+    errors = errors + _seeds_drawn(k, len(errors)) @ seeds
+    extremes = (np.abs(errors[:, one] - errors[:, other]) / np.sqrt(guessed)).max(axis=1)
+    apart, spread = means[one] - means[other], np.sqrt(by_patients + by_seeds)
     clearest = int(np.argmax(np.abs(apart) / spread))
     statistic = abs(apart[clearest]) / spread[clearest]
     p = float(((extremes >= statistic - 1e-12).sum() + 1) / (len(extremes) + 1))
@@ -179,10 +189,18 @@ def most_different(
 
 
 def _guessed(variances: Floats, free: Floats, replicates: int, one: Ints, other: Ints) -> Floats:
-    """(replicates, pairs) how far off a guess of each pair's standard deviation is, as a factor."""
+    """(replicates, pairs) how far off a guess of each pair's variance by patients is, as a factor."""
     drawn = variances * _chi_squared(tuple(free.tolist()), replicates) / free
-    factors: Floats = np.sqrt((drawn[:, one] + drawn[:, other]) / (variances[one] + variances[other]))
-    return factors
+    both = variances[one] + variances[other]
+    factors = np.ones((replicates, len(one)))
+    return np.divide(drawn[:, one] + drawn[:, other], both, out=factors, where=both > 0)
+
+
+def _luck(seeds: int, replicates: int, pairs: int) -> Floats:
+    """(replicates, pairs) the same of the variance by seeds."""
+    free = max(seeds - 1, 1)
+    rng = np.random.default_rng(derive(0, "scoring", "bias", "luck"))
+    return rng.chisquare(free, (replicates, pairs)) / free
 
 
 @lru_cache(maxsize=64)  # of every attribute and part; the same for all strategies
@@ -241,9 +259,8 @@ def _attributes(seeds: Sequence[Gaps]) -> dict[str, list[str]]:
 
 
 def _unequal(seeds: Sequence[Gaps], attribute: str, groups: Sequence[str]) -> Finding | None:
-    values = np.array([[seed.values[g] for g in groups] for seed in seeds]).mean(axis=0)
-    by_seed = np.array([[seed.replicates[g] for g in groups] for seed in seeds])
-    drawn = np.einsum("bk,kgb->bg", _seeds_drawn(len(seeds), by_seed.shape[2]), by_seed)
+    values = np.array([[seed.values[g] for g in groups] for seed in seeds])
+    drawn = np.array([[seed.replicates[g] for g in groups] for seed in seeds]).mean(axis=0).T
     found = most_different(values, drawn, [seeds[0].patients[g] for g in groups])
     if found is None:
         return None
@@ -254,6 +271,6 @@ def _unequal(seeds: Sequence[Gaps], attribute: str, groups: Sequence[str]) -> Fi
 
 @lru_cache(maxsize=4)
 def _seeds_drawn(seeds: int, replicates: int) -> Floats:
-    """(replicates, seeds) the share of each seed when seeds are drawn anew, with replacement."""
+    """(replicates, seeds) standard normal."""
     rng = np.random.default_rng(derive(0, "scoring", "bias", str(seeds)))
-    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), replicates) / seeds
+    return rng.normal(size=(replicates, seeds))
