@@ -192,16 +192,17 @@ def test_models_that_differ_more_than_luck_are_known_with_their_own_degrees_of_f
     assert (found.low[0], found.high[0]) == pytest.approx((0.3 - half, 0.3 + half))
 
 
-def test_models_that_differ_no_more_than_luck_are_known_as_well_as_that():
-    """.21, .3 and .39: their variance is .0081, luck's .01.
+@pytest.mark.parametrize("models", [[0.21, 0.3, 0.39], [0.3, 0.3, 0.3]])
+def test_models_that_differ_no_more_than_luck_are_known_by_both(models: list[float]):
+    """Their variance is .0081, or 0, with 2 degrees, and luck's .01 with 7: together (2 x .0081 + 7 x .01) / 9, with 9.
 
-    So that is taken, with 7 degrees: .01 (1/3 + .7²/8 + .3²/3), of the mean and of the patient.
+    That is taken (1/3 + .7²/8 + .3²/3) times, of the mean and of the one patient. "Nothing is left" is tested by luck.
     """
-    for models in ([[0.21], [0.3], [0.39]], [[0.3], [0.3], [0.3]]):
-        found = memory(plain(), np.array(models), MARGIN)
-        assert found.mean.error**2 == pytest.approx(0.01 * (1 / 3 + 0.49 / 8 + 0.09 / 3))
-        assert found.mean.freedom == found.mean.null_freedom == 7.0
-        assert found.high[0] - 0.3 == pytest.approx(stats.t(7).ppf(0.975) * found.mean.error)
+    found = memory(plain(), np.array(models)[:, None], MARGIN)
+    both = (2 * np.var(models, ddof=1) + 7 * 0.01) / 9
+    assert found.mean.error**2 == pytest.approx(both * (1 / 3 + 0.49 / 8 + 0.09 / 3))
+    assert (found.mean.freedom, found.mean.null_freedom) == (9.0, 7.0)
+    assert found.high[0] - 0.3 == pytest.approx(stats.t(9).ppf(0.975) * found.mean.error)
 
 
 def test_what_all_patients_have_in_common_is_no_better_known_for_their_number():

@@ -132,7 +132,10 @@ def found(memory: Memory | None, copies: Memory | None = None, **differences: fl
     ],
 )
 def test_forgotten(case: Findings, answer: str, reason: str):
-    """The interval at .9: variance .01 (1/3 + 1/8 + .81 (1/3 + 1/8) - 1.8/8) = .00605; t(.975, 100) = 1.984."""
+    """The interval at .9: variance .01 (1/3 + 1/8 + .81 (1/3 + 1/8) - 1.8/8) = .00605; t(.975, 100) = 1.984.
+
+    Three models that agree wholly make that 100/102 of it, with 102 degrees: the same in whole percents.
+    """
     given = forgotten(SIGHT, case)
     assert given.word == answer, given
     assert any(reason in one for one in given.reasons), given.reasons

@@ -16,10 +16,11 @@ training, and no other. It is known from the retrained models, moderated over pa
 error of the mean comes the spread of the patients' own differences, ``sd / sqrt(P)``.
 
 **What is sure** (intervals, and "surely within twice the margin") depends on the strategy's own models too, which may
-differ more than retrained ones do. If their variance is no larger than luck's, that is taken: it is known better. Else
-it is their own, and the sum of both sides' variances has Satterthwaite's degrees of freedom, K - 1 being those of K
-models. Of one patient it is the variance of the models' means over patients, with K - 1, and that of the patient's
-distance from these, moderated over patients. `benchmarks/intervals.py` has how often intervals hold the truth.
+differ more than retrained ones do. If their variance is no larger than luck's, both are taken for one, known with the
+degrees of freedom of both: models that happen to agree are no surer than that. Else it is their own, and the sum of
+both sides' variances has Satterthwaite's degrees of freedom, K - 1 being those of K models. Of one patient it is the
+variance of the models' means over patients, with K - 1, and that of the patient's distance from these, moderated over
+patients. `benchmarks/intervals.py` has how often intervals hold the truth.
 
 **A patient is flagged** as remembered (or as forgotten too much) if the difference is above (below) 0 beyond luck at
 `LEVEL` / P, one-sided (Bonferroni, over P patients; half of it where copies are looked at too), *whichever one of the
@@ -42,7 +43,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit  # Student's; scipy.stats would take half a second to import
 
 from fedunlearn.scoring.evidence import Bools, Floats, Frame, Ints
-from fedunlearn.scoring.judgement.luck import Luck, Spread, moderated, together
+from fedunlearn.scoring.judgement.luck import CERTAIN, Luck, Spread, moderated, together
 
 LEVEL = 0.02
 """Of each one-sided test, over all looks at the same memory; `benchmarks/yardstick.py` has what all come to."""
@@ -345,14 +346,19 @@ def _sure(own: Sequence[Spread], luck: Spread, models: int, rest: Floats) -> tup
 
     Args:
         own: (n,) parts of the variance among the models.
-        luck: (n,) that of one training, which it is at least.
+        luck: (n,) that of one training.
         models: K.
         rest: (n,) the variance of what they are compared with, in units of luck.
     """
-    least, freedom = luck
-    variance, of_sum = together([*((part / models, free) for part, free in own), (least * rest, freedom)])
-    erratic = np.sum([np.zeros_like(least), *(part for part, _ in own)], axis=0) > least
-    return np.where(erratic, variance, least * (1 / models + rest)), np.where(erratic, of_sum, freedom)
+    usual, freedom = luck
+    if not own:
+        return usual * (1 / models + rest), np.full_like(usual, freedom)
+    apart, free = together(own)
+    free = np.where(apart > 0, free, models - 1)  # of models that agree wholly, this is not certain
+    variance, of_sum = together([(apart / models, free), (usual * rest, freedom)])
+    both = (free * apart + freedom * usual) / (free + freedom) * (1 / models + rest)
+    erratic = apart > usual
+    return np.where(erratic, variance, both), np.where(erratic, of_sum, np.minimum(free + freedom, CERTAIN))
 
 
 def _noise(retrained: Floats, strangers: Floats) -> Noise:
