@@ -47,12 +47,22 @@ class Later:
             and (name, group) not in self.compared
             and not (group == "all" and name in self.whole)
         ]
-        found = {name: dict(estimates) for name, estimates in measured.items()}
-        ends = intervals([found[name][group] for name, group in over])
-        for (name, group), interval in zip(over, ends, strict=True):
-            one = found[name][group]
-            found[name][group] = Estimate(one.value, one.n, exact=interval, luck=one.luck)
-        return found
+        ends = intervals([measured[name][group] for name, group in over])
+        settled = dict(zip(over, ends, strict=True))
+        return {
+            name: {
+                group: Estimate(one.value, one.n, exact=settled[name, group], luck=one.luck)
+                if (name, group) in settled
+                else _alone(one)
+                for group, one in estimates.items()
+            }
+            for name, estimates in measured.items()
+        }
+
+
+def _alone(one: Estimate) -> Estimate:
+    """The same, with replicates of its own: those of all groups are one array, which a single group would keep."""
+    return one if one.replicates.base is None else replace(one, replicates=one.replicates.copy())
 
 
 def later(measures: Mapping[str, Measure], frame: Frame, compared: Mapping[str, Part], quality: str) -> Later:

@@ -14,8 +14,8 @@ import pytest
 from fedunlearn.core import InputError, RunError
 from fedunlearn.results import report, tables
 from fedunlearn.results.runfolder import RunFolder
-from fedunlearn.scoring.evidence import Estimate
-from fedunlearn.scoring.measuring import intervals
+from fedunlearn.scoring.evidence import RESAMPLES, Estimate
+from fedunlearn.scoring.measuring import Later, intervals
 from fedunlearn.scoring.score import score
 from tests.scoring.made import MODELS, Made, change_manifest, images, make_run, pick
 
@@ -142,6 +142,17 @@ def test_an_interval_that_is_not_the_replicates_alone_is_kept():
     wider = Estimate(0.5, 9, replicates, (-1.0, 2.0))
     (low, high), exact = intervals([Estimate(0.5, 9, replicates), wider])
     assert (low, high) == pytest.approx((0.025, 0.975)) and exact == (-1.0, 2.0)
+
+
+def test_what_is_kept_of_a_model_keeps_nothing_else_alive():
+    """One group of three is read again: its replicates were a row of theirs all, and are now its own."""
+    drawn = np.arange(3 * RESAMPLES, dtype=np.float64).reshape(3, -1)
+    groups = {g: Estimate(float(i), 9, own) for i, (g, own) in enumerate(zip("abc", drawn, strict=True))}
+    kept = Later(frozenset(), frozenset(), frozenset({("m", "b")}), "quality").settled({"m": groups})["m"]
+    assert [one.replicates.size for one in kept.values()] == [0, RESAMPLES, 0]
+    assert kept["b"].replicates.base is None
+    np.testing.assert_array_equal(kept["b"].replicates, drawn[1])
+    assert [one.interval() for one in kept.values()] == [one.interval() for one in groups.values()]
 
 
 def test_a_single_seed_has_no_others(small: Path):
