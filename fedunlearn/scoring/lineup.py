@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import groupby
+from operator import itemgetter
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +25,8 @@ from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import COSTS, Measure
 from fedunlearn.scoring.measuring import Later, Measured, measure, undefined
 from fedunlearn.scoring.together import Together
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +48,11 @@ class Lineup:
     beyond: Mapping[int, WithLosses]
     measures: Mapping[str, Measure]
     later: Later
+
+    @property
+    def request(self) -> RequestId:
+        """Whose."""
+        return self.comparisons[0].request
 
     @property
     def frame(self) -> Frame:
@@ -92,48 +102,57 @@ class Lineup:
         models["damaged"] = replace(of, unlearned=_damaged(of.original, comparison.seed)), free
         return models
 
-    def attacked(self) -> dict[str, list[Curves]]:
-        """How the attack by loss goes on the references: by seed, and on retrained models of further seeds."""
-        retrained = [*(of.retrained for of in self.known), *self.beyond.values()]
-        return {
-            "original": [roc(self.frame, of.original.losses) for of in self.known],
-            "retrained": [roc(self.frame, one.losses) for one in retrained],
-        }
+    def controls(self, found: Sequence[Mapping[str, Measured]], bench: Bench) -> list[Models]:
+        """The models that need no strategy, given what was measured of them by seed, and where they are judged."""
+        recalled, curves = self._recalled(bench), self._curves()
+        return [
+            Models(
+                name,
+                tuple(of_seed[name] for of_seed in found),
+                recalled.get(name, Recalled()),
+                curves.get(name, []),
+            )
+            for name in found[0]
+        ]
 
     def strategies(
-        self,
-        bench: Bench,
-        found: Sequence[dict[str, Measured]],
-        memory: dict[str, Recalled],
-        attacked: dict[str, list[Curves]],
-        pool: Together,
-    ) -> list[Diverged]:
-        """Measure every strategy's models; return which of them diverged.
+        self, references: Sequence[Measured], bench: Bench, judged: Callable[[Models], T], pool: Together
+    ) -> list[T]:
+        """Measure every strategy's models; return what ``judged`` makes of each strategy's, in their order.
 
         Few strategies at a time, so that little more than their models and the references is held at once.
 
         Args:
+            references: by seed, the measures of the retrained models.
             bench: where they are judged.
-            found: by seed, the measures of each model; they are added.
-            memory: what each strategy's models still know; it is added.
-            attacked: how the attack by loss goes on its models; it is added, if none of them diverged.
-            pool: who measures.
+            judged: what is kept of them; it is asked as soon as the last model of a strategy is measured.
+            pool: who works.
         """
-        diverged: list[Diverged] = []
         tasks = ((of, i) for of in self._entries() for i, model in enumerate(of.models) if model is not None)
-        references = [models["retrained"] for models in found]
-        for entry, i, measured in pool.each(lambda task: self._measured(*task, references), tasks):
-            comparison, model = self.comparisons[i], entry.models[i]
-            found[i][entry.strategy] = measured
-            if entry.answers[i] is None:
-                where = self.run.diverged.get(str(model), "in its answers")
-                diverged.append(Diverged(comparison.request, entry.strategy, comparison.seed, where))
-            finite = [one for one in entry.answers if one is not None]
-            if i + 1 == len(finite) == len(self.comparisons):  # a seed that diverged leaves no mean
-                attacked[entry.strategy] = [roc(self.frame, one.losses) for one in finite]
-                copies = self._copies([str(name) for name in entry.models])
-                memory[entry.strategy] = bench.recall(self._remembered(finite), copies)
-        return diverged
+        measured = pool.each(lambda task: self._measured(*task, references), tasks)
+        waiting = [
+            pool.beside(partial(self._finished, entry, {i: one for _, i, one in of}, bench, judged))
+            for entry, of in groupby(measured, itemgetter(0))
+        ]
+        return [result() for result in waiting]
+
+    def _finished(
+        self, entry: Entry, measured: Mapping[int, Measured], bench: Bench, judged: Callable[[Models], T]
+    ) -> T:
+        """What is kept of a strategy's models, ``measured`` by the number of the seed."""
+        diverged = tuple(
+            Diverged(one.request, entry.strategy, one.seed, self.run.diverged.get(model, "in its answers"))
+            for one, model, answers in zip(self.comparisons, entry.models, entry.answers, strict=True)
+            if model is not None and answers is None
+        )
+        finite = [one for one in entry.answers if one is not None]
+        recalled, curves = Recalled(), list[Curves]()
+        if len(finite) == len(self.comparisons):  # a seed that diverged leaves no mean
+            curves = [roc(self.frame, one.losses) for one in finite]
+            copies = self._copies([str(name) for name in entry.models])
+            recalled = bench.recall(self._remembered(finite), copies)
+        by_seed = tuple(measured.get(i) for i in range(len(self.comparisons)))
+        return judged(Models(entry.strategy, by_seed, recalled, curves, diverged))
 
     def _entries(self) -> Iterator[Entry]:
         """Every strategy's models.
@@ -166,7 +185,7 @@ class Lineup:
 
     def bench(self, found: Sequence[Mapping[str, Measured]], quality: Measure) -> Bench:
         """What all models are judged by, given the measures of the references by seed."""
-        run, request = self.run, self.comparisons[0].request
+        run, request = self.run, self.request
         retrained = [*(of.retrained for of in self.known), *self.beyond.values()]
         names = [*(c.retrained for c in self.comparisons), *run.references.get(request, {}).values()]
         copies = self._copies(names), self._copies([c.original for c in self.comparisons])
@@ -187,7 +206,15 @@ class Lineup:
             references=[*(c.seed for c in self.comparisons), *self.beyond],
         )
 
-    def recalled(self, bench: Bench) -> dict[str, Recalled]:
+    def _curves(self) -> dict[str, list[Curves]]:
+        """How the attack by loss goes on the references: by seed, and on retrained models of further seeds."""
+        retrained = [*(of.retrained for of in self.known), *self.beyond.values()]
+        return {
+            "original": [roc(self.frame, of.original.losses) for of in self.known],
+            "retrained": [roc(self.frame, one.losses) for one in retrained],
+        }
+
+    def _recalled(self, bench: Bench) -> dict[str, Recalled]:
         """What the models that need no strategy still know."""
         names = [c.original for c in self.comparisons], [c.retrained for c in self.comparisons]
         original, retrained = (self._copies(of) for of in names)
@@ -221,6 +248,25 @@ class Lineup:
         whose = comparison.request, strategy, comparison.seed
         probed, relearnt = self.run.probed(*whose, evidence.frame), self.run.relearnt(*whose)
         return replace(evidence, probed=probed, relearnt=relearnt)
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The measured models of a strategy, or of a control.
+
+    Attributes:
+        strategy: its label.
+        measured: by seed; None where it has no model.
+        recalled: what they still know.
+        curves: how the attack by loss goes on each of them; none if one diverged.
+        diverged: those that did.
+    """
+
+    strategy: str
+    measured: tuple[Measured | None, ...]
+    recalled: Recalled
+    curves: Sequence[Curves]
+    diverged: tuple[Diverged, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

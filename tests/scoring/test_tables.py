@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from fedunlearn.scoring.judgement.tables import PATIENTS, REQUESTS as ABOUT_REQUESTS, VERDICTS
+from fedunlearn.scoring.judging import COLUMNS
 from fedunlearn.scoring.kinds import scored as kind
 from fedunlearn.scoring.measures.catalogue import MEASURES, measures_of
-from fedunlearn.scoring.score import COLUMNS, score
+from fedunlearn.scoring.score import score
 from tests.scoring.made import MODELS, REQUESTS, SEEDS, SITES, images, make_run, pick
 
 
