@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
+from itertools import chain, groupby
+from operator import itemgetter
 
 import numpy as np
 import pandas as pd
@@ -18,8 +20,9 @@ from fedunlearn.scoring.judgement.bias import compare, gaps
 from fedunlearn.scoring.judgement.difference import CONTROLS, Difference, Whole, differences
 from fedunlearn.scoring.judgement.verdict import PROBED, Findings, evidence
 from fedunlearn.scoring.kinds import scored
-from fedunlearn.scoring.lineup import Lineup, Models
+from fedunlearn.scoring.lineup import Entrant, Lineup, Models
 from fedunlearn.scoring.measuring import Measured, intervals
+from fedunlearn.scoring.together import Together
 
 COLUMNS = (
     "request",
@@ -144,6 +147,37 @@ class Judge:
             pairs = zip(every, self.retrained, strict=True)
             found[strategy] = [gaps(lineup.frame, compared, own, reference) for own, reference in pairs]
         return compare(lineup.request, found)
+
+
+def judge(lineup: Lineup, first: Measured, pool: Together) -> tuple[Judge, list[Judged]]:
+    """Measure and judge the models of a request: who judged them, and what was found, controls first.
+
+    Few strategies at a time, so that little more than their models and the references is held at once.
+
+    Args:
+        lineup: of the request.
+        first: the measures of the retrained model of the first seed.
+        pool: who works. No work waits for other work that was begun later.
+    """
+    retrained = [first, *pool.each(lineup.retrained, range(1, len(lineup.known)))]
+    bench = pool.beside(partial(lineup.bench, retrained))
+
+    def measured(task: tuple[Entrant, int]) -> tuple[Entrant, int, Measured]:
+        of, i = task
+        return of, i, lineup.measured(of, i, retrained[i])
+
+    def judged(of: Entrant, models: Mapping[int, Measured], known: Callable[[], Judged] | None) -> Judged:
+        told = Judge(lineup, bench(), retrained)
+        return told.judged(lineup.models(of, models, told.bench), known().differences if known else ())
+
+    found = list[Callable[[], Judged]]()
+    tasks = ((of, i) for of in lineup.entrants() for i in of.seeds)
+    for of, several in groupby(pool.each(measured, tasks), itemgetter(0)):
+        models, original = {i: one for _, i, one in several}, found[0] if found else None
+        found.append(pool.beside(partial(judged, of, models, original)))
+    told = Judge(lineup, bench(), retrained)
+    original, *others = (result() for result in found)
+    return told, [original, told.judged(lineup.references(retrained)), *others]
 
 
 def _rows(measured: Measured, reference: Measured) -> Rows:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import groupby
-from operator import itemgetter
-from threading import Lock
-from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +13,7 @@ from fedunlearn.core import RequestId, RunError, derive
 from fedunlearn.scoring.attacks.roc import Curves, roc
 from fedunlearn.scoring.evidence import Evidence, Floats, Frame, Spent, WithLosses
 from fedunlearn.scoring.evidence.anew import Anew
+from fedunlearn.scoring.evidence.once import Once
 from fedunlearn.scoring.evidence.reading import Comparison, Run
 from fedunlearn.scoring.judgement.bench import Bench, sight
 from fedunlearn.scoring.judgement.difference import CONTROLS
@@ -24,9 +21,6 @@ from fedunlearn.scoring.judgement.verdict import Diverged, Recalled
 from fedunlearn.scoring.kinds import scored
 from fedunlearn.scoring.measures.catalogue import COSTS, Measure
 from fedunlearn.scoring.measuring import Later, Measured, measure, undefined
-from fedunlearn.scoring.together import Together
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +34,7 @@ class Lineup:
         beyond: by seed, the retrained models of seeds that strategies do not have.
         measures: what is measured, by name.
         later: what is read again of it.
+        once: what was read of the references for several purposes.
     """
 
     run: Run
@@ -48,6 +43,7 @@ class Lineup:
     beyond: Mapping[int, WithLosses]
     measures: Mapping[str, Measure]
     later: Later
+    once: Once = field(default_factory=Once, repr=False)
 
     @property
     def request(self) -> RequestId:
@@ -59,36 +55,51 @@ class Lineup:
         """The images."""
         return self.known[0].frame
 
-    def references(self, pool: Together) -> list[dict[str, Measured]]:
-        """By seed, the measures of the models that need no strategy: references and controls."""
-        # The first one alone: what depends on the images alone, the others find done.
-        retrained = [self._retrained(0), *pool.each(self._retrained, range(1, len(self.known)))]
-        controls = [(i, name, *of) for i in range(len(self.known)) for name, of in self._controls(i).items()]
-
-        def one(of: tuple[int, str, Evidence[WithLosses], Mapping[str, Measure]]) -> Measured:
-            i, _, evidence, measures = of
-            return measure(evidence, measures, retrained[i], self.later)
-
-        found: list[dict[str, Measured]] = [{} for _ in self.known]
-        for (i, name, *_), measured in zip(controls, pool.each(one, controls), strict=True):
-            found[i][name] = measured
-            if name == "original":  # the order of the rows
-                found[i]["retrained"] = retrained[i]
-        return found
-
-    def _retrained(self, i: int) -> Measured:
+    def retrained(self, i: int) -> Measured:
         """The measures of the retrained model of the i-th seed, which the others' are compared with."""
         of = replace(self.known[i], siblings=self.known[i].others)
         of = self._probed(self.comparisons[i], "retrained", of)
         return measure(of, self.measures, None, self.later)
 
-    def _controls(self, i: int) -> dict[str, tuple[Evidence[WithLosses], Mapping[str, Measure]]]:
-        """What else needs no strategy, of the i-th seed, and which of its measures there are."""
-        comparison, of, following = self.comparisons[i], self.known[i], (i + 1) % len(self.comparisons)
-        training = self.run.spent("original", "", "original", comparison.seed)
-        original = replace(of, unlearned=of.original, spent=training, siblings=of.originals)
-        models = {"original": (self._probed(comparison, "original", original), self.measures)}
-        if following != i:
+    def entrants(self) -> Iterator[Entrant]:
+        """Whose models are measured, controls first; what they answer is read as they are asked for.
+
+        Raises:
+            RunError: a strategy is called like a control.
+        """
+        both = tuple(of.original for of in self.known), tuple(of.retrained for of in self.known)
+        yield Entrant("original", tuple(c.original for c in self.comparisons), both[0])
+        if len(self.known) > 1:
+            yield Entrant("retrained_other", tuple(c.retrained for c in self.comparisons), both[1])
+        dealt = tuple(_damaged(a, c.seed) for a, c in zip(both[0], self.comparisons, strict=True))
+        yield Entrant("damaged", (None,) * len(dealt), dealt)
+        for strategy in dict.fromkeys(name for one in self.comparisons for name in one.strategies):
+            if strategy in CONTROLS:
+                raise RunError(
+                    f"{self.run.path}: a strategy is called {strategy!r}, which is the name of a control"
+                )
+            models = tuple(comparison.strategies.get(strategy) for comparison in self.comparisons)
+            answers = (None if model is None else self.run.answers(model, self.frame) for model in models)
+            yield Entrant(strategy, models, tuple(answers))
+
+    def measured(self, of: Entrant, i: int, reference: Measured) -> Measured:
+        """The measures of an entrant's model of the i-th seed, given those of the retrained one."""
+        answers = of.answers[i]
+        if answers is None or of.strategy not in CONTROLS:
+            return self._measured(of, i, reference)
+        evidence, measures = self._control(of.strategy, answers, i)
+        return measure(evidence, measures, reference, self.later)
+
+    def _control(
+        self, name: str, answers: WithLosses, i: int
+    ) -> tuple[Evidence[WithLosses], Mapping[str, Measure]]:
+        """What needs no strategy, of the i-th seed, and which of its measures there are."""
+        comparison, known, following = self.comparisons[i], self.known[i], (i + 1) % len(self.comparisons)
+        if name == "original":
+            training = self.run.spent("original", "", "original", comparison.seed)
+            original = replace(known, unlearned=known.original, spent=training, siblings=known.originals)
+            return self._probed(comparison, "original", original), self.measures
+        if name == "retrained_other":
             other = self.known[following]
             # No model is its own reference: an attack would find it exactly as expected.
             others = (
@@ -96,95 +107,50 @@ class Lineup:
                 *self.beyond.values(),
             )
             # Nor has it siblings: among the other retrained models is the one it is compared with.
-            control = replace(of, unlearned=other.retrained, spent=other.spent, others=others)
-            models["retrained_other"] = control, self.measures
+            return replace(known, unlearned=other.retrained, spent=other.spent, others=others), self.measures
         free = {name: one for name, one in self.measures.items() if name not in COSTS}
-        models["damaged"] = replace(of, unlearned=_damaged(of.original, comparison.seed)), free
-        return models
+        return replace(known, unlearned=answers), free
 
-    def controls(self, found: Sequence[Mapping[str, Measured]], bench: Bench) -> list[Models]:
-        """The models that need no strategy, given what was measured of them by seed, and where they are judged."""
-        recalled, curves = self._recalled(bench), self._curves()
-        return [
-            Models(
-                name,
-                tuple(of_seed[name] for of_seed in found),
-                recalled.get(name, Recalled()),
-                curves.get(name, []),
-            )
-            for name in found[0]
-        ]
-
-    def strategies(
-        self, references: Sequence[Measured], bench: Bench, judged: Callable[[Models], T], pool: Together
-    ) -> list[T]:
-        """Measure every strategy's models; return what ``judged`` makes of each strategy's, in their order.
-
-        Few strategies at a time, so that little more than their models and the references is held at once.
-
-        Args:
-            references: by seed, the measures of the retrained models.
-            bench: where they are judged.
-            judged: what is kept of them; it is asked as soon as the last model of a strategy is measured.
-            pool: who works.
-        """
-        tasks = ((of, i) for of in self._entries() for i, model in enumerate(of.models) if model is not None)
-        measured = pool.each(lambda task: self._measured(*task, references), tasks)
-        waiting = [
-            pool.beside(partial(self._finished, entry, {i: one for _, i, one in of}, bench, judged))
-            for entry, of in groupby(measured, itemgetter(0))
-        ]
-        return [result() for result in waiting]
-
-    def _finished(
-        self, entry: Entry, measured: Mapping[int, Measured], bench: Bench, judged: Callable[[Models], T]
-    ) -> T:
-        """What is kept of a strategy's models, ``measured`` by the number of the seed."""
-        diverged = tuple(
-            Diverged(one.request, entry.strategy, one.seed, self.run.diverged.get(model, "in its answers"))
-            for one, model, answers in zip(self.comparisons, entry.models, entry.answers, strict=True)
-            if model is not None and answers is None
-        )
-        finite = [one for one in entry.answers if one is not None]
-        recalled, curves = Recalled(), list[Curves]()
-        if len(finite) == len(self.comparisons):  # a seed that diverged leaves no mean
-            curves = [roc(self.frame, one.losses) for one in finite]
-            copies = self._copies([str(name) for name in entry.models])
-            recalled = bench.recall(self._remembered(finite), copies)
-        by_seed = tuple(measured.get(i) for i in range(len(self.comparisons)))
-        return judged(Models(entry.strategy, by_seed, recalled, curves, diverged))
-
-    def _entries(self) -> Iterator[Entry]:
-        """Every strategy's models.
-
-        Raises:
-            RunError: it is called like a control.
-        """
-        for strategy in dict.fromkeys(name for one in self.comparisons for name in one.strategies):
-            if strategy in CONTROLS:
-                raise RunError(
-                    f"{self.run.path}: a strategy is called {strategy!r}, which is the name of a control"
-                )
-            models = tuple(comparison.strategies.get(strategy) for comparison in self.comparisons)
-            yield Entry(self.run, self.frame, strategy, models)
-
-    def _measured(self, entry: Entry, i: int, references: Sequence[Measured]) -> tuple[Entry, int, Measured]:
+    def _measured(self, of: Entrant, i: int, reference: Measured) -> Measured:
         """The measures of a strategy's model; of one that diverged, its costs, and that the rest is undefined."""
-        comparison, answers, reference = self.comparisons[i], entry.answers, references[i]
-        whose, rounds = comparison.spending(entry.strategy)
+        comparison = self.comparisons[i]
+        whose, rounds = comparison.spending(of.strategy)
         request = comparison.request
         request = request if request in self.run.steps else self.run.forgets[request][0]
         spent = self.run.spent("unlearn", request, whose, comparison.seed, rounds)
-        siblings = tuple(a for j, a in enumerate(answers) if j != i and a is not None)
-        own, unlearned = replace(self.known[i], spent=spent, siblings=siblings), answers[i]
+        siblings = tuple(a for j, a in enumerate(of.answers) if j != i and a is not None)
+        own, unlearned = replace(self.known[i], spent=spent, siblings=siblings), of.answers[i]
         if unlearned is None:
-            return entry, i, {**undefined(reference), **measure(own, COSTS, reference)}
+            return {**undefined(reference), **measure(own, COSTS, reference)}
         own = replace(own, unlearned=unlearned)
-        own = own if entry.strategy in comparison.stops else self._probed(comparison, entry.strategy, own)
-        return entry, i, measure(own, self.measures, reference, self.later)
+        own = own if of.strategy in comparison.stops else self._probed(comparison, of.strategy, own)
+        return measure(own, self.measures, reference, self.later)
 
-    def bench(self, found: Sequence[Mapping[str, Measured]], quality: Measure) -> Bench:
-        """What all models are judged by, given the measures of the references by seed."""
+    def models(self, of: Entrant, measured: Mapping[int, Measured], bench: Bench) -> Models:
+        """An entrant's models, ``measured`` by the number of the seed, with what they still know."""
+        diverged = tuple(
+            Diverged(one.request, of.strategy, one.seed, self.run.diverged.get(model, "in its answers"))
+            for one, model, answers in zip(self.comparisons, of.models, of.answers, strict=True)
+            if model is not None and answers is None
+        )
+        finite, names = ([one for one in some if one is not None] for some in (of.answers, of.models))
+        recalled, curves = Recalled(), list[Curves]()
+        if len(finite) == len(self.comparisons):  # a seed that diverged leaves no mean
+            recalled = bench.recall(self._remembered(finite), self._copies(names) if names else None)
+            attacked = of.strategy == "original" or of.strategy not in CONTROLS
+            curves = [roc(self.frame, one.losses) for one in finite if attacked]
+        by_seed = tuple(measured.get(i) for i in range(len(self.comparisons)))
+        return Models(of.strategy, by_seed, recalled, curves, diverged)
+
+    def references(self, retrained: Sequence[Measured]) -> Models:
+        """The retrained models as they are judged; curves are of those of further seeds too."""
+        every = [*(of.retrained for of in self.known), *self.beyond.values()]
+        curves = [roc(self.frame, one.losses) for one in every]
+        return Models("retrained", tuple(retrained), Recalled(), curves)
+
+    def bench(self, found: Sequence[Measured]) -> Bench:
+        """What all models are judged by, given the measures of the retrained ones by seed."""
+        quality = self.measures[scored(self.run.kind).tested]
         run, request = self.run, self.request
         retrained = [*(of.retrained for of in self.known), *self.beyond.values()]
         names = [*(c.retrained for c in self.comparisons), *run.references.get(request, {}).values()]
@@ -201,44 +167,28 @@ class Lineup:
                 bool(run.shadows),
             ),
             quality=quality.name,
-            retrained=[models["retrained"].get(quality.name, {}) for models in found],
+            retrained=[measured.get(quality.name, {}) for measured in found],
             further=[quality.function(replace(self.known[0], unlearned=one)) for one in self.beyond.values()],
             references=[*(c.seed for c in self.comparisons), *self.beyond],
         )
-
-    def _curves(self) -> dict[str, list[Curves]]:
-        """How the attack by loss goes on the references: by seed, and on retrained models of further seeds."""
-        retrained = [*(of.retrained for of in self.known), *self.beyond.values()]
-        return {
-            "original": [roc(self.frame, of.original.losses) for of in self.known],
-            "retrained": [roc(self.frame, one.losses) for one in retrained],
-        }
-
-    def _recalled(self, bench: Bench) -> dict[str, Recalled]:
-        """What the models that need no strategy still know."""
-        names = [c.original for c in self.comparisons], [c.retrained for c in self.comparisons]
-        original, retrained = (self._copies(of) for of in names)
-        damaged = self._remembered(
-            _damaged(of.original, c.seed) for of, c in zip(self.known, self.comparisons, strict=True)
-        )
-        known = self._remembered(of.original for of in self.known)
-        found: dict[str, Recalled] = {
-            "original": bench.recall(known, original),
-            "damaged": bench.recall(damaged, None),
-        }
-        if len(self.known) > 1:
-            found["retrained_other"] = bench.recall(
-                self._remembered(of.retrained for of in self.known), retrained
-            )
-        return found
 
     def _remembered(self, answers: Iterable[WithLosses]) -> list[dict[str, Floats]]:
         """What memory is judged by, of each model's answers."""
         return list(map(scored(self.run.kind).memories, answers))
 
+    @cached_property
+    def _references(self) -> frozenset[str]:
+        """The models of which several things are asked."""
+        return frozenset(name for one in self.comparisons for name in (one.original, one.retrained))
+
     def _copies(self, models: Sequence[str]) -> list[Floats] | None:
         """What models answer about changed copies; None if the run did not ask all of them."""
-        found = [self.run.on_copies(model, self.frame) for model in models]
+        found = [
+            self.once(model, partial(self.run.on_copies, model, self.frame))
+            if model in self._references
+            else self.run.on_copies(model, self.frame)
+            for model in models
+        ]
         return None if any(one is None for one in found) else [one for one in found if one is not None]
 
     def _probed(
@@ -270,31 +220,24 @@ class Models:
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
-    """A strategy's models of a request.
+class Entrant:
+    """Models to be measured: a strategy's, or a control's.
 
     Attributes:
-        run: their folder.
-        frame: the images.
         strategy: its label.
-        models: by seed; None where it has none.
+        models: by seed, their names; None where it has none, or is none that was ever saved.
+        answers: by seed, what they answer; None where one diverged or there is none.
     """
 
-    run: Run
-    frame: Frame
     strategy: str
     models: tuple[str | None, ...]
-    _alone: Lock = field(default_factory=Lock, repr=False)
+    answers: tuple[WithLosses | None, ...]
 
     @property
-    def answers(self) -> list[WithLosses | None]:
-        """What they answer, read when the first of them is measured, once; None where one diverged or there is none."""
-        with self._alone:  # from Python 3.12 on, a cached property lets several threads in
-            return self._read
-
-    @cached_property
-    def _read(self) -> list[WithLosses | None]:
-        return [None if model is None else self.run.answers(model, self.frame) for model in self.models]
+    def seeds(self) -> list[int]:
+        """The numbers of the seeds of which there is a model."""
+        both = enumerate(zip(self.models, self.answers, strict=True))
+        return [i for i, (model, answers) in both if model is not None or answers is not None]
 
 
 def line_up(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,12 @@ from fedunlearn.core import RequestId
 from fedunlearn.scoring import judging
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.evidence.reading import Run, read
-from fedunlearn.scoring.judging import Judge, Judged
 from fedunlearn.scoring.kinds import scored
-from fedunlearn.scoring.lineup import line_up
+from fedunlearn.scoring.lineup import Lineup, line_up
 from fedunlearn.scoring.measures import memorisation
 from fedunlearn.scoring.measures.catalogue import measures_of
-from fedunlearn.scoring.measuring import later
-from fedunlearn.scoring.together import Together, together
+from fedunlearn.scoring.measuring import Measured, later
+from fedunlearn.scoring.together import together
 from fedunlearn.scoring.years import tables as years
 
 WRITTEN = (
@@ -88,7 +88,12 @@ def tables(run: Path, margins: Margins | None = None, workers: int | None = None
     requests = list(dict.fromkeys(comparison.request for comparison in content.comparisons))
     # The matrices are small: a product on several cores would only be in the way of other models.
     with threadpool_limits(1, "blas"), together(workers) as pool:
-        waiting = [pool.beside(partial(judging.tables, *_judged(content, one, pool))) for one in requests]
+        # The next request is lined up beside this one: what is worked out first is worked out by one thread.
+        lineups = (pool.beside(partial(_lined_up, content, one)) for one in requests)
+        waiting, following = list[Callable[[], dict[str, pd.DataFrame]]](), next(lineups, None)
+        while following is not None:
+            this, following = following, next(lineups, None)
+            waiting.append(pool.beside(partial(judging.tables, *judging.judge(*this(), pool))))
         found = [result() for result in waiting]
     written = {
         name: pd.concat([of[name] for of in found], ignore_index=True)
@@ -101,15 +106,8 @@ def tables(run: Path, margins: Margins | None = None, workers: int | None = None
         return written | years.tables(content, written["statistics.parquet"])
 
 
-def _judged(run: Run, request: RequestId, pool: Together) -> tuple[Judge, list[Judged]]:
-    """Who judged a request's models, and what was found of each strategy's, after the controls."""
+def _lined_up(run: Run, request: RequestId) -> tuple[Lineup, Measured]:
+    """A request's models, and the measures of its first retrained one: what the images decide, all others find done."""
     frame, measures, kind = run.frame(request), measures_of(run.kind), scored(run.kind)
     lineup = line_up(run, request, frame, measures, later(measures, frame, kind.biased, kind.tested))
-    found = lineup.references(pool)
-    bench = lineup.bench(found, measures[kind.tested])
-    retrained = [of_seed["retrained"] for of_seed in found]
-    judge = Judge(lineup, bench, retrained)
-    controls = list(pool.each(judge.judged, lineup.controls(found, bench)))
-    known = next(one.differences for one in controls if one.strategy == "original")
-    judged = partial(judge.judged, known=known.keys())
-    return judge, [*controls, *lineup.strategies(retrained, bench, judged, pool)]
+    return lineup, lineup.retrained(0)

@@ -6,8 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
-from benchmarks.scoring import apart
+from benchmarks.scoring import Size, apart, made
+from fedunlearn import files
 from fedunlearn.core import RunError
 from fedunlearn.scoring.attacks.membership import judge
 from fedunlearn.scoring.attacks.population import side
 from fedunlearn.scoring.evidence.classification import Outputs
-from fedunlearn.scoring.evidence.reading import Run, read
-from fedunlearn.scoring.lineup import Entry
+from fedunlearn.scoring.evidence.once import Once
 from fedunlearn.scoring.score import tables
 from fedunlearn.scoring.together import MOST, Together, together, usual
 from tests.scoring.made import MODELS, change_manifest, images, make_run
@@ -77,34 +76,37 @@ def test_there_are_as_many_threads_as_cores_that_may_be_used_and_few_on_large_ma
     assert (usual(), usual(3), usual(64)) == (MOST, 3, MOST)
 
 
-def test_a_strategys_answers_are_read_once(tmp_path: Path, monkeypatch):
-    """By threads that ask at the same time, with cached properties that hold nobody up, as from Python 3.12 on."""
-    for one in vars(Entry).values():
-        if isinstance(one, cached_property):
-            monkeypatch.setattr(one, "lock", nullcontext(), raising=False)
-    reads, answers = list[str](), Run.answers
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_file_is_read_once(workers: int, tmp_path: Path, monkeypatch):
+    """Two requests share the original models, which are asked about changed copies too, as all models are."""
+    monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 50)
+    run, reads, checked = made(tmp_path / "run", Size(240, 2, 2)), list[str](), files.checked
 
-    def slowly(run: Run, model: str, frame):
-        reads.append(model)
+    def counted(path: Path, known: str | None) -> bytes:
+        reads.append(path.relative_to(run).as_posix())
+        return checked(path, known)
+
+    monkeypatch.setattr(files, "checked", counted)
+    tables(run, workers=workers)
+    there = sorted(path.relative_to(run).as_posix() for path in run.rglob("*.parquet"))
+    assert sorted(reads) == there and sum(name.startswith("copies/") for name in there) == 26
+
+
+def test_what_is_worked_out_once_is_so_for_threads_that_ask_at_the_same_time():
+    once, start, worked = Once(), threading.Barrier(3), list[str]()
+
+    def slowly(key: str) -> str:
+        worked.append(key)
         time.sleep(0.05)
-        return answers(run, model, frame)
+        return key.upper()
 
-    monkeypatch.setattr(Run, "answers", slowly)
-    run = read(make_run(tmp_path / "run", seeds=(7, 8), table=images(patients=10)))
-    entry = Entry(run, run.frame("some"), "good", ("good-some-7", None, "good-some-8"))
-    start, found = threading.Barrier(3), list[list[object]]()
-
-    def ask() -> None:
+    def ask(_: int) -> list[str]:
         start.wait()
-        found.append(list(entry.answers))
+        return [once(key, partial(slowly, key)) for key in ("a", "b")]
 
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert reads == ["good-some-7", "good-some-8"]
-    assert len(found) == 3 and all(one[1] is None and one[0] is found[0][0] for one in found)
+    with together(3) as pool:
+        assert list(pool.each(ask, range(3))) == [["A", "B"]] * 3
+    assert worked == ["a", "b"]
 
 
 def svc(members: np.ndarray, others: np.ndarray, asked: np.ndarray) -> np.ndarray:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fedunlearn.scoring.evidence import (
 )
 from fedunlearn.scoring.evidence.groups import attributes
 from fedunlearn.scoring.evidence.margins import Margins, declared
+from fedunlearn.scoring.evidence.once import Once
 from fedunlearn.scoring.evidence.year import Year, year as year_of
 from fedunlearn.scoring.kinds import scored
 
@@ -99,6 +101,7 @@ class Run:
         references: by request as scored, the retrained models of further seeds, which nothing else was trained with.
         margins: how much worse than retraining a model may be.
         year: when requests came in and were answered; None of a run without a calendar.
+        once: what was read for several requests.
     """
 
     path: Path
@@ -118,6 +121,7 @@ class Run:
     references: Mapping[RequestId, Mapping[int, str]] = field(default_factory=dict)
     margins: Margins = field(default_factory=Margins)
     year: Year | None = None
+    once: Once = field(default_factory=Once, repr=False)
 
     @cached_property
     def steps(self) -> Mapping[RequestId, list[str]]:
@@ -177,15 +181,25 @@ class Run:
         return found
 
     def answers(self, model: str, frame: Frame) -> WithLosses | None:
-        """What a model answers; None if it diverged.
+        """What a model answers, whatever the request; None if it diverged.
 
         Raises:
             RunError: its file of signals is missing or does not fit the images.
         """
+        read = partial(self._finite, model, frame)
+        return self.once(("answers", model), read) if model in self._shared else read()
+
+    def _finite(self, model: str, frame: Frame) -> WithLosses | None:
         if model in self.diverged:
             return None
         answers = self._answers(f"signals/{model}.parquet", frame)
         return answers if answers.finite else None
+
+    @cached_property
+    def _shared(self) -> frozenset[str]:
+        """The models that stand in several comparisons: the original ones, where there are several requests."""
+        names = Counter(name for one in self.comparisons for name in (one.original, one.retrained))
+        return frozenset(name for name, count in names.items() if count > 1)
 
     def on_copies(self, model: str, frame: Frame) -> Floats | None:
         """What a model answers for changed copies of images (`fedunlearn.learning.copies`).
@@ -196,9 +210,13 @@ class Run:
         Raises:
             RunError: the model's file is missing, or does not fit the images.
         """
-        name, blank = f"copies/{model}.parquet", np.full(len(self.images), np.nan)
         if not any(file.startswith("copies/") for file in self.sums or ()):
             return None
+        read = partial(self._on_copies, model, frame)
+        return self.once(("copies", model), read) if model in self._shared else read()
+
+    def _on_copies(self, model: str, frame: Frame) -> Floats:
+        name, blank = f"copies/{model}.parquet", np.full(len(self.images), np.nan)
         if model in self.diverged:
             return blank
         table = _table(self.path, name, self.sums, ("image", "copy"))
@@ -221,13 +239,16 @@ class Run:
         index: pd.Index[Any] = pd.Index(self.images["image"])
         return index
 
-    @cached_property
+    @property
     def shadows(self) -> tuple[Shadow[WithLosses], ...]:
         """The shadow models; none if the run has none.
 
         Raises:
             RunError: a file is missing or does not fit the images, or a shadow diverged.
         """
+        return self.once("shadows", self._shadows)
+
+    def _shadows(self) -> tuple[Shadow[WithLosses], ...]:
         members = "shadows/members.parquet"
         if self.sums is None or members not in self.sums:
             return ()
