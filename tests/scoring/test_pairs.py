@@ -97,13 +97,18 @@ def crowd(rng: np.random.Generator) -> Frame:
 
 @pytest.mark.parametrize("ties", [3, 10**6])
 @pytest.mark.parametrize("block", [1, 2, 512])
-@pytest.mark.parametrize("exact", [True, False], ids=["few bits", "many bits"])
+@pytest.mark.parametrize(
+    ("small", "exact"),
+    [(2**16 - 1, 2.0**24), (300, 2.0**24), (0, 2.0**24), (0, 0.0)],
+    ids=["16 bits", "16 bits and 32", "32 bits", "64 bits"],
+)
 def test_groups_counted_at_once_are_what_each_is_alone(
-    ties: int, block: int, exact: bool, monkeypatch: pytest.MonkeyPatch
+    ties: int, block: int, small: int, exact: float, monkeypatch: pytest.MonkeyPatch
 ):
     """A group is what the double loop says."""
     monkeypatch.setattr(module, "BLOCK", block)
-    monkeypatch.setattr(module, "EXACT", 2.0**24 if exact else 0.0)
+    monkeypatch.setattr(module, "SMALL", small)
+    monkeypatch.setattr(module, "EXACT", exact)
     rng = np.random.default_rng(ties)
     frame = crowd(rng)
     left, right = frame.rows("retain"), frame.rows("test")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.uint16]
 Bools = npt.NDArray[np.bool_]
 Part = Literal["forget", "retain", "test"]
 
@@ -215,6 +216,11 @@ class Frame:
     def drawn(self) -> Singles:
         """(units, RESAMPLES) `draws`, those of a unit side by side; numbers so small are exact in half the bits."""
         return np.ascontiguousarray(self.draws.T, dtype=np.float32)
+
+    @cached_property
+    def counted(self) -> Counts:
+        """(units, RESAMPLES) `drawn` in 16 bits."""
+        return self.drawn.astype(np.uint16)
 
 
 def basic(group: str) -> bool:
