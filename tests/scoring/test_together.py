@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
@@ -18,8 +19,10 @@ from sklearn.svm import SVC
 from benchmarks.scoring import Size, apart, made
 from fedunlearn import files
 from fedunlearn.core import RunError
+from fedunlearn.scoring import judging
 from fedunlearn.scoring.attacks.membership import judge
 from fedunlearn.scoring.attacks.population import side
+from fedunlearn.scoring.evidence import Estimate
 from fedunlearn.scoring.evidence.classification import Outputs
 from fedunlearn.scoring.evidence.once import Once
 from fedunlearn.scoring.score import tables
@@ -90,6 +93,25 @@ def test_every_file_is_read_once(workers: int, tmp_path: Path, monkeypatch):
     tables(run, workers=workers)
     there = sorted(path.relative_to(run).as_posix() for path in run.rglob("*.parquet"))
     assert sorted(reads) == there and sum(name.startswith("copies/") for name in there) == 26
+
+
+def test_of_strategies_that_are_judged_no_replicates_are_held(tmp_path: Path, monkeypatch):
+    """When a request's tables are made, as many are there of one strategy as of four: those of the references."""
+    monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 50)
+    few = {name: MODELS[name] for name in ("original", "retrained", "good")}
+    held, write = list[int](), judging.tables
+
+    def counted(*of):
+        gc.collect()
+        estimates = [one for one in gc.get_objects() if type(one) is Estimate]
+        held.append(sum(one.replicates.size > 0 for one in estimates))
+        return write(*of)
+
+    monkeypatch.setattr(judging, "tables", counted)
+    for i, models in enumerate((few, MODELS)):
+        tables(make_run(tmp_path / str(i), models, seeds=(7, 8), table=images(patients=10)), workers=1)
+    one, four = held[:2], held[2:]
+    assert min(one) > 100 and one == four
 
 
 def test_what_is_worked_out_once_is_so_for_threads_that_ask_at_the_same_time():
