@@ -43,7 +43,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One model's rows of ``scores.parquet``, column by column: as many tuples would take ten times the memory.
+    """One model's rows of ``scores.parquet``, column by column, which takes a quarter of the memory of tuples.
 
     Attributes:
         measures, groups: (n,) what each is of.

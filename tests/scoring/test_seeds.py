@@ -43,9 +43,9 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Evidence[Outpu
 
 
 def test_others_and_siblings_are_of_other_seeds(seen: list[Evidence[Outputs]]):
-    """Retrained ones, controls by seed, then strategies; of lazy, seed 8 diverged and is no sibling either."""
+    """Retrained ones, each control, then strategies; of lazy, seed 8 diverged and is no sibling either."""
     assert len(seen) == 4 * 3 + 3 + 2
-    retrained, (originals, controls, damaged) = seen[:3], (seen[i:12:3] for i in (3, 4, 5))
+    retrained, (originals, controls, damaged) = seen[:3], (seen[i : i + 3] for i in (3, 6, 9))
     good, lazy = seen[12:15], seen[15:]
     references = [e.retrained for e in retrained]
     for several in (retrained, originals, damaged, good):

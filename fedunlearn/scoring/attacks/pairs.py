@@ -227,7 +227,9 @@ class Contest:
     def _weighed(self, of: Standing, kind: Kind) -> Floats:
         """See `weigh`; ``kind`` holds all sums."""
         each, often = self._kinds
-        drawn = self.counted if each is np.uint16 else self.drawn.astype(each, copy=False)
+        drawn: Counts | Singles | Floats = self.counted if each is np.uint16 else self.drawn
+        if each is np.float64:
+            drawn = self.drawn.astype(np.float64)
         total = np.zeros((len(self.groups), self.drawn.shape[1]))
         units, last = self.left.units[of.order], np.zeros(self.drawn.shape[1], dtype=each)
         images, groups = np.nonzero(self.within[:, of.order].T)
