@@ -323,7 +323,7 @@ def _memory(scenario: Scenario, cohort: Cohort, size: int, under_way: int) -> di
     return {
         "processes": _PROCESS + (_RAY + workers * _WORKER if apart else 0),
         "images": sum(map(_in_memory, arrays)) + gathered,
-        "networks": workers * (_TRAINED * size + layers),
+        "networks": workers * (_TRAINED * scenario.training.local.stack * size + layers),
         "models under way": under_way,
     }
 

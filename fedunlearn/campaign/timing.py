@@ -21,6 +21,7 @@ from fedunlearn.core import Images, Local, LocalTraining, Select, SiteId, Weight
 from fedunlearn.learning.copies import NUMBER
 from fedunlearn.learning.local import fit, signals
 from fedunlearn.learning.models import Network
+from fedunlearn.learning.stacking import Member, fit_together
 from fedunlearn.scenario import Scenario
 from fedunlearn.scoring.together import usual
 from sites.pixels import one_thread
@@ -101,14 +102,18 @@ def timed(scenario: Scenario, cohort: Cohort) -> Step:
     with torch.random.fork_rng(devices=[]), one_thread():
         network = Network(scenario.model, cohort.form)
         alone, weights = _Alone(network, cohort.classes, own), network.read()
-        trained = _median(lambda: _step(alone, weights, own, local)) / len(rows)
+        trained = _median(lambda: _step(alone, weights, own, local)) / (len(rows) * local.stack)
         asked = _median(lambda: signals(alone, weights, own)) / len(rows)
     return Step(len(rows), trained, asked)
 
 
 def _step(alone: Local, weights: Weights, own: Images, local: LocalTraining) -> None:
-    """One step of training."""
-    fit(alone, weights, own, replace(local, epochs=1), 0)
+    """One step of training, of a full stack if there are any."""
+    once = replace(local, epochs=1)
+    if local.stack > 1:
+        fit_together(alone.network, [Member(weights, own, 0)] * local.stack, once)
+    else:
+        fit(alone, weights, own, once, 0)
 
 
 def counted(scenario: Scenario, cohort: Cohort) -> Passes:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from fedunlearn import scenario as scenarios
+from fedunlearn.campaign import timing
 from fedunlearn.campaign.classes import MOST, lacking
 from fedunlearn.campaign.cohort import Cohort
 from fedunlearn.campaign.gathering import gather
@@ -153,6 +154,17 @@ def test_a_timed_step_leaves_no_trace_and_takes_time(tmp_path: Path) -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert found.trained > 0 and found.asked > 0
     assert re.match(r"takes about \d+ (s|minutes) with \d+ workers", duration(scenario, cohort))
+
+
+def test_what_is_timed_of_a_stack_is_one_trainings_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full stack is stepped through; with a clock that makes each 1 s, an image of 24 takes a 24th of a third."""
+    scenario = scenarios.read(write(tmp_path, TINY), ["training.stack=3", "training.batch_size=24"])
+    cohort, sizes = gather(scenario, tmp_path), list[int]()
+    monkeypatch.setattr(timing, "fit_together", lambda network, members, local: sizes.append(len(members)))
+    monkeypatch.setattr(timing, "_median", lambda step: [step(), 1.0][1])
+    assert timed(scenario, cohort).trained == 1 / (24 * 3) and sizes == [3]
 
 
 def test_scoring_takes_as_long_as_there_are_models_and_cores(tmp_path: Path, monkeypatch) -> None:
