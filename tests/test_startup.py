@@ -18,16 +18,16 @@ def rows(printed: str) -> dict[str, list[str]]:
 
 @pytest.mark.gate
 def test_every_command_takes_its_time_and_only_some_load_torch() -> None:
-    names = ["list", "check", "report --markdown", "compare"]
-    command = [sys.executable, startup.__file__, "--quick", "--only", *names]
+    wanted = ["list", "check", "report --markdown", "compare"]
+    command = [sys.executable, startup.__file__, "--quick", "--only", *wanted]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900).stdout
     found = rows(printed)
-    assert list(found) == names
+    assert list(found) == wanted
     assert all(float(cpu) > 0.05 for cpu, _ in found.values())
     assert "torch" in found["check"][1].split(", ") and "ray" not in found["check"][1].split(", ")
     assert found["list"][1] == "none of these"
-    for command in ("report --markdown", "compare"):
-        assert not {"torch", "ray", "monai"} & set(found[command][1].split(", "))
+    for name in ("report --markdown", "compare"):
+        assert not {"torch", "ray", "monai"} & set(found[name][1].split(", "))
 
 
 @pytest.mark.ray
