@@ -26,12 +26,12 @@ import argparse
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +60,7 @@ CONTESTANTS = ("one app each", "one app", "flower", "inline")
 _MARK = "FEDUNLEARN_STOCK"
 _BEGUN = "begun"  # a file that is there once a first round is over
 _LOOK = 0.1  # seconds between looks at processes
+_PATIENCE, _TRIES = 90.0, 5  # seconds until a first round is over, and starts in which it must be
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,6 @@ def measured(contestant: str, folder: Path, procedures: int, rounds: int) -> Out
     )
     shares, began, cpu, start = list[float](), time.monotonic(), 0.0, 0.0
     for seeds in starts:
-        (folder / _BEGUN).unlink(missing_ok=True)
         words = [contestant, str(folder), json.dumps(seeds), str(rounds)]
         first, all_of_it = _processes(words, folder / _BEGUN)
         start, cpu = start + first, cpu + all_of_it
@@ -235,28 +235,42 @@ def _processes(words: Sequence[str], begun: Path) -> tuple[float, float]:
     Raises:
         SystemExit: it failed; what it printed is shown.
     """
-    mark, seconds = f"{_MARK}={time.monotonic_ns()}", dict[int, float]()
-    name, _, value = mark.partition("=")
+    for _ in range(_TRIES):
+        begun.unlink(missing_ok=True)
+        if (found := _watched(words, begun)) is not None:
+            return found
+        print(f"{words[0]}: no round within {_PATIENCE:.0f} s, started again", file=sys.stderr)
+    raise SystemExit(f"{words[0]}: does not start on this machine")
+
+
+def _watched(words: Sequence[str], begun: Path) -> tuple[float, float] | None:
+    """One start of it; None if it does not begin to work: Ray gives up soon on a busy machine, and Flower waits on.
+
+    Raises:
+        SystemExit: it failed; what it printed is shown.
+    """
+    name, value = _MARK, str(time.monotonic_ns())
+    known, seconds = dict[int, bool](), dict[int, float]()
+    first, began = None, time.monotonic()
     with tempfile.TemporaryFile() as printed:
         command = [sys.executable, __file__, "--work", *words]
-        environment = {
-            **os.environ,
-            name: value,
-            "SPT_NOENV": "1",  # else Ray's processes write over their environment
-        }
+        # Without SPT_NOENV Ray's processes write over their environment.
+        environment = {**os.environ, name: value, "SPT_NOENV": "1"}
         child = subprocess.Popen(command, env=environment, stdout=printed, stderr=printed)
-        known: dict[int, bool] = {}
-        first = None
         while child.poll() is None:
             for process in psutil.process_iter():
-                _look(process, mark, known, seconds)
+                _look(process, f"{name}={value}", known, seconds)
             if first is None and begun.exists():
                 first = sum(seconds.values())
+            if first is None and time.monotonic() - began > _PATIENCE:
+                child.kill()
             time.sleep(_LOOK)
+        scratch.end([process for process in psutil.process_iter() if known.get(process.pid)], timeout=5.0)
+        if first is None and child.returncode == -signal.SIGKILL:
+            return None
         if child.returncode:
             printed.seek(0)
             raise SystemExit(f"{' '.join(command)}: exit {child.returncode}\n{printed.read().decode()}")
-    scratch.end([process for process in psutil.process_iter() if known.get(process.pid)], timeout=5.0)
     total = sum(seconds.values())
     return (total if first is None else first), total
 
@@ -309,12 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     if asked.work:
         contestant, folder, seeds, rounds = asked.work
-        try:
-            work(contestant, Path(folder), json.loads(seeds), int(rounds))
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)  # Flower's server would wait an hour for answers where Ray could not start
+        work(contestant, Path(folder), json.loads(seeds), int(rounds))
         return
     procedures, rounds, count = (2, 1, 1) if asked.quick else (asked.procedures, asked.rounds, asked.turns)
     with tempfile.TemporaryDirectory() as name:
