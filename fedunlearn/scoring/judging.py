@@ -173,8 +173,8 @@ def judge(lineup: Lineup, first: Measured, pool: Together) -> tuple[Judge, list[
     found = list[Callable[[], Judged]]()
     tasks = ((of, i) for of in lineup.entrants() for i in of.seeds)
     for of, several in groupby(pool.each(measured, tasks), itemgetter(0)):
-        models, original = {i: one for _, i, one in several}, found[0] if found else None
-        found.append(pool.beside(partial(judged, of, models, original)))
+        models, known = {i: one for _, i, one in several}, found[0] if found else None  # the original's
+        found.append(pool.beside(partial(judged, of, models, known)))
     told = Judge(lineup, bench(), retrained)
     original, *others = (result() for result in found)
     return told, [original, told.judged(lineup.references(retrained)), *others]

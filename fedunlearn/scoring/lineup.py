@@ -133,7 +133,8 @@ class Lineup:
             for one, model, answers in zip(self.comparisons, of.models, of.answers, strict=True)
             if model is not None and answers is None
         )
-        finite, names = ([one for one in some if one is not None] for some in (of.answers, of.models))
+        finite = [one for one in of.answers if one is not None]
+        names = [one for one in of.models if one is not None]
         recalled, curves = Recalled(), list[Curves]()
         if len(finite) == len(self.comparisons):  # a seed that diverged leaves no mean
             recalled = bench.recall(self._remembered(finite), self._copies(names) if names else None)
