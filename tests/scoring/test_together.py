@@ -95,6 +95,7 @@ def test_every_file_is_read_once(workers: int, tmp_path: Path, monkeypatch):
     assert sorted(reads) == there and sum(name.startswith("copies/") for name in there) == 26
 
 
+@pytest.mark.gate
 def test_of_strategies_that_are_judged_no_replicates_are_held(tmp_path: Path, monkeypatch):
     """When a request's tables are made, as many are there of one strategy as of four: those of the references."""
     monkeypatch.setattr("fedunlearn.scoring.evidence.RESAMPLES", 50)
