@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedunlearn import weights as w
 from fedunlearn.core import Batch, Form, Images, LocalTraining, Reply, Select
 from fedunlearn.federation.engines import Answer, Ask
-from fedunlearn.federation.engines.inline import perform
+from fedunlearn.federation.engines.work import alone
 from fedunlearn.learning import devices
 from fedunlearn.learning.kinds import learnt
 from fedunlearn.learning.local import fit
@@ -274,7 +274,7 @@ def _answers(place: Place, *tasks: Any) -> list[Answer]:
         Federation.write(Path(folder), pixels, np.arange(8) % CLASSES, site, split, {}, SmallCNN(), CLASSES)
         federation = Federation.open(Path(folder))
         network = federation.network(place.device)
-        return [perform(federation, network, Ask(n, "north", task)) for n, task in enumerate(tasks)]
+        return [alone(federation, network, Ask(n, "north", task)) for n, task in enumerate(tasks)]
 
 
 def _address_space() -> int:
