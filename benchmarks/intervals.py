@@ -33,7 +33,8 @@ from fedunlearn.core import derive
 from fedunlearn.scoring.evidence import Floats
 from fedunlearn.scoring.evidence.margins import Margins
 from fedunlearn.scoring.judgement.luck import Spread, together
-from fedunlearn.scoring.judgement.memory import Memory, Scale, memory, scale, scores
+from fedunlearn.scoring.judgement.memory import Memory, Scale, memory, scale
+from fedunlearn.scoring.judgement.patients import scores
 from fedunlearn.scoring.judgement.verdict import Findings, Recalled, Sight, forgotten
 
 MODELS = ((2, 3), (2, 5), (2, 8), (3, 3), (3, 5), (3, 8), (5, 5), (5, 8))

@@ -1,7 +1,8 @@
 """The one local training loop, and the other things a hospital does with a network: gradients and outputs.
 
 A client-side method is an objective, a choice of images and maybe a constraint, handed to `fit`; it is never another
-loop. Everything random comes from the seed a task carries; the global RNG is not touched.
+loop. Plain training of several networks at once is the same loop over a stack (`fedunlearn.learning.stacking`).
+Everything random comes from the seed a task carries; the global RNG is not touched.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from scipy import stats
 
 from fedunlearn.scoring.evidence import Floats, Frame
 from fedunlearn.scoring.judgement.luck import Luck
-from fedunlearn.scoring.judgement.memory import LEVEL, Noise, Scale, memory, recall, scale, scores
+from fedunlearn.scoring.judgement.memory import LEVEL, Noise, Scale, memory, recall, scale
+from fedunlearn.scoring.judgement.patients import scores
 from tests.scoring.test_evidence import frame_of
 
 MARGIN = 0.25

@@ -17,7 +17,7 @@ from fedunlearn.core import RequestId
 from fedunlearn.scoring.evidence import Bools, Floats, Frame
 from fedunlearn.scoring.evidence.reading import Run
 from fedunlearn.scoring.evidence.year import Look, Year
-from fedunlearn.scoring.judgement import memory
+from fedunlearn.scoring.judgement import patients
 from fedunlearn.scoring.kinds import scored
 
 
@@ -46,7 +46,7 @@ class Seen:
         worst: the lowest of any hospital that stays.
         calibration: `clinical.calibration_error` of all test images; NaN of volumes.
         known: by request, its score: logit-scaled confidence in its images, less that in held-out images of the same
-            hospital and label (`judgement.memory`).
+            hospital and label (`judgement.patients`).
         held_out: (H,) the same of every held-out patient, against the others.
         strangers: (n,) and of every image of these.
     """
@@ -88,18 +88,16 @@ class Looking:
         frame, here = self.frame, np.flatnonzero(self.rows)
         if not here.size:
             return {}
-        usable = np.isfinite(memory.each(frame, np.zeros((1, len(frame.patients))), self.rows)[0])
+        usable = np.isfinite(patients.each(frame, np.zeros((1, len(frame.patients))), self.rows)[0])
         found = {}
         for entry in self.year.docket:
             if not entry.unlearns:
                 continue
             own = self.run.named(entry.id)[here] & usable
-            patients, who, counts = np.unique(
-                frame.patients[here][own], return_inverse=True, return_counts=True
-            )
+            named, who, counts = np.unique(frame.patients[here][own], return_inverse=True, return_counts=True)
             weights = np.zeros(len(here))
-            weights[own] = 1 / (counts[who] * max(len(patients), 1))
-            found[entry.id] = Asked(weights, len(patients), int(own.sum()))
+            weights[own] = 1 / (counts[who] * max(len(named), 1))
+            found[entry.id] = Asked(weights, len(named), int(own.sum()))
         return found
 
     @cached_property
@@ -131,8 +129,8 @@ class Looking:
         kind, tested = scored(self.run.kind), bool(self.frame.test.any())
         phi = kind.remembered(answers)[None]
         asked = np.ones(phi.shape[1], dtype=bool)
-        held_out = memory.scores(self.frame, phi, asked)[3][0][0]
-        each = np.nan_to_num(memory.each(self.frame, phi, self.rows)[0]) if self.rows.any() else np.empty(0)
+        held_out = patients.scores(self.frame, phi, asked)[3][0][0]
+        each = np.nan_to_num(patients.each(self.frame, phi, self.rows)[0]) if self.rows.any() else np.empty(0)
         quality = [kind.value(answers, rows) for rows in self.staying]
         scores = dict(zip(self.asked, (each @ self._weights).tolist(), strict=True))
         return Seen(
@@ -143,7 +141,7 @@ class Looking:
             else math.nan,
             known={r: scores[r] if one.patients else math.nan for r, one in self.asked.items()},
             held_out=held_out,
-            strangers=memory.strangers(self.frame, phi)[0],
+            strangers=patients.strangers(self.frame, phi)[0],
         )
 
     def all_seen(self) -> dict[str, Seen | None]:
